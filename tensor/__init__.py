@@ -1,0 +1,39 @@
+"""tensor: n-dimensional arrays with explicit strides, and reverse-mode gradients, from first principles.
+
+    >>> import tensor
+    >>> x = tensor.Tensor([1.0, 2.0, 3.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    Tensor([2., 4., 6.])
+"""
+
+from tensor import dtypes, errors, kernels, random
+from tensor.autograd import detect_anomaly, grad, no_grad
+from tensor.core import Tensor
+from tensor.creation import (
+    arange,
+    empty,
+    empty_like,
+    eye,
+    from_dlpack,
+    full,
+    full_like,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    tril,
+    triu,
+    zeros,
+    zeros_like,
+)
+from tensor.dtypes import bfloat16, float16, float32, float64
+from tensor.layout import Layout
+from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
+from tensor.random import Generator, manual_seed
+
+__version__ = "0.1.0"

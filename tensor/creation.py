@@ -1,0 +1,142 @@
+"""New tensors from nothing but a shape. All take dtype=, device=, requires_grad=; random ones also generator=."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor import random
+from tensor.core import Tensor
+from tensor.devices import Array, array_module, cupy
+from tensor.dtypes import DTypeLike, as_dtype, float32, int64
+from tensor.layout import Shape
+
+
+def _shape(sizes: tuple[Any, ...]) -> Shape:
+    """zeros(2, 3) and zeros((2, 3)) alike."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = tuple(sizes[0])
+    return tuple(int(n.__index__()) for n in sizes)
+
+
+def _made(array: Array, requires_grad: bool) -> Tensor:
+    return Tensor.from_array(array, requires_grad)
+
+
+def full(shape: Any, value: Any, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
+    dtype = Tensor(value).dtype if dtype is None else as_dtype(dtype)
+    return _made(array_module(device).full(_shape((shape,) if isinstance(shape, int) else tuple(shape)), value, dtype=dtype), requires_grad)
+
+
+def zeros(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """Every element 0."""
+    return _made(array_module(device).zeros(_shape(shape), as_dtype(dtype)), requires_grad)
+
+
+def ones(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """Every element 1."""
+    return full(_shape(shape), 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def empty(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """Uninitialised: whatever the memory held. Write before you read."""
+    return _made(array_module(device).empty(_shape(shape), as_dtype(dtype)), requires_grad)
+
+
+def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """start, start + step, ... before stop; arange(n) counts from 0. int64 for integers, float32 for floats unless a dtype is given."""
+    if stop is None:
+        start, stop = 0, start
+    if dtype is None:
+        dtype = int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else float32
+    return _made(array_module(device).arange(start, stop, step).astype(as_dtype(dtype)), requires_grad)
+
+
+def eye(rows: int, columns: int | None = None, *, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+    """1 on the diagonal, 0 elsewhere."""
+    return _made(array_module(device).eye(rows, columns, dtype=as_dtype(dtype)), requires_grad)
+
+
+def tril(x: Any, diagonal: int = 0) -> Tensor:
+    """x with 0 above its diagonal (the `diagonal`-th above the main one), in the last two axes."""
+    return _triangle(Tensor.wrap(x), diagonal, lower=True)
+
+
+def triu(x: Any, diagonal: int = 0) -> Tensor:
+    """x with 0 below its diagonal, in the last two axes."""
+    return _triangle(Tensor.wrap(x), diagonal, lower=False)
+
+
+def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
+    rows, columns = x.shape[-2:]
+    xp = array_module(x.device)
+    distance = xp.arange(columns) - xp.arange(rows)[:, None] - diagonal
+    inside = Tensor.from_array(distance <= 0 if lower else distance >= 0)
+    return x.masked_fill(~inside, 0)
+
+
+def rand(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None) -> Tensor:
+    """Uniform in [0, 1)."""
+    dtype = as_dtype(dtype)
+    drawn = (generator or random.default).uniform(_shape(shape), device)
+    if dtype != np.float64:  # rounding to fewer bits must not give 1
+        drawn = np.floor(drawn * 2.0**8) * 2.0**-8 if dtype.itemsize == 2 else np.floor(drawn * 2.0**24) * 2.0**-24
+    return _made(drawn.astype(dtype), requires_grad)
+
+
+def randn(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None) -> Tensor:
+    """Normal, mean 0 and variance 1."""
+    return _made((generator or random.default).normal(_shape(shape), device).astype(as_dtype(dtype)), requires_grad)
+
+
+def randint(low: int, high: int, shape: Any, *, dtype: DTypeLike = int64, device: str = "cpu", generator: random.Generator | None = None) -> Tensor:
+    """Integers in [low, high), each equally likely."""
+    drawn = (generator or random.default).integers(low, high, _shape((shape,) if isinstance(shape, int) else tuple(shape)), device)
+    return _made(drawn.astype(as_dtype(dtype)), False)
+
+
+def _like(x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
+    return {"dtype": x.dtype, "device": x.device, **options}
+
+
+def zeros_like(x: Tensor, **options: Any) -> Tensor:
+    """0 in the shape, dtype and on the device of x."""
+    return zeros(x.shape, **_like(x, options))
+
+
+def ones_like(x: Tensor, **options: Any) -> Tensor:
+    """1 in the shape, dtype and on the device of x."""
+    return ones(x.shape, **_like(x, options))
+
+
+def empty_like(x: Tensor, **options: Any) -> Tensor:
+    """Uninitialised, in the shape, dtype and on the device of x."""
+    return empty(x.shape, **_like(x, options))
+
+
+def full_like(x: Tensor, value: Any, **options: Any) -> Tensor:
+    """`value` in the shape, dtype and on the device of x."""
+    return full(x.shape, value, **_like(x, options))
+
+
+def rand_like(x: Tensor, **options: Any) -> Tensor:
+    """Uniform in [0, 1), in the shape, dtype and on the device of x."""
+    return rand(x.shape, **_like(x, options))
+
+
+def randn_like(x: Tensor, **options: Any) -> Tensor:
+    """Normal, in the shape, dtype and on the device of x."""
+    return randn(x.shape, **_like(x, options))
+
+
+def randint_like(x: Tensor, low: int, high: int, **options: Any) -> Tensor:
+    """Integers in [low, high), in the shape, dtype and on the device of x."""
+    return randint(low, high, x.shape, **_like(x, options))
+
+
+def from_dlpack(source: Any) -> Tensor:
+    """A tensor on the memory of another library's array: anything with __dlpack__."""
+    on_gpu = source.__dlpack_device__()[0] == 2  # kDLCUDA
+    return Tensor.from_array((cupy() if on_gpu else np).from_dlpack(source))

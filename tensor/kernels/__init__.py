@@ -1,0 +1,74 @@
+"""Kernels: faster stand-ins for whole ops, and why one was or was not taken.
+
+A kernel has the signature of the op's reference, `(arrays, **options) -> (y, backward)`, and must give the same values and gradients.
+
+    @kernel_for("layer_norm", device="cuda", supports=lambda x, gain, bias, **_: None if x.shape[-1] % 8 == 0 else "...")
+
+Off switches: the environment variable TENSOR_KERNELS=off, `with kernels.off():`, and `with kernels.off("layer_norm"):`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from tensor.autograd import MODE, Switch
+from tensor.devices import Array, is_cuda
+
+
+class Kernel(NamedTuple):
+    """One stand-in: `supports(*arrays, **options)` returns None, or the sentence that says why not."""
+
+    device: str
+    function: Callable[..., Any]
+    supports: Callable[..., str | None]
+
+
+KERNELS: dict[str, list[Kernel]] = {}
+_DISABLED = os.environ.get("TENSOR_KERNELS", "on").lower() in ("off", "0", "no", "false")
+_last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and why
+
+
+def kernel_for(name: str, *, device: str, supports: Callable[..., str | None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as the kernel of op `name` on "cpu" or "cuda"."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        KERNELS.setdefault(name, []).append(Kernel(device, function, supports))
+        return function
+
+    return register
+
+
+def choose(name: str, kernels: Sequence[Kernel], arrays: Sequence[Array], options: dict[str, Any], off: frozenset[str]) -> Callable[..., Any] | None:
+    """The first kernel for these very arrays, None for the reference; either way with the reason, for `explain`."""
+    if _DISABLED or "*" in off or name in off:
+        _last[name] = "reference", "kernels are off" if name not in off else "this kernel is off"
+        return None
+    device = "cuda" if any(is_cuda(a) for a in arrays) else "cpu"
+    reason = f"no kernel for {device}"
+    for kernel in kernels:
+        if kernel.device == device:
+            refusal = kernel.supports(*arrays, **options)
+            if refusal is None:
+                _last[name] = kernel.function.__name__, f"{device} kernel"
+                return kernel.function
+            reason = refusal
+    _last[name] = "reference", reason
+    return None
+
+
+def off(*names: str) -> Switch:
+    """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of those named. Also a decorator."""
+    unknown = [name for name in names if name not in KERNELS]
+    if unknown:
+        raise ValueError(f"no op is named {unknown[0]!r}")
+    return Switch(kernels_off=MODE.get().kernels_off | set(names or ("*",)))
+
+
+def explain() -> str:
+    """A table: each op that has kernels, what its latest call took, and the reason."""
+    rows = [("op", "implementation", "reason")]
+    rows += [(name, *_last.get(name, ("-", "not called yet"))) for name, kernels in sorted(KERNELS.items()) if kernels]
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

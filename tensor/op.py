@@ -1,0 +1,366 @@
+"""What turns a function on arrays into an operation on tensors.
+
+    compute_op       (arrays, **options) -> (array, backward)        new memory
+    copy_op          the same, where values only move
+    elementwise_op   the same, after its inputs were brought to one dtype and one shape
+    view_op          (layout, **options) -> (layout, backward)       the same memory, seen through another layout
+
+The function itself stays what it was, at `.reference`: bare arrays in, result and backward out, to be called in a REPL or a test.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
+from typing import Any, ParamSpec, TypeAlias
+
+import numpy as np
+
+from tensor import core
+from tensor.autograd import MODE, Mode, Node, Output, Saved, behind, describe
+from tensor.devices import Array, as_array, device_of, is_cuda, move
+from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
+from tensor.errors import DeviceError, DTypeError, GradientError
+from tensor.kernels import KERNELS, choose
+from tensor.layout import Shape, broadcast_shape
+from tensor.storage import Line, Storage, user_line
+
+P = ParamSpec("P")
+Mask: TypeAlias = Array  # inputs annotated so are no operands, neither promoted nor differentiated: the condition of a choice,
+Ids: TypeAlias = Array  # and integers that point into an axis
+OPS: dict[str, Callable[..., Any]] = {}  # every op by name; a test fails when one has no gradient case
+_SCALARS = (bool, int, float)
+_PLAIN = (int, float, bool, str, tuple, type(None))  # options that are no arrays
+
+
+def compute_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """Lift `reference(*arrays, **options) -> (y, backward)` to tensors. A kernel registered under its name may stand in for it."""
+    return _lift(reference, elementwise=False)
+
+
+def copy_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """A compute op that only moves values: float16 and bfloat16 pass through it as they are, without going by float32."""
+    return _lift(reference, elementwise=False, exact=True)
+
+
+def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """A compute op on inputs of one dtype and one shape: others are cast and expanded first, and so are gradients on the way back.
+
+    NumPy broadcasts by stride 0 itself, so no expanded array is built; the graph gets an `expand` node, whose backward sums.
+    """
+    return _lift(reference, elementwise=True)
+
+
+def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -> Callable[P, Any]:
+    name = reference.__name__
+    signature = _Signature(reference)
+    kernels = KERNELS.setdefault(name, [])
+
+    @functools.wraps(reference)
+    def call(*inputs: Any, **options: Any) -> Any:
+        if len(inputs) > signature.count:  # options given by position, as in x.sum(1)
+            inputs, options = signature.named(inputs, options)
+        mode = MODE.get()
+        tensors = inputs if _alike(inputs, options, elementwise) else _prepare(name, inputs, options, elementwise, signature)
+        arrays = [x.array if isinstance(x, core.Tensor) else x for x in tensors]
+
+        function = reference if not kernels else choose(name, kernels, arrays, options, mode.kernels_off) or reference  # kernels: here only
+        if not exact and function is reference and _any_narrow(arrays):
+            y, backward = _in_float32(function, arrays, options)
+        else:
+            y, backward = function(*arrays, **options)
+        return _record(name, tensors, arrays, y, backward, mode, elementwise)
+
+    _register(name, call, reference)
+    return call
+
+
+class _Signature:
+    """What a rule's parameters say: positional ones are arrays, keyword-only ones options; `Mask` and `Ids` are no operands."""
+
+    def __init__(self, reference: Callable[..., Any]):
+        self.name = reference.__name__
+        parameters = list(inspect.signature(reference).parameters.values())
+        arrays = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+        endless = bool(arrays) and arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
+        self.count = sys.maxsize if endless else len(arrays)
+        self.options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.operands = [p.annotation not in ("Mask", "Ids") for p in arrays]
+
+    def is_operand(self, position: int) -> bool:
+        return self.operands[min(position, len(self.operands) - 1)]
+
+    def named(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional arguments past the arrays, put under the names of the options in order."""
+        extra = inputs[self.count :]
+        if len(extra) > len(self.options):
+            raise TypeError(f"`{self.name}` takes {self.count} tensors and the options {', '.join(self.options) or 'none'}; got {len(inputs)} arguments")
+        return inputs[: self.count], {**dict(zip(self.options, extra, strict=False)), **options}
+
+
+def _register(name: str, call: Callable[..., Any], reference: Callable[..., Any]) -> None:
+    call.reference = reference  # type: ignore[attr-defined]
+    OPS[name] = call
+
+
+# -- inputs -----------------------------------------------------------------------------------------------------------
+
+
+def _alike(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool) -> bool:
+    """The common case seen at a glance: tensors of one dtype and kind of array (elementwise: and shape, or Python scalars)."""
+    first = None
+    for x in inputs:
+        if isinstance(x, core.Tensor):
+            array = x.array
+            if first is None:
+                first = array
+            elif array.dtype is not first.dtype or type(array) is not type(first) or (elementwise and array.shape != first.shape):
+                return False
+        elif not elementwise or type(x) not in _SCALARS:
+            return False
+    return first is not None and (not options or all(type(value) in _PLAIN for value in options.values()))
+
+
+def _prepare(name: str, inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, signature: _Signature) -> tuple[Any, ...]:
+    """Inputs as tensors (None, and scalars of elementwise ops, stay) on one device, operands of one dtype; tensor options as arrays."""
+    if "dim" in options or "keepdim" in options:
+        raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
+    device = _one_device(name, inputs)
+    tensors = [
+        x if isinstance(x, core.Tensor) or x is None or (elementwise and type(x) in _SCALARS) else core.Tensor(x, device=device) for x in inputs
+    ]
+    for key, value in options.items():
+        if isinstance(value, core.Tensor):
+            options[key] = value.array
+        elif isinstance(value, np.ndarray) and device != "cpu":
+            options[key] = move(value, device)
+    if tensors and not any(isinstance(x, core.Tensor) for x in tensors):
+        tensors[0] = core.Tensor(tensors[0])
+    if elementwise:
+        broadcast_shape(*(x.shape for x in tensors if isinstance(x, core.Tensor)))  # raises, naming the axis
+    operands = [i for i, x in enumerate(tensors) if isinstance(x, core.Tensor) and signature.is_operand(i)]
+    if len({tensors[i].dtype for i in operands}) > 1:
+        dtype = promote(*(tensors[i].dtype for i in operands))
+        for i in operands:
+            tensors[i] = tensors[i].to(dtype)
+    return tuple(tensors)
+
+
+def _one_device(name: str, inputs: Sequence[Any]) -> str:
+    devices = list(dict.fromkeys(x.device for x in inputs if isinstance(x, core.Tensor)))
+    devices += [d for d in dict.fromkeys(device_of(x) for x in inputs if is_cuda(x)) if d not in devices]
+    if len(devices) > 1:
+        raise DeviceError(f"`{name}` got tensors on {' and '.join(devices)}: move one with .to('{devices[0]}')")
+    return devices[0] if devices else "cpu"
+
+
+def _any_narrow(arrays: Sequence[Any]) -> bool:
+    for a in arrays:
+        dtype = getattr(a, "dtype", float32)
+        if dtype is not float32 and dtype in NARROW:
+            return True
+    return False
+
+
+def _in_float32(function: Callable[..., Any], arrays: Sequence[Any], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Run a rule on float16 or bfloat16 arrays in float32 and round its results once; so too its gradients."""
+    dtypes = [getattr(a, "dtype", None) for a in arrays]
+    wide = [a.astype(float32) if dtype in NARROW else a for a, dtype in zip(arrays, dtypes, strict=True)]
+    narrow = promote(*(dtype for dtype in dtypes if dtype in FLOATS))
+    y, backward = function(*wide, **options)
+
+    def rounded(array: Any) -> Any:
+        return array.astype(narrow) if array.dtype == float32 else array
+
+    def cast(dx: Any, dtype: DType | None) -> Any:
+        return None if dx is None else as_array(dx).astype(dtype or narrow)
+
+    def widened(dy: Any) -> Any:
+        return dy.astype(float32) if dy is not None and dy.dtype in NARROW else dy
+
+    ys = tuple(rounded(as_array(part)) for part in y) if isinstance(y, tuple) else rounded(as_array(y))
+    if backward is None:
+        return ys, None
+
+    def around(rule: Callable[[Array], Array] | None, dtype: DType | None) -> Callable[[Array], Array] | None:
+        return None if rule is None else lambda dy: cast(rule(widened(dy)), dtype)
+
+    if isinstance(backward, tuple):
+        return ys, tuple(around(rule, dtype) for rule, dtype in zip(backward, dtypes, strict=True))
+    return ys, lambda *dys: tuple(cast(dx, dtype) for dx, dtype in zip(backward(*map(widened, dys)), dtypes, strict=True))
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def _record(name: str, tensors: Sequence[Any], arrays: Sequence[Any], y: Any, backward: Any, mode: Mode, elementwise: bool) -> Any:
+    """Wrap what a rule returned, and put a node on the tape when an input asks for gradients."""
+    nodes = None
+    if mode.recording and backward is not None:
+        for x in tensors:
+            if isinstance(x, core.Tensor) and x.node is not None:
+                nodes = [x.node if isinstance(x, core.Tensor) else None for x in tensors]
+                break
+    if type(y) is tuple:
+        return _record_several(name, nodes, tensors, arrays, y, backward, mode)
+    if type(y) is not np.ndarray:
+        y = as_array(y)
+    out = core.Tensor.from_array(y)
+    node = None
+    if nodes is not None:
+        line = user_line(2)
+        if elementwise:
+            nodes = [
+                n if n is None or n.shape == y.shape else Node("expand", (n,), (sum_to(n.shape),), (), y.shape, n.dtype, line) for n in nodes
+            ]
+        node = out.node = _node(name, nodes, tensors, arrays, backward, (out,), y.shape, y.dtype, line)
+    if mode.anomaly:
+        _check_finite(name, node, arrays, y, nodes)
+    return out
+
+
+def _record_several(name: str, nodes: Any, tensors: Sequence[Any], arrays: Sequence[Any], ys: tuple[Any, ...], backward: Any, mode: Mode) -> tuple[Any, ...]:
+    """The same for an op with several outputs: one node, and an `Output` for each."""
+    outs = tuple(core.Tensor.from_array(as_array(y)) for y in ys)
+    node = None
+    if nodes is not None:
+        node = _node(name, nodes, tensors, arrays, backward, outs, ys[0].shape, ys[0].dtype, user_line(3))
+        node.outputs = len(outs)
+        for index, out in enumerate(outs):
+            if out.dtype in FLOATS:
+                out.node = Output(node, index, out.shape, out.dtype)
+    if mode.anomaly:
+        for y in ys:
+            _check_finite(name, node, arrays, y, nodes)
+    return outs
+
+
+def _node(
+    name: str, nodes: list[Any], tensors: Sequence[Any], arrays: Sequence[Any], backward: Any, outs: tuple[Any, ...], shape: Shape, dtype: DType, line: Line
+) -> Node:
+    """A node, with the versions of those inputs and outputs that its backward holds on to."""
+    if type(backward) is tuple:
+        backward = tuple([rule if parent is not None else None for rule, parent in zip(backward, nodes, strict=True)])
+    saved: list[Saved] = []
+    for value in _held(backward):
+        saved += _owners(value, tensors, arrays, outs)
+    return Node(name, tuple(nodes), backward, tuple(saved), shape, dtype, line)
+
+
+def _held(value: Any) -> Iterator[Array]:
+    """The arrays that a rule holds on to: what its closure names, also through tuples and inner functions."""
+    if hasattr(value, "flags"):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _held(part)
+    elif isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            yield from _held(cell.cell_contents)
+
+
+def _owners(held: Array, tensors: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """The inputs and outputs whose memory a held array is."""
+    for x, array in zip(tensors, arrays, strict=True):
+        if held is array:
+            return [_save(x.storage, held)]
+    for out in outs:
+        if held is out.array:
+            return [_save(out.storage, held)]
+    if held.base is None:
+        return []
+    owners = [x for x in (*tensors, *outs) if isinstance(x, core.Tensor)]
+    return [_save(x.storage, held) for x in owners if shares_memory(x.array, held)]
+
+
+def _save(storage: Storage, held: Array) -> Saved:
+    storage.saved = True
+    return Saved(storage, storage.version, held)
+
+
+def shares_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays may have memory in common, judged by their bounds."""
+    if type(a) is not type(b):
+        return False
+    if is_cuda(a):
+        import cupy
+
+        return bool(cupy.may_share_memory(a, b))
+    return np.may_share_memory(a, b)
+
+
+def sum_to(shape: Shape) -> Callable[[Array], Array]:
+    """Backward of expand: sum over the axes that were repeated. (2, 3, 4) -> (3, 1): over axis 0, and over 2 keeping it."""
+
+    def backward(dy: Array) -> Array:
+        new = dy.ndim - len(shape)
+        if new:
+            dy = accumulate(dy, tuple(range(new)), False)
+        stretched = tuple(axis for axis, n in enumerate(shape) if n == 1 and dy.shape[axis] != 1)
+        return accumulate(dy, stretched, True) if stretched else dy
+
+    return backward
+
+
+def accumulate(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """x.sum, in float32 for the 16-bit floats: bfloat16 alone would stop counting ones at 256."""
+    if x.dtype in NARROW:
+        return x.astype(float32).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
+    return x.sum(axis=axis, keepdims=keepdims)
+
+
+def _check_finite(name: str, node: Node | None, arrays: Sequence[Any], y: Array, nodes: Any) -> None:
+    """detect_anomaly: stop at a NaN, and at an infinity that no input held already (masks are made of -inf on purpose)."""
+    if y.dtype not in FLOATS or np.isfinite(y).all():
+        return
+    asked_for = any(np.isinf(a).any() for a in arrays if a is not None and getattr(a, "dtype", float32) in FLOATS)
+    if np.isnan(y).any() or not asked_for:
+        shapes = ", ".join(str(getattr(a, "shape", a)) for a in arrays)
+        what = describe(node) if node else f"`{name}` at {user_line(3)}, {y.shape} <- {shapes}"
+        bad = int(y.size - np.isfinite(y).sum())
+        raise GradientError(f"{bad} of {y.size} values not finite from {what}\n{behind(node) if node else 'nothing recorded behind it'}")
+
+
+# -- views ------------------------------------------------------------------------------------------------------------
+
+
+def view_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """Lift `reference(layout, **options) -> (layout or layouts, backward)`: no element is touched, the storage is shared.
+
+    backward is a function of one gradient for each resulting layout, and returns the one gradient of the input.
+    """
+    name = reference.__name__
+
+    wants_itemsize = "itemsize" in inspect.signature(reference).parameters  # for an error that says what a copy costs
+
+    @functools.wraps(reference)
+    def call(x: Any, *args: Any, **options: Any) -> Any:
+        x = core.Tensor.wrap(x)
+        if wants_itemsize:
+            options["itemsize"] = x.dtype.itemsize
+        layouts, backward = reference(x.layout, *args, **options)  # type: ignore[arg-type, call-arg]
+        recorded = x.node is not None and MODE.get().recording
+        if type(layouts) is tuple:
+            outs = tuple(core.Tensor.over(x.storage, layout) for layout in layouts)
+            if recorded and outs:
+                node = Node(name, (x.node,), lambda *dys: (backward(*dys),), (), layouts[0].shape, x.dtype, user_line(1))
+                node.outputs = len(outs)
+                for index, out in enumerate(outs):
+                    out.node = Output(node, index, out.shape, x.dtype)
+            return outs
+        out = core.Tensor.over(x.storage, layouts)
+        if recorded:
+            out.node = Node(name, (x.node,), (backward,), (), layouts.shape, x.dtype, user_line(1))
+        return out
+
+    _register(name, call, reference)
+    return call
+
+
+def check_float(name: str, x: Array) -> None:
+    """Raise DTypeError unless x holds floats."""
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"`{name}` needs floats, not {x.dtype}: use x.to('float32')")

@@ -1,0 +1,99 @@
+"""Scaled dot-product attention.      Vaswani et al. 2017, eq. 1"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensor.devices import Array
+from tensor.errors import ShapeError
+from tensor.op import compute_op, sum_to
+from tensor.ops.dropout import scaled_mask
+from tensor.ops.softmax import softmax_array
+from tensor.random import Key
+
+
+@compute_op
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Array | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    key: Key | None = None,
+) -> Any:
+    """y = softmax(scale q k^T + bias) v, over the keys that may be seen.
+
+    q: (..., T, D)   k: (..., S, D)   v: (..., S, E)   bias: broadcasts to (..., T, S), added to the scores   y: (..., T, E)
+    mask: broadcasts to (..., T, S), True where looking is allowed.   causal: query t sees keys up to t + S - T, so the last query sees
+    all.   scale: 1 / sqrt(D) by default.   dropout: leaves out that share of the weights, by `key`.
+
+    What may not be seen has weight and gradient exactly 0, whatever it holds; a query that may see nothing gives 0 and gradient 0.
+    """
+    _check_shapes(q, k, v)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    allowed = _allowed(q.shape[-2], k.shape[-2], mask, causal, q)
+    k_finite, v_finite = _finite(k, allowed), _finite(v, allowed)
+
+    scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
+    if bias is not None:
+        scores = scores + bias
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
+    weights = softmax_array(scores, -1)  # (..., T, S)
+    keep = None
+    if dropout:
+        if key is None:
+            raise ValueError("attention with dropout needs a key: random.Key(seed, step, module, sample)")
+        keep = scaled_mask(weights, dropout, key)
+    dropped = weights if keep is None else weights * keep
+    y = dropped @ v_finite
+    if v_finite is not v:  # a value that is not finite reaches those queries, and only those, that look at it
+        y = np.where((dropped > 0) @ ~np.isfinite(v), np.nan, y).astype(v.dtype)
+    shapes = q.shape, k.shape, v.shape, None if bias is None else bias.shape
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dv = dropped.swapaxes(-1, -2) @ dy
+        dweights = dy @ v_finite.swapaxes(-1, -2)
+        if keep is not None:
+            dweights = dweights * keep
+        dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True))  # the softmax, backwards
+        dq = scale * (dscores @ k_finite)
+        dk = scale * (dscores.swapaxes(-1, -2) @ q)
+        gradients = (dq, dk, dv, None if bias is None else dscores)
+        return tuple(None if shape is None else sum_to(shape)(g.astype(dy.dtype, copy=False)) for g, shape in zip(gradients, shapes, strict=True))
+
+    return y, backward
+
+
+def _check_shapes(q: Array, k: Array, v: Array) -> None:
+    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ShapeError(f"attention of q {q.shape}, k {k.shape}, v {v.shape}: q and k share their last axis, k and v their second last")
+
+
+def causal_mask(queries: int, keys: int, like: Array) -> Array:
+    """(T, S), True where key s <= t + S - T: aligned to the end, so that a cache of older keys is all visible."""
+    return np.arange(keys, like=like) <= np.arange(queries, like=like)[:, None] + (keys - queries)
+
+
+def _allowed(queries: int, keys: int, mask: Array | None, causal: bool, like: Array) -> Array | None:
+    """The given mask and the causal one together; None when all may be seen."""
+    if mask is not None and mask.dtype != bool:
+        raise ShapeError(f"attention mask must hold bools (True: look), not {mask.dtype}; numbers to add are `bias`")
+    if not causal:
+        return mask
+    seen = causal_mask(queries, keys, like)
+    return seen if mask is None else mask & seen
+
+
+def _finite(x: Array, allowed: Array | None) -> Array:
+    """x with what is not finite replaced by 0, where a mask is there to hide it: a weight of 0 times NaN would be NaN."""
+    if allowed is None or np.isfinite(x).all():
+        return x
+    return np.where(np.isfinite(x), x, 0)

@@ -1,0 +1,177 @@
+"""Reading by position: x[key], gather, embedding; and putting tensors side by side. What is read twice gets both gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensor import core
+from tensor.devices import Array, add_at, is_cuda
+from tensor.errors import DTypeError, ShapeError
+from tensor.layout import normalise_axis
+from tensor.op import Ids, compute_op, copy_op
+from tensor.ops.views import index, unsqueeze
+
+
+def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
+    """(basic, key as a tuple of ints, slices, None, `...` and arrays): basic keys make views, arrays make copies."""
+    parts = []
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, core.Tensor):
+            part = part.array
+        elif isinstance(part, (list, bool, np.bool_)):
+            part = np.asarray(part, dtype=None if part else np.intp) if isinstance(part, list) else np.asarray(part)
+        if hasattr(part, "dtype") and part.ndim == 0 and part.dtype.kind in "iu":
+            part = int(part)
+        if hasattr(part, "dtype") and part.dtype.kind not in "iub":
+            raise IndexError(f"an index must hold integers or bools, not {part.dtype}")
+        parts.append(part)
+    return not any(hasattr(part, "dtype") for part in parts), tuple(parts)
+
+
+class _Hole:
+    """Where in a key an index array belongs."""
+
+    def __repr__(self) -> str:
+        return "array"
+
+
+HOLE = _Hole()
+
+
+def getitem(x: Any, key: Any) -> Any:
+    """x[key] as in NumPy: a view for integers, slices, None and `...`; a copy where a bool mask or integer array is among them."""
+    basic, parts = split_key(key)
+    if basic:
+        return index(x, key=parts)
+    original = key if isinstance(key, tuple) else (key,)
+    arrays = [given if isinstance(given, core.Tensor) else core.Tensor(part) for given, part in zip(original, parts, strict=True) if hasattr(part, "dtype")]
+    if x.device != "cpu":
+        arrays = [a.to(x.device) for a in arrays]
+    return take(x, *arrays, pattern=tuple(HOLE if hasattr(part, "dtype") else part for part in parts))
+
+
+@compute_op
+def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
+    """y = x[key], where `pattern` is the key and HOLE stands for each index array in turn;   dx[key] += dy, repeats adding up."""
+    arrays = iter(indices)
+    key = tuple(next(arrays) if part is HOLE else part for part in pattern)
+    shape = x.shape
+
+    def dx(dy: Array) -> Array:
+        dx = np.zeros_like(dy, shape=shape, order="C")
+        add_at(dx, key, dy)
+        return dx
+
+    return x[key], (dx, *(None for _ in indices))
+
+
+@compute_op
+def gather(x: Array, indices: Ids, *, axis: int = -1) -> Any:
+    """y[..., i, ...] = x[..., indices[..., i, ...], ...] along one axis, NumPy's take_along_axis; repeated places add their gradients."""
+    axis, shape = normalise_axis(axis, x.ndim), x.shape
+    if indices.ndim != x.ndim:
+        raise ShapeError(f"gather from {shape} with indices {indices.shape}: as many axes as the tensor are needed")
+    _check_range("gather", indices, shape[axis])
+    places = [np.arange(n, like=indices).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(indices.shape)]
+    places[axis] = indices
+    key = tuple(places)
+
+    def dx(dy: Array) -> Array:
+        dx = np.zeros_like(dy, shape=shape, order="C")
+        add_at(dx, key, dy)
+        return dx
+
+    return x[key], (dx, None)
+
+
+@compute_op
+def embedding(ids: Ids, weight: Array) -> Any:
+    """y = weight[ids]: row `id` of the table for each id;   dweight[id] = the sum of dy over all places that hold it.
+
+    ids: (...) integers   weight: (V, C)   y: (..., C).   Raises IndexError for an id outside [0, V), DTypeError for ids that are no integers.
+    """
+    if ids.dtype.kind not in "iu":
+        raise DTypeError(f"embedding ids must be integers, not {ids.dtype}")
+    shape = weight.shape
+    _check_range("embedding", ids, shape[0], low=0)
+
+    def dweight(dy: Array) -> Array:
+        dweight = np.zeros_like(dy, shape=shape, order="C")
+        rows = dy.reshape(-1, shape[1])
+        if is_cuda(dy):
+            add_at(dweight, ids.ravel(), rows)
+        elif rows.size:
+            order = np.argsort(ids, axis=None, kind="stable")  # equal ids side by side, so that each run is one sum
+            run = ids.ravel()[order]
+            starts = np.flatnonzero(np.concatenate([[True], run[1:] != run[:-1]]))
+            dweight[run[starts]] = np.add.reduceat(rows[order], starts, axis=0)
+        return dweight
+
+    return weight[ids], (None, dweight)
+
+
+def _check_range(name: str, ids: Array, size: int, low: int | None = None) -> None:
+    """Raise IndexError for an id out of range. On a GPU looking would stop the stream: there the caller validates."""
+    if is_cuda(ids) or ids.size == 0:
+        return
+    low = -size if low is None else low
+    smallest, largest = int(ids.min()), int(ids.max())
+    if smallest < low or largest >= size:
+        raise IndexError(f"`{name}` got index {largest if largest >= size else smallest}, outside {low} to {size - 1}")
+
+
+@compute_op
+def one_hot(ids: Ids, *, count: int | None = None) -> Any:
+    """y[..., j] = 1 where j == ids, else 0, as float32; `count` classes (by default the largest id + 1). No gradient."""
+    count = int(ids.max()) + 1 if count is None else count
+    _check_range("one_hot", ids, count, low=0)
+    return (ids[..., None] == np.arange(count, like=ids)).astype(np.float32), None
+
+
+@copy_op
+def _concatenate(*arrays: Array, axis: int) -> Any:
+    """y = the arrays one after the other along an axis;   each gradient is its stretch of dy."""
+    ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
+    ranges = [(end - a.shape[axis], end) for a, end in zip(arrays, ends, strict=True)]
+    lead = (slice(None),) * axis
+
+    def stretch(start: int, end: int) -> Any:
+        return lambda dy: dy[(*lead, slice(start, end))]
+
+    return np.concatenate(arrays, axis), tuple(stretch(start, end) for start, end in ranges)
+
+
+def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """The tensors one after the other along an axis that exists. Raises ShapeError unless the other axes agree."""
+    parts = [core.Tensor.wrap(x) for x in tensors]
+    if not parts:
+        raise ShapeError("concatenate of no tensors")
+    axis = normalise_axis(axis, parts[0].ndim)
+    rest = {x.shape[:axis] + x.shape[axis + 1 :] for x in parts}
+    if len(rest) > 1 or len({x.ndim for x in parts}) > 1:
+        raise ShapeError(f"concatenate along axis {axis} of shapes {', '.join(str(x.shape) for x in parts)}: all other axes must agree")
+    return _concatenate(*parts, axis=axis)
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
+    """The tensors side by side along a new axis. Raises ShapeError unless the shapes are equal."""
+    parts = [core.Tensor.wrap(x) for x in tensors]
+    if len({x.shape for x in parts}) != 1:
+        raise ShapeError(f"stack of shapes {', '.join(str(x.shape) for x in parts) or 'none'}: they must be equal")
+    axis = normalise_axis(axis, parts[0].ndim + 1)
+    return concatenate([unsqueeze(x, axis) for x in parts], axis)
+
+
+@copy_op
+def pad(x: Array, *, width: Any, value: float = 0) -> Any:
+    """x with `value` around it. width: one (before, after) for each axis, one pair or one int for all, as in NumPy."""
+    pairs = np.broadcast_to(np.asarray(width), (x.ndim, 2)).tolist()
+    if any(n < 0 for pair in pairs for n in pair):
+        raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
+    inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
+    y = np.full_like(x, value, shape=tuple(n + before + after for (before, after), n in zip(pairs, x.shape, strict=True)), order="C")
+    y[inside] = x
+    return y, (lambda dy: dy[inside],)

@@ -1,0 +1,149 @@
+"""Sums and their kind, over one axis, several (a tuple) or all (None). float16 and bfloat16 are summed in float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor.devices import Array
+from tensor.errors import ShapeError
+from tensor.layout import Shape, normalise_axes, normalise_axis
+from tensor.op import compute_op
+
+Axis = Any  # an int, a tuple of ints, or None for all axes
+
+
+def _kept(shape: Shape, axes: Shape) -> Shape:
+    """The shape with the reduced axes left in as 1: what a reduced array must be reshaped to, to broadcast against x."""
+    return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+@compute_op
+def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """y = sum of x over the axes;   dx = dy, repeated along them."""
+    axes, shape = normalise_axes(axis, x.ndim), x.shape
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (np.broadcast_to(dy.reshape(_kept(shape, axes)), shape),)
+
+    return x.sum(axis=axes, keepdims=keepdims), backward
+
+
+@compute_op
+def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """y = sum of x / n, n the number of elements summed;   dx = dy / n, repeated.   Integers give floats."""
+    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    count = _count(shape, axes, "mean")
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (np.broadcast_to((dy / count).reshape(_kept(shape, axes)), shape),)
+
+    return x.sum(axis=axes, keepdims=keepdims) / count, backward
+
+
+def _count(shape: Shape, axes: Shape, name: str) -> int:
+    count = 1
+    for axis in axes:
+        count *= shape[axis]
+    if count == 0:
+        raise ShapeError(f"`{name}` over no elements: shape {shape}, axes {axes}")
+    return count
+
+
+@compute_op
+def var(x: Array, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
+    """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).   correction=1: the sample variance."""
+    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    centred, count = _centre(x, axes, correction, "var")
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (centred * (2 / count * dy.reshape(_kept(shape, axes))),)
+
+    return (centred * centred).sum(axis=axes, keepdims=keepdims) / count, backward
+
+
+@compute_op
+def std(x: Array, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
+    """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
+    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    centred, count = _centre(x, axes, correction, "std")
+    y = np.sqrt((centred * centred).sum(axis=axes, keepdims=True) / count)
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y))),)
+
+    return y if keepdims else y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes)), backward
+
+
+def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array, float]:
+    """x minus its mean, and the divisor n - correction."""
+    size = _count(x.shape, axes, name)
+    if size <= correction:
+        raise ShapeError(f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: needs more than {correction}")
+    return x - x.sum(axis=axes, keepdims=True) / size, size - correction
+
+
+def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
+    """max or min: the elements that equal it share its gradient."""
+    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    _count(shape, axes, name)
+    y = getattr(x, name)(axis=axes, keepdims=True)
+
+    def backward(dy: Array) -> tuple[Array]:
+        chosen = x == y
+        return (chosen * (dy.reshape(y.shape) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)),)
+
+    return y.copy() if keepdims else y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes)), backward
+
+
+@compute_op
+def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The largest value over the axes; equal largest elements share the gradient equally. The place: argmax."""
+    return _extreme(x, axis, keepdims, "max")
+
+
+@compute_op
+def min(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+    """The smallest value over the axes; equal smallest elements share the gradient equally."""
+    return _extreme(x, axis, keepdims, "min")
+
+
+@compute_op
+def argmax(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Where the largest value is (the first, at a tie), as an integer; over the flattened tensor when axis is None. No gradient."""
+    return x.argmax(axis=axis, keepdims=keepdims), None
+
+
+@compute_op
+def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Any:
+    """Where the smallest value is (the first, at a tie), as an integer. No gradient."""
+    return x.argmin(axis=axis, keepdims=keepdims), None
+
+
+@compute_op
+def logsumexp(x: Array, *, axis: Axis = -1, keepdims: bool = False) -> Any:
+    """y = ln sum e^x = m + ln sum e^(x - m), m the maximum;   dx = softmax(x) dy.   All -inf gives -inf and gradient 0."""
+    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    m = x.max(axis=axes, keepdims=True)
+    m = np.where(np.isfinite(m), m, 0)  # inf - inf would be NaN
+    e = np.exp(x - m)
+    total = e.sum(axis=axes, keepdims=True)
+    with np.errstate(divide="ignore"):
+        y = m + np.log(total)
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (e * (dy.reshape(total.shape) / np.where(total == 0, 1, total)),)
+
+    return y if keepdims else y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes)), backward
+
+
+@compute_op
+def cumsum(x: Array, *, axis: int = -1) -> Any:
+    """y_i = x_0 + ... + x_i along an axis;   dx_i = dy_i + ... + dy_last."""
+    axis = normalise_axis(axis, x.ndim)
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (np.flip(np.cumsum(np.flip(dy, axis), axis), axis),)
+
+    return np.cumsum(x, axis), backward

@@ -1,0 +1,43 @@
+"""Softmax and its logarithm, over one axis, shifted by the maximum so that e^x cannot overflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor.devices import Array
+from tensor.op import compute_op
+
+
+def softmax_array(x: Array, axis: int) -> Array:
+    """e^(x - m) / sum e^(x - m), m the maximum. A row of nothing but -inf gives zeros, not NaN."""
+    m = x.max(axis=axis, keepdims=True, initial=-np.inf)
+    y = np.exp(x - np.where(np.isneginf(m), 0, m))
+    total = y.sum(axis=axis, keepdims=True)
+    return y / np.where(total == 0, 1, total)
+
+
+@compute_op
+def softmax(x: Array, *, axis: int = -1) -> Any:
+    """y_i = e^x_i / sum_j e^x_j,   dx = y (dy - sum_j y_j dy_j).   A row of nothing but -inf gives zeros and gradient 0."""
+    y = softmax_array(x, axis)
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (y * (dy - (y * dy).sum(axis=axis, keepdims=True)),)
+
+    return y, backward
+
+
+@compute_op
+def log_softmax(x: Array, *, axis: int = -1) -> Any:
+    """y_i = x_i - ln sum_j e^x_j,   dx = dy - softmax(x) sum_j dy_j"""
+    m = x.max(axis=axis, keepdims=True)
+    shifted = x - np.where(np.isfinite(m), m, 0)
+    with np.errstate(divide="ignore"):
+        y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+
+    def backward(dy: Array) -> tuple[Array]:
+        return (dy - np.exp(y) * dy.sum(axis=axis, keepdims=True),)
+
+    return y, backward

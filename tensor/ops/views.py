@@ -1,0 +1,191 @@
+"""Views: the same memory under another layout. A rule maps a layout to a layout, and carries the gradient back through the same door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor import core
+from tensor.devices import Array, device_of, move
+from tensor.dtypes import FLOATS, DTypeLike, as_dtype
+from tensor.errors import ShapeError, ViewError
+from tensor.layout import Layout, Shape, normalise_axis
+from tensor.op import copy_op, sum_to, view_op
+
+
+def _sizes(shape: tuple[Any, ...]) -> Shape:
+    """x.view(2, 3) and x.view((2, 3)) alike, as a tuple of ints."""
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
+    return tuple(int(n.__index__()) for n in shape)
+
+
+@view_op
+def view(x: Layout, *shape: Any, itemsize: int = 0) -> Any:
+    """The same elements in the same order as another shape; never a copy. One size may be -1.
+
+    Raises ViewError when no strides can express it, naming the axes that clash and both fixes.
+    """
+    before = x.shape
+
+    def backward(dy: Array) -> Array:
+        return dy.reshape(before)
+
+    return x.view(_sizes(shape), itemsize), backward
+
+
+def reshape(x: Any, *shape: Any) -> Any:
+    """A view where strides allow one, else a copy in row-major order and a view of that."""
+    x = core.Tensor.wrap(x)
+    try:
+        return view(x, *shape)
+    except ViewError:
+        return view(clone(x), *shape)
+
+
+def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
+    """Axes start to end (included) joined into one: (B, T, H, D).flatten(2, 3) -> (B, T, H*D)."""
+    x = core.Tensor.wrap(x)
+    if x.ndim == 0:
+        return reshape(x, 1)
+    first, last = normalise_axis(start, x.ndim), normalise_axis(end, x.ndim)
+    if last < first:
+        raise ShapeError(f"flatten from axis {start} to {end} of shape {x.shape}: the end comes before the start")
+    return reshape(x, *x.shape[:first], int(np.prod(x.shape[first : last + 1])), *x.shape[last + 1 :])
+
+
+@view_op
+def permute(x: Layout, *order: Any) -> Any:
+    """y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]: (2, 3, 4).permute(2, 0, 1) -> (4, 2, 3)."""
+    axes = tuple(normalise_axis(axis, len(x.shape)) for axis in _sizes(order))
+    layout = x.permute(axes)
+
+    def backward(dy: Array) -> Array:
+        return dy.transpose(tuple(axes.index(i) for i in range(len(axes))))
+
+    return layout, backward
+
+
+@view_op
+def transpose(x: Layout, i: int, j: int) -> Any:
+    """Axes i and j swapped."""
+
+    def backward(dy: Array) -> Array:
+        return dy.swapaxes(i, j)
+
+    return x.transpose(i, j), backward
+
+
+@view_op
+def expand(x: Layout, *shape: Any) -> Any:
+    """Axes of size 1, and new ones in front, repeated without a copy (stride 0); -1 keeps. Backward sums over the repeats."""
+    return x.expand(_sizes(shape)), sum_to(x.shape)
+
+
+@view_op
+def squeeze(x: Layout, axis: Any = None) -> Any:
+    """Without axes of size 1: all of them, or those of `axis` that have size 1."""
+    before = x.shape
+
+    def backward(dy: Array) -> Array:
+        return dy.reshape(before)
+
+    return x.squeeze(axis), backward
+
+
+@view_op
+def unsqueeze(x: Layout, axis: int) -> Any:
+    """A new axis of size 1 at `axis` of the result."""
+    before = x.shape
+
+    def backward(dy: Array) -> Array:
+        return dy.reshape(before)
+
+    return x.unsqueeze(axis), backward
+
+
+@view_op
+def index(x: Layout, *, key: tuple[Any, ...]) -> Any:
+    """y = x[key] for integers, slices, None and `...`: a view. Backward: zeros, with dy at [key]."""
+    shape = x.shape
+
+    def backward(dy: Array) -> Array:
+        dx = np.zeros_like(dy, shape=shape, order="C")
+        dx[key] = dy
+        return dx
+
+    return x.index(key), backward
+
+
+@view_op
+def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> Any:
+    """Pieces of `size` along an axis, the last one shorter; or pieces of the sizes listed. All views, one node: backward joins."""
+    axis = normalise_axis(axis, len(x.shape))
+    length = x.shape[axis]
+    if isinstance(size, int):
+        if size < 1:
+            raise ShapeError(f"split into pieces of {size}: at least 1")
+        sizes = [min(size, length - start) for start in range(0, length, size)] or [0]
+    else:
+        sizes = list(size)
+        if sum(sizes) != length or min(sizes, default=0) < 0:
+            raise ShapeError(f"split sizes {sizes} sum to {sum(sizes)}, axis {axis} of {x.shape} has {length}")
+    ends = np.cumsum(sizes).tolist()
+    pieces = tuple(x.slice(axis, end - n, end) for n, end in zip(sizes, ends, strict=True))
+
+    def backward(*dys: Array | None) -> Array:
+        like = next(dy for dy in dys if dy is not None)
+        return np.concatenate([np.zeros_like(like, shape=p.shape) if dy is None else dy for dy, p in zip(dys, pieces, strict=True)], axis)
+
+    return pieces, backward
+
+
+def chunk(x: Any, n: int, axis: int = 0) -> Any:
+    """At most n pieces of equal size along an axis, the last one shorter."""
+    x = core.Tensor.wrap(x)
+    if n < 1:
+        raise ShapeError(f"chunk into {n} pieces: at least 1")
+    return split(x, max(1, -(-x.shape[normalise_axis(axis, x.ndim)] // n)), axis)
+
+
+# -- copies: the values move, unchanged ---------------------------------------------------------------------------------
+
+
+@copy_op
+def clone(x: Array) -> Any:
+    """A copy in row-major order, in the graph."""
+    return x.copy(), (lambda dy: dy,)
+
+
+def contiguous(x: Any) -> Any:
+    """x itself when it is row-major and gapless, else a copy that is."""
+    x = core.Tensor.wrap(x)
+    return x if x.is_contiguous() else clone(x)
+
+
+@copy_op
+def cast(x: Array, *, dtype: Any) -> Any:
+    """The values in another dtype, rounded to nearest. Between floats the gradient is cast back; to integers or bool there is none."""
+    before, after = x.dtype, as_dtype(dtype)
+    return x.astype(after), (lambda dy: dy.astype(before),) if after in FLOATS else None
+
+
+@copy_op
+def transfer(x: Array, *, device: str) -> Any:
+    """The values on another device; the gradient travels back."""
+    before = device_of(x)
+    return move(x, device), (lambda dy: move(dy, before),)
+
+
+def to(x: Any, *targets: Any, dtype: DTypeLike | None = None, device: str | None = None) -> Any:
+    """x.to("float32"), x.to("cuda"), x.to(dtype=..., device=...): x itself where nothing changes."""
+    for target in targets:
+        if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
+            device = target
+        else:
+            dtype = target
+    x = core.Tensor.wrap(x)
+    if device is not None and x.device != device and not (device == "cuda" and x.device.startswith("cuda")):
+        x = transfer(x, device=device)
+    return cast(x, dtype=dtype) if dtype is not None and as_dtype(dtype) != x.dtype else x

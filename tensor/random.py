@@ -1,0 +1,139 @@
+"""Random numbers from a counter: number i of a stream is a function of (key, i), with no state in between.
+
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): ten rounds that mix a 128-bit counter with a
+64-bit key. The same bits on NumPy and CuPy, in any order, on any number of threads, and again when a layer is recomputed.
+"""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensor.devices import Array, array_module
+from tensor.layout import Shape
+
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_WEYL = 0x9E3779B9, 0xBB67AE85  # added to the key each round: the golden ratio and sqrt(3) - 1, as fractions of 2^32
+_MASK = 0xFFFFFFFF
+
+
+class Key(NamedTuple):
+    """What a random op's numbers depend on: nothing else does."""
+
+    seed: int = 0
+    step: int = 0
+    module: int = 0
+    sample: int = 0  # of the first row of the batch; row i has sample + i
+
+
+def philox(words: tuple[Array, Array, Array, Array], seed: int) -> tuple[Array, Array, Array, Array]:
+    """Four 32-bit random words for each counter of four 32-bit words (arrays of uint64, which broadcast), under a 64-bit seed."""
+    c0, c1, c2, c3 = words
+    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    for _ in range(10):
+        p0, p1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])  # 32 x 32 -> 64 bits
+        high0, low0 = p0 >> np.uint64(32), p0 & np.uint64(_MASK)
+        high1, low1 = p1 >> np.uint64(32), p1 & np.uint64(_MASK)
+        c0, c1, c2, c3 = high1 ^ c1 ^ np.uint64(k0), low1, high0 ^ c3 ^ np.uint64(k1), low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
+    """(rows, columns) of uint32: row r, column c are word c % 4 of the counter (c // 4, step, module, sample + r)."""
+    blocks = xp.arange(-(-columns // 4), dtype=np.uint64)[None, :]
+    sample = (xp.arange(rows, dtype=np.uint64) + np.uint64(key.sample))[:, None] & np.uint64(_MASK)
+    step, module = (xp.full((1, 1), n & _MASK, dtype=np.uint64) for n in (key.step, key.module))
+    words = philox((blocks, step, module, sample), key.seed)
+    shape = (rows, blocks.shape[1])
+    return xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1).astype(np.uint32).reshape(rows, -1)[:, :columns]
+
+
+def keep_mask(x: Array, p: float, key: Key) -> Array:
+    """Bools of x's shape, False with probability p. The first axis counts samples."""
+    rows = x.shape[0] if x.ndim > 1 else 1
+    xp: Any = np if isinstance(x, np.ndarray) else array_module("cuda")
+    bits = random_bits(rows, x.size // max(rows, 1), key, xp)
+    return bits.reshape(x.shape) >= np.float64(p * 2.0**32)
+
+
+_key: ContextVar[Key | None] = ContextVar("tensor_key", default=None)
+
+
+class keyed:
+    """`with keyed(Key(seed, step)):` random layers inside use that key, each with its own module number."""
+
+    def __init__(self, key: Key):
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._token = _key.set(self._key)
+
+    def __exit__(self, *_: object) -> None:
+        _key.reset(self._token)
+
+
+def next_key(module: int = 0) -> Key:
+    """The key of the surrounding `keyed` block, or else a new one drawn from the default generator."""
+    key = _key.get()
+    return key._replace(module=module) if key is not None else Key(default.seed, default.advance(), module)
+
+
+class Generator:
+    """A stream of draws: draw n of seed s is the same everywhere. Its whole state is (seed, draws)."""
+
+    def __init__(self, seed: int = 0):
+        self.seed, self.draws = seed, 0
+
+    def advance(self) -> int:
+        """The number of this draw."""
+        self.draws += 1
+        return self.draws - 1
+
+    def state(self) -> dict[str, int]:
+        """What `load_state` takes: enough to continue the stream."""
+        return {"seed": self.seed, "draws": self.draws}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        self.seed, self.draws = int(state["seed"]), int(state["draws"])
+
+    def bits(self, count: int, device: str = "cpu") -> Array:
+        """`count` words of 32 random bits."""
+        draw = self.advance()
+        key = Key(self.seed, draw & _MASK, 0xFFFFFFFF, (draw >> 32) & _MASK)  # apart from the keys of layers
+        return random_bits(1, count, key, array_module(device))[0]
+
+    def uniform(self, shape: Shape = (), device: str = "cpu") -> Array:
+        """float64 in [0, 1), 53 random bits each."""
+        count = math.prod(shape)
+        words = self.bits(2 * count, device).astype(np.uint64)
+        return ((words[:count] << np.uint64(21)) ^ (words[count:] >> np.uint64(11))).astype(np.float64).reshape(shape) * 2.0**-53
+
+    def normal(self, shape: Shape = (), device: str = "cpu") -> Array:
+        """float64, mean 0 and variance 1, by Box and Muller (1958): sqrt(-2 ln u) cos(2 pi v)."""
+        count = math.prod(shape)
+        u = self.uniform((2, (count + 1) // 2), device)
+        radius, angle = np.sqrt(-2 * np.log1p(-u[0])), 2 * math.pi * u[1]
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
+
+    def integers(self, low: int, high: int, shape: Shape = (), device: str = "cpu") -> Array:
+        """int64 in [low, high), each equally likely to within 2^-53 of the range."""
+        if high <= low:
+            raise ValueError(f"integers from {low} to {high}: the range is empty")
+        return (np.floor(self.uniform(shape, device) * (high - low)).astype(np.int64) + low).clip(low, high - 1)
+
+    def permutation(self, n: int) -> Array:
+        """0 to n - 1 in random order."""
+        return np.argsort(self.bits(2 * n).view(np.uint64), kind="stable")
+
+
+default = Generator(0)
+
+
+def manual_seed(seed: int) -> Generator:
+    """Restart the default generator; everything random that was given no generator or key follows from it."""
+    default.seed, default.draws = int(seed), 0
+    return default
