@@ -1,0 +1,66 @@
+"""`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and see its test fail.
+
+Prints a line a bug and the number killed; exits 1 when one survives.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import tests.zoo
+from tests.zoo.bug import Bug
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bugs() -> list[Bug]:
+    """Every entry of every file in this folder, by row."""
+    found: list[Bug] = []
+    for module in pkgutil.iter_modules(tests.zoo.__path__):
+        found += getattr(importlib.import_module(f"tests.zoo.{module.name}"), "ZOO", []) if module.name != "__main__" else []
+    return sorted(found)
+
+
+def survives(bug: Bug, folder: Path) -> str | None:
+    """None when the test fails with the bug in; else why the bug lives."""
+    target = folder / bug.file
+    text = target.read_text()
+    if text.count(bug.old) != 1:
+        return f"its snippet occurs {text.count(bug.old)} times in {bug.file}"
+    target.write_text(text.replace(bug.old, bug.new))
+    try:
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", bug.test]
+        run = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1"), capture_output=True, text=True, timeout=300)
+    finally:
+        target.write_text(text)
+    if run.returncode == 1:  # tests ran, and one failed
+        return None
+    return "its test passes" if run.returncode == 0 else f"pytest exited {run.returncode}: {run.stdout[-200:]}"
+
+
+def main() -> int:
+    rows = {int(argument) for argument in sys.argv[1:]}
+    chosen = [bug for bug in bugs() if not rows or bug.row in rows]
+    alive = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name in ("tensor", "tinygpt", "tests"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        for bug in chosen:
+            reason = survives(bug, folder)
+            alive += reason is not None
+            print(f"row {bug.row:2}  {'killed' if reason is None else 'ALIVE: ' + reason}  {bug.test}", flush=True)
+    print(f"{len(chosen) - alive} of {len(chosen)} killed")
+    return int(alive > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
