@@ -42,7 +42,7 @@ class Tensor:
             data = _from_python(data)
         array = devices.move(data, device) if device else data
         wanted = array.dtype if dtype is None else dtype
-        self._array: Array = array.astype(as_dtype(wanted), copy=array is data)
+        self._array: Array = devices.as_array(array.astype(as_dtype(wanted), copy=array is data))
         self._storage: Storage | None = None
         self._layout: Layout | None = None
         self.node: Any = None
@@ -53,7 +53,7 @@ class Tensor:
     def from_array(cls, array: Array, requires_grad: bool = False) -> Tensor:
         """A tensor on the very memory of an array. Writes to that array go unseen by the graph: write through the tensor."""
         self = cls.__new__(cls)
-        self._array = array
+        self._array = array if type(array) is np.ndarray else devices.as_array(array)
         self._storage = self._layout = self.node = None
         if requires_grad:
             self.requires_grad = True

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensor.dtypes import DType
-from tensor.errors import DeviceError
+from tensor.errors import DeviceError, ViewError
 from tensor.layout import Layout, Shape, contiguous_strides
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: the two share their methods, and no static type
@@ -78,7 +78,7 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
 
 
 def as_array(value: Any) -> Array:
-    """A result as an array of its device: NumPy returns 0-d results as scalars, which are none."""
+    """A result as a plain array of its device: NumPy returns 0-d results as scalars, which are none; memory maps are subclasses."""
     return value if is_cuda(value) else np.asarray(value)
 
 
@@ -87,6 +87,8 @@ def flatten(array: Array) -> tuple[Array, Layout]:
     itemsize = array.dtype.itemsize
     if array.flags.c_contiguous:
         return array.reshape(-1), Layout(array.shape, contiguous_strides(array.shape))
+    if any(stride % itemsize for stride, n in zip(array.strides, array.shape, strict=True) if n > 1):
+        raise ViewError(f"strides of {array.strides} bytes are no multiples of the {itemsize} bytes of {array.dtype}: make a Tensor(array), which copies")
     layout = Layout(array.shape, tuple(stride // itemsize for stride in array.strides))
     low, high = layout.span()
     corner = tuple(slice(n - 1, n) if stride < 0 else slice(0, 1) for n, stride in zip(layout.shape, layout.strides, strict=True))

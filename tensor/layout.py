@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from tensor.errors import ShapeError, ViewError
 
@@ -39,7 +40,7 @@ def normalise_axes(axis: int | Sequence[int] | None, ndim: int) -> Shape:
     """One axis, several or None (all of them), as a tuple of distinct axes counted from the front."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(normalise_axis(a, ndim) for a in ((axis,) if isinstance(axis, int) else axis))
+    axes = tuple(normalise_axis(a, ndim) for a in ((axis,) if isinstance(axis, SupportsIndex) else axis))
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {axis} names an axis twice")
     return axes
@@ -132,7 +133,7 @@ class Layout:
     def expand(self, shape: Shape) -> Layout:
         """Axes of size 1, and new ones in front, repeated by stride 0; -1 keeps a size. (3, 1) -> (2, 3, 4)."""
         new = len(shape) - len(self.shape)
-        if new < 0 or -1 in shape[:new]:
+        if new < 0 or min(shape[:new], default=0) < 0 or min(shape, default=0) < -1:
             raise ShapeError(f"cannot expand {self.shape} to {shape}: name at least {len(self.shape)} sizes, and -1 only for axes that exist")
         sizes, strides = list(shape), [0] * len(shape)
         for axis, (have, stride) in enumerate(zip(self.shape, self.strides, strict=True), start=new):
@@ -258,7 +259,7 @@ class Layout:
         branches that the smaller ones can no longer reach, or whose greatest common divisor cannot. Past `budget` tries: True.
         """
         (low, high), (other_low, other_high) = self.span(), other.span()
-        if low >= other_high or other_low >= high:
+        if low >= other_high or other_low >= high or low == high or other_low == other_high:  # apart, or one of them empty
             return False
         steps = [(s, n) for s, n in zip(self.strides, self.shape, strict=True) if n > 1 and s]
         steps += [(-s, n) for s, n in zip(other.strides, other.shape, strict=True) if n > 1 and s]

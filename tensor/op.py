@@ -55,14 +55,14 @@ def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
 
 
 def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -> Callable[P, Any]:
-    name = reference.__name__
+    name = reference.__name__.lstrip("_")
     signature = _Signature(reference)
     kernels = KERNELS.setdefault(name, [])
 
     @functools.wraps(reference)
     def call(*inputs: Any, **options: Any) -> Any:
-        if len(inputs) > signature.count:  # options given by position, as in x.sum(1)
-            inputs, options = signature.named(inputs, options)
+        if len(inputs) != signature.count:  # options given by position, as in x.sum(1); an optional tensor left out
+            inputs, options = signature.completed(inputs, options)
         mode = MODE.get()
         tensors = inputs if _alike(inputs, options, elementwise) else _prepare(name, inputs, options, elementwise, signature)
         arrays = [x.array if isinstance(x, core.Tensor) else x for x in tensors]
@@ -82,23 +82,27 @@ class _Signature:
     """What a rule's parameters say: positional ones are arrays, keyword-only ones options; `Mask` and `Ids` are no operands."""
 
     def __init__(self, reference: Callable[..., Any]):
-        self.name = reference.__name__
+        self.name = reference.__name__.lstrip("_")
         parameters = list(inspect.signature(reference).parameters.values())
         arrays = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
         endless = bool(arrays) and arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
         self.count = sys.maxsize if endless else len(arrays)
+        self.needed = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arrays)
         self.options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         self.operands = [p.annotation not in ("Mask", "Ids") for p in arrays]
 
     def is_operand(self, position: int) -> bool:
         return self.operands[min(position, len(self.operands) - 1)]
 
-    def named(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional arguments past the arrays, put under the names of the options in order."""
-        extra = inputs[self.count :]
-        if len(extra) > len(self.options):
-            raise TypeError(f"`{self.name}` takes {self.count} tensors and the options {', '.join(self.options) or 'none'}; got {len(inputs)} arguments")
-        return inputs[: self.count], {**dict(zip(self.options, extra, strict=False)), **options}
+    def completed(self, inputs: tuple[Any, ...], options: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments past the arrays put under the names of the options in order; None for optional arrays that were left out."""
+        if len(inputs) < self.needed or len(inputs) > self.count + len(self.options):
+            options_text = f" and the options {', '.join(self.options)}" if self.options else ""
+            raise TypeError(f"`{self.name}` takes {self.needed} tensors{options_text}; got {len(inputs)} arguments")
+        if self.count == sys.maxsize:
+            return inputs, options
+        given = dict(zip(self.options, inputs[self.count :], strict=False))
+        return inputs[: self.count] + (None,) * (self.count - len(inputs)), {**given, **options}
 
 
 def _register(name: str, call: Callable[..., Any], reference: Callable[..., Any]) -> None:
@@ -332,7 +336,7 @@ def view_op(reference: Callable[P, Any]) -> Callable[P, Any]:
 
     backward is a function of one gradient for each resulting layout, and returns the one gradient of the input.
     """
-    name = reference.__name__
+    name = reference.__name__.lstrip("_")
 
     wants_itemsize = "itemsize" in inspect.signature(reference).parameters  # for an error that says what a copy costs
 

@@ -37,7 +37,7 @@ from tensor.ops.elementwise import (
 )
 from tensor.ops.indexing import concatenate, embedding, gather, getitem, one_hot, pad, split_key, stack
 from tensor.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
-from tensor.ops.matmul import matmul
+from tensor.ops.matmul import linear, matmul
 from tensor.ops.normalization import layer_norm
 from tensor.ops.reductions import argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
 from tensor.ops.softmax import log_softmax, softmax

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensor.devices import Array
-from tensor.errors import ShapeError
+from tensor.errors import DTypeError, ShapeError
 from tensor.op import compute_op, sum_to
 from tensor.ops.dropout import scaled_mask
 from tensor.ops.softmax import softmax_array
@@ -84,8 +84,10 @@ def causal_mask(queries: int, keys: int, like: Array) -> Array:
 
 def _allowed(queries: int, keys: int, mask: Array | None, causal: bool, like: Array) -> Array | None:
     """The given mask and the causal one together; None when all may be seen."""
-    if mask is not None and mask.dtype != bool:
-        raise ShapeError(f"attention mask must hold bools (True: look), not {mask.dtype}; numbers to add are `bias`")
+    if mask is not None:
+        mask = np.asarray(mask, like=like)
+        if mask.dtype != bool:
+            raise DTypeError(f"attention mask must hold bools (True: look), not {mask.dtype}; numbers to add are `bias`")
     if not causal:
         return mask
     seen = causal_mask(queries, keys, like)

@@ -1,0 +1,208 @@
+"""Are the gradients right? Analytic ones against central differences, in float64.
+
+    dL/dx_i  ~  (L(x + h e_i) - L(x - h e_i)) / 2h,      L(x) = <dy, f(x)>, dy random
+
+Ones in place of a random dy would pass any rule for softmax and LayerNorm, whose gradient is then truly 0. The error of a central
+difference is h^2 from the curvature plus 1e-16 / h from rounding: smallest, about 3e-11, near h = 1e-5.
+
+`python -m tensor.gradcheck [OP ...]` checks every op of the registry over shapes and memory layouts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tensor import ops
+from tensor.autograd import grad, no_grad
+from tensor.core import Tensor
+from tensor.devices import Array, array_module, to_host
+from tensor.dtypes import FLOATS, float64
+from tensor.errors import DeviceError, DTypeError, GradientError
+from tensor.gradient_cases import CASES, LAYOUTS, WITHOUT_GRADIENT, Case
+
+ELEMENTS = 600  # inputs up to this size are differenced element by element, larger ones along random directions
+DIRECTIONS = 8
+
+
+def gradcheck(
+    function: Callable[..., Any], inputs: Sequence[Any], step: float = 1e-5, rtol: float = 1e-6, atol: float = 1e-9, seed: int = 0
+) -> float:
+    """The worst relative error max|a - n| / max|n| over the float inputs of `function`; where n is 0 throughout, max|a - n|.
+
+    inputs: tensors or arrays; floats must be float64 and are differentiated, others are passed as they are. The function may return a
+    tensor or a tuple of them. Small functions are checked by their full Jacobian (one row an output element), all by a random upstream
+    gradient. Raises GradientError naming input, index and both numbers when the error of an input exceeds rtol (atol where n is 0).
+    """
+    tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in inputs]
+    checked = [i for i, x in enumerate(tensors) if x.dtype in FLOATS]
+    for i in checked:
+        if tensors[i].dtype != float64:
+            raise DTypeError(f"gradcheck needs float64, input {i} is {tensors[i].dtype}: in fewer bits the differences are mostly rounding")
+    leaves = [Tensor.from_array(x.array, requires_grad=i in checked) for i, x in enumerate(tensors)]
+    outputs = _as_tuple(function(*leaves))
+    rng = np.random.default_rng(seed)
+    upstreams = [[rng.standard_normal(y.shape) for y in outputs]]
+    if sum(leaves[i].size for i in checked) * sum(y.size for y in outputs) <= ELEMENTS:
+        upstreams += _unit_upstreams(outputs)
+
+    worst = 0.0
+    analytic = [_analytic(outputs, [leaves[i] for i in checked], dys) for dys in upstreams]
+    for position, i in enumerate(checked):
+        directions = _directions(leaves[i], rng)
+        rows = _differences(function, leaves, i, directions, step)  # per direction: the change of each output
+        for dys, gradients in zip(upstreams, analytic, strict=True):
+            numeric = np.array([sum(float((dy * change).sum()) for dy, change in zip(dys, row, strict=True)) for row in rows])
+            exact = np.array([float((gradients[position] * direction).sum()) for direction in directions])
+            worst = max(worst, _compare(exact, numeric, i, leaves[i].shape, len(directions) == leaves[i].size, rtol, atol))
+    return worst
+
+
+def _as_tuple(y: Any) -> tuple[Tensor, ...]:
+    return tuple(y) if isinstance(y, (tuple, list)) else (y,)
+
+
+def _unit_upstreams(outputs: tuple[Tensor, ...]) -> list[list[Array]]:
+    """For each output element, a 1 there and 0 elsewhere: the rows of the Jacobian."""
+    rows = []
+    for chosen, y in enumerate(outputs):
+        for place in range(y.size):
+            dys = [np.zeros(z.shape) for z in outputs]
+            dys[chosen].reshape(-1)[place] = 1
+            rows.append(dys)
+    return rows
+
+
+def _analytic(outputs: tuple[Tensor, ...], leaves: list[Tensor], dys: list[Array]) -> list[Array]:
+    """dL/dleaf from the engine, zeros where nothing arrives."""
+    if not leaves:
+        return []
+    reached = [(y, dy) for y, dy in zip(outputs, dys, strict=True) if y.requires_grad]
+    if not reached:
+        raise GradientError("the function's result carries no graph: every output must depend on an input")
+    ys, upstream = zip(*reached, strict=True)
+    xp: Any = array_module(ys[0].device)
+    gradients = grad(ys, leaves, [xp.asarray(dy) for dy in upstream], retain_graph=True)
+    return [np.zeros(x.shape) if g is None else to_host(g.array) for x, g in zip(leaves, gradients, strict=True)]
+
+
+def _directions(x: Tensor, rng: np.random.Generator) -> list[Array]:
+    """Unit vectors for every element of a small input, random directions of unit length in a large one."""
+    if x.size <= ELEMENTS:
+        return list(np.eye(x.size).reshape(x.size, *x.shape))
+    drawn = [rng.standard_normal(x.shape) for _ in range(DIRECTIONS)]
+    return [d / np.sqrt((d * d).sum()) for d in drawn]
+
+
+def _differences(function: Callable[..., Any], leaves: list[Tensor], i: int, directions: list[Array], step: float) -> list[list[Array]]:
+    """Central differences of every output along each direction of input i."""
+    xp: Any = array_module(leaves[i].device)
+
+    def at(x: Array) -> list[Array]:
+        with no_grad():
+            moved = [Tensor.from_array(x) if j == i else Tensor.from_array(leaf.array) for j, leaf in enumerate(leaves)]
+            return [to_host(y.array) for y in _as_tuple(function(*moved))]
+
+    rows = []
+    for direction in directions:
+        delta = xp.asarray(step * direction)
+        above, below = at(leaves[i].array + delta), at(leaves[i].array - delta)
+        rows.append([(a - b) / (2 * step) for a, b in zip(above, below, strict=True)])
+    return rows
+
+
+def _compare(exact: Array, numeric: Array, i: int, shape: tuple[int, ...], by_element: bool, rtol: float, atol: float) -> float:
+    """The relative error of one input's gradient. Raises GradientError past the tolerance, or when a value is not finite."""
+    if exact.size == 0:
+        return 0.0
+    scale = float(np.abs(numeric).max())
+    difference = np.abs(exact - numeric)
+    zero = scale < atol
+    error = float(difference.max()) / (1 if zero else scale)
+    if not error <= (atol if zero else rtol):  # NaN compares false, and so is caught
+        at = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
+        where = f"index {tuple(int(n) for n in np.unravel_index(at, shape))}" if by_element else f"direction {at}"
+        raise GradientError(f"gradient of input {i} at {where}: the rule gives {exact[at]:.10g}, central differences {numeric[at]:.10g} (error {error:.1e} of the largest)")
+    return 0.0 if zero else error
+
+
+# -- every op, shape and layout ------------------------------------------------------------------------------------------------------
+
+
+def check_case(case: Case, layout: str, device: str = "cpu", seed: int = 0, rtol: float = 1e-6) -> float:
+    """One case with its inputs in one memory layout."""
+    xp: Any = array_module(device)
+    arrays = [LAYOUTS[layout](x) for x in case.inputs(seed)]
+    if device != "cpu":
+        arrays = [_same_layout(xp.asarray(x), layout) for x in arrays]
+    return gradcheck(case.call, [Tensor.from_array(x) for x in arrays], rtol=rtol, seed=seed)
+
+
+def _same_layout(x: Array, layout: str) -> Array:
+    """A copied array brought back to the layout that the copy to the device may have lost."""
+    import cupy
+
+    if layout == "expanded" and x.ndim and x.shape[0]:
+        return cupy.broadcast_to(x[:1].copy(), x.shape)
+    if layout == "step 2" and x.ndim:
+        return cupy.repeat(x, 2, axis=-1)[..., ::2]
+    if layout == "negative step" and x.ndim:
+        return x[::-1].copy()[::-1]
+    if layout == "offset slice" and x.ndim:
+        return cupy.concatenate([x, x], axis=-1)[..., x.shape[-1] :]
+    return x
+
+
+def check_op(name: str, device: str = "cpu", seed: int = 0) -> tuple[int, float, str | None]:
+    """(cases run, worst relative error, first failure) of one op over all its cases and layouts."""
+    worst, count = 0.0, 0
+    for case in CASES:
+        if case.op != name:
+            continue
+        for layout in LAYOUTS:
+            if layout == "expanded" and not case.repeats:
+                continue
+            count += 1
+            try:
+                worst = max(worst, check_case(case, layout, device, seed))
+            except GradientError as error:
+                return count, np.inf, f"shapes {case.shapes}, layout {layout}: {error}"
+    return count, worst, None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print op, cases and worst relative error; 1 when one is above 1e-6."""
+    parser = argparse.ArgumentParser(prog="python -m tensor.gradcheck", description="Check the gradient of every op against central differences in float64.")
+    parser.add_argument("ops", nargs="*", metavar="OP", help="check only these")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs and upstream gradients (default: 0)")
+    options = parser.parse_args(arguments)
+    names = options.ops or sorted(ops.OPS)
+    if unknown := [name for name in names if name not in ops.OPS]:
+        print(f"no op is named {unknown[0]!r}; the ops are: {', '.join(sorted(ops.OPS))}", file=sys.stderr)
+        return 2
+    try:
+        array_module(options.device)
+    except DeviceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    failures, total, worst_of_all = 0, 0, 0.0
+    print(f"{'op':22}{'cases':>7}  worst relative error")
+    for name in names:
+        if name in WITHOUT_GRADIENT:
+            print(f"{name:22}{'-':>7}  no gradient")
+            continue
+        count, worst, failure = check_op(name, options.device, options.seed)
+        failures += failure is not None
+        total, worst_of_all = total + count, max(worst_of_all, worst)
+        print(f"{name:22}{count:7}  {worst:.1e}" + (f"  FAILED {failure}" if failure else ""), flush=True)
+    print(f"{total} cases, worst {worst_of_all:.1e}, {failures} ops failed")
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

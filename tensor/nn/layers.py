@@ -1,0 +1,67 @@
+"""The layers a transformer is made of. Weights start as PyTorch starts them; a model may draw its own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tensor import creation, ops
+from tensor.core import Tensor
+from tensor.nn.module import Module, Parameter
+from tensor.random import Key, next_key
+
+
+class Linear(Module):
+    """y = x weight + bias.   x: (..., inputs)   weight: (inputs, outputs)   bias: (outputs,)   y: (..., outputs)
+
+    Both start uniform in +-1 / sqrt(inputs).
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+        bound = 1 / math.sqrt(inputs) if inputs else 0.0
+        self.weight = Parameter((creation.rand(inputs, outputs) * 2 - 1) * bound)
+        self.bias = Parameter((creation.rand(outputs) * 2 - 1) * bound) if bias else None
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.linear(x, self.weight, self.bias)  # type: ignore[no-any-return]
+
+
+class Embedding(Module):
+    """y = weight[ids]: a row of `width` numbers for each of `count` ids.   ids: (...)   y: (..., width).   Starts as N(0, 1)."""
+
+    def __init__(self, count: int, width: int):
+        self.weight = Parameter(creation.randn(count, width))
+
+    def __call__(self, ids: Any) -> Tensor:
+        return ops.embedding(ids, self.weight)  # type: ignore[no-any-return]
+
+
+class LayerNorm(Module):
+    """y = gain * (x - mean) / sqrt(variance + eps) + bias over the last axis, of size `width`.   Starts as gain 1, bias 0."""
+
+    def __init__(self, width: int, eps: float = 1e-5):
+        self.gain, self.bias, self.eps = Parameter(creation.ones(width)), Parameter(creation.zeros(width)), eps
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.layer_norm(x, self.gain, self.bias, eps=self.eps)  # type: ignore[no-any-return]
+
+
+class Dropout(Module):
+    """Elements zeroed with probability p and the rest scaled by 1 / (1 - p), in training; the identity in evaluation.
+
+    `number` tells the dropouts of one model apart: their masks differ, and are the same again when a step is repeated.
+    """
+
+    def __init__(self, p: float, number: int = 0):
+        if not 0 <= p <= 1:
+            raise ValueError(f"dropout p={p}: a probability between 0 and 1")
+        self.p, self.number = p, number
+
+    def key(self) -> Key:
+        """The key of this layer's mask just now."""
+        return next_key(self.number)
+
+    def __call__(self, x: Any) -> Tensor:
+        if not self.training or self.p == 0:
+            return Tensor.wrap(x)
+        return ops.dropout(x, self.p, key=self.key())  # type: ignore[no-any-return]

@@ -1,0 +1,114 @@
+"""Module: a thing with parameters, found by walking its attributes in the order they were set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from tensor.autograd import no_grad
+from tensor.core import Tensor
+from tensor.devices import move
+from tensor.dtypes import DTypeLike, as_dtype
+from tensor.errors import ShapeError
+from tensor.nn.packing import Flat, pack
+
+M = TypeVar("M", bound="Module")
+
+
+class Parameter(Tensor):
+    """A leaf that a model learns: it requires gradients unless told otherwise."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, *, requires_grad: bool = True, **options: Any):
+        super().__init__(data, requires_grad=requires_grad, **options)
+
+
+class Module:
+    """Base of layers and models. Parameters, modules and lists of modules set as attributes are found; nothing is registered."""
+
+    training = True
+    flats: tuple[Flat, ...] = ()  # filled by pack()
+
+    def _children(self) -> Iterator[tuple[str, Any]]:
+        for name, value in vars(self).items():
+            if isinstance(value, (list, tuple)):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Module, Parameter)))
+            elif isinstance(value, (Module, Parameter)):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and all below, with dotted names, in the order of definition."""
+        yield prefix, self
+        for name, child in self._children():
+            if isinstance(child, Module):
+                yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Each parameter once, under its first name: a tied one has several."""
+        seen: set[int] = set()
+        for prefix, module in self.named_modules():
+            for name, child in module._children():
+                if isinstance(child, Parameter) and id(child) not in seen:
+                    seen.add(id(child))
+                    yield f"{prefix}.{name}" if prefix else name, child
+
+    def parameters(self) -> Iterator[Parameter]:
+        """The parameters without their names."""
+        return (parameter for _, parameter in self.named_parameters())
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: `.grad` is None again."""
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                parameter.grad = None
+
+    def train(self: M, mode: bool = True) -> M:
+        """Training behaviour (dropout on) for this module and all below."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self: M) -> M:
+        """Evaluation behaviour (dropout off) for this module and all below."""
+        return self.train(False)
+
+    def state(self) -> dict[str, Tensor]:
+        """name -> parameter, detached: the model's own memory, not a copy."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Write `state` into the parameters. Raises KeyError for missing or unknown names and ShapeError, all before anything is written."""
+        own = dict(self.named_parameters())
+        missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
+        if missing or unknown:
+            raise KeyError(f"state does not fit this model: missing {', '.join(missing[:5]) or 'nothing'}; unknown {', '.join(unknown[:5]) or 'nothing'}")
+        for name, parameter in own.items():
+            if tuple(state[name].shape) != parameter.shape:
+                raise ShapeError(f"state of {name} has shape {tuple(state[name].shape)}, the model's is {parameter.shape}")
+        with no_grad():
+            for name, parameter in own.items():
+                value = state[name]
+                array = value.array if isinstance(value, Tensor) else value
+                parameter[...] = move(array, parameter.device)
+
+    def to(self: M, *, dtype: DTypeLike | None = None, device: str | None = None) -> M:
+        """Every parameter in another dtype or on another device, the same Parameter objects; gradients are dropped, packing is redone."""
+        for parameter in self.parameters():
+            moved = Tensor(parameter, dtype=as_dtype(dtype) if dtype is not None else None, device=device)
+            learns = parameter.requires_grad
+            parameter.node = None
+            parameter.relocate(moved.storage, moved.layout)
+            parameter.requires_grad = learns
+        for _, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and not isinstance(value, Parameter):  # a buffer
+                    setattr(module, name, value.to(dtype=dtype, device=device))
+        if self.flats:
+            self.pack()
+        return self
+
+    def pack(self) -> tuple[Flat, ...]:
+        """Lay the parameters and their gradients out flat, one storage for each dtype and group; see packing.py."""
+        self.flats = pack(self.named_parameters())
+        return self.flats

@@ -1,0 +1,84 @@
+"""Packing: a model's parameters as views of a few flat storages, and their gradients likewise.
+
+    weights    | token_embedding ......... | pad | blocks.0.qkv.weight ........ | pad | ...
+    gradients  | the same places ......... |     | ............................ |     |
+
+so that AdamW, the global norm, an all-reduce and a checkpoint each walk one array. Every parameter starts on a multiple of 256
+bytes; the padding is zero and stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from tensor import creation
+from tensor.core import Tensor
+from tensor.dtypes import DType
+from tensor.layout import Layout
+
+ALIGNMENT = 256  # bytes
+
+
+class Place(NamedTuple):
+    """One parameter's stretch of a flat storage: elements start to stop."""
+
+    name: str
+    parameter: Tensor
+    start: int
+    stop: int
+
+
+class Flat:
+    """The parameters of one dtype and group side by side: `weights` and `gradients` are 1-D tensors over all of them."""
+
+    def __init__(self, group: str, named: list[tuple[str, Tensor]], dtype: DType, device: str):
+        self.group, self.dtype, self.device = group, dtype, device
+        self.places: list[Place] = []
+        end, step = 0, ALIGNMENT // dtype.itemsize
+        for name, parameter in named:
+            self.places.append(Place(name, parameter, end, end + parameter.size))
+            end += -(-parameter.size // step) * step
+        self.weights = creation.zeros(end, dtype=dtype, device=device)
+        self.gradients = creation.zeros(end if group != "frozen" else 0, dtype=dtype, device=device)
+        for place in self.places:
+            self._adopt(place)
+
+    def _adopt(self, place: Place) -> None:
+        """Move a parameter's values here and make the same object a view of them; so too its gradient."""
+        parameter, layout = place.parameter, Layout.contiguous(place.parameter.shape)
+        layout = Layout(layout.shape, layout.strides, place.start)
+        here = Tensor.over(self.weights.storage, layout)
+        here.array[...] = parameter.array
+        parameter.relocate(self.weights.storage, layout)
+        if parameter.requires_grad:
+            gradient, parameter.node.place = parameter.node.gradient, None
+            parameter.node.place = Tensor.over(self.gradients.storage, layout)
+            parameter.grad = gradient
+
+    @property
+    def current(self) -> bool:
+        """Whether the parameters still live here: not after a later pack()."""
+        return all(place.parameter.storage is self.weights.storage for place in self.places)
+
+    def reached(self) -> Iterator[Place]:
+        """The parameters that have a gradient now."""
+        return (place for place in self.places if place.parameter.grad is not None)
+
+
+def group_of(parameter: Tensor) -> str:
+    """ "frozen" without gradients; "decayed" for matrices and tables; "not decayed" for gains and biases."""
+    if not parameter.requires_grad:
+        return "frozen"
+    return "decayed" if parameter.ndim >= 2 else "not decayed"
+
+
+def pack(named: Iterable[tuple[str, Tensor]]) -> tuple[Flat, ...]:
+    """One Flat for each (group, dtype, device) met, in order. The parameters stay the same objects, so tied ones stay tied.
+
+    Views taken of a parameter before keep the old memory; an optimiser made before raises at its next step.
+    """
+    groups: dict[tuple[str, DType, str], list[tuple[str, Tensor]]] = {}
+    for name, parameter in named:
+        groups.setdefault((group_of(parameter), parameter.dtype, parameter.device), []).append((name, parameter))
+    return tuple(Flat(group, members, dtype, device) for (group, dtype, device), members in groups.items())

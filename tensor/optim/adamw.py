@@ -1,0 +1,57 @@
+"""AdamW.      Kingma & Ba 2015, algorithm 1; Loshchilov & Hutter 2019, algorithm 2"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tensor.core import Tensor
+from tensor.devices import Array
+from tensor.nn.module import Module
+from tensor.nn.packing import Flat
+from tensor.optim.optimizer import Optimizer
+
+
+class AdamW(Optimizer):
+    """w <- w - lr * weight_decay * w,   then   w <- w - lr * m^ / (sqrt(v^) + eps)
+
+    m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  m^ = m / (1 - b1^t),  v^ = v / (1 - b2^t),  t the steps of that parameter from 1.
+    The decay is decoupled (not part of g), and only matrices and tables decay: gains and biases do not.
+    """
+
+    slots = ("m", "v")
+
+    def __init__(
+        self,
+        parameters: Module | Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ):
+        super().__init__(parameters, lr)
+        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+
+    def rule(self, flat: Flat, count: int) -> Callable[..., None]:
+        b1, b2 = self.betas
+        size = self.lr / (1 - b1**count)
+        spread = 1 / math.sqrt(1 - b2**count)
+        keep = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0
+
+        def update(w: Array, g: Array, m: Array, v: Array) -> None:
+            m *= b1
+            m += (1 - b1) * g
+            v *= b2
+            v += (1 - b2) * (g * g)
+            denominator = np.sqrt(v)
+            denominator *= spread
+            denominator += self.eps
+            np.divide(m, denominator, out=denominator)
+            denominator *= size
+            if keep != 1:
+                w *= keep
+            w -= denominator
+
+        return update

@@ -1,0 +1,53 @@
+"""Clipping by the global norm.      Pascanu et al. 2013, algorithm 1"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tensor.core import Tensor
+from tensor.devices import Array
+from tensor.dtypes import NARROW, float32
+from tensor.nn.module import Module
+
+
+def gradient_norm(parameters: Module | Iterable[Tensor]) -> float:
+    """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one counts once. 0 without gradients."""
+    total = sum(_squared(array) for array in _gradients(parameters))
+    return math.sqrt(total) if math.isfinite(total) else total if math.isnan(total) else math.inf
+
+
+def clip_gradients(parameters: Module | Iterable[Tensor], limit: float) -> float:
+    """Scale all gradients by limit / norm where the global norm is above the limit; returns the norm before.
+
+    A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the caller skips that step.
+    """
+    parameters = parameters if isinstance(parameters, Module) else list(parameters)
+    norm = gradient_norm(parameters)
+    if math.isfinite(norm) and norm > limit:
+        for array in _gradients(parameters):
+            array *= limit / norm
+    return norm
+
+
+def _gradients(parameters: Module | Iterable[Tensor]) -> list[Array]:
+    """The gradients as few arrays: whole flat storages where every parameter in one has its gradient, else one by one."""
+    if isinstance(parameters, Module) and parameters.flats and all(flat.current for flat in parameters.flats):
+        arrays: list[Array] = []
+        for flat in parameters.flats:
+            reached = list(flat.reached())
+            arrays += [flat.gradients.array] if len(reached) == len(flat.places) and reached else [p.parameter.node.gradient.array for p in reached]
+        return arrays
+    tensors = parameters.parameters() if isinstance(parameters, Module) else dict.fromkeys(parameters)
+    return [p.node.gradient.array for p in tensors if p.grad is not None]
+
+
+def _squared(g: Array) -> float:
+    """Sum of squares: float32 dot products of stretches, added up in float64."""
+    flat = g.reshape(-1)
+    flat = flat.astype(float32) if flat.dtype in NARROW else flat
+    if not isinstance(flat, np.ndarray):
+        return float(flat.dot(flat))
+    return float(sum(float(part @ part) for part in np.split(flat, range(65536, flat.size, 65536))))

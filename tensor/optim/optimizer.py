@@ -1,0 +1,112 @@
+"""What optimisers share: parameters laid out flat, walked in tiles that fit a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tensor.core import Tensor
+from tensor.devices import Array
+from tensor.dtypes import NARROW, float32
+from tensor.errors import GraphError
+from tensor.layout import Layout
+from tensor.nn.module import Module
+from tensor.nn.packing import Flat, pack
+
+TILE = 32 * 1024  # elements: what a tile touches stays in a core's cache from one line of the rule to the next
+
+
+class Optimizer:
+    """Base: packs the parameters, keeps `slots` state arrays as flat as they are, and calls `update` tile by tile.
+
+    Parameters whose gradient is None are skipped, and their step count stands still. For float16 and bfloat16 the update runs on
+    float32 master weights. Raises GraphError at a step after the parameters were packed anew.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, parameters: Module | Iterable[Tensor], lr: float):
+        if isinstance(parameters, Module):
+            self.flats = parameters.flats if parameters.flats and all(flat.current for flat in parameters.flats) else parameters.pack()
+        else:
+            self.flats = pack((str(i), p) for i, p in enumerate(dict.fromkeys(parameters)))
+        self.flats = tuple(flat for flat in self.flats if flat.group != "frozen")
+        if not self.flats:
+            raise ValueError("an optimiser needs at least one parameter with requires_grad=True")
+        self.lr = lr
+        self.counts = {place.name: 0 for flat in self.flats for place in flat.places}  # steps taken, by parameter
+        self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
+
+    def _new_state(self, flat: Flat) -> dict[str, Array]:
+        wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None
+        like = flat.weights.array if wide is None else wide
+        state = {name: np.zeros_like(like) for name in self.slots}
+        return state if wide is None else {"master": wide, **state}
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for flat in self.flats:
+            for place in flat.places:
+                place.parameter.grad = None
+
+    def step(self) -> None:
+        """One update of every parameter that has a gradient."""
+        for flat, state in zip(self.flats, self.state, strict=True):
+            if not flat.current:
+                raise GraphError("the model was packed again after this optimiser was made (to(), pack(), another optimiser): make a new optimiser")
+            for start, stop, count in self._runs(flat):
+                self._update_run(flat, state, start, stop, count)
+                flat.weights.bump(Layout((stop - start,), (1,), start))
+
+    def _runs(self, flat: Flat) -> Iterator[tuple[int, int, int]]:
+        """(start, stop, step count) of neighbouring parameters that have gradients and equal counts: usually one run, all of it."""
+        run: tuple[int, int, int] | None = None
+        following = [place.start for place in flat.places[1:]] + [flat.weights.size]
+        for place, end in zip(flat.places, following, strict=True):  # padding goes with the parameter before it
+            if place.parameter.grad is None:
+                continue
+            self.counts[place.name] += 1
+            count = self.counts[place.name]
+            if run and run[1] == place.start and run[2] == count:
+                run = run[0], end, count
+            else:
+                if run:
+                    yield run
+                run = place.start, end, count
+        if run:
+            yield run
+
+    def _update_run(self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int) -> None:
+        """Run the rule over one run: in tiles on a CPU, whole on a GPU."""
+        weights, gradients = flat.weights.array, flat.gradients.array
+        tile = TILE if isinstance(weights, np.ndarray) else stop - start
+        rule = self.rule(flat, count)
+        for low in range(start, stop, tile):
+            part = slice(low, min(low + tile, stop))
+            slots = [state[name][part] for name in self.slots]
+            if "master" in state:
+                master = state["master"][part]
+                rule(master, gradients[part].astype(float32), *slots)
+                weights[part] = master.astype(flat.dtype)
+            else:
+                rule(weights[part], gradients[part], *slots)
+
+    def rule(self, flat: Flat, count: int) -> Callable[..., None]:
+        """The update `(weights, gradients, *slots) -> None`, in place, of step `count` (from 1) for this group."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counts and state arrays by name: all that a resumed run needs beside the weights."""
+        arrays = {f"{i}.{name}": array for i, state in enumerate(self.state) for name, array in state.items()}
+        return {"lr": self.lr, "counts": dict(self.counts), "arrays": arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict` of the same model. Raises KeyError when names differ."""
+        if set(state["counts"]) != set(self.counts):
+            raise KeyError("optimiser state of another model: its parameters have other names")
+        self.lr, self.counts = state["lr"], dict(state["counts"])
+        for i, own in enumerate(self.state):
+            for name, array in own.items():
+                array[...] = state["arrays"][f"{i}.{name}"]

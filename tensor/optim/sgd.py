@@ -1,0 +1,36 @@
+"""Stochastic gradient descent with momentum.      Sutskever et al. 2013, section 2"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from tensor.core import Tensor
+from tensor.devices import Array
+from tensor.nn.module import Module
+from tensor.nn.packing import Flat
+from tensor.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """u <- momentum * u + g,   w <- w - lr * u;   nesterov: w <- w - lr * (g + momentum * u).
+
+    weight_decay is decoupled, as in AdamW: w <- w - lr * weight_decay * w, for matrices and tables only.
+    """
+
+    slots = ("u",)
+
+    def __init__(self, parameters: Module | Iterable[Tensor], lr: float = 1e-2, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0):
+        super().__init__(parameters, lr)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+
+    def rule(self, flat: Flat, count: int) -> Callable[..., None]:
+        keep = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0
+
+        def update(w: Array, g: Array, u: Array) -> None:
+            u *= self.momentum
+            u += g
+            if keep != 1:
+                w *= keep
+            w -= self.lr * (g + self.momentum * u if self.nesterov else u)
+
+        return update
