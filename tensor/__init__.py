@@ -7,7 +7,7 @@
     Tensor([2., 4., 6.])
 """
 
-from tensor import dtypes, errors, kernels, random
+from tensor import dtypes, errors, kernels, ops, random
 from tensor.autograd import detect_anomaly, grad, no_grad
 from tensor.core import Tensor
 from tensor.creation import (
@@ -32,8 +32,48 @@ from tensor.creation import (
     zeros_like,
 )
 from tensor.dtypes import bfloat16, float16, float32, float64
+from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
+from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels; CuPy stays unimported)
 from tensor.layout import Layout
 from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
 from tensor.random import Generator, manual_seed
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Generator",
+    "Layout",
+    "Tensor",
+    "arange",
+    "bfloat16",
+    "detect_anomaly",
+    "dtypes",
+    "empty",
+    "empty_like",
+    "errors",
+    "eye",
+    "float16",
+    "float32",
+    "float64",
+    "from_dlpack",
+    "full",
+    "full_like",
+    "grad",
+    "kernels",
+    "manual_seed",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "random",
+    "tril",
+    "triu",
+    "zeros",
+    "zeros_like",
+]
+__all__ += ops.__all__

@@ -14,15 +14,15 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Sequence
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tensor.devices import Array, as_array
+from tensor.devices import Array, as_array, move
 from tensor.dtypes import DType
 from tensor.errors import DTypeError, GradientError, GraphError, MutationError, ShapeError
 from tensor.layout import Layout, Shape
@@ -49,25 +49,39 @@ class Mode:
     recording: bool = True
     anomaly: bool = False
     kernels_off: frozenset[str] = frozenset()  # op names; "*" is all of them
+    switch: Switch | None = None  # what made this mode, and of which other
+    outer: Mode | None = None
 
 
 MODE: ContextVar[Mode] = ContextVar("tensor_mode", default=Mode())  # noqa: B039 (frozen)
 
 
 class Switch:
-    """A context manager and decorator that sets fields of the mode and puts back what was there."""
+    """A context manager and decorator that sets fields of the mode, and takes back its own change and no other: generators that hold
+    one each may end in any order, and threads may share one."""
 
     def __init__(self, **changes: Any):
         self._changes = changes
-        self._tokens: list[Token[Mode]] = []
 
     def __enter__(self) -> None:
-        self._tokens.append(MODE.set(replace(MODE.get(), **self._changes)))
+        self._apply(MODE.get())
+
+    def _apply(self, outer: Mode) -> None:
+        MODE.set(replace(outer, switch=self, outer=outer, **self._changes))
 
     def __exit__(self, *_: object) -> None:
-        MODE.reset(self._tokens.pop())
+        mode, later = MODE.get(), []
+        while mode.switch is not self and mode.outer is not None:
+            later.append(mode.switch)
+            mode = mode.outer
+        if mode.outer is not None:  # None: entered in another context, which has ended
+            MODE.set(mode.outer)
+            for switch in reversed(later):
+                switch._apply(MODE.get())  # type: ignore[union-attr]
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        if inspect.isasyncgenfunction(function):
+            raise TypeError(f"a switch cannot decorate the async generator {function.__name__!r}: use `with` inside it, around what does not yield")
         if inspect.isgeneratorfunction(function):
             return self._around_generator(function)
         if inspect.iscoroutinefunction(function):
@@ -102,7 +116,8 @@ class Switch:
                 try:
                     resume = functools.partial(generator.send, (yield item))
                 except GeneratorExit:
-                    generator.close()
+                    with Switch(**self._changes):
+                        generator.close()
                     raise
                 except BaseException as error:
                     resume = functools.partial(generator.throw, error)
@@ -238,40 +253,47 @@ def reachable(roots: Iterable[Any]) -> list[Any]:
     return sorted(seen, key=_by_order)
 
 
-def walk(seeds: Sequence[tuple[Any, Array]], wanted: Sequence[Any] | None, retain_graph: bool) -> dict[Any, tuple[Array, bool]]:
+def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, retain_graph: bool) -> dict[Any, tuple[Array, bool]]:
     """Carry the seeds (node, gradient) back through the graph.
 
-    wanted None: deposit into every leaf. Otherwise return {node: (gradient, fresh)} of those nodes, walk only what leads to them, and
-    deposit nothing. Raises GraphError for a freed graph and MutationError when an array that an op kept was written since, both
-    before anything is deposited.
+    wanted None: deposit into every leaf. Otherwise return {node: (gradient, fresh)} of those nodes, walk (and free) only what leads to
+    them, and deposit nothing. Raises GraphError for a freed graph and MutationError when an array that an op kept was written since,
+    both before anything is deposited.
     """
-    nodes = reachable(node for node, _ in seeds)
-    if wanted is not None:
-        needed = set(wanted)
+    nodes = passed = reachable(node for node, _ in seeds)
+    allowed = None if wanted is None else set(wanted)
+    if allowed is not None:
+        passed = []
         for node in nodes:  # parents come first
-            if any(parent in needed for parent in node.parents):
-                needed.add(node)
-        nodes = [node for node in nodes if node in needed]
-    _check_usable(nodes)
+            if any(parent in allowed for parent in node.parents):
+                allowed.add(node)
+                passed.append(node)
+        nodes = [node for node in nodes if node in allowed]
+    _check_usable(passed)
 
-    allowed = None if wanted is None else set(nodes)
+    ends = allowed.difference(passed) if allowed is not None else ()
     anomaly = MODE.get().anomaly
     found: dict[Any, tuple[Array, bool]] = {}
     table: dict[Any, Any] = {}  # node -> its gradient so far; popped when its turn comes, so that memory is freed as the walk goes
     fresh: set[Any] = set()  # nodes whose entry is an array that nobody else holds: may be added to in place
+    late: list[tuple[Any, Array]] = []  # deposits put off until no anomaly can stop the walk any more
     for node, dy in seeds:
-        _add(table, fresh, node, dy, False)
+        _add(table, fresh, node, dy, True)
     while nodes:
         node = nodes.pop()
         dy = table.pop(node, None)
         if dy is None:
             continue
         if node.hooks:
-            dy = _run_hooks(node, dy, node in fresh)
+            dy = _run_hooks(node, dy)
         if wanted is not None and node in wanted:
             found[node] = dy, node in fresh and not node.hooks
+            if node in ends:
+                continue
         if type(node) is Accumulator:
-            if wanted is None:
+            if anomaly:
+                late.append((node, dy))
+            else:
                 node.deposit(dy, node in fresh and not node.hooks)
             continue
         if type(node) is Output:
@@ -281,11 +303,14 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Sequence[Any] | None, retai
         _step(node, dy, table, fresh, allowed, anomaly)
         if not retain_graph:
             node.free()
+    for node, dy in late:
+        node.deposit(dy, False)
     return found
 
 
 def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool) -> None:
     """One op backward: call its rule, check what it returns, hand the gradients to the parents."""
+    _check_saved(node)  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
     backward, upstream = node.backward, dy if node.outputs > 1 else (dy,)
     if type(backward) is tuple:
         gradients = [
@@ -307,12 +332,18 @@ def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: 
             )
         if anomaly and not np.isfinite(dx).all():
             raise GradientError(f"non-finite gradient from backward of {describe(node)}, input {position} of shape {parent.shape}\n{behind(node)}")
-        # an array is ours alone when it owns its memory, is not the upstream gradient and was not handed to two inputs
-        alone = dx.base is None and all(dx is not g for g in upstream) and sum(dx is g for g in gradients) <= 1
-        if type(parent) is Accumulator and allowed is None and not parent.hooks:
+        alone = _is_alone(dx, node, upstream, gradients)
+        if type(parent) is Accumulator and allowed is None and not parent.hooks and not anomaly:
             parent.deposit(dx, alone)
         else:
             _add(table, fresh, parent, dx, alone)
+
+
+def _is_alone(dx: Array, node: Node, upstream: Sequence[Any], gradients: Sequence[Any]) -> bool:
+    """Whether an array is ours alone: owns its memory, is not the upstream gradient or a kept array, and no other input has it or a view of it."""
+    if dx.base is not None or any(dx is g for g in upstream) or any(dx is saved.array for saved in node.saved):
+        return False
+    return len(gradients) == 1 or sum(dx is g or getattr(g, "base", None) is dx for g in gradients) <= 1
 
 
 def _add(table: dict[Any, Any], fresh: set[Any], node: Any, dx: Array, alone: bool) -> None:
@@ -336,12 +367,17 @@ def _check_usable(nodes: Iterable[Any]) -> None:
             continue
         if node.backward is None:
             raise GraphError(f"backward through `{node.op}` ({node.line}) a second time: its graph was freed by the first. Give the first one retain_graph=True")
-        for storage, version, array in node.saved:
-            if storage.version != version and (line := storage.written_since(version, region_of(array, storage))):
-                raise MutationError(
-                    f"an array {array.shape} saved by `{node.op}` at {node.line} was written at {line} before backward used it. "
-                    "Write to a .clone(), or after backward"
-                )
+        _check_saved(node)
+
+
+def _check_saved(node: Node) -> None:
+    """Raise when an array that the node's backward holds has been written."""
+    for storage, version, array in node.saved:
+        if storage.version != version and (line := storage.written_since(version, region_of(array, storage))):
+            raise MutationError(
+                f"an array {array.shape} saved by `{node.op}` at {node.line} was written at {line} before backward used it. "
+                "Write to a .clone(), or after backward"
+            )
 
 
 def region_of(array: Array, storage: Storage) -> Layout:
@@ -355,15 +391,14 @@ def _address(array: Array) -> int:
     return int(array.ctypes.data if type(array) is np.ndarray else array.data.ptr)
 
 
-def _run_hooks(node: Any, dy: Array, fresh: bool) -> Array:
-    """Show a finished gradient to the hooks of its tensor; each may return a replacement."""
+def _run_hooks(node: Any, dy: Array) -> Array:
+    """Show a copy of a finished gradient to the hooks of its tensor, in the order they came; each may return a replacement, also copied."""
     from tensor.core import Tensor
 
     for hook in list(node.hooks.values()):
-        result = hook(Tensor.from_array(dy if fresh else dy.copy()))
+        result = hook(Tensor.from_array(dy.copy()))
         if result is not None:
-            dy = result.array if isinstance(result, Tensor) else as_array(result)
-            fresh = False
+            dy = result.array.copy() if isinstance(result, Tensor) else as_array(result).copy()
             if dy.shape != node.shape or dy.dtype != node.dtype:
                 raise GradientError(f"hook on `{node.op}` returned {dy.shape} {dy.dtype} for a gradient {node.shape} {node.dtype}")
     return dy
@@ -406,7 +441,7 @@ def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], 
     xs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     given = (gradient,) if isinstance(outputs, Tensor) or gradient is None else tuple(gradient)
     seeds = [(_node_of(y, "grad()"), upstream(y, g)) for y, g in zip(ys, given * len(ys) if gradient is None else given, strict=True)]
-    found = walk(seeds, [_node_of(x, "grad()") for x in xs], retain_graph)
+    found = walk(seeds, {_node_of(x, "grad()") for x in xs}, retain_graph)
     result: list[Tensor | None] = []
     handed: set[Any] = set()
     for x in xs:
@@ -423,7 +458,7 @@ def _node_of(x: Tensor, caller: str) -> Any:
 
 
 def upstream(y: Tensor, gradient: Any) -> Array:
-    """The gradient to start from, checked: the shape, dtype and device of y; ones for a scalar."""
+    """The gradient to start from, checked, as a new array on y's device: the given one may be a `.grad`, into which the walk adds. Ones for a scalar."""
     from tensor.core import Tensor
 
     if gradient is None:
@@ -435,4 +470,4 @@ def upstream(y: Tensor, gradient: Any) -> Array:
         raise ShapeError(f"the upstream gradient has shape {dy.shape}, the tensor {y.shape}")
     if dy.dtype != y.dtype:
         raise DTypeError(f"the upstream gradient is {dy.dtype}, the tensor {y.dtype}: use gradient.astype('{y.dtype}')")
-    return dy
+    return move(dy, y.device).copy()

@@ -11,6 +11,7 @@ other way round: it holds storage and layout, and its array, a window on the sto
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,7 +103,7 @@ class Tensor:
 
     @property
     def shape(self) -> Shape:
-        return self._array.shape if self._array is not None else self.layout.shape  # type: ignore[no-any-return]
+        return self._array.shape if self._array is not None else self.layout.shape
 
     @property
     def strides(self) -> Shape:
@@ -169,9 +170,13 @@ class Tensor:
             raise GraphError(f"{self.describe()} accumulates no gradient: only leaves with requires_grad=True do")
         if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
             raise ShapeError(f".grad of a tensor {self.shape} {self.dtype} cannot be {value.shape} {value.dtype}")
-        if value is not None and self.node.place is not None and value is not self.node.place:
-            self.node.place.array[...] = value.array
-            value = self.node.place
+        place = self.node.place
+        if value is not None and place is not None and value is not place:
+            place.array[...] = Tensor.wrap(value).array
+            place.bump()
+            value = place
+        elif value is not None and place is None and value is not self.node.gradient:
+            value = Tensor(value, device=self.device)  # a copy: backward adds into it
         self.node.gradient = value
 
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
@@ -185,7 +190,7 @@ class Tensor:
         hooks = self.node.hooks
         if hooks is None:
             hooks = self.node.hooks = {}
-        key = max(hooks, default=-1) + 1
+        key = next(_hook_keys)
         hooks[key] = hook
         return lambda: hooks.pop(key, None) and None
 
@@ -300,16 +305,16 @@ class Tensor:
         self.bump()
         return self
 
-    def __iadd__(self, value: Any) -> Tensor:  # noqa: PYI034 (the same object, not a subclass)
+    def __iadd__(self, value: Any) -> Tensor:  # type: ignore[misc]
         return self._update(np.add, value)
 
-    def __isub__(self, value: Any) -> Tensor:  # noqa: PYI034
+    def __isub__(self, value: Any) -> Tensor:  # type: ignore[misc]
         return self._update(np.subtract, value)
 
-    def __imul__(self, value: Any) -> Tensor:  # noqa: PYI034
+    def __imul__(self, value: Any) -> Tensor:  # type: ignore[misc]
         return self._update(np.multiply, value)
 
-    def __itruediv__(self, value: Any) -> Tensor:  # noqa: PYI034
+    def __itruediv__(self, value: Any) -> Tensor:  # type: ignore[misc]
         return self._update(np.divide, value)
 
     # -- showing itself ---------------------------------------------------------------------------------------------------
@@ -350,7 +355,7 @@ class Tensor:
 
     __add__, __sub__, __mul__, __truediv__, __pow__, __matmul__ = add, subtract, multiply, divide, power, matmul
     __neg__, __abs__, __getitem__ = negative, abs, ops.getitem
-    __eq__, __ne__, __lt__, __le__, __gt__, __ge__ = ops.equal, ops.not_equal, ops.less, ops.less_equal, ops.greater, ops.greater_equal  # type: ignore[assignment]
+    __eq__, __ne__, __lt__, __le__, __gt__, __ge__ = ops.equal, ops.not_equal, ops.less, ops.less_equal, ops.greater, ops.greater_equal
     __and__, __or__, __xor__, __invert__ = ops.bitwise_and, ops.bitwise_or, ops.bitwise_xor, ops.invert
     __rand__, __ror__, __rxor__ = ops.bitwise_and, ops.bitwise_or, ops.bitwise_xor
 
@@ -375,14 +380,15 @@ class Tensor:
     @property
     def T(self) -> Tensor:
         """The axes reversed."""
-        return ops.permute(self, *reversed(range(self.ndim)))
+        return self.permute(*reversed(range(self.ndim)))  # type: ignore[no-any-return]
 
     @property
     def mT(self) -> Tensor:
         """The last two axes swapped: each matrix of a batch transposed."""
-        return ops.transpose(self, -2, -1)
+        return self.transpose(-2, -1)  # type: ignore[no-any-return]
 
 
+_hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook
 _UFUNCS = {"absolute": "abs", "true_divide": "divide"}
 
 

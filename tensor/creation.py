@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from tensor import random
+from tensor import ops, random
 from tensor.core import Tensor
 from tensor.devices import Array, array_module, cupy
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
+from tensor.errors import ShapeError
 from tensor.layout import Shape
 
 
@@ -17,7 +19,7 @@ def _shape(sizes: tuple[Any, ...]) -> Shape:
     """zeros(2, 3) and zeros((2, 3)) alike."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = tuple(sizes[0])
-    return tuple(int(n.__index__()) for n in sizes)
+    return tuple(operator.index(n) for n in sizes)
 
 
 def _made(array: Array, requires_grad: bool) -> Tensor:
@@ -27,7 +29,7 @@ def _made(array: Array, requires_grad: bool) -> Tensor:
 def full(shape: Any, value: Any, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
     dtype = Tensor(value).dtype if dtype is None else as_dtype(dtype)
-    return _made(array_module(device).full(_shape((shape,) if isinstance(shape, int) else tuple(shape)), value, dtype=dtype), requires_grad)
+    return _made(array_module(device).full(_shape((shape,)), value, dtype=dtype), requires_grad)
 
 
 def zeros(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
@@ -70,11 +72,14 @@ def triu(x: Any, diagonal: int = 0) -> Tensor:
 
 
 def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
+    if x.ndim < 2:
+        raise ShapeError(f"tril and triu of shape {x.shape}: two axes are needed")
     rows, columns = x.shape[-2:]
     xp = array_module(x.device)
     distance = xp.arange(columns) - xp.arange(rows)[:, None] - diagonal
     inside = Tensor.from_array(distance <= 0 if lower else distance >= 0)
-    return x.masked_fill(~inside, 0)
+    filled: Tensor = ops.masked_fill(x, ops.invert(inside), 0)
+    return filled
 
 
 def rand(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None) -> Tensor:
@@ -93,7 +98,7 @@ def randn(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires
 
 def randint(low: int, high: int, shape: Any, *, dtype: DTypeLike = int64, device: str = "cpu", generator: random.Generator | None = None) -> Tensor:
     """Integers in [low, high), each equally likely."""
-    drawn = (generator or random.default).integers(low, high, _shape((shape,) if isinstance(shape, int) else tuple(shape)), device)
+    drawn = (generator or random.default).integers(low, high, _shape((shape,)), device)
     return _made(drawn.astype(as_dtype(dtype)), False)
 
 

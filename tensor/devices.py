@@ -26,7 +26,9 @@ INSTALL = "install the extra that fits your driver: pip install 'tinygpt[cuda13]
 def cupy() -> ModuleType:
     """The cupy module. Raises DeviceError with what to install when it, or a GPU, is missing."""
     try:
-        import cupy as module
+        import cupy
+
+        module: ModuleType = cupy
     except ImportError:
         raise DeviceError(f"device 'cuda' needs CuPy, which is not installed: {INSTALL}") from None
     try:
@@ -74,7 +76,8 @@ def move(array: Array, device: str) -> Array:
 
 def to_host(array: Array) -> np.ndarray[Any, Any]:
     """The array's values in NumPy: a copy from the GPU, the array itself on the CPU."""
-    return array.get() if is_cuda(array) else array
+    host: np.ndarray[Any, Any] = array.get() if is_cuda(array) else array
+    return host
 
 
 def as_array(value: Any) -> Array:

@@ -145,8 +145,8 @@ case("split", lambda x: x.chunk(3), (5, 2))
 
 # -- layers and losses ---------------------------------------------------------------------------------------------------------
 
-for _shape in ((5,), (3, 5), (2, 3, 5), (2, 2, 3, 5)):
-    case("layer_norm", ops.layer_norm, _shape, (5,), (5,), repeats=len(_shape) > 1)  # a constant row is a kink but for eps
+for _lead in ((), (3,), (2, 3), (2, 2, 3)):
+    case("layer_norm", ops.layer_norm, (*_lead, 5), (5,), (5,), repeats=bool(_lead))  # a constant row is a kink but for eps
 case("layer_norm", lambda x: ops.layer_norm(x, [1.0], [0.5]), (4, 1))
 case("layer_norm", lambda x, g, b: ops.layer_norm(x, g, b, eps=0.1), (3, 4), (4,), (4,))
 _IDS = [[0, 3, 1], [2, 2, 0]]
@@ -184,15 +184,15 @@ def _permuted(x: Array) -> Array:
 def _every_other(x: Array) -> Array:
     """A step of 2 along each axis of a larger array, which holds NaN in between."""
     around = np.full(tuple(2 * n for n in x.shape), np.nan)
-    inside = around[(..., *(slice(None, None, 2),) * x.ndim)]
+    inside = around[..., *(slice(None, None, 2),) * x.ndim]
     inside[...] = x
     return inside
 
 
 def _backwards(x: Array) -> Array:
     """Stored in reverse, read with negative steps."""
-    flip = (slice(None, None, -1),) * x.ndim
-    return x[(..., *flip)].copy()[(..., *flip)]
+    flip: Any = (slice(None, None, -1),) * x.ndim
+    return x[..., *flip].copy()[..., *flip]
 
 
 def _expanded(x: Array) -> Array:
@@ -203,7 +203,8 @@ def _expanded(x: Array) -> Array:
 def _offset(x: Array) -> Array:
     """A corner cut out of a larger array, which holds NaN around it."""
     around = np.full(tuple(n + 3 for n in x.shape), np.nan)
-    inside = around[(..., *(slice(2, 2 + n) for n in x.shape))]
+    corner: Any = tuple(slice(2, 2 + n) for n in x.shape)
+    inside = around[..., *corner]
     inside[...] = x
     return inside
 

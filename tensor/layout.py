@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
 
 from tensor.errors import ShapeError, ViewError
 
@@ -40,7 +39,7 @@ def normalise_axes(axis: int | Sequence[int] | None, ndim: int) -> Shape:
     """One axis, several or None (all of them), as a tuple of distinct axes counted from the front."""
     if axis is None:
         return tuple(range(ndim))
-    axes = tuple(normalise_axis(a, ndim) for a in ((axis,) if isinstance(axis, SupportsIndex) else axis))
+    axes = tuple(normalise_axis(a, ndim) for a in (axis if isinstance(axis, Sequence) else (axis,)))
     if len(set(axes)) != len(axes):
         raise ShapeError(f"axis {axis} names an axis twice")
     return axes

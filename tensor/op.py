@@ -15,17 +15,17 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
-from typing import Any, ParamSpec, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
 
 import numpy as np
 
-from tensor import core
+import tensor.core as core
 from tensor.autograd import MODE, Mode, Node, Output, Saved, behind, describe
 from tensor.devices import Array, as_array, device_of, is_cuda, move
 from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
-from tensor.errors import DeviceError, DTypeError, GradientError
+from tensor.errors import DeviceError, DTypeError, GradientError, GraphError
 from tensor.kernels import KERNELS, choose
-from tensor.layout import Shape, broadcast_shape
+from tensor.layout import Layout, Shape, broadcast_shape
 from tensor.storage import Line, Storage, user_line
 
 P = ParamSpec("P")
@@ -36,17 +36,17 @@ _SCALARS = (bool, int, float)
 _PLAIN = (int, float, bool, str, tuple, type(None))  # options that are no arrays
 
 
-def compute_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+def compute_op(reference: Callable[P, Any]) -> Callable[P, core.Tensor]:
     """Lift `reference(*arrays, **options) -> (y, backward)` to tensors. A kernel registered under its name may stand in for it."""
     return _lift(reference, elementwise=False)
 
 
-def copy_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+def copy_op(reference: Callable[P, Any]) -> Callable[P, core.Tensor]:
     """A compute op that only moves values: float16 and bfloat16 pass through it as they are, without going by float32."""
     return _lift(reference, elementwise=False, exact=True)
 
 
-def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+def elementwise_op(reference: Callable[P, Any]) -> Callable[P, core.Tensor]:
     """A compute op on inputs of one dtype and one shape: others are cast and expanded first, and so are gradients on the way back.
 
     NumPy broadcasts by stride 0 itself, so no expanded array is built; the graph gets an `expand` node, whose backward sums.
@@ -54,7 +54,7 @@ def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
     return _lift(reference, elementwise=True)
 
 
-def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -> Callable[P, Any]:
+def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -> Callable[P, core.Tensor]:
     name = reference.__name__.lstrip("_")
     signature = _Signature(reference)
     kernels = KERNELS.setdefault(name, [])
@@ -72,23 +72,27 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
             y, backward = _in_float32(function, arrays, options)
         else:
             y, backward = function(*arrays, **options)
-        return _record(name, tensors, arrays, y, backward, mode, elementwise)
+        out = _record(name, tensors, arrays, y, backward, mode, elementwise)
+        if mode.anomaly:
+            for part in out if type(out) is tuple else (out,):
+                _check_finite(name, (*arrays, *options.values()), part)
+        return out
 
     _register(name, call, reference)
     return call
 
 
 class _Signature:
-    """What a rule's parameters say: positional ones are arrays, keyword-only ones options; `Mask` and `Ids` are no operands."""
+    """What a rule's parameters say: those annotated Array, Mask or Ids are inputs and come first, the others are options."""
 
     def __init__(self, reference: Callable[..., Any]):
         self.name = reference.__name__.lstrip("_")
         parameters = list(inspect.signature(reference).parameters.values())
-        arrays = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+        arrays = [p for p in parameters if p.annotation in ("Array", "Array | None", "Mask", "Ids") and p.kind is not p.KEYWORD_ONLY]
         endless = bool(arrays) and arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
         self.count = sys.maxsize if endless else len(arrays)
         self.needed = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arrays)
-        self.options = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        self.options = [p.name for p in parameters if p not in arrays]
         self.operands = [p.annotation not in ("Mask", "Ids") for p in arrays]
 
     def is_operand(self, position: int) -> bool:
@@ -138,9 +142,11 @@ def _prepare(name: str, inputs: Sequence[Any], options: dict[str, Any], elementw
     ]
     for key, value in options.items():
         if isinstance(value, core.Tensor):
-            options[key] = value.array
-        elif isinstance(value, np.ndarray) and device != "cpu":
-            options[key] = move(value, device)
+            if value.node is not None and MODE.get().recording:
+                raise GraphError(f"option {key!r} of `{name}` is a constant, and this tensor carries a graph: pass its .detach()")
+            options[key] = value.array.copy()  # copies: a rule may keep them for backward, where later writes would change them
+        elif isinstance(value, np.ndarray):
+            options[key] = move(value.copy(), device)
     if tensors and not any(isinstance(x, core.Tensor) for x in tensors):
         tensors[0] = core.Tensor(tensors[0])
     if elementwise:
@@ -173,13 +179,13 @@ def _in_float32(function: Callable[..., Any], arrays: Sequence[Any], options: di
     """Run a rule on float16 or bfloat16 arrays in float32 and round its results once; so too its gradients."""
     dtypes = [getattr(a, "dtype", None) for a in arrays]
     wide = [a.astype(float32) if dtype in NARROW else a for a, dtype in zip(arrays, dtypes, strict=True)]
-    narrow = promote(*(dtype for dtype in dtypes if dtype in FLOATS))
+    narrow = promote(*(dtype for dtype in dtypes if dtype is not None and dtype in FLOATS))
     y, backward = function(*wide, **options)
 
     def rounded(array: Any) -> Any:
         return array.astype(narrow) if array.dtype == float32 else array
 
-    def cast(dx: Any, dtype: DType | None) -> Any:
+    def restored(dx: Any, dtype: DType | None) -> Any:
         return None if dx is None else as_array(dx).astype(dtype or narrow)
 
     def widened(dy: Any) -> Any:
@@ -190,11 +196,11 @@ def _in_float32(function: Callable[..., Any], arrays: Sequence[Any], options: di
         return ys, None
 
     def around(rule: Callable[[Array], Array] | None, dtype: DType | None) -> Callable[[Array], Array] | None:
-        return None if rule is None else lambda dy: cast(rule(widened(dy)), dtype)
+        return None if rule is None else lambda dy: restored(rule(widened(dy)), dtype)
 
     if isinstance(backward, tuple):
         return ys, tuple(around(rule, dtype) for rule, dtype in zip(backward, dtypes, strict=True))
-    return ys, lambda *dys: tuple(cast(dx, dtype) for dx, dtype in zip(backward(*map(widened, dys)), dtypes, strict=True))
+    return ys, lambda *dys: tuple(restored(dx, dtype) for dx, dtype in zip(backward(*map(widened, dys)), dtypes, strict=True))
 
 
 # -- results ----------------------------------------------------------------------------------------------------------
@@ -209,36 +215,29 @@ def _record(name: str, tensors: Sequence[Any], arrays: Sequence[Any], y: Any, ba
                 nodes = [x.node if isinstance(x, core.Tensor) else None for x in tensors]
                 break
     if type(y) is tuple:
-        return _record_several(name, nodes, tensors, arrays, y, backward, mode)
+        return _record_several(name, nodes, tensors, arrays, y, backward)
     if type(y) is not np.ndarray:
         y = as_array(y)
     out = core.Tensor.from_array(y)
-    node = None
     if nodes is not None:
         line = user_line(2)
         if elementwise:
             nodes = [
                 n if n is None or n.shape == y.shape else Node("expand", (n,), (sum_to(n.shape),), (), y.shape, n.dtype, line) for n in nodes
             ]
-        node = out.node = _node(name, nodes, tensors, arrays, backward, (out,), y.shape, y.dtype, line)
-    if mode.anomaly:
-        _check_finite(name, node, arrays, y, nodes)
+        out.node = _node(name, nodes, tensors, arrays, backward, (out,), y.shape, y.dtype, line)
     return out
 
 
-def _record_several(name: str, nodes: Any, tensors: Sequence[Any], arrays: Sequence[Any], ys: tuple[Any, ...], backward: Any, mode: Mode) -> tuple[Any, ...]:
+def _record_several(name: str, nodes: Any, tensors: Sequence[Any], arrays: Sequence[Any], ys: tuple[Any, ...], backward: Any) -> tuple[Any, ...]:
     """The same for an op with several outputs: one node, and an `Output` for each."""
     outs = tuple(core.Tensor.from_array(as_array(y)) for y in ys)
-    node = None
     if nodes is not None:
         node = _node(name, nodes, tensors, arrays, backward, outs, ys[0].shape, ys[0].dtype, user_line(3))
         node.outputs = len(outs)
         for index, out in enumerate(outs):
             if out.dtype in FLOATS:
                 out.node = Output(node, index, out.shape, out.dtype)
-    if mode.anomaly:
-        for y in ys:
-            _check_finite(name, node, arrays, y, nodes)
     return outs
 
 
@@ -274,8 +273,8 @@ def _owners(held: Array, tensors: Sequence[Any], arrays: Sequence[Any], outs: tu
     for out in outs:
         if held is out.array:
             return [_save(out.storage, held)]
-    if held.base is None:
-        return []
+    if held.base is None:  # memory of its own, unless an output is a view of it
+        return [_save(out.storage, held) for out in outs if out.array.base is held]
     owners = [x for x in (*tensors, *outs) if isinstance(x, core.Tensor)]
     return [_save(x.storage, held) for x in owners if shares_memory(x.array, held)]
 
@@ -316,13 +315,14 @@ def accumulate(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
     return x.sum(axis=axis, keepdims=keepdims)
 
 
-def _check_finite(name: str, node: Node | None, arrays: Sequence[Any], y: Array, nodes: Any) -> None:
-    """detect_anomaly: stop at a NaN, and at an infinity that no input held already (masks are made of -inf on purpose)."""
+def _check_finite(name: str, inputs: Sequence[Any], out: core.Tensor) -> None:
+    """detect_anomaly: stop at a NaN, and at an infinity that no input or option held already (masks are made of -inf on purpose)."""
+    y, node = out.array, out.node.parents[0] if type(out.node) is Output else out.node
     if y.dtype not in FLOATS or np.isfinite(y).all():
         return
-    asked_for = any(np.isinf(a).any() for a in arrays if a is not None and getattr(a, "dtype", float32) in FLOATS)
+    asked_for = any(np.isinf(a).any() for a in inputs if type(a) is float or getattr(a, "dtype", None) in FLOATS)
     if np.isnan(y).any() or not asked_for:
-        shapes = ", ".join(str(getattr(a, "shape", a)) for a in arrays)
+        shapes = ", ".join(str(getattr(a, "shape", a)) for a in inputs)
         what = describe(node) if node else f"`{name}` at {user_line(3)}, {y.shape} <- {shapes}"
         bad = int(y.size - np.isfinite(y).sum())
         raise GradientError(f"{bad} of {y.size} values not finite from {what}\n{behind(node) if node else 'nothing recorded behind it'}")
@@ -331,13 +331,12 @@ def _check_finite(name: str, node: Node | None, arrays: Sequence[Any], y: Array,
 # -- views ------------------------------------------------------------------------------------------------------------
 
 
-def view_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concatenate[Any, P], Any]:
     """Lift `reference(layout, **options) -> (layout or layouts, backward)`: no element is touched, the storage is shared.
 
     backward is a function of one gradient for each resulting layout, and returns the one gradient of the input.
     """
     name = reference.__name__.lstrip("_")
-
     wants_itemsize = "itemsize" in inspect.signature(reference).parameters  # for an error that says what a copy costs
 
     @functools.wraps(reference)
@@ -345,7 +344,7 @@ def view_op(reference: Callable[P, Any]) -> Callable[P, Any]:
         x = core.Tensor.wrap(x)
         if wants_itemsize:
             options["itemsize"] = x.dtype.itemsize
-        layouts, backward = reference(x.layout, *args, **options)  # type: ignore[arg-type, call-arg]
+        layouts, backward = reference(x.layout, *args, **options)
         recorded = x.node is not None and MODE.get().recording
         if type(layouts) is tuple:
             outs = tuple(core.Tensor.over(x.storage, layout) for layout in layouts)
@@ -361,7 +360,7 @@ def view_op(reference: Callable[P, Any]) -> Callable[P, Any]:
         return out
 
     _register(name, call, reference)
-    return call
+    return cast(Any, call)
 
 
 def check_float(name: str, x: Array) -> None:

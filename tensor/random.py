@@ -63,7 +63,7 @@ def keep_mask(x: Array, p: float, key: Key) -> Array:
 _key: ContextVar[Key | None] = ContextVar("tensor_key", default=None)
 
 
-class keyed:
+class keyed:  # noqa: N801 (read like a function: `with keyed(key):`)
     """`with keyed(Key(seed, step)):` random layers inside use that key, each with its own module number."""
 
     def __init__(self, key: Key):

@@ -48,7 +48,7 @@ def user_line(depth: int) -> Line:
         name = frame.f_code.co_filename
         inside = _inside.get(name)
         if inside is None:
-            inside = _inside[name] = name.startswith(PACKAGE) or name.startswith("<frozen")
+            inside = _inside[name] = name.startswith((PACKAGE, "<frozen"))
         if not inside or frame.f_back is None:
             return Line(frame.f_code, frame.f_lasti)
         frame = frame.f_back

@@ -23,7 +23,7 @@ class Linear(Module):
         self.bias = Parameter((creation.rand(outputs) * 2 - 1) * bound) if bias else None
 
     def __call__(self, x: Any) -> Tensor:
-        return ops.linear(x, self.weight, self.bias)  # type: ignore[no-any-return]
+        return ops.linear(x, self.weight, self.bias)
 
 
 class Embedding(Module):
@@ -33,7 +33,7 @@ class Embedding(Module):
         self.weight = Parameter(creation.randn(count, width))
 
     def __call__(self, ids: Any) -> Tensor:
-        return ops.embedding(ids, self.weight)  # type: ignore[no-any-return]
+        return ops.embedding(ids, self.weight)
 
 
 class LayerNorm(Module):
@@ -43,7 +43,7 @@ class LayerNorm(Module):
         self.gain, self.bias, self.eps = Parameter(creation.ones(width)), Parameter(creation.zeros(width)), eps
 
     def __call__(self, x: Any) -> Tensor:
-        return ops.layer_norm(x, self.gain, self.bias, eps=self.eps)  # type: ignore[no-any-return]
+        return ops.layer_norm(x, self.gain, self.bias, eps=self.eps)
 
 
 class Dropout(Module):
@@ -64,4 +64,4 @@ class Dropout(Module):
     def __call__(self, x: Any) -> Tensor:
         if not self.training or self.p == 0:
             return Tensor.wrap(x)
-        return ops.dropout(x, self.p, key=self.key())  # type: ignore[no-any-return]
+        return ops.dropout(x, self.p, key=self.key())

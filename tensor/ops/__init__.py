@@ -1,6 +1,6 @@
 """Every operation, one file a family; the registry `OPS` is filled by their decorators."""
 
-from tensor.op import OPS
+from tensor.op import OPS as OPS
 from tensor.ops.activations import gelu, relu, sigmoid, silu, step
 from tensor.ops.attention import attention
 from tensor.ops.dropout import dropout
@@ -35,7 +35,9 @@ from tensor.ops.elementwise import (
     tanh,
     where,
 )
-from tensor.ops.indexing import concatenate, embedding, gather, getitem, one_hot, pad, split_key, stack
+from tensor.ops.indexing import concatenate, embedding, gather, one_hot, pad, stack
+from tensor.ops.indexing import getitem as getitem
+from tensor.ops.indexing import split_key as split_key
 from tensor.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from tensor.ops.matmul import linear, matmul
 from tensor.ops.normalization import layer_norm
@@ -43,4 +45,78 @@ from tensor.ops.reductions import argmax, argmin, cumsum, logsumexp, max, mean, 
 from tensor.ops.softmax import log_softmax, softmax
 from tensor.ops.views import chunk, clone, contiguous, expand, flatten, permute, reshape, split, squeeze, to, transpose, unsqueeze, view
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = [
+    "abs",
+    "add",
+    "argmax",
+    "argmin",
+    "attention",
+    "binary_cross_entropy",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "chunk",
+    "clip",
+    "clone",
+    "concatenate",
+    "contiguous",
+    "cos",
+    "cross_entropy",
+    "cumsum",
+    "divide",
+    "dropout",
+    "embedding",
+    "equal",
+    "erf",
+    "exp",
+    "expand",
+    "flatten",
+    "gather",
+    "gelu",
+    "greater",
+    "greater_equal",
+    "invert",
+    "layer_norm",
+    "less",
+    "less_equal",
+    "linear",
+    "log",
+    "log_softmax",
+    "logsumexp",
+    "masked_fill",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "mean_squared_error",
+    "min",
+    "minimum",
+    "multiply",
+    "negative",
+    "not_equal",
+    "one_hot",
+    "pad",
+    "permute",
+    "power",
+    "relu",
+    "reshape",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softmax",
+    "split",
+    "sqrt",
+    "squeeze",
+    "stack",
+    "std",
+    "step",
+    "subtract",
+    "sum",
+    "tanh",
+    "to",
+    "transpose",
+    "unsqueeze",
+    "var",
+    "view",
+    "where",
+]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensor.devices import Array
 from tensor.errors import GraphError
-from tensor.op import elementwise_op
+from tensor.op import check_float, elementwise_op
 from tensor.ops.elementwise import error_function
 
 
@@ -22,6 +22,7 @@ def logistic(x: Array) -> Array:
 @elementwise_op
 def sigmoid(x: Array) -> Any:
     """y = 1 / (1 + e^-x),   dx = y (1 - y) dy"""
+    check_float("sigmoid", x)
     y = logistic(x)
     return y, (lambda dy: dy * y * (1 - y),)
 
@@ -35,6 +36,7 @@ def relu(x: Array) -> Any:
 @elementwise_op
 def silu(x: Array) -> Any:
     """y = x s(x), s the sigmoid,   dx = s (1 + x (1 - s)) dy      Elfwing et al. 2018, eq. 5; also called swish"""
+    check_float("silu", x)
     s = logistic(x)
     return x * s, (lambda dy: dy * s * (1 + x * (1 - s)),)
 
@@ -50,12 +52,13 @@ def step(x: Array) -> Any:
 
 
 @elementwise_op
-def gelu(x: Array, *, form: str = "tanh") -> Any:
+def gelu(x: Array, form: str = "tanh") -> Any:
     """y = x P(X <= x) for X ~ N(0, 1).      Hendrycks & Gimpel 2016, section 2
 
     form "erf":   y = x (1 + erf(x / sqrt 2)) / 2, exactly
     form "tanh":  y = x (1 + tanh u) / 2,  u = sqrt(2/pi) (x + 0.044715 x^3), what GPT-2 was trained with; at most 4.7e-4 off, near |x| = 2.7
     """
+    check_float("gelu", x)
     if form == "erf":
         return _gelu_erf(x)
     if form != "tanh":

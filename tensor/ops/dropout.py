@@ -10,7 +10,7 @@ from tensor.random import Key, keep_mask
 
 
 @compute_op
-def dropout(x: Array, *, p: float, key: Key) -> Any:
+def dropout(x: Array, p: float, *, key: Key) -> Any:
     """y = x * mask / (1 - p), mask 0 with probability p, else 1;   dx = dy * mask / (1 - p).      Srivastava et al. 2014
 
     x: (samples, ...).   The mask of sample i depends on the key and i alone (random.Key), so it is the same however the batch is split,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tensor.devices import Array
-from tensor.op import Mask, elementwise_op
+from tensor.op import Mask, check_float, elementwise_op
 
 
 def slope(dy: Array, s: Array) -> Array:
@@ -140,6 +140,7 @@ def tanh(x: Array) -> Any:
 @elementwise_op
 def erf(x: Array) -> Any:
     """y = 2/sqrt(pi) * integral of e^(-t^2) from 0 to x,   dx = 2/sqrt(pi) e^(-x^2) dy"""
+    check_float("erf", x)
     return error_function(x), (lambda dy: dy * (2 / math.sqrt(math.pi) * np.exp(-x * x)),)
 
 
@@ -186,7 +187,7 @@ def minimum(a: Array, b: Array) -> Any:
 
 
 @elementwise_op
-def clip(x: Array, *, low: float | None = None, high: float | None = None) -> Any:
+def clip(x: Array, low: float | None = None, high: float | None = None) -> Any:
     """y = min(max(x, low), high); the gradient passes where low <= x <= high."""
 
     def dx(dy: Array) -> Array:
@@ -199,6 +200,8 @@ def clip(x: Array, *, low: float | None = None, high: float | None = None) -> An
 @elementwise_op
 def where(condition: Mask, a: Array, b: Array) -> Any:
     """y = a where the condition holds, else b; each gradient is dy where its side was taken and 0 elsewhere."""
+    if float in (type(a), type(b)) and not (hasattr(a, "dtype") or hasattr(b, "dtype")):
+        a = np.float32(a)  # two Python numbers, of which NumPy would make float64
     return np.where(condition, a, b), (None, lambda dy: np.where(condition, dy, 0), lambda dy: np.where(condition, 0, dy))
 
 

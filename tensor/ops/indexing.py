@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor import core
+import tensor.core as core
 from tensor.devices import Array, add_at, is_cuda
 from tensor.errors import DTypeError, ShapeError
 from tensor.layout import normalise_axis
@@ -21,12 +21,15 @@ def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
     for part in key if isinstance(key, tuple) else (key,):
         if isinstance(part, core.Tensor):
             part = part.array
-        elif isinstance(part, (list, bool, np.bool_)):
-            part = np.asarray(part, dtype=None if part else np.intp) if isinstance(part, list) else np.asarray(part)
+        elif isinstance(part, (list, tuple, range, bool, np.bool_)) or (hasattr(part, "__array__") and not hasattr(part, "strides")):
+            part = np.asarray(part)
+            part = part if part.size else part.astype(bool if part.dtype == bool else np.intp)  # an empty list is no list of floats
         if hasattr(part, "dtype") and part.ndim == 0 and part.dtype.kind in "iu":
             part = int(part)
         if hasattr(part, "dtype") and part.dtype.kind not in "iub":
             raise IndexError(f"an index must hold integers or bools, not {part.dtype}")
+        if not (part is None or part is Ellipsis or isinstance(part, slice) or hasattr(part, "dtype") or hasattr(part, "__index__")):
+            raise IndexError(f"an index is an integer, a slice, None, `...` or an array of integers or bools, not {part!r}")
         parts.append(part)
     return not any(hasattr(part, "dtype") for part in parts), tuple(parts)
 
@@ -69,13 +72,14 @@ def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
 
 
 @compute_op
-def gather(x: Array, indices: Ids, *, axis: int = -1) -> Any:
+def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
     """y[..., i, ...] = x[..., indices[..., i, ...], ...] along one axis, NumPy's take_along_axis; repeated places add their gradients."""
     axis, shape = normalise_axis(axis, x.ndim), x.shape
     if indices.ndim != x.ndim:
         raise ShapeError(f"gather from {shape} with indices {indices.shape}: as many axes as the tensor are needed")
     _check_range("gather", indices, shape[axis])
-    places = [np.arange(n, like=indices).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(indices.shape)]
+    # every place along the other axes, so that indices of size 1 there broadcast
+    places = [np.arange(n, like=indices).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)]
     places[axis] = indices
     key = tuple(places)
 
@@ -124,7 +128,7 @@ def _check_range(name: str, ids: Array, size: int, low: int | None = None) -> No
 
 
 @compute_op
-def one_hot(ids: Ids, *, count: int | None = None) -> Any:
+def one_hot(ids: Ids, count: int | None = None) -> Any:
     """y[..., j] = 1 where j == ids, else 0, as float32; `count` classes (by default the largest id + 1). No gradient."""
     count = int(ids.max()) + 1 if count is None else count
     _check_range("one_hot", ids, count, low=0)
@@ -166,7 +170,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
 
 
 @copy_op
-def pad(x: Array, *, width: Any, value: float = 0) -> Any:
+def pad(x: Array, width: Any, value: float = 0) -> Any:
     """x with `value` around it. width: one (before, after) for each axis, one pair or one int for all, as in NumPy."""
     pairs = np.broadcast_to(np.asarray(width), (x.ndim, 2)).tolist()
     if any(n < 0 for pair in pairs for n in pair):

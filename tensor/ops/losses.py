@@ -8,7 +8,7 @@ import numpy as np
 
 from tensor.devices import Array, is_cuda
 from tensor.errors import DTypeError, ShapeError
-from tensor.op import Ids, compute_op
+from tensor.op import Ids, check_float, compute_op
 
 
 def _reduced(losses: Array, count: Any, reduction: str) -> Array:
@@ -31,6 +31,7 @@ def cross_entropy(
     gradient of 0 when none is left. label_smoothing s: the target distribution is (1 - s) onehot + s / V (Szegedy et al. 2016, section 7).
     Raises ShapeError, DTypeError, and IndexError for a target outside [0, V).
     """
+    check_float("cross_entropy", logits)
     if targets.dtype.kind not in "iu":
         raise DTypeError(f"cross_entropy targets must be integers, not {targets.dtype}")
     if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
@@ -61,6 +62,7 @@ def cross_entropy(
 @compute_op
 def mean_squared_error(prediction: Array, target: Array, *, reduction: str = "mean") -> Any:
     """loss = mean (prediction - target)^2,   dprediction = 2 (prediction - target) dloss / n,   dtarget = its negative"""
+    check_float("mean_squared_error", prediction)
     if prediction.shape != target.shape:
         raise ShapeError(f"mean_squared_error of {prediction.shape} and {target.shape}: the shapes must be equal, nothing is broadcast here")
     difference = prediction - target
@@ -78,6 +80,7 @@ def binary_cross_entropy(logits: Array, targets: Array, *, reduction: str = "mea
 
     dlogits = (s(x) - t) dloss / n,   dtargets = -x dloss / n.   x are logits, not probabilities; t any numbers in [0, 1].
     """
+    check_float("binary_cross_entropy", logits)
     if logits.shape != targets.shape:
         raise ShapeError(f"binary_cross_entropy of {logits.shape} and {targets.shape}: the shapes must be equal")
     small = np.exp(-np.abs(logits))

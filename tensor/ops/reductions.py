@@ -9,7 +9,7 @@ import numpy as np
 from tensor.devices import Array
 from tensor.errors import ShapeError
 from tensor.layout import Shape, normalise_axes, normalise_axis
-from tensor.op import compute_op
+from tensor.op import check_float, compute_op
 
 Axis = Any  # an int, a tuple of ints, or None for all axes
 
@@ -20,7 +20,7 @@ def _kept(shape: Shape, axes: Shape) -> Shape:
 
 
 @compute_op
-def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x over the axes;   dx = dy, repeated along them."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
 
@@ -31,7 +31,7 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 @compute_op
-def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x / n, n the number of elements summed;   dx = dy / n, repeated.   Integers give floats."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     count = _count(shape, axes, "mean")
@@ -52,7 +52,7 @@ def _count(shape: Shape, axes: Shape, name: str) -> int:
 
 
 @compute_op
-def var(x: Array, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
+def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).   correction=1: the sample variance."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     centred, count = _centre(x, axes, correction, "var")
@@ -64,7 +64,7 @@ def var(x: Array, *, axis: Axis = None, keepdims: bool = False, correction: floa
 
 
 @compute_op
-def std(x: Array, *, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
+def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     centred, count = _centre(x, axes, correction, "std")
@@ -98,32 +98,33 @@ def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
 
 
 @compute_op
-def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """The largest value over the axes; equal largest elements share the gradient equally. The place: argmax."""
     return _extreme(x, axis, keepdims, "max")
 
 
 @compute_op
-def min(x: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
+def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """The smallest value over the axes; equal smallest elements share the gradient equally."""
     return _extreme(x, axis, keepdims, "min")
 
 
 @compute_op
-def argmax(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Any:
+def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
     """Where the largest value is (the first, at a tie), as an integer; over the flattened tensor when axis is None. No gradient."""
     return x.argmax(axis=axis, keepdims=keepdims), None
 
 
 @compute_op
-def argmin(x: Array, *, axis: int | None = None, keepdims: bool = False) -> Any:
+def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
     """Where the smallest value is (the first, at a tie), as an integer. No gradient."""
     return x.argmin(axis=axis, keepdims=keepdims), None
 
 
 @compute_op
-def logsumexp(x: Array, *, axis: Axis = -1, keepdims: bool = False) -> Any:
+def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     """y = ln sum e^x = m + ln sum e^(x - m), m the maximum;   dx = softmax(x) dy.   All -inf gives -inf and gradient 0."""
+    check_float("logsumexp", x)
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     m = x.max(axis=axes, keepdims=True)
     m = np.where(np.isfinite(m), m, 0)  # inf - inf would be NaN
@@ -139,7 +140,7 @@ def logsumexp(x: Array, *, axis: Axis = -1, keepdims: bool = False) -> Any:
 
 
 @compute_op
-def cumsum(x: Array, *, axis: int = -1) -> Any:
+def cumsum(x: Array, axis: int = -1) -> Any:
     """y_i = x_0 + ... + x_i along an axis;   dx_i = dy_i + ... + dy_last."""
     axis = normalise_axis(axis, x.ndim)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensor.devices import Array
-from tensor.op import compute_op
+from tensor.op import check_float, compute_op
 
 
 def softmax_array(x: Array, axis: int) -> Array:
@@ -19,8 +19,9 @@ def softmax_array(x: Array, axis: int) -> Array:
 
 
 @compute_op
-def softmax(x: Array, *, axis: int = -1) -> Any:
+def softmax(x: Array, axis: int = -1) -> Any:
     """y_i = e^x_i / sum_j e^x_j,   dx = y (dy - sum_j y_j dy_j).   A row of nothing but -inf gives zeros and gradient 0."""
+    check_float("softmax", x)
     y = softmax_array(x, axis)
 
     def backward(dy: Array) -> tuple[Array]:
@@ -30,8 +31,9 @@ def softmax(x: Array, *, axis: int = -1) -> Any:
 
 
 @compute_op
-def log_softmax(x: Array, *, axis: int = -1) -> Any:
+def log_softmax(x: Array, axis: int = -1) -> Any:
     """y_i = x_i - ln sum_j e^x_j,   dx = dy - softmax(x) sum_j dy_j"""
+    check_float("log_softmax", x)
     m = x.max(axis=axis, keepdims=True)
     shifted = x - np.where(np.isfinite(m), m, 0)
     with np.errstate(divide="ignore"):

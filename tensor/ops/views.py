@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from tensor import core
+import tensor.core as core
 from tensor.devices import Array, device_of, move
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import ShapeError, ViewError
@@ -18,7 +19,7 @@ def _sizes(shape: tuple[Any, ...]) -> Shape:
     """x.view(2, 3) and x.view((2, 3)) alike, as a tuple of ints."""
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
-    return tuple(int(n.__index__()) for n in shape)
+    return tuple(operator.index(n) for n in shape)
 
 
 @view_op
@@ -123,12 +124,12 @@ def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> 
     """Pieces of `size` along an axis, the last one shorter; or pieces of the sizes listed. All views, one node: backward joins."""
     axis = normalise_axis(axis, len(x.shape))
     length = x.shape[axis]
-    if isinstance(size, int):
+    if not isinstance(size, (tuple, list)):
         if size < 1:
             raise ShapeError(f"split into pieces of {size}: at least 1")
         sizes = [min(size, length - start) for start in range(0, length, size)] or [0]
     else:
-        sizes = list(size)
+        sizes = list(map(operator.index, size))
         if sum(sizes) != length or min(sizes, default=0) < 0:
             raise ShapeError(f"split sizes {sizes} sum to {sum(sizes)}, axis {axis} of {x.shape} has {length}")
     ends = np.cumsum(sizes).tolist()
@@ -142,11 +143,12 @@ def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> 
 
 
 def chunk(x: Any, n: int, axis: int = 0) -> Any:
-    """At most n pieces of equal size along an axis, the last one shorter."""
+    """At most n pieces of equal size along an axis, the last one shorter; an empty axis gives n empty pieces, as in PyTorch."""
     x = core.Tensor.wrap(x)
     if n < 1:
         raise ShapeError(f"chunk into {n} pieces: at least 1")
-    return split(x, max(1, -(-x.shape[normalise_axis(axis, x.ndim)] // n)), axis)
+    length = x.shape[normalise_axis(axis, x.ndim)]
+    return split(x, -(-length // n) if length else [0] * n, axis)
 
 
 # -- copies: the values move, unchanged ---------------------------------------------------------------------------------
@@ -165,14 +167,14 @@ def contiguous(x: Any) -> Any:
 
 
 @copy_op
-def cast(x: Array, *, dtype: Any) -> Any:
+def cast(x: Array, dtype: Any) -> Any:
     """The values in another dtype, rounded to nearest. Between floats the gradient is cast back; to integers or bool there is none."""
     before, after = x.dtype, as_dtype(dtype)
     return x.astype(after), (lambda dy: dy.astype(before),) if after in FLOATS else None
 
 
 @copy_op
-def transfer(x: Array, *, device: str) -> Any:
+def transfer(x: Array, device: str) -> Any:
     """The values on another device; the gradient travels back."""
     before = device_of(x)
     return move(x, device), (lambda dy: move(dy, before),)

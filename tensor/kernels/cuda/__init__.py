@@ -1,0 +1,5 @@
+"""Kernels in CUDA: `.cu` files and what calls them. Importing this registers them; CuPy is imported when one first runs."""
+
+from tensor.kernels.cuda import layer_norm
+
+__all__ = ["layer_norm"]
