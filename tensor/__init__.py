@@ -7,9 +7,10 @@
     Tensor([2., 4., 6.])
 """
 
+from tensor.core import Tensor  # isort: skip (first: core takes its methods from ops, and ops make tensors)
+
 from tensor import dtypes, errors, kernels, ops, random
 from tensor.autograd import detect_anomaly, grad, no_grad
-from tensor.core import Tensor
 from tensor.creation import (
     arange,
     empty,

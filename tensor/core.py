@@ -117,7 +117,7 @@ class Tensor:
 
     @property
     def dtype(self) -> DType:
-        return self._array.dtype if self._array is not None else self.storage.dtype  # type: ignore[no-any-return]
+        return self._array.dtype if self._array is not None else self.storage.dtype
 
     @property
     def device(self) -> str:

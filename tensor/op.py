@@ -360,7 +360,7 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
         return out
 
     _register(name, call, reference)
-    return cast(Any, call)
+    return cast("Callable[Concatenate[Any, P], Any]", call)
 
 
 def check_float(name: str, x: Array) -> None:
