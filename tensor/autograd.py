@@ -311,7 +311,7 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
 def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool) -> None:
     """One op backward: call its rule, check what it returns, hand the gradients to the parents."""
     _check_saved(node)  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
-    backward, upstream = node.backward, dy if node.outputs > 1 else (dy,)
+    backward, upstream = node.backward, dy if type(dy) is list else (dy,)  # a list: one for each output
     if type(backward) is tuple:
         gradients = [
             function(dy) if function is not None and (allowed is None or parent in allowed) else None

@@ -117,12 +117,7 @@ def window(flat: Array, layout: Layout) -> Array:
 
 def add_at(target: Array, key: Any, values: Array) -> None:
     """target[key] += values, where an index that occurs twice counts twice."""
-    if is_cuda(target):
-        import cupyx
-
-        cupyx.scatter_add(target, key, values)
-    else:
-        np.add.at(target, key, values)
+    (cupy() if is_cuda(target) else np).add.at(target, key, values)
 
 
 def empty(shape: Shape, dtype: DType, device: str) -> Array:

@@ -12,7 +12,9 @@ from tensor.op import check_float, compute_op
 
 def softmax_array(x: Array, axis: int) -> Array:
     """e^(x - m) / sum e^(x - m), m the maximum. A row of nothing but -inf gives zeros, not NaN."""
-    m = x.max(axis=axis, keepdims=True, initial=-np.inf)
+    if x.size == 0:
+        return x.copy()
+    m = x.max(axis=axis, keepdims=True)
     y = np.exp(x - np.where(np.isneginf(m), 0, m))
     total = y.sum(axis=axis, keepdims=True)
     return y / np.where(total == 0, 1, total)
