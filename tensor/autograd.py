@@ -67,7 +67,10 @@ class Switch:
         self._apply(MODE.get())
 
     def _apply(self, outer: Mode) -> None:
-        MODE.set(replace(outer, switch=self, outer=outer, **self._changes))
+        changes = dict(self._changes)
+        if "kernels_off" in changes:  # these add up, so that an inner switch never turns back on what an outer one turned off
+            changes["kernels_off"] |= outer.kernels_off
+        MODE.set(replace(outer, switch=self, outer=outer, **changes))
 
     def __exit__(self, *_: object) -> None:
         mode, later = MODE.get(), []

@@ -210,8 +210,8 @@ def _offset(x: Array) -> Array:
 
 
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
-    "C": np.ascontiguousarray,
-    "F": np.asfortranarray,
+    "C": lambda x: np.array(x, order="C"),  # np.ascontiguousarray would make (1,) of a scalar
+    "F": lambda x: np.array(x, order="F"),
     "permuted": _permuted,
     "step 2": _every_other,
     "negative step": _backwards,

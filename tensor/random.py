@@ -49,7 +49,7 @@ def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
     step, module = (xp.full((1, 1), n & _MASK, dtype=np.uint64) for n in (key.step, key.module))
     words = philox((blocks, step, module, sample), key.seed)
     shape = (rows, blocks.shape[1])
-    return xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1).astype(np.uint32).reshape(rows, -1)[:, :columns]
+    return xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1).astype(np.uint32).reshape(rows, 4 * shape[1])[:, :columns]
 
 
 def keep_mask(x: Array, p: float, key: Key) -> Array:

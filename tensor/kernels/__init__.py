@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tensor.autograd import MODE, Switch
+from tensor.autograd import Switch
 from tensor.devices import Array, is_cuda
 
 
@@ -63,7 +63,7 @@ def off(*names: str) -> Switch:
     unknown = [name for name in names if name not in KERNELS]
     if unknown:
         raise ValueError(f"no op is named {unknown[0]!r}")
-    return Switch(kernels_off=MODE.get().kernels_off | set(names or ("*",)))
+    return Switch(kernels_off=frozenset(names or ("*",)))
 
 
 def explain() -> str:

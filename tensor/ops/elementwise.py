@@ -52,14 +52,14 @@ def divide(a: Array, b: Array) -> Any:
 
     def db(dy: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return slope(dy, -a / (b * b))
+            return slope(dy, -a / b / b)  # b * b would overflow or vanish long before this does
 
     return a / b, (da, db)
 
 
 @elementwise_op
 def power(a: Array, b: Array) -> Any:
-    """y = a^b,   da = b a^(b-1) dy,   db = ln(a) y dy.   0^0 = 1, where both gradients are 0 by choice."""
+    """y = a^b,   da = b a^(b-1) dy,   db = ln(a) y dy.   0^0 = 1, where both gradients are 0 by choice; a < 0 has no db: NaN."""
     y = a**b
 
     def da(dy: Array) -> Array:
@@ -68,7 +68,8 @@ def power(a: Array, b: Array) -> Any:
 
     def db(dy: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return slope(dy, np.where(np.equal(a, 0), 0, y * np.log(a)))
+            log_a = np.log(a, dtype=y.dtype)  # a may be a Python number, whose logarithm NumPy would make float64
+            return slope(dy, np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, y * log_a))
 
     return y, (da, db)
 

@@ -36,6 +36,8 @@ def cross_entropy(
         raise DTypeError(f"cross_entropy targets must be integers, not {targets.dtype}")
     if logits.ndim == 0 or targets.shape != logits.shape[:-1]:
         raise ShapeError(f"cross_entropy of logits {logits.shape} needs targets {logits.shape[:-1]}, not {targets.shape}")
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
     classes = logits.shape[-1]
     used = np.ones_like(targets, dtype=bool) if ignore_index is None else targets != ignore_index
     ids = np.where(used, targets, 0)[..., None]  # (..., 1)

@@ -77,11 +77,13 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
 
 
 def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array, float]:
-    """x minus its mean, and the divisor n - correction."""
+    """x minus its mean, and the divisor n - correction. Taken from the first element, so that equal elements give exactly 0."""
     size = _count(x.shape, axes, name)
     if size <= correction:
         raise ShapeError(f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: needs more than {correction}")
-    return x - x.sum(axis=axes, keepdims=True) / size, size - correction
+    first = x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
+    shifted = x - 1.0 * first  # 1.0: as floats, for integers too
+    return shifted - shifted.sum(axis=axes, keepdims=True) / size, size - correction
 
 
 def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
@@ -126,6 +128,7 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     """y = ln sum e^x = m + ln sum e^(x - m), m the maximum;   dx = softmax(x) dy.   All -inf gives -inf and gradient 0."""
     check_float("logsumexp", x)
     axes, shape = normalise_axes(axis, x.ndim), x.shape
+    _count(shape, axes, "logsumexp")
     m = x.max(axis=axes, keepdims=True)
     m = np.where(np.isfinite(m), m, 0)  # inf - inf would be NaN
     e = np.exp(x - m)

@@ -36,6 +36,8 @@ def softmax(x: Array, axis: int = -1) -> Any:
 def log_softmax(x: Array, axis: int = -1) -> Any:
     """y_i = x_i - ln sum_j e^x_j,   dx = dy - softmax(x) sum_j dy_j"""
     check_float("log_softmax", x)
+    if x.size == 0:
+        return x.copy(), (lambda dy: dy,)
     m = x.max(axis=axis, keepdims=True)
     shifted = x - np.where(np.isfinite(m), m, 0)
     with np.errstate(divide="ignore"):
