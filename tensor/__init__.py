@@ -10,7 +10,7 @@
 from tensor.core import Tensor  # isort: skip (first: core takes its methods from ops, and ops make tensors)
 
 from tensor import dtypes, errors, kernels, ops, random
-from tensor.autograd import detect_anomaly, grad, no_grad
+from tensor.autograd import grad
 from tensor.creation import (
     arange,
     empty,
@@ -36,6 +36,7 @@ from tensor.dtypes import bfloat16, float16, float32, float64
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
 from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels; CuPy stays unimported)
 from tensor.layout import Layout
+from tensor.mode import detect_anomaly, no_grad
 from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
 from tensor.random import Generator, manual_seed
 

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from tensor import autograd, devices, ops
-from tensor.autograd import MODE, Accumulator, Output
+from tensor.autograd import Accumulator, Output
 from tensor.devices import Array, to_host
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
 from tensor.layout import Layout, Shape
+from tensor.mode import MODE
 from tensor.storage import Storage, user_line
 
 

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from tensor import ops
-from tensor.autograd import grad, no_grad
+from tensor.autograd import grad
 from tensor.core import Tensor
 from tensor.devices import Array, array_module, to_host
 from tensor.dtypes import FLOATS, float64
 from tensor.errors import DeviceError, DTypeError, GradientError
 from tensor.gradient_cases import CASES, LAYOUTS, WITHOUT_GRADIENT, Case
+from tensor.mode import no_grad
 
 ELEMENTS = 600  # inputs up to this size are differenced element by element, larger ones along random directions
 DIRECTIONS = 8

@@ -20,12 +20,13 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
 import numpy as np
 
 import tensor.core as core
-from tensor.autograd import MODE, Mode, Node, Output, Saved, behind, describe
+from tensor.autograd import Node, Output, Saved, behind, describe
 from tensor.devices import Array, as_array, device_of, is_cuda, move
 from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
 from tensor.errors import DeviceError, DTypeError, GradientError, GraphError
 from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout, Shape, broadcast_shape
+from tensor.mode import MODE, Mode
 from tensor.storage import Line, Storage, user_line
 
 P = ParamSpec("P")

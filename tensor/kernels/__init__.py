@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tensor.autograd import Switch
 from tensor.devices import Array, is_cuda
+from tensor.mode import MODE, Switch
 
 
 class Kernel(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from tensor.autograd import no_grad
 from tensor.core import Tensor
 from tensor.devices import move
-from tensor.dtypes import DTypeLike, as_dtype
-from tensor.errors import ShapeError
+from tensor.dtypes import FLOATS, DTypeLike, as_dtype
+from tensor.errors import DTypeError, ShapeError
+from tensor.mode import no_grad
 from tensor.nn.packing import Flat, pack
 
 M = TypeVar("M", bound="Module")
@@ -93,7 +93,13 @@ class Module:
                 parameter[...] = move(array, parameter.device)
 
     def to(self: M, *, dtype: DTypeLike | None = None, device: str | None = None) -> M:
-        """Every parameter in another dtype or on another device, the same Parameter objects; gradients are dropped, packing is redone."""
+        """Every parameter in another dtype or on another device, the same Parameter objects; gradients are dropped, packing is redone.
+
+        Buffers (tensors that are no parameters) come along; integers and bools among them keep their dtype. Raises DTypeError unless
+        dtype is a float.
+        """
+        if dtype is not None and as_dtype(dtype) not in FLOATS:
+            raise DTypeError(f"parameters learn, so they are floats, not {as_dtype(dtype)}")
         for parameter in self.parameters():
             moved = Tensor(parameter, dtype=as_dtype(dtype) if dtype is not None else None, device=device)
             learns = parameter.requires_grad
@@ -103,7 +109,7 @@ class Module:
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Tensor) and not isinstance(value, Parameter):  # a buffer
-                    setattr(module, name, value.to(dtype=dtype, device=device))
+                    setattr(module, name, value.to(dtype=dtype if value.dtype in FLOATS else None, device=device))
         if self.flats:
             self.pack()
         return self

@@ -51,19 +51,28 @@ class Flat:
         here = Tensor.over(self.weights.storage, layout)
         here.array[...] = parameter.array
         parameter.relocate(self.weights.storage, layout)
-        if parameter.requires_grad:
-            gradient, parameter.node.place = parameter.node.gradient, None
-            parameter.node.place = Tensor.over(self.gradients.storage, layout)
-            parameter.grad = gradient
+        self.attach(place)
+
+    def attach(self, place: Place) -> None:
+        """Make a stretch of the flat gradients the place of a parameter's gradient: when packed, and when it learns again after a freeze."""
+        parameter, node = place.parameter, place.parameter.node
+        if node is None or (node.place is not None and node.place.storage is self.gradients.storage):
+            return
+        gradient, node.place = node.gradient, Tensor.over(self.gradients.storage, parameter.layout)
+        parameter.grad = gradient  # copied into its place, where there is one
 
     @property
     def current(self) -> bool:
-        """Whether the parameters still live here: not after a later pack()."""
-        return all(place.parameter.storage is self.weights.storage for place in self.places)
+        """Whether the parameters still live here (not after a later pack()), and none that was packed as frozen learns now."""
+        frozen = self.group == "frozen"
+        return all(p.parameter.storage is self.weights.storage and not (frozen and p.parameter.requires_grad) for p in self.places)
 
     def reached(self) -> Iterator[Place]:
         """The parameters that have a gradient now."""
-        return (place for place in self.places if place.parameter.grad is not None)
+        for place in self.places:
+            self.attach(place)
+            if place.parameter.grad is not None:
+                yield place
 
 
 def group_of(parameter: Tensor) -> str:

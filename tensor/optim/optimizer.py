@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensor.core import Tensor
-from tensor.devices import Array
+from tensor.devices import Array, device_of, move
 from tensor.dtypes import NARROW, float32
 from tensor.errors import GraphError
 from tensor.layout import Layout
@@ -32,12 +32,14 @@ class Optimizer:
             self.flats = parameters.flats if parameters.flats and all(flat.current for flat in parameters.flats) else parameters.pack()
         else:
             self.flats = pack((str(i), p) for i, p in enumerate(dict.fromkeys(parameters)))
+        self.frozen = tuple(flat for flat in self.flats if flat.group == "frozen")
         self.flats = tuple(flat for flat in self.flats if flat.group != "frozen")
         if not self.flats:
             raise ValueError("an optimiser needs at least one parameter with requires_grad=True")
         self.lr = lr
         self.counts = {place.name: 0 for flat in self.flats for place in flat.places}  # steps taken, by parameter
         self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
+        self._seen = [flat.weights.storage.version for flat in self.flats]
 
     def _new_state(self, flat: Flat) -> dict[str, Array]:
         wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None
@@ -49,22 +51,30 @@ class Optimizer:
         """Forget all gradients."""
         for flat in self.flats:
             for place in flat.places:
-                place.parameter.grad = None
+                if place.parameter.requires_grad:
+                    place.parameter.grad = None
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
-        for flat, state in zip(self.flats, self.state, strict=True):
-            if not flat.current:
-                raise GraphError("the model was packed again after this optimiser was made (to(), pack(), another optimiser): make a new optimiser")
+        if not all(flat.current for flat in (*self.flats, *self.frozen)):
+            raise GraphError(
+                "the model was packed again after this optimiser was made (to(), pack(), another optimiser), "
+                "or a parameter that was frozen then learns now: make a new optimiser"
+            )
+        for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
+            if "master" in state and flat.weights.storage.version != self._seen[i]:
+                _follow(flat.weights.array, state["master"])
             for start, stop, count in self._runs(flat):
                 self._update_run(flat, state, start, stop, count)
                 flat.weights.bump(Layout((stop - start,), (1,), start))
+            self._seen[i] = flat.weights.storage.version
 
     def _runs(self, flat: Flat) -> Iterator[tuple[int, int, int]]:
         """(start, stop, step count) of neighbouring parameters that have gradients and equal counts: usually one run, all of it."""
         run: tuple[int, int, int] | None = None
         following = [place.start for place in flat.places[1:]] + [flat.weights.size]
         for place, end in zip(flat.places, following, strict=True):  # padding goes with the parameter before it
+            flat.attach(place)
             if place.parameter.grad is None:
                 continue
             self.counts[place.name] += 1
@@ -98,15 +108,20 @@ class Optimizer:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts and state arrays by name: all that a resumed run needs beside the weights."""
+        """Counts and state arrays by name, the optimiser's own memory: all that a resumed run needs beside the weights."""
         arrays = {f"{i}.{name}": array for i, state in enumerate(self.state) for name, array in state.items()}
         return {"lr": self.lr, "counts": dict(self.counts), "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same model. Raises KeyError when names differ."""
-        if set(state["counts"]) != set(self.counts):
-            raise KeyError("optimiser state of another model: its parameters have other names")
+        """Continue from a `state_dict` of the same model and optimiser. Raises KeyError when names or sizes differ, before anything is written."""
+        own, given = self.state_dict()["arrays"], state["arrays"]
+        if set(state["counts"]) != set(self.counts) or {n: a.shape for n, a in given.items()} != {n: a.shape for n, a in own.items()}:
+            raise KeyError("optimiser state of another model or optimiser: names or sizes differ")
         self.lr, self.counts = state["lr"], dict(state["counts"])
-        for i, own in enumerate(self.state):
-            for name, array in own.items():
-                array[...] = state["arrays"][f"{i}.{name}"]
+        for name, array in own.items():
+            array[...] = move(given[name], device_of(array))
+
+
+def _follow(weights: Array, master: Array) -> None:
+    """Take into the master what others wrote to the weights since the last step (load_state, say): where it no longer rounds to them."""
+    master[...] = np.where(master.astype(weights.dtype) == weights, master, weights.astype(float32))
