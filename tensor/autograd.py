@@ -11,12 +11,8 @@ node is its `Accumulator`, which holds the `.grad`.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 

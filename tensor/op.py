@@ -13,28 +13,28 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType
+from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
 
 import numpy as np
 
 import tensor.core as core
-from tensor.autograd import Node, Output, Saved, behind, describe
+from tensor.autograd import Node, Output, behind, describe
 from tensor.devices import Array, as_array, device_of, is_cuda, move
 from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
 from tensor.errors import DeviceError, DTypeError, GradientError, GraphError
 from tensor.kernels import KERNELS, choose
-from tensor.layout import Layout, Shape, broadcast_shape
-from tensor.mode import MODE, Mode
-from tensor.storage import Line, Storage, user_line
+from tensor.layout import Layout, broadcast_shape
+from tensor.mode import MODE
+from tensor.record import record
+from tensor.storage import user_line
 
 P = ParamSpec("P")
 Mask: TypeAlias = Array  # inputs annotated so are no operands, neither promoted nor differentiated: the condition of a choice,
 Ids: TypeAlias = Array  # and integers that point into an axis
 OPS: dict[str, Callable[..., Any]] = {}  # every op by name; a test fails when one has no gradient case
-_SCALARS = (bool, int, float)
-_PLAIN = (int, float, bool, str, tuple, type(None))  # options that are no arrays
+_SCALARS = frozenset((bool, int, float))
+_PLAIN = frozenset((int, float, bool, str, tuple, type(None)))  # options that are no arrays
 
 
 def compute_op(reference: Callable[P, Any]) -> Callable[P, core.Tensor]:
@@ -64,16 +64,24 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
     def call(*inputs: Any, **options: Any) -> Any:
         if len(inputs) != signature.count:  # options given by position, as in x.sum(1); an optional tensor left out
             inputs, options = signature.completed(inputs, options)
-        mode = MODE.get()
-        tensors = inputs if _alike(inputs, options, elementwise) else _prepare(name, inputs, options, elementwise, signature)
-        arrays = [x.array if isinstance(x, core.Tensor) else x for x in tensors]
+        mode, narrow = MODE.get(), False
+        arrays = _glance(inputs, options, elementwise)
+        if arrays is None:
+            inputs = _prepare(name, inputs, options, elementwise, signature)
+            arrays = [x.array if isinstance(x, core.Tensor) else x for x in inputs]
+            narrow = not exact and any(getattr(a, "dtype", None) in NARROW for a in arrays)
 
         function = reference if not kernels else choose(name, kernels, arrays, options, mode.kernels_off) or reference  # kernels: here only
-        if not exact and function is reference and _any_narrow(arrays):
+        if narrow and function is reference:
             y, backward = _in_float32(function, arrays, options)
         else:
-            y, backward = function(*arrays, **options)
-        out = _record(name, tensors, arrays, y, backward, mode, elementwise)
+            try:
+                y, backward = function(*arrays, **options)
+            except ValueError:
+                if elementwise:
+                    broadcast_shape(*(x.shape for x in inputs if isinstance(x, core.Tensor)))  # raises, naming the axis
+                raise
+        out = record(name, inputs, arrays, y, backward, mode, elementwise)
         if mode.anomaly:
             for part in out if type(out) is tuple else (out,):
                 _check_finite(name, (*arrays, *options.values()), part)
@@ -118,19 +126,29 @@ def _register(name: str, call: Callable[..., Any], reference: Callable[..., Any]
 # -- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _alike(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool) -> bool:
-    """The common case seen at a glance: tensors of one dtype and kind of array (elementwise: and shape, or Python scalars)."""
+def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool) -> list[Any] | None:
+    """The arrays of inputs that are ready as they are: tensors of one dtype, not a 16-bit one, and one kind of array. Else None."""
+    arrays: list[Any] = []
     first = None
     for x in inputs:
         if isinstance(x, core.Tensor):
-            array = x.array
+            array = x._array
+            if array is None:
+                array = x.array
             if first is None:
                 first = array
-            elif array.dtype is not first.dtype or type(array) is not type(first) or (elementwise and array.shape != first.shape):
-                return False
-        elif not elementwise or type(x) not in _SCALARS:
-            return False
-    return first is not None and (not options or all(type(value) in _PLAIN for value in options.values()))
+                if array.dtype in NARROW:
+                    return None
+            elif array.dtype is not first.dtype or type(array) is not type(first):
+                return None
+            arrays.append(array)
+        elif x is None or (elementwise and type(x) in _SCALARS):
+            arrays.append(x)
+        else:
+            return None
+    if first is None or (options and not all(type(value) in _PLAIN for value in options.values())):
+        return None
+    return arrays
 
 
 def _prepare(name: str, inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, signature: _Signature) -> tuple[Any, ...]:
@@ -150,8 +168,6 @@ def _prepare(name: str, inputs: Sequence[Any], options: dict[str, Any], elementw
             options[key] = move(value.copy(), device)
     if tensors and not any(isinstance(x, core.Tensor) for x in tensors):
         tensors[0] = core.Tensor(tensors[0])
-    if elementwise:
-        broadcast_shape(*(x.shape for x in tensors if isinstance(x, core.Tensor)))  # raises, naming the axis
     operands = [i for i, x in enumerate(tensors) if isinstance(x, core.Tensor) and signature.is_operand(i)]
     if len({tensors[i].dtype for i in operands}) > 1:
         dtype = promote(*(tensors[i].dtype for i in operands))
@@ -166,14 +182,6 @@ def _one_device(name: str, inputs: Sequence[Any]) -> str:
     if len(devices) > 1:
         raise DeviceError(f"`{name}` got tensors on {' and '.join(devices)}: move one with .to('{devices[0]}')")
     return devices[0] if devices else "cpu"
-
-
-def _any_narrow(arrays: Sequence[Any]) -> bool:
-    for a in arrays:
-        dtype = getattr(a, "dtype", float32)
-        if dtype is not float32 and dtype in NARROW:
-            return True
-    return False
 
 
 def _in_float32(function: Callable[..., Any], arrays: Sequence[Any], options: dict[str, Any]) -> tuple[Any, Any]:
@@ -202,118 +210,6 @@ def _in_float32(function: Callable[..., Any], arrays: Sequence[Any], options: di
     if isinstance(backward, tuple):
         return ys, tuple(around(rule, dtype) for rule, dtype in zip(backward, dtypes, strict=True))
     return ys, lambda *dys: tuple(restored(dx, dtype) for dx, dtype in zip(backward(*map(widened, dys)), dtypes, strict=True))
-
-
-# -- results ----------------------------------------------------------------------------------------------------------
-
-
-def _record(name: str, tensors: Sequence[Any], arrays: Sequence[Any], y: Any, backward: Any, mode: Mode, elementwise: bool) -> Any:
-    """Wrap what a rule returned, and put a node on the tape when an input asks for gradients."""
-    nodes = None
-    if mode.recording and backward is not None:
-        for x in tensors:
-            if isinstance(x, core.Tensor) and x.node is not None:
-                nodes = [x.node if isinstance(x, core.Tensor) else None for x in tensors]
-                break
-    if type(y) is tuple:
-        return _record_several(name, nodes, tensors, arrays, y, backward)
-    if type(y) is not np.ndarray:
-        y = as_array(y)
-    out = core.Tensor.from_array(y)
-    if nodes is not None:
-        line = user_line(2)
-        if elementwise:
-            nodes = [
-                n if n is None or n.shape == y.shape else Node("expand", (n,), (sum_to(n.shape),), (), y.shape, n.dtype, line) for n in nodes
-            ]
-        out.node = _node(name, nodes, tensors, arrays, backward, (out,), y.shape, y.dtype, line)
-    return out
-
-
-def _record_several(name: str, nodes: Any, tensors: Sequence[Any], arrays: Sequence[Any], ys: tuple[Any, ...], backward: Any) -> tuple[Any, ...]:
-    """The same for an op with several outputs: one node, and an `Output` for each."""
-    outs = tuple(core.Tensor.from_array(as_array(y)) for y in ys)
-    if nodes is not None:
-        node = _node(name, nodes, tensors, arrays, backward, outs, ys[0].shape, ys[0].dtype, user_line(3))
-        node.outputs = len(outs)
-        for index, out in enumerate(outs):
-            if out.dtype in FLOATS:
-                out.node = Output(node, index, out.shape, out.dtype)
-    return outs
-
-
-def _node(
-    name: str, nodes: list[Any], tensors: Sequence[Any], arrays: Sequence[Any], backward: Any, outs: tuple[Any, ...], shape: Shape, dtype: DType, line: Line
-) -> Node:
-    """A node, with the versions of those inputs and outputs that its backward holds on to."""
-    if type(backward) is tuple:
-        backward = tuple([rule if parent is not None else None for rule, parent in zip(backward, nodes, strict=True)])
-    saved: list[Saved] = []
-    for value in _held(backward):
-        saved += _owners(value, tensors, arrays, outs)
-    return Node(name, tuple(nodes), backward, tuple(saved), shape, dtype, line)
-
-
-def _held(value: Any) -> Iterator[Array]:
-    """The arrays that a rule holds on to: what its closure names, also through tuples and inner functions."""
-    if hasattr(value, "flags"):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _held(part)
-    elif isinstance(value, FunctionType):
-        for cell in value.__closure__ or ():
-            yield from _held(cell.cell_contents)
-
-
-def _owners(held: Array, tensors: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
-    """The inputs and outputs whose memory a held array is."""
-    for x, array in zip(tensors, arrays, strict=True):
-        if held is array:
-            return [_save(x.storage, held)]
-    for out in outs:
-        if held is out.array:
-            return [_save(out.storage, held)]
-    if held.base is None:  # memory of its own, unless an output is a view of it
-        return [_save(out.storage, held) for out in outs if out.array.base is held]
-    owners = [x for x in (*tensors, *outs) if isinstance(x, core.Tensor)]
-    return [_save(x.storage, held) for x in owners if shares_memory(x.array, held)]
-
-
-def _save(storage: Storage, held: Array) -> Saved:
-    storage.saved = True
-    return Saved(storage, storage.version, held)
-
-
-def shares_memory(a: Array, b: Array) -> bool:
-    """Whether two arrays may have memory in common, judged by their bounds."""
-    if type(a) is not type(b):
-        return False
-    if is_cuda(a):
-        import cupy
-
-        return bool(cupy.may_share_memory(a, b))
-    return np.may_share_memory(a, b)
-
-
-def sum_to(shape: Shape) -> Callable[[Array], Array]:
-    """Backward of expand: sum over the axes that were repeated. (2, 3, 4) -> (3, 1): over axis 0, and over 2 keeping it."""
-
-    def backward(dy: Array) -> Array:
-        new = dy.ndim - len(shape)
-        if new:
-            dy = accumulate(dy, tuple(range(new)), False)
-        stretched = tuple(axis for axis, n in enumerate(shape) if n == 1 and dy.shape[axis] != 1)
-        return accumulate(dy, stretched, True) if stretched else dy
-
-    return backward
-
-
-def accumulate(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    """x.sum, in float32 for the 16-bit floats: bfloat16 alone would stop counting ones at 256."""
-    if x.dtype in NARROW:
-        return x.astype(float32).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
-    return x.sum(axis=axis, keepdims=keepdims)
 
 
 def _check_finite(name: str, inputs: Sequence[Any], out: core.Tensor) -> None:

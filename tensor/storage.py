@@ -50,7 +50,7 @@ def user_line(depth: int) -> Line:
         if inside is None:
             inside = _inside[name] = name.startswith((PACKAGE, "<frozen"))
         if not inside or frame.f_back is None:
-            return Line(frame.f_code, frame.f_lasti)
+            return tuple.__new__(Line, (frame.f_code, frame.f_lasti))  # half the time of Line(...)
         frame = frame.f_back
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tensor.devices import Array, is_cuda
-from tensor.mode import MODE, Switch
+from tensor.mode import Switch
 
 
 class Kernel(NamedTuple):

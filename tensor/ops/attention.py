@@ -9,10 +9,11 @@ import numpy as np
 
 from tensor.devices import Array
 from tensor.errors import DTypeError, ShapeError
-from tensor.op import compute_op, sum_to
+from tensor.op import compute_op
 from tensor.ops.dropout import scaled_mask
 from tensor.ops.softmax import softmax_array
 from tensor.random import Key
+from tensor.record import sum_to
 
 
 @compute_op

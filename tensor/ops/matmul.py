@@ -6,7 +6,8 @@ from typing import Any
 
 from tensor.devices import Array
 from tensor.errors import ShapeError
-from tensor.op import compute_op, sum_to
+from tensor.op import compute_op
+from tensor.record import sum_to
 
 
 @compute_op

@@ -12,7 +12,8 @@ from tensor.devices import Array, device_of, move
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import ShapeError, ViewError
 from tensor.layout import Layout, Shape, normalise_axis
-from tensor.op import copy_op, sum_to, view_op
+from tensor.op import copy_op, view_op
+from tensor.record import sum_to
 
 
 def _sizes(shape: tuple[Any, ...]) -> Shape:

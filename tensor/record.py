@@ -1,0 +1,157 @@
+"""Putting an op on the tape: the result as a tensor, its node, and the versions of what its backward holds on to.
+
+This runs once an op, whether the op takes microseconds or seconds: what is done here for every result is counted in nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+import tensor.core as core
+from tensor.autograd import Node, Output, Saved
+from tensor.devices import Array, as_array, is_cuda
+from tensor.dtypes import FLOATS, NARROW, float32
+from tensor.layout import Shape
+from tensor.mode import Mode
+from tensor.storage import Storage, user_line
+
+_CONSTANTS = frozenset((int, float, bool, str, type(None)))
+
+
+def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
+    """Wrap what a rule returned, and put a node on the tape when an input asks for gradients.
+
+    broadcasts: an input smaller than y was expanded by NumPy, and gets the `expand` node whose backward sums.
+    """
+    if type(y) is tuple:
+        return _record_several(name, inputs, arrays, y, backward, mode)
+    if type(y) is not np.ndarray:
+        y = as_array(y)
+    out = core.Tensor.from_array(y)
+    if backward is None or not mode.recording:
+        return out
+    parents = [x.node if isinstance(x, core.Tensor) else None for x in inputs]
+    if not any(parents):
+        return out
+    shape, line = y.shape, user_line(2)
+    if broadcasts:
+        for i, parent in enumerate(parents):
+            if parent is not None and parent.shape != shape:
+                parents[i] = Node("expand", (parent,), (sum_to(parent.shape),), (), shape, parent.dtype, line)
+    backward = _wanted(backward, parents)
+    out.node = Node(name, tuple(parents), backward, _saved(backward, inputs, arrays, (out,)), shape, y.dtype, line)
+    return out
+
+
+def _record_several(name: str, inputs: Sequence[Any], arrays: Sequence[Any], ys: tuple[Any, ...], backward: Any, mode: Mode) -> tuple[Any, ...]:
+    """The same for an op with several outputs: one node, and an `Output` for each that holds floats."""
+    outs = tuple(core.Tensor.from_array(as_array(y)) for y in ys)
+    parents = [x.node if isinstance(x, core.Tensor) else None for x in inputs]
+    if backward is not None and mode.recording and any(parents):
+        backward = _wanted(backward, parents)
+        node = Node(name, tuple(parents), backward, _saved(backward, inputs, arrays, outs), outs[0].shape, outs[0].dtype, user_line(3))
+        node.outputs = len(outs)
+        for index, out in enumerate(outs):
+            if out.dtype in FLOATS:
+                out.node = Output(node, index, out.shape, out.dtype)
+    return outs
+
+
+def _wanted(backward: Any, parents: list[Any]) -> Any:
+    """Of a rule with one function for each input, those whose input wants a gradient: the others would only hold memory."""
+    if type(backward) is not tuple or None not in parents:
+        return backward
+    return tuple([rule if parent is not None else None for rule, parent in zip(backward, parents, strict=True)])
+
+
+# -- what backward holds on to ----------------------------------------------------------------------------------------------
+
+
+def _saved(backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
+    """Storage and version of every input and output that the closures of `backward` name.
+
+    Most name an input's or output's very array, which is found by identity. Anything else goes the long way, by memory.
+    """
+    saved = []
+    for rule in backward if type(backward) is tuple else (backward,):
+        for cell in (rule and rule.__closure__) or ():
+            value = cell.cell_contents
+            if type(value) in _CONSTANTS:
+                continue
+            for i, array in enumerate(arrays):
+                if value is array:
+                    saved.append(_save(inputs[i].storage, value))
+                    break
+            else:
+                if value is outs[0].array:
+                    saved.append(_save(outs[0].storage, value))
+                else:
+                    for held in _held(value):
+                        saved += _owners(held, inputs, arrays, outs)
+    return tuple(saved)
+
+
+def _save(storage: Storage, held: Array) -> Saved:
+    storage.saved = True
+    return tuple.__new__(Saved, (storage, storage.version, held))
+
+
+def _held(value: Any) -> Iterator[Array]:
+    """The arrays in what a closure names, also through tuples and inner functions."""
+    if hasattr(value, "flags"):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _held(part)
+    elif isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            yield from _held(cell.cell_contents)
+
+
+def _owners(held: Array, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """The inputs and outputs whose memory a held array is, or may be part of."""
+    tensors = [x for x in (*inputs, *outs) if isinstance(x, core.Tensor)]
+    for x in tensors:
+        if held is x.array:
+            return [_save(x.storage, held)]
+    if held.base is None:  # memory of its own, unless an output is a view of it
+        return [_save(out.storage, held) for out in outs if out.array.base is held]
+    return [_save(x.storage, held) for x in tensors if shares_memory(x.array, held)]
+
+
+def shares_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays may have memory in common, judged by their bounds."""
+    if type(a) is not type(b):
+        return False
+    if is_cuda(a):
+        import cupy
+
+        return bool(cupy.may_share_memory(a, b))
+    return np.may_share_memory(a, b)
+
+
+# -- the gradient of broadcasting ---------------------------------------------------------------------------------------------
+
+
+def sum_to(shape: Shape) -> Callable[[Array], Array]:
+    """Backward of expand: sum over the axes that were repeated. (2, 3, 4) -> (3, 1): over axis 0, and over 2 keeping it."""
+
+    def backward(dy: Array) -> Array:
+        new = dy.ndim - len(shape)
+        if new:
+            dy = accumulate(dy, tuple(range(new)), False)
+        stretched = tuple(axis for axis, n in enumerate(shape) if n == 1 and dy.shape[axis] != 1)
+        return accumulate(dy, stretched, True) if stretched else dy
+
+    return backward
+
+
+def accumulate(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    """x.sum, in float32 for the 16-bit floats: bfloat16 alone would stop counting ones at 256."""
+    if x.dtype in NARROW:
+        return x.astype(float32).sum(axis=axis, keepdims=keepdims).astype(x.dtype)
+    return x.sum(axis=axis, keepdims=keepdims)
