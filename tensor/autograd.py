@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -39,12 +39,8 @@ _by_order = attrgetter("order")
 # -- the tape ---------------------------------------------------------------------------------------------------------
 
 
-class Saved(NamedTuple):
-    """An array that a `backward` holds, and the version of its storage when it was taken."""
-
-    storage: Storage
-    version: int
-    array: Array
+# An array that a backward holds, with its storage and the version that had when it was taken. A bare tuple: one is made for each.
+Saved: TypeAlias = tuple[Storage, int, Array]
 
 
 class Node:
@@ -242,7 +238,7 @@ def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: 
 
 def _is_alone(dx: Array, node: Node, upstream: Sequence[Any], gradients: Sequence[Any]) -> bool:
     """Whether an array is ours alone: owns its memory, is not the upstream gradient or a kept array, and no other input has it or a view of it."""
-    if dx.base is not None or any(dx is g for g in upstream) or any(dx is saved.array for saved in node.saved):
+    if dx.base is not None or any(dx is g for g in upstream) or any(dx is array for _, _, array in node.saved):
         return False
     return len(gradients) == 1 or sum(dx is g or getattr(g, "base", None) is dx for g in gradients) <= 1
 

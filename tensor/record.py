@@ -76,28 +76,27 @@ def _saved(backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tu
 
     Most name an input's or output's very array, which is found by identity. Anything else goes the long way, by memory.
     """
-    saved = []
+    saved: list[Saved] = []
     for rule in backward if type(backward) is tuple else (backward,):
-        for cell in (rule and rule.__closure__) or ():
+        if rule is None:
+            continue
+        for cell in rule.__closure__ or ():
             value = cell.cell_contents
             if type(value) in _CONSTANTS:
                 continue
-            for i, array in enumerate(arrays):
+            for x, array in zip(inputs, arrays):  # noqa: B905 (a few ns each; made together)
                 if value is array:
-                    saved.append(_save(inputs[i].storage, value))
                     break
             else:
-                if value is outs[0].array:
-                    saved.append(_save(outs[0].storage, value))
-                else:
+                x = outs[0]
+                if value is not x._array:
                     for held in _held(value):
                         saved += _owners(held, inputs, arrays, outs)
+                    continue
+            storage = x._storage or x.storage
+            storage.saved = True
+            saved.append((storage, storage.version, value))
     return tuple(saved)
-
-
-def _save(storage: Storage, held: Array) -> Saved:
-    storage.saved = True
-    return tuple.__new__(Saved, (storage, storage.version, held))
 
 
 def _held(value: Any) -> Iterator[Array]:
@@ -117,10 +116,14 @@ def _owners(held: Array, inputs: Sequence[Any], arrays: Sequence[Any], outs: tup
     tensors = [x for x in (*inputs, *outs) if isinstance(x, core.Tensor)]
     for x in tensors:
         if held is x.array:
-            return [_save(x.storage, held)]
-    if held.base is None:  # memory of its own, unless an output is a view of it
-        return [_save(out.storage, held) for out in outs if out.array.base is held]
-    return [_save(x.storage, held) for x in tensors if shares_memory(x.array, held)]
+            owners = [x]
+            break
+    else:
+        # memory of its own, unless an output is a view of it; or a view, of whatever it shares memory with
+        owners = [out for out in outs if out.array.base is held] if held.base is None else [x for x in tensors if shares_memory(x.array, held)]
+    for x in owners:
+        x.storage.saved = True
+    return [(x.storage, x.storage.version, held) for x in owners]
 
 
 def shares_memory(a: Array, b: Array) -> bool:
