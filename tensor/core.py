@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,7 +89,8 @@ class Tensor:
     def storage(self) -> Storage:
         """The flat memory, with its version."""
         if self._storage is None:
-            self._storage = Storage(self._array)
+            with _making_storage:  # two threads that save one leaf must meet in one storage: writes are counted there
+                self._storage = self._storage or Storage(self._array)
         return self._storage
 
     @property
@@ -389,6 +391,7 @@ class Tensor:
         return self.transpose(-2, -1)  # type: ignore[no-any-return]
 
 
+_making_storage = threading.Lock()
 _hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook
 _UFUNCS = {"absolute": "abs", "true_divide": "divide"}
 

@@ -78,7 +78,7 @@ def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
     xp = array_module(x.device)
     distance = xp.arange(columns) - xp.arange(rows)[:, None] - diagonal
     inside = Tensor.from_array(distance <= 0 if lower else distance >= 0)
-    filled: Tensor = ops.masked_fill(x, ops.invert(inside), 0)
+    filled: Tensor = ops.masked_fill(x, ops.invert(inside), False)  # the zero of every dtype, bool too
     return filled
 
 

@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from tensor.core import Tensor
 
 CELLS = 24  # elements of storage drawn; more would not fit a line
+LETTERS = "ijklmnopqrstuvwxyz"  # one for each axis
 
 
 def explain(x: Tensor, sharing: list[Tensor]) -> str:
     """The storage as a row of cells, where each index lands in it, who else looks at it."""
     storage, layout = x.storage, x.layout
-    formula = " + ".join([str(layout.offset), *(f"{name}*{stride}" for name, stride in zip("ijklmnop", layout.strides, strict=False))])
+    formula = " + ".join([str(layout.offset), *(f"{name}*{stride}" for name, stride in zip(LETTERS, layout.strides, strict=False))])
     lines = [
         x.describe(),
         f"storage     {storage.flat.size} x {storage.dtype} ({storage.flat.size * storage.dtype.itemsize:,} bytes) on {storage.device}, version {storage.version}",
         f"layout      shape {layout.shape}, strides {layout.strides}, offset {layout.offset}",
-        f"element     [{', '.join('ijklmnop'[: len(layout.shape)])}] lives at {formula}",
+        f"element     [{', '.join(LETTERS[: len(layout.shape)])}] lives at {formula}",
         *_diagram(x),
         f"contiguous  {_contiguity(layout)}",
     ]
@@ -40,7 +41,7 @@ def _contiguity(layout: Layout) -> str:
 def _diagram(x: Tensor) -> list[str]:
     """Each storage cell, and under it the first index that lives there; a dot where none does."""
     layout, flat = x.layout, x.storage.flat
-    if flat.size > CELLS or layout.size > 4 * CELLS:
+    if not 0 < flat.size <= CELLS or layout.size > 4 * CELLS:
         return []
     first: dict[int, str] = {}
     for index in product(*map(range, layout.shape)):

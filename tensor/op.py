@@ -220,7 +220,7 @@ def _check_finite(name: str, inputs: Sequence[Any], out: core.Tensor) -> None:
     asked_for = any(np.isinf(a).any() for a in inputs if type(a) is float or getattr(a, "dtype", None) in FLOATS)
     if np.isnan(y).any() or not asked_for:
         shapes = ", ".join(str(getattr(a, "shape", a)) for a in inputs)
-        what = describe(node) if node else f"`{name}` at {user_line(3)}, {y.shape} <- {shapes}"
+        what = describe(node) if node else f"`{name}` at {user_line(1)}, {y.shape} <- {shapes}"
         bad = int(y.size - np.isfinite(y).sum())
         raise GradientError(f"{bad} of {y.size} values not finite from {what}\n{behind(node) if node else 'nothing recorded behind it'}")
 

@@ -20,6 +20,7 @@ from tensor.mode import Mode
 from tensor.storage import Storage, user_line
 
 _CONSTANTS = frozenset((int, float, bool, str, type(None)))
+_NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no tensor writes there
 
 
 def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
@@ -121,6 +122,8 @@ def _owners(held: Array, inputs: Sequence[Any], arrays: Sequence[Any], outs: tup
     else:
         # memory of its own, unless an output is a view of it; or a view, of whatever it shares memory with
         owners = [out for out in outs if out.array.base is held] if held.base is None else [x for x in tensors if shares_memory(x.array, held)]
+    if not owners and held.base is None:
+        return [(_NOWHERE, 0, held)]
     for x in owners:
         x.storage.saved = True
     return [(x.storage, x.storage.version, held) for x in owners]

@@ -1,0 +1,43 @@
+"""`tinygpt COMMAND`, also `python -m tinygpt COMMAND`.
+
+Exit codes: 0; 1 a check failed; 2 bad input, one or two lines on stderr; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from tinygpt.cli import run
+from tinygpt.console import visible
+from tinygpt.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; the words after the program's name are taken from sys.argv by default."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a character that the terminal's encoding lacks is escaped, not a crash
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return run(sys.argv[1:] if argv is None else argv)
+    except InputError as error:
+        problem = str(error)
+    except MemoryError as error:
+        problem = f"out of memory ({error})\ntake a smaller --batch, --context, --width or --layers"
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail once more
+        return 0
+    except SystemExit as stop:  # how argparse ends --help and --version
+        return int(stop.code or 0)
+    print(f"tinygpt: error: {visible(problem)}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

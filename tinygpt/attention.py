@@ -1,0 +1,33 @@
+"""Multi-head causal self-attention: each token asks, all tokens before it (and it itself) answer.      Vaswani et al. 2017, section 3.2"""
+
+from __future__ import annotations
+
+import tensor
+from tensor import Tensor, nn
+from tinygpt.config import GPTConfig
+
+
+class Attention(nn.Module):
+    """y = concatenate over heads( softmax(q k^T / sqrt(D), no key after its query) v ) W + b.   x, y: (B, T, C)
+
+    q, k, v are one projection of x, in that order, each H heads of D = C / H numbers. `number` is the first of the two numbers that
+    tell this module's dropouts from others.
+    """
+
+    def __init__(self, config: GPTConfig, number: int = 0):
+        self.heads = config.heads
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=config.bias)
+        self.projection = nn.Linear(config.width, config.width, bias=config.bias)
+        self.weights_dropout = nn.Dropout(config.dropout, number)
+        self.dropout = nn.Dropout(config.dropout, number + 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        B, T, C = x.shape
+        H, D = self.heads, C // self.heads
+        q, k, v = (part.view(B, T, H, D).transpose(1, 2) for part in self.qkv(x).split(C, axis=-1))  # (B, T, 3C) -> 3 x (B, H, T, D)
+        p = self.weights_dropout.p if self.training else 0.0
+        key = self.weights_dropout.key() if p else None
+        y = tensor.attention(q, k, v, causal=True, dropout=p, key=key)  # (B, H, T, D)
+        # The GPT's one copy: a token's heads lie T x D apart in y, and no strides can join axes that are not neighbours in memory.
+        y = y.transpose(1, 2).contiguous().view(B, T, C)
+        return self.dropout(self.projection(y))

@@ -1,0 +1,174 @@
+"""Checkpoints: arrays in safetensors, the rest in JSON, never pickle; killed at any moment, one whole checkpoint is there.
+
+    write model.safetensors.new, optimizer.safetensors.new, flush them to the disk     killed so far: the old files hold
+    write state.json.new, flush, give it its name in one move                          from here on: the .new files hold
+    move each .new over the old file, state.json last
+
+So the files of one checkpoint always belong together: `state.json.new` is the mark that the `.new` files beside it are complete,
+and `current` tells which of the two to read. Nothing is executed on loading: names, shapes and dtypes are compared with what the
+model expects before a value is used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.numpy import save_file
+
+from tensor import devices
+from tensor.devices import Array
+from tinygpt.console import shown
+from tinygpt.errors import InputError
+
+HostArray: TypeAlias = "np.ndarray[Any, Any]"
+
+MARK = "state.json"
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),  # the reader for NumPy does not know it
+    "I64": np.dtype("int64"),
+    "I32": np.dtype("int32"),
+    "U8": np.dtype("uint8"),
+    "BOOL": np.dtype("bool"),
+}
+
+
+# -- a whole checkpoint -----------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, arrays: Mapping[str, Mapping[str, Array]], state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint in `folder` by one of these files: {file name: {array name: array}}, and state.json."""
+    _finish(folder)
+    for name, content in arrays.items():
+        _write_arrays(_new(folder, name), content)
+    write_json(_new(folder, MARK), state)  # from this moment on the new files are the checkpoint
+    _finish(folder)
+
+
+def current(folder: Path, name: str) -> Path:
+    """Where that file of the checkpoint is: under its own name, or still under .new when a save was killed before the last move."""
+    return _new(folder, name) if _new(folder, MARK).exists() and _new(folder, name).exists() else folder / name
+
+
+def _finish(folder: Path) -> None:
+    """Move complete .new files over the old ones; the mark goes last, so that a kill in between is finished by the next save."""
+    if _new(folder, MARK).exists():
+        for path in [*folder.glob("*.safetensors.new"), _new(folder, MARK)]:
+            replace(path, path.with_suffix(""))
+
+
+def _new(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
+
+
+# -- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    try:
+        save_file({name: np.ascontiguousarray(devices.to_host(array)) for name, array in arrays.items()}, path, metadata={"format": "tinygpt"})
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(str(error)) from None
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def load_arrays(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]]) -> dict[str, HostArray]:
+    """The arrays of a safetensors file, which must be exactly those of `expected`: {name: (shape, dtype name)}.
+
+    The header is read and compared first. Raises InputError for a file that is missing or damaged, and for a name, shape or dtype
+    that differs.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name in file.keys() for part in [file.get_slice(name)]}  # noqa: SIM118 (no mapping)
+        problem = _difference({name: (shape, _dtype_name(code)) for name, (shape, code) in found.items()}, expected)
+        if problem:
+            raise InputError(f"{shown(path)} does not fit the config.json beside it: {problem}\nput the two files of one run together, or train again")
+        return {name: np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"]) for name, part in deserialize(path.read_bytes())}  # type: ignore[no-untyped-call]
+    except FileNotFoundError:
+        raise InputError(f"{shown(path)} is missing\nthe run ended before its first checkpoint: train again, or name another run") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{shown(path)} is damaged or no safetensors file ({shown(error):.100})\nrestore it from a copy, or train again") from None
+
+
+def _dtype_name(code: str) -> str:
+    return DTYPES[code].name if code in DTYPES else code
+
+
+def _difference(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapping[str, tuple[tuple[int, ...], str]]) -> str | None:
+    """The first way in which two headers differ, None when they agree."""
+    for name, (shape, dtype) in expected.items():
+        if name not in found:
+            return f"{name} is not in it"
+        if found[name] != (shape, dtype):
+            return f"{name} is {found[name][0]} {found[name][1]}, not {shape} {dtype}"
+    unknown = [name for name in found if name not in expected]
+    return f"it holds {shown(unknown[0]):.60}, which the model has not" if unknown else None
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one move: a reader sees the old one or the new one."""
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError when it is missing, or holds anything else."""
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{shown(path)} is missing\nrestore it from a copy, or name another run") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{shown(path)} is damaged ({shown(error):.100})\nrestore it from a copy, or train again") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{shown(path)} is damaged (it holds a {type(content).__name__}, not an object)\nrestore it from a copy, or train again")
+    return content
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Text into a temporary file beside `path`, flushed to the disk, then moved over it."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    replace(temporary, path)
+
+
+def replace(source: Path, target: Path) -> None:
+    """os.replace that lasts: on POSIX the folder is flushed too, so that the new name survives a power cut.
+
+    Windows cannot flush a folder, and refuses to replace a file that another program (a virus scanner, an editor) has open just
+    now: there the move is tried again for a second.
+    """
+    if sys.platform == "win32":
+        for pause in (0.05, 0.15, 0.3, 0.5):
+            try:
+                os.replace(source, target)
+                return
+            except PermissionError:
+                time.sleep(pause)
+    os.replace(source, target)
+    if sys.platform != "win32":
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

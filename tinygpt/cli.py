@@ -1,0 +1,143 @@
+"""The command line, made from the configuration dataclasses: a field is a flag, its type is the check, its default is in `--help`.
+
+    layers: int = option(2, "transformer blocks")     ->     --layers N    transformer blocks (default: 2)
+
+Each command is a module of tinygpt/commands, imported when it is the one asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any, Literal, NoReturn, TypeVar
+
+import tinygpt
+from tinygpt.commands import COMMANDS
+from tinygpt.errors import InputError
+
+C = TypeVar("C")
+
+NUMBERS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number")}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Find the command, read its flags, run it; its exit code."""
+    parser = _top()
+    if not arguments:
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments[:1])  # --help and --version end here
+    name = options.command
+    if name not in COMMANDS:
+        raise InputError(f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help")
+    module = importlib.import_module(f"tinygpt.commands.{name}")
+    command = Parser(prog=f"tinygpt {name}", description=module.__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.arguments(command)
+    return int(module.run(command.parse_args(arguments[1:])))
+
+
+def _top() -> Parser:
+    commands = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+    parser = Parser(
+        prog="tinygpt",
+        usage="tinygpt COMMAND [flags]",
+        description="A GPT from first principles, small enough to read.",
+        epilog=f"commands:\n{commands}\n\n`tinygpt COMMAND --help` lists the flags of one; start with `tinygpt train`.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", help=argparse.SUPPRESS, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"tinygpt {tinygpt.__version__}")
+    return parser
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean --layers?` for --lyers, nothing where nothing is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises InputError instead of exiting, and knows the nearest flag to a misspelt one."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        for word in unknown:
+            if word.startswith("-"):
+                flag = word.split("=")[0]
+                raise InputError(f"no flag is named {flag}{nearest(flag, self._option_string_actions)}\nsee: {self.prog} --help")
+        if unknown:
+            raise InputError(f"{unknown[0]!r} is one word too many\nsee: {self.prog} --help")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message.removeprefix('argument ')}\nsee: {self.prog} --help")
+
+
+# -- dataclass -> flags -> dataclass ------------------------------------------------------------------------------------
+
+
+def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
+    """A flag for each field that has a default; one without (the vocabulary) follows from the text and is nobody's to choose.
+
+    What is not given stays out of the parsed options, so that the default has one home, the dataclass.
+    """
+    group = parser.add_argument_group(config.__name__, (config.__doc__ or "").partition("\n")[0])
+    hints = typing.get_type_hints(config)
+    for field in _choosable(config):
+        kind, choices = _kind(hints[field.name])
+        text = field.metadata["help"].replace("%", "%%") + ("" if field.default is None else f" (default: {field.default})")
+        options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif choices:
+            options["choices"] = choices
+        else:
+            options |= {"type": _reader(kind), "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("TEXT",))[0]}
+        group.add_argument(flag(field.name), **options)
+
+
+def read_config(config: type[C], options: argparse.Namespace, **given: Any) -> C:
+    """The dataclass of what was given on the command line and what the caller knows. Raises InputError, naming the flag."""
+    values = {field.name: getattr(options, field.name) for field in _choosable(config) if hasattr(options, field.name)}
+    try:
+        return config(**values, **given)
+    except ValueError as error:
+        name, space, rest = str(error).partition(" ")
+        named = name in {field.name for field in _choosable(config)}
+        raise InputError(f"{flag(name)}{space}{rest}" if named else str(error)) from None
+
+
+def flag(name: str) -> str:
+    """top_k -> --top-k"""
+    return "--" + name.replace("_", "-")
+
+
+def _choosable(config: type) -> list[Field[Any]]:
+    return [field for field in fields(config) if field.default is not MISSING]
+
+
+def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
+    """int | None -> int;   Literal["pre", "post"] -> str and its choices."""
+    if typing.get_origin(hint) is Literal:
+        return str, typing.get_args(hint)
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
+    return hint, ()
+
+
+def _reader(kind: type) -> Callable[[str], Any]:
+    """The type with an error that says what was expected."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {NUMBERS[kind][1]}") from None
+
+    return read

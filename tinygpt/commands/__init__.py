@@ -1,0 +1,9 @@
+"""One module a command, each with `arguments(parser)` and `run(options) -> exit code`; imported only when it is the one asked for."""
+
+from __future__ import annotations
+
+# name -> the line in `tinygpt --help`
+COMMANDS = {
+    "train": "train a GPT, on the story that comes with it or on your own text",
+    "sample": "let a trained GPT continue a text",
+}

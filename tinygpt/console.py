@@ -1,0 +1,155 @@
+"""What the terminal shows: text with control characters escaped, one live line while training, nothing where nobody looks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import unicodedata
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from tinygpt.training import StepRecord
+
+# Characters that reorder what stands around them: a name shown with one could read as another.
+BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+REFRESH = 0.1  # seconds between two drawings of the live line, at least: drawing it must not slow the training
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def visible(text: str, *, lines: bool = True) -> str:
+    r"""Text that a model or a file made, safe to show: an escape character comes out as the four characters \x1b and clears no screen.
+
+    Control characters, lone surrogates and those that reverse the direction are escaped; newline and tab stay, unless `lines` is False.
+    """
+    return "".join(c if _harmless(c) or (lines and c in "\n\t") else c.encode("unicode_escape").decode() for c in text)
+
+
+def _harmless(character: str) -> bool:
+    return character.isprintable() or (unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp") and character not in BIDIRECTIONAL)
+
+
+def shown(what: object) -> str:
+    """A path, a name, another program's error: its text in one line, safe to show."""
+    return visible(str(what), lines=False)
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print at once: a pipe must not keep back a sample that is being written."""
+    print(text, end=end, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """7 s, 1:05, 2:03:20"""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def short(number: float) -> str:
+    """950, 12.3k, 4.5M: three digits are enough to follow a speed."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+# -- the live line ----------------------------------------------------------------------------------------------------
+
+
+class LiveLine:
+    """The last line of the terminal, which follows a training; nothing where stderr is no terminal.
+
+    420/1000 ━━━━━━━━━━ loss 0.3121  lr 2.1e-03  norm 0.52  45.1k tok/s  12 s left
+    """
+
+    def __init__(self, total: int):
+        self.total = total
+        self._bar = _bar(total) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
+        self._drawn = 0.0
+        self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
+
+    def __enter__(self) -> LiveLine:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, record: StepRecord) -> None:
+        """Bring the line up to date."""
+        text = self.line(record)
+        if self._bar and (time.monotonic() - self._drawn > REFRESH or record.step == self.total):
+            self._drawn = time.monotonic()
+            self._bar.update(self._bar.task_ids[0], completed=record.step, description=text, refresh=True)
+
+    def line(self, record: StepRecord) -> str:
+        """What stands behind the bar, at this record; call it once a record."""
+        self._seconds, self._tokens = 0.95 * self._seconds + record.seconds, 0.95 * self._tokens + record.tokens
+        speed = self._tokens / max(self._seconds, 1e-9)
+        left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
+        return f"loss {record.loss:.4f}  lr {record.lr:.1e}  norm {record.gradient_norm:.2f}  {short(speed)} tok/s  {duration(left)} left"
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the live one; on stderr in any case."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _bar(total: int) -> Progress:
+    """rich's progress bar, drawn only when told to; it knows the width of the terminal, NO_COLOR and old Windows consoles."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.table import Column
+
+    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
+    progress = Progress(
+        MofNCompleteColumn(), BarColumn(None), text, console=Console(stderr=True), auto_refresh=False, expand=True, redirect_stdout=False, redirect_stderr=False
+    )
+    progress.add_task("", total=total)
+    return progress
+
+
+# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+
+
+class Interrupt:
+    """`with Interrupt() as stop:` Ctrl-C sets `stop.asked`, so that the step under way can end and be saved; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():  # Python runs handlers there only, and lets no other thread set them
+            self._previous = {number: signal.signal(number, self._ask) for number in stop_signals()}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def stop_signals() -> tuple[int, ...]:
+    """What asks a program to end: Ctrl-C everywhere, and Ctrl-Break on Windows, SIGTERM elsewhere."""
+    if sys.platform == "win32":
+        return signal.SIGINT, signal.SIGBREAK
+    return signal.SIGINT, signal.SIGTERM

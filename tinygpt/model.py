@@ -1,0 +1,173 @@
+"""GPT: a decoder-only transformer.      Radford et al. 2019; Vaswani et al. 2017
+
+    ids -> token embedding + position embedding -> [ attention, feed-forward ] x layers -> LayerNorm -> logits of the next token
+
+Shapes:   B batch   T time (tokens)   C width (channels)   H heads   D head width, C / H   V vocabulary
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import tensor
+from tensor import Tensor, nn, random
+from tensor.dtypes import DTypeLike
+from tensor.errors import DTypeError, ShapeError
+from tinygpt import generation
+from tinygpt.attention import Attention
+from tinygpt.config import GPTConfig
+from tinygpt.feed_forward import FeedForward
+
+DROPOUTS = 3  # in each block: attention's weights, attention's output, feed-forward's output
+SPREAD = 0.02  # standard deviation of fresh weights
+
+
+class Block(nn.Module):
+    """Tokens look at each other, then think alone; each adds to the residual stream x: (B, T, C)."""
+
+    def __init__(self, config: GPTConfig, number: int = 0):
+        first = 1 + DROPOUTS * number  # 0 is the embedding's
+        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention = Attention(config, first)
+        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.feed_forward = FeedForward(config, first + 2)
+        self.pre_norm = config.norm == "pre"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.pre_norm:
+            x = x + self.attention(self.attention_norm(x))
+            x = x + self.feed_forward(self.feed_forward_norm(x))
+        else:
+            x = self.attention_norm(x + self.attention(x))
+            x = self.feed_forward_norm(x + self.feed_forward(x))
+        return x
+
+
+class GPT(nn.Module):
+    """model(ids) -> logits: for each position, how strongly each token of the vocabulary is expected next.
+
+    ids: (B, T) or (T,), B then 1, T at most `context`   logits: (B, T, V).   The weights follow from the generator alone (by default the
+    one that `tensor.manual_seed` seeds): drawn in float64, then rounded, they are the same in every dtype and on every device.
+    """
+
+    def __init__(self, config: GPTConfig, *, generator: random.Generator | None = None, dtype: DTypeLike = "float32", device: str = "cpu"):
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+        learned = config.positions == "learned"
+        table = np.zeros((config.context, config.width)) if learned else sinusoids(config.context, config.width)
+        self.position_embedding = nn.Parameter(table) if learned else Tensor(table)  # a plain Tensor is a buffer: it does not learn
+        self.dropout = nn.Dropout(config.dropout, number=0)
+        self.blocks = [Block(config, i) for i in range(config.layers)]
+        self.final_norm = nn.LayerNorm(config.width)
+        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        self.to(dtype=dtype, device=device)
+        self.initialise(generator or random.default)
+
+    def initialise(self, generator: random.Generator) -> None:
+        """Draw all weights anew: biases 0, gains 1, the rest from N(0, 0.02^2).      Radford et al. 2019, section 2.3
+
+        The two projections of each block that add to the residual stream are drawn from N(0, 0.02^2 / (2 layers)): the stream is a sum
+        of 2 layers terms, and so starts equally wide for any depth.
+        """
+        residual = SPREAD / math.sqrt(2 * self.config.layers)
+        with tensor.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.ndim < 2:
+                    parameter[...] = 1.0 if name.endswith("gain") else 0.0
+                    continue
+                spread = residual if name.endswith("projection.weight") else SPREAD
+                drawn = generator.normal(parameter.shape) * spread
+                parameter[...] = tensor.Tensor(drawn, dtype=parameter.dtype, device=parameter.device)
+
+    def __call__(self, ids: Any) -> Tensor:
+        return self.logits(self.embed(ids))
+
+    def embed(self, ids: Any) -> Tensor:
+        """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)"""
+        ids = self.check_ids(ids)  # (B, T)
+        x = self.token_embedding(ids) + self.position_embedding[: ids.shape[1]]  # (B, T, C) + (T, C)
+        return self.dropout(x)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """From what entered the first block to what the last token of each prefix expects.   x: (B, T, C)   logits: (B, T, V)"""
+        for block in self.blocks:
+            x = block(x)  # (B, T, C)
+        h = self.final_norm(x)  # (B, T, C)
+        if self.head is not None:
+            return self.head(h)
+        # The tied head: a token is expected as much as its embedding points along h (Press & Wolf 2017). `linear` is h @ weight.T.
+        return tensor.linear(h, self.token_embedding.weight.T)  # (B, T, V)
+
+    def loss(self, ids: Any, targets: Any) -> Tensor:
+        """-ln p(target), in nats, the mean over all tokens; ln V for a model that knows nothing.   ids, targets: (B, T) or (T,)"""
+        logits = self(ids)  # (B, T, V)
+        targets = Tensor.wrap(targets)
+        if targets.ndim == 1:
+            targets = targets.unsqueeze(0)
+        if targets.shape != logits.shape[:2]:
+            raise ShapeError(f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token needs one target, the token after it")
+        return tensor.cross_entropy(logits.flatten(0, 1), targets.to(logits.device).flatten())  # (B*T, V) against (B*T,)
+
+    def generate(
+        self,
+        ids: Any,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: random.Generator | None = None,
+    ) -> list[int]:
+        """`ids` and the `length` tokens that follow.   ids: (T,), of any length from 1 on; the last `context` tokens are looked at.
+
+        temperature: 0 takes the likeliest token, 1 draws as the model says, above is wilder.   top_k: draws from the k likeliest only.
+        top_p: draws from the fewest that together have probability p.   generator: where the draws come from; by default what
+        `tensor.manual_seed` seeds.
+
+        Dropout is off meanwhile, and nothing is recorded. Raises InputError (a ValueError) for an empty prompt or impossible options.
+        """
+        new = self.stream(ids, length, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        return [*Tensor.wrap(ids).tolist(), *new]
+
+    def stream(
+        self,
+        ids: Any,
+        length: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: random.Generator | None = None,
+    ) -> Iterator[int]:
+        """The new tokens of `generate` alone, each as soon as it is drawn."""
+        return generation.stream(self, ids, length, temperature, top_k, top_p, generator)
+
+    def check_ids(self, ids: Any) -> Tensor:
+        """ids as integers (B, T) on the model's device. Raises ShapeError, DTypeError and IndexError, with the numbers."""
+        ids = Tensor.wrap(ids)
+        vocabulary, context = self.config.vocabulary, self.config.context
+        if ids.ndim not in (1, 2) or ids.size == 0:
+            raise ShapeError(f"ids of shape {ids.shape}: (T,) or (B, T) is needed, with at least one token")
+        if ids.dtype.kind not in "iu":
+            raise DTypeError(f"ids must be integers, as a tokenizer's encode gives them, not {ids.dtype}")
+        if ids.shape[-1] > context:
+            raise ShapeError(f"{ids.shape[-1]} tokens do not fit the model's context of {context}: pass the last {context} of them, or make a model with more")
+        if ids.device == "cpu":  # looking at a GPU's ids would wait for it
+            for wrong in (int(ids.min()), int(ids.max())):
+                if not 0 <= wrong < vocabulary:
+                    raise IndexError(f"token {wrong} is outside this model's vocabulary, 0 to {vocabulary - 1}: its text was encoded by another tokenizer")
+        if ids.ndim == 1:
+            ids = ids.unsqueeze(0)
+        return ids.to(self.token_embedding.weight.device)  # type: ignore[no-any-return]
+
+
+def sinusoids(context: int, width: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """table[t, 2i] = sin(t / 10000^(2i / width)),   table[t, 2i + 1] = cos of the same.   (T, C)      Vaswani et al. 2017, section 3.5"""
+    time = np.arange(context)[:, None]  # (T, 1)
+    column = np.arange(width)  # (C,)
+    angle = time / 10000.0 ** ((column - column % 2) / width)  # (T, C)
+    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle))

@@ -1,0 +1,113 @@
+"""Training: the loop, and what it is made of. Nothing here prints or writes a file: each step comes out as a record.
+
+    for record in train(model, Windows(ids, context), config):
+        print(record.step, record.loss)
+
+So the console, the metrics and the curve stay outside, and the loop can be read, and stepped through, alone.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from tensor import no_grad
+from tensor.optim import AdamW, clip_gradients, warmup_cosine
+from tensor.random import Generator, Key, keyed
+from tinygpt.config import TrainConfig
+from tinygpt.corpus import Ids, Windows
+from tinygpt.generation import evaluating
+from tinygpt.model import GPT
+
+EPOCHS = 1 << 32  # the draw that shuffles epoch 0: far from the draws that made the weights, which count from 0
+
+
+class StepRecord(NamedTuple):
+    """What one step saw and did."""
+
+    step: int  # from 1
+    loss: float  # nats a token, the mean over this batch, before the update
+    lr: float
+    gradient_norm: float  # of all gradients together, before clipping
+    skipped: bool  # the norm was not finite, so nothing was updated
+    tokens: int  # targets in the batch
+    seconds: float  # wall time of the step
+
+
+def optimizer_of(model: GPT, config: TrainConfig) -> AdamW:
+    """AdamW over the model's packed parameters."""
+    return AdamW(model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: AdamW | None = None, first: int = 0) -> Iterator[StepRecord]:
+    """Take the steps `first` to `config.steps` (from 0) on batches of the windows; yields a record after each.
+
+    A step is a function of its number, the weights and the optimiser's state alone: its batch, masks and learning rate follow from
+    (config, number). A step whose gradient norm is not finite changes nothing: one NaN in AdamW's means would stay for good.
+    """
+    optimizer = optimizer or optimizer_of(model, config)
+    model.train()
+    for step in range(first, config.steps):
+        start = time.perf_counter()
+        x, y = windows[batch_rows(step, config.batch, len(windows), config.seed)]  # (B, T), (B, T)
+        optimizer.lr = learning_rate(step, config)
+
+        model.zero_grad()
+        with keyed(Key(config.seed, step)):
+            loss = model.loss(x, y)
+        loss.backward()
+        norm = clip_gradients(model, config.clip or math.inf)
+        skipped = not math.isfinite(norm)
+        if not skipped:
+            optimizer.step()
+
+        yield StepRecord(step + 1, float(loss), optimizer.lr, norm, skipped, x.size, time.perf_counter() - start)
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """The learning rate of a step (from 0): up to config.lr over the warm-up, then down half a cosine to its final share."""
+    return warmup_cosine(step, peak=config.lr, warmup=config.warmup_steps, total=config.steps, floor=config.lr * config.final_lr)
+
+
+def batch_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
+    """The numbers of the windows in the batch of a step (from 0).
+
+    All windows in a random order, then all of them in another, and so on, cut into batches: each window comes once an epoch, and
+    which comes when follows from the seed alone, so that a run can go on anywhere.
+    """
+    places = np.arange(step * batch, (step + 1) * batch)
+    epochs = [_shuffled(epoch, windows, seed) for epoch in range(places[0] // windows, places[-1] // windows + 1)]
+    rows: Ids = np.concatenate(epochs)[places - places[0] // windows * windows]
+    return rows
+
+
+@lru_cache(maxsize=2)  # a batch may reach from one epoch into the next
+def _shuffled(epoch: int, windows: int, seed: int) -> Ids:
+    generator = Generator()
+    generator.load_state({"seed": seed, "draws": EPOCHS + epoch})
+    return generator.permutation(windows)  # type: ignore[no-any-return]
+
+
+def mean_loss(model: GPT, windows: Windows, batch: int, rows: Ids | None = None) -> float:
+    """The mean loss over those windows, all by default; dropout off, nothing recorded. Nats a token."""
+    rows = np.arange(len(windows)) if rows is None else rows
+    total = 0.0
+    with no_grad(), evaluating(model):
+        for start in range(0, len(rows), batch):
+            x, y = windows[rows[start : start + batch]]
+            total += float(model.loss(x, y)) * len(x)  # the last part may hold fewer
+    return total / len(rows)
+
+
+def measured_rows(windows: Windows, targets: int = 1 << 20) -> Ids:
+    """The windows to measure the loss on: all, or where they hold more than so many targets, as many evenly spread ones as do not.
+
+    A text of a million characters would else take longer to measure than to train on.
+    """
+    stride = -(-len(windows) * windows.context // targets)
+    return np.arange(0, len(windows), stride)
