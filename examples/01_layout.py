@@ -33,6 +33,8 @@ part = x[1:, ::-2]
 print("by hand   ", by_hand)
 print("x[1:,::-2]", part.tolist(), "  strides", part.strides, "offset", part.offset)
 assert by_hand == part.tolist()
+print("\nIts view of the same cells, a dot where it sees nothing:\n")
+print(part.explain())
 
 print("\n3. Expand: row 1 three times over. A stride of 0 stays where it is, so twelve elements live in four cells.")
 by_hand = read(shape=(3, 4), strides=(0, 1), offset=4)
@@ -57,6 +59,6 @@ try:
 except tensor.errors.ViewError as error:
     print("ViewError:", error)
 
-copy = x.T.reshape(12)  # a view where possible, else a copy: here a copy
-print("\nreshape made a copy, in that order:", copy.tolist())
-print("Writing to it leaves x alone:", copy.storage is not x.storage)
+print("\nreshape takes a view where there is one, and copies only where it must:")
+for name, made in (("x.reshape(12)  ", x.reshape(12)), ("x.T.reshape(12)", x.T.reshape(12))):
+    print(name, made.tolist(), "  shares memory with x" if made.storage is x.storage else "  a copy")

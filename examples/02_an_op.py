@@ -24,15 +24,16 @@ print("1. multiply: y = a b,   da = dy b,   db = dy a\n")
 print(inspect.getsource(tensor.multiply.reference))
 y, (da, db) = tensor.multiply.reference(np.array([2.0, 3.0]), np.array([10.0, 20.0]))
 print("y =", y, "   da(1) =", da(np.ones(2)), "   db(1) =", db(np.ones(2)))
-print("da keeps", inspect.getclosurevars(da).nonlocals, "\ndb keeps", inspect.getclosurevars(db).nonlocals)
-print("If only a wants a gradient, the engine drops db, and the array that db kept.")
+print("da mentions, and so keeps,", inspect.getclosurevars(da).nonlocals)
+print("db mentions, and so keeps,", inspect.getclosurevars(db).nonlocals)
+print("If only a wants a gradient, the engine drops db, and with it the array a.")
 
 print("\n2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias, over the last axis\n")
 x, gain, bias = rng.standard_normal((2, 5)), rng.standard_normal(5), rng.standard_normal(5)
 y, backward = tensor.layer_norm.reference(x, gain, bias)
 for name, kept in inspect.getclosurevars(backward).nonlocals.items():
     print(f"kept  {name:12} {kept.shape}")
-print("Not x, not y: x can be freed as soon as the line after has used it.")
+print("Neither x nor y is among them: for this op they can go as soon as nobody else uses them.")
 
 print("\n3. Is dx right? Move one element of x by h, and see what L = sum(dy * y) does:   dL/dx_i ~ (L(x + h) - L(x - h)) / 2h\n")
 dy, h = rng.standard_normal(y.shape), 1e-5
@@ -46,8 +47,8 @@ for i in np.ndindex(x.shape):
 print("the rule    ", dx[0].round(6))
 print("differences ", numeric[0].round(6))
 print(f"largest difference {np.abs(dx - numeric).max():.1e}")
-print("dy was random. With dy of ones, L never changes (each row of y has a fixed sum if gain is 1), and any wrong rule would pass.")
-print(f"gradcheck does all this for every input: worst relative error {gradcheck(tensor.layer_norm, [x, gain, bias]):.1e}")
+print("dy is random on purpose: with dy = 1 and gain = 1, each row of y sums to the same whatever x is, and a rule that returns 0 would pass.")
+print(f"gradcheck does this for x, gain and bias: worst relative error {gradcheck(tensor.layer_norm, [x, gain, bias]):.1e}")
 
 print("\n4. An op of your own: the function, a decorator, a check.\n")
 
@@ -71,4 +72,4 @@ except GradientError as error:
     print("slightly_wrong ", error)
 t = tensor.Tensor([0.0, 1.0], requires_grad=True)
 softplus(t).sum().backward()
-print("On tensors it records itself like any other:", softplus(t), "  gradient", t.grad)
+print("On tensors it is recorded like any other:", softplus(t), "  gradient", t.grad)

@@ -10,60 +10,69 @@ import numpy as np
 
 from tensor import Tensor, grad
 from tensor.autograd import Accumulator, reachable
+from tensor.errors import GraphError
 
-x = Tensor([[0.5, -1.0], [2.0, 0.3], [1.0, 1.0]])  # data: (3, 2), wants no gradient
-w = Tensor([[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]], requires_grad=True)
-b = Tensor([0.1, -0.1], requires_grad=True)  # (2,), is broadcast to (3, 2)
+x = Tensor([[0.5, -1.0], [2.0, 0.3], [1.0, 1.0]])  # (3, 2): data, wants no gradient
+w = Tensor([[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]], requires_grad=True)  # (3, 2)
+b = Tensor([0.1, -0.1], requires_grad=True)  # (2,), used for all three rows
 
 scaled = x * w
 h = scaled + b
 y = h.tanh().sum()
 
+names = {w.node: "w", b.node: "b"}
+tape = reachable([y.node])  # every node behind y, oldest first
 print("1. The tape of y = tanh(x * w + b).sum(), oldest first\n")
-for node in reachable([y.node]):
-    if isinstance(node, Accumulator):
-        print(f"leaf      {node.shape}   {'w' if node is w.node else 'b'}, where gradients end")
+for node in tape:
+    if isinstance(node, Accumulator):  # the node of a leaf: where gradients end
+        print(f"leaf {names[node]:4} {node.shape!s:6}")
     else:
         kept = ", ".join(f"{name} {getattr(value, 'shape', value)}" for name, value in node.kept().items())
-        print(f"{node.op:9} {node.shape!s:7} {node.line!s:38} keeps {kept or 'nothing'}")
-print("\nmultiply keeps x (to make dw), not w: nobody asked for dx. add keeps nothing. b was expanded; the gradient of that is a sum.")
+        print(f"{node.op:9} {node.shape!s:6}  {node.line!s:38}  keeps {kept or 'nothing'}")
+print("\nmultiply(a, b) keeps its a, which is x, to make dw = dy * x. It does not keep w: nobody asked for dx. add keeps nothing.")
+print("expand is the engine's: b was repeated for three rows, and the gradient of a repeat is a sum over the repeats.")
 
-print("\n2. The walk: newest first, so each node has all its contributions before it passes them on\n")
+print("\n2. The walk: newest first, each node asks its op for the gradient of each input\n")
 gradients = {y.node: np.ones((), np.float32)}  # dy/dy = 1
-for node in reversed(reachable([y.node])):
+for node in reversed(tape):
     dy = gradients[node]
     if isinstance(node, Accumulator):
         continue
-    for function, parent in zip(node.backward, node.parents, strict=True):
+    # an op has one gradient function for each input (None where no gradient is wanted), or one function for all
+    rules = node.backward
+    dxs = [rule and rule(dy) for rule in rules] if isinstance(rules, tuple) else rules(dy)
+    for parent, dx in zip(node.parents, dxs, strict=True):
         if parent is not None:
-            dx = function(dy)
             gradients[parent] = gradients[parent] + dx if parent in gradients else dx
-            print(f"{node.op:9} {dy.shape!s:7} -> {parent.op:9} {dx.shape!s:7}")
+            print(f"{node.op:8} takes dy {dy.shape!s:6} and hands {dx.shape!s:6} to {names.get(parent, parent.op)}")
 y.backward()
-print("\nb, by hand ", gradients[b.node], "  by the engine ", b.grad.numpy())
-assert np.allclose(gradients[w.node], w.grad.numpy())
-assert np.allclose(gradients[b.node], b.grad.numpy())
+print("\ndy/db by hand ", gradients[b.node], "\nb.grad        ", b.grad.numpy())
+assert np.array_equal(gradients[w.node], w.grad.numpy())
+assert np.array_equal(gradients[b.node], b.grad.numpy())
 
-print("\n3. The graph is freed as it is read: memory is given back, and a second pass must be asked for beforehand\n")
+print("\n3. The walk frees the tape behind it, so the memory is back before the next step; a second walk has nothing to read\n")
 try:
     y.backward()
-except RuntimeError as error:
+except GraphError as error:
     print("GraphError:", error)
 
-print("\n4. Leaves accumulate, until their .grad is set to None\n")
+print("\n4. Leaves accumulate: small batches add up to a large one, and .grad = None (or zero_grad()) is for you to say\n")
 a = Tensor(3.0, requires_grad=True)
-for use in (1, 2):
-    (a * a).backward()
-    print(f"after backward {use}:  a.grad = {a.grad.item()}     (each adds d(a*a)/da = 2a = 6)")
+for i in (1, 2):
+    (a * a).backward()  # a is used twice: 3 from each side
+    print(f"after backward {i}   a.grad = {a.grad.item():4}   each adds d(a*a)/da = a + a = 6")
 a.grad = None
 
-print("\n5. A diamond: two paths from a to the result, and their gradients add\n")
+print("\n5. Diamonds: two ways lead from q back to p, which waits for both and passes on their sum, once\n")
 p = 3 * a
 q = 2 * p + 5 * p
-print("p = 3a,  q = 2p + 5p   ->   dq/dp = 2 + 5,   dq/da = 3 * 7 =", grad(q, a)[0].item())
-print("To pass p's gradient on after the first path alone would give 6, or 6 + 21: hence newest first.")
+print("p = 3a,  q = 2p + 5p:    dq/da = 3 * (2 + 5) =", grad(q, a)[0].item())
+p = a
+for _ in range(50):
+    p = p + p
+print("50 doublings, one after the other:    dp/da = 2^50 =", int(grad(p, a)[0].item()), "  over 2^50 paths, in 50 steps")
 
-print("\n6. grad() returns gradients, of intermediates too, and touches no .grad\n")
+print("\n6. grad() returns gradients, those of intermediates too, and leaves every .grad alone\n")
 p = 3 * a
 dp, da = grad(p * p, [p, a])
-print("d(p*p)/dp = 2p =", dp.item(), "  d(p*p)/da = 2p * 3 =", da.item(), "  a.grad is", a.grad)
+print("d(p*p)/dp = 2p =", dp.item(), "    d(p*p)/da = 2p * 3 =", da.item(), "    a.grad is", a.grad)

@@ -1,9 +1,9 @@
 """From a step that cannot be differentiated to a network that learns by gradients.
 
     perceptron (Rosenblatt 1958)    y = 1 if x w + b > 0 else 0      w <- w + (t - y) x,   b <- b + (t - y)
-    network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      W <- W - rate * dloss/dW
+    network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      w <- w - rate * dloss/dw, for every weight w
 
-One line divides OR. No line divides XOR, and the perceptron goes round for ever; two layers bend the line.
+One line divides OR. No line divides XOR, and the perceptron goes round for ever; two layers bend it.
 """
 
 import tensor
@@ -59,26 +59,26 @@ tensor.manual_seed(0)
 
 
 class Network(nn.Module):
-    """logits = sigmoid(x W1 + b1) W2 + b2.   x: (4, 2)   hidden: (4, 3)   logits: (4,)"""
+    """logits = sigmoid(x W1 + b1) W2 + b2.   x: (4, 2)   hidden: (4, 2)   logits: (4,)"""
 
     def __init__(self):
-        self.first, self.second = nn.Linear(2, 3), nn.Linear(3, 1)
+        self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 1)
 
     def __call__(self, x):
         return self.second(self.first(x).sigmoid()).squeeze(1)
 
 
 network = Network()
-optimizer = optim.SGD(network, lr=1.0, momentum=0.9)
-for step in range(301):
+optimizer = optim.SGD(network, lr=4.0)
+for step in range(601):
     optimizer.zero_grad()
     loss = tensor.binary_cross_entropy(network(x), XOR)
     loss.backward()
     optimizer.step()
-    if step % 50 == 0:
+    if step % 100 == 0:
         print(f"step {step:3}   loss {loss.item():.4f}   p(1) =", network(x).sigmoid().numpy().round(2))
 hidden = network.first(x).sigmoid()
-print("\nWhat the hidden layer made of the four inputs; in these coordinates a plane divides 0 from 1:")
+print("\nWhat the hidden layer made of the four inputs; in these coordinates one line divides 0 from 1:")
 for inputs, values, target in zip(x.tolist(), hidden.numpy().round(2), XOR.tolist(), strict=True):
     print("   ", inputs, "->", values, "   target", int(target))
 assert ((network(x) > 0) == (XOR > 0.5)).numpy().all()

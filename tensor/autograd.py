@@ -207,7 +207,7 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
 
 def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool) -> None:
     """One op backward: call its rule, check what it returns, hand the gradients to the parents."""
-    _check_saved(node)  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
+    _check_usable((node,))  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
     backward, upstream = node.backward, dy if type(dy) is list else (dy,)  # a list: one for each output
     if type(backward) is tuple:
         gradients = [
@@ -264,17 +264,12 @@ def _check_usable(nodes: Iterable[Any]) -> None:
             continue
         if node.backward is None:
             raise GraphError(f"backward through `{node.op}` ({node.line}) a second time: its graph was freed by the first. Give the first one retain_graph=True")
-        _check_saved(node)
-
-
-def _check_saved(node: Node) -> None:
-    """Raise when an array that the node's backward holds has been written."""
-    for storage, version, array in node.saved:
-        if storage.version != version and (line := storage.written_since(version, region_of(array, storage))):
-            raise MutationError(
-                f"an array {array.shape} saved by `{node.op}` at {node.line} was written at {line} before backward used it. "
-                "Write to a .clone(), or after backward"
-            )
+        for storage, version, array in node.saved:
+            if storage.version != version and (line := storage.written_since(version, region_of(array, storage))):
+                raise MutationError(
+                    f"an array {array.shape} saved by `{node.op}` at {node.line} was written at {line} before backward used it. "
+                    "Write to a .clone(), or after backward"
+                )
 
 
 def region_of(array: Array, storage: Storage) -> Layout:

@@ -264,7 +264,10 @@ class Layout:
         steps += [(-s, n) for s, n in zip(other.strides, other.shape, strict=True) if n > 1 and s]
         target = other.offset - self.offset
         target -= sum(s * (n - 1) for s, n in steps if s < 0)  # count backwards steps from their far end: all steps positive
-        steps = sorted(((abs(s), n) for s, n in steps), reverse=True)
+        lengths: dict[int, int] = {}
+        for s, n in steps:  # two axes of one stride reach what one longer axis reaches
+            lengths[abs(s)] = lengths.get(abs(s), 1) + n - 1
+        steps = sorted(lengths.items(), reverse=True)
         reach = [sum(s * (n - 1) for s, n in steps[i:]) for i in range(len(steps) + 1)]
         divisor = [math.gcd(*(s for s, _ in steps[i:])) for i in range(len(steps) + 1)]
         todo = [(0, target)]

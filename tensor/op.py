@@ -98,7 +98,9 @@ class _Signature:
         self.name = reference.__name__.lstrip("_")
         parameters = list(inspect.signature(reference).parameters.values())
         arrays = [p for p in parameters if p.annotation in ("Array", "Array | None", "Mask", "Ids") and p.kind is not p.KEYWORD_ONLY]
-        endless = bool(arrays) and arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
+        if not arrays:
+            raise TypeError(f"op `{self.name}` has no parameter annotated Array, Mask or Ids (as text: the file needs `from __future__ import annotations`)")
+        endless = arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
         self.count = sys.maxsize if endless else len(arrays)
         self.needed = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arrays)
         self.options = [p.name for p in parameters if p not in arrays]

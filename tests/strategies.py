@@ -13,6 +13,7 @@ A view knows how the engine, PyTorch and NumPy make it, so that a test draws a c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tensor import Tensor
-from tensor.devices import Array, move
+from tensor.autograd import walk
+from tensor.devices import Array, move, to_host
 from tensor.gradient_cases import LAYOUTS
 from tensor.layout import Shape
 from tensor.storage import Storage
@@ -49,6 +51,13 @@ def placed(array: Array, device: str, requires_grad: bool = False) -> Tensor:
     x = host if device == "cpu" else Tensor.over(Storage(move(host.storage.flat, device)), host.layout)
     x.requires_grad = requires_grad
     return x
+
+
+def gradients(ys: Sequence[Tensor], xs: Sequence[Tensor], dys: Sequence[Array]) -> list[Array]:
+    """dL/dx for each x, where dL/dy arrives with the very strides of these arrays: `grad` would copy them first."""
+    seeds = [(y.node, placed(dy, y.device).array) for y, dy in zip(ys, dys, strict=True)]
+    found = walk(seeds, {x.node for x in xs}, False)
+    return [to_host(found[x.node][0]) if x.node in found else np.zeros(x.shape) for x in xs]
 
 
 # -- indices ----------------------------------------------------------------------------------------------------------

@@ -76,10 +76,14 @@ def _new(folder: Path, name: str) -> Path:
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    path.unlink(missing_ok=True)
+    path.touch()
+    mode = path.stat().st_mode  # as the user wants new files; the library makes them readable by their owner alone
     try:
         save_file({name: np.ascontiguousarray(devices.to_host(array)) for name, array in arrays.items()}, path, metadata={"format": "tinygpt"})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from None
+    path.chmod(mode)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
@@ -145,11 +149,15 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_atomically(path: Path, text: str) -> None:
     """Text into a temporary file beside `path`, flushed to the disk, then moved over it."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def replace(source: Path, target: Path) -> None:

@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise InputError(f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help")
     module = importlib.import_module(f"tinygpt.commands.{name}")
-    command = Parser(prog=f"tinygpt {name}", description=module.__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command = Parser(prog=f"tinygpt {name}", description=module.__doc__, allow_abbrev=False, formatter_class=Paragraphs)
     module.arguments(command)
     return int(module.run(command.parse_args(arguments[1:])))
 
@@ -51,7 +51,7 @@ def _top() -> Parser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", help=argparse.SUPPRESS, metavar="COMMAND")
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS, metavar="COMMAND")
     parser.add_argument("--version", action="version", version=f"tinygpt {tinygpt.__version__}")
     return parser
 
@@ -60,6 +60,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean --layers?` for --lyers, nothing where nothing is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+class Paragraphs(argparse.HelpFormatter):
+    """Help in which an empty line stays one, and each paragraph is filled to the width of the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(super(Paragraphs, self)._fill_text(paragraph, width, indent) for paragraph in text.split("\n\n"))
 
 
 class Parser(argparse.ArgumentParser):
@@ -98,7 +105,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
         elif choices:
             options["choices"] = choices
         else:
-            options |= {"type": _reader(kind), "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("TEXT",))[0]}
+            options |= {"type": _reader(kind), "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0]}
         group.add_argument(flag(field.name), **options)
 
 

@@ -125,7 +125,7 @@ class TrainConfig:
 class SampleConfig:
     """What to write, and how freely. Temperature first, then top-k, then top-p."""
 
-    prompt: str | None = option(None, "text to continue (the first words of the text it learned, if not given)")  # characters the tokenizer knows
+    prompt: str | None = option(None, "text to continue (the first words of the text it learned, if not given)", "TEXT")  # characters the tokenizer knows
     length: int = option(100, "tokens to write")  # after the prompt
     temperature: float = option(1.0, "0 always takes the likeliest token; 1 draws as the model says; above, wilder")  # divides the logits
     top_k: int | None = option(None, "draw from the k likeliest tokens only")  # None: from all

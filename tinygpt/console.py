@@ -12,7 +12,8 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.live import Live
+    from rich.table import Table
 
     from tinygpt.training import StepRecord
 
@@ -74,28 +75,28 @@ class LiveLine:
 
     def __init__(self, total: int):
         self.total = total
-        self._bar = _bar(total) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
+        self._live = _live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
         self._drawn = 0.0
         self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
 
     def __enter__(self) -> LiveLine:
-        if self._bar:
-            self._bar.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar:
-            self._bar.stop()
+        if self._live:
+            self._live.stop()
 
     def show(self, record: StepRecord) -> None:
         """Bring the line up to date."""
-        text = self.line(record)
-        if self._bar and (time.monotonic() - self._drawn > REFRESH or record.step == self.total):
+        text = self.text(record)
+        if self._live and (time.monotonic() - self._drawn > REFRESH or record.step == self.total):
             self._drawn = time.monotonic()
-            self._bar.update(self._bar.task_ids[0], completed=record.step, description=text, refresh=True)
+            self._live.update(_row(record.step, self.total, text, self._live.console.width), refresh=True)
 
-    def line(self, record: StepRecord) -> str:
-        """What stands behind the bar, at this record; call it once a record."""
+    def text(self, record: StepRecord) -> str:
+        """What stands behind the bar; to be called once a record, for the speed is a mean over recent ones."""
         self._seconds, self._tokens = 0.95 * self._seconds + record.seconds, 0.95 * self._tokens + record.tokens
         speed = self._tokens / max(self._seconds, 1e-9)
         left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
@@ -103,24 +104,31 @@ class LiveLine:
 
     def note(self, text: str) -> None:
         """A line that stays, above the live one; on stderr in any case."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
 
 
-def _bar(total: int) -> Progress:
-    """rich's progress bar, drawn only when told to; it knows the width of the terminal, NO_COLOR and old Windows consoles."""
+def _live() -> Live:
+    """rich's live display, drawn only when told to; it knows the width of the terminal, NO_COLOR and old Windows consoles."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.table import Column
+    from rich.live import Live
 
-    text = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True))
-    progress = Progress(
-        MofNCompleteColumn(), BarColumn(None), text, console=Console(stderr=True), auto_refresh=False, expand=True, redirect_stdout=False, redirect_stderr=False
-    )
-    progress.add_task("", total=total)
-    return progress
+    return Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+
+
+def _row(done: int, total: int, text: str, width: int) -> Table:
+    """420/1000 ━━━━━━ text, the bar as long as there is room; three columns stay free, where a terminal writes ^C."""
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    count = f"{done}/{total}".rjust(2 * len(str(total)) + 1)
+    row = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        row.add_column(no_wrap=True)
+    row.add_row(count, ProgressBar(total, done, width=max(4, width - len(count) - len(text) - 5)), text)
+    return row
 
 
 # -- Ctrl-C -----------------------------------------------------------------------------------------------------------

@@ -109,11 +109,11 @@ def floor(ids: Sequence[int] | Ids, context: int) -> float:
     tokens = np.asarray(ids, dtype=np.int64)
     size = int(tokens.max(initial=0)) + 1
     starts = Windows(tokens, context).starts
-    windows, prefix, total = len(starts), np.zeros_like(starts), 0.0  # windows with the same x[:t] have the same prefix
+    count, prefix, total = len(starts), np.zeros_like(starts), 0.0  # windows with the same x[:t] have the same prefix
     for t in range(context):
         _, prefix, counts = np.unique(prefix * size + tokens[starts + t], return_inverse=True, return_counts=True)
         shared = counts[prefix] > 1  # a prefix that is met once leaves nothing open, nor do longer ones
         starts, prefix = starts[shared], prefix[shared]
         pairs, pair_counts = np.unique(prefix * size + tokens[starts + t + 1], return_counts=True)
         total -= float(np.sum(pair_counts * np.log(pair_counts / counts[pairs // size])))
-    return total / (windows * context)
+    return total / (count * context)

@@ -7,26 +7,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure  # without pyplot: a file, never a window, also on a machine without a screen
+from matplotlib.ticker import LogLocator
 
 from tinygpt.checkpoint import replace
 
 
 def draw(metrics: Path, picture: Path, *, unknowing: float, floor: float) -> None:
-    """Draw metrics.jsonl: the loss of each step, its running mean, the last (over the windows), and two lines to read them against.
+    """Draw metrics.jsonl: the loss of each step, smoothed too, the last (over the windows), and two lines to read them against.
 
     unknowing: ln V, nats a character of a model that knows nothing.   floor: nats that no model can go below on these windows.
     """
     steps, losses, final = _read(metrics.read_text(encoding="utf-8").splitlines())
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(steps, losses, color="tab:blue", alpha=0.3, linewidth=1, label="each batch")
-    axes.plot(steps, running_mean(losses), color="tab:blue", linewidth=2, label="running mean")
+    axes.plot(steps, losses, color="tab:blue", alpha=0.35, linewidth=1, label="each batch")
+    axes.plot(steps, smooth(losses), color="tab:blue", linewidth=2, label="mean of neighbouring batches")
     if final is not None:
-        axes.plot(*final, "o", color="tab:red", zorder=5, clip_on=False, label=f"at the end, over all windows: {final[1]:.3f}")
+        axes.plot(*final, "o", color="tab:red", zorder=5, clip_on=False, label=f"at the end, over the windows, no dropout: {final[1]:.3f}")
     axes.axhline(unknowing, color="tab:gray", linestyle="--", label=f"a model that knows nothing, ln V: {unknowing:.3f}")
     axes.axhline(floor, color="tab:green", linestyle="--", label=f"floor, no model can be better: {floor:.3f}")
-    axes.set(xlabel="step", ylabel="loss (nats a character)", title="Training loss", yscale="log")
+    axes.set(xlabel="step (updates of the weights)", ylabel="loss (nats a character)", title="Training loss")
+    if min(floor, unknowing) > 0:  # of a text without any doubt the floor is 0, which a logarithmic axis has not
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     axes.legend()
     temporary = picture.with_name(picture.name + ".tmp")
     figure.savefig(temporary, format="png")
@@ -41,10 +48,9 @@ def _read(lines: Iterable[str]) -> tuple[list[int], list[float], tuple[int, floa
     return [r["step"] for r in batches], [r["loss"] for r in batches], final
 
 
-def running_mean(values: list[float], memory: float = 0.95) -> list[float]:
-    """m <- memory * m + (1 - memory) * value, divided by what the weights sum to so far: the start is not pulled to zero."""
-    means, mean, weight = [], 0.0, 0.0
-    for value in values:
-        mean, weight = memory * mean + (1 - memory) * value, memory * weight + (1 - memory)
-        means.append(mean / weight)
+def smooth(values: list[float]) -> list[float]:
+    """The mean of each value and its neighbours, a fiftieth of all values on either side together; at the ends, of those there are."""
+    window = np.ones(2 * (len(values) // 100) + 1)
+    sums, counts = (np.convolve(series, window)[len(window) // 2 :][: len(values)] for series in (values, np.ones(len(values))))
+    means: list[float] = (sums / counts).tolist()
     return means

@@ -102,6 +102,12 @@ def _name_of(text: str | None) -> str:
     return re.sub(r"[^\w.]+", "-", Path(text).stem)[:40].strip("-.") or "text" if text else "story"
 
 
+def discard_unsaved(run: Run) -> None:
+    """Remove the folder of a run that has no checkpoint: nothing in it could be used."""
+    if not checkpoint.current(run.folder, MODEL).exists():
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
 # -- finding one ------------------------------------------------------------------------------------------------------
 
 

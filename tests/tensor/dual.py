@@ -276,7 +276,7 @@ def getitem(x: Dual, key: Any) -> Dual:
 
 def split(x: Dual, size: int, axis: int) -> tuple[Dual, ...]:
     starts = range(0, x.shape[axis], size)
-    return tuple(_linear(x, lambda s, start=start: s.take(range(start, min(start + size, x.shape[axis])), axis)) for start in starts)  # type: ignore[misc]
+    return tuple(_linear(x, lambda s, start=start: s.take(range(start, min(start + size, x.shape[axis])), axis)) for start in starts)
 
 
 def clone(x: Dual) -> Dual:

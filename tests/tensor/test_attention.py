@@ -54,7 +54,9 @@ def by_hand(q: Array, k: Array, v: Array, allowed: Array, scale: float, bias: Ar
     batch=st.lists(st.integers(1, 3), max_size=2), t=st.integers(1, 4), s=st.integers(1, 4), d=st.integers(1, 3), e=st.integers(1, 3),
     causal=st.booleans(), masked=st.booleans(), biased=st.booleans(), scale=st.sampled_from([None, 0.3]), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_values_by_hand(batch: list[int], t: int, s: int, d: int, e: int, causal: bool, masked: bool, biased: bool, scale: float | None, seed: int, device: str) -> None:
+def test_values_by_hand(
+    batch: list[int], t: int, s: int, d: int, e: int, causal: bool, masked: bool, biased: bool, scale: float | None, seed: int, device: str
+) -> None:
     rng = np.random.default_rng(seed)
     q, k, v = (rng.standard_normal((*batch, *shape)) for shape in ((t, d), (s, d), (s, e)))
     mask = rng.random((t, s)) < 0.6 if masked else None

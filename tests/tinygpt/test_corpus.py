@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import CharacterTokenizer, floor, story, windows
-from tinygpt.corpus import CorpusError
+from tinygpt.corpus import CorpusError, Windows
 
 SIZES = st.tuples(st.integers(2, 60), st.integers(1, 20), st.integers(1, 25)).filter(lambda sizes: sizes[0] > sizes[1])  # tokens, context, stride
 
@@ -63,6 +63,15 @@ def test_windows_are_copies() -> None:
     x, _ = windows(ids, 3)
     x[:] = 0
     assert ids[5] == 5
+
+
+def test_windows_cut_when_asked_for() -> None:
+    ids = story_ids()
+    lazy, (x, y) = Windows(ids, 16, stride=3), windows(ids, 16, stride=3)
+    assert len(lazy) == len(x)
+    rows = np.array([4, 0, 4, len(x) - 1])
+    assert np.array_equal(lazy[rows][0], x[rows])
+    assert np.array_equal(lazy[rows][1], y[rows])
 
 
 def test_too_short_a_text() -> None:

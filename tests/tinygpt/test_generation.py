@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,22 @@ LOGITS = np.log(P) + 7.0  # softmax does not see the 7
 
 def small(device: str, **options: Any) -> GPT:
     return GPT(GPTConfig(5, context=4, width=8, heads=2, layers=1, **options), generator=random.Generator(3), device=device)
+
+
+@contextmanager
+def watched() -> Iterator[list[tuple[list[int], Tensor]]]:
+    """The inputs and logits of each call of a model, as they come."""
+    calls: list[tuple[list[int], Tensor]] = []
+    call = GPT.__call__
+
+    def recorded(self: GPT, ids: Any) -> Tensor:
+        logits = call(self, ids)
+        calls.append((list(ids), logits))
+        return logits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GPT, "__call__", recorded)
+        yield calls
 
 
 # -- exact distributions on five tokens -------------------------------------------------------------------------------------
@@ -129,6 +147,8 @@ def test_bug_62_frequencies_of_generated_tokens(device: str) -> None:
 
 def test_pick_never_takes_what_has_no_probability() -> None:
     class Fixed(random.Generator):
+        value = 0.0
+
         def uniform(self, *_: Any) -> Any:
             return self.value
 
@@ -170,17 +190,14 @@ def test_temperature_zero_takes_the_likeliest(device: str) -> None:
     assert model.generate([1], 6, temperature=0) == tokens
 
 
-def test_stream_computes_one_token_at_a_time(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = small(device)
-    calls: list[int] = []
-    call = GPT.__call__
-    monkeypatch.setattr(GPT, "__call__", lambda self, ids: calls.append(len(ids)) or call(self, ids))
-    stream = model.stream([0, 1], 4)
-    assert calls == []
-    next(stream)
-    assert calls == [2]
-    next(stream)
-    assert calls == [2, 3]
+def test_stream_computes_one_token_at_a_time(device: str) -> None:
+    with watched() as calls:
+        stream = small(device).stream([0, 1], 4)
+        assert len(calls) == 0
+        next(stream)
+        assert len(calls) == 1
+        next(stream)
+        assert len(calls) == 2
 
 
 @pytest.mark.parametrize("length", [4, 5, 9])
@@ -188,18 +205,16 @@ def test_bug_63_prompt_of_the_context_and_longer(length: int, device: str) -> No
     """The window is the last `context` tokens, at the positions 0 to context - 1; the first and any but the last do not matter."""
     model = small(device)
     prompt = [(3 * i * i + i) % 5 for i in range(length)]
-    seen: list[Any] = []
-    call = GPT.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GPT, "__call__", lambda self, ids: seen.append(list(ids)) or call(self, ids))
+    with watched() as calls:
         out = model.generate(prompt, 3, temperature=0)
     assert len(out) == length + 3
-    assert seen == [out[max(0, length + i - 4) : length + i] for i in range(3)]
+    assert [ids for ids, _ in calls] == [out[max(0, length + i - 4) : length + i] for i in range(3)]
 
 
 def test_bug_63_empty_prompt(device: str) -> None:
     model = small(device)
-    for empty in ([], np.zeros(0, dtype=np.int64), Tensor(np.zeros(0, dtype=np.int64), device=device)):
+    nothing = np.zeros(0, dtype=np.int64)
+    for empty in (nothing.tolist(), nothing, Tensor(nothing, device=device)):
         with pytest.raises(InputError, match="prompt is empty"):
             model.generate(empty, 3)
 
@@ -233,11 +248,7 @@ def test_bug_47_generate_without_dropout_restores_the_mode(device: str) -> None:
 
 def test_generate_records_nothing(device: str) -> None:
     model = small(device)
-    logits: list[Tensor] = []
-    call = GPT.__call__
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GPT, "__call__", lambda self, ids: logits.append(call(self, ids)) or logits[-1])
-        stream = model.stream([1], 2)
-        next(stream)
-    assert not logits[0].requires_grad
+    with watched() as calls:
+        next(model.stream([1], 2))
+    assert not calls[0][1].requires_grad
     assert model([1]).requires_grad  # and what runs between tokens still records

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tensor
-from tensor import Tensor, kernels, nn, random
+from tensor import Tensor, nn, random
 from tensor.autograd import Node, reachable
 from tensor.errors import DTypeError, ShapeError
 from tensor.optim import AdamW
 from tinygpt import GPT, CharacterTokenizer, ConfigError, GPTConfig, story, windows
-from tinygpt.attention import Attention
 from tinygpt.model import sinusoids
 
 VARIANTS: list[dict[str, Any]] = [{}, {"norm": "post"}, {"positions": "sinusoidal"}, {"activation": "relu"}, {"tied": False}, {"bias": False}]
@@ -260,21 +260,6 @@ def test_bug_55_with_scores_of_any_size(device: str) -> None:
         assert np.array_equal(model(changed).numpy()[:, :j], before[:, :j])
 
 
-def test_bug_58_causal_with_more_keys_than_queries(device: str) -> None:
-    """Two queries at the end of five keys: the first sees four, the last all; equal scores share the weight evenly."""
-    golden = np.array([[1 / 4, 1 / 4, 1 / 4, 1 / 4, 0], [1 / 5, 1 / 5, 1 / 5, 1 / 5, 1 / 5]])
-    q, k, v = Tensor(np.ones((2, 3)), device=device), Tensor(np.zeros((5, 3)), device=device), tensor.eye(5, dtype="float64", device=device)
-    for switch in (kernels.off(), tensor.no_grad()):  # the reference, and what runs by default
-        with switch:
-            weights = tensor.attention(q, k, v, causal=True).numpy()
-        np.testing.assert_allclose(weights, golden, rtol=1e-15)
-        assert weights[0, 4] == 0
-    square = tensor.attention(
-        Tensor(np.ones((3, 3)), device=device), Tensor(np.zeros((3, 3)), device=device), tensor.eye(3, dtype="float64", device=device), causal=True
-    )
-    np.testing.assert_allclose(square.numpy(), [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]], rtol=1e-15)
-
-
 # -- row 59: the head is the embedding ----------------------------------------------------------------------------------------
 
 
@@ -295,7 +280,7 @@ def test_bug_59_the_head_is_the_embedding_always(device: str) -> None:
     model, ids = make(device), ids_of((2, 5))
     assert [name for name, p in model.named_parameters() if p.shape == (11, 12)] == ["token_embedding.weight"]
     other = {name: value.to("cpu").numpy() * 1.5 for name, value in model.state().items()}
-    changes = [
+    changes: list[Callable[[], Any]] = [
         lambda: None,
         lambda: model.load_state(other),
         lambda: model.pack(),
@@ -334,34 +319,7 @@ def test_bug_59_gradient_of_both_uses(packed: bool, device: str) -> None:
             np.testing.assert_allclose(mine, other.numpy(), rtol=0, atol=1e-13 * np.abs(mine).max())
 
 
-# -- row 60: heads ---------------------------------------------------------------------------------------------------------------
-
-
-def attention_by_hand(module: Attention, x: Any, heads: int) -> Any:
-    """Head by head, query by query, as on paper."""
-    weight, bias = (p.to("cpu").numpy() for p in (module.qkv.weight, module.qkv.bias))  # type: ignore[union-attr]
-    B, T, C = x.shape
-    D = C // heads
-    out = np.zeros_like(x)
-    for b in range(B):
-        q, k, v = (x[b] @ weight[:, i * C : (i + 1) * C] + bias[i * C : (i + 1) * C] for i in range(3))
-        for h in range(heads):
-            mine = slice(h * D, (h + 1) * D)
-            for t in range(T):
-                scores = np.array([q[t, mine] @ k[s, mine] / math.sqrt(D) for s in range(t + 1)])
-                weights = np.exp(scores) / np.exp(scores).sum()
-                out[b, t, mine] = sum(w * v[s, mine] for s, w in enumerate(weights))
-    return out @ module.projection.weight.to("cpu").numpy() + module.projection.bias.to("cpu").numpy()  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("B", "T", "H", "D"),
-    [(2, 7, 3, 5), (5, 3, 2, 4), (2, 3, 3, 5), (3, 4, 4, 4), (4, 1, 4, 2)],  # all distinct; T = H; all alike; one token
-)
-def test_bug_60_heads(B: int, T: int, H: int, D: int, device: str) -> None:
-    module = Attention(GPTConfig(11, context=9, width=H * D, heads=H, layers=1)).to(dtype="float64", device=device)
-    x = np.random.default_rng(0).standard_normal((B, T, H * D))
-    np.testing.assert_allclose(module(Tensor(x, device=device)).numpy(), attention_by_hand(module, x, H), rtol=0, atol=1e-12)
+# -- one copy, dropout, packing, dtypes -----------------------------------------------------------------------------------------
 
 
 def test_one_copy_a_block(device: str) -> None:
@@ -370,9 +328,6 @@ def test_one_copy_a_block(device: str) -> None:
     made_by = Counter(node.op for node in reachable([model.loss(ids_of((2, 7)), ids_of((2, 7))).node]) if type(node) is Node)
     assert made_by["clone"] == 3
     assert made_by["cast"] == made_by["transfer"] == made_by["concatenate"] == 0
-
-
-# -- dropout, packing, dtypes --------------------------------------------------------------------------------------------------
 
 
 def test_dropouts_of_one_model_differ(device: str) -> None:
@@ -418,7 +373,7 @@ def test_packed_and_not_the_same(device: str) -> None:
     assert all(np.allclose(a, b, rtol=0, atol=1e-13) for a, b in zip(*gradients, strict=True))
 
 
-@pytest.mark.parametrize(("dtype", "atol"), [("float32", 2e-5), ("bfloat16", 0.15), ("float16", 2e-2)])
+@pytest.mark.parametrize(("dtype", "atol"), [("float32", 5e-6), ("bfloat16", 0.03), ("float16", 5e-3)])
 def test_lower_precision_computes_the_same(dtype: str, atol: float, device: str) -> None:
     ids = ids_of((3, 7))
     model = make(device, dtype)

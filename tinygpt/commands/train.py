@@ -13,6 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from threadpoolctl import threadpool_limits
+
 from tensor.devices import array_module
 from tensor.errors import DeviceError
 from tensor.optim import AdamW
@@ -54,16 +57,25 @@ def run(options: argparse.Namespace) -> int:
     """Prepare, train, measure, sample."""
     job = _prepare(options)
     job = job._replace(run=runs.create(job.run, job.tokenizer))
+    try:
+        return _train(job, options)
+    except MemoryError:
+        runs.discard_unsaved(job.run)
+        raise
+
+
+def _train(job: Job, options: argparse.Namespace) -> int:
     for line in _choices(job, options):
         say(line)
-    code = _steps(job)
-    if code == 0:
-        _measure(job)
-    _draw(job)
-    if code == 0:
-        say()
-        sample.write(job.model, job.tokenizer, SampleConfig(), job.run.opening)
-        say('\nmore of it: tinygpt sample --prompt "The" --length 200 --temperature 0.8')
+    with threadpool_limits(training.threads(job.run.model, job.run.training), user_api="blas"), np.errstate(all="ignore"):  # a skipped step says so
+        code = _steps(job)
+        if code == 0:
+            _measure(job)
+        _draw(job)
+        if code == 0:
+            say()
+            sample.write(job.model, job.tokenizer, SampleConfig(), job.run.opening)
+            say(f"\nmore of it: tinygpt sample {job.run.name} --length 200 --temperature 0.8")
     return code
 
 
@@ -95,18 +107,20 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
 
     source = "the story that comes with tinygpt" if config.text is None else shown(config.text)
     parameters = sum(parameter.size for parameter in job.model.parameters())
-    epochs = config.steps * config.batch / len(job.windows)
+    drawn = config.steps * config.batch
+    often = f"each window about {drawn / len(job.windows):,.0f} times" if drawn > len(job.windows) else f"{drawn:,} of the windows, once each"
     return [
         f"text      {source}: {len(job.text):,} characters, {model.vocabulary} different",
         f"windows   {len(job.windows):,} of {model.context} characters, {'all there are' if config.stride == 1 else f'one every {config.stride}'}",
         f"model     {parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
-        f"training  {config.steps:,} steps of {config.batch} windows: each window {epochs:.3g} times",
+        f"training  {config.steps:,} steps of {config.batch} windows: {often}",
         f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",
         f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}",
+        *(["threads   1: matrices this small gain nothing from more"] if training.threads(model, config) else []),
         f"run       {job.run.name}: {why('out', 'the first free name; --out FOLDER for another')}",
         "",
-        f"loss, in nats a character: {math.log(model.vocabulary):.3f} = ln({model.vocabulary}) is a model that knows nothing;",
-        f"{' ':26} {job.floor:.3f} is the floor, no model can be better on these windows",
+        f"loss      {math.log(model.vocabulary):.3f} nats a character is ln({model.vocabulary}): a model that knows nothing",
+        f"          {job.floor:.3f} is the floor: no model can be better on these windows",
         "",
     ]
 
@@ -142,7 +156,7 @@ def _steps(job: Job) -> int:
         say(f"{HOPELESS} steps in a row had no finite gradient: training has diverged; try a lower --lr, or --dtype float32")
         return 1
     if stop.asked and step < config.steps:
-        say(f"stopped at step {step:,} of {config.steps:,} and saved in {job.run.name}; sample from it: tinygpt sample")
+        say(f"stopped after step {step:,} of {config.steps:,}; try it: tinygpt sample {job.run.name}")
         return 130
     return 0
 

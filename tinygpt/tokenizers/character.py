@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tinygpt.checkpoint import write_json
 from tinygpt.errors import InputError
 
 
@@ -52,18 +52,7 @@ class CharacterTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the characters, in the order of their ids, as JSON: a whole file or none, also when the process is killed."""
-        path = Path(path)
-        text = json.dumps({"kind": "character", "characters": self.characters}, ensure_ascii=False)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_json(Path(path), {"kind": "character", "characters": self.characters})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CharacterTokenizer:
@@ -72,7 +61,7 @@ class CharacterTokenizer:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
             characters = content["characters"]
             sound = content["kind"] == "character" and isinstance(characters, str) and len(set(characters)) == len(characters) > 0
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             sound = False
         if not sound:
             raise TokenizerError(f"{path} holds no character tokenizer")

@@ -1,0 +1,204 @@
+"""One training step, ours and PyTorch's, of the same model from the same weights on the same batches.
+
+    python benchmarks/train_step.py                  # all four sizes
+    python benchmarks/train_step.py story baby       # some
+    python benchmarks/train_step.py --out results    # also results/train_step.json and .png
+
+A step is forward, backward, clipping to norm 1 and AdamW. First both sides must agree on the losses of 20 steps. Then they alternate, so
+that a machine whose speed drifts slows both; the ratio is PyTorch's time over ours, pair by pair, its median with a 90 % bootstrap
+interval. PyTorch runs eager and compiled, with one thread and with all, and the fastest of these is the one that counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SIZES = {  # layers, width, heads, T, B, V, pairs
+    "story": (2, 64, 4, 32, 8, 22, 60),
+    "shakespeare": (4, 128, 4, 64, 12, 65, 40),
+    "baby": (6, 384, 6, 256, 8, 65, 10),
+    "gpt2": (12, 768, 12, 256, 1, 50304, 8),
+}
+RECIPE: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "clip": 1.0}
+
+
+def batches(name: str, count: int) -> list[tuple[Any, Any]]:
+    """Random ids and targets: the same for both sides."""
+    _, _, _, T, B, V, _ = SIZES[name]
+    rng = np.random.default_rng(0)
+    return [(rng.integers(0, V, (B, T)), rng.integers(0, V, (B, T))) for _ in range(count)]
+
+
+def new_model(name: str) -> Any:
+    from tensor import manual_seed
+    from tinygpt import GPT, GPTConfig
+
+    layers, width, heads, context, _, vocabulary, _ = SIZES[name]
+    manual_seed(0)
+    return GPT(GPTConfig(vocabulary, context, width, heads, layers))
+
+
+def our_step(model: Any) -> Callable[[Any, Any], float]:
+    """The step of tinygpt's own trainer."""
+    from tensor.optim import AdamW
+    from tinygpt.training import update
+
+    optimizer = AdamW(model, lr=RECIPE["lr"], betas=RECIPE["betas"], weight_decay=RECIPE["weight_decay"])
+
+    def step(ids: Any, targets: Any) -> float:
+        return update(model, optimizer, ids, targets, RECIPE["clip"]).loss
+
+    return step
+
+
+def torch_step(model: Any, mode: str) -> Callable[[Any, Any], float]:
+    """PyTorch's step; mode is "eager" or "compile", then "-" and the number of threads."""
+    import torch
+    from peer import peer_step
+
+    kind, threads = mode.split("-")
+    step = peer_step(model, mode=kind, **RECIPE)
+
+    def with_threads(ids: Any, targets: Any) -> float:
+        torch.set_num_threads(int(threads))
+        return step(ids, targets)
+
+    return with_threads
+
+
+def check_agreement(ours: Callable[..., float], theirs: Callable[..., float], name: str) -> float:
+    """The largest relative difference of the losses over 20 steps; raises past 1e-3."""
+    worst = 0.0
+    for ids, targets in batches(name, 20 if name != "gpt2" else 5):
+        a, b = ours(ids, targets), theirs(ids, targets)
+        worst = max(worst, abs(a - b) / abs(b))
+    if worst > 1e-3:
+        raise SystemExit(f"{name}: the losses differ by {worst:.1e}, so the two are not the same model")
+    return worst
+
+
+def timed(step: Callable[..., float], batch: tuple[Any, Any]) -> float:
+    start = time.perf_counter()
+    step(*batch)
+    return time.perf_counter() - start
+
+
+def best_mode(name: str, modes: list[str]) -> tuple[str, Callable[..., float]]:
+    """The fastest of PyTorch's modes on this machine at this size, each warmed up, by the median of a few steps."""
+    data = batches(name, 3)
+    count = max(3, SIZES[name][6] // 6)
+    results = []
+    for mode in modes:
+        step = torch_step(new_model(name), mode)
+        for batch in data:
+            step(*batch)
+        results.append((statistics.median(timed(step, data[i % 3]) for i in range(count)), mode, step))
+        print(f"  {name}: PyTorch {mode}: {results[-1][0] * 1e3:.2f} ms", file=sys.stderr, flush=True)
+    _, mode, step = min(results, key=lambda r: r[0])
+    return mode, step
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """5 % and 95 % of the medians of 2,000 resamples."""
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.percentile(medians, [5, 95])
+    return float(low), float(high)
+
+
+def measure(name: str, modes: list[str]) -> dict[str, Any]:
+    """Pairs of steps at one size."""
+    difference = check_agreement(our_step(new_model(name)), torch_step(new_model(name), modes[0]), name)
+    mode, theirs = best_mode(name, modes)
+    ours = our_step(new_model(name))
+    data = batches(name, 5)
+    for batch in data:
+        ours(*batch)
+    pairs = []
+    for i in range(SIZES[name][6]):
+        batch = data[i % len(data)]
+        pairs.append((timed(ours, batch), timed(theirs, batch)))
+    our_times, their_times = zip(*pairs, strict=True)
+    ratios = [b / a for a, b in pairs]
+    low, high = interval(ratios)
+    _, _, _, T, B, _, _ = SIZES[name]
+    return {
+        "size": name, "mode": mode, "loss difference": difference, "ratio": statistics.median(ratios), "low": low, "high": high,
+        "ours ms": statistics.median(our_times) * 1e3, "ours min": min(our_times) * 1e3,
+        "torch ms": statistics.median(their_times) * 1e3, "torch min": min(their_times) * 1e3,
+        "tokens/s": B * T / statistics.median(our_times),
+        "ours MB": peak_memory(name, "ours"), "torch MB": peak_memory(name, mode),
+    }  # fmt: skip
+
+
+def peak_memory(name: str, side: str) -> float:
+    """Peak resident memory, in MB, of a process that takes 5 steps of one side and nothing else."""
+    run = subprocess.run([sys.executable, __file__, "--alone", side, name], capture_output=True, text=True, check=True)
+    return float(run.stdout.split()[-1])
+
+
+def alone(name: str, side: str) -> None:
+    """What the child process of peak_memory does."""
+    step = our_step(new_model(name)) if side == "ours" else torch_step(new_model(name), side)
+    for batch in batches(name, 5):
+        step(*batch)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Ratios as bars, 1 as a line: above it we are faster."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
+    heights = [row["ratio"] for row in rows]
+    errors = [[row["ratio"] - row["low"] for row in rows], [row["high"] - row["ratio"] for row in rows]]
+    bars = axes.bar([f"{row['size']}\n{row['ours ms']:.3g} ms against {row['torch ms']:.3g}" for row in rows], heights, yerr=errors, capsize=4, color="#4477aa")
+    axes.bar_label(bars, [f"{h:.2f}" for h in heights], label_type="center", color="white")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylabel("PyTorch's time / ours")
+    axes.set_title("One training step on the CPU (90 % interval of the median)", fontsize=10)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="One training step, ours against PyTorch's.")
+    parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], help="default: all")
+    parser.add_argument("--modes", nargs="*", default=["eager-1", "eager-2", "compile-1", "compile-2"], help="PyTorch's kind-threads")
+    parser.add_argument("--out", type=Path, help="folder for train_step.json and train_step.png")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.alone:
+        alone(options.sizes[0], options.alone)
+        return
+    rows = []
+    print(f"{'size':12}{'PyTorch mode':>13}{'ours ms':>9}{'(min)':>8}{'torch ms':>10}{'(min)':>8}{'tokens/s':>10}{'ratio':>7}  {'90 %':14}{'MB':>6}{'torch MB':>9}")
+    for name in options.sizes or list(SIZES):
+        row = measure(name, options.modes)
+        rows.append(row)
+        print(
+            f"{name:12}{row['mode']:>13}{row['ours ms']:9.2f}{row['ours min']:8.2f}{row['torch ms']:10.2f}{row['torch min']:8.2f}{row['tokens/s']:10.0f}"
+            f"{row['ratio']:7.2f}  {row['low']:.2f} - {row['high']:.2f}   {row['ours MB']:6.0f}{row['torch MB']:9.0f}",
+            flush=True,
+        )
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "train_step.json").write_text(json.dumps(rows, indent=1) + "\n")
+        draw(rows, options.out / "train_step.png")
+
+
+if __name__ == "__main__":
+    main()
