@@ -38,10 +38,7 @@ for node in reversed(tape):
     dy = gradients[node]
     if isinstance(node, Accumulator):
         continue
-    # an op has one gradient function for each input (None where no gradient is wanted), or one function for all
-    rules = node.backward
-    dxs = [rule and rule(dy) for rule in rules] if isinstance(rules, tuple) else rules(dy)
-    for parent, dx in zip(node.parents, dxs, strict=True):
+    for parent, dx in zip(node.parents, node.gradients(dy), strict=True):
         if parent is not None:
             gradients[parent] = gradients[parent] + dx if parent in gradients else dx
             print(f"{node.op:8} takes dy {dy.shape!s:6} and hands {dx.shape!s:6} to {names.get(parent, parent.op)}")

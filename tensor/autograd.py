@@ -62,6 +62,18 @@ class Node:
         self.outputs = 1
         self.hooks: dict[int, Callable[[Any], Any]] | None = None
 
+    def gradients(self, *dys: Array | None, allowed: set[Any] | None = None) -> Sequence[Array | None]:
+        """Call the rule with the gradient of each output: a gradient for each input, None where none is wanted (or in `allowed`)."""
+        if type(self.backward) is tuple:
+            return [
+                rule(*dys) if rule is not None and (allowed is None or parent in allowed) else None
+                for rule, parent in zip(self.backward, self.parents, strict=True)
+            ]
+        gradients = self.backward(*dys)
+        if type(gradients) is not tuple or len(gradients) != len(self.parents):
+            raise GradientError(f"backward of `{self.op}` must return a tuple of {len(self.parents)} gradients, one for each input; got {gradients!r:.80}")
+        return gradients
+
     def kept(self) -> dict[str, Any]:
         """What is held for backward: the names that the closures mention, with their values."""
         functions = self.backward if isinstance(self.backward, tuple) else (self.backward,)
@@ -208,16 +220,8 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
 def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool) -> None:
     """One op backward: call its rule, check what it returns, hand the gradients to the parents."""
     _check_usable((node,))  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
-    backward, upstream = node.backward, dy if type(dy) is list else (dy,)  # a list: one for each output
-    if type(backward) is tuple:
-        gradients = [
-            function(dy) if function is not None and (allowed is None or parent in allowed) else None
-            for function, parent in zip(backward, node.parents, strict=True)
-        ]
-    else:
-        gradients = backward(*upstream)
-        if type(gradients) is not tuple or len(gradients) != len(node.parents):
-            raise GradientError(f"backward of `{node.op}` must return a tuple of {len(node.parents)} gradients, one for each input; got {gradients!r:.80}")
+    upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
+    gradients = node.gradients(*upstream, allowed=allowed)
     for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
         if parent is None or dx is None or (allowed is not None and parent not in allowed):
             continue

@@ -243,6 +243,9 @@ class Tensor:
     def __float__(self) -> float:
         return float(self.item())
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else str(self)
+
     def __int__(self) -> int:
         return int(self.item())
 
@@ -253,7 +256,7 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ShapeError(f"the truth of {self.size} values is ambiguous: compare, then .array.any() or .array.all()")
+            raise ShapeError(f"the truth of {self.size} values is ambiguous: use .any() or .all()")
         return bool(self.item())
 
     def __len__(self) -> int:
@@ -350,6 +353,7 @@ class Tensor:
     maximum, minimum, clip, masked_fill = ops.maximum, ops.minimum, ops.clip, ops.masked_fill
     sum, mean, var, std, cumsum = ops.sum, ops.mean, ops.var, ops.std, ops.cumsum
     max, min, argmax, argmin, logsumexp = ops.max, ops.min, ops.argmax, ops.argmin, ops.logsumexp
+    any, all = ops.any, ops.all
     softmax, log_softmax, layer_norm = ops.softmax, ops.log_softmax, ops.layer_norm
     matmul, gather, pad, one_hot = ops.matmul, ops.gather, ops.pad, ops.one_hot
     view, reshape, flatten, contiguous = ops.view, ops.reshape, ops.flatten, ops.contiguous

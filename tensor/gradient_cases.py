@@ -169,7 +169,7 @@ case("attention", lambda x: ops.attention(x, x, x, causal=True), (2, 3, 4))
 # Ops that have no gradient: their results are bools, integers or steps.
 WITHOUT_GRADIENT = {
     "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "bitwise_and", "bitwise_or", "bitwise_xor", "invert",
-    "argmax", "argmin", "one_hot", "step",
+    "argmax", "argmin", "any", "all", "one_hot", "step",
 }  # fmt: skip
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import threadpoolctl
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
+
+
+threadpoolctl.threadpool_limits(1, user_api="blas")  # the products of tests are small: a second thread only waits
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

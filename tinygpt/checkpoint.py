@@ -80,7 +80,7 @@ def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     path.touch()
     mode = path.stat().st_mode  # as the user wants new files; the library makes them readable by their owner alone
     try:
-        save_file({name: np.ascontiguousarray(devices.to_host(array)) for name, array in arrays.items()}, path, metadata={"format": "tinygpt"})
+        save_file({name: np.asarray(devices.to_host(array), order="C") for name, array in arrays.items()}, path, metadata={"format": "tinygpt"})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from None
     path.chmod(mode)

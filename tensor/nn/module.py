@@ -45,13 +45,19 @@ class Module:
                 yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each parameter once, under its first name: a tied one has several."""
+        """Each parameter once, in the order of definition, under its first name: a tied one has several."""
         seen: set[int] = set()
-        for prefix, module in self.named_modules():
-            for name, child in module._children():
-                if isinstance(child, Parameter) and id(child) not in seen:
-                    seen.add(id(child))
-                    yield f"{prefix}.{name}" if prefix else name, child
+        for name, parameter in self._named(""):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
+
+    def _named(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
+        for name, child in self._children():
+            if isinstance(child, Module):
+                yield from child._named(f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}", child
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters without their names."""

@@ -41,13 +41,15 @@ from tensor.ops.indexing import split_key as split_key
 from tensor.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from tensor.ops.matmul import linear, matmul
 from tensor.ops.normalization import layer_norm
-from tensor.ops.reductions import argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
+from tensor.ops.reductions import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
 from tensor.ops.softmax import log_softmax, softmax
 from tensor.ops.views import chunk, clone, contiguous, expand, flatten, permute, reshape, split, squeeze, to, transpose, unsqueeze, view
 
 __all__ = [
     "abs",
     "add",
+    "all",
+    "any",
     "argmax",
     "argmin",
     "attention",

@@ -124,6 +124,18 @@ def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
 
 
 @compute_op
+def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether an element over the axes is not 0, as a bool. No gradient."""
+    return x.any(axis=normalise_axes(axis, x.ndim), keepdims=keepdims), None
+
+
+@compute_op
+def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
+    """Whether no element over the axes is 0, as a bool. No gradient."""
+    return x.all(axis=normalise_axes(axis, x.ndim), keepdims=keepdims), None
+
+
+@compute_op
 def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     """y = ln sum e^x = m + ln sum e^(x - m), m the maximum;   dx = softmax(x) dy.   All -inf gives -inf and gradient 0."""
     check_float("logsumexp", x)

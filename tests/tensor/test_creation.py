@@ -111,8 +111,8 @@ def test_eye_and_triangles(device: str) -> None:
 
 def test_leaves(device: str) -> None:
     for make in (tensor.zeros, tensor.ones, tensor.empty, tensor.rand, tensor.randn):
-        assert not make(2, device=device).requires_grad  # type: ignore[operator]
-        assert make(2, device=device, requires_grad=True).requires_grad  # type: ignore[operator]
+        assert not make(2, device=device).requires_grad
+        assert make(2, device=device, requires_grad=True).requires_grad
     assert tensor.full(2, 1.0, requires_grad=True).requires_grad
     assert tensor.arange(2.0, requires_grad=True).requires_grad
     assert tensor.eye(2, requires_grad=True).requires_grad

@@ -18,13 +18,13 @@ from tensor.op import OPS
 from tests.strategies import placed
 
 NUMPYS = [np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")]
-BINARY = {
+BINARY: dict[str, Any] = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "power": operator.pow, "maximum": np.maximum, "minimum": np.minimum,
     "equal": np.equal, "less": np.less, "greater_equal": np.greater_equal, "bitwise_and": np.bitwise_and, "bitwise_xor": np.bitwise_xor,
     "where": lambda a, b: np.where([True, False], a, b), "matmul": np.matmul,
 }  # fmt: skip
 ours: dict[str, Callable[[Any, Any], Tensor]] = {**{name: OPS[name] for name in BINARY}, "where": lambda a, b: tensor.where([True, False], a, b)}
-UNARY = {
+UNARY: dict[str, Any] = {
     "negative": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "invert": np.invert,
     "sum": np.sum, "mean": lambda x: np.mean(x, dtype=None if x.dtype.kind == "f" else "f8"), "cumsum": np.cumsum, "max": np.max, "argmax": np.argmax,
 }  # fmt: skip

@@ -231,9 +231,9 @@ def test_positions_out_of_range_raise() -> None:
             tensor.gather(x, ids, axis=1)
     with pytest.raises(ShapeError, match="as many axes"):
         tensor.gather(x, [0])
-    for ids in ([2], [-1]):
+    for rows in ([2], [-1]):
         with pytest.raises(IndexError, match="outside 0 to 1"):
-            tensor.embedding(ids, x)
+            tensor.embedding(rows, x)
     with pytest.raises(DTypeError):
         tensor.embedding([0.0], x)
     with pytest.raises(IndexError):

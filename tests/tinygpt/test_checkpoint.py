@@ -1,0 +1,325 @@
+"""Checkpoints: what is written comes back, what is damaged is refused, and a kill at any moment leaves a whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import numpy as library
+
+from tensor import Tensor
+from tinygpt import checkpoint
+from tinygpt.errors import InputError
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+ARRAYS: Arrays = {
+    "table": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "wide": np.array([1 / 3, -np.inf]),
+    "half": np.array([[0.1], [65504]], dtype=np.float16),
+    "brain": np.array([1 / 3, -1e38, np.nan], dtype=ml_dtypes.bfloat16),
+    "scalar": np.array(7.0),
+    "empty": np.zeros((0, 4), dtype=np.float32),
+}
+
+
+def header(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+
+
+def write(folder: Path, arrays: Any = ARRAYS, **state: Any) -> Path:
+    checkpoint.save(folder, {"model.safetensors": arrays}, state)
+    return folder / "model.safetensors"
+
+
+# -- there and back ---------------------------------------------------------------------------------------------------
+
+
+def test_arrays_come_back_bit_by_bit(tmp_path: Path) -> None:
+    back = checkpoint.load_arrays(write(tmp_path), header(ARRAYS))
+    assert header(back) == header(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert back[name].tobytes() == array.tobytes(), name
+
+
+def test_tensors_of_any_layout_and_device(tmp_path: Path, device: str) -> None:
+    x = Tensor(np.arange(6.0).reshape(2, 3), device=device)
+    back = checkpoint.load_arrays(write(tmp_path, {"x": x.T.array}), {"x": ((3, 2), "float64")})
+    assert np.array_equal(back["x"], x.numpy().T)
+
+
+def test_other_programs_read_it_and_it_reads_theirs(tmp_path: Path) -> None:
+    plain = {name: array for name, array in ARRAYS.items() if name != "brain"}  # the library's reader for NumPy does not know bfloat16
+    theirs = library.load_file(write(tmp_path, plain))
+    assert all(np.array_equal(theirs[name], array) for name, array in plain.items())
+    library.save_file(plain, tmp_path / "theirs.safetensors")
+    back = checkpoint.load_arrays(tmp_path / "theirs.safetensors", header(plain))
+    assert all(np.array_equal(back[name], array) for name, array in plain.items())
+
+
+def test_pytorch_reads_bfloat16(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("safetensors.torch")
+    from safetensors.torch import load_file
+
+    theirs = load_file(write(tmp_path))["brain"]
+    assert theirs.dtype == torch.bfloat16
+    assert np.array_equal(theirs.float().numpy(), ARRAYS["brain"].astype(np.float32), equal_nan=True)
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    content = {"text": "Käse \x1b[2J", "list": [1, 2.5, None], "loss": 0.1}
+    checkpoint.write_json(tmp_path / "a.json", content)
+    assert checkpoint.read_json(tmp_path / "a.json") == content
+    with pytest.raises(ValueError, match="JSON"):
+        checkpoint.write_json(tmp_path / "a.json", {"loss": float("nan")})
+    assert checkpoint.read_json(tmp_path / "a.json") == content  # the old one, whole
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    write(tmp_path, step=1)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
+# -- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "message"),
+    [
+        ({**header(ARRAYS), "more": ((1,), "float32")}, "more is not in it"),
+        ({**header(ARRAYS), "table": ((3, 2), "float32")}, r"table is \(2, 3\) float32, not \(3, 2\) float32"),
+        ({**header(ARRAYS), "table": ((2, 3), "float64")}, r"table is \(2, 3\) float32, not \(2, 3\) float64"),
+        ({name: spec for name, spec in header(ARRAYS).items() if name != "wide"}, "it holds wide, which the model has not"),
+    ],
+)
+def test_other_names_shapes_and_dtypes(tmp_path: Path, expected: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        checkpoint.load_arrays(write(tmp_path), expected)
+
+
+def test_names_from_a_file_are_escaped(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        checkpoint.load_arrays(write(tmp_path, {"\x1b[2Jx": np.zeros(1)}), {})
+    assert "\x1b" not in str(caught.value)
+    assert r"\x1b[2Jx" in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        checkpoint.load_arrays(tmp_path / "model.safetensors", {})
+    with pytest.raises(InputError, match="is missing"):
+        checkpoint.read_json(tmp_path / "config.json")
+
+
+GARBAGE = {
+    "empty": b"",
+    "short": b"\x10",
+    "text": b"this is no safetensors file, it is some text",
+    "endless header": b"\xff" * 8 + b"{}",
+    "no JSON": (10).to_bytes(8, "little") + b"not json!!",
+    "a list": (2).to_bytes(8, "little") + b"[]",
+    "beyond the end": (66).to_bytes(8, "little") + b'{"table":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24000000]}}'[:66],
+    "unknown dtype": (61).to_bytes(8, "little") + b'{"table":{"dtype":"F31","shape":[2],"data_offsets":[0,8]}}   ' + bytes(8),
+    "negative shape": (62).to_bytes(8, "little") + b'{"table":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}   ' + bytes(8),
+    "a pickle": pickle.dumps({"table": [1.0]}),
+}
+
+
+@pytest.mark.parametrize("content", GARBAGE.values(), ids=GARBAGE.keys())
+def test_garbage(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is damaged|does not fit"):
+        checkpoint.load_arrays(path, {"table": ((2, 3), "float32")})
+
+
+@given(st.data())
+def test_no_cut_and_no_wrong_byte_in_the_header_is_missed(tmp_path: Path, data: st.DataObject) -> None:
+    """Either it is refused, or the arrays are exactly those expected (a changed byte of metadata or spacing)."""
+    small = {"a": np.arange(3.0), "b": np.ones((2, 1), dtype=np.float32)}
+    whole = write(tmp_path, small).read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    path = tmp_path / "other.safetensors"
+    if data.draw(st.booleans()):
+        path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        with pytest.raises(InputError):
+            checkpoint.load_arrays(path, header(small))
+        return
+    place = data.draw(st.integers(0, start - 1))
+    path.write_bytes(whole[:place] + bytes([data.draw(st.integers(0, 255))]) + whole[place + 1 :])
+    try:
+        back = checkpoint.load_arrays(path, header(small))
+    except InputError:
+        return
+    assert header(back) == header(small)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"nothing", b"[" * 100_000, b'{"a": ' + b"1" * 5000 + b"}"])
+def test_garbage_instead_of_json(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        checkpoint.read_json(tmp_path / "config.json")
+
+
+# -- killed -----------------------------------------------------------------------------------------------------------
+
+
+def versions(folder: Path) -> set[int]:
+    """The version numbers in the files of the checkpoint; a whole one has the same in all."""
+    numbers = {int(checkpoint.read_json(checkpoint.current(folder, "state.json"))["version"])}
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        array = checkpoint.load_arrays(checkpoint.current(folder, name), {"x": ((20_000,), "float64")})["x"]
+        numbers |= {int(array[0]), int(array[-1])}
+    return numbers
+
+
+def save_version(folder: Path, version: int) -> None:
+    x = np.full(20_000, float(version))
+    checkpoint.save(folder, {"model.safetensors": {"x": x}, "optimizer.safetensors": {"x": x}}, {"version": version})
+
+
+class Killed(BaseException):
+    """The power is cut."""
+
+
+def test_killed_before_each_call_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever call to the operating system is the last: the old checkpoint or the new one is there, whole; and the next save works."""
+    finished, version, seen = False, 1, set()
+    save_version(tmp_path, version)
+    for last in range(100):
+        calls = iter(range(10_000))
+
+        def counted(function: Any, calls: Any = calls, last: int = last) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if next(calls) >= last:
+                    raise Killed
+                return function(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "replace", counted(os.replace))
+            patched.setattr(os, "fsync", counted(os.fsync))
+            patched.setattr(checkpoint, "save_file", counted(checkpoint.save_file))
+            patched.setattr(Path, "touch", counted(Path.touch))
+            patched.setattr(Path, "chmod", counted(Path.chmod))
+            try:
+                save_version(tmp_path, version + 1)
+                finished = True
+            except Killed:
+                pass
+        (found,) = versions(tmp_path)
+        assert found in (version, version + 1)
+        seen.add(found - version)
+        if finished:
+            break
+        save_version(tmp_path, version := version + 2)
+        assert versions(tmp_path) == {version}
+    assert finished
+    assert last > 10
+    assert seen == {0, 1}
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+def test_killed_for_real(tmp_path: Path) -> None:
+    """A process that saves without pause, killed at odd moments."""
+    program = "import sys, itertools; from pathlib import Path; from tests.tinygpt.test_checkpoint import save_version\nfor n in itertools.count(int(sys.argv[2])): save_version(Path(sys.argv[1]), n)"
+    root = Path(checkpoint.__file__).parents[1]
+    version = 0
+    for pause in (0.0, 0.013, 0.037):
+        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(version + 1)], env=dict(os.environ, PYTHONPATH=str(root)))
+        try:
+            wait_for(lambda: (tmp_path / "state.json").exists() and min(versions(tmp_path), default=0) > version)  # noqa: B023
+            time.sleep(pause)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        (found,) = versions(tmp_path)
+        assert found > version
+        version = found
+    save_version(tmp_path, version + 1)
+    assert versions(tmp_path) == {version + 1}
+
+
+def wait_for(condition: Any, seconds: float = 30.0) -> None:
+    """Until the condition holds; what it raises while files are just being moved does not count."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except InputError:
+            pass
+        time.sleep(0.002)
+    raise AssertionError("waited in vain")
+
+
+def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own error for a failed write is an OSError here, and the checkpoint before it is whole."""
+    save_version(tmp_path, 1)
+
+    def full(*args: Any, **kwargs: Any) -> None:
+        raise checkpoint.SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_version(tmp_path, 2)
+    assert versions(tmp_path) == {1}
+
+
+# -- operating systems ------------------------------------------------------------------------------------------------
+
+
+def test_windows_tries_again_when_a_file_is_open_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[int] = []
+    pauses: list[float] = []
+    move = os.replace
+
+    def busy(source: Path, target: Path) -> None:
+        tries.append(1)
+        if len(tries) < 3:
+            raise PermissionError(13, "used by another process")
+        move(source, target)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(os, "open", None)  # folders cannot be opened there
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "old").write_text("old")
+    checkpoint.replace(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "new"
+    assert len(tries) == 3
+    assert len(pauses) == 2
+
+
+    tries[:] = [-1000]
+    monkeypatch.setattr(os, "replace", lambda source, target: busy(source, target) if tries.clear() else busy(source, target))
+    with pytest.raises(PermissionError):  # for good
+        checkpoint.replace(tmp_path / "old", tmp_path / "new")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be flushed there")
+def test_elsewhere_the_folder_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.path.sameopenfile(descriptor, os.open(tmp_path, os.O_RDONLY))))
+    (tmp_path / "new").write_text(json.dumps(1))
+    checkpoint.replace(tmp_path / "new", tmp_path / "old")
+    assert flushed == [True]
