@@ -185,7 +185,7 @@ def main() -> None:
         alone(options.sizes[0], options.alone)
         return
     rows = []
-    print(f"{'size':12}{'PyTorch mode':>13}{'ours ms':>9}{'(min)':>8}{'torch ms':>10}{'(min)':>8}{'tokens/s':>10}{'ratio':>7}  {'90 %':14}{'MB':>6}{'torch MB':>9}")
+    print("size         PyTorch mode  ours ms   (min)  torch ms   (min)  tokens/s  ratio  90 %              MB torch MB")
     for name in options.sizes or list(SIZES):
         row = measure(name, options.modes)
         rows.append(row)

@@ -267,7 +267,9 @@ def _check_usable(nodes: Iterable[Any]) -> None:
         if type(node) is not Node:
             continue
         if node.backward is None:
-            raise GraphError(f"backward through `{node.op}` ({node.line}) a second time: its graph was freed by the first. Give the first one retain_graph=True")
+            raise GraphError(
+                f"backward through `{node.op}` ({node.line}) a second time: its graph was freed by the first. Give the first one retain_graph=True"
+            )
         for storage, version, array in node.saved:
             if storage.version != version and (line := storage.written_since(version, region_of(array, storage))):
                 raise MutationError(
@@ -326,7 +328,9 @@ def backward(y: Tensor, gradient: Any = None, retain_graph: bool = False) -> Non
     walk([(_node_of(y, "backward()"), upstream(y, gradient))], None, retain_graph)
 
 
-def grad(outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], gradient: Any = None, *, retain_graph: bool = False) -> tuple[Tensor | None, ...]:
+def grad(
+    outputs: Tensor | Sequence[Tensor], inputs: Tensor | Sequence[Tensor], gradient: Any = None, *, retain_graph: bool = False
+) -> tuple[Tensor | None, ...]:
     """dL/dx for each x of inputs, as a tuple, touching no `.grad`; None for an x that the outputs do not depend on.
 
     `gradient`: dL/dy, one for each output (a single one for a single output). Inputs may be leaves or intermediates.
@@ -359,7 +363,9 @@ def upstream(y: Tensor, gradient: Any) -> Array:
 
     if gradient is None:
         if y.shape != ():
-            raise GraphError(f"backward of a tensor of shape {y.shape} needs the upstream gradient dL/dy: pass one of that shape, or reduce to a scalar (.sum(), .mean())")
+            raise GraphError(
+                f"backward of a tensor of shape {y.shape} needs the upstream gradient dL/dy: pass one of that shape, or reduce to a scalar (.sum(), .mean())"
+            )
         return np.ones_like(y.array)
     dy = gradient.array if isinstance(gradient, Tensor) else as_array(gradient)
     if dy.shape != y.shape:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor import autograd, devices, ops
+from tensor import autograd, devices, interop, ops
 from tensor.autograd import Accumulator, Output
 from tensor.devices import Array, to_host
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
@@ -42,7 +42,7 @@ class Tensor:
         if isinstance(data, Tensor):
             data = data.array
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
-            data = _from_python(data)
+            data = interop.from_python(data)
         array = devices.move(data, device) if device else data
         wanted = array.dtype if dtype is None else dtype
         self._array: Array = devices.as_array(array.astype(as_dtype(wanted), copy=array is data))
@@ -81,8 +81,7 @@ class Tensor:
     def array(self) -> Array:
         """The ndarray window on the storage: what ops compute through. Writing to it goes unseen by the graph."""
         if self._array is None:
-            assert self._storage is not None and self._layout is not None
-            self._array = devices.window(self._storage.flat, self._layout)
+            self._array = devices.window(self.storage.flat, self.layout)
         return self._array
 
     @property
@@ -216,11 +215,12 @@ class Tensor:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        """np.exp(tensor), ndarray * tensor: the op of that name, recorded as always."""
-        name = _UFUNCS.get(ufunc.__name__, ufunc.__name__)
-        if method != "__call__" or kwargs or name not in ops.OPS:
-            return NotImplemented
-        return ops.OPS[name](*inputs)
+        """np.exp(tensor), ndarray * tensor: the op of that name."""
+        return interop.call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """np.sum(tensor), np.concatenate([tensor, ...]): the op of that name."""
+        return interop.call_function(function, args, kwargs)
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.dtype == bfloat16 and not devices.is_cuda(self.array):
@@ -287,7 +287,10 @@ class Tensor:
         would be lost) and for a region in which one element has two indices.
         """
         if self.node is not None and not self.is_leaf and not _freed(self.node):
-            raise MutationError(f"this tensor {self.shape} is part of a live graph ({autograd.describe(self.node)}): write to a .clone(), or build it with where, stack or concatenate")
+            raise MutationError(
+                f"this tensor {self.shape} is part of a live graph ({autograd.describe(self.node)}): "
+                "write to a .clone(), or build it with where, stack or concatenate"
+            )
         recording = MODE.get().recording
         if self.node is not None and self.is_leaf and recording:
             raise MutationError(f"a leaf {self.shape} with requires_grad=True is written outside no_grad(): wrap the write in `with no_grad():`")
@@ -295,7 +298,9 @@ class Tensor:
             raise MutationError(f"write to {region.shape} with strides {region.strides}, where one element has several indices: write to a .clone()")
         if isinstance(value, Tensor):
             if value.node is not None and recording:
-                raise MutationError("writing a tensor that carries a graph would lose its gradient: write its .detach(), or build with where, stack or concatenate")
+                raise MutationError(
+                    "writing a tensor that carries a graph would lose its gradient: write its .detach(), or build with where, stack or concatenate"
+                )
             value = value.array
         return value
 
@@ -397,31 +402,8 @@ class Tensor:
 
 _making_storage = threading.Lock()
 _hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook
-_UFUNCS = {"absolute": "abs", "true_divide": "divide"}
 
 
 def _freed(node: Any) -> bool:
     """Whether backward has been through the node, so that nothing needs its values any more."""
     return (node.parents[0] if type(node) is Output else node).backward is None
-
-
-def _from_python(data: Any) -> np.ndarray[Any, Any]:
-    """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
-    if isinstance(data, (list, tuple)) and any(isinstance(part, Tensor) for part in data):
-        if any(isinstance(part, Tensor) and part.node is not None for part in data):
-            raise GraphError("Tensor([...]) of tensors that carry a graph would drop it: use stack")
-        data = [part.numpy() if isinstance(part, Tensor) else part for part in data]
-    try:
-        array = np.asarray(data)
-    except ValueError:
-        raise ShapeError("lists of unequal lengths make no tensor: pad them to one length") from None
-    if array.dtype == np.float64 and not _holds_arrays(data):
-        return array.astype(np.float32)
-    return array
-
-
-def _holds_arrays(data: Any) -> bool:
-    """Whether some number in nested lists has a dtype of its own, which is then kept."""
-    if isinstance(data, (list, tuple)):
-        return any(_holds_arrays(part) for part in data)
-    return hasattr(data, "dtype")

@@ -47,7 +47,9 @@ def empty(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires
     return _made(array_module(device).empty(_shape(shape), as_dtype(dtype)), requires_grad)
 
 
-def arange(start: float, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+def arange(
+    start: float, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
+) -> Tensor:
     """start, start + step, ... before stop; arange(n) counts from 0. int64 for integers, float32 for floats unless a dtype is given."""
     if stop is None:
         start, stop = 0, start

@@ -20,7 +20,7 @@ def explain(x: Tensor, sharing: list[Tensor]) -> str:
     formula = " + ".join([str(layout.offset), *(f"{name}*{stride}" for name, stride in zip(LETTERS, layout.strides, strict=False))])
     lines = [
         x.describe(),
-        f"storage     {storage.flat.size} x {storage.dtype} ({storage.flat.size * storage.dtype.itemsize:,} bytes) on {storage.device}, version {storage.version}",
+        f"storage     {storage.flat.size} x {storage.dtype} ({storage.flat.nbytes:,} bytes) on {storage.device}, version {storage.version}",
         f"layout      shape {layout.shape}, strides {layout.strides}, offset {layout.offset}",
         f"element     [{', '.join(LETTERS[: len(layout.shape)])}] lives at {formula}",
         *_diagram(x),

@@ -127,7 +127,9 @@ def _compare(exact: Array, numeric: Array, i: int, shape: tuple[int, ...], by_el
     if not error <= (atol if zero else rtol):  # NaN compares false, and so is caught
         at = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
         where = f"index {tuple(int(n) for n in np.unravel_index(at, shape))}" if by_element else f"direction {at}"
-        raise GradientError(f"gradient of input {i} at {where}: the rule gives {exact[at]:.10g}, central differences {numeric[at]:.10g} (error {error:.1e} of the largest)")
+        raise GradientError(
+            f"gradient of input {i} at {where}: the rule gives {exact[at]:.10g}, central differences {numeric[at]:.10g} (error {error:.1e} of the largest)"
+        )
     return 0.0 if zero else error
 
 

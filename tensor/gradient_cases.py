@@ -58,7 +58,8 @@ def case(op: str, call: Callable[..., Any], *shapes: Shape, draw: Any = normal, 
 # -- elementwise: equal shapes, broadcasts of both sides, scalars on either side -------------------------------------------
 
 _PAIRS: list[tuple[Shape, Shape]] = [((3, 4), (3, 4)), ((3, 1), (1, 4)), ((4,), (2, 3, 4)), ((2, 3), ()), ((1, 3), (1, 3)), ((0, 3), (1, 3))]
-for _name, _draw in {"add": normal, "subtract": normal, "multiply": normal, "divide": positive, "power": positive, "maximum": distinct, "minimum": distinct}.items():
+_DRAWS = {"add": normal, "subtract": normal, "multiply": normal, "divide": positive, "power": positive, "maximum": distinct, "minimum": distinct}
+for _name, _draw in _DRAWS.items():
     for _a, _b in _PAIRS:
         case(_name, getattr(ops, _name), _a, _b, draw=_draw, repeats=_draw is not distinct)
 case("add", lambda x: 2.0 + x + 3, (2, 3))
@@ -104,7 +105,9 @@ for _axis in (0, 1, -1):
 
 # -- products, positions, views ----------------------------------------------------------------------------------------------
 
-for _a, _b in [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((4,), (4,)), ((3, 4), (4,)), ((4,), (2, 4, 5)), ((2, 3, 4), (4,)), ((2, 3), (3, 0))]:
+_FACTORS: list[tuple[Shape, Shape]] = [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((2, 3), (3, 0))]
+_FACTORS += [((4,), (4,)), ((3, 4), (4,)), ((4,), (2, 4, 5)), ((2, 3, 4), (4,))]
+for _a, _b in _FACTORS:
     case("matmul", ops.matmul, _a, _b)
 case("matmul", lambda x: x @ x.T, (3, 4))
 case("linear", ops.linear, (3, 4), (4, 5), (5,))
@@ -150,7 +153,8 @@ for _lead in ((), (3,), (2, 3), (2, 2, 3)):
 case("layer_norm", lambda x: ops.layer_norm(x, [1.0], [0.5]), (4, 1))
 case("layer_norm", lambda x, g, b: ops.layer_norm(x, g, b, eps=0.1), (3, 4), (4,), (4,))
 _IDS = [[0, 3, 1], [2, 2, 0]]
-for _options in ({}, {"reduction": "sum"}, {"reduction": "none"}, {"ignore_index": 2}, {"label_smoothing": 0.1}, {"ignore_index": 0, "label_smoothing": 0.2, "reduction": "sum"}):
+_OPTIONS: list[dict[str, Any]] = [{}, {"reduction": "sum"}, {"reduction": "none"}, {"ignore_index": 2}, {"label_smoothing": 0.1}]
+for _options in [*_OPTIONS, {"ignore_index": 0, "label_smoothing": 0.2, "reduction": "sum"}]:
     case("cross_entropy", lambda x, options=_options: ops.cross_entropy(x, _IDS, **options), (2, 3, 4))
 case("cross_entropy", lambda x: ops.cross_entropy(x, [1, 1], ignore_index=1), (2, 4))
 for _reduction in ("mean", "sum", "none"):

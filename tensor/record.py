@@ -85,7 +85,7 @@ def _saved(backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tu
             value = cell.cell_contents
             if type(value) in _CONSTANTS:
                 continue
-            for x, array in zip(inputs, arrays):  # noqa: B905 (a few ns each; made together)
+            for x, array in zip(inputs, arrays):  # noqa: B007, B905 (x is used after the loop; strict= costs)
                 if value is array:
                     break
             else:

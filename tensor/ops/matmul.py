@@ -18,7 +18,8 @@ def matmul(a: Array, b: Array) -> Any:
     is left out of y.   Raises ShapeError naming the two inner sizes.
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise ShapeError(f"matmul of {a.shape} and {b.shape}: the last axis of the first must equal the {'second last' if b.ndim > 1 else 'only'} axis of the second")
+        which = "second last" if b.ndim > 1 else "only"
+        raise ShapeError(f"matmul of {a.shape} and {b.shape}: the last axis of the first must equal the {which} axis of the second")
     a_shape, b_shape = a.shape, b.shape
     left = a[None, :] if a.ndim == 1 else a  # (..., M, K)
     right = b[:, None] if b.ndim == 1 else b  # (..., K, N)

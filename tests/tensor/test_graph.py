@@ -161,6 +161,8 @@ def test_bug_08_ops_without_gradient_do_not_crash(device: str) -> None:
     calls |= {name: lambda x, name=name: getattr(tensor, name)(x > 0, x < 1) for name in ("bitwise_and", "bitwise_or", "bitwise_xor")}
     calls |= {
         "invert": lambda x: ~(x > 0),
+        "any": lambda x: (x > 0).any(0),
+        "all": lambda x: (x > 0).all(),
         "argmax": lambda x: x.argmax(),
         "argmin": lambda x: x.argmin(0),
         "one_hot": lambda x: tensor.one_hot(x.argmax(1), count=3),

@@ -37,7 +37,8 @@ def survives(bug: Bug, folder: Path) -> str | None:
     target.write_text(text.replace(bug.old, bug.new))
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", bug.test]
-        run = subprocess.run(command, cwd=folder, env=dict(os.environ, PYTHONPATH=str(folder), PYTHONDONTWRITEBYTECODE="1"), capture_output=True, text=True, timeout=300)
+        environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     finally:
         target.write_text(text)
     if run.returncode == 1:  # tests ran, and one failed

@@ -33,8 +33,9 @@ def layer_norm_by_warp(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     y, statistics = np.empty_like(x), np.empty_like(x, shape=(2, rows), dtype=wide)
     mean, inverse_std = statistics
     grid, block, kept = (-(-rows // WARPS),), (32, WARPS), {"mean": wide, "inverse_std": wide}
-    given = {"x": x, "gain": gain, "bias": bias, "y": y, "mean": mean, "inverse_std": inverse_std, "eps": np.full_like(mean, eps, shape=(1,)), "rows": rows, "C": columns}
-    launch("layer_norm_forward", dtype, grid, block, given, {**kept, "eps": wide})
+    small = np.full_like(mean, eps, shape=(1,))
+    arguments = {"x": x, "gain": gain, "bias": bias, "y": y, "mean": mean, "inverse_std": inverse_std, "eps": small, "rows": rows, "C": columns}
+    launch("layer_norm_forward", dtype, grid, block, arguments, {**kept, "eps": wide})
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         dy, dx = contiguous(dy), np.empty_like(x)
