@@ -27,6 +27,7 @@ from tensor.storage import Line, Storage
 
 if TYPE_CHECKING:
     from tensor.core import Tensor
+    from tensor.record import Exported
 
 # What an op hands back beside its result: one function that returns a gradient for each positional input, or a tuple with one
 # function for each, of which the engine keeps (and so lets hold memory) only those whose input wants a gradient.
@@ -40,7 +41,7 @@ _by_order = attrgetter("order")
 
 
 # An array that a backward holds, with its storage and the version that had when it was taken. A bare tuple: one is made for each.
-Saved: TypeAlias = tuple[Storage, int, Array]
+Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
 
 
 class Node:
@@ -278,7 +279,7 @@ def _check_usable(nodes: Iterable[Any]) -> None:
                 )
 
 
-def region_of(array: Array, storage: Storage) -> Layout:
+def region_of(array: Array, storage: Storage | Exported) -> Layout:
     """Where in a storage an array that views it lies."""
     itemsize = array.dtype.itemsize
     return Layout(array.shape, tuple(s // itemsize for s in array.strides), (_address(array) - _address(storage.flat)) // itemsize)

@@ -40,6 +40,8 @@ class Tensor:
 
     def __init__(self, data: Any, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False):
         if isinstance(data, Tensor):
+            if not data.is_leaf and MODE.get().recording:
+                raise GraphError(f"Tensor(...) of a result ({autograd.describe(data.node)}) would drop its graph: use .clone() to keep it, .detach() not to")
             data = data.array
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
             data = interop.from_python(data)
@@ -203,16 +205,19 @@ class Tensor:
     # -- NumPy, Python and other libraries ----------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """A NumPy window on this memory (a copy, from a GPU); read-only while a graph may need the memory."""
+        """A NumPy window on this memory (a copy, from a GPU); read-only where a graph has kept the memory, or may."""
         if devices.is_cuda(self.array):
             return to_host(self.array)
         view = self.array.view()
         if self.node is not None or self.storage.saved:
             view.flags.writeable = False
+        self.storage.exported |= view.flags.writeable
         return view  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
+        window = to_host(self.array).view()
+        window.flags.writeable = False  # handed out without being asked for by name, so never to write through
+        return np.array(window, dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """np.exp(tensor), ndarray * tensor: the op of that name."""
@@ -311,6 +316,11 @@ class Tensor:
 
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into this very memory."""
+        if not self.is_leaf and not _freed(self.node):
+            raise MutationError(
+                f"in-place {ufunc.__name__} on a result ({autograd.describe(self.node)}), whose graph is alive: "
+                "write x = x + ... in full, or build with where, stack or concatenate"
+            )
         value = self.writable(self.layout, value)
         ufunc(self.array, value, out=self.array, casting="same_kind")
         self.bump()

@@ -26,7 +26,7 @@ def call_ufunc(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: di
     name = _OTHER_NAMES.get(ufunc.__name__, ufunc.__name__)
     if method == "__call__" and not kwargs and name in ops.OPS:
         return ops.OPS[name](*inputs)
-    return _on_values(getattr(ufunc, method), inputs, kwargs, ufunc.__name__)
+    return _on_values(getattr(ufunc, method), inputs, kwargs, ufunc.__name__, writes=bool(kwargs) or method == "at")
 
 
 def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -36,11 +36,12 @@ def call_function(function: Callable[..., Any], args: tuple[Any, ...], kwargs: d
     return _on_values(function, args, kwargs, function.__name__)
 
 
-def _on_values(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+def _on_values(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str, writes: bool = False) -> Any:
     tensors: list[core.Tensor] = []
     values, options = _without_tensors((args, kwargs), tensors)
-    result = function(*values, **options)
-    if MODE.get().recording and any(x.node is not None for x in tensors) and getattr(result, "dtype", None) in FLOATS:
+    in_graph = MODE.get().recording and any(x.node is not None for x in tensors)
+    result = None if in_graph and writes else function(*values, **options)
+    if in_graph and (writes or getattr(result, "dtype", None) in FLOATS):
         raise GraphError(f"np.{name} of a tensor in a graph would lose its gradient: use an op of `tensor`, or .detach() first")
     return result
 

@@ -5,8 +5,9 @@ This runs once an op, whether the op takes microseconds or seconds: what is done
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Callable, Iterator, Sequence
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,10 @@ import tensor.core as core
 from tensor.autograd import Node, Output, Saved
 from tensor.devices import Array, as_array, is_cuda
 from tensor.dtypes import FLOATS, NARROW, float32
-from tensor.layout import Shape
+from tensor.layout import Layout, Shape
 from tensor.mode import Mode
-from tensor.storage import Storage, user_line
+from tensor.storage import Line, Storage, user_line
 
-_CONSTANTS = frozenset((int, float, bool, str, type(None)))
 _NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no tensor writes there
 
 
@@ -72,32 +72,88 @@ def _wanted(backward: Any, parents: list[Any]) -> Any:
 # -- what backward holds on to ----------------------------------------------------------------------------------------------
 
 
-def _saved(backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
-    """Storage and version of every input and output that the closures of `backward` name.
+_INPUTS_HELD: dict[CodeType, tuple[int, ...]] = {}  # code of a rule -> the positions of the inputs it names, if it names nothing else
 
-    Most name an input's or output's very array, which is found by identity. Anything else goes the long way, by memory.
+
+def study(reference: Callable[..., Any], count: int) -> None:
+    """Note which rules inside an op's function name only its parameters, never assigned again: for them nothing need be searched.
+
+    The first `count` parameters are the inputs; the others are options, which hold constants or copies.
     """
+    code = reference.__code__
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    assigned = {i.argval for i in dis.get_instructions(reference) if i.opname in ("STORE_DEREF", "STORE_FAST", "DELETE_DEREF", "DELETE_FAST")}
+    for rule in code.co_consts:
+        if isinstance(rule, CodeType) and all(name in parameters and name not in assigned for name in rule.co_freevars):
+            places = [parameters.index(name) for name in rule.co_freevars]
+            _INPUTS_HELD[rule] = tuple(place for place in places if place < count)
+
+
+def _saved(backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
+    """Storage and version of every input and output that the closures of `backward` hold."""
     saved: list[Saved] = []
     for rule in backward if type(backward) is tuple else (backward,):
         if rule is None:
             continue
-        for cell in rule.__closure__ or ():
-            value = cell.cell_contents
-            if type(value) in _CONSTANTS:
-                continue
-            for x, array in zip(inputs, arrays):  # noqa: B007, B905 (x is used after the loop; strict= costs)
-                if value is array:
-                    break
-            else:
-                x = outs[0]
-                if value is not x._array:
-                    for held in _held(value):
-                        saved += _owners(held, inputs, arrays, outs)
-                    continue
-            storage = x._storage or x.storage
-            storage.saved = True
-            saved.append((storage, storage.version, value))
+        held = _INPUTS_HELD.get(rule.__code__)
+        if held is None:
+            saved += _searched(rule, inputs, arrays, outs)
+            continue
+        for i in held:
+            if isinstance(inputs[i], core.Tensor):
+                storage = inputs[i]._storage or inputs[i].storage
+                if storage.exported:
+                    storage = Exported(storage, arrays[i])
+                storage.saved = True
+                saved.append((storage, storage.version, arrays[i]))
     return tuple(saved)
+
+
+def _searched(rule: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> Iterator[Saved]:
+    """The same for any rule: each value its closure names is compared with the inputs and outputs, by identity, then by memory."""
+    tensors = [x for x in (*inputs, *outs) if isinstance(x, core.Tensor)]
+    for held in _held(rule):
+        owners = [x for x in tensors if held is x._array][:1]
+        if not owners and held.base is not None:
+            owners = [x for x in tensors if shares_memory(x.array, held)]
+        elif not owners:  # memory of its own, unless an output is a view of it
+            owners = [out for out in outs if out.array.base is held]
+            if not owners:
+                yield _NOWHERE, 0, held
+        for x in owners:
+            storage = Exported(x.storage, held) if x.storage.exported else x.storage
+            storage.saved = True
+            yield storage, storage.version, held
+
+
+class Exported:
+    """Stands for a storage that NumPy has a writable window on: writes through it are not counted, so the values are compared."""
+
+    __slots__ = ("array", "copy", "storage")
+
+    def __init__(self, storage: Storage, array: Array):
+        self.storage, self.array, self.copy = storage, array, array.copy()
+
+    @property
+    def saved(self) -> bool:
+        return self.storage.saved
+
+    @saved.setter
+    def saved(self, value: bool) -> None:
+        self.storage.saved = value
+
+    @property
+    def flat(self) -> Array:
+        return self.storage.flat
+
+    @property
+    def version(self) -> int:
+        """That of the storage; -1 once the values are others."""
+        return self.storage.version if np.array_equal(self.array, self.copy, equal_nan=True) else -1
+
+    def written_since(self, version: int, region: Layout) -> Line | str | None:
+        """The line of a counted write, or what is known of an uncounted one."""
+        return self.storage.written_since(version, region) or ("an array that .numpy() gave out" if self.version == -1 else None)
 
 
 def _held(value: Any) -> Iterator[Array]:
@@ -110,23 +166,6 @@ def _held(value: Any) -> Iterator[Array]:
     elif isinstance(value, FunctionType):
         for cell in value.__closure__ or ():
             yield from _held(cell.cell_contents)
-
-
-def _owners(held: Array, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
-    """The inputs and outputs whose memory a held array is, or may be part of."""
-    tensors = [x for x in (*inputs, *outs) if isinstance(x, core.Tensor)]
-    for x in tensors:
-        if held is x.array:
-            owners = [x]
-            break
-    else:
-        # memory of its own, unless an output is a view of it; or a view, of whatever it shares memory with
-        owners = [out for out in outs if out.array.base is held] if held.base is None else [x for x in tensors if shares_memory(x.array, held)]
-    if not owners and held.base is None:
-        return [(_NOWHERE, 0, held)]
-    for x in owners:
-        x.storage.saved = True
-    return [(x.storage, x.storage.version, held) for x in owners]
 
 
 def shares_memory(a: Array, b: Array) -> bool:

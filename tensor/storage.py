@@ -57,12 +57,13 @@ def user_line(depth: int) -> Line:
 class Storage:
     """Flat memory (1-D, NumPy or CuPy), shared by every tensor that views it."""
 
-    __slots__ = ("_array", "_flat", "saved", "version", "writes")
+    __slots__ = ("_array", "_flat", "exported", "saved", "version", "writes")
 
     def __init__(self, array: Array):
         self._array = array  # as it came; made flat when first asked for, which for most results is never
         self._flat: Array = None
         self.version = 0
+        self.exported = False  # whether NumPy was given a writable window on it
         self.saved = False  # whether a graph ever kept this memory: then NumPy gets read-only windows on it
         self.writes: dict[Layout, tuple[int, Line]] | None = None
 

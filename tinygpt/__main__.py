@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail once more
         return 0
+    except OSError as error:  # a full disk, a folder that went away
+        problem = f"{error}\nsee that there is room, and that the files may be read and written"
     except SystemExit as stop:  # how argparse ends --help and --version
         return int(stop.code or 0)
     print(f"tinygpt: error: {visible(problem)}", file=sys.stderr)

@@ -63,13 +63,16 @@ def create(run: Run, tokenizer: CharacterTokenizer) -> Run:
     """
     folder = run.folder
     try:
+        found = folder != RUNS and folder.exists()
         folder = _make(folder) if folder != RUNS else _make_numbered(RUNS / _name_of(run.training.text))
         try:
             choices = {"model": asdict(run.model), "training": asdict(run.training), "opening": run.opening}
             checkpoint.write_json(folder / CONFIG, choices)
             tokenizer.save(folder / TOKENIZER)
         except OSError:
-            shutil.rmtree(folder, ignore_errors=True)  # made a moment ago, and by us
+            (folder / CONFIG).unlink(missing_ok=True)
+            if not found:
+                folder.rmdir()
             raise
     except OSError as error:
         raise InputError(f"cannot write to {shown(folder)} ({error.strerror or error})\nname a folder you may write to: --out FOLDER") from None
@@ -118,9 +121,9 @@ def find(name: str | None) -> Path:
         if not finished:
             raise InputError("there is no run here yet (looked in runs/)\nmake one: tinygpt train")
         return finished[-1]
-    for folder in (RUNS / name, Path(name)):
-        if folder.is_dir():
-            return folder
+    folders = [folder for folder in (RUNS / name, Path(name)) if folder.is_dir()]
+    if folders:
+        return next((folder for folder in folders if (folder / CONFIG).exists()), folders[-1])
     close = nearest(name, [folder.name for folder in finished])
     latest = f"; the latest is {shown(finished[-1].name)}" if finished and not close else ""
     raise InputError(f"no run is named {name!r}{close}{latest}\na run is a folder in runs/, or a path to one; make one: tinygpt train")
@@ -164,7 +167,7 @@ def _read_choices(folder: Path) -> Run:
 def _load_model(run: Run) -> GPT:
     config, path = run.model, checkpoint.current(run.folder, MODEL)
     if path.exists() and config.layers * config.width**2 > path.stat().st_size:  # before memory is asked for on the word of a damaged file
-        raise InputError(f"{CONFIG} in {run.name} speaks of a model larger than {MODEL}\n{TOGETHER}")
+        raise InputError(f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n{TOGETHER}")
     model = GPT(config, dtype=run.training.dtype, generator=Generator())
     dtype = as_dtype(run.training.dtype).name
     model.load_state(checkpoint.load_arrays(path, {name: (weights.shape, dtype) for name, weights in model.state().items()}))

@@ -120,6 +120,12 @@ class Module:
             self.pack()
         return self
 
+    @property
+    def packed(self) -> bool:
+        """Whether `flats` hold this module's parameters as they are now: all of them, and none that is gone."""
+        places = [place for flat in self.flats for place in flat.places]
+        return bool(places) and all(flat.current for flat in self.flats) and {id(p.parameter) for p in places} == {id(p) for p in self.parameters()}
+
     def pack(self) -> tuple[Flat, ...]:
         """Lay the parameters and their gradients out flat, one storage for each dtype and group; see packing.py."""
         self.flats = pack(self.named_parameters())

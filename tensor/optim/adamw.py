@@ -31,6 +31,8 @@ class AdamW(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.01,
     ):
+        if eps <= 0:
+            raise ValueError(f"AdamW eps={eps}: above 0, or an element whose gradient was always 0 would become 0 / 0")
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 

@@ -34,7 +34,7 @@ def clip_gradients(parameters: Module | Iterable[Tensor], limit: float) -> float
 
 def _gradients(parameters: Module | Iterable[Tensor]) -> list[Array]:
     """The gradients as few arrays: whole flat storages where every parameter in one has its gradient, else one by one."""
-    if isinstance(parameters, Module) and parameters.flats and all(flat.current for flat in parameters.flats):
+    if isinstance(parameters, Module) and parameters.packed:
         arrays: list[Array] = []
         for flat in parameters.flats:
             reached = list(flat.reached())

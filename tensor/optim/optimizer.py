@@ -29,7 +29,7 @@ class Optimizer:
 
     def __init__(self, parameters: Module | Iterable[Tensor], lr: float):
         if isinstance(parameters, Module):
-            self.flats = parameters.flats if parameters.flats and all(flat.current for flat in parameters.flats) else parameters.pack()
+            self.flats = parameters.flats if parameters.packed else parameters.pack()
         else:
             self.flats = pack((str(i), p) for i, p in enumerate(dict.fromkeys(parameters)))
         self.frozen = tuple(flat for flat in self.flats if flat.group == "frozen")

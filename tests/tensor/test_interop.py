@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import tensor
 from tensor import Tensor, no_grad
 from tensor.devices import Array
-from tensor.errors import DTypeError, MutationError, ShapeError, ViewError
+from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, ViewError
 from tensor.gradient_cases import LAYOUTS
 from tensor.layout import Shape
 from tests.strategies import broadcastable, layouts, numbered, placed, shapes, view_steps
@@ -113,7 +113,7 @@ def test_ufuncs_of_two(ufunc: Any) -> None:
 def test_what_numpy_would_do_behind_the_graph_raises(call: Callable[[Tensor, Array], Any]) -> None:
     """An array cannot hold a graph, so what would write a tensor into one is refused, and nothing is written."""
     a = np.array([1.0, 2.0])
-    with pytest.raises(TypeError):
+    with pytest.raises(GraphError, match="would lose its gradient"):
         call(Tensor([3.0, 4.0], requires_grad=True), a)
     assert a.tolist() == [1, 2]
 
@@ -130,7 +130,10 @@ def test_numpy_is_a_window(data: st.DataObject, device: str, shape: Shape, layou
         step = data.draw(view_steps(y.shape))
         if step.name not in ("view", "reshape", "flatten", "contiguous", "expand"):
             y = step.on_tensor(y)
-    for window in (y.numpy(), np.asarray(y), np.from_dlpack(y)):
+    implicit = np.asarray(y)  # handed out without being asked for by name: to read, not to write
+    assert not implicit.flags.writeable
+    assert np.shares_memory(implicit, x.array) == (y.size > 0)
+    for window in (y.numpy(), np.from_dlpack(y)):
         assert window.shape == y.shape
         assert np.shares_memory(window, x.array) == (y.size > 0)
         window[...] = -1  # and so the tensor, and what it views, changes

@@ -225,3 +225,19 @@ def test_bug_22_numpy_windows_are_read_only_while_a_graph_needs_them(device: str
         free = constant([1.0, 2.0], device)
         free.numpy()[0] = 5.0  # a constant that no graph keeps
         assert free.tolist() == [5, 2]
+
+
+def test_bug_22_written_through_a_window_taken_before(device: str) -> None:
+    """NumPy's writes are not counted: memory that .numpy() gave out to be written is compared instead."""
+    if device != "cpu":
+        pytest.skip("from a GPU, numpy() is a copy")
+    x, w = Tensor([1.0, 2.0, 3.0]), Tensor([1.0, 1.0, 1.0], requires_grad=True)
+    window = x.numpy()
+    y = (x * w).sum()
+    z = (x * w).sum()
+    y.backward()  # untouched so far: nothing is accused
+    window[1] = 99.0
+    with pytest.raises(MutationError, match=r"saved by `multiply` at .* was written at an array that \.numpy\(\) gave out"):
+        z.backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [1, 2, 3]

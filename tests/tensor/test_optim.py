@@ -22,11 +22,16 @@ SHAPES = {"table": (7, 3), "gain": (3,), "matrix": (3, 5), "bias": (5,)}
 class Model(nn.Module):
     """Two matrices, which decay, two vectors, which do not, and a second name for one of them."""
 
+    table: nn.Parameter
+    gain: nn.Parameter
+    matrix: nn.Parameter
+    bias: nn.Parameter
+
     def __init__(self, dtype: str = "float64", device: str = "cpu", seed: int = 0):
         rng = np.random.default_rng(seed)
         for name, shape in SHAPES.items():
             setattr(self, name, nn.Parameter(rng.standard_normal(shape), dtype=dtype, device=device))
-        self.head = self.table  # type: ignore[attr-defined]
+        self.head = self.table
 
 
 def gradients(step: int, seed: int = 1) -> dict[str, Array | None]:
@@ -153,7 +158,7 @@ def test_bug_42_groups_by_name_and_tied_once(device: str) -> None:
     model = Model(device=device)
     optimizer = optim.AdamW(model)
     assert {flat.group: [place.name for place in flat.places] for flat in optimizer.flats} == {"decayed": ["table", "matrix"], "not decayed": ["gain", "bias"]}
-    for parameters in (model, [model.table, model.head]):  # type: ignore[attr-defined]
+    for parameters in (model, [model.table, model.head]):
         optimizer = optim.AdamW(parameters, lr=0.1, weight_decay=1.0)
         give(model, {name: np.zeros(shape) for name, shape in SHAPES.items()})
         before = values(model)["table"]
@@ -239,7 +244,7 @@ def test_a_step_is_a_write(device: str) -> None:
 # -- clipping ---------------------------------------------------------------------------------------------------------------------
 
 
-def three_four(device: str, packed: bool, dtype: str = "float64") -> nn.Module:
+def three_four(device: str, packed: bool, dtype: str = "float64") -> Model:
     """Gradients of norms 3 and 4 on a matrix and a vector; the other parameters have none."""
     model = Model(dtype, device)
     if packed:
@@ -258,9 +263,9 @@ def test_bug_43_one_norm_for_all(packed: bool, dtype: str, device: str) -> None:
     assert optim.clip_gradients(model, 6) == 5  # below the limit nothing changes
     assert optim.gradient_norm(model) == 5
     assert optim.clip_gradients(model, 2.5) == 5
-    assert model.matrix.grad[0].tolist() == [0.5, -1, 1, 0, 0]  # type: ignore[attr-defined]
-    assert model.bias.grad.tolist() == [0, 0, 0, 0, 2]  # type: ignore[attr-defined]
-    assert model.table.grad is None  # type: ignore[attr-defined]
+    assert model.matrix.grad[0].tolist() == [0.5, -1, 1, 0, 0]
+    assert model.bias.grad.tolist() == [0, 0, 0, 0, 2]
+    assert model.table.grad is None
     assert optim.gradient_norm(model) == 2.5
     assert optim.gradient_norm(model.parameters()) == 2.5
     assert optim.clip_gradients((p for p in model.parameters()), 1.25) == 2.5  # an iterator is walked once
@@ -271,11 +276,11 @@ def test_bug_43_one_norm_for_all(packed: bool, dtype: str, device: str) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 def test_bug_43_a_norm_that_is_not_finite_is_reported(bad: float, packed: bool, device: str) -> None:
     model = three_four(device, packed)
-    model.bias.grad = Tensor(np.array([1.0, bad, 2.0, 0.0, 0.0]), device=device)  # type: ignore[attr-defined]
+    model.bias.grad = Tensor(np.array([1.0, bad, 2.0, 0.0, 0.0]), device=device)
     norm = optim.clip_gradients(model, 1.0)
     assert math.isnan(norm) if math.isnan(bad) else norm == math.inf
-    assert np.array_equal(model.bias.grad.numpy(), [1, bad, 2, 0, 0], equal_nan=True)  # type: ignore[attr-defined]
-    assert model.matrix.grad[0].tolist() == [1, -2, 2, 0, 0]  # type: ignore[attr-defined]
+    assert np.array_equal(model.bias.grad.numpy(), [1, bad, 2, 0, 0], equal_nan=True)
+    assert model.matrix.grad[0].tolist() == [1, -2, 2, 0, 0]
 
 
 def test_bug_43_tied_counts_once(device: str) -> None:

@@ -217,6 +217,20 @@ def test_frozen_parameters_do_not_move_and_get_no_gradient_storage(device: str) 
     assert not np.array_equal(before["hidden.bias"], values(model)["hidden.bias"])
 
 
+def test_parameters_that_came_after_packing(device: str) -> None:
+    """A layer added to a packed model is learnt, and counts in the norm."""
+    model = made(device)
+    model.extra = nn.Linear(5, 5).to(device=device)  # type: ignore[attr-defined]
+    assert not model.packed
+    model.extra.weight.grad = tensor.ones(5, 5, device=device)  # type: ignore[attr-defined]
+    assert optim.gradient_norm(model) == 5
+    optimizer = optim.SGD(model, lr=1.0)
+    assert model.packed
+    before = model.extra.weight.numpy().copy()
+    optimizer.step()
+    assert np.allclose(model.extra.weight.numpy(), before - 1, rtol=1e-6)
+
+
 def test_freezing_after_packing(device: str) -> None:
     """A parameter may stop learning and start again under one optimiser: its gradient goes back to its place among the others."""
     model = made(device, "float64")

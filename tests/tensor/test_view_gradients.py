@@ -161,7 +161,7 @@ def test_bug_18_the_way_through_memory_changes_nothing(name: str, device: str) -
 NO_GRADIENT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     **{name: OPS[name] for name in ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")},
     **{name: (lambda a, b, name=name: OPS[name](a > 0, b > 0)) for name in ("bitwise_and", "bitwise_or", "bitwise_xor")},
-    **{name: (lambda a, b, name=name: OPS[name](a, axis=1)) for name in ("argmax", "argmin")},
+    **{name: (lambda a, b, name=name: OPS[name](a, axis=1)) for name in ("argmax", "argmin", "any", "all")},
     "invert": lambda a, b: ~(a > 0),
     "step": lambda a, b: a.step(),
     "one_hot": lambda a, b: tensor.one_hot((a > 0).to("int64"), count=2),

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 from safetensors import numpy as library
 
 from tensor import Tensor
@@ -216,7 +217,7 @@ def test_killed_before_each_call_of_a_save(tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patched:
             patched.setattr(os, "replace", counted(os.replace))
             patched.setattr(os, "fsync", counted(os.fsync))
-            patched.setattr(checkpoint, "save_file", counted(checkpoint.save_file))
+            patched.setattr(checkpoint, "save_file", counted(library.save_file))
             patched.setattr(Path, "touch", counted(Path.touch))
             patched.setattr(Path, "chmod", counted(Path.chmod))
             try:
@@ -237,14 +238,21 @@ def test_killed_before_each_call_of_a_save(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "optimizer.safetensors", "state.json"]
 
 
+FOREVER = """
+import itertools, pathlib, sys
+from tests.tinygpt.test_checkpoint import save_version
+for version in itertools.count(int(sys.argv[2])):
+    save_version(pathlib.Path(sys.argv[1]), version)
+"""
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 def test_killed_for_real(tmp_path: Path) -> None:
     """A process that saves without pause, killed at odd moments."""
-    program = "import sys, itertools; from pathlib import Path; from tests.tinygpt.test_checkpoint import save_version\nfor n in itertools.count(int(sys.argv[2])): save_version(Path(sys.argv[1]), n)"
     root = Path(checkpoint.__file__).parents[1]
     version = 0
     for pause in (0.0, 0.013, 0.037):
-        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(version + 1)], env=dict(os.environ, PYTHONPATH=str(root)))
+        process = subprocess.Popen([sys.executable, "-c", FOREVER, str(tmp_path), str(version + 1)], env=dict(os.environ, PYTHONPATH=str(root)))
         try:
             wait_for(lambda: (tmp_path / "state.json").exists() and min(versions(tmp_path), default=0) > version)  # noqa: B023
             time.sleep(pause)
@@ -276,7 +284,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_version(tmp_path, 1)
 
     def full(*args: Any, **kwargs: Any) -> None:
-        raise checkpoint.SafetensorError("I/O error: No space left on device")
+        raise SafetensorError("I/O error: No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OSError, match="No space left"):

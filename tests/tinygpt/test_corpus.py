@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import CharacterTokenizer, floor, story, windows
-from tinygpt.corpus import CorpusError, Windows
+from tinygpt.corpus import CorpusError, opening, read_text, Windows
 
 SIZES = st.tuples(st.integers(2, 60), st.integers(1, 20), st.integers(1, 25)).filter(lambda sizes: sizes[0] > sizes[1])  # tokens, context, stride
 
@@ -109,3 +110,17 @@ def test_floor_of_what_can_and_cannot_be_known() -> None:
     assert floor(list(range(50)), 4) == 0
     third = -(math.log(1 / 3) + 2 * math.log(2 / 3)) / 3  # after 0 come 1, 0, 1; after 1 come 0, 1, 0
     assert floor([0, 1, 0, 0, 1, 1, 0], 1) == pytest.approx(third)
+
+
+def test_opening_is_the_first_five_words_as_they_stand() -> None:
+    assert opening(story()) == "The cat sat on the"
+    assert opening("one\n  two three\tfour\n\nfive six") == "one\n  two three\tfour\n\nfive"
+    assert opening("  two words ") == "  two words"
+    assert opening(" \n ") == " \n "  # no words at all
+    assert opening("x" * 200) == "x" * 80
+
+
+def test_read_text_takes_line_ends_and_byte_order_marks_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
+    assert read_text(str(path)) == "one\ntwo\rthree\n"

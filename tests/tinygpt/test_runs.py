@@ -89,6 +89,15 @@ def test_what_cannot_be_written_leaves_nothing(here: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match=r"cannot write to runs.story-1 \(No space left on device\)"):
         new()
     assert os.listdir("runs") == []
+    (here / "empty").mkdir()
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(CharacterTokenizer, "save", full)
+    for folder in (Path("empty"), Path("fresh")):
+        with pytest.raises(InputError, match="cannot write to"):
+            new(folder)
+    assert os.listdir("empty") == []  # it was there before
+    assert not (here / "fresh").exists()
     assert (here / "file").read_bytes() == b""
 
 
@@ -192,8 +201,8 @@ def change(run: Run, name: str, **changes: Any) -> None:
     [
         ({"model__width": 16}, "does not fit"),
         ({"model__layers": 2}, "does not fit"),
-        ({"model__width": 10**7}, "larger than model.safetensors"),
-        ({"model__layers": 10**9}, "larger than model.safetensors"),
+        ({"model__width": 10**7}, "is too small for the model"),
+        ({"model__layers": 10**9}, "is too small for the model"),
         ({"model__heads": 3}, "not divisible"),
         ({"model__width": "8"}, "config.json is damaged"),
         ({"model__surprise": 1}, "surprise"),
@@ -214,7 +223,9 @@ def test_a_config_that_says_something_else(changes: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize("name", [runs.CONFIG, runs.TOKENIZER, runs.MODEL])
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xff", b"[" * 100_000, None], ids=["empty", "cut", "list", "nothing", "no text", "deep", "missing"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{}", b"\xff\xff", b"[" * 100_000, None], ids=["empty", "cut", "list", "nothing", "no text", "deep", "missing"]
+)
 def test_damaged_files(name: str, content: bytes | None) -> None:
     run, _ = saved()
     (run.folder / name).unlink()
@@ -227,7 +238,7 @@ def test_damaged_files(name: str, content: bytes | None) -> None:
 
 
 def test_a_folder_that_is_no_run(here: Path) -> None:
-    with pytest.raises(InputError, match="is no run: it holds no config.json"):
+    with pytest.raises(InputError, match=r"is no run: it holds no config\.json"):
         runs.load(here)
 
 

@@ -90,7 +90,7 @@ def _prepare(options: argparse.Namespace) -> Job:
     try:
         array_module(config.device)
     except DeviceError as error:
-        raise InputError(f"--device {config.device}: {error}") from None
+        raise InputError(str(error)) from None
     ids = tokenizer.encode(text)
     windows = Windows(ids, model_config.context, config.stride)
     model = GPT(model_config, generator=Generator(config.seed), dtype=config.dtype, device=config.device)
@@ -151,7 +151,7 @@ def _steps(job: Job) -> int:
         runs.save(job.run, job.model, job.optimizer, step)  # with Ctrl-C still held back
     seconds = time.monotonic() - start
     speed = step * config.batch * job.run.model.context / seconds
-    say(f"{step:,} steps in {duration(seconds)}, {short(speed)} tokens/s" + f"; {skipped:,} of them skipped" * (skipped > 0))
+    say(f"{step:,} step{'s' * (step != 1)} in {duration(seconds)}, {short(speed)} tokens/s" + f"; {skipped:,} of them skipped" * (skipped > 0))
     if in_a_row == HOPELESS:
         say(f"{HOPELESS} steps in a row had no finite gradient: training has diverged; try a lower --lr, or --dtype float32")
         return 1

@@ -1,0 +1,34 @@
+"""Folders to run commands in."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.tinygpt.program import PROGRAM, TINY, environment
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, 80 columns wide."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one small run in it."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = subprocess.run([*PROGRAM, "train", *TINY, "--steps", "3"], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def run(trained: Path, here: Path) -> Path:
+    """A copy of that run, to be damaged."""
+    return Path(shutil.copytree(trained / "runs", here / "runs")) / "story-1"
