@@ -5,6 +5,8 @@
     >>> (x * x).sum().backward()
     >>> x.grad
     Tensor([2., 4., 6.])
+
+Start reading at layout.py, then storage.py, core.py, autograd.py, and any file of ops/.
 """
 
 from tensor.core import Tensor  # isort: skip (first: core takes its methods from ops, and ops make tensors)

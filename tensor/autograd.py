@@ -49,9 +49,7 @@ class Node:
 
     __slots__ = ("__weakref__", "backward", "dtype", "hooks", "line", "op", "order", "outputs", "parents", "saved", "shape")
 
-    def __init__(
-        self, op: str, parents: tuple[Any, ...], backward: Any, saved: tuple[Saved, ...], shape: Shape, dtype: DType, line: Line
-    ):
+    def __init__(self, op: str, parents: tuple[Any, ...], backward: Any, saved: tuple[Saved, ...], shape: Shape, dtype: DType, line: Line):
         self.op = op
         self.parents = parents  # a Node, Output or Accumulator for each input; None where no gradient is wanted
         self.backward = backward  # None once freed

@@ -30,9 +30,7 @@ ELEMENTS = 600  # inputs up to this size are differenced element by element, lar
 DIRECTIONS = 8
 
 
-def gradcheck(
-    function: Callable[..., Any], inputs: Sequence[Any], step: float = 1e-5, rtol: float = 1e-6, atol: float = 1e-9, seed: int = 0
-) -> float:
+def gradcheck(function: Callable[..., Any], inputs: Sequence[Any], step: float = 1e-5, rtol: float = 1e-6, atol: float = 1e-9, seed: int = 0) -> float:
     """The worst relative error max|a - n| / max|n| over the float inputs of `function`; where n is 0 throughout, max|a - n|.
 
     inputs: tensors or arrays; floats must be float64 and are differentiated, others are passed as they are. The function may return a

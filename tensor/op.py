@@ -159,9 +159,7 @@ def _prepare(name: str, inputs: Sequence[Any], options: dict[str, Any], elementw
     if "dim" in options or "keepdim" in options:
         raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
     device = _one_device(name, inputs)
-    tensors = [
-        x if isinstance(x, core.Tensor) or x is None or (elementwise and type(x) in _SCALARS) else core.Tensor(x, device=device) for x in inputs
-    ]
+    tensors = [x if isinstance(x, core.Tensor) or x is None or (elementwise and type(x) in _SCALARS) else core.Tensor(x, device=device) for x in inputs]
     for key, value in options.items():
         if isinstance(value, core.Tensor):
             if value.node is not None and MODE.get().recording:

@@ -2,6 +2,8 @@
 
     version    goes up by one at each write; a node that keeps an array for backward remembers the version it saw
     writes     where the last write to each region was made, so that an error can name its line
+
+Every tensor that views the memory shares the one Storage, so a write through any of them is seen by all.
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ def _reduced(losses: Array, count: Any, reduction: str) -> Array:
 
 
 @compute_op
-def cross_entropy(
-    logits: Array, targets: Ids, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean"
-) -> Any:
+def cross_entropy(logits: Array, targets: Ids, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> Any:
     """loss = -ln softmax(logits)[target],   dlogits = (softmax(logits) - onehot(target)) dloss, averaged over the targets.
 
     logits: (..., V)   targets: (...) integers.   Targets equal to ignore_index count for nothing, also in the mean: a loss of 0 and a

@@ -168,7 +168,7 @@ def test_bug_42_groups_by_name_and_tied_once(device: str) -> None:
 
 def test_bug_42_decay_is_of_the_old_weight(device: str) -> None:
     w = nn.Parameter(np.array([[2.0]]), device=device)
-    optimizer = optim.AdamW([w], lr=0.5, eps=0.0, weight_decay=0.5)
+    optimizer = optim.AdamW([w], lr=0.5, eps=1e-300, weight_decay=0.5)
     w.grad = Tensor(np.array([[4.0]]), device=device)
     optimizer.step()
     assert w.item() == pytest.approx(2 - 0.5 * 0.5 * 2 - 0.5, rel=1e-14)  # 1.0; decaying what the step left would give 1.125

@@ -172,3 +172,18 @@ def test_out_of_memory_while_training_leaves_nothing(here: Path, capsys: pytest.
     assert main(["train", *TINY]) == 2
     assert "out of memory (Unable to allocate 3 TiB)\ntake a smaller --batch" in capsys.readouterr().err
     assert os.listdir(here / "runs") == []
+
+
+def test_checkpoints_are_written_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here after each step; then the last, and once more with the loss over all windows."""
+    saved: list[int] = []
+    save = runs.save
+
+    def counted(run: runs.Run, model: Any, optimizer: Any, step: int, loss: float | None = None) -> None:
+        saved.append(step)
+        save(run, model, optimizer, step, loss)
+
+    monkeypatch.setattr("tinygpt.commands.train.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "save", counted)
+    assert main(["train", *TINY, "--steps", "3"]) == 0
+    assert saved == [1, 2, 3, 3, 3]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import CharacterTokenizer, floor, story, windows
-from tinygpt.corpus import CorpusError, opening, read_text, Windows
+from tinygpt.corpus import CorpusError, Windows, opening, read_text
 
 SIZES = st.tuples(st.integers(2, 60), st.integers(1, 20), st.integers(1, 25)).filter(lambda sizes: sizes[0] > sizes[1])  # tokens, context, stride
 
