@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tensor.devices import Array, as_array, move
+from tensor.devices import Array, address, as_array, move
 from tensor.dtypes import DType
 from tensor.errors import DTypeError, GradientError, GraphError, MutationError, ShapeError
 from tensor.layout import Layout, Shape
@@ -280,12 +280,7 @@ def _check_usable(nodes: Iterable[Any]) -> None:
 def region_of(array: Array, storage: Storage | Exported) -> Layout:
     """Where in a storage an array that views it lies."""
     itemsize = array.dtype.itemsize
-    return Layout(array.shape, tuple(s // itemsize for s in array.strides), (_address(array) - _address(storage.flat)) // itemsize)
-
-
-def _address(array: Array) -> int:
-    """The address of an array's first element, [0, ..., 0]."""
-    return int(array.ctypes.data if type(array) is np.ndarray else array.data.ptr)
+    return Layout(array.shape, tuple(s // itemsize for s in array.strides), (address(array) - address(storage.flat)) // itemsize)
 
 
 def _run_hooks(node: Any, dy: Array) -> Array:

@@ -23,7 +23,7 @@ from tensor.autograd import Accumulator, Output
 from tensor.devices import Array, to_host
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
-from tensor.layout import Layout, Shape
+from tensor.layout import Layout, Shape, broadcast_shape
 from tensor.mode import MODE
 from tensor.storage import Storage, user_line
 
@@ -281,6 +281,11 @@ class Tensor:
         basic, key = ops.split_key(key)
         region = self.layout.index(key) if basic else self.layout
         value = self.writable(region, value)
+        if self.device != "cpu":
+            key, shape = ops.on_device(key, self.shape, self.device)
+            value = devices.move(np.asarray(value), self.device) if not devices.is_cuda(value) else value
+            if broadcast_shape(value.shape, shape) != shape:
+                raise ShapeError(f"values of shape {value.shape} do not broadcast to {shape}")
         target = self.array
         target[key] = value
         self.bump(region)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensor import ops, random
 from tensor.core import Tensor
-from tensor.devices import Array, array_module, cupy
+from tensor.devices import Array, array_module, cupy, move
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
 from tensor.errors import ShapeError
 from tensor.layout import Shape
@@ -29,7 +29,7 @@ def _made(array: Array, requires_grad: bool) -> Tensor:
 def full(shape: Any, value: Any, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
     """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
     dtype = Tensor(value).dtype if dtype is None else as_dtype(dtype)
-    return _made(array_module(device).full(_shape((shape,)), value, dtype=dtype), requires_grad)
+    return _made(array_module(device).full(_shape((shape,)), Tensor(value, device=device).array, dtype=dtype), requires_grad)
 
 
 def zeros(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
@@ -55,7 +55,7 @@ def arange(
         start, stop = 0, start
     if dtype is None:
         dtype = int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else float32
-    return _made(array_module(device).arange(start, stop, step).astype(as_dtype(dtype)), requires_grad)
+    return _made(move(np.arange(start, stop, step).astype(as_dtype(dtype)), device), requires_grad)  # made on the host: the same bits on every device
 
 
 def eye(rows: int, columns: int | None = None, *, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:

@@ -115,9 +115,25 @@ def window(flat: Array, layout: Layout) -> Array:
     return cupy().ndarray(layout.shape, dtype, flat.data + layout.offset * itemsize, strides)
 
 
+def address(array: Array) -> int:
+    """The address of an array's first element, [0, ..., 0]."""
+    return int(array.ctypes.data if type(array) is np.ndarray else array.data.ptr)
+
+
+def extent(array: Array) -> tuple[int, int]:
+    """The half-open range of addresses that an array lies in."""
+    low, high = Layout(array.shape, array.strides).span()  # strides in bytes, so the span too
+    return address(array) + low, address(array) + high - 1 + array.dtype.itemsize if array.size else address(array)
+
+
 def add_at(target: Array, key: Any, values: Array) -> None:
     """target[key] += values, where an index that occurs twice counts twice."""
     (cupy() if is_cuda(target) else np).add.at(target, key, values)
+
+
+def zeros_like(array: Array, shape: Shape) -> Array:
+    """Row-major zeros of the array's dtype and device. (CuPy's own zeros_like takes shape=() for "none given".)"""
+    return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)
 
 
 def empty(shape: Shape, dtype: DType, device: str) -> Array:

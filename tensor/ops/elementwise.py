@@ -60,6 +60,8 @@ def divide(a: Array, b: Array) -> Any:
 @elementwise_op
 def power(a: Array, b: Array) -> Any:
     """y = a^b,   da = b a^(b-1) dy,   db = ln(a) y dy.   0^0 = 1, where both gradients are 0 by choice; a < 0 has no db: NaN."""
+    if type(b) is int and b < 0 and a.dtype.kind in "iu":  # NumPy says so itself, CuPy computes something
+        raise ValueError(f"{a.dtype} to the power {b}: integers to negative integer powers are no integers; use .to('float32')")
     y = a**b
 
     def da(dy: Array) -> Array:

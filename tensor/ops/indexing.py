@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import tensor.core as core
-from tensor.devices import Array, add_at, is_cuda
+from tensor.devices import Array, add_at, is_cuda, move, zeros_like
 from tensor.errors import DTypeError, ShapeError
-from tensor.layout import normalise_axis
+from tensor.layout import Shape, normalise_axis
 from tensor.op import Ids, compute_op, copy_op
 from tensor.ops.views import index, unsqueeze
 
@@ -34,6 +34,17 @@ def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
     return not any(hasattr(part, "dtype") for part in parts), tuple(parts)
 
 
+def on_device(key: tuple[Any, ...], shape: Shape, device: str) -> tuple[tuple[Any, ...], Shape]:
+    """(key with its arrays on a GPU, shape of x[key]), checked as NumPy would. Raises IndexError.
+
+    CuPy wraps what is out of range. So NumPy indexes an array of that shape that takes no memory; arrays that are on the GPU already
+    are stood for by zeros, since looking at their values would stop the stream: there only shapes are checked.
+    """
+    probe = tuple(np.zeros(part.shape, part.dtype) if is_cuda(part) else part for part in key)
+    result = np.broadcast_to(np.uint8(0), shape)[probe].shape
+    return tuple(move(part, device) if isinstance(part, np.ndarray) else part for part in key), result
+
+
 class _Hole:
     """Where in a key an index array belongs."""
 
@@ -52,6 +63,7 @@ def getitem(x: Any, key: Any) -> Any:
     original = key if isinstance(key, tuple) else (key,)
     arrays = [given if isinstance(given, core.Tensor) else core.Tensor(part) for given, part in zip(original, parts, strict=True) if hasattr(part, "dtype")]
     if x.device != "cpu":
+        on_device(parts, x.shape, x.device)  # raises what NumPy would
         arrays = [a.to(x.device) for a in arrays]
     return take(x, *arrays, pattern=tuple(HOLE if hasattr(part, "dtype") else part for part in parts))
 
@@ -64,7 +76,7 @@ def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
     shape = x.shape
 
     def dx(dy: Array) -> Array:
-        dx = np.zeros_like(dy, shape=shape, order="C")
+        dx = zeros_like(dy, shape)
         add_at(dx, key, dy)
         return dx
 
@@ -84,7 +96,7 @@ def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
     key = tuple(places)
 
     def dx(dy: Array) -> Array:
-        dx = np.zeros_like(dy, shape=shape, order="C")
+        dx = zeros_like(dy, shape)
         add_at(dx, key, dy)
         return dx
 
@@ -103,7 +115,7 @@ def embedding(ids: Ids, weight: Array) -> Any:
     _check_range("embedding", ids, shape[0], low=0)
 
     def dweight(dy: Array) -> Array:
-        dweight = np.zeros_like(dy, shape=shape, order="C")
+        dweight = zeros_like(dy, shape)
         rows = dy.reshape(-1, shape[1])
         if is_cuda(dy):
             add_at(dweight, ids.ravel(), rows)
@@ -176,6 +188,7 @@ def pad(x: Array, width: Any, value: float = 0) -> Any:
     if any(n < 0 for pair in pairs for n in pair):
         raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
     inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
-    y = np.full_like(x, value, shape=tuple(n + before + after for (before, after), n in zip(pairs, x.shape, strict=True)), order="C")
+    y = zeros_like(x, tuple(n + before + after for (before, after), n in zip(pairs, x.shape, strict=True)))
+    y[...] = value
     y[inside] = x
     return y, (lambda dy: dy[inside],)

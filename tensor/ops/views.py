@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import tensor.core as core
-from tensor.devices import Array, device_of, move
+from tensor.devices import Array, device_of, move, zeros_like
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import ShapeError, ViewError
 from tensor.layout import Layout, Shape, normalise_axis
@@ -113,7 +113,7 @@ def index(x: Layout, *, key: tuple[Any, ...]) -> Any:
     shape = x.shape
 
     def backward(dy: Array) -> Array:
-        dx = np.zeros_like(dy, shape=shape, order="C")
+        dx = zeros_like(dy, shape)
         dx[key] = dy
         return dx
 
@@ -138,7 +138,7 @@ def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> 
 
     def backward(*dys: Array | None) -> Array:
         like = next(dy for dy in dys if dy is not None)
-        return np.concatenate([np.zeros_like(like, shape=p.shape) if dy is None else dy for dy, p in zip(dys, pieces, strict=True)], axis)
+        return np.concatenate([zeros_like(like, p.shape) if dy is None else dy for dy, p in zip(dys, pieces, strict=True)], axis)
 
     return pieces, backward
 
