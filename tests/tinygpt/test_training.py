@@ -110,8 +110,12 @@ def test_the_same_seed_is_the_same_run(device: str) -> None:
     def losses(seed: int) -> list[float]:
         return [record.loss for record in train(small(device, dropout=0.2), WINDOWS, TrainConfig(steps=5, batch=4, seed=seed, device=device))]
 
-    assert losses(1) == losses(1)
-    assert losses(1) != losses(2)
+    first = losses(1)
+    if device == "cpu":
+        assert losses(1) == first
+    else:  # the embedding's gradient is summed by atomics, in no fixed order
+        assert losses(1) == pytest.approx(first, rel=1e-6)
+    assert losses(2) != pytest.approx(first, rel=1e-6)
 
 
 def test_going_on_is_as_if_never_stopped(device: str) -> None:
