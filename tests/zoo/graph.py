@@ -125,7 +125,7 @@ WHO_GETS_ONE = [
     Bug(13, RECORD, "    if type(backward) is not tuple or None not in parents:\n", "    if True:\n", f"{GRAD}test_bug_13_frozen_inputs_cost_no_work"),
     Bug(14, AUTOGRAD, "None if dx is None else Tensor", "Tensor(np.zeros(x.shape)) if dx is None else Tensor", f"{GRAPH}test_bug_14_unused_outputs"),
     Bug(14, AUTOGRAD, "dy if type(dy) is list else (dy,)", "dy if node.outputs > 1 else (dy,)", f"{GRAPH}test_bug_14_unused_outputs"),
-    Bug(14, "tensor/ops/views.py", "np.zeros_like(like, shape=p.shape)", "np.ones_like(like, shape=p.shape)", f"{GRAPH}test_bug_14_unused_outputs"),
+    Bug(14, "tensor/ops/views.py", "zeros_like(like, p.shape)", "(zeros_like(like, p.shape) + 1)", f"{GRAPH}test_bug_14_unused_outputs"),
 ]
 
 NO_GRAD = [
@@ -169,11 +169,17 @@ MUTATION_ROWS = [
     Bug(
         21,
         RECORD,
-        "        owners = [out for out in outs if out.array.base is held] if held.base is None else [",
-        "        owners = [] if held.base is None else [",
+        "            owners = [out for out in outs if out.array.base is held]\n",
+        "            owners = []\n",
         f"{MUTATION}test_bug_21_in_place_after_save",
     ),
-    Bug(21, RECORD, "else [x for x in tensors if shares_memory(x.array, held)]", "else []", f"{MUTATION}test_bug_21_in_place_after_save"),
+    Bug(
+        21,
+        RECORD,
+        "            owners = [x for x in tensors if shares_memory(x.array, held)]\n",
+        "            continue\n",
+        f"{MUTATION}test_bug_21_in_place_after_save",
+    ),
     Bug(
         21,
         OP,
@@ -212,8 +218,8 @@ MUTATION_ROWS = [
     Bug(
         23,
         CORE,
-        "        value = self.writable(region, value)\n        target = self.array\n        target[key] = value\n",
-        "        target = self.array\n        target[key] = value.array if isinstance(value, Tensor) else value\n        self.writable(region, value)\n",
+        "        value = self.writable(region, value)\n        if self.device",
+        "        self.array[key] = value.array if isinstance(value, Tensor) else value\n        value = self.writable(region, value)\n        if self.device",
         f"{WRITES}test_bug_23_raise_after_mutating",
     ),
     Bug(

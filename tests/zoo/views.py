@@ -109,8 +109,8 @@ ZOO = [
     Bug(  # what a slice left out keeps whatever the memory held
         row=27,
         file="tensor/ops/views.py",
-        old='        dx = np.zeros_like(dy, shape=shape, order="C")\n        dx[key] = dy',
-        new='        dx = np.empty_like(dy, shape=shape, order="C")\n        dx[key] = dy',
+        old="        dx = zeros_like(dy, shape)\n        dx[key] = dy",
+        new="        dx = zeros_like(dy, shape) + 1\n        dx[key] = dy",
         test=INDEXING + "test_bug_27_basic_indices",
     ),
     Bug(  # a Python float becomes a float32 tensor, which promotes float16 and rounds what float64 meets
