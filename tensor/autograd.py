@@ -296,6 +296,11 @@ def _run_hooks(node: Any, dy: Array) -> Array:
     return dy
 
 
+def freed(node: Any) -> bool:
+    """Whether backward has been through the node, so that nothing needs its values any more."""
+    return (node.parents[0] if type(node) is Output else node).backward is None
+
+
 def describe(node: Any) -> str:
     """`multiply` at model.py:31 `y = x * w`, (2, 3) <- (2, 3), (2, 3)"""
     if type(node) is Output:

@@ -19,13 +19,23 @@ from typing import Any
 import numpy as np
 
 from tensor import autograd, devices, interop, ops
-from tensor.autograd import Accumulator, Output
+from tensor.autograd import Accumulator
 from tensor.devices import Array, to_host
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
 from tensor.layout import Layout, Shape, broadcast_shape
 from tensor.mode import MODE
 from tensor.storage import Storage, user_line
+
+
+def _reflected(op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """What Python calls for `2.0 - x`: the op with its sides swapped."""
+    return lambda self, other: op(other, self)
+
+
+def _in_place(ufunc: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
+    """What Python calls for `x += value`: the ufunc, into x's own memory."""
+    return lambda self, value: self._update(ufunc, value)
 
 
 class Tensor:
@@ -296,7 +306,7 @@ class Tensor:
         Raises MutationError for a result of an op, for a leaf outside no_grad(), for a value that carries a graph (its gradient
         would be lost) and for a region in which one element has two indices.
         """
-        if self.node is not None and not self.is_leaf and not _freed(self.node):
+        if self.node is not None and not self.is_leaf and not autograd.freed(self.node):
             raise MutationError(
                 f"this tensor {self.shape} is part of a live graph ({autograd.describe(self.node)}): "
                 "write to a .clone(), or build it with where, stack or concatenate"
@@ -321,7 +331,7 @@ class Tensor:
 
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into this very memory."""
-        if not self.is_leaf and not _freed(self.node):
+        if not self.is_leaf and not autograd.freed(self.node):
             raise MutationError(
                 f"in-place {ufunc.__name__} on a result ({autograd.describe(self.node)}), whose graph is alive: "
                 "write x = x + ... in full, or build with where, stack or concatenate"
@@ -330,18 +340,6 @@ class Tensor:
         ufunc(self.array, value, out=self.array, casting="same_kind")
         self.bump()
         return self
-
-    def __iadd__(self, value: Any) -> Tensor:  # type: ignore[misc]
-        return self._update(np.add, value)
-
-    def __isub__(self, value: Any) -> Tensor:  # type: ignore[misc]
-        return self._update(np.subtract, value)
-
-    def __imul__(self, value: Any) -> Tensor:  # type: ignore[misc]
-        return self._update(np.multiply, value)
-
-    def __itruediv__(self, value: Any) -> Tensor:  # type: ignore[misc]
-        return self._update(np.divide, value)
 
     # -- showing itself ---------------------------------------------------------------------------------------------------
 
@@ -386,27 +384,13 @@ class Tensor:
     __and__, __or__, __xor__, __invert__ = ops.bitwise_and, ops.bitwise_or, ops.bitwise_xor, ops.invert
     __rand__, __ror__, __rxor__ = ops.bitwise_and, ops.bitwise_or, ops.bitwise_xor
 
-    def __radd__(self, other: Any) -> Tensor:
-        return ops.add(other, self)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.subtract(other, self)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return ops.multiply(other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.divide(other, self)
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return ops.power(other, self)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
+    __radd__, __rsub__, __rmul__ = _reflected(ops.add), _reflected(ops.subtract), _reflected(ops.multiply)
+    __rtruediv__, __rpow__, __rmatmul__ = _reflected(ops.divide), _reflected(ops.power), _reflected(ops.matmul)
+    __iadd__, __isub__, __imul__, __itruediv__ = (_in_place(ufunc) for ufunc in (np.add, np.subtract, np.multiply, np.divide))
 
     @property
     def T(self) -> Tensor:
-        """The axes reversed."""
+        """All axes reversed."""
         return self.permute(*reversed(range(self.ndim)))  # type: ignore[no-any-return]
 
     @property
@@ -417,8 +401,3 @@ class Tensor:
 
 _making_storage = threading.Lock()
 _hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook
-
-
-def _freed(node: Any) -> bool:
-    """Whether backward has been through the node, so that nothing needs its values any more."""
-    return (node.parents[0] if type(node) is Output else node).backward is None
