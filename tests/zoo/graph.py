@@ -234,7 +234,7 @@ MUTATION_ROWS = [
     Bug(
         24,
         CORE,
-        "        if self.node is not None and not self.is_leaf and not _freed(self.node):\n",
+        "        if self.node is not None and not self.is_leaf and not autograd.freed(self.node):\n",
         "        if False:\n",
         f"{WRITES}test_bug_24_setitem_outside_the_graph",
     ),
