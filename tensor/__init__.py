@@ -38,11 +38,14 @@ from tensor.dtypes import bfloat16, float16, float32, float64
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
 from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels; CuPy stays unimported)
 from tensor.layout import Layout
+from tensor.memory import keep_freed_memory
 from tensor.mode import detect_anomaly, no_grad
 from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
 from tensor.random import Generator, manual_seed
 
 __version__ = "0.1.0"
+
+keep_freed_memory()
 
 __all__ = [
     "Generator",
