@@ -19,7 +19,7 @@ from tensor.layout import Layout, Shape, contiguous_strides
 
 Array: TypeAlias = Any  # numpy.ndarray or cupy.ndarray: the two share their methods, and no static type
 
-INSTALL = "install the extra that fits your driver: pip install 'tinygpt[cuda13]' (or cuda12)"
+INSTALL = "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the clone"
 
 
 @functools.cache

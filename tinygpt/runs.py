@@ -166,7 +166,8 @@ def _read_choices(folder: Path) -> Run:
 
 def _load_model(run: Run) -> GPT:
     config, path = run.model, checkpoint.current(run.folder, MODEL)
-    if path.exists() and config.layers * config.width**2 > path.stat().st_size:  # before memory is asked for on the word of a damaged file
+    least = config.width * (config.layers * config.width + config.vocabulary + config.context * (config.positions == "learned"))
+    if path.exists() and least > path.stat().st_size:  # before memory is asked for on the word of a damaged file
         raise InputError(f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n{TOGETHER}")
     model = GPT(config, dtype=run.training.dtype, generator=Generator())
     dtype = as_dtype(run.training.dtype).name

@@ -57,16 +57,21 @@ def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: AdamW | 
         x, y = windows[batch_rows(step, config.batch, len(windows), config.seed)]  # (B, T), (B, T)
         optimizer.lr = learning_rate(step, config)
 
-        model.zero_grad()
         with keyed(Key(config.seed, step)):
-            loss = model.loss(x, y)
-        loss.backward()
-        norm = clip_gradients(model, config.clip or math.inf)
-        skipped = not math.isfinite(norm)
-        if not skipped:
-            optimizer.step()
+            loss, norm = update(model, optimizer, x, y, config.clip or math.inf)
 
-        yield StepRecord(step + 1, float(loss), optimizer.lr, norm, skipped, x.size, time.perf_counter() - start)
+        yield StepRecord(step + 1, loss, optimizer.lr, norm, not math.isfinite(norm), x.size, time.perf_counter() - start)
+
+
+def update(model: GPT, optimizer: AdamW, x: Ids, y: Ids, clip: float) -> tuple[float, float]:
+    """One step on one batch x, y: (B, T). Returns the loss before it and the gradient norm; a norm that is not finite changes nothing."""
+    model.zero_grad()
+    loss = model.loss(x, y)
+    loss.backward()
+    norm = clip_gradients(model, clip)
+    if math.isfinite(norm):
+        optimizer.step()
+    return float(loss), norm
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -47,6 +47,9 @@ def survives(bug: Bug, folder: Path) -> str | None:
 
 
 def main() -> int:
+    if not all(argument.isdigit() for argument in sys.argv[1:]):
+        print(__doc__, file=sys.stderr)
+        return 2
     rows = {int(argument) for argument in sys.argv[1:]}
     chosen = [bug for bug in bugs() if not rows or bug.row in rows]
     alive = 0

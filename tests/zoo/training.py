@@ -24,36 +24,36 @@ ZOO = [
     Bug(
         row=43,  # a NaN norm goes into the weights and stays in AdamW's means
         file="tinygpt/training.py",
-        old="        if not skipped:\n            optimizer.step()",
-        new="        optimizer.step()",
+        old="    if math.isfinite(norm):\n        optimizer.step()",
+        new="    optimizer.step()",
         test=TESTS + "test_bug_43_non_finite_step_changes_nothing",
     ),
     Bug(
         row=43,  # skipped, and nobody is told
         file="tinygpt/training.py",
-        old="optimizer.lr, norm, skipped, x.size",
-        new="optimizer.lr, norm, False, x.size",
+        old="norm, not math.isfinite(norm), x.size",
+        new="norm, False, x.size",
         test=TESTS + "test_bug_43_non_finite_step_changes_nothing",
     ),
     Bug(
         row=46,  # gradients of all steps so far are added up
         file="tinygpt/training.py",
-        old="        model.zero_grad()\n",
+        old="    model.zero_grad()\n",
         new="",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
         row=46,  # forgotten only after the first step: its gradients carry what was there before
         file="tinygpt/training.py",
-        old="        model.zero_grad()\n",
-        new="        if step > first:\n            model.zero_grad()\n",
+        old="    model.zero_grad()\n",
+        new="    if optimizer.counts[next(iter(optimizer.counts))]:\n        model.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
         row=46,  # forgotten between backward and the update: nothing is learned
         file="tinygpt/training.py",
-        old="        loss.backward()\n",
-        new="        loss.backward()\n        model.zero_grad()\n",
+        old="    loss.backward()\n",
+        new="    loss.backward()\n    model.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
