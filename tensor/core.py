@@ -219,8 +219,7 @@ class Tensor:
         if devices.is_cuda(self.array):
             return to_host(self.array)
         view = self.array.view()
-        if self.node is not None or self.storage.saved:
-            view.flags.writeable = False
+        view.flags.writeable &= self.node is None and not self.storage.saved
         self.storage.exported |= view.flags.writeable
         return view  # type: ignore[no-any-return]
 
@@ -303,8 +302,8 @@ class Tensor:
     def writable(self, region: Layout, value: Any = None) -> Any:
         """Check that `region` may be written with `value`, which comes back as an array or scalar.
 
-        Raises MutationError for a result of an op, for a leaf outside no_grad(), for a value that carries a graph (its gradient
-        would be lost) and for a region in which one element has two indices.
+        Raises MutationError for a result of an op, a leaf outside no_grad(), a value that carries a graph, and a region in which one
+        element has two indices.
         """
         if self.node is not None and not self.is_leaf and not autograd.freed(self.node):
             raise MutationError(
@@ -332,10 +331,8 @@ class Tensor:
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into this very memory."""
         if not self.is_leaf and not autograd.freed(self.node):
-            raise MutationError(
-                f"in-place {ufunc.__name__} on a result ({autograd.describe(self.node)}), whose graph is alive: "
-                "write x = x + ... in full, or build with where, stack or concatenate"
-            )
+            made = autograd.describe(self.node)
+            raise MutationError(f"in-place {ufunc.__name__} on a result ({made}): write x = x + ... in full, or build with where, stack or concatenate")
         value = self.writable(self.layout, value)
         ufunc(self.array, value, out=self.array, casting="same_kind")
         self.bump()

@@ -52,6 +52,7 @@ CASES: list[Case] = []
 
 
 def case(op: str, call: Callable[..., Any], *shapes: Shape, draw: Any = normal, repeats: bool = True) -> None:
+    """Add a line to the table."""
     CASES.append(Case(op, call, shapes, draw, repeats))
 
 

@@ -204,8 +204,8 @@ MUTATION_ROWS = [
     Bug(
         22,
         CORE,
-        "        if self.node is not None or self.storage.saved:\n",
-        "        if self.node is not None:\n",
+        "self.node is None and not self.storage.saved\n",
+        "self.node is None\n",
         f"{MUTATION}test_bug_22_numpy_windows_are_read_only_while_a_graph_needs_them",
     ),
     Bug(
