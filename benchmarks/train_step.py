@@ -7,11 +7,15 @@
 A step is forward, backward, clipping to norm 1 and AdamW. First both sides must agree on the losses of 20 steps. Then they alternate, so
 that a machine whose speed drifts slows both; the ratio is PyTorch's time over ours, pair by pair, its median with a 90 % bootstrap
 interval. PyTorch runs eager and compiled, with one thread and with all, and the fastest of these is the one that counts.
+
+Each side lives in a process of its own, and a pause comes before each turn: threads of OpenMP and OpenBLAS spin for a while after work, and
+would take the cores from whoever comes next. A turn is one step to warm up and one that is timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import statistics
@@ -30,6 +34,7 @@ SIZES = {  # layers, width, heads, T, B, V, pairs
     "baby": (6, 384, 6, 256, 8, 65, 10),
     "gpt2": (12, 768, 12, 256, 1, 50304, 8),
 }
+PAUSE = 0.1  # seconds before a turn
 RECIPE: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "clip": 1.0}
 
 
@@ -77,36 +82,81 @@ def torch_step(model: Any, mode: str) -> Callable[[Any, Any], float]:
     return with_threads
 
 
-def check_agreement(ours: Callable[..., float], theirs: Callable[..., float], name: str) -> float:
-    """The largest relative difference of the losses over 20 steps; raises past 1e-3."""
+class Side:
+    """A process that takes steps when told to: "ours", or a mode of PyTorch's."""
+
+    def __init__(self, name: str, side: str):
+        command = [sys.executable, __file__, "--serve", side, name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, request: str) -> float:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(request + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit("a side of the benchmark ended early; its error is above")
+        return float(answer)
+
+    def turn(self) -> float:
+        """The time of one step, warmed up by one before it."""
+        time.sleep(PAUSE)
+        self.ask("step")
+        return self.ask("step")
+
+    def close(self) -> None:
+        self.process.communicate("")
+
+
+def serve(name: str, side: str) -> None:
+    """What a side's process does: "step" answers with its seconds, "loss" with the loss of the next batch, "memory" with its peak in MB."""
+    step = our_step(new_model(name)) if side == "ours" else torch_step(new_model(name), side)
+    data = itertools.cycle(batches(name, 20))
+    for line in sys.stdin:
+        start = time.perf_counter()
+        if line.strip() == "memory":
+            answer = peak_memory()
+        else:
+            loss = step(*next(data))
+            answer = loss if line.strip() == "loss" else time.perf_counter() - start
+        print(answer, flush=True)
+
+
+def peak_memory() -> float:
+    """Peak resident memory of this process alone, in MB. (getrusage's figure may be inherited from the parent.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return float(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * (1024 if sys.platform == "darwin" else 1))
+
+
+def check_agreement(name: str, mode: str) -> float:
+    """The largest relative difference of the losses over 20 steps; ends the program past 1e-3."""
+    ours, theirs = Side(name, "ours"), Side(name, mode)
     worst = 0.0
-    for ids, targets in batches(name, 20 if name != "gpt2" else 5):
-        a, b = ours(ids, targets), theirs(ids, targets)
+    for _ in range(20):
+        a, b = ours.ask("loss"), theirs.ask("loss")
         worst = max(worst, abs(a - b) / abs(b))
+    ours.close()
+    theirs.close()
     if worst > 1e-3:
         raise SystemExit(f"{name}: the losses differ by {worst:.1e}, so the two are not the same model")
     return worst
 
 
-def timed(step: Callable[..., float], batch: tuple[Any, Any]) -> float:
-    start = time.perf_counter()
-    step(*batch)
-    return time.perf_counter() - start
-
-
-def best_mode(name: str, modes: list[str]) -> tuple[str, Callable[..., float]]:
-    """The fastest of PyTorch's modes on this machine at this size, each warmed up, by the median of a few steps."""
-    data = batches(name, 3)
-    count = max(3, SIZES[name][6] // 6)
+def best_mode(name: str, modes: list[str]) -> tuple[str, Side]:
+    """The fastest of PyTorch's modes on this machine at this size, by the median of a few turns."""
     results = []
     for mode in modes:
-        step = torch_step(new_model(name), mode)
-        for batch in data:
-            step(*batch)
-        results.append((statistics.median(timed(step, data[i % 3]) for i in range(count)), mode, step))
-        print(f"  {name}: PyTorch {mode}: {results[-1][0] * 1e3:.2f} ms", file=sys.stderr, flush=True)
-    _, mode, step = min(results, key=lambda r: r[0])
-    return mode, step
+        side = Side(name, mode)
+        median = statistics.median(side.turn() for _ in range(max(3, SIZES[name][6] // 6)))
+        results.append((median, mode, side))
+        print(f"  {name}: PyTorch {mode}: {median * 1e3:.2f} ms", file=sys.stderr, flush=True)
+    results.sort(key=lambda result: result[0])
+    for _, _, side in results[1:]:
+        side.close()
+    return results[0][1], results[0][2]
 
 
 def interval(ratios: list[float]) -> tuple[float, float]:
@@ -118,42 +168,24 @@ def interval(ratios: list[float]) -> tuple[float, float]:
 
 
 def measure(name: str, modes: list[str]) -> dict[str, Any]:
-    """Pairs of steps at one size."""
-    difference = check_agreement(our_step(new_model(name)), torch_step(new_model(name), modes[0]), name)
+    """Pairs of turns at one size."""
+    difference = check_agreement(name, modes[0])
     mode, theirs = best_mode(name, modes)
-    ours = our_step(new_model(name))
-    data = batches(name, 5)
-    for batch in data:
-        ours(*batch)
-    pairs = []
-    for i in range(SIZES[name][6]):
-        batch = data[i % len(data)]
-        pairs.append((timed(ours, batch), timed(theirs, batch)))
+    ours = Side(name, "ours")
+    pairs = [(ours.turn(), theirs.turn()) for _ in range(SIZES[name][6])]
     our_times, their_times = zip(*pairs, strict=True)
     ratios = [b / a for a, b in pairs]
     low, high = interval(ratios)
     _, _, _, T, B, _, _ = SIZES[name]
-    return {
+    row = {
         "size": name, "mode": mode, "loss difference": difference, "ratio": statistics.median(ratios), "low": low, "high": high,
         "ours ms": statistics.median(our_times) * 1e3, "ours min": min(our_times) * 1e3,
         "torch ms": statistics.median(their_times) * 1e3, "torch min": min(their_times) * 1e3,
-        "tokens/s": B * T / statistics.median(our_times),
-        "ours MB": peak_memory(name, "ours"), "torch MB": peak_memory(name, mode),
+        "tokens/s": B * T / statistics.median(our_times), "ours MB": ours.ask("memory"), "torch MB": theirs.ask("memory"),
     }  # fmt: skip
-
-
-def peak_memory(name: str, side: str) -> float:
-    """Peak resident memory, in MB, of a process that takes 5 steps of one side and nothing else."""
-    run = subprocess.run([sys.executable, __file__, "--alone", side, name], capture_output=True, text=True, check=True)
-    return float(run.stdout.split()[-1])
-
-
-def alone(name: str, side: str) -> None:
-    """What the child process of peak_memory does."""
-    step = our_step(new_model(name)) if side == "ours" else torch_step(new_model(name), side)
-    for batch in batches(name, 5):
-        step(*batch)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    ours.close()
+    theirs.close()
+    return row
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -179,10 +211,10 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], help="default: all")
     parser.add_argument("--modes", nargs="*", default=["eager-1", "eager-2", "compile-1", "compile-2"], help="PyTorch's kind-threads")
     parser.add_argument("--out", type=Path, help="folder for train_step.json and train_step.png")
-    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.alone:
-        alone(options.sizes[0], options.alone)
+    if options.serve:
+        serve(options.sizes[0], options.serve)
         return
     rows = []
     print("size         PyTorch mode  ours ms   (min)  torch ms   (min)  tokens/s  ratio  90 %              MB torch MB")
