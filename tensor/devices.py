@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tensor.dtypes import DType
 from tensor.errors import DeviceError, ViewError
 from tensor.layout import Layout, Shape, contiguous_strides
 
@@ -134,8 +133,3 @@ def add_at(target: Array, key: Any, values: Array) -> None:
 def zeros_like(array: Array, shape: Shape) -> Array:
     """Row-major zeros of the array's dtype and device. (CuPy's own zeros_like takes shape=() for "none given".)"""
     return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)
-
-
-def empty(shape: Shape, dtype: DType, device: str) -> Array:
-    """Uninitialised memory on a device."""
-    return array_module(device).empty(shape, dtype)

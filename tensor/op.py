@@ -26,7 +26,7 @@ from tensor.errors import DeviceError, DTypeError, GradientError, GraphError
 from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout, broadcast_shape
 from tensor.mode import MODE
-from tensor.record import record, study
+from tensor.record import UNSTUDIED, record
 from tensor.storage import user_line
 
 P = ParamSpec("P")
@@ -88,7 +88,7 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
         return out
 
     _register(name, call, reference)
-    study(reference, signature.count)
+    UNSTUDIED[name] = reference, signature.count
     return call
 
 

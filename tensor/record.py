@@ -44,7 +44,7 @@ def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, back
             if parent is not None and parent.shape != shape:
                 parents[i] = Node("expand", (parent,), (sum_to(parent.shape),), (), shape, parent.dtype, line)
     backward = _wanted(backward, parents)
-    out.node = Node(name, tuple(parents), backward, _saved(backward, inputs, arrays, (out,)), shape, y.dtype, line)
+    out.node = Node(name, tuple(parents), backward, _saved(name, backward, inputs, arrays, (out,)), shape, y.dtype, line)
     return out
 
 
@@ -54,7 +54,7 @@ def _record_several(name: str, inputs: Sequence[Any], arrays: Sequence[Any], ys:
     parents = [x.node if isinstance(x, core.Tensor) else None for x in inputs]
     if backward is not None and mode.recording and any(parents):
         backward = _wanted(backward, parents)
-        node = Node(name, tuple(parents), backward, _saved(backward, inputs, arrays, outs), outs[0].shape, outs[0].dtype, user_line(3))
+        node = Node(name, tuple(parents), backward, _saved(name, backward, inputs, arrays, outs), outs[0].shape, outs[0].dtype, user_line(3))
         node.outputs = len(outs)
         for index, out in enumerate(outs):
             if out.dtype in FLOATS:
@@ -73,6 +73,7 @@ def _wanted(backward: Any, parents: list[Any]) -> Any:
 
 
 _INPUTS_HELD: dict[CodeType, tuple[int, ...]] = {}  # code of a rule -> the positions of the inputs it names, if it names nothing else
+UNSTUDIED: dict[str, tuple[Callable[..., Any], int]] = {}  # op -> what `study` takes; done when first recorded, not at import
 
 
 def study(reference: Callable[..., Any], count: int) -> None:
@@ -89,9 +90,11 @@ def study(reference: Callable[..., Any], count: int) -> None:
             _INPUTS_HELD[rule] = tuple(place for place in places if place < count)
 
 
-def _saved(backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
+def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
     """Storage and version of every input and output that the closures of `backward` hold."""
     saved: list[Saved] = []
+    if name in UNSTUDIED and (op := UNSTUDIED.pop(name, None)):  # another thread may have taken it: then the rule is searched once more
+        study(*op)
     for rule in backward if type(backward) is tuple else (backward,):
         if rule is None:
             continue
