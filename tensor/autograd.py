@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -61,14 +61,25 @@ class Node:
         self.outputs = 1
         self.hooks: dict[int, Callable[[Any], Any]] | None = None
 
-    def gradients(self, *dys: Array | None, allowed: set[Any] | None = None) -> Sequence[Array | None]:
-        """Call the rule with the gradient of each output: a gradient for each input, None where none is wanted (or in `allowed`)."""
-        if type(self.backward) is tuple:
+    def gradients(self, *dys: Array | None, allowed: set[Any] | None = None, places: bool = False) -> Sequence[Array | None]:
+        """Call the rule with the gradient of each output: a gradient for each input, None where none is wanted (or in `allowed`).
+
+        places: a rule that takes a keyword `into` is offered the memory where the gradients of leaves belong, a `Room` or None for each.
+        """
+        backward, parents = self.backward, self.parents
+        if type(backward) is tuple:
             return [
-                rule(*dys) if rule is not None and (allowed is None or parent in allowed) else None
-                for rule, parent in zip(self.backward, self.parents, strict=True)
+                None
+                if rule is None or (allowed is not None and parent not in allowed)
+                else rule(*dys, into=room_of(parent, parents))
+                if places and type(parent) is Accumulator and rule.__code__.co_kwonlyargcount
+                else rule(*dys)
+                for rule, parent in zip(backward, parents, strict=True)
             ]
-        gradients = self.backward(*dys)
+        if places and backward.__code__.co_kwonlyargcount:
+            gradients = backward(*dys, into=[room_of(parent, parents) for parent in parents])
+        else:
+            gradients = backward(*dys)
         if type(gradients) is not tuple or len(gradients) != len(self.parents):
             raise GradientError(f"backward of `{self.op}` must return a tuple of {len(self.parents)} gradients, one for each input; got {gradients!r:.80}")
         return gradients
@@ -142,8 +153,34 @@ class Accumulator:
         else:
             self.gradient = Tensor.from_array(dx if fresh else dx.copy())
 
+    def received(self) -> None:
+        """A rule has written (or added) its gradient into the place."""
+        self.gradient = self.place
+        self.place.bump()
+
     def __repr__(self) -> str:
         return f"Accumulator({self.shape}, {self.dtype})"
+
+
+class Room(NamedTuple):
+    """Memory where a gradient belongs, offered to a rule that can write there itself: to overwrite, or to add to."""
+
+    array: Array
+    add: bool
+
+
+def room_of(node: Any, inputs: Sequence[Any]) -> Room | None:
+    """The room of a leaf that was packed, is one input of the op only, and has no hook that asks to see what arrives; else None."""
+    if type(node) is not Accumulator or node.place is None or node.hooks or (node.gradient is not None and node.gradient is not node.place):
+        return None
+    if inputs.count(node) > 1:
+        return None
+    return Room(node.place.array, node.gradient is not None)
+
+
+def new_or_room(room: Room | None, shape: Shape, dtype: DType) -> Array:
+    """Memory to overwrite with a gradient: the room, unless it must be added to."""
+    return np.empty(shape, dtype) if room is None or room.add else room.array
 
 
 # -- the walk back ----------------------------------------------------------------------------------------------------
@@ -220,9 +257,12 @@ def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: 
     """One op backward: call its rule, check what it returns, hand the gradients to the parents."""
     _check_usable((node,))  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
     upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
-    gradients = node.gradients(*upstream, allowed=allowed)
+    gradients = node.gradients(*upstream, allowed=allowed, places=allowed is None and not anomaly)
     for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
         if parent is None or dx is None or (allowed is not None and parent not in allowed):
+            continue
+        if type(parent) is Accumulator and parent.place is not None and dx is parent.place.array:
+            parent.received()
             continue
         if type(dx) is not np.ndarray:
             dx = as_array(dx)
@@ -241,9 +281,21 @@ def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: 
 
 def _is_alone(dx: Array, node: Node, upstream: Sequence[Any], gradients: Sequence[Any]) -> bool:
     """Whether an array is ours alone: owns its memory, is not the upstream gradient or a kept array, and no other input has it or a view of it."""
-    if dx.base is not None or any(dx is g for g in upstream) or any(dx is array for _, _, array in node.saved):
+    if dx.base is not None:
         return False
-    return len(gradients) == 1 or sum(dx is g or getattr(g, "base", None) is dx for g in gradients) <= 1
+    for g in upstream:
+        if g is dx:
+            return False
+    for _, _, array in node.saved:
+        if array is dx:
+            return False
+    if len(gradients) == 1:
+        return True
+    holders = 0
+    for g in gradients:
+        if g is dx or (g is not None and getattr(g, "base", None) is dx):
+            holders += 1
+    return holders <= 1
 
 
 def _add(table: dict[Any, Any], fresh: set[Any], node: Any, dx: Array, alone: bool) -> None:

@@ -325,8 +325,12 @@ class Tensor:
 
     def bump(self, region: Layout | None = None) -> None:
         """Count a write to `region` (all of this tensor by default), so that graphs which kept that memory notice."""
-        if self._storage is not None:
-            self._storage.wrote(region or self.layout, user_line(1))
+        storage = self._storage
+        if storage is not None:
+            if storage.saved:
+                storage.wrote(region or self.layout, user_line(1))
+            else:  # no graph ever kept this memory, so none will ask what was written before it does
+                storage.version += 1
 
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into this very memory."""

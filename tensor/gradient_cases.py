@@ -114,6 +114,7 @@ case("matmul", lambda x: x @ x.T, (3, 4))
 case("linear", ops.linear, (3, 4), (4, 5), (5,))
 case("linear", ops.linear, (2, 3, 4), (4, 5))
 case("linear", ops.linear, (4,), (4, 2), (2,))
+case("linear", lambda x, w, b: ops.linear(x, w, b, transposed=True), (2, 3, 4), (5, 4), (5,))
 case("take", lambda x: x[[0, 2, 0]], (3, 4))
 case("take", lambda x: x[[0, 1, 0], :, [2, 2, 2]], (2, 3, 4))
 case("take", lambda x: x[np.arange(12).reshape(3, 4) % 3 == 0], (3, 4))
@@ -170,6 +171,14 @@ case("attention", lambda q, k, v, bias: ops.attention(q, k, v, bias, causal=True
 case("attention", lambda q, k, v: ops.attention(q, k, v, mask=[[True, False, True], [False, False, False]]), (2, 2, 4), (2, 3, 4), (2, 3, 4))
 case("attention", lambda q, k, v: ops.attention(q, k, v, causal=True, dropout=0.3, key=Key(3)), (2, 3, 4), (2, 3, 4), (2, 3, 4))
 case("attention", lambda x: ops.attention(x, x, x, causal=True), (2, 3, 4))
+
+case("linear_gelu", ops.linear_gelu, (2, 3, 4), (4, 5), (5,))
+case("linear_gelu", ops.linear_gelu, (3, 4), (4, 5))
+case("residual_layer_norm", lambda *inputs: ops.concatenate(ops.residual_layer_norm(*inputs)), (2, 3, 4), (2, 3, 4), (4,), (4,))
+case("residual_layer_norm", lambda *inputs: ops.residual_layer_norm(*inputs, eps=0.1)[1], (3, 4), (3, 4), (4,), (4,))
+case("causal_self_attention", lambda x: ops.causal_self_attention(x, 2), (2, 3, 12))
+case("causal_self_attention", lambda x: ops.causal_self_attention(x, 1, dropout=0.3, key=Key(3)), (2, 3, 6))
+case("positional_embedding", lambda w, p: ops.positional_embedding([[0, 2, 0], [1, 0, 2]], w, p), (4, 3), (5, 3))
 
 # Ops that have no gradient: their results are bools, integers or steps.
 WITHOUT_GRADIENT = {

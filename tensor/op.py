@@ -4,6 +4,7 @@
     copy_op          the same, where values only move
     elementwise_op   the same, after its inputs were brought to one dtype and one shape
     view_op          (layout, **options) -> (layout, backward)       the same memory, seen through another layout
+    fused_op         (tensors, **options) -> tensors                 a composition of ops, which a kernel may do as one
 
 The function itself stays what it was, at `.reference`: bare arrays in, result and backward out, to be called in a REPL or a test.
 """
@@ -33,6 +34,7 @@ P = ParamSpec("P")
 Mask: TypeAlias = Array  # inputs annotated so are no operands, neither promoted nor differentiated: the condition of a choice,
 Ids: TypeAlias = Array  # and integers that point into an axis
 OPS: dict[str, Callable[..., Any]] = {}  # every op by name; a test fails when one has no gradient case
+_INPUTS = frozenset(("Array", "Array | None", "Mask", "Ids", "Tensor", "Tensor | None"))  # annotations of parameters that are inputs
 _SCALARS = frozenset((bool, int, float))
 _PLAIN = frozenset((int, float, bool, str, tuple, type(None)))  # options that are no arrays
 
@@ -65,7 +67,7 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
         if len(inputs) != signature.count:  # options given by position, as in x.sum(1); an optional tensor left out
             inputs, options = signature.completed(inputs, options)
         mode, narrow = MODE.get(), False
-        arrays = _glance(inputs, options, elementwise)
+        arrays = _glance(inputs, options, elementwise, signature.some_operands)
         if arrays is None:
             inputs = _prepare(name, inputs, options, elementwise, signature)
             arrays = [x.array if isinstance(x, core.Tensor) else x for x in inputs]
@@ -76,7 +78,8 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
             y, backward = _in_float32(function, arrays, options)
         else:
             try:
-                y, backward = function(*arrays, **options)
+                result = function(*arrays, **options)
+                y, backward = reference(*arrays, **options) if result is NotImplemented else result
             except ValueError:
                 if elementwise:
                     broadcast_shape(*(x.shape for x in inputs if isinstance(x, core.Tensor)))  # raises, naming the axis
@@ -92,13 +95,39 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
     return call
 
 
+def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
+    """Lift a composition of ops, written on tensors, to an op of its own: one node, where a kernel does it whole.
+
+    Where none can (`kernels.explain()` says why), the composition runs, node by node: it is the meaning of the op, and its oracle. A kernel
+    that meets values it cannot treat returns NotImplemented, and the composition runs too.
+    """
+    name = composition.__name__
+    signature = _Signature(composition)
+    kernels = KERNELS.setdefault(name, [])
+
+    @functools.wraps(composition)
+    def call(*inputs: Any, **options: Any) -> Any:
+        if len(inputs) != signature.count:
+            inputs, options = signature.completed(inputs, options)
+        mode = MODE.get()
+        arrays = _glance(inputs, options, False, signature.some_operands)
+        function = choose(name, kernels, arrays, options, mode.kernels_off) if arrays is not None and not mode.anomaly else None
+        result = NotImplemented if function is None else function(*arrays, **options)  # type: ignore[misc]
+        if result is NotImplemented:
+            return composition(*inputs, **options)
+        return record(name, inputs, cast("list[Any]", arrays), *result, mode, False)
+
+    _register(name, call, composition)
+    return call
+
+
 class _Signature:
     """What a rule's parameters say: those annotated Array, Mask or Ids are inputs and come first, the others are options."""
 
     def __init__(self, reference: Callable[..., Any]):
         self.name = reference.__name__.lstrip("_")
         parameters = list(inspect.signature(reference).parameters.values())
-        arrays = [p for p in parameters if p.annotation in ("Array", "Array | None", "Mask", "Ids") and p.kind is not p.KEYWORD_ONLY]
+        arrays = [p for p in parameters if p.annotation in _INPUTS and p.kind is not p.KEYWORD_ONLY]
         if not arrays:
             raise TypeError(f"op `{self.name}` has no parameter annotated Array, Mask or Ids (as text: the file needs `from __future__ import annotations`)")
         endless = arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
@@ -106,6 +135,7 @@ class _Signature:
         self.needed = sum(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arrays)
         self.options = [p.name for p in parameters if p not in arrays]
         self.operands = [p.annotation not in ("Mask", "Ids") for p in arrays]
+        self.some_operands = None if all(self.operands) else self.operands
 
     def is_operand(self, position: int) -> bool:
         return self.operands[min(position, len(self.operands) - 1)]
@@ -129,7 +159,7 @@ def _register(name: str, call: Callable[..., Any], reference: Callable[..., Any]
 # -- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool) -> list[Any] | None:
+def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, ids: list[bool] | None) -> list[Any] | None:
     """The arrays of inputs that are ready as they are: tensors of one dtype, not a 16-bit one, and one kind of array. Else None."""
     arrays: list[Any] = []
     first = None
@@ -138,7 +168,10 @@ def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool) -
             array = x._array
             if array is None:
                 array = x.array
-            if first is None:
+            if ids is not None and not ids[min(len(arrays), len(ids) - 1)]:  # a mask, or indices: of any dtype
+                if type(array) is not np.ndarray:
+                    return None
+            elif first is None:
                 first = array
                 if array.dtype in NARROW:
                     return None

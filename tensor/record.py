@@ -20,6 +20,7 @@ from tensor.layout import Layout, Shape
 from tensor.mode import Mode
 from tensor.storage import Line, Storage, user_line
 
+_PLAIN = frozenset((int, float, bool, str, type(None), np.dtype, type(np.dtype("float32"))))  # values that hold no array
 _NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no tensor writes there
 
 
@@ -104,29 +105,56 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
             continue
         for i in held:
             if isinstance(inputs[i], core.Tensor):
-                storage = inputs[i]._storage or inputs[i].storage
-                if storage.exported:
-                    storage = Exported(storage, arrays[i])
-                storage.saved = True
-                saved.append((storage, storage.version, arrays[i]))
+                saved.append(_kept(inputs[i], arrays[i]))
     return tuple(saved)
 
 
-def _searched(rule: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> Iterator[Saved]:
+def _searched(rule: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
     """The same for any rule: each value its closure names is compared with the inputs and outputs, by identity, then by memory."""
+    saved: list[Saved] = []
+    known = {id(array): x for array, x in zip(arrays, inputs, strict=True) if type(array) is np.ndarray}
+    own = True  # whether an array that has no base, and is none of these, is the rule's own memory
+    for out in outs:
+        known[id(out._array)] = out
+        own = own and out._array.base is None
+    for cell in rule.__closure__ or ():
+        value = cell.cell_contents
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is np.ndarray:
+            owner = known.get(id(value))
+            if owner is not None:
+                saved.append(_kept(owner, value))
+            elif own and value.base is None:
+                saved.append((_NOWHERE, 0, value))
+            else:
+                saved += _by_memory(value, inputs, outs)
+        elif kind is not tuple or not _PLAIN.issuperset(map(type, value)):
+            for held in _held(value):
+                saved += _by_memory(held, inputs, outs)
+    return saved
+
+
+def _by_memory(held: Array, inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """What is kept of a held array: the tensor that it is, those whose memory it may share, or none."""
     tensors = [x for x in (*inputs, *outs) if isinstance(x, core.Tensor)]
-    for held in _held(rule):
-        owners = [x for x in tensors if held is x._array][:1]
-        if not owners and held.base is not None:
-            owners = [x for x in tensors if shares_memory(x.array, held)]
-        elif not owners:  # memory of its own, unless an output is a view of it
-            owners = [out for out in outs if out.array.base is held]
-            if not owners:
-                yield _NOWHERE, 0, held
-        for x in owners:
-            storage = Exported(x.storage, held) if x.storage.exported else x.storage
-            storage.saved = True
-            yield storage, storage.version, held
+    owners = [x for x in tensors if held is x._array][:1]
+    if not owners and held.base is not None:
+        owners = [x for x in tensors if shares_memory(x.array, held)]
+    elif not owners:  # memory of its own, unless an output is a view of it
+        owners = [out for out in outs if out.array.base is held]
+        if not owners:
+            return [(_NOWHERE, 0, held)]
+    return [_kept(x, held) for x in owners]
+
+
+def _kept(x: Any, held: Array) -> Saved:
+    storage = x._storage or x.storage
+    if storage.exported:
+        storage = Exported(storage, held)
+    storage.saved = True
+    return storage, storage.version, held
 
 
 class Exported:

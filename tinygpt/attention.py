@@ -22,12 +22,7 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout, number + 1)
 
     def __call__(self, x: Tensor) -> Tensor:
-        B, T, C = x.shape
-        H, D = self.heads, C // self.heads
-        q, k, v = (part.view(B, T, H, D).transpose(1, 2) for part in self.qkv(x).split(C, axis=-1))  # (B, T, 3C) -> 3 x (B, H, T, D)
         p = self.weights_dropout.p if self.training else 0.0
         key = self.weights_dropout.key() if p else None
-        y = tensor.attention(q, k, v, causal=True, dropout=p, key=key)  # (B, H, T, D)
-        # The GPT's one copy: a token's heads lie T x D apart in y, and no strides can join axes that are not neighbours in memory.
-        y = y.transpose(1, 2).contiguous().view(B, T, C)
+        y = tensor.causal_self_attention(self.qkv(x), self.heads, dropout=p, key=key)  # (B, T, 3C) -> (B, T, C)
         return self.dropout(self.projection(y))

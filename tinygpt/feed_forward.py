@@ -13,9 +13,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: GPTConfig, number: int = 0):
         self.expand = nn.Linear(config.width, 4 * config.width, bias=config.bias)
         self.projection = nn.Linear(4 * config.width, config.width, bias=config.bias)
-        self.activation = tensor.gelu if config.activation == "gelu" else tensor.relu
+        self.gelu = config.activation == "gelu"
         self.dropout = nn.Dropout(config.dropout, number)
 
     def __call__(self, x: Tensor) -> Tensor:
-        h = self.activation(self.expand(x))  # (B, T, 4C)
+        h = tensor.linear_gelu(x, self.expand.weight, self.expand.bias) if self.gelu else self.expand(x).relu()  # (B, T, 4C)
         return self.dropout(self.projection(h))

@@ -47,6 +47,23 @@ class Block(nn.Module):
         return x
 
 
+def through_blocks(blocks: list[Block], final_norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """h = final_norm(x after every block): `for block in blocks: x = block(x)`, with each residual sum and the LayerNorm after it as one op.
+
+    A sum and the norm that follows it may belong to neighbouring blocks, so this is the one place that looks across them.   x, h: (B, T, C)
+    """
+    branches = [branch for block in blocks for branch in (block.attention, block.feed_forward)]
+    norms = [norm for block in blocks for norm in (block.attention_norm, block.feed_forward_norm)]
+    if not blocks[0].pre_norm:
+        for branch, norm in zip(branches, norms, strict=True):
+            _, x = tensor.residual_layer_norm(x, branch(x), norm.gain, norm.bias, eps=norm.eps)
+        return final_norm(x)
+    h = norms[0](x)
+    for branch, norm in zip(branches, [*norms[1:], final_norm], strict=True):
+        x, h = tensor.residual_layer_norm(x, branch(h), norm.gain, norm.bias, eps=norm.eps)
+    return h
+
+
 class GPT(nn.Module):
     """model(ids) -> logits: for each position, how strongly each token of the vocabulary is expected next.
 
@@ -89,18 +106,15 @@ class GPT(nn.Module):
     def embed(self, ids: Any) -> Tensor:
         """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)"""
         ids = self.check_ids(ids)  # (B, T)
-        x = self.token_embedding(ids) + self.position_embedding[: ids.shape[1]]  # (B, T, C) + (T, C)
-        return self.dropout(x)
+        return self.dropout(tensor.positional_embedding(ids, self.token_embedding.weight, self.position_embedding))
 
     def logits(self, x: Tensor) -> Tensor:
         """From what entered the first block to what the last token of each prefix expects.   x: (B, T, C)   logits: (B, T, V)"""
-        for block in self.blocks:
-            x = block(x)  # (B, T, C)
-        h = self.final_norm(x)  # (B, T, C)
+        h = through_blocks(self.blocks, self.final_norm, x)  # (B, T, C)
         if self.head is not None:
             return self.head(h)
-        # The tied head: a token is expected as much as its embedding points along h (Press & Wolf 2017). `linear` is h @ weight.T.
-        return tensor.linear(h, self.token_embedding.weight.T)  # (B, T, V)
+        # The tied head: a token is expected as much as its embedding points along h (Press & Wolf 2017): h @ weight.T.
+        return tensor.linear(h, self.token_embedding.weight, transposed=True)  # (B, T, V)
 
     def loss(self, ids: Any, targets: Any) -> Tensor:
         """-ln p(target), in nats, the mean over all tokens; ln V for a model that knows nothing.   ids, targets: (B, T) or (T,)"""
@@ -110,7 +124,7 @@ class GPT(nn.Module):
             targets = targets.unsqueeze(0)
         if targets.shape != logits.shape[:2]:
             raise ShapeError(f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token needs one target, the token after it")
-        return tensor.cross_entropy(logits.flatten(0, 1), targets.to(logits.device).flatten())  # (B*T, V) against (B*T,)
+        return tensor.cross_entropy(logits, targets.to(logits.device))  # (B, T, V) against (B, T)
 
     def generate(
         self,

@@ -65,10 +65,10 @@ def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: AdamW | 
 
 def update(model: GPT, optimizer: AdamW, x: Ids, y: Ids, clip: float) -> tuple[float, float]:
     """One step on one batch x, y: (B, T). Returns the loss before it and the gradient norm; a norm that is not finite changes nothing."""
-    model.zero_grad()
+    optimizer.zero_grad()
     loss = model.loss(x, y)
     loss.backward()
-    norm = clip_gradients(model, clip)
+    norm = clip_gradients(optimizer, clip)
     if math.isfinite(norm):
         optimizer.step()
     return float(loss), norm

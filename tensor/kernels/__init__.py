@@ -1,6 +1,7 @@
 """Kernels: faster stand-ins for whole ops, and why one was or was not taken.
 
 A kernel has the signature of the op's reference, `(arrays, **options) -> (y, backward)`, and must give the same values and gradients.
+Where it meets values that it cannot treat it returns NotImplemented, and the reference runs.
 
     @kernel_for("layer_norm", device="cuda", supports=lambda x, gain, bias, **_: None if x.shape[-1] % 8 == 0 else "...")
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from tensor.devices import Array, is_cuda
 from tensor.mode import Switch
@@ -27,6 +30,7 @@ class Kernel(NamedTuple):
 
 KERNELS: dict[str, list[Kernel]] = {}
 _DISABLED = os.environ.get("TENSOR_KERNELS", "on").lower() in ("off", "0", "no", "false")
+_TAKEN = {"cpu": "cpu kernel", "cuda": "cuda kernel"}
 _last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and why
 
 
@@ -45,13 +49,13 @@ def choose(name: str, kernels: Sequence[Kernel], arrays: Sequence[Array], option
     if _DISABLED or "*" in off or name in off:
         _last[name] = "reference", "kernels are off" if name not in off else "this kernel is off"
         return None
-    device = "cuda" if any(is_cuda(a) for a in arrays) else "cpu"
-    reason = f"no kernel for {device}"
+    device = "cpu" if type(arrays[0]) is np.ndarray or not any(is_cuda(a) for a in arrays) else "cuda"
+    reason = "no kernel for cpu" if device == "cpu" else "no kernel for cuda"
     for kernel in kernels:
         if kernel.device == device:
             refusal = kernel.supports(*arrays, **options)
             if refusal is None:
-                _last[name] = kernel.function.__name__, f"{device} kernel"
+                _last[name] = kernel.function.__name__, _TAKEN[device]
                 return kernel.function
             reason = refusal
     _last[name] = "reference", reason

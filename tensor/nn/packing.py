@@ -9,7 +9,7 @@ bytes; the padding is zero and stays so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tensor import creation
@@ -21,12 +21,13 @@ ALIGNMENT = 256  # bytes
 
 
 class Place(NamedTuple):
-    """One parameter's stretch of a flat storage: elements start to stop."""
+    """One parameter's stretch of a flat storage: elements start to stop, and padding from there to `end`, where the next one starts."""
 
     name: str
     parameter: Tensor
     start: int
     stop: int
+    end: int
 
 
 class Flat:
@@ -37,8 +38,8 @@ class Flat:
         self.places: list[Place] = []
         end, step = 0, ALIGNMENT // dtype.itemsize
         for name, parameter in named:
-            self.places.append(Place(name, parameter, end, end + parameter.size))
-            end += -(-parameter.size // step) * step
+            start, end = end, end + -(-parameter.size // step) * step
+            self.places.append(Place(name, parameter, start, start + parameter.size, end))
         self.weights = creation.zeros(end, dtype=dtype, device=device)
         self.gradients = creation.zeros(end if group != "frozen" else 0, dtype=dtype, device=device)
         for place in self.places:
@@ -67,12 +68,17 @@ class Flat:
         frozen = self.group == "frozen"
         return all(p.parameter.storage is self.weights.storage and not (frozen and p.parameter.requires_grad) for p in self.places)
 
-    def reached(self) -> Iterator[Place]:
+    def reached(self) -> list[Place]:
         """The parameters that have a gradient now."""
+        found, storage = [], self.gradients.storage
         for place in self.places:
-            self.attach(place)
-            if place.parameter.grad is not None:
-                yield place
+            node = place.parameter.node
+            if node is None or node.place is None or node.place._storage is not storage:
+                self.attach(place)
+                node = place.parameter.node
+            if node is not None and node.gradient is not None:
+                found.append(place)
+        return found
 
 
 def group_of(parameter: Tensor) -> str:

@@ -35,6 +35,7 @@ from tensor.ops.elementwise import (
     tanh,
     where,
 )
+from tensor.ops.fused import causal_self_attention, linear_gelu, positional_embedding, residual_layer_norm
 from tensor.ops.indexing import concatenate, embedding, gather, one_hot, pad, stack
 from tensor.ops.indexing import getitem as getitem
 from tensor.ops.indexing import on_device as on_device
@@ -58,6 +59,7 @@ __all__ = [
     "bitwise_and",
     "bitwise_or",
     "bitwise_xor",
+    "causal_self_attention",
     "chunk",
     "clip",
     "clone",
@@ -83,6 +85,7 @@ __all__ = [
     "less",
     "less_equal",
     "linear",
+    "linear_gelu",
     "log",
     "log_softmax",
     "logsumexp",
@@ -100,9 +103,11 @@ __all__ = [
     "one_hot",
     "pad",
     "permute",
+    "positional_embedding",
     "power",
     "relu",
     "reshape",
+    "residual_layer_norm",
     "sigmoid",
     "silu",
     "sin",

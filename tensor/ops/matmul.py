@@ -41,26 +41,30 @@ def matmul(a: Array, b: Array) -> Any:
 
 
 @compute_op
-def linear(x: Array, weight: Array, bias: Array | None = None) -> Any:
+def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False) -> Any:
     """y = x weight + bias,   dx = dy weight^T,   dweight = x^T dy,   dbias = sum dy.
 
-    x: (..., I)   weight: (I, O)   bias: (O,) or None   y: (..., O).   One two-dimensional product over all leading axes together:
-    a product per item of a batch is several times slower.
+    x: (..., I)   weight: (I, O), or (O, I) when `transposed`   bias: (O,) or None   y: (..., O).   One two-dimensional product over all
+    leading axes together: a product per item of a batch is several times slower.
     """
-    inputs, outputs = weight.shape if weight.ndim == 2 else (-1, -1)
+    inputs, outputs = (weight.shape if not transposed else weight.shape[::-1]) if weight.ndim == 2 else (-1, -1)
     if x.ndim == 0 or x.shape[-1] != inputs or (bias is not None and bias.shape != (outputs,)):
-        raise ShapeError(f"linear of x {x.shape}: weight {weight.shape} must be ({x.shape[-1] if x.ndim else 'I'}, outputs), bias (outputs,)")
+        wanted = x.shape[-1] if x.ndim else "I"
+        needed = f"(outputs, {wanted})" if transposed else f"({wanted}, outputs)"
+        raise ShapeError(f"linear of x {x.shape}: weight {weight.shape} must be {needed}, bias (outputs,)")
     shape = x.shape
     rows = x.reshape(-1, inputs)  # (N, I)
-    y = rows @ weight  # (N, O)
+    matrix = weight.T if transposed else weight  # (I, O)
+    y = rows @ matrix  # (N, O)
     if bias is not None:
         y += bias
 
     def dx(dy: Array) -> Array:
-        return (dy.reshape(-1, outputs) @ weight.T).reshape(shape)
+        return (dy.reshape(-1, outputs) @ matrix.T).reshape(shape)
 
     def dweight(dy: Array) -> Array:
-        return rows.T @ dy.reshape(-1, outputs)
+        dy = dy.reshape(-1, outputs)
+        return dy.T @ rows if transposed else rows.T @ dy
 
     def dbias(dy: Array) -> Array:
         return dy.reshape(-1, outputs).sum(0)

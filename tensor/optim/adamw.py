@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from tensor.core import Tensor
 from tensor.devices import Array
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat
-from tensor.optim.optimizer import Optimizer
+from tensor.optim.optimizer import Optimizer, Rule
 
 
 class AdamW(Optimizer):
@@ -36,24 +37,23 @@ class AdamW(Optimizer):
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
-    def rule(self, flat: Flat, count: int) -> Callable[..., None]:
+    def rule(self, flat: Flat, count: int) -> Rule:
         b1, b2 = self.betas
-        size = self.lr / (1 - b1**count)
-        spread = 1 / math.sqrt(1 - b2**count)
         keep = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0
+        return partial(adamw, b1=b1, b2=b2, size=self.lr / (1 - b1**count), spread=1 / math.sqrt(1 - b2**count), eps=self.eps, keep=keep)
 
-        def update(w: Array, g: Array, m: Array, v: Array) -> None:
-            m *= b1
-            m += (1 - b1) * g
-            v *= b2
-            v += (1 - b2) * (g * g)
-            denominator = np.sqrt(v)
-            denominator *= spread
-            denominator += self.eps
-            np.divide(m, denominator, out=denominator)
-            denominator *= size
-            if keep != 1:
-                w *= keep
-            w -= denominator
 
-        return update
+def adamw(w: Array, g: Array, m: Array, v: Array, *, b1: float, b2: float, size: float, spread: float, eps: float, keep: float) -> None:
+    """m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w = keep w - size m / (spread sqrt(v) + eps), in place."""
+    m *= b1
+    m += (1 - b1) * g
+    v *= b2
+    v += (1 - b2) * (g * g)
+    denominator = np.sqrt(v)
+    denominator *= spread
+    denominator += eps
+    np.divide(m, denominator, out=denominator)
+    denominator *= size
+    if keep != 1:
+        w *= keep
+    w -= denominator

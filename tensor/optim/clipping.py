@@ -10,34 +10,45 @@ import numpy as np
 from tensor.core import Tensor
 from tensor.devices import Array
 from tensor.dtypes import NARROW, float32
+from tensor.kernels import KERNELS, choose
+from tensor.mode import MODE
 from tensor.nn.module import Module
+from tensor.optim.optimizer import Optimizer
 
 
-def gradient_norm(parameters: Module | Iterable[Tensor]) -> float:
+def gradient_norm(parameters: Module | Optimizer | Iterable[Tensor]) -> float:
     """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one counts once. 0 without gradients."""
-    total = sum(_squared(array) for array in _gradients(parameters))
+    return _norm(_gradients(parameters))
+
+
+def _norm(arrays: list[Array]) -> float:
+    total = sum(_squared(array) for array in arrays)
     return math.sqrt(total) if math.isfinite(total) else total if math.isnan(total) else math.inf
 
 
-def clip_gradients(parameters: Module | Iterable[Tensor], limit: float) -> float:
+def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: float) -> float:
     """Scale all gradients by limit / norm where the global norm is above the limit; returns the norm before.
 
     A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the caller skips that step.
     """
-    parameters = parameters if isinstance(parameters, Module) else list(parameters)
-    norm = gradient_norm(parameters)
+    arrays = _gradients(parameters if isinstance(parameters, (Module, Optimizer)) else list(parameters))
+    norm = _norm(arrays)
     if math.isfinite(norm) and norm > limit:
-        for array in _gradients(parameters):
-            array *= limit / norm
+        for array in arrays:
+            kernel = choose("scale", KERNELS["scale"], [array, limit / norm], {}, MODE.get().kernels_off)
+            if kernel:
+                kernel(array, limit / norm)
+            else:
+                array *= limit / norm
     return norm
 
 
-def _gradients(parameters: Module | Iterable[Tensor]) -> list[Array]:
+def _gradients(parameters: Module | Optimizer | Iterable[Tensor]) -> list[Array]:
     """The gradients as few arrays: whole flat storages where every parameter in one has its gradient, else one by one."""
-    if isinstance(parameters, Module) and parameters.packed:
+    if isinstance(parameters, Optimizer) or (isinstance(parameters, Module) and parameters.packed):
         arrays: list[Array] = []
         for flat in parameters.flats:
-            reached = list(flat.reached())
+            reached = flat.reached()
             arrays += [flat.gradients.array] if len(reached) == len(flat.places) and reached else [p.parameter.node.gradient.array for p in reached]
         return arrays
     tensors = parameters.parameters() if isinstance(parameters, Module) else dict.fromkeys(parameters)
@@ -46,6 +57,9 @@ def _gradients(parameters: Module | Iterable[Tensor]) -> list[Array]:
 
 def _squared(g: Array) -> float:
     """Sum of squares: float32 dot products of stretches, added up in float64."""
+    kernel = choose("squared_norm", KERNELS["squared_norm"], [g], {}, MODE.get().kernels_off)
+    if kernel:
+        return float(kernel(g))
     flat = g.reshape(-1)
     flat = flat.astype(float32) if flat.dtype in NARROW else flat
     if not isinstance(flat, np.ndarray):

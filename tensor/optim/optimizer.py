@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -11,10 +12,13 @@ from tensor.core import Tensor
 from tensor.devices import Array, device_of, move
 from tensor.dtypes import NARROW, float32
 from tensor.errors import GraphError
+from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout
+from tensor.mode import MODE
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, pack
 
+Rule: TypeAlias = "partial[None]"  # an update and its numbers; a kernel of the function's name may stand in for it
 TILE = 32 * 1024  # elements: what a tile touches stays in a core's cache from one line of the rule to the next
 
 
@@ -72,27 +76,27 @@ class Optimizer:
     def _runs(self, flat: Flat) -> Iterator[tuple[int, int, int]]:
         """(start, stop, step count) of neighbouring parameters that have gradients and equal counts: usually one run, all of it."""
         run: tuple[int, int, int] | None = None
-        following = [place.start for place in flat.places[1:]] + [flat.weights.size]
-        for place, end in zip(flat.places, following, strict=True):  # padding goes with the parameter before it
-            flat.attach(place)
-            if place.parameter.grad is None:
-                continue
-            self.counts[place.name] += 1
-            count = self.counts[place.name]
+        for place in flat.reached():
+            count = self.counts[place.name] = self.counts[place.name] + 1
             if run and run[1] == place.start and run[2] == count:
-                run = run[0], end, count
+                run = run[0], place.end, count
             else:
                 if run:
                     yield run
-                run = place.start, end, count
+                run = place.start, place.end, count
         if run:
             yield run
 
     def _update_run(self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int) -> None:
-        """Run the rule over one run: in tiles on a CPU, whole on a GPU."""
+        """Run the rule over one run: whole by a kernel or on a GPU, else in tiles."""
         weights, gradients = flat.weights.array, flat.gradients.array
-        tile = TILE if isinstance(weights, np.ndarray) else stop - start
         rule = self.rule(flat, count)
+        name = rule.func.__name__
+        kernel = choose(name, KERNELS.setdefault(name, []), [weights, gradients], {}, MODE.get().kernels_off)
+        if kernel:
+            kernel(weights[start:stop], gradients[start:stop], *(state[slot][start:stop] for slot in self.slots), **rule.keywords)
+            return
+        tile = TILE if isinstance(weights, np.ndarray) else stop - start
         for low in range(start, stop, tile):
             part = slice(low, min(low + tile, stop))
             slots = [state[name][part] for name in self.slots]
@@ -103,8 +107,8 @@ class Optimizer:
             else:
                 rule(weights[part], gradients[part], *slots)
 
-    def rule(self, flat: Flat, count: int) -> Callable[..., None]:
-        """The update `(weights, gradients, *slots) -> None`, in place, of step `count` (from 1) for this group."""
+    def rule(self, flat: Flat, count: int) -> Rule:
+        """The update `function(weights, gradients, *slots, **numbers)`, in place, with its numbers for step `count` (from 1) of this group."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:

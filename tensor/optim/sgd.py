@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 
 from tensor.core import Tensor
 from tensor.devices import Array
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat
-from tensor.optim.optimizer import Optimizer
+from tensor.optim.optimizer import Optimizer, Rule
 
 
 class SGD(Optimizer):
@@ -23,14 +24,15 @@ class SGD(Optimizer):
         super().__init__(parameters, lr)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 
-    def rule(self, flat: Flat, count: int) -> Callable[..., None]:
+    def rule(self, flat: Flat, count: int) -> Rule:
         keep = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0
+        return partial(sgd, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, keep=keep)
 
-        def update(w: Array, g: Array, u: Array) -> None:
-            u *= self.momentum
-            u += g
-            if keep != 1:
-                w *= keep
-            w -= self.lr * (g + self.momentum * u if self.nesterov else u)
 
-        return update
+def sgd(w: Array, g: Array, u: Array, *, lr: float, momentum: float, nesterov: bool, keep: float) -> None:
+    """u = momentum u + g,   w = keep w - lr u (nesterov: lr (g + momentum u)), in place."""
+    u *= momentum
+    u += g
+    if keep != 1:
+        w *= keep
+    w -= lr * (g + momentum * u if nesterov else u)

@@ -1,0 +1,25 @@
+"""AdamW, and the norm and scaling of gradients: what calls adamw.c."""
+
+from __future__ import annotations
+
+from tensor.devices import Array
+from tensor.kernels import kernel_for
+from tensor.kernels.cpu.compiled import library, refusal
+
+
+@kernel_for("adamw", device="cpu", supports=refusal)
+def adamw_in_one_pass(w: Array, g: Array, m: Array, v: Array, *, b1: float, b2: float, size: float, spread: float, eps: float, keep: float) -> None:
+    """w, g, m, v read once and written once."""
+    library.adamw(w, g, m, v, w.size, b1, b2, size, spread, eps, keep)
+
+
+@kernel_for("squared_norm", device="cpu", supports=refusal)
+def squared_norm_of_all(g: Array) -> float:
+    """Summed in float64."""
+    return float(library.squared_norm(g, g.size))
+
+
+@kernel_for("scale", device="cpu", supports=lambda g, factor: refusal(g))
+def scale_of_all(g: Array, factor: float) -> None:
+    """g *= factor"""
+    library.scale_all(g, g.size, factor)

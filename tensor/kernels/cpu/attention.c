@@ -1,0 +1,234 @@
+/* Causal self-attention from packed projections, by blocks of queries: memory linear in T, and what lies after the diagonal is not computed.
+
+       qkv (B, T, 3, H, D) -> y (B, T, H, D),   y = softmax(scale q k^T, no key after its query) v            Dao et al. 2022, algorithm 1
+
+   A block of queries meets the keys up to its last one. Kept for backward: y, and the log-sum-exp of each row, L = ln sum e^s (B, H, T);
+   the weights are made again as p = e^(s - L):
+
+       dv = p^T dy,   ds = p (dy v^T - rowsum(dy y)) scale,   dq = ds k,   dk = ds^T q
+
+   An item is one head of one batch row; it copies what it reads of k, v, q, dy into rows padded to whole vectors. */
+
+#include "kernels.h"
+
+#if defined(__AVX512F__)
+enum { WIDTH = 16, MOST = 4 };
+#elif defined(__AVX__)
+enum { WIDTH = 8, MOST = 2 };
+#else
+enum { WIDTH = 4, MOST = 2 };
+#endif
+enum { BLOCK = 32 };  /* queries at a time */
+typedef float vector __attribute__((vector_size(4 * WIDTH)));
+
+#if defined(__AVX__)  /* or the compiler loads a value anew for each multiplication: a third slower */
+#define KEEP_IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define KEEP_IN_REGISTER(v) (void)0
+#endif
+
+static inline vector load(const float *p) { vector v; memcpy(&v, p, sizeof v); return v; }
+static inline void store(float *p, vector v) { memcpy(p, &v, sizeof v); }
+static inline size padded(size n) { return (n + WIDTH - 1) / WIDTH * WIDTH; }
+static inline size stride_of(size T) { return padded(T) + WIDTH; }  /* never a power of two: rows 1, 2 or 4 KB apart fall on each other in a cache */
+
+/* -- products of small matrices ---------------------------------------------------------------------------------------------
+
+   c[i, j] (+)= sum over k of a[i, k] b[k, j], where a[i, k] lies at a + i * ai + k * ak, rows of b and c are contiguous, and there are
+   whole vectors of columns. A tile of 4 rows and up to 4 vectors stays in registers. */
+
+struct product {
+    const float *a, *b;
+    float *c;
+    size ai, ak, ldb, ldc, rows, columns, depth;
+    int add;
+};
+
+static inline __attribute__((always_inline)) void tile(const struct product *p, size i, size j, const int rows, const int vectors) {
+    vector sum[4][4];
+    float *c = p->c + i * p->ldc + j;
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int n = 0; n < vectors; n++) sum[r][n] = p->add ? load(c + r * p->ldc + n * WIDTH) : (vector){0};
+    const float *a = p->a + i * p->ai, *b = p->b + j;
+    for (size k = 0; k < p->depth; k++, a += p->ak, b += p->ldb) {
+        vector row[4];
+#pragma GCC unroll 4
+        for (int n = 0; n < vectors; n++) {
+            row[n] = load(b + n * WIDTH);
+            KEEP_IN_REGISTER(row[n]);
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+            for (int n = 0; n < vectors; n++) sum[r][n] += a[r * p->ai] * row[n];
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int n = 0; n < vectors; n++) store(c + r * p->ldc + n * WIDTH, sum[r][n]);
+}
+
+static inline __attribute__((always_inline)) void column_of_tiles(const struct product *p, size j, const int vectors) {
+    size i = 0;
+    for (; i + 4 <= p->rows; i += 4) tile(p, i, j, 4, vectors);
+    for (; i < p->rows; i++) tile(p, i, j, 1, vectors);
+}
+
+static void multiply(struct product p) {
+    size j = 0;
+    if (MOST == 4) for (; j + 4 * WIDTH <= p.columns; j += 4 * WIDTH) column_of_tiles(&p, j, 4);
+    for (; j + 2 * WIDTH <= p.columns; j += 2 * WIDTH) column_of_tiles(&p, j, 2);
+    for (; j < p.columns; j += WIDTH) column_of_tiles(&p, j, 1);
+}
+
+/* -- one head ----------------------------------------------------------------------------------------------------------------- */
+
+struct attention_job {
+    const float *qkv, *dy;
+    float *y, *lse, *dqkv;
+    size B, T, H, D;
+    float scale;
+    int not_finite;
+};
+
+/* Memory that starts on a vector's boundary: a load across two cache lines costs two. */
+static float *aligned_memory(size n) { return aligned_alloc(sizeof(vector), padded(n) * sizeof(float)); }
+
+/* Ask for a row before it is needed: one head's part of a row is too short, and the next too far, for the processor to guess. */
+enum { AHEAD = 8 };
+static inline void fetch_row(const float *row, size D) {
+    for (size d = 0; d < D; d += 16) __builtin_prefetch(row + d);
+}
+
+/* (T, padded D) from rows that lie `step` apart; returns NaN when a value is not finite, else 0. */
+static float copy_rows(const float *from, size step, float *to, size T, size D) {
+    size P = padded(D);
+    float zero = 0;
+    for (size t = 0; t < T; t++) {
+        fetch_row(from + (t + AHEAD) * step, D);
+#pragma omp simd reduction(+ : zero)
+        for (size d = 0; d < D; d++) {
+            to[t * P + d] = from[t * step + d];
+            zero += from[t * step + d] * 0.0f;
+        }
+        for (size d = D; d < P; d++) to[t * P + d] = 0;
+    }
+    return zero;
+}
+
+/* (D, padded T), rows `stride_of(T)` apart, from rows (T, padded D) */
+static void turn_rows(const float *from, float *to, size T, size D) {
+    size P = padded(D), S = stride_of(T);
+    for (size d = 0; d < D; d++) {
+        for (size t = 0; t < T; t++) to[d * S + t] = from[t * P + d];
+        for (size t = T; t < padded(T); t++) to[d * S + t] = 0;
+    }
+}
+
+/* Scores s = scale q k^T of queries start to stop against keys 0 to stop: (stop - start, S), -inf after the diagonal. */
+static size scores(const struct attention_job *job, const float *q, size step, const float *turned_k, float *s, size start, size stop) {
+    size S = stride_of(job->T), keys = padded(stop);
+    multiply((struct product){q + start * step, turned_k, s, step, 1, S, S, stop - start, keys, job->D, 0});
+    for (size t = start; t < stop; t++) {
+        float *row = s + (t - start) * S;
+        for (size i = 0; i <= t; i++) row[i] *= job->scale;
+        for (size i = t + 1; i < keys; i++) row[i] = -INFINITY;
+    }
+    return keys;
+}
+
+static void forward(size item, void *data) {
+    struct attention_job *job = data;
+    size T = job->T, H = job->H, D = job->D, b = item / H, h = item % H, step = 3 * H * D, P = padded(D), S = stride_of(T);
+    const float *q = job->qkv + b * T * step + h * D, *k = q + H * D, *v = k + H * D;
+    float *y = job->y + b * T * H * D + h * D, *lse = job->lse + item * T;
+    float *memory = aligned_memory(2 * T * P + D * S + BLOCK * (S + P));
+    float *rows = memory, *values = rows + T * P, *turned_k = values + T * P, *s = turned_k + D * S, *out = s + BLOCK * S;
+    float zero = copy_rows(k, step, rows, T, D) + copy_rows(v, step, values, T, D);
+    if (zero != 0) job->not_finite = 1;
+    turn_rows(rows, turned_k, T, D);
+    for (size start = 0; start < T; start += BLOCK) {
+        size stop = smaller(start + BLOCK, T), keys = scores(job, q, step, turned_k, s, start, stop);
+        float total[BLOCK];
+        for (size t = start; t < stop; t++) {
+            float *restrict row = s + (t - start) * S, most = -INFINITY, sum = 0;
+#pragma omp simd reduction(max : most)
+            for (size i = 0; i < keys; i++) most = row[i] > most ? row[i] : most;
+#pragma omp simd reduction(+ : sum)
+            for (size i = 0; i < keys; i++) {
+                float e = exponential(row[i] - most);
+                row[i] = e;
+                sum += e;
+            }
+            total[t - start] = sum;
+            lse[t] = most + logf(sum);
+        }
+        multiply((struct product){s, values, out, S, 1, P, P, stop - start, P, stop, 0});
+        for (size t = start; t < stop; t++)
+            for (size d = 0; d < D; d++) y[t * H * D + d] = out[(t - start) * P + d] / total[t - start];
+    }
+    free(memory);
+}
+
+static void backward(size item, void *data) {
+    struct attention_job *job = data;
+    size T = job->T, H = job->H, D = job->D, b = item / H, h = item % H, step = 3 * H * D, P = padded(D), S = stride_of(T);
+    const float *first = job->qkv + b * T * step + h * D, *lse = job->lse + item * T;
+    const float *y = job->y + b * T * H * D + h * D, *upstream = job->dy + b * T * H * D + h * D;
+    float *memory = aligned_memory(7 * T * P + 2 * D * S + BLOCK * 2 * S + T);
+    float *q = memory, *k = q + T * P, *v = k + T * P, *dy = v + T * P, *dq = dy + T * P, *dk = dq + T * P, *dv = dk + T * P;
+    float *turned_k = dv + T * P, *turned_v = turned_k + D * S, *p = turned_v + D * S, *ds = p + BLOCK * S, *dot = ds + BLOCK * S;
+    copy_rows(first, step, q, T, D);
+    copy_rows(first + H * D, step, k, T, D);
+    copy_rows(first + 2 * H * D, step, v, T, D);
+    copy_rows(upstream, H * D, dy, T, D);
+    turn_rows(k, turned_k, T, D);
+    turn_rows(v, turned_v, T, D);
+    memset(dk, 0, sizeof(float) * 2 * T * P);  /* dv too */
+    for (size t = 0; t < T; t++) {
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (size d = 0; d < D; d++) sum += upstream[t * H * D + d] * y[t * H * D + d];
+        dot[t] = sum;
+    }
+    for (size start = 0; start < T; start += BLOCK) {
+        size stop = smaller(start + BLOCK, T), count = stop - start, keys = scores(job, q, P, turned_k, p, start, stop);
+        multiply((struct product){dy + start * P, turned_v, ds, P, 1, S, S, count, keys, D, 0});  /* dy v^T */
+        for (size t = start; t < stop; t++) {
+            float *restrict row = p + (t - start) * S, *restrict drow = ds + (t - start) * S, level = lse[t], delta = dot[t];
+#pragma omp simd
+            for (size i = 0; i < keys; i++) {
+                row[i] = exponential(row[i] - level);
+                drow[i] = row[i] * (drow[i] - delta) * job->scale;
+            }
+        }
+        multiply((struct product){ds, k, dq + start * P, S, 1, P, P, count, P, stop, 0});
+        multiply((struct product){p, dy + start * P, dv, 1, S, P, P, stop, P, count, 1});
+        multiply((struct product){ds, q + start * P, dk, 1, S, P, P, stop, P, count, 1});
+    }
+    float *out = job->dqkv + b * T * step + h * D;
+    for (size t = 0; t < T; t++)
+        for (size d = 0; d < D; d++) {
+            out[t * step + d] = dq[t * P + d];
+            out[t * step + H * D + d] = dk[t * P + d];
+            out[t * step + 2 * H * D + d] = dv[t * P + d];
+        }
+    free(memory);
+}
+
+/* y (B, T, H, D) and lse (B, H, T); returns 1 when a key or value was not finite: then a query may have seen what lies after it. */
+KERNEL attention_forward(array qkv, array y, array lse, size B, size T, size H, size D, real scale) {
+    struct attention_job job = {.qkv = floats(qkv), .y = floats(y), .lse = floats(lse), .B = B, .T = T, .H = H, .D = D, .scale = (float)scale};
+    parallel(B * H, 2.0 * B * H * T * T, forward, &job);
+    return job.not_finite;
+}
+
+/* dqkv (B, T, 3, H, D) */
+KERNEL attention_backward(array qkv, array y, array lse, array dy, array dqkv, size B, size T, size H, size D, real scale) {
+    struct attention_job job = {.qkv = floats(qkv), .y = floats(y), .lse = floats(lse), .dy = floats(dy), .dqkv = floats(dqkv),
+                                .B = B, .T = T, .H = H, .D = D, .scale = (float)scale};
+    parallel(B * H, 5.0 * B * H * T * T, backward, &job);
+    return 0;
+}

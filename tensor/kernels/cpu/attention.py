@@ -1,0 +1,97 @@
+"""Causal self-attention by blocks of queries: what calls attention.c; and the same in NumPy, for what that does not take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensor.devices import Array
+from tensor.dtypes import float32, float64
+from tensor.kernels import kernel_for
+from tensor.kernels.cpu.compiled import library, refusal
+from tensor.random import Key
+
+BLOCK = 128  # queries at a time, in NumPy
+
+
+def _shape_refusal(qkv: Array, heads: int, dropout: float) -> str | None:
+    if dropout:
+        return "dropout"
+    return None if qkv.ndim == 3 and qkv.size and qkv.shape[-1] % (3 * heads) == 0 else f"shape {qkv.shape} with {heads} heads"
+
+
+def _supports(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> str | None:
+    return _shape_refusal(qkv, heads, dropout) or refusal(qkv)
+
+
+@kernel_for("causal_self_attention", device="cpu", supports=_supports)
+def attention_by_heads(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> Any:
+    """y, and the log-sum-exp of each row kept for backward, which makes the weights again.   qkv: (B, T, 3C)   y: (B, T, C)"""
+    B, T, C = *qkv.shape[:2], qkv.shape[2] // 3
+    D = C // heads
+    y, lse, scale = np.empty((B, T, C), qkv.dtype), np.empty((B, heads, T), qkv.dtype), 1 / math.sqrt(D)
+    if library.attention_forward(qkv, y, lse, B, T, heads, D, scale):
+        return NotImplemented  # a key or value is not finite: the composition keeps it from the queries before it
+
+    def backward(dy: Array) -> tuple[Array]:
+        dqkv = np.empty(qkv.shape, qkv.dtype)
+        library.attention_backward(qkv, y, lse, np.ascontiguousarray(dy), dqkv, B, T, heads, D, scale)
+        return (dqkv,)
+
+    return y, backward
+
+
+def _supports_numpy(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> str | None:
+    if qkv.dtype not in (float32, float64):
+        return f"dtype {qkv.dtype}"
+    return _shape_refusal(qkv, heads, dropout) or ("one block" if qkv.shape[1] <= BLOCK else None)
+
+
+@kernel_for("causal_self_attention", device="cpu", supports=_supports_numpy)
+def attention_by_blocks(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> Any:
+    """The same in NumPy, memory linear in T: a block of queries meets the keys up to its last one.      Dao et al. 2022, algorithm 1"""
+    B, T, C = *qkv.shape[:2], qkv.shape[2] // 3
+    D = C // heads
+    if not np.isfinite(qkv[..., C:]).all():
+        return NotImplemented
+    q, k, v = np.moveaxis(qkv.reshape(B, T, 3, heads, D), (2, 3), (0, 2))  # 3 x (B, H, T, D)
+    y, lse, scale = np.empty((B, T, heads, D), qkv.dtype), np.empty((B, heads, T, 1), qkv.dtype), 1 / math.sqrt(D)
+    heads_of_y = y.swapaxes(1, 2)  # (B, H, T, D)
+    after = np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 1)  # added to the square on the diagonal
+    blocks = [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+
+    def scores(start: int, stop: int) -> Array:
+        s = q[:, :, start:stop] @ k[:, :, :stop].swapaxes(-1, -2)  # (B, H, block, keys)
+        s *= scale
+        s[..., start:] += after[: stop - start, : stop - start]
+        return s
+
+    for start, stop in blocks:
+        s = scores(start, stop)
+        m = s.max(-1, keepdims=True)
+        np.exp(np.subtract(s, m, out=s), out=s)
+        total = s.sum(-1, keepdims=True)
+        heads_of_y[:, :, start:stop] = (s @ v[:, :, :stop]) / total
+        lse[:, :, start:stop] = m + np.log(total)
+
+    def backward(dy: Array) -> tuple[Array]:
+        dqkv = np.zeros((B, T, 3, heads, D), qkv.dtype)
+        dq, dk, dv = np.moveaxis(dqkv, (2, 3), (0, 2))
+        dy = dy.reshape(B, T, heads, D).swapaxes(1, 2)
+        dot = (dy * heads_of_y).sum(-1, keepdims=True)  # (B, H, T, 1)
+        for start, stop in blocks:
+            here = slice(start, stop)
+            p = scores(start, stop)
+            np.exp(np.subtract(p, lse[:, :, here], out=p), out=p)
+            dv[:, :, :stop] += p.swapaxes(-1, -2) @ dy[:, :, here]
+            ds = dy[:, :, here] @ v[:, :, :stop].swapaxes(-1, -2)
+            ds -= dot[:, :, here]
+            ds *= p
+            ds *= scale
+            dq[:, :, here] = ds @ k[:, :, :stop]
+            dk[:, :, :stop] += ds.swapaxes(-1, -2) @ q[:, :, here]
+        return (dqkv.reshape(qkv.shape),)
+
+    return y.reshape(B, T, C), backward

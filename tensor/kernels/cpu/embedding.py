@@ -1,0 +1,46 @@
+"""Token + position embedding: what calls embedding.c."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor.autograd import Room, new_or_room
+from tensor.devices import Array
+from tensor.dtypes import int64
+from tensor.kernels import kernel_for
+from tensor.kernels.cpu.compiled import library, refusal
+
+
+def _supports(ids: Array, tokens: Array, positions: Array) -> str | None:
+    if ids.dtype != int64 or ids.ndim != 2 or ids.size == 0 or not ids.flags.c_contiguous:
+        return f"ids {ids.shape} {ids.dtype}"
+    if tokens.ndim != 2 or positions.ndim != 2 or tokens.shape[1] != positions.shape[1] or positions.shape[0] < ids.shape[1]:
+        return f"tables {tokens.shape}, {positions.shape} for ids {ids.shape}"
+    return refusal(tokens, positions)
+
+
+@kernel_for("positional_embedding", device="cpu", supports=_supports)
+def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) -> Any:
+    """y[b, t] = tokens[ids[b, t]] + positions[t] in one pass; dtokens adds the rows of dy, into its room where there is one."""
+    (B, T), (V, C), context = ids.shape, tokens.shape, len(positions)
+    dtype = tokens.dtype
+    y = np.empty((B, T, C), dtype)
+    if library.embed_forward(ids, tokens, positions, y, B * T, T, C, V):
+        return NotImplemented  # an id out of range: the composition says which
+
+    def dtokens(dy: Array, *, into: Room | None = None) -> Array:
+        out = np.zeros((V, C), dtype) if into is None else into.array
+        if into is not None and not into.add:
+            out[...] = 0
+        library.add_rows(ids, np.ascontiguousarray(dy), out, B * T, C)
+        return out
+
+    def dpositions(dy: Array, *, into: Room | None = None) -> Array:
+        out = new_or_room(into, (context, C), dtype)
+        out[T:] = 0
+        library.column_sums(np.ascontiguousarray(dy), out, B, T * C)  # its first T rows
+        return out
+
+    return y, (None, dtokens, dpositions)

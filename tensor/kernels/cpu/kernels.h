@@ -1,0 +1,68 @@
+/* What the kernels of this folder share. All files are compiled as one library, for the very processor they run on (compiled.py).
+
+   array   a NumPy array, as Python holds it; floats(a) is the address of its first element. Who calls has made sure that it is
+           contiguous and holds float32 (int64 where integers(a) is asked for): nothing is checked here.
+   size    a whole number: rows, width, items
+   real    a float
+
+   A function that Python calls starts a line with `KERNEL`: compiled.py reads its parameters from there. */
+
+#ifndef TENSOR_KERNELS
+#define TENSOR_KERNELS
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef void *array;
+typedef ptrdiff_t size;
+typedef double real;
+
+#define KERNEL __attribute__((visibility("default"))) double
+
+/* The data pointer of a NumPy array comes right after the object's head, whose size Python tells the compiler (and then checks). */
+static inline float *floats(array a) { return *(float **)((char *)a + OBJECT_HEAD); }
+static inline int64_t *integers(array a) { return *(int64_t **)((char *)a + OBJECT_HEAD); }
+
+static inline size smaller(size a, size b) { return a < b ? a : b; }
+
+/* parallel.c: function(item, job) for every item from 0, on all threads where `work` (elements touched, say) makes that worthwhile. What an
+   item is must not depend on the number of threads: then neither do the bits of the result. */
+void parallel(size items, double work, void (*function)(size item, void *job), void *job);
+
+int thread_count(void);
+
+enum { ROWS = 32 };  /* rows in an item, where rows are shared out */
+static inline size row_blocks(size rows) { return (rows + ROWS - 1) / ROWS; }
+
+/* sums.c: the sums of blocks of rows, sums (blocks, width), added up into total (width): block by block, always in that order. */
+void add_blocks(const float *sums, float *total, size blocks, size width);
+
+/* gelu.c: y = gelu(x), n elements. */
+void gelu_row(const float *x, float *y, size n);
+
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where a polynomial of degree 6 is good to float32's last bit or two.
+   0 below -87, and no more than e^88; NaN stays NaN. Without branches, so that a loop over it becomes vector instructions. */
+static inline float exponential(float x) {
+    float t = x < -87.0f ? -87.0f : x;
+    t = t > 88.0f ? 88.0f : t;
+    float shifted = t * 1.44269504f + 12582912.0f;  /* 1.5 * 2^23: the sum is rounded to a whole number, which its low bits hold */
+    float n = shifted - 12582912.0f;
+    float r = (t - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts */
+    float p = 1.3981999507e-3f + r * 1.9875691500e-4f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &shifted, 4);
+    bits = (bits << 23) + 0x3f800000;  /* 2^n: the number's low bits, as an exponent */
+    float power;
+    memcpy(&power, &bits, 4);
+    return x < -87.0f ? 0.0f : p * power;
+}
+
+#endif

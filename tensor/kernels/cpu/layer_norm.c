@@ -1,0 +1,117 @@
+/* LayerNorm, alone or of a residual sum: s = x + y,   out = gain (s - mean) / sqrt(variance + eps) + bias, over rows of `width`.
+
+   With n = (s - mean) / sqrt(variance + eps) and dn = gain dout:
+
+       ds = (dn - mean(dn) - n mean(dn n)) / sqrt(variance + eps) + what came for s itself,   dgain = sum n dout,   dbias = sum dout
+
+   Kept: s, and the mean and 1 / sqrt(variance + eps) of each row. Forward reads 8 bytes an element and writes 8, backward reads 12 and writes 4. */
+
+#include "kernels.h"
+
+struct norm_job {
+    const float *x, *y;          /* (rows, width); y may be NULL */
+    float *s;                    /* x + y, where there is a y; else NULL, and s is x */
+    const float *gain, *bias;    /* (width) */
+    float *out, *mean, *scale;   /* (rows, width), (rows), (rows) */
+    const float *dout, *ds;      /* (rows, width); ds may be NULL */
+    float *sums;                 /* (2, blocks, width): of dgain, of dbias */
+    size rows, width, blocks;
+    float eps;
+};
+
+static void forward(size block, void *data) {
+    struct norm_job *job = data;
+    size width = job->width, stop = smaller((block + 1) * ROWS, job->rows);
+    const float *restrict gain = job->gain, *restrict bias = job->bias;
+    for (size i = block * ROWS; i < stop; i++) {
+        const float *restrict s = job->x + i * width;
+        if (job->y) {
+            const float *restrict x = s, *restrict y = job->y + i * width;
+            float *restrict sum = job->s + i * width;
+            for (size j = 0; j < width; j++) sum[j] = x[j] + y[j];
+            s = sum;
+        }
+        float total = 0, squares = 0;
+#pragma omp simd reduction(+ : total)
+        for (size j = 0; j < width; j++) total += s[j];
+        float mean = total / width;
+#pragma omp simd reduction(+ : squares)
+        for (size j = 0; j < width; j++) squares += (s[j] - mean) * (s[j] - mean);
+        float scale = 1.0f / sqrtf(squares / width + job->eps);
+        float *restrict out = job->out + i * width;
+        for (size j = 0; j < width; j++) out[j] = (s[j] - mean) * scale * gain[j] + bias[j];
+        job->mean[i] = mean;
+        job->scale[i] = scale;
+    }
+}
+
+static void backward(size block, void *data) {
+    struct norm_job *job = data;
+    size width = job->width, stop = smaller((block + 1) * ROWS, job->rows);
+    const float *restrict gain = job->gain;
+    float *restrict dgain = job->sums + block * width, *restrict dbias = job->sums + (job->blocks + block) * width;
+    memset(dgain, 0, sizeof(float) * width);
+    memset(dbias, 0, sizeof(float) * width);
+    for (size i = block * ROWS; i < stop; i++) {
+        const float *restrict s = job->x + i * width, *restrict dout = job->dout + i * width;
+        float *restrict dx = job->out + i * width;
+        float mean = job->mean[i], scale = job->scale[i], total = 0, dot = 0;
+#pragma omp simd reduction(+ : total, dot)
+        for (size j = 0; j < width; j++) {
+            float dn = dout[j] * gain[j], n = (s[j] - mean) * scale;
+            total += dn;
+            dot += dn * n;
+            dgain[j] += n * dout[j];
+            dbias[j] += dout[j];
+        }
+        total /= width;
+        dot /= width;
+        for (size j = 0; j < width; j++) dx[j] = scale * (dout[j] * gain[j] - total - (s[j] - mean) * scale * dot);
+        if (job->ds) {
+            const float *restrict ds = job->ds + i * width;
+            for (size j = 0; j < width; j++) dx[j] += ds[j];
+        }
+    }
+}
+
+static void run_backward(struct norm_job *job, float *dgain, float *dbias) {
+    size width = job->width;
+    job->blocks = row_blocks(job->rows);
+    job->sums = malloc(sizeof(float) * (2 * job->blocks * width + 1));
+    parallel(job->blocks, 4.0 * job->rows * width, backward, job);
+    add_blocks(job->sums, dgain, job->blocks, width);
+    add_blocks(job->sums + job->blocks * width, dbias, job->blocks, width);
+    free(job->sums);
+}
+
+/* out = layer_norm(x);   mean and scale = 1 / sqrt(variance + eps): (rows) */
+KERNEL norm_forward(array x, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
+    struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias), .out = floats(out), .mean = floats(mean),
+                           .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
+    parallel(row_blocks(rows), 4.0 * rows * width, forward, &job);
+    return 0;
+}
+
+/* s = x + y;   out = layer_norm(s) */
+KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
+    struct norm_job job = {.x = floats(x), .y = floats(y), .s = floats(s), .gain = floats(gain), .bias = floats(bias), .out = floats(out),
+                           .mean = floats(mean), .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
+    parallel(row_blocks(rows), 4.0 * rows * width, forward, &job);
+    return 0;
+}
+
+/* dx from dout;   dgain, dbias: (width) */
+KERNEL norm_backward(array s, array gain, array mean, array scale, array dout, array dx, array dgain, array dbias, size rows, size width) {
+    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(mean), .scale = floats(scale), .dout = floats(dout),
+                           .out = floats(dx), .rows = rows, .width = width};
+    run_backward(&job, floats(dgain), floats(dbias));
+    return 0;
+}
+
+/* the same, with ds, the gradient that came for the sum itself, added to dx */
+KERNEL residual_norm_backward(array s, array gain, array mean, array scale, array dout, array ds, array dx, array dgain, array dbias, size rows, size width) {
+    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(mean), .scale = floats(scale), .dout = floats(dout),
+                           .ds = floats(ds), .out = floats(dx), .rows = rows, .width = width};
+    run_backward(&job, floats(dgain), floats(dbias));
+    return 0;
+}

@@ -1,0 +1,62 @@
+"""LayerNorm, alone and of a residual sum: what calls layer_norm.c."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor.autograd import new_or_room
+from tensor.devices import Array
+from tensor.kernels import kernel_for
+from tensor.kernels.cpu.compiled import library, refusal
+
+
+def _supports(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str | None:
+    if x.size == 0 or x.ndim == 0 or gain.shape != x.shape[-1:] or bias.shape != gain.shape:
+        return f"shapes {x.shape}, {gain.shape}, {bias.shape}"
+    return refusal(x, gain, bias)
+
+
+def _supports_residual(x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str | None:
+    if x.shape != y.shape:
+        return f"shapes {x.shape}, {y.shape}"
+    return _supports(x, gain, bias) or refusal(y)
+
+
+@kernel_for("layer_norm", device="cpu", supports=_supports)
+def layer_norm_by_rows(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
+    """Mean and 1 / sqrt(variance + eps) of each row are kept beside x."""
+    width = x.shape[-1]
+    rows = x.size // width
+    y, mean, scale = np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    library.norm_forward(x, gain, bias, y, mean, scale, rows, width, eps)
+
+    def backward(dy: Array, *, into: Any = (None, None, None)) -> tuple[Array, Array, Array]:
+        dx, dgain, dbias = np.empty(x.shape, x.dtype), new_or_room(into[1], (width,), x.dtype), new_or_room(into[2], (width,), x.dtype)
+        library.norm_backward(x, gain, mean, scale, np.ascontiguousarray(dy), dx, dgain, dbias, rows, width)
+        return dx, dgain, dbias
+
+    return y, backward
+
+
+@kernel_for("residual_layer_norm", device="cpu", supports=_supports_residual)
+def residual_layer_norm_by_rows(x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
+    """s = x + y and its LayerNorm in one pass; so too backward, which adds what came for s itself."""
+    width = x.shape[-1]
+    rows = x.size // width
+    s, normed, mean, scale = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    library.residual_norm_forward(x, y, s, gain, bias, normed, mean, scale, rows, width, eps)
+
+    def backward(ds: Array | None, dn: Array | None, *, into: Any = (None,) * 4) -> tuple[Array | None, ...]:
+        if dn is None:
+            return ds, ds, None, None
+        dx, dgain, dbias = np.empty(s.shape, s.dtype), new_or_room(into[2], (width,), s.dtype), new_or_room(into[3], (width,), s.dtype)
+        dn = np.ascontiguousarray(dn)
+        if ds is None:
+            library.norm_backward(s, gain, mean, scale, dn, dx, dgain, dbias, rows, width)
+        else:
+            library.residual_norm_backward(s, gain, mean, scale, dn, np.ascontiguousarray(ds), dx, dgain, dbias, rows, width)
+        return dx, dx, dgain, dbias
+
+    return (s, normed), backward
