@@ -47,19 +47,24 @@ Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
 class Node:
     """One recorded op: where it was called, what it came from, and how gradients go back through it."""
 
-    __slots__ = ("__weakref__", "backward", "dtype", "hooks", "line", "op", "order", "outputs", "parents", "saved", "shape")
+    __slots__ = ("__weakref__", "backward", "dtype", "hooks", "op", "order", "outputs", "parents", "place", "saved", "shape")
 
-    def __init__(self, op: str, parents: tuple[Any, ...], backward: Any, saved: tuple[Saved, ...], shape: Shape, dtype: DType, line: Line):
+    def __init__(self, op: str, parents: tuple[Any, ...], backward: Any, saved: tuple[Saved, ...], shape: Shape, dtype: DType, place: Any):
         self.op = op
         self.parents = parents  # a Node, Output or Accumulator for each input; None where no gradient is wanted
         self.backward = backward  # None once freed
         self.saved = saved
         self.shape = shape
         self.dtype = dtype
-        self.line = line
+        self.place = place  # the user's line, as (code, instruction)
         self.order = next(_order)
         self.outputs = 1
         self.hooks: dict[int, Callable[[Any], Any]] | None = None
+
+    @property
+    def line(self) -> Line:
+        """Where in the user's code the op was called."""
+        return Line(*self.place)
 
     def gradients(self, *dys: Array | None, allowed: set[Any] | None = None, places: bool = False) -> Sequence[Array | None]:
         """Call the rule with the gradient of each output: a gradient for each input, None where none is wanted (or in `allowed`).

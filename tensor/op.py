@@ -28,7 +28,7 @@ from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout, broadcast_shape
 from tensor.mode import MODE
 from tensor.record import UNSTUDIED, record
-from tensor.storage import user_line
+from tensor.storage import user_line, user_place
 
 P = ParamSpec("P")
 Mask: TypeAlias = Array  # inputs annotated so are no operands, neither promoted nor differentiated: the condition of a choice,
@@ -67,10 +67,12 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
         if len(inputs) != signature.count:  # options given by position, as in x.sum(1); an optional tensor left out
             inputs, options = signature.completed(inputs, options)
         mode, narrow = MODE.get(), False
-        arrays = _glance(inputs, options, elementwise, signature.some_operands)
+        parents: list[Any] = []
+        arrays = _glance(inputs, options, elementwise, signature.some_operands, parents)
         if arrays is None:
             inputs = _prepare(name, inputs, options, elementwise, signature)
             arrays = [x.array if isinstance(x, core.Tensor) else x for x in inputs]
+            parents = [x.node if isinstance(x, core.Tensor) else None for x in inputs]
             narrow = not exact and any(getattr(a, "dtype", None) in NARROW for a in arrays)
 
         function = reference if not kernels else choose(name, kernels, arrays, options, mode.kernels_off) or reference  # kernels: here only
@@ -84,7 +86,7 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
                 if elementwise:
                     broadcast_shape(*(x.shape for x in inputs if isinstance(x, core.Tensor)))  # raises, naming the axis
                 raise
-        out = record(name, inputs, arrays, y, backward, mode, elementwise)
+        out = record(name, inputs, arrays, parents, y, backward, mode, elementwise)
         if mode.anomaly:
             for part in out if type(out) is tuple else (out,):
                 _check_finite(name, (*arrays, *options.values()), part)
@@ -110,12 +112,13 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
         if len(inputs) != signature.count:
             inputs, options = signature.completed(inputs, options)
         mode = MODE.get()
-        arrays = _glance(inputs, options, False, signature.some_operands)
+        parents: list[Any] = []
+        arrays = _glance(inputs, options, False, signature.some_operands, parents)
         function = choose(name, kernels, arrays, options, mode.kernels_off) if arrays is not None and not mode.anomaly else None
         result = NotImplemented if function is None else function(*arrays, **options)  # type: ignore[misc]
         if result is NotImplemented:
             return composition(*inputs, **options)
-        return record(name, inputs, cast("list[Any]", arrays), *result, mode, False)
+        return record(name, inputs, cast("list[Any]", arrays), parents, *result, mode, False)
 
     _register(name, call, composition)
     return call
@@ -159,8 +162,11 @@ def _register(name: str, call: Callable[..., Any], reference: Callable[..., Any]
 # -- inputs -----------------------------------------------------------------------------------------------------------
 
 
-def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, ids: list[bool] | None) -> list[Any] | None:
-    """The arrays of inputs that are ready as they are: tensors of one dtype, not a 16-bit one, and one kind of array. Else None."""
+def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, ids: list[bool] | None, parents: list[Any]) -> list[Any] | None:
+    """The arrays of inputs that are ready as they are: tensors of one dtype, not a 16-bit one, and one kind of array. Else None.
+
+    Their nodes are appended to `parents`.
+    """
     arrays: list[Any] = []
     first = None
     for x in inputs:
@@ -173,13 +179,15 @@ def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, i
                     return None
             elif first is None:
                 first = array
-                if array.dtype in NARROW:
+                if array.dtype is not float32 and array.dtype in NARROW:
                     return None
             elif array.dtype is not first.dtype or type(array) is not type(first):
                 return None
             arrays.append(array)
+            parents.append(x.node)
         elif x is None or (elementwise and type(x) in _SCALARS):
             arrays.append(x)
+            parents.append(None)
         else:
             return None
     if first is None or (options and not all(type(value) in _PLAIN for value in options.values())):
@@ -280,14 +288,14 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
         if type(layouts) is tuple:
             outs = tuple(core.Tensor.over(x.storage, layout) for layout in layouts)
             if recorded and outs:
-                node = Node(name, (x.node,), lambda *dys: (backward(*dys),), (), layouts[0].shape, x.dtype, user_line(1))
+                node = Node(name, (x.node,), lambda *dys: (backward(*dys),), (), layouts[0].shape, x.dtype, user_place(1))
                 node.outputs = len(outs)
                 for index, out in enumerate(outs):
                     out.node = Output(node, index, out.shape, x.dtype)
             return outs
         out = core.Tensor.over(x.storage, layouts)
         if recorded:
-            out.node = Node(name, (x.node,), (backward,), (), layouts.shape, x.dtype, user_line(1))
+            out.node = Node(name, (x.node,), (backward,), (), layouts.shape, x.dtype, user_place(1))
         return out
 
     _register(name, call, reference)

@@ -18,44 +18,52 @@ from tensor.devices import Array, as_array, extent, is_cuda
 from tensor.dtypes import FLOATS, NARROW, float32
 from tensor.layout import Layout, Shape
 from tensor.mode import Mode
-from tensor.storage import Line, Storage, user_line
+from tensor.storage import Line, Storage, user_place
 
 _PLAIN = frozenset((int, float, bool, str, type(None), np.dtype, type(np.dtype("float32"))))  # values that hold no array
+_new = object.__new__
 _NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no tensor writes there
 
 
-def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
+def record(
+    name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool
+) -> Any:
     """Wrap what a rule returned, and put a node on the tape when an input asks for gradients.
 
-    broadcasts: an input smaller than y was expanded by NumPy, and gets the `expand` node whose backward sums.
+    parents: the inputs' nodes.   broadcasts: an input smaller than y was expanded by NumPy, and gets the `expand` node whose backward sums.
     """
     if type(y) is tuple:
-        return _record_several(name, inputs, arrays, y, backward, mode)
+        return _record_several(name, inputs, arrays, parents, y, backward, mode)
     if type(y) is not np.ndarray:
         y = as_array(y)
-    out = core.Tensor.from_array(y)
+    out = _new(core.Tensor)
+    out._array = y
+    out._storage = out._layout = out.node = None
     if backward is None or not mode.recording:
         return out
-    parents = [x.node if isinstance(x, core.Tensor) else None for x in inputs]
-    if not any(parents):
-        return out
-    shape, line = y.shape, user_line(2)
+    if None in parents:
+        if not any(parents):
+            return out
+        if type(backward) is tuple:
+            backward = _wanted(backward, parents)
+    shape, line = y.shape, user_place(2)
     if broadcasts:
         for i, parent in enumerate(parents):
             if parent is not None and parent.shape != shape:
                 parents[i] = Node("expand", (parent,), (sum_to(parent.shape),), (), shape, parent.dtype, line)
-    backward = _wanted(backward, parents)
     out.node = Node(name, tuple(parents), backward, _saved(name, backward, inputs, arrays, (out,)), shape, y.dtype, line)
     return out
 
 
-def _record_several(name: str, inputs: Sequence[Any], arrays: Sequence[Any], ys: tuple[Any, ...], backward: Any, mode: Mode) -> tuple[Any, ...]:
+def _record_several(
+    name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], ys: tuple[Any, ...], backward: Any, mode: Mode
+) -> tuple[Any, ...]:
     """The same for an op with several outputs: one node, and an `Output` for each that holds floats."""
     outs = tuple(core.Tensor.from_array(as_array(y)) for y in ys)
-    parents = [x.node if isinstance(x, core.Tensor) else None for x in inputs]
     if backward is not None and mode.recording and any(parents):
-        backward = _wanted(backward, parents)
-        node = Node(name, tuple(parents), backward, _saved(name, backward, inputs, arrays, outs), outs[0].shape, outs[0].dtype, user_line(3))
+        if type(backward) is tuple:
+            backward = _wanted(backward, parents)
+        node = Node(name, tuple(parents), backward, _saved(name, backward, inputs, arrays, outs), outs[0].shape, outs[0].dtype, user_place(3))
         node.outputs = len(outs)
         for index, out in enumerate(outs):
             if out.dtype in FLOATS:
@@ -63,17 +71,18 @@ def _record_several(name: str, inputs: Sequence[Any], arrays: Sequence[Any], ys:
     return outs
 
 
-def _wanted(backward: Any, parents: list[Any]) -> Any:
+def _wanted(backward: tuple[Any, ...], parents: list[Any]) -> tuple[Any, ...]:
     """Of a rule with one function for each input, those whose input wants a gradient: the others would only hold memory."""
-    if type(backward) is not tuple or None not in parents:
-        return backward
+    if len(parents) == 2 == len(backward):  # most ops: `x * 2.0`
+        return (backward[0] if parents[0] is not None else None, backward[1] if parents[1] is not None else None)
     return tuple([rule if parent is not None else None for rule, parent in zip(backward, parents, strict=True)])
 
 
 # -- what backward holds on to ----------------------------------------------------------------------------------------------
 
 
-_INPUTS_HELD: dict[CodeType, tuple[int, ...]] = {}  # code of a rule -> the positions of the inputs it names, if it names nothing else
+# id of a rule's code -> the positions of the inputs it names, if it names nothing else, and the code: kept, so that no other gets its id
+_INPUTS_HELD: dict[int, tuple[tuple[int, ...], CodeType]] = {}
 UNSTUDIED: dict[str, tuple[Callable[..., Any], int]] = {}  # op -> what `study` takes; done when first recorded, not at import
 
 
@@ -88,7 +97,7 @@ def study(reference: Callable[..., Any], count: int) -> None:
     for rule in code.co_consts:
         if isinstance(rule, CodeType) and all(name in parameters and name not in assigned for name in rule.co_freevars):
             places = [parameters.index(name) for name in rule.co_freevars]
-            _INPUTS_HELD[rule] = tuple(place for place in places if place < count)
+            _INPUTS_HELD[id(rule)] = tuple(place for place in places if place < count), rule
 
 
 def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
@@ -99,13 +108,18 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
     for rule in backward if type(backward) is tuple else (backward,):
         if rule is None:
             continue
-        held = _INPUTS_HELD.get(rule.__code__)
+        held = _INPUTS_HELD.get(id(rule.__code__))
         if held is None:
             saved += _searched(rule, inputs, arrays, outs)
             continue
-        for i in held:
-            if isinstance(inputs[i], core.Tensor):
-                saved.append(_kept(inputs[i], arrays[i]))
+        for i in held[0]:
+            x = inputs[i]
+            if isinstance(x, core.Tensor):
+                storage = x._storage or x.storage
+                if storage.exported:
+                    storage = Exported(storage, arrays[i])
+                storage.saved = True
+                saved.append((storage, storage.version, arrays[i]))
     return tuple(saved)
 
 

@@ -47,7 +47,7 @@ def causal_self_attention(qkv: Tensor, heads: int, *, dropout: float = 0.0, key:
     """
     if qkv.ndim != 3 or qkv.shape[-1] % (3 * heads):
         raise ShapeError(f"causal_self_attention of {qkv.shape} with {heads} heads: (B, T, 3C) is needed, C a multiple of the heads")
-    B, T, C = *qkv.shape[:2], qkv.shape[2] // 3
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     q, k, v = (part.view(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, axis=-1))  # (B, T, 3C) -> 3 x (B, H, T, D)
     y = attention(q, k, v, causal=True, dropout=dropout, key=key)  # (B, H, T, D)
     # The GPT's one copy: a token's heads lie T x D apart in y, and no strides can join axes that are not neighbours in memory.

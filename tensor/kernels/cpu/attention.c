@@ -1,8 +1,8 @@
-/* Causal self-attention from packed projections, by blocks of queries: memory linear in T, and what lies after the diagonal is not computed.
+/* Self-attention by blocks of queries: memory linear in T, and what lies after the diagonal is not computed where it is causal.
 
-       qkv (B, T, 3, H, D) -> y (B, T, H, D),   y = softmax(scale q k^T, no key after its query) v            Dao et al. 2022, algorithm 1
+       y = softmax(scale q k^T, if causal no key after its query) v,   for B H heads of (T, D)            Dao et al. 2022, algorithm 1
 
-   A block of queries meets the keys up to its last one. Kept for backward: y, and the log-sum-exp of each row, L = ln sum e^s (B, H, T);
+   The heads are packed, qkv (B, T, 3, H, D) -> y (B, T, H, D), or each q, k, v -> y is (B H, T, D): the same code, other strides. A block of queries meets the keys up to its last one. Kept for backward: y, and the log-sum-exp of each row, L = ln sum e^s (B, H, T);
    the weights are made again as p = e^(s - L):
 
        dv = p^T dy,   ds = p (dy v^T - rowsum(dy y)) scale,   dq = ds k,   dk = ds^T q
@@ -86,12 +86,16 @@ static void multiply(struct product p) {
 /* -- one head ----------------------------------------------------------------------------------------------------------------- */
 
 struct attention_job {
-    const float *qkv, *dy;
-    float *y, *lse, *dqkv;
-    size B, T, H, D;
+    const float *q, *k, *v, *dy;
+    float *y, *lse, *dq, *dk, *dv;
+    size T, H, D;             /* H: heads beside each other in a row */
+    size step, out_step;      /* from one row of q, k, v to the next; of y */
     float scale;
-    int not_finite;
+    int causal, not_finite;
 };
+
+/* Where the rows of a head start, in arrays whose rows are `step` apart. */
+static inline size head_start(const struct attention_job *job, size item, size step) { return item / job->H * job->T * step + item % job->H * job->D; }
 
 /* Memory that starts on a vector's boundary: a load across two cache lines costs two. */
 static float *aligned_memory(size n) { return aligned_alloc(sizeof(vector), padded(n) * sizeof(float)); }
@@ -127,30 +131,32 @@ static void turn_rows(const float *from, float *to, size T, size D) {
     }
 }
 
-/* Scores s = scale q k^T of queries start to stop against keys 0 to stop: (stop - start, S), -inf after the diagonal. */
+/* Scores s = scale q k^T of queries start to stop against the keys they may see: (stop - start, S), -inf from
+   there to the end of a whole vector. Returns how many keys that are. */
 static size scores(const struct attention_job *job, const float *q, size step, const float *turned_k, float *s, size start, size stop) {
-    size S = stride_of(job->T), keys = padded(stop);
+    size S = stride_of(job->T), seen = job->causal ? stop : job->T, keys = padded(seen);
     multiply((struct product){q + start * step, turned_k, s, step, 1, S, S, stop - start, keys, job->D, 0});
     for (size t = start; t < stop; t++) {
-        float *row = s + (t - start) * S;
-        for (size i = 0; i <= t; i++) row[i] *= job->scale;
-        for (size i = t + 1; i < keys; i++) row[i] = -INFINITY;
+        float *restrict row = s + (t - start) * S, scale = job->scale;
+        size last = job->causal ? t + 1 : job->T;
+        for (size i = 0; i < last; i++) row[i] *= scale;
+        for (size i = last; i < keys; i++) row[i] = -INFINITY;
     }
-    return keys;
+    return seen;
 }
 
 static void forward(size item, void *data) {
     struct attention_job *job = data;
-    size T = job->T, H = job->H, D = job->D, b = item / H, h = item % H, step = 3 * H * D, P = padded(D), S = stride_of(T);
-    const float *q = job->qkv + b * T * step + h * D, *k = q + H * D, *v = k + H * D;
-    float *y = job->y + b * T * H * D + h * D, *lse = job->lse + item * T;
+    size T = job->T, D = job->D, step = job->step, out_step = job->out_step, P = padded(D), S = stride_of(T), here = head_start(job, item, step);
+    const float *q = job->q + here, *k = job->k + here, *v = job->v + here;
+    float *y = job->y + head_start(job, item, out_step), *lse = job->lse + item * T;
     float *memory = aligned_memory(2 * T * P + D * S + BLOCK * (S + P));
     float *rows = memory, *values = rows + T * P, *turned_k = values + T * P, *s = turned_k + D * S, *out = s + BLOCK * S;
     float zero = copy_rows(k, step, rows, T, D) + copy_rows(v, step, values, T, D);
     if (zero != 0) job->not_finite = 1;
     turn_rows(rows, turned_k, T, D);
     for (size start = 0; start < T; start += BLOCK) {
-        size stop = smaller(start + BLOCK, T), keys = scores(job, q, step, turned_k, s, start, stop);
+        size stop = smaller(start + BLOCK, T), seen = scores(job, q, step, turned_k, s, start, stop), keys = padded(seen);
         float total[BLOCK];
         for (size t = start; t < stop; t++) {
             float *restrict row = s + (t - start) * S, most = -INFINITY, sum = 0;
@@ -165,70 +171,91 @@ static void forward(size item, void *data) {
             total[t - start] = sum;
             lse[t] = most + logf(sum);
         }
-        multiply((struct product){s, values, out, S, 1, P, P, stop - start, P, stop, 0});
+        multiply((struct product){s, values, out, S, 1, P, P, stop - start, P, seen, 0});
         for (size t = start; t < stop; t++)
-            for (size d = 0; d < D; d++) y[t * H * D + d] = out[(t - start) * P + d] / total[t - start];
+            for (size d = 0; d < D; d++) y[t * out_step + d] = out[(t - start) * P + d] / total[t - start];
     }
     free(memory);
 }
 
 static void backward(size item, void *data) {
     struct attention_job *job = data;
-    size T = job->T, H = job->H, D = job->D, b = item / H, h = item % H, step = 3 * H * D, P = padded(D), S = stride_of(T);
-    const float *first = job->qkv + b * T * step + h * D, *lse = job->lse + item * T;
-    const float *y = job->y + b * T * H * D + h * D, *upstream = job->dy + b * T * H * D + h * D;
+    size T = job->T, D = job->D, step = job->step, out_step = job->out_step, P = padded(D), S = stride_of(T);
+    size here = head_start(job, item, step), out_here = head_start(job, item, out_step);
+    const float *lse = job->lse + item * T, *y = job->y + out_here, *upstream = job->dy + out_here;
     float *memory = aligned_memory(7 * T * P + 2 * D * S + BLOCK * 2 * S + T);
     float *q = memory, *k = q + T * P, *v = k + T * P, *dy = v + T * P, *dq = dy + T * P, *dk = dq + T * P, *dv = dk + T * P;
     float *turned_k = dv + T * P, *turned_v = turned_k + D * S, *p = turned_v + D * S, *ds = p + BLOCK * S, *dot = ds + BLOCK * S;
-    copy_rows(first, step, q, T, D);
-    copy_rows(first + H * D, step, k, T, D);
-    copy_rows(first + 2 * H * D, step, v, T, D);
-    copy_rows(upstream, H * D, dy, T, D);
+    copy_rows(job->q + here, step, q, T, D);
+    copy_rows(job->k + here, step, k, T, D);
+    copy_rows(job->v + here, step, v, T, D);
+    copy_rows(upstream, out_step, dy, T, D);
     turn_rows(k, turned_k, T, D);
     turn_rows(v, turned_v, T, D);
     memset(dk, 0, sizeof(float) * 2 * T * P);  /* dv too */
     for (size t = 0; t < T; t++) {
         float sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (size d = 0; d < D; d++) sum += upstream[t * H * D + d] * y[t * H * D + d];
+        for (size d = 0; d < D; d++) sum += upstream[t * out_step + d] * y[t * out_step + d];
         dot[t] = sum;
     }
     for (size start = 0; start < T; start += BLOCK) {
-        size stop = smaller(start + BLOCK, T), count = stop - start, keys = scores(job, q, P, turned_k, p, start, stop);
+        size stop = smaller(start + BLOCK, T), count = stop - start, seen = scores(job, q, P, turned_k, p, start, stop), keys = padded(seen);
         multiply((struct product){dy + start * P, turned_v, ds, P, 1, S, S, count, keys, D, 0});  /* dy v^T */
         for (size t = start; t < stop; t++) {
-            float *restrict row = p + (t - start) * S, *restrict drow = ds + (t - start) * S, level = lse[t], delta = dot[t];
+            float *restrict row = p + (t - start) * S, *restrict drow = ds + (t - start) * S, level = lse[t], delta = dot[t], scale = job->scale;
 #pragma omp simd
             for (size i = 0; i < keys; i++) {
                 row[i] = exponential(row[i] - level);
-                drow[i] = row[i] * (drow[i] - delta) * job->scale;
+                drow[i] = row[i] * (drow[i] - delta) * scale;
             }
         }
-        multiply((struct product){ds, k, dq + start * P, S, 1, P, P, count, P, stop, 0});
-        multiply((struct product){p, dy + start * P, dv, 1, S, P, P, stop, P, count, 1});
-        multiply((struct product){ds, q + start * P, dk, 1, S, P, P, stop, P, count, 1});
+        multiply((struct product){ds, k, dq + start * P, S, 1, P, P, count, P, seen, 0});
+        multiply((struct product){p, dy + start * P, dv, 1, S, P, P, seen, P, count, 1});
+        multiply((struct product){ds, q + start * P, dk, 1, S, P, P, seen, P, count, 1});
     }
-    float *out = job->dqkv + b * T * step + h * D;
     for (size t = 0; t < T; t++)
         for (size d = 0; d < D; d++) {
-            out[t * step + d] = dq[t * P + d];
-            out[t * step + H * D + d] = dk[t * P + d];
-            out[t * step + 2 * H * D + d] = dv[t * P + d];
+            job->dq[here + t * step + d] = dq[t * P + d];
+            job->dk[here + t * step + d] = dk[t * P + d];
+            job->dv[here + t * step + d] = dv[t * P + d];
         }
     free(memory);
 }
 
-/* y (B, T, H, D) and lse (B, H, T); returns 1 when a key or value was not finite: then a query may have seen what lies after it. */
-KERNEL attention_forward(array qkv, array y, array lse, size B, size T, size H, size D, real scale) {
-    struct attention_job job = {.qkv = floats(qkv), .y = floats(y), .lse = floats(lse), .B = B, .T = T, .H = H, .D = D, .scale = (float)scale};
+/* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), lse (B, H, T), always causal. Returns 1 when a key or value was not finite: then a query may
+   have seen what lies after it. */
+KERNEL packed_attention_forward(array qkv, array y, array lse, size B, size T, size H, size D, real scale) {
+    const float *q = floats(qkv);
+    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .y = floats(y), .lse = floats(lse), .T = T, .H = H, .D = D,
+                                .step = 3 * H * D, .out_step = H * D, .scale = (float)scale, .causal = 1};
     parallel(B * H, 2.0 * B * H * T * T, forward, &job);
     return job.not_finite;
 }
 
 /* dqkv (B, T, 3, H, D) */
-KERNEL attention_backward(array qkv, array y, array lse, array dy, array dqkv, size B, size T, size H, size D, real scale) {
-    struct attention_job job = {.qkv = floats(qkv), .y = floats(y), .lse = floats(lse), .dy = floats(dy), .dqkv = floats(dqkv),
-                                .B = B, .T = T, .H = H, .D = D, .scale = (float)scale};
+KERNEL packed_attention_backward(array qkv, array y, array lse, array dy, array dqkv, size B, size T, size H, size D, real scale) {
+    const float *q = floats(qkv);
+    float *dq = floats(dqkv);
+    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .y = floats(y), .lse = floats(lse), .dy = floats(dy), .dq = dq,
+                                .dk = dq + H * D, .dv = dq + 2 * H * D, .T = T, .H = H, .D = D, .step = 3 * H * D, .out_step = H * D,
+                                .scale = (float)scale, .causal = 1};
     parallel(B * H, 5.0 * B * H * T * T, backward, &job);
+    return 0;
+}
+
+/* q, k, v, y (N, T, D), lse (N, T). Returns 1 when a key or value was not finite. */
+KERNEL attention_forward(array q, array k, array v, array y, array lse, size N, size T, size D, real scale, size causal) {
+    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .lse = floats(lse), .T = T, .H = 1, .D = D,
+                                .step = D, .out_step = D, .scale = (float)scale, .causal = (int)causal};
+    parallel(N, 2.0 * N * T * T, forward, &job);
+    return job.not_finite;
+}
+
+KERNEL attention_backward(array q, array k, array v, array y, array lse, array dy, array dq, array dk, array dv, size N, size T, size D, real scale, size causal) {
+    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .lse = floats(lse), .dy = floats(dy),
+                                .dq = floats(dq), .dk = floats(dk), .dv = floats(dv), .T = T, .H = 1, .D = D, .step = D, .out_step = D,
+                                .scale = (float)scale, .causal = (int)causal};
+    parallel(N, 5.0 * N * T * T, backward, &job);
     return 0;
 }

@@ -29,16 +29,41 @@ def _supports(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None =
 @kernel_for("causal_self_attention", device="cpu", supports=_supports)
 def attention_by_heads(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> Any:
     """y, and the log-sum-exp of each row kept for backward, which makes the weights again.   qkv: (B, T, 3C)   y: (B, T, C)"""
-    B, T, C = *qkv.shape[:2], qkv.shape[2] // 3
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     D = C // heads
     y, lse, scale = np.empty((B, T, C), qkv.dtype), np.empty((B, heads, T), qkv.dtype), 1 / math.sqrt(D)
-    if library.attention_forward(qkv, y, lse, B, T, heads, D, scale):
+    if library.packed_attention_forward(qkv, y, lse, B, T, heads, D, scale):
         return NotImplemented  # a key or value is not finite: the composition keeps it from the queries before it
 
     def backward(dy: Array) -> tuple[Array]:
         dqkv = np.empty(qkv.shape, qkv.dtype)
-        library.attention_backward(qkv, y, lse, np.ascontiguousarray(dy), dqkv, B, T, heads, D, scale)
+        library.packed_attention_backward(qkv, y, lse, np.ascontiguousarray(dy), dqkv, B, T, heads, D, scale)
         return (dqkv,)
+
+    return y, backward
+
+
+def _supports_apart(q: Array, k: Array, v: Array, bias: Array | None = None, **options: Any) -> str | None:
+    if bias is not None or options.get("mask") is not None or options.get("dropout"):
+        return "bias, mask and dropout"
+    if q.ndim < 2 or q.size == 0 or q.shape != k.shape or k.shape != v.shape:
+        return f"q {q.shape}, k {k.shape}, v {v.shape}: equal shapes"
+    return refusal(q, k, v)
+
+
+@kernel_for("attention", device="cpu", supports=_supports_apart)
+def attention_of_heads(q: Array, k: Array, v: Array, bias: Array | None = None, *, causal: bool = False, scale: float | None = None, **_: Any) -> Any:
+    """The same for q, k, v: (..., T, D) that lie apart."""
+    T, D = q.shape[-2:]
+    heads, factor = q.size // (T * D), 1 / math.sqrt(D) if scale is None else scale
+    y, lse = np.empty(q.shape, q.dtype), np.empty(q.shape[:-1], q.dtype)
+    if library.attention_forward(q, k, v, y, lse, heads, T, D, factor, causal):
+        return NotImplemented
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dq, dk, dv = (np.empty(q.shape, q.dtype) for _ in range(3))
+        library.attention_backward(q, k, v, y, lse, np.ascontiguousarray(dy), dq, dk, dv, heads, T, D, factor, causal)
+        return dq, dk, dv, None
 
     return y, backward
 
@@ -52,7 +77,7 @@ def _supports_numpy(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | 
 @kernel_for("causal_self_attention", device="cpu", supports=_supports_numpy)
 def attention_by_blocks(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> Any:
     """The same in NumPy, memory linear in T: a block of queries meets the keys up to its last one.      Dao et al. 2022, algorithm 1"""
-    B, T, C = *qkv.shape[:2], qkv.shape[2] // 3
+    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     D = C // heads
     if not np.isfinite(qkv[..., C:]).all():
         return NotImplemented
