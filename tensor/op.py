@@ -118,7 +118,8 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
         result = NotImplemented if function is None else function(*arrays, **options)  # type: ignore[misc]
         if result is NotImplemented:
             return composition(*inputs, **options)
-        return record(name, inputs, cast("list[Any]", arrays), parents, *result, mode, False)
+        y, backward = result
+        return record(name, inputs, cast("list[Any]", arrays), parents, y, backward, mode, False)
 
     _register(name, call, composition)
     return call

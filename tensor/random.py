@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensor.devices import Array, array_module
+from tensor.kernels import KERNELS, choose
 from tensor.layout import Shape
+from tensor.mode import MODE
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85  # added to the key each round: the golden ratio and sqrt(3) - 1, as fractions of 2^32
-_MASK = 0xFFFFFFFF
+MASK = 0xFFFFFFFF
 
 
 class Key(NamedTuple):
@@ -32,21 +34,24 @@ class Key(NamedTuple):
 def philox(words: tuple[Array, Array, Array, Array], seed: int) -> tuple[Array, Array, Array, Array]:
     """Four 32-bit random words for each counter of four 32-bit words (arrays of uint64, which broadcast), under a 64-bit seed."""
     c0, c1, c2, c3 = words
-    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    k0, k1 = seed & MASK, (seed >> 32) & MASK
     for _ in range(10):
         p0, p1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])  # 32 x 32 -> 64 bits
-        high0, low0 = p0 >> np.uint64(32), p0 & np.uint64(_MASK)
-        high1, low1 = p1 >> np.uint64(32), p1 & np.uint64(_MASK)
+        high0, low0 = p0 >> np.uint64(32), p0 & np.uint64(MASK)
+        high1, low1 = p1 >> np.uint64(32), p1 & np.uint64(MASK)
         c0, c1, c2, c3 = high1 ^ c1 ^ np.uint64(k0), low1, high0 ^ c3 ^ np.uint64(k1), low0
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+        k0, k1 = (k0 + _WEYL[0]) & MASK, (k1 + _WEYL[1]) & MASK
     return c0, c1, c2, c3
 
 
 def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
     """(rows, columns) of uint32: row r, column c are word c % 4 of the counter (c // 4, step, module, sample + r)."""
+    kernel = choose("random_bits", KERNELS.setdefault("random_bits", []), [rows, columns, key, xp], {}, MODE.get().kernels_off) if xp is np else None
+    if kernel:
+        return kernel(rows, columns, key, xp)
     blocks = xp.arange(-(-columns // 4), dtype=np.uint64)[None, :]
-    sample = (xp.arange(rows, dtype=np.uint64) + np.uint64(key.sample))[:, None] & np.uint64(_MASK)
-    step, module = (xp.full((1, 1), n & _MASK, dtype=np.uint64) for n in (key.step, key.module))
+    sample = (xp.arange(rows, dtype=np.uint64) + np.uint64(key.sample))[:, None] & np.uint64(MASK)
+    step, module = (xp.full((1, 1), n & MASK, dtype=np.uint64) for n in (key.step, key.module))
     words = philox((blocks, step, module, sample), key.seed)
     shape = (rows, blocks.shape[1])
     return xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1).astype(np.uint32).reshape(rows, 4 * shape[1])[:, :columns]
@@ -57,7 +62,8 @@ def keep_mask(x: Array, p: float, key: Key) -> Array:
     rows = x.shape[0] if x.ndim > 1 else 1
     xp: Any = np if isinstance(x, np.ndarray) else array_module("cuda")
     bits = random_bits(rows, x.size // max(rows, 1), key, xp)
-    return bits.reshape(x.shape) >= np.float64(p * 2.0**32)
+    threshold = math.ceil(p * 2.0**32)  # words are whole numbers: as many are below it as below p * 2^32 itself
+    return bits.reshape(x.shape) >= np.uint32(threshold) if threshold <= MASK else xp.zeros(x.shape, bool)
 
 
 _key: ContextVar[Key | None] = ContextVar("tensor_key", default=None)
@@ -103,7 +109,7 @@ class Generator:
     def bits(self, count: int, device: str = "cpu") -> Array:
         """`count` words of 32 random bits."""
         draw = self.advance()
-        key = Key(self.seed, draw & _MASK, 0xFFFFFFFF, (draw >> 32) & _MASK)  # apart from the keys of layers
+        key = Key(self.seed, draw & MASK, 0xFFFFFFFF, (draw >> 32) & MASK)  # apart from the keys of layers
         return random_bits(1, count, key, array_module(device))[0]
 
     def uniform(self, shape: Shape = (), device: str = "cpu") -> Array:

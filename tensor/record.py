@@ -25,9 +25,7 @@ _new = object.__new__
 _NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no tensor writes there
 
 
-def record(
-    name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool
-) -> Any:
+def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
     """Wrap what a rule returned, and put a node on the tape when an input asks for gradients.
 
     parents: the inputs' nodes.   broadcasts: an input smaller than y was expanded by NumPy, and gets the `expand` node whose backward sums.
@@ -117,9 +115,10 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
             if isinstance(x, core.Tensor):
                 storage = x._storage or x.storage
                 if storage.exported:
-                    storage = Exported(storage, arrays[i])
-                storage.saved = True
-                saved.append((storage, storage.version, arrays[i]))
+                    saved.append(_kept(x, arrays[i]))
+                else:
+                    storage.saved = True
+                    saved.append((storage, storage.version, arrays[i]))
     return tuple(saved)
 
 

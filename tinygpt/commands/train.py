@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from tensor.devices import array_module
 from tensor.errors import DeviceError
+from tensor.kernels.cpu import compiled
 from tensor.optim import AdamW
 from tensor.random import Generator
 from tinygpt import runs, training
@@ -98,6 +99,15 @@ def _prepare(options: argparse.Namespace) -> Job:
     return Job(run, text, tokenizer, windows, floor(ids, model_config.context), model, training.optimizer_of(model, config))
 
 
+def _kernels(config: TrainConfig) -> str:
+    """What does the arithmetic on the CPU, and why."""
+    reason = compiled.refusal() if config.dtype == "float32" else f"compiled kernels are for float32, not {config.dtype}"
+    if reason is None:
+        count = compiled.thread_count()
+        return f"compiled C, {count} thread{'s' if count > 1 else ''}: TENSOR_THREADS sets how many"
+    return f"NumPy alone, slower: {reason}"
+
+
 def _choices(job: Job, options: argparse.Namespace) -> list[str]:
     """What was chosen and why, and the two numbers to read the loss against."""
     model, config = job.run.model, job.run.training
@@ -116,7 +126,7 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
         f"training  {config.steps:,} steps of {config.batch} windows: {often}",
         f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",
         f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}",
-        *(["threads   1: matrices this small gain nothing from more"] if training.threads(model, config) else []),
+        *([f"kernels   {_kernels(config)}"] if config.device == "cpu" else []),
         f"run       {job.run.name}: {why('out', 'the first free name; --out FOLDER for another')}",
         "",
         f"loss      {math.log(model.vocabulary):.3f} nats a character is ln({model.vocabulary}): a model that knows nothing",

@@ -25,7 +25,7 @@ import numpy as np
 from tensor.dtypes import float32
 
 HERE = Path(__file__).parent
-FLAGS = "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd -fvisibility=hidden -fPIC -shared -pthread".split()
+FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-fPIC", "-shared", "-pthread"]
 _TYPES = {"array": ctypes.py_object, "size": ctypes.c_ssize_t, "real": ctypes.c_double}
 
 
@@ -34,7 +34,7 @@ def unavailable() -> str | None:
     """Why there are no compiled kernels; None when there are, after building and loading them."""
     try:
         _load()
-    except _NoKernels as reason:
+    except UnavailableError as reason:
         return str(reason)
     return None
 
@@ -49,8 +49,8 @@ def refusal(*arrays: Any) -> str | None:
     return unavailable()
 
 
-class _NoKernels(Exception):
-    pass
+class UnavailableError(Exception):
+    """There can be no compiled kernels here; says why."""
 
 
 class Library:
@@ -66,21 +66,21 @@ library = Library()
 def _load() -> None:
     """Build or find the library, and bind its functions."""
     if os.environ.get("TENSOR_COMPILE", "on").lower() in ("off", "0", "no", "false"):
-        raise _NoKernels("TENSOR_COMPILE is off")
+        raise UnavailableError("TENSOR_COMPILE is off")
     if sys.platform == "win32" or sys.implementation.name != "cpython":
-        raise _NoKernels(f"compiled kernels need CPython on Linux or macOS, not {sys.implementation.name} on {sys.platform}")
+        raise UnavailableError(f"compiled kernels need CPython on Linux or macOS, not {sys.implementation.name} on {sys.platform}")
     path = _built()
     try:
         loaded = ctypes.CDLL(str(path))
     except OSError as error:
-        raise _NoKernels(f"{path} does not load: {error}") from None
+        raise UnavailableError(f"{path} does not load: {error}") from None
     for name, parameters in _signatures().items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = [_TYPES[kind] for kind in parameters], ctypes.c_double
         setattr(library, name, function)
     probe = np.arange(4, dtype=np.float32)
     if library.squared_norm(probe[1:], 3) != 14:  # 1 + 4 + 9: an array's data are where NumPy has always kept them
-        raise _NoKernels("this NumPy keeps its data elsewhere in an array than the kernels look")
+        raise UnavailableError("this NumPy keeps its data elsewhere in an array than the kernels look")
     library.set_threads(thread_count())
     _find_blas()
 
@@ -89,7 +89,7 @@ def _built() -> Path:
     """The library file, compiled now unless a former run left it. Its name says what it was made from, by what, for which processor."""
     compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
-        raise _NoKernels("no C compiler found (cc, gcc, clang)")
+        raise UnavailableError("no C compiler found (cc, gcc, clang)")
     sources = sorted(HERE.glob("*.c"))
     head = f"-DOBJECT_HEAD={object.__basicsize__}"
     made_from = [*(path.read_bytes() for path in [HERE / "kernels.h", *sources]), " ".join([compiler, head, *FLAGS]).encode(), _processor().encode()]
@@ -102,10 +102,10 @@ def _built() -> Path:
         try:
             result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise _NoKernels(f"{compiler} failed: {error}") from None
+            raise UnavailableError(f"{compiler} failed: {error}") from None
         if result.returncode:
             first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])
-            raise _NoKernels(f"{compiler} failed: {first}")
+            raise UnavailableError(f"{compiler} failed: {first}")
         os.replace(made, target)
     return target
 
@@ -152,7 +152,7 @@ def thread_count() -> int:
 
 
 def _find_blas() -> None:
-    """Hand the kernels the sgemm of the OpenBLAS that NumPy uses. Raises _NoKernels where NumPy uses another BLAS."""
+    """Hand the kernels the sgemm of the OpenBLAS that NumPy uses. Raises UnavailableError where NumPy uses another BLAS."""
     from threadpoolctl import ThreadpoolController
 
     for blas in ThreadpoolController().lib_controllers:
@@ -164,4 +164,4 @@ def _find_blas() -> None:
                 sgemm, setter, getter = (ctypes.cast(getattr(blas.dynlib, name), ctypes.c_void_p).value for name in names)
                 library.use_blas(sgemm, suffix == "64_", setter, getter)
                 return
-    raise _NoKernels("NumPy's BLAS is not an OpenBLAS with threads of its own, whose sgemm the kernels call")
+    raise UnavailableError("NumPy's BLAS is not an OpenBLAS with threads of its own, whose sgemm the kernels call")

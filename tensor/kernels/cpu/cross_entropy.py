@@ -21,9 +21,7 @@ def _supports(logits: Array, targets: Array, *, ignore_index: int | None = None,
 
 
 @kernel_for("cross_entropy", device="cpu", supports=_supports)
-def cross_entropy_by_rows(
-    logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean"
-) -> Any:
+def cross_entropy_by_rows(logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> Any:
     """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside them."""
     width, shape = logits.shape[-1], targets.shape
     rows = logits.size // width

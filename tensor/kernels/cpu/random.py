@@ -1,0 +1,20 @@
+"""Random bits: what calls random.c."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tensor.devices import Array
+from tensor.kernels import kernel_for
+from tensor.kernels.cpu.compiled import library, refusal
+from tensor.random import MASK, Key
+
+
+@kernel_for("random_bits", device="cpu", supports=lambda rows, columns, key, xp: refusal())
+def random_bits_by_lanes(rows: int, columns: int, key: Key, xp: Any) -> Array:
+    """The same words as the reference's, 16 counters side by side."""
+    out = np.empty((rows, columns), np.uint32)
+    library.random_bits(out, rows, columns, key.step & MASK, key.module & MASK, key.sample & MASK, key.seed & MASK, (key.seed >> 32) & MASK)
+    return out
