@@ -101,6 +101,7 @@ def study(reference: Callable[..., Any], count: int) -> None:
 def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> tuple[Saved, ...]:
     """Storage and version of every input and output that the closures of `backward` hold."""
     saved: list[Saved] = []
+    unknown = []
     if name in UNSTUDIED and (op := UNSTUDIED.pop(name, None)):  # another thread may have taken it: then the rule is searched once more
         study(*op)
     for rule in backward if type(backward) is tuple else (backward,):
@@ -108,7 +109,7 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
             continue
         held = _INPUTS_HELD.get(id(rule.__code__))
         if held is None:
-            saved += _searched(rule, inputs, arrays, outs)
+            unknown.append(rule)
             continue
         for i in held[0]:
             x = inputs[i]
@@ -119,18 +120,20 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
                 else:
                     storage.saved = True
                     saved.append((storage, storage.version, arrays[i]))
+    if unknown:
+        saved += _searched(unknown, inputs, arrays, outs)
     return tuple(saved)
 
 
-def _searched(rule: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
-    """The same for any rule: each value its closure names is compared with the inputs and outputs, by identity, then by memory."""
+def _searched(rules: list[Any], inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """The same for any rules: each value their closures name is compared with the inputs and outputs, by identity, then by memory."""
     saved: list[Saved] = []
     known = {id(array): x for array, x in zip(arrays, inputs, strict=True) if type(array) is np.ndarray}
     own = True  # whether an array that has no base, and is none of these, is the rule's own memory
     for out in outs:
         known[id(out._array)] = out
         own = own and out._array.base is None
-    for cell in rule.__closure__ or ():
+    for cell in [cell for rule in rules for cell in rule.__closure__ or ()]:
         value = cell.cell_contents
         kind = type(value)
         if kind in _PLAIN:
