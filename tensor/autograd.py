@@ -77,11 +77,11 @@ class Node:
                 None
                 if rule is None or (allowed is not None and parent not in allowed)
                 else rule(*dys, into=room_of(parent, parents))
-                if places and type(parent) is Accumulator and rule.__code__.co_kwonlyargcount
+                if places and type(parent) is Accumulator and takes_room(rule)
                 else rule(*dys)
                 for rule, parent in zip(backward, parents, strict=True)
             ]
-        if places and backward.__code__.co_kwonlyargcount:
+        if places and takes_room(backward):
             gradients = backward(*dys, into=[room_of(parent, parents) for parent in parents])
         else:
             gradients = backward(*dys)
@@ -174,11 +174,17 @@ class Room(NamedTuple):
     add: bool
 
 
+def takes_room(rule: Callable[..., Any]) -> bool:
+    """Whether a rule has the keyword `into`."""
+    code = rule.__code__
+    return code.co_kwonlyargcount > 0 and "into" in code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+
+
 def room_of(node: Any, inputs: Sequence[Any]) -> Room | None:
     """The room of a leaf that was packed, is one input of the op only, and has no hook that asks to see what arrives; else None."""
     if type(node) is not Accumulator or node.place is None or node.hooks or (node.gradient is not None and node.gradient is not node.place):
         return None
-    if inputs.count(node) > 1:
+    if inputs.count(node) > 1 or node.place.storage.saved:  # or an op has kept a `.grad`, which its rule may read while it writes here
         return None
     return Room(node.place.array, node.gradient is not None)
 

@@ -50,15 +50,15 @@ def choose(name: str, kernels: Sequence[Kernel], arrays: Sequence[Array], option
         _last[name] = "reference", "kernels are off" if name not in off else "this kernel is off"
         return None
     device = "cpu" if type(arrays[0]) is np.ndarray or not any(is_cuda(a) for a in arrays) else "cuda"
-    reason = "no kernel for cpu" if device == "cpu" else "no kernel for cuda"
+    reason = None
     for kernel in kernels:
         if kernel.device == device:
             refusal = kernel.supports(*arrays, **options)
             if refusal is None:
                 _last[name] = kernel.function.__name__, _TAKEN[device]
                 return kernel.function
-            reason = refusal
-    _last[name] = "reference", reason
+            reason = refusal if reason is None else f"{reason}; {refusal}"
+    _last[name] = "reference", reason or f"no kernel for {device}"
     return None
 
 

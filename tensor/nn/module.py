@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from tensor.core import Tensor
@@ -10,7 +10,7 @@ from tensor.devices import move
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import DTypeError, ShapeError
 from tensor.mode import no_grad
-from tensor.nn.packing import Flat, pack
+from tensor.nn.packing import Flat, group_of, pack
 
 M = TypeVar("M", bound="Module")
 
@@ -126,7 +126,7 @@ class Module:
         places = [place for flat in self.flats for place in flat.places]
         return bool(places) and all(flat.current for flat in self.flats) and {id(p.parameter) for p in places} == {id(p) for p in self.parameters()}
 
-    def pack(self) -> tuple[Flat, ...]:
+    def pack(self, group: Callable[[Tensor], str] = group_of) -> tuple[Flat, ...]:
         """Lay the parameters and their gradients out flat, one storage for each dtype and group; see packing.py."""
-        self.flats = pack(self.named_parameters())
+        self.flats = pack(self.named_parameters(), group)
         return self.flats

@@ -9,7 +9,7 @@ bytes; the padding is zero and stays so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tensor import creation
@@ -68,6 +68,10 @@ class Flat:
         frozen = self.group == "frozen"
         return all(p.parameter.storage is self.weights.storage and not (frozen and p.parameter.requires_grad) for p in self.places)
 
+    def grouped_by(self, group: Callable[[Tensor], str]) -> bool:
+        """Whether the parameters here that learn are of this group by that rule too."""
+        return all(group(place.parameter) == self.group for place in self.places if place.parameter.requires_grad)
+
     def reached(self) -> list[Place]:
         """The parameters that have a gradient now."""
         found, storage = [], self.gradients.storage
@@ -88,12 +92,13 @@ def group_of(parameter: Tensor) -> str:
     return "decayed" if parameter.ndim >= 2 else "not decayed"
 
 
-def pack(named: Iterable[tuple[str, Tensor]]) -> tuple[Flat, ...]:
+def pack(named: Iterable[tuple[str, Tensor]], group: Callable[[Tensor], str] = group_of) -> tuple[Flat, ...]:
     """One Flat for each (group, dtype, device) met, in order. The parameters stay the same objects, so tied ones stay tied.
 
+    `group` says which lie side by side: an optimiser may have groups of its own.
     Views taken of a parameter before keep the old memory; an optimiser made before raises at its next step.
     """
     groups: dict[tuple[str, DType, str], list[tuple[str, Tensor]]] = {}
     for name, parameter in named:
-        groups.setdefault((group_of(parameter), parameter.dtype, parameter.device), []).append((name, parameter))
+        groups.setdefault((group(parameter), parameter.dtype, parameter.device), []).append((name, parameter))
     return tuple(Flat(group, members, dtype, device) for (group, dtype, device), members in groups.items())

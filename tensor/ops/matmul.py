@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tensor.devices import Array
@@ -52,21 +53,21 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bo
         wanted = x.shape[-1] if x.ndim else "I"
         needed = f"(outputs, {wanted})" if transposed else f"({wanted}, outputs)"
         raise ShapeError(f"linear of x {x.shape}: weight {weight.shape} must be {needed}, bias (outputs,)")
-    shape = x.shape
-    rows = x.reshape(-1, inputs)  # (N, I)
+    shape, count = x.shape, math.prod(x.shape[:-1])  # N: not -1, which an axis of size 0 leaves open
+    rows = x.reshape(count, inputs)  # (N, I)
     matrix = weight.T if transposed else weight  # (I, O)
     y = rows @ matrix  # (N, O)
     if bias is not None:
         y += bias
 
     def dx(dy: Array) -> Array:
-        return (dy.reshape(-1, outputs) @ matrix.T).reshape(shape)
+        return (dy.reshape(count, outputs) @ matrix.T).reshape(shape)
 
     def dweight(dy: Array) -> Array:
-        dy = dy.reshape(-1, outputs)
+        dy = dy.reshape(count, outputs)
         return dy.T @ rows if transposed else rows.T @ dy
 
     def dbias(dy: Array) -> Array:
-        return dy.reshape(-1, outputs).sum(0)
+        return dy.reshape(count, outputs).sum(0)
 
     return y.reshape(*shape[:-1], outputs), (dx, dweight, None if bias is None else dbias)

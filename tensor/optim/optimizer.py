@@ -16,7 +16,7 @@ from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout
 from tensor.mode import MODE
 from tensor.nn.module import Module
-from tensor.nn.packing import Flat, pack
+from tensor.nn.packing import Flat, group_of, pack
 
 Rule: TypeAlias = "partial[None]"  # an update and its numbers; a kernel of the function's name may stand in for it
 TILE = 32 * 1024  # elements: what a tile touches stays in a core's cache from one line of the rule to the next
@@ -33,9 +33,10 @@ class Optimizer:
 
     def __init__(self, parameters: Module | Iterable[Tensor], lr: float):
         if isinstance(parameters, Module):
-            self.flats = parameters.flats if parameters.packed else parameters.pack()
+            fits = parameters.packed and all(flat.grouped_by(self.group_of) for flat in parameters.flats)
+            self.flats = parameters.flats if fits else parameters.pack(self.group_of)
         else:
-            self.flats = pack((str(i), p) for i, p in enumerate(dict.fromkeys(parameters)))
+            self.flats = pack(((str(i), p) for i, p in enumerate(dict.fromkeys(parameters))), self.group_of)
         self.frozen = tuple(flat for flat in self.flats if flat.group == "frozen")
         self.flats = tuple(flat for flat in self.flats if flat.group != "frozen")
         if not self.flats:
@@ -45,10 +46,18 @@ class Optimizer:
         self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
         self._seen = [flat.weights.storage.version for flat in self.flats]
 
+    def group_of(self, parameter: Tensor) -> str:
+        """Which parameters lie side by side: those that `rule` treats alike."""
+        return group_of(parameter)
+
+    def slots_of(self, flat: Flat) -> tuple[str, ...]:
+        """The names of a flat's state arrays."""
+        return self.slots
+
     def _new_state(self, flat: Flat) -> dict[str, Array]:
         wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None
         like = flat.weights.array if wide is None else wide
-        state = {name: np.zeros_like(like) for name in self.slots}
+        state = {name: np.zeros_like(like) for name in self.slots_of(flat)}
         return state if wide is None else {"master": wide, **state}
 
     def zero_grad(self) -> None:

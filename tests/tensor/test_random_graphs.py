@@ -328,6 +328,7 @@ def test_the_graphs_hold_what_they_are_meant_to(device: str) -> None:
         unused += sum(outputs.values()) - sum(type(node) is Output for node in nodes)
         gradients_met += len(set(nodes) & {leaf.node for leaf in g.leaves})
     wanted = set(OPS) - WITHOUT_GRADIENT - {"mean_squared_error", "binary_cross_entropy", "dropout", "linear", "cast", "transfer"}
+    wanted -= {name for name, op in OPS.items() if op.__module__ == "tensor.ops.fused"}  # in float64 they are their compositions: other ops' nodes
     assert sorted(wanted - ops_met) == []
     assert diamonds > 700
     assert twice > 150

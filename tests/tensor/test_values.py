@@ -27,19 +27,20 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 class Value(NamedTuple):
-    """`call` on tensors of these shapes gives what `oracle` gives on float64 arrays."""
+    """`call` on tensors of these shapes gives what `oracle` gives on float64 arrays; `steps`: how often it rounds to 16 bits."""
 
     call: Callable[..., Any]
     oracle: Callable[..., Any]
     shapes: tuple[Shape, ...]
     draw: Callable[[np.random.Generator, tuple[Shape, ...]], list[Array]]
+    steps: int
 
 
 VALUES: dict[str, list[Value]] = {}
 
 
-def value(op: str, call: Callable[..., Any], oracle: Callable[..., Any], *shapes: Shape, draw: Any = normal) -> None:
-    VALUES.setdefault(op, []).append(Value(call, oracle, shapes, draw))
+def value(op: str, call: Callable[..., Any], oracle: Callable[..., Any], *shapes: Shape, draw: Any = normal, steps: int = 1) -> None:
+    VALUES.setdefault(op, []).append(Value(call, oracle, shapes, draw, steps))
 
 
 # -- element by element ---------------------------------------------------------------------------------------------------
@@ -176,6 +177,45 @@ value(
 )  # fmt: skip
 
 
+# -- compositions as one op: float32 may go through a kernel; in 16 bits each op of the composition rounds ---------------------------
+
+
+def gelu_by_hand(x: Array) -> Array:
+    return by_hand(lambda v: v / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))))(x)
+
+
+def attended_heads(x: Array, heads: int) -> Array:
+    """Batch row by row, head by head, query by query, from packed q, k, v."""
+    C = x.shape[-1] // 3
+    D = C // heads
+    y = np.empty((*x.shape[:2], C))
+    for b, row in enumerate(x):
+        for start in range(0, C, D):
+            q, k, v = (row[:, i * C + start : i * C + start + D] for i in range(3))
+            y[b, :, start : start + D] = [attended(q[t], k[: t + 1], v[: t + 1]) for t in range(len(row))]
+    return y
+
+
+for _shape in ((4,), (3, 4), (2, 3, 4)):
+    value("linear_gelu", tensor.linear_gelu, lambda x, w, b: gelu_by_hand(np.einsum("...i,io->...o", x, w) + b), _shape, (4, 5), (5,), steps=2)
+value("linear_gelu", tensor.linear_gelu, lambda x, w: gelu_by_hand(np.einsum("...i,io->...o", x, w)), (2, 3, 4), (4, 5), steps=2)
+for _shape in ((4,), (3, 4), (2, 3, 4)):
+    value(
+        "residual_layer_norm", lambda *inputs: tensor.stack(tensor.residual_layer_norm(*inputs, eps=0.1)),
+        lambda x, y, g, b: np.stack([x + y, normalised(x + y, g, b, 0.1)]), _shape, _shape, (4,), (4,), steps=2,
+    )  # fmt: skip
+for _heads in (1, 2, 3):
+    value(
+        "causal_self_attention", lambda x, h=_heads: tensor.causal_self_attention(x, h), lambda x, h=_heads: attended_heads(x, h), (2, 5, 18),
+    )  # fmt: skip
+_IDS = np.array([[0, 2, 0], [1, 1, 2]])
+for _wrap in (lambda ids, x: ids.tolist(), lambda ids, x: Tensor(ids, device=x.device)):
+    value(
+        "positional_embedding", lambda w, p, wrap=_wrap: tensor.positional_embedding(wrap(_IDS, w), w, p),
+        lambda w, p: np.array([[w[i] + p[t] for t, i in enumerate(row)] for row in _IDS]), (3, 4), (5, 4),
+    )  # fmt: skip
+
+
 def test_every_op_has_a_value() -> None:
     assert set(VALUES) == set(OPS)
 
@@ -191,15 +231,18 @@ def test_values(op: str, dtype: str, device: str) -> None:
         if y.dtype in tensor.dtypes.FLOATS and inputs:
             assert y.dtype == inputs[0].dtype, case
         error = np.abs(y.numpy().astype(np.float64) - exact)
-        assert (error <= allowance(exact, dtype)).all(), (case, error.max())
+        assert (error <= allowance(exact, dtype, case.steps)).all(), (case, error.max())
 
 
-def allowance(exact: Array, dtype: str) -> Array:
-    """What rounding may do: a few units of float64 or float32 against the largest value; for 16 bits half a unit of each value more."""
+def allowance(exact: Array, dtype: str, steps: int = 1) -> Array:
+    """What rounding may do: a few units of float64 or float32 against the largest value; for 16 bits half a unit of each value more.
+
+    A composition that rounds in between: for each such step half a unit of the largest value.
+    """
     size = np.abs(exact).astype(np.float64)
     unit = 1e-14 if dtype == "float64" else 2e-6
     half = float(ml_dtypes.finfo(dtype).eps) / 2 if dtype in ("float16", "bfloat16") else 0.0
-    return unit * max(1.0, size.max(initial=0)) + half * size
+    return (unit + half * (steps - 1)) * max(1.0, size.max(initial=0)) + half * size
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -37,7 +37,7 @@ def survives(bug: Bug, folder: Path) -> str | None:
     target.write_text(text.replace(bug.old, bug.new))
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", bug.test]
-        environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(folder)}  # built C files stay there
         run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     finally:
         target.write_text(text)

@@ -200,9 +200,9 @@ ZOO = [
     ),
     Bug(  # 0.044715 mistyped
         row=37,
-        file="tensor/kernels/cpu/gelu.py",
-        old="_CUBIC = 0.044715 * _LINEAR",
-        new="_CUBIC = 0.04475 * _LINEAR",
+        file="tensor/ops/activations.py",
+        old="t = np.tanh(k * (x + 0.044715 * x * x * x))",
+        new="t = np.tanh(k * (x + 0.04475 * x * x * x))",
         test=NUMERICS + "test_bug_37_two_forms_of_gelu",
     ),
     Bug(

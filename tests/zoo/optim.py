@@ -12,36 +12,36 @@ ZOO = [
     Bug(  # moments not corrected for their start at 0
         row=41,
         file=ADAMW,
-        old="size = self.lr / (1 - b1**count)",
-        new="size = self.lr",
+        old="size=self.lr / (1 - b1**count)",
+        new="size=self.lr",
         test=TESTS + "test_bug_41_first_update_is_the_sign",
     ),
     Bug(  # steps counted from 0, so that the correction lags
         row=41,
         file=ADAMW,
-        old="spread = 1 / math.sqrt(1 - b2**count)",
-        new="spread = 1 / math.sqrt(1 - b2 ** max(count - 1, 1))",
+        old="spread=1 / math.sqrt(1 - b2**count)",
+        new="spread=1 / math.sqrt(1 - b2 ** max(count - 1, 1))",
         test=TESTS + "test_bug_41_ten_steps_against_the_closed_form",
     ),
     Bug(  # eps before the correction
         row=41,
         file=ADAMW,
-        old="            denominator *= spread\n            denominator += self.eps\n",
-        new="            denominator += self.eps\n            denominator *= spread\n",
+        old="    denominator *= spread\n    denominator += eps\n",
+        new="    denominator += eps\n    denominator *= spread\n",
         test=TESTS + "test_bug_41_epsilon_stands_outside_the_root_and_after_the_correction",
     ),
     Bug(  # eps under the root
         row=41,
         file=ADAMW,
-        old="            denominator = np.sqrt(v)\n            denominator *= spread\n            denominator += self.eps\n",
-        new="            denominator = np.sqrt(v * spread**2 + self.eps)\n",
+        old="    denominator = np.sqrt(v)\n    denominator *= spread\n    denominator += eps\n",
+        new="    denominator = np.sqrt(v * spread**2 + eps)\n",
         test=TESTS + "test_bug_41_ten_steps_against_the_closed_form",
     ),
     Bug(  # one count for all: a parameter that was skipped is corrected as if it had not been
         row=41,
         file="tensor/optim/optimizer.py",
-        old="            count = self.counts[place.name]\n",
-        new="            count = max(self.counts.values())\n",
+        old="            count = self.counts[place.name] = self.counts[place.name] + 1\n",
+        new="            self.counts[place.name] += 1\n            count = max(self.counts.values())\n",
         test=TESTS + "test_bug_41_ten_steps_against_the_closed_form",
     ),
     Bug(  # a resumed run starts counting anew
@@ -54,8 +54,8 @@ ZOO = [
     Bug(  # decay as part of the gradient, Adam with L2
         row=42,
         file=ADAMW,
-        old=KEEP + "\n        def update(w: Array, g: Array, m: Array, v: Array) -> None:\n",
-        new="        keep = 1.0\n\n        def update(w: Array, g: Array, m: Array, v: Array) -> None:\n            g = g + self.weight_decay * w\n",
+        old="    m *= b1\n    m += (1 - b1) * g\n",
+        new="    g = g + (1 - keep) / 0.05 * w\n    keep = 1\n    m *= b1\n    m += (1 - b1) * g\n",
         test=TESTS + "test_bug_42_decay_is_decoupled",
     ),
     Bug(  # decay without the learning rate
@@ -75,8 +75,8 @@ ZOO = [
     Bug(  # decay of what the step left
         row=42,
         file=ADAMW,
-        old="            if keep != 1:\n                w *= keep\n            w -= denominator\n",
-        new="            w -= denominator\n            if keep != 1:\n                w *= keep\n",
+        old="    if keep != 1:\n        w *= keep\n    w -= denominator\n",
+        new="    w -= denominator\n    if keep != 1:\n        w *= keep\n",
         test=TESTS + "test_bug_42_decay_is_of_the_old_weight",
     ),
     Bug(  # vectors in the group that decays

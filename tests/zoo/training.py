@@ -38,15 +38,15 @@ ZOO = [
     Bug(
         row=46,  # gradients of all steps so far are added up
         file="tinygpt/training.py",
-        old="    model.zero_grad()\n",
+        old="    optimizer.zero_grad()\n",
         new="",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
         row=46,  # forgotten only after the first step: its gradients carry what was there before
         file="tinygpt/training.py",
-        old="    model.zero_grad()\n",
-        new="    if optimizer.counts[next(iter(optimizer.counts))]:\n        model.zero_grad()\n",
+        old="    optimizer.zero_grad()\n",
+        new="    if optimizer.counts[next(iter(optimizer.counts))]:\n        optimizer.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(

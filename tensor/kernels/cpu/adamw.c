@@ -13,7 +13,7 @@ struct adamw_job {
     float *w, *g, *m, *v;
     double *sums;
     size n;
-    float b1, b2, step, spread, eps, keep;
+    float b1, b2, new1, new2, step, spread, eps, keep;  /* new = 1 - b, taken in float64: of 0.999 as a float32 it would be off by 1e-5 */
 };
 
 static void update(size item, void *data) {
@@ -21,16 +21,18 @@ static void update(size item, void *data) {
     size start = item * STRETCH, stop = smaller(start + STRETCH, job->n);
     float *restrict w = job->w, *restrict m = job->m, *restrict v = job->v;
     const float *restrict g = job->g;
-    const float b1 = job->b1, b2 = job->b2, step = job->step, spread = job->spread, eps = job->eps, keep = job->keep;
+    const float b1 = job->b1, b2 = job->b2, new1 = job->new1, new2 = job->new2, step = job->step, spread = job->spread, eps = job->eps, keep = job->keep;
     for (size i = start; i < stop; i++) {
-        m[i] = b1 * m[i] + (1.0f - b1) * g[i];
-        v[i] = b2 * v[i] + (1.0f - b2) * (g[i] * g[i]);
+        m[i] = b1 * m[i] + new1 * g[i];
+        v[i] = b2 * v[i] + new2 * (g[i] * g[i]);
         w[i] = w[i] * keep - step * m[i] / (sqrtf(v[i]) * spread + eps);
     }
 }
 
 KERNEL adamw(array w, array g, array m, array v, size n, real b1, real b2, real step, real spread, real eps, real keep) {
-    struct adamw_job job = {floats(w), floats(g), floats(m), floats(v), NULL, n, (float)b1, (float)b2, (float)step, (float)spread, (float)eps, (float)keep};
+    struct adamw_job job = {.w = floats(w), .g = floats(g), .m = floats(m), .v = floats(v), .n = n, .b1 = (float)b1, .b2 = (float)b2,
+                            .new1 = (float)(1 - b1), .new2 = (float)(1 - b2), .step = (float)step, .spread = (float)spread, .eps = (float)eps,
+                            .keep = (float)keep};
     parallel(stretches(n), 8.0 * n, update, &job);
     return 0;
 }

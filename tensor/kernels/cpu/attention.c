@@ -2,10 +2,13 @@
 
        y = softmax(scale q k^T, if causal no key after its query) v,   for B H heads of (T, D)            Dao et al. 2022, algorithm 1
 
-   The heads are packed, qkv (B, T, 3, H, D) -> y (B, T, H, D), or each q, k, v -> y is (B H, T, D): the same code, other strides. A block of queries meets the keys up to its last one. Kept for backward: y, and the log-sum-exp of each row, L = ln sum e^s (B, H, T);
-   the weights are made again as p = e^(s - L):
+   The heads are packed, qkv (B, T, 3, H, D) -> y (B, T, H, D), or each q, k, v -> y is (B H, T, D): the same code, other strides. A block of
+   queries meets the keys up to its last one. Kept for backward: of each row of scores s the maximum m and the sum of e^(s - m). The weights p
+   are made again from them:
 
-       dv = p^T dy,   ds = p (dy v^T - rowsum(dy y)) scale,   dq = ds k,   dk = ds^T q
+       dv = p^T dy,   dp = dy v^T,   ds = p (dp - rowsum(p dp)) scale,   dq = ds k,   dk = ds^T q
+
+   rowsum(p dp) = rowsum(dy y) on paper, but not in float32: a token that sees itself alone would get a gradient.
 
    An item is one head of one batch row; it copies what it reads of k, v, q, dy into rows padded to whole vectors. */
 
@@ -87,7 +90,7 @@ static void multiply(struct product p) {
 
 struct attention_job {
     const float *q, *k, *v, *dy;
-    float *y, *lse, *dq, *dk, *dv;
+    float *y, *most, *total, *dq, *dk, *dv;
     size T, H, D;             /* H: heads beside each other in a row */
     size step, out_step;      /* from one row of q, k, v to the next; of y */
     float scale;
@@ -149,7 +152,7 @@ static void forward(size item, void *data) {
     struct attention_job *job = data;
     size T = job->T, D = job->D, step = job->step, out_step = job->out_step, P = padded(D), S = stride_of(T), here = head_start(job, item, step);
     const float *q = job->q + here, *k = job->k + here, *v = job->v + here;
-    float *y = job->y + head_start(job, item, out_step), *lse = job->lse + item * T;
+    float *y = job->y + head_start(job, item, out_step), *greatest = job->most + item * T, *totals = job->total + item * T;
     float *memory = aligned_memory(2 * T * P + D * S + BLOCK * (S + P));
     float *rows = memory, *values = rows + T * P, *turned_k = values + T * P, *s = turned_k + D * S, *out = s + BLOCK * S;
     float zero = copy_rows(k, step, rows, T, D) + copy_rows(v, step, values, T, D);
@@ -157,7 +160,6 @@ static void forward(size item, void *data) {
     turn_rows(rows, turned_k, T, D);
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T), seen = scores(job, q, step, turned_k, s, start, stop), keys = padded(seen);
-        float total[BLOCK];
         for (size t = start; t < stop; t++) {
             float *restrict row = s + (t - start) * S, most = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : most)
@@ -168,12 +170,12 @@ static void forward(size item, void *data) {
                 row[i] = e;
                 sum += e;
             }
-            total[t - start] = sum;
-            lse[t] = most + logf(sum);
+            greatest[t] = most;
+            totals[t] = sum;
         }
         multiply((struct product){s, values, out, S, 1, P, P, stop - start, P, seen, 0});
         for (size t = start; t < stop; t++)
-            for (size d = 0; d < D; d++) y[t * out_step + d] = out[(t - start) * P + d] / total[t - start];
+            for (size d = 0; d < D; d++) y[t * out_step + d] = out[(t - start) * P + d] / totals[t];
     }
     free(memory);
 }
@@ -182,33 +184,30 @@ static void backward(size item, void *data) {
     struct attention_job *job = data;
     size T = job->T, D = job->D, step = job->step, out_step = job->out_step, P = padded(D), S = stride_of(T);
     size here = head_start(job, item, step), out_here = head_start(job, item, out_step);
-    const float *lse = job->lse + item * T, *y = job->y + out_here, *upstream = job->dy + out_here;
-    float *memory = aligned_memory(7 * T * P + 2 * D * S + BLOCK * 2 * S + T);
+    const float *greatest = job->most + item * T, *totals = job->total + item * T;
+    float *memory = aligned_memory(7 * T * P + 2 * D * S + BLOCK * 2 * S);
     float *q = memory, *k = q + T * P, *v = k + T * P, *dy = v + T * P, *dq = dy + T * P, *dk = dq + T * P, *dv = dk + T * P;
-    float *turned_k = dv + T * P, *turned_v = turned_k + D * S, *p = turned_v + D * S, *ds = p + BLOCK * S, *dot = ds + BLOCK * S;
+    float *turned_k = dv + T * P, *turned_v = turned_k + D * S, *p = turned_v + D * S, *ds = p + BLOCK * S;
     copy_rows(job->q + here, step, q, T, D);
     copy_rows(job->k + here, step, k, T, D);
     copy_rows(job->v + here, step, v, T, D);
-    copy_rows(upstream, out_step, dy, T, D);
+    copy_rows(job->dy + out_here, out_step, dy, T, D);
     turn_rows(k, turned_k, T, D);
     turn_rows(v, turned_v, T, D);
     memset(dk, 0, sizeof(float) * 2 * T * P);  /* dv too */
-    for (size t = 0; t < T; t++) {
-        float sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (size d = 0; d < D; d++) sum += upstream[t * out_step + d] * y[t * out_step + d];
-        dot[t] = sum;
-    }
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T), count = stop - start, seen = scores(job, q, P, turned_k, p, start, stop), keys = padded(seen);
         multiply((struct product){dy + start * P, turned_v, ds, P, 1, S, S, count, keys, D, 0});  /* dy v^T */
         for (size t = start; t < stop; t++) {
-            float *restrict row = p + (t - start) * S, *restrict drow = ds + (t - start) * S, level = lse[t], delta = dot[t], scale = job->scale;
-#pragma omp simd
+            float *restrict row = p + (t - start) * S, *restrict drow = ds + (t - start) * S;
+            float most = greatest[t], share = 1.0f / totals[t], dot = 0, scale = job->scale;
+#pragma omp simd reduction(+ : dot)
             for (size i = 0; i < keys; i++) {
-                row[i] = exponential(row[i] - level);
-                drow[i] = row[i] * (drow[i] - delta) * scale;
+                row[i] = exponential(row[i] - most) * share;
+                dot += row[i] * drow[i];
             }
+#pragma omp simd
+            for (size i = 0; i < keys; i++) drow[i] = row[i] * (drow[i] - dot) * scale;
         }
         multiply((struct product){ds, k, dq + start * P, S, 1, P, P, count, P, seen, 0});
         multiply((struct product){p, dy + start * P, dv, 1, S, P, P, seen, P, count, 1});
@@ -223,39 +222,89 @@ static void backward(size item, void *data) {
     free(memory);
 }
 
-/* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), lse (B, H, T), always causal. Returns 1 when a key or value was not finite: then a query may
+/* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), kept (2, B, H, T), always causal. Returns 1 when a key or value was not finite: then a query may
    have seen what lies after it. */
-KERNEL packed_attention_forward(array qkv, array y, array lse, size B, size T, size H, size D, real scale) {
+KERNEL packed_attention_forward(array qkv, array y, array kept, size B, size T, size H, size D, real scale) {
     const float *q = floats(qkv);
-    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .y = floats(y), .lse = floats(lse), .T = T, .H = H, .D = D,
+    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .y = floats(y), .most = floats(kept),
+                                .total = floats(kept) + B * H * T, .T = T, .H = H, .D = D,
                                 .step = 3 * H * D, .out_step = H * D, .scale = (float)scale, .causal = 1};
     parallel(B * H, 2.0 * B * H * T * T, forward, &job);
     return job.not_finite;
 }
 
 /* dqkv (B, T, 3, H, D) */
-KERNEL packed_attention_backward(array qkv, array y, array lse, array dy, array dqkv, size B, size T, size H, size D, real scale) {
+KERNEL packed_attention_backward(array qkv, array kept, array dy, array dqkv, size B, size T, size H, size D, real scale) {
     const float *q = floats(qkv);
     float *dq = floats(dqkv);
-    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .y = floats(y), .lse = floats(lse), .dy = floats(dy), .dq = dq,
+    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .most = floats(kept), .total = floats(kept) + B * H * T, .dy = floats(dy), .dq = dq,
                                 .dk = dq + H * D, .dv = dq + 2 * H * D, .T = T, .H = H, .D = D, .step = 3 * H * D, .out_step = H * D,
                                 .scale = (float)scale, .causal = 1};
     parallel(B * H, 5.0 * B * H * T * T, backward, &job);
     return 0;
 }
 
-/* q, k, v, y (N, T, D), lse (N, T). Returns 1 when a key or value was not finite. */
-KERNEL attention_forward(array q, array k, array v, array y, array lse, size N, size T, size D, real scale, size causal) {
-    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .lse = floats(lse), .T = T, .H = 1, .D = D,
+/* q, k, v, y (N, T, D), kept (2, N, T). Returns 1 when a key or value was not finite. */
+KERNEL attention_forward(array q, array k, array v, array y, array kept, size N, size T, size D, real scale, size causal) {
+    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .most = floats(kept),
+                                .total = floats(kept) + N * T, .T = T, .H = 1, .D = D,
                                 .step = D, .out_step = D, .scale = (float)scale, .causal = (int)causal};
     parallel(N, 2.0 * N * T * T, forward, &job);
     return job.not_finite;
 }
 
-KERNEL attention_backward(array q, array k, array v, array y, array lse, array dy, array dq, array dk, array dv, size N, size T, size D, real scale, size causal) {
-    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .lse = floats(lse), .dy = floats(dy),
+KERNEL attention_backward(array q, array k, array v, array kept, array dy, array dq, array dk, array dv, size N, size T, size D, real scale, size causal) {
+    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .most = floats(kept), .total = floats(kept) + N * T, .dy = floats(dy),
                                 .dq = floats(dq), .dk = floats(dk), .dv = floats(dv), .T = T, .H = 1, .D = D, .step = D, .out_step = D,
                                 .scale = (float)scale, .causal = (int)causal};
     parallel(N, 5.0 * N * T * T, backward, &job);
+    return 0;
+}
+
+/* -- with a cache of older keys and values -------------------------------------------------------------------------------------- */
+
+struct cached_job {
+    const float *qkv;            /* (B, T, 3, H, D): the new tokens */
+    float *keys, *values, *y;    /* (B, H, capacity, D), of which the first `seen` are there; y (B, T, H, D) */
+    size T, H, D, capacity, seen;
+    float scale;
+};
+
+static void with_cache(size item, void *data) {
+    struct cached_job *job = data;
+    size T = job->T, H = job->H, D = job->D, b = item / H, h = item % H;
+    const float *qkv = job->qkv + b * T * 3 * H * D + h * D;
+    float *restrict keys = job->keys + item * job->capacity * D, *restrict values = job->values + item * job->capacity * D;
+    float *weights = malloc(sizeof(float) * (job->seen + T));
+    for (size t = 0; t < T; t++) {
+        const float *restrict q = qkv + t * 3 * H * D;
+        float *restrict y = job->y + (b * T + t) * H * D + h * D, most = -INFINITY, sum = 0;
+        size last = job->seen + t;  /* the token itself: it sees what came before it, and itself */
+        memcpy(keys + last * D, q + H * D, sizeof(float) * D);
+        memcpy(values + last * D, q + 2 * H * D, sizeof(float) * D);
+        for (size s = 0; s <= last; s++) {
+            float score = 0;
+#pragma omp simd reduction(+ : score)
+            for (size d = 0; d < D; d++) score += q[d] * keys[s * D + d];
+            weights[s] = score * job->scale;
+            most = weights[s] > most ? weights[s] : most;
+        }
+#pragma omp simd reduction(+ : sum)
+        for (size s = 0; s <= last; s++) {
+            weights[s] = exponential(weights[s] - most);
+            sum += weights[s];
+        }
+        for (size d = 0; d < D; d++) y[d] = 0;
+        for (size s = 0; s <= last; s++)
+            for (size d = 0; d < D; d++) y[d] += weights[s] * values[s * D + d];
+        for (size d = 0; d < D; d++) y[d] /= sum;
+    }
+    free(weights);
+}
+
+/* The new tokens' keys and values are put after the `seen` old ones, and y is what the new tokens find. */
+KERNEL cached_attention(array qkv, array keys, array values, array y, size B, size T, size H, size D, size capacity, size seen, real scale) {
+    struct cached_job job = {floats(qkv), floats(keys), floats(values), floats(y), T, H, D, capacity, seen, (float)scale};
+    parallel(B * H, 2.0 * B * H * T * (seen + T) * D / 8, with_cache, &job);
     return 0;
 }

@@ -28,16 +28,16 @@ def _supports(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None =
 
 @kernel_for("causal_self_attention", device="cpu", supports=_supports)
 def attention_by_heads(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key | None = None) -> Any:
-    """y, and the log-sum-exp of each row kept for backward, which makes the weights again.   qkv: (B, T, 3C)   y: (B, T, C)"""
+    """y; the maximum of each row and its sum of e^s are kept for backward, which makes the weights again.   qkv: (B, T, 3C)   y: (B, T, C)"""
     B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     D = C // heads
-    y, lse, scale = np.empty((B, T, C), qkv.dtype), np.empty((B, heads, T), qkv.dtype), 1 / math.sqrt(D)
-    if library.packed_attention_forward(qkv, y, lse, B, T, heads, D, scale):
+    y, kept, scale = np.empty((B, T, C), qkv.dtype), np.empty((2, B, heads, T), qkv.dtype), 1 / math.sqrt(D)
+    if library.packed_attention_forward(qkv, y, kept, B, T, heads, D, scale):
         return NotImplemented  # a key or value is not finite: the composition keeps it from the queries before it
 
     def backward(dy: Array) -> tuple[Array]:
         dqkv = np.empty(qkv.shape, qkv.dtype)
-        library.packed_attention_backward(qkv, y, lse, np.ascontiguousarray(dy), dqkv, B, T, heads, D, scale)
+        library.packed_attention_backward(qkv, kept, np.ascontiguousarray(dy), dqkv, B, T, heads, D, scale)
         return (dqkv,)
 
     return y, backward
@@ -56,13 +56,13 @@ def attention_of_heads(q: Array, k: Array, v: Array, bias: Array | None = None, 
     """The same for q, k, v: (..., T, D) that lie apart."""
     T, D = q.shape[-2:]
     heads, factor = q.size // (T * D), 1 / math.sqrt(D) if scale is None else scale
-    y, lse = np.empty(q.shape, q.dtype), np.empty(q.shape[:-1], q.dtype)
-    if library.attention_forward(q, k, v, y, lse, heads, T, D, factor, causal):
+    y, kept = np.empty(q.shape, q.dtype), np.empty((2, *q.shape[:-1]), q.dtype)
+    if library.attention_forward(q, k, v, y, kept, heads, T, D, factor, causal):
         return NotImplemented
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dq, dk, dv = (np.empty(q.shape, q.dtype) for _ in range(3))
-        library.attention_backward(q, k, v, y, lse, np.ascontiguousarray(dy), dq, dk, dv, heads, T, D, factor, causal)
+        library.attention_backward(q, k, v, kept, np.ascontiguousarray(dy), dq, dk, dv, heads, T, D, factor, causal)
         return dq, dk, dv, None
 
     return y, backward
@@ -120,3 +120,12 @@ def attention_by_blocks(qkv: Array, heads: int, *, dropout: float = 0.0, key: Ke
         return (dqkv.reshape(qkv.shape),)
 
     return y.reshape(B, T, C), backward
+
+
+@kernel_for("cached_attention", device="cpu", supports=lambda qkv, keys, values, seen: refusal(qkv, keys, values))
+def cached_attention_by_heads(qkv: Array, keys: Array, values: Array, seen: int) -> Array:
+    """One pass over the cache for each new token."""
+    (B, T, C), (heads, capacity, D) = qkv.shape, keys.shape[1:]
+    y = np.empty((B, T, C // 3), qkv.dtype)
+    library.cached_attention(qkv, keys, values, y, B, T, heads, D, capacity, seen, 1 / math.sqrt(D))
+    return y

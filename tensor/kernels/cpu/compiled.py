@@ -34,7 +34,7 @@ def unavailable() -> str | None:
     """Why there are no compiled kernels; None when there are, after building and loading them."""
     try:
         _load()
-    except UnavailableError as reason:
+    except (UnavailableError, OSError) as reason:  # OSError: no folder may be written, a disk is full, a source is missing
         return str(reason)
     return None
 
@@ -104,7 +104,8 @@ def _built() -> Path:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UnavailableError(f"{compiler} failed: {error}") from None
         if result.returncode:
-            first = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])
+            said = result.stderr.strip() or f"exit status {result.returncode}"
+            first = next((line for line in said.splitlines() if "error" in line), said[:200])
             raise UnavailableError(f"{compiler} failed: {first}")
         os.replace(made, target)
     return target

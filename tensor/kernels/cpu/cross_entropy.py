@@ -13,8 +13,8 @@ from tensor.kernels.cpu.compiled import library, refusal
 
 
 def _supports(logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> str | None:
-    if ignore_index is not None or label_smoothing or reduction not in ("mean", "sum", "none"):
-        return "ignore_index, label_smoothing"
+    if label_smoothing or reduction not in ("mean", "sum", "none"):
+        return "label_smoothing"
     if logits.size == 0 or logits.ndim == 0 or targets.shape != logits.shape[:-1] or targets.dtype != int64 or not targets.flags.c_contiguous:
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"
     return refusal(logits)
@@ -22,21 +22,25 @@ def _supports(logits: Array, targets: Array, *, ignore_index: int | None = None,
 
 @kernel_for("cross_entropy", device="cpu", supports=_supports)
 def cross_entropy_by_rows(logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> Any:
-    """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside them."""
+    """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside them, in two parts."""
     width, shape = logits.shape[-1], targets.shape
     rows = logits.size // width
-    losses, lse = np.empty(shape, logits.dtype), np.empty(rows, logits.dtype)
-    if library.cross_entropy_forward(logits, targets, losses, lse, rows, width):
+    losses, totals = np.empty(shape, logits.dtype), np.empty((2, rows), logits.dtype)
+    if library.cross_entropy_forward(logits, targets, losses, totals, rows, width, ignore_index is not None, ignore_index or 0):
         return NotImplemented  # a target out of range: the reference says which
+    used = None if ignore_index is None else targets != ignore_index
+    count = rows if used is None else max(int(np.count_nonzero(used)), 1)
 
     def dlogits(dloss: Array) -> Array:
         shares = np.empty(shape, logits.dtype)
-        shares[...] = dloss / rows if reduction == "mean" else dloss
+        shares[...] = dloss / count if reduction == "mean" else dloss
+        if used is not None:
+            shares[~used] = 0
         dx = np.empty(logits.shape, logits.dtype)
-        library.cross_entropy_backward(logits, targets, lse, shares, dx, rows, width)
+        library.cross_entropy_backward(logits, targets, totals, shares, dx, rows, width)
         return dx
 
     if reduction == "none":
         return losses, (dlogits, None)
     total = losses.sum()
-    return total / losses.dtype.type(rows) if reduction == "mean" else total, (dlogits, None)
+    return total / losses.dtype.type(count) if reduction == "mean" else total, (dlogits, None)

@@ -31,12 +31,12 @@ KERNEL embed_forward(array ids, array tokens, array positions, array y, size row
     return job.out_of_range;
 }
 
-/* dtokens[ids[i]] += dy[i], in the order of the rows, so always the same sums */
-KERNEL add_rows(array ids, array dy, array dtokens, size rows, size width) {
+/* dtokens[ids[i]] += dy[i], in the order of the rows, so always the same sums; ids out of range, written uncounted since, are passed over */
+KERNEL add_rows(array ids, array dy, array dtokens, size rows, size width, size count) {
     const int64_t *id = integers(ids);
     const float *from = floats(dy);
     float *to = floats(dtokens);
     for (size i = 0; i < rows; i++)
-        for (size j = 0; j < width; j++) to[id[i] * width + j] += from[i * width + j];
+        for (size j = 0; j < width && id[i] >= 0 && id[i] < count; j++) to[id[i] * width + j] += from[i * width + j];
     return 0;
 }

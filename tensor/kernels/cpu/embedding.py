@@ -34,7 +34,7 @@ def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) ->
         out = np.zeros((V, C), dtype) if into is None else into.array
         if into is not None and not into.add:
             out[...] = 0
-        library.add_rows(ids, np.ascontiguousarray(dy), out, B * T, C)
+        library.add_rows(ids, np.ascontiguousarray(dy), out, B * T, C, V)
         return out
 
     def dpositions(dy: Array, *, into: Room | None = None) -> Array:

@@ -31,13 +31,18 @@ static void forward(size block, void *data) {
             for (size j = 0; j < width; j++) sum[j] = x[j] + y[j];
             s = sum;
         }
-        float total = 0, squares = 0;
+        float total = 0, squares = 0, rest = 0;
 #pragma omp simd reduction(+ : total)
         for (size j = 0; j < width; j++) total += s[j];
         float mean = total / width;
-#pragma omp simd reduction(+ : squares)
-        for (size j = 0; j < width; j++) squares += (s[j] - mean) * (s[j] - mean);
-        float scale = 1.0f / sqrtf(squares / width + job->eps);
+#pragma omp simd reduction(+ : squares, rest)
+        for (size j = 0; j < width; j++) {
+            squares += (s[j] - mean) * (s[j] - mean);
+            rest += s[j] - mean;
+        }
+        rest /= width;  /* what rounding left out of the mean */
+        mean += rest;
+        float scale = 1.0f / sqrtf(fmaxf(squares / width - rest * rest, 0) + job->eps);
         float *restrict out = job->out + i * width;
         for (size j = 0; j < width; j++) out[j] = (s[j] - mean) * scale * gain[j] + bias[j];
         job->mean[i] = mean;

@@ -3,11 +3,13 @@
    A product is cut into bands of rows or columns of the result, whichever it has more of. Each band is one call of BLAS's sgemm with BLAS held
    to one thread; bands need nothing of each other. BLAS's own threads wait for each other inside a product, and spin for some 25 ms after it:
    where another program wants a core, or threads of ours do, that makes a product ten times slower. The sums run over what is not cut, so they
-   are the same for any number of threads.
+   are the same for any number of threads: as long as every band is large enough to meet the same code in BLAS.
 
    A band's bias and GELU are added while its results are still in a core's cache. */
 
 #include "kernels.h"
+
+#include <pthread.h>
 
 enum { ROW_MAJOR = 101, AS_IT_IS = 111, TRANSPOSED = 112 };
 typedef void (*sgemm_64)(int, int, int, int64_t, int64_t, int64_t, float, const float *, int64_t, const float *, int64_t, float, float *, int64_t);
@@ -17,38 +19,90 @@ static int wide;  /* whether sgemm counts in 64 bits */
 static void (*set_blas_threads)(int);
 static int (*get_blas_threads)(void);
 
+/* BLAS's own setting is put aside while any thread of the program is in here, and back when the last one leaves. */
+static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
+static int inside, set_aside;
+
+static void come_or_go(int change) {
+    pthread_mutex_lock(&door);
+    if (change > 0 && inside == 0) {
+        set_aside = get_blas_threads();
+        set_blas_threads(1);
+    }
+    inside += change;
+    if (inside == 0) set_blas_threads(set_aside);
+    pthread_mutex_unlock(&door);
+}
+
+/* A fork waits until nobody changes the setting, since the child would inherit BLAS's own lock as it is then. */
+static void close_door(void) { pthread_mutex_lock(&door); }
+static void open_door(void) { pthread_mutex_unlock(&door); }
+static void nobody_inside(void) {  /* in the child, which has only the thread that forked */
+    pthread_mutex_init(&door, NULL);
+    if (inside) set_blas_threads(set_aside);
+    inside = 0;
+}
+
 /* The addresses of BLAS's functions, found by compiled.py. */
 KERNEL use_blas(size sgemm_address, size counts_in_64_bits, size set_threads_address, size get_threads_address) {
     sgemm = (void *)sgemm_address;
     wide = (int)counts_in_64_bits;
     set_blas_threads = (void (*)(int))set_threads_address;
     get_blas_threads = (int (*)(void))get_threads_address;
+    pthread_atfork(close_door, open_door, nobody_inside);  /* loaded once, so registered once */
     return 0;
 }
 
 struct linear_job {
     const float *a, *b, *bias;  /* c = a b, either of them turned;   c += bias, where there is one */
     float *c, *gelu;            /* gelu = gelu(c), where there is one */
-    size m, n, k, bands, band;
-    int turn_a, turn_b, by_rows;
+    size m, n, k, bands, blocks;  /* a block is 16 rows or columns, whole vectors; the last band has what is left over too */
+    int turn_a, turn_b, by_rows, single;
     float keep;                 /* 1: what c holds stays, and the product is added to it; 0: it is overwritten */
 };
 
+/* The columns of a band for a single row, as generation needs them: the matrix is read once, in the order in which it lies. */
+static void one_row(const struct linear_job *job, size start, size stop) {
+    size n = job->n, k = job->k;
+    const float *restrict x = job->a;
+    float *restrict y = job->c;
+    if (job->turn_b) {
+        for (size j = start; j < stop; j++) {
+            const float *restrict w = job->b + j * k;
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (size i = 0; i < k; i++) sum += x[i] * w[i];
+            y[j] = sum;
+        }
+        return;
+    }
+    for (size j = start; j < stop; j++) y[j] = 0;
+    size i = 0;
+    for (; i + 4 <= k; i += 4) {  /* four rows of the matrix at a time, so that y is read and written less */
+        const float *restrict w0 = job->b + i * n, *restrict w1 = w0 + n, *restrict w2 = w1 + n, *restrict w3 = w2 + n;
+        for (size j = start; j < stop; j++) y[j] += x[i] * w0[j] + x[i + 1] * w1[j] + x[i + 2] * w2[j] + x[i + 3] * w3[j];
+    }
+    for (; i < k; i++)
+        for (size j = start; j < stop; j++) y[j] += x[i] * job->b[i * n + j];
+}
+
 static void one_band(size item, void *data) {
     struct linear_job *job = data;
-    size start = item * job->band, m = job->m, n = job->n, k = job->k, row = 0, column = 0;
+    size m = job->m, n = job->n, k = job->k, row = 0, column = 0;
+    size start = job->blocks * item / job->bands * 16, stop = item + 1 < job->bands ? job->blocks * (item + 1) / job->bands * 16 : job->by_rows ? m : n;
     if (job->by_rows) {
         row = start;
-        m = smaller(job->band, m - start);
+        m = stop - start;
     } else {
         column = start;
-        n = smaller(job->band, n - start);
+        n = stop - start;
     }
     const float *a = job->a + (job->turn_a ? row : row * k), *b = job->b + (job->turn_b ? column * k : column);
     float *c = job->c + row * job->n + column;
     size lda = job->turn_a ? job->m : k, ldb = job->turn_b ? k : job->n;
     int ta = job->turn_a ? TRANSPOSED : AS_IT_IS, tb = job->turn_b ? TRANSPOSED : AS_IT_IS;
-    if (wide) ((sgemm_64)sgemm)(ROW_MAJOR, ta, tb, m, n, k, 1.0f, a, lda, b, ldb, job->keep, c, job->n);
+    if (job->single) one_row(job, start, stop);
+    else if (wide) ((sgemm_64)sgemm)(ROW_MAJOR, ta, tb, m, n, k, 1.0f, a, lda, b, ldb, job->keep, c, job->n);
     else ((sgemm_32)sgemm)(ROW_MAJOR, ta, tb, (int)m, (int)n, (int)k, 1.0f, a, (int)lda, b, (int)ldb, job->keep, c, (int)job->n);
     for (size i = 0; i < m && job->bias; i++) {
         const float *restrict bias = job->bias + column;
@@ -58,18 +112,21 @@ static void one_band(size item, void *data) {
     for (size i = 0; i < m && job->gelu; i++) gelu_row(c + i * job->n, job->gelu + (row + i) * job->n + column, n);
 }
 
+/* OpenBLAS has other code, which adds in another order, for products of up to 100^3 multiplications. So no band is as small as that unless
+   the whole is: else the bits would depend on the number of bands. */
+static const double LEAST = 1 << 20;
+
 static void multiply(struct linear_job *job) {
-    job->by_rows = job->m >= job->n;
-    size extent = job->by_rows ? job->m : job->n;
-    job->bands = 1;
-    if ((double)job->m * job->n * job->k > 1 << 19) job->bands = smaller(thread_count(), (extent + 31) / 32);
-    job->band = (extent + job->bands - 1) / job->bands;
-    job->band = (job->band + 15) / 16 * 16;  /* whole vectors */
-    job->bands = (extent + job->band - 1) / job->band;
-    int before = get_blas_threads();
-    set_blas_threads(1);
+    job->single = job->m == 1 && !job->keep && !job->turn_a;
+    job->by_rows = job->m >= job->n && !job->single;
+    size other = job->by_rows ? job->n : job->m;
+    job->blocks = (job->by_rows ? job->m : job->n) / 16;
+    size least = 1 + (size)((job->single ? LEAST / 8 : LEAST) / (16.0 * other * job->k));  /* blocks in a band */
+    job->bands = smaller(thread_count(), job->blocks / least);
+    if (job->bands < 1) job->bands = 1;
+    come_or_go(+1);
     parallel(job->bands, (double)job->m * job->n * job->k, one_band, job);
-    set_blas_threads(before);
+    come_or_go(-1);
 }
 
 /* y = x weight + bias:   x (rows, inputs), weight (inputs, outputs), or (outputs, inputs) when turned */

@@ -1,0 +1,209 @@
+"""Bugs of kernels: blocks and bands that miss their tail, terms left out, gradients written where they should be added."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+FOLDER = "tensor/kernels/cpu/"
+ATTEND, NORM, GELU, ENTROPY, EMBED, PRODUCT, ADAMW = (f"{FOLDER}{n}.c" for n in ("attention", "layer_norm", "gelu", "cross_entropy", "embedding", "product", "adamw"))
+VALUES, EDGES, ROOMS, COMPILED = (f"tests/tensor/test_{name}.py::" for name in ("cpu_kernels", "kernel_edges", "rooms", "compiled"))
+ROOM = f"{ROOMS}test_bug_01_a_room_is_overwritten_first_and_added_to_then"
+
+ATTENTION = [
+    Bug(  # one token too far
+        55,
+        ATTEND,
+        "job->causal ? t + 1 : job->T",
+        "job->causal ? t + 2 : job->T",
+        f"{VALUES}test_bug_55_no_kernel_sees_the_future",
+    ),
+    Bug(  # one token too few
+        55,
+        ATTEND,
+        "job->causal ? t + 1 : job->T",
+        "job->causal ? (t ? t : 1) : job->T",
+        f"{VALUES}test_causal_self_attention",
+    ),
+    Bug(  # the last queries, which fill no block, are left out
+        60,
+        ATTEND,
+        "    turn_rows(rows, turned_k, T, D);\n    for (size start = 0; start < T; start += BLOCK) {",
+        "    turn_rows(rows, turned_k, T, D);\n    for (size start = 0; start == 0 || start + BLOCK <= T; start += BLOCK) {",
+        f"{VALUES}test_causal_self_attention",
+    ),
+    Bug(  # values and keys changed over
+        60,
+        ATTEND,
+        ".k = q + H * D, .v = q + 2 * H * D, .y = floats(y)",
+        ".k = q + 2 * H * D, .v = q + H * D, .y = floats(y)",
+        f"{VALUES}test_causal_self_attention",
+    ),
+    Bug(  # every head takes the sums of the first
+        60,
+        ATTEND,
+        "const float *greatest = job->most + item * T, *totals = job->total + item * T;",
+        "const float *greatest = job->most + item * T, *totals = job->total;",
+        f"{VALUES}test_causal_self_attention",
+    ),
+    Bug(  # of several blocks of queries the last one's dv is kept
+        1,
+        ATTEND,
+        "dv, 1, S, P, P, seen, P, count, 1}",
+        "dv, 1, S, P, P, seen, P, count, 0}",
+        f"{VALUES}test_causal_self_attention",
+    ),
+    Bug(60, ATTEND, "(drow[i] - dot) * scale", "(drow[i] - dot)", f"{VALUES}test_causal_self_attention"),
+    Bug(60, ATTEND, "row[i] * (drow[i] - dot)", "row[i] * drow[i]", f"{VALUES}test_causal_self_attention"),
+    Bug(  # a finite number for "never"
+        34,
+        ATTEND,
+        "i < keys; i++) row[i] = -INFINITY;",
+        "i < keys; i++) row[i] = -1e4f;",
+        "tests/tensor/test_attention.py::test_bug_34_future_weighs_exactly_nothing",
+    ),
+    Bug(  # a weight of 0 times NaN
+        33,
+        ATTEND,
+        "if (zero != 0) job->not_finite = 1;",
+        "if (zero > 0) job->not_finite = 1;",
+        f"{EDGES}test_bug_33_attention_keeps_what_is_not_finite_from_the_past",
+    ),
+    Bug(  # the same in NumPy
+        33,
+        f"{FOLDER}attention.py",
+        "    if not np.isfinite(qkv[..., C:]).all():\n        return NotImplemented\n",
+        "",
+        f"{EDGES}test_attention_by_blocks_leaves_nan_to_the_composition",
+    ),
+    Bug(  # in NumPy: one token too far, across a block's edge too
+        55,
+        f"{FOLDER}attention.py",
+        "np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 1)",
+        "np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 2)",
+        f"{EDGES}test_attention_by_blocks_in_numpy",
+    ),
+    Bug(1, f"{FOLDER}attention.py", "dk[:, :, :stop] +=", "dk[:, :, :stop] =", f"{EDGES}test_attention_by_blocks_in_numpy"),
+]
+
+ROWS = [
+    Bug(32, NORM, "dgain[j] += n * dout[j];", "dgain[j] += dout[j];", f"{VALUES}test_layer_norm"),
+    Bug(32, NORM, " - (s[j] - mean) * scale * dot)", ")", f"{VALUES}test_layer_norm"),
+    Bug(  # eps outside the root
+        32,
+        NORM,
+        "1.0f / sqrtf(fmaxf(squares / width - rest * rest, 0) + job->eps)",
+        "1.0f / (sqrtf(fmaxf(squares / width - rest * rest, 0)) + job->eps)",
+        f"{VALUES}test_layer_norm",
+    ),
+    Bug(32, NORM, "        mean += rest;\n", "", f"{VALUES}test_layer_norm"),  # the variance is that of another mean
+    Bug(14, NORM, "        if (job->ds) {", "        if (0) {", f"{VALUES}test_residual_layer_norm"),  # what came for the sum itself is forgotten
+    Bug(  # of a residual sum of which only the sum goes on, y gets nothing
+        14,
+        f"{FOLDER}layer_norm.py",
+        "return ds, ds, None, None",
+        "return ds, None, None, None",
+        f"{EDGES}test_one_output_of_the_residual_sum_goes_on",
+    ),
+    Bug(  # the last rows, which fill no block, are left out
+        18,
+        f"{FOLDER}kernels.h",
+        "return (rows + ROWS - 1) / ROWS;",
+        "return rows < ROWS ? 1 : rows / ROWS;",
+        f"{VALUES}test_layer_norm",
+    ),
+    Bug(18, f"{FOLDER}sums.c", "for (size block = 1; block < blocks; block++)", "for (size block = 1; block + 1 < blocks; block++)", f"{VALUES}test_layer_norm"),
+    Bug(37, GELU, "0.07135481282553f", "0.07141066827f", f"{VALUES}test_bug_37_constants_of_gelu"),  # 0.044715 mistyped
+    Bug(37, GELU, "+ 3.0f * CUBIC * square", "+ CUBIC * square", f"{VALUES}test_bug_37_constants_of_gelu"),
+    Bug(33, GELU, "            s = t > FAR ? 0.0f : s;\n", "", f"{VALUES}test_gelu_of_very_negative_numbers_is_0"),
+    Bug(33, GELU, "t > FAR ? v * 0.0f : quotient", "quotient", f"{VALUES}test_gelu_of_very_negative_numbers_is_0"),
+    Bug(37, GELU, "sum[j] += dx[j];", "sum[j] += dy[j];", f"{VALUES}test_linear_gelu"),  # the bias of the layer before gets what came after GELU
+    Bug(38, ENTROPY, "(x[j] - most) - level", "x[j] - (most + level)", f"{VALUES}test_cross_entropy_of_logits_far_from_0"),
+    Bug(38, ENTROPY, "float most = -INFINITY, sum = 0;", "float most = 0, sum = 0;", f"{VALUES}test_cross_entropy_of_logits_far_from_0"),
+    Bug(  # a wrong target is a write to another row
+        38,
+        ENTROPY,
+        "if (target >= 0 && target < width) dx[target] -= share;",
+        "dx[target] -= share;",
+        f"{EDGES}test_ids_written_uncounted_since_harm_no_other_row",
+    ),
+    Bug(  # the gradient of a mean is that of a sum
+        38,
+        f"{FOLDER}cross_entropy.py",
+        'dloss / count if reduction == "mean" else dloss',
+        "dloss",
+        f"{VALUES}test_cross_entropy",
+    ),
+    Bug(39, f"{FOLDER}cross_entropy.py", "max(int(np.count_nonzero(used)), 1)", "used.size", f"{VALUES}test_bug_39_ignored_targets"),
+    Bug(39, ENTROPY, "        if (share == 0) {", "        if (0) {", f"{VALUES}test_bug_39_ignored_targets"),
+    Bug(26, EMBED, "to[id[i] * width + j] += from", "to[id[i] * width + j] = from", f"{VALUES}test_positional_embedding"),
+    Bug(26, EMBED, "job->ids[i] >= job->count", "job->ids[i] > job->count", f"{EDGES}test_ids_and_targets_out_of_range_raise"),
+    Bug(63, EMBED, "i % job->context * width", "(i + 1) % job->context * width", f"{VALUES}test_positional_embedding"),
+    Bug(47, f"{FOLDER}random.c", "job->sample + (uint32_t)row", "job->sample", f"{VALUES}test_random_bits"),  # every row of a batch has one mask
+]
+
+PRODUCTS = [
+    Bug(18, PRODUCT, "job->bias + column", "job->bias", f"{VALUES}test_linear"),  # each band adds the first band's bias
+    Bug(  # rows past the last whole block of 16 are left out
+        18,
+        PRODUCT,
+        ": job->by_rows ? m : n;",
+        ": job->blocks > 0 ? job->blocks * 16 : job->by_rows ? m : n;",
+        f"{VALUES}test_linear",
+    ),
+    Bug(18, PRODUCT, "job->gelu + (row + i) * job->n + column", "job->gelu + (row + i) * job->n", f"{VALUES}test_linear_gelu"),
+    Bug(  # of a single row, what the four at a time leave over
+        18,
+        PRODUCT,
+        "    for (; i < k; i++)\n",
+        "    for (; i + 4 <= k; i++)\n",
+        f"{VALUES}test_linear",
+    ),
+    Bug(  # bands so small that BLAS takes other code for them
+        51,
+        PRODUCT,
+        "LEAST = 1 << 20;",
+        "LEAST = 1 << 15;",
+        f"{COMPILED}test_the_same_bits_of_products_of_any_size",
+    ),
+    Bug(  # the second thread that comes takes the first one's setting for BLAS's own
+        10,
+        PRODUCT,
+        "if (change > 0 && inside == 0) {",
+        "if (change > 0) {",
+        f"{COMPILED}test_threads_of_the_program_do_not_disturb_each_other",
+    ),
+    Bug(  # a library made for another processor
+        65,
+        f"{FOLDER}compiled.py",
+        ", _processor().encode()]",
+        "]",
+        f"{COMPILED}test_what_a_library_was_made_from_is_in_its_name",
+    ),
+]
+
+ROOMS_AND_UPDATES = [
+    Bug(5, f"{FOLDER}linear.py", "room is not None and room.add)", "room is not None)", ROOM),  # last step's gradient is added to
+    Bug(1, f"{FOLDER}linear.py", "room is not None and room.add)", "False)", ROOM),
+    Bug(1, f"{FOLDER}embedding.py", "if into is not None and not into.add:", "if into is not None:", ROOM),  # of a tied table, what the head wrote is lost
+    Bug(5, f"{FOLDER}embedding.py", "        out[T:] = 0\n", "", ROOM),  # positions that were not met keep what lay there
+    Bug(1, "tensor/autograd.py", "return Room(node.place.array, node.gradient is not None)", "return Room(node.place.array, False)", ROOM),
+    Bug(3, "tensor/autograd.py", "if inputs.count(node) > 1 or node.place", "if node.place", ROOM),  # one room for two gradients
+    Bug(
+        3,
+        "tensor/autograd.py",
+        "if inputs.count(node) > 1 or node.place.storage.saved:",
+        "if inputs.count(node) > 1:",
+        f"{ROOMS}test_bug_03_a_gradient_as_an_input",
+    ),
+    Bug(1, "tensor/autograd.py", "node.place is None or node.hooks or (", "node.place is None or (", f"{ROOMS}test_a_hook_sees_the_whole_gradient_once"),
+    Bug(22, "tensor/autograd.py", "        self.place.bump()\n", "", f"{ROOMS}test_bug_22_writing_to_a_room_is_a_write"),
+    Bug(23, "tensor/autograd.py", "places=allowed is None and not anomaly", "places=allowed is None", f"{ROOMS}test_rooms_are_really_given"),
+    Bug(13, "tensor/autograd.py", "places=allowed is None and not anomaly", "places=not anomaly", f"{ROOMS}test_gradients_taken_by_grad_touch_no_place"),
+    Bug(41, ADAMW, "(float)(1 - b2)", "1.0f - (float)b2", f"{VALUES}test_adamw"),
+    Bug(41, ADAMW, "sqrtf(v[i]) * spread + eps", "sqrtf(v[i] + eps) * spread", f"{VALUES}test_adamw"),
+    Bug(42, ADAMW, "w[i] = w[i] * keep - step * m[i] / (sqrtf(v[i]) * spread + eps);", "w[i] = (w[i] - step * m[i] / (sqrtf(v[i]) * spread + eps)) * keep;", f"{VALUES}test_adamw"),
+    Bug(43, ADAMW, "return (n + STRETCH - 1) / STRETCH;", "return n < STRETCH ? 1 : n / STRETCH;", f"{VALUES}test_norm_and_scale"),
+    Bug(43, ADAMW, "    double total = 0;\n#pragma", "    float total = 0;\n#pragma", f"{VALUES}test_norm_and_scale"),
+]
+
+ZOO = [*ATTENTION, *ROWS, *PRODUCTS, *ROOMS_AND_UPDATES]

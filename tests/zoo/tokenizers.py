@@ -1,0 +1,162 @@
+"""Bugs of tokenizers."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+FILE = "tinygpt/tokenizers/byte_pair.py"
+FILES = "tinygpt/tokenizers/gpt2_files.py"
+TESTS = "tests/tinygpt/test_byte_pair.py::"
+
+ZOO = [
+    Bug(
+        row=64,  # a a a holds the pair twice, and both are merged
+        file=FILE,
+        old="            if (ids[place], ids[other]) != pair:",
+        new="            if False:",
+        test=TESTS + "test_bug_64_overlaps",
+    ),
+    Bug(
+        row=64,  # training merges from the right
+        file=FILE,
+        old="sorted(self.places.pop(pair))",
+        new="sorted(self.places.pop(pair), reverse=True)",
+        test=TESTS + "test_bug_64_overlaps",
+    ),
+    Bug(
+        row=64,  # pairs that end where a merge begins are still counted
+        file=FILE,
+        old="            for old in (before[place], place, other):",
+        new="            for old in (place, other):",
+        test=TESTS + "test_bug_64_merges_of_the_definition",
+    ),
+    Bug(
+        row=64,  # of equals the largest
+        file=FILE,
+        old="            count, pair = heappop(self.heap)\n",
+        new="            count, pair = min(self.heap, key=lambda entry: (entry[0], -entry[1][0], -entry[1][1]))\n            self.heap.remove((count, pair))\n",
+        test=TESTS + "test_bug_64_ties_go_to_the_smallest_ids",
+    ),
+    Bug(
+        row=64,  # of equals the first of a set of texts, which Python orders anew for every process
+        file=FILE,
+        old="        while self.heap:\n            count, pair = heappop(self.heap)\n",
+        new='        named = {f"{left} {right}": (left, right) for left, right in self.counts}\n'
+        "        best = named[max(set(named), key=lambda name: self.counts[named[name]])]\n"
+        "        return best if self.counts[best] > 1 else None\n"
+        "        while self.heap:\n            count, pair = heappop(self.heap)\n",
+        test=TESTS + "test_bug_64_training_does_not_depend_on_the_hash_seed",
+    ),
+    Bug(
+        row=64,  # special tokens are numbered in the order of a set
+        file=FILE,
+        old="return cls([*tokens, *map(utf8, specials)], merges, {special: i for i, special in enumerate(specials, len(tokens))})",
+        new="return cls([*tokens, *map(utf8, set(specials))], merges, {special: i for i, special in enumerate(set(specials), len(tokens))})",
+        test=TESTS + "test_bug_64_training_does_not_depend_on_the_hash_seed",
+    ),
+    Bug(
+        row=64,  # the leftmost pair goes first, whatever its rank
+        file=FILE,
+        old="(rank, ids[left + right]) for rank,",
+        new="(0, ids[left + right]) for rank,",
+        test=TESTS + "test_bug_64_ranks_decide",
+    ),
+    Bug(
+        row=64,  # pairs that a merge made are not merged further
+        file=FILE,
+        old="            for left in (before[place], place):\n",
+        new="            for left in ():\n",
+        test=TESTS + "test_bug_64_encoding_of_the_definition",
+    ),
+    Bug(
+        row=64,  # the space before a word stays outside it
+        file=FILE,
+        old='r" ?\\p{L}+"',
+        new='r"\\p{L}+"',
+        test=TESTS + "test_bug_64_leading_spaces",
+    ),
+    Bug(
+        row=64,  # several spaces leave none to the word after them
+        file=FILE,
+        old='            r"\\s+(?!\\S)",',
+        new='            # r"\\s+(?!\\S)",',
+        test=TESTS + "test_bug_64_words",
+    ),
+    Bug(
+        row=64,  # don't: one word more
+        file=FILE,
+        old='            r"\'(?:s|t|re|ve|m|ll|d)",',
+        new='            # r"\'(?:s|t|re|ve|m|ll|d)",',
+        test=TESTS + "test_bug_64_words",
+    ),
+    Bug(
+        row=64,  # the shorter of two special tokens wins
+        file=FILE,
+        old="sorted(specials, key=len, reverse=True)",
+        new="sorted(specials, key=len)",
+        test=TESTS + "test_bug_64_specials",
+    ),
+    Bug(
+        row=64,  # a stranger's text ends the document
+        file=FILE,
+        old="split(text, self.specials if specials else ())",
+        new="split(text, self.specials)",
+        test=TESTS + "test_bug_64_specials",
+    ),
+    Bug(
+        row=64,  # a character made of several tokens is lost
+        file=FILE,
+        old='return self.decode_bytes(ids).decode("utf-8", "replace")',
+        new='return "".join(self.tokens[i].decode("utf-8", "replace") for i in checked(ids, self.size))',
+        test=TESTS + "test_bug_64_invalid_utf8",
+    ),
+    Bug(
+        row=64,  # bytes that are no UTF-8 are lost
+        file=FILE,
+        old='data.decode("utf-8", "surrogateescape")',
+        new='data.decode("utf-8", "replace")',
+        test=TESTS + "test_bug_64_any_bytes_come_back",
+    ),
+    Bug(
+        row=64,  # ~ is taken for a character that does not print, which moves the others by one
+        file=FILES,
+        old='range(ord("!"), ord("~") + 1)',
+        new='range(ord("!"), ord("~"))',
+        test=TESTS + "test_bug_64_characters_of_bytes",
+    ),
+    Bug(
+        row=64,  # 0xAD, the soft hyphen, is taken for one that prints
+        file=FILES,
+        old='*range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)',
+        new='*range(ord("¡"), ord("ÿ") + 1)',
+        test=TESTS + "test_bug_64_characters_of_bytes",
+    ),
+    Bug(
+        row=64,  # lines that merge a # are taken for comments
+        file=FILES,
+        old='read_text(encoding="utf-8").split("\\n")',
+        new='read_text(encoding="utf-8").split("\\n")\n        lines = [line for line in lines if not line.startswith("#")]',
+        test=TESTS + "test_bug_64_newlines_and_marks_in_merges",
+    ),
+    Bug(
+        row=64,  # a newline stands for itself, and ends its line
+        file=FILES,
+        old="    return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]",
+        new="    return [chr(byte) if byte in prints or byte == 10 else chr(next(others)) for byte in range(256)]",
+        test=TESTS + "test_bug_64_newlines_and_marks_in_merges",
+    ),
+    Bug(
+        row=65,  # as many tokens, so they seem the same
+        file="tinygpt/tokenizers/tokenizer.py",
+        old='json.dumps({"kind": self.kind, **self.content()}, sort_keys=True)',
+        new='json.dumps({"kind": self.kind, "size": self.size}, sort_keys=True)',
+        test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
+    ),
+    Bug(
+        row=65,  # the same characters in another order seem the same
+        file="tinygpt/tokenizers/character.py",
+        old='return {"characters": self.characters}',
+        new='return {"characters": "".join(sorted(self.characters))}',
+        test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
+    ),
+]
