@@ -16,12 +16,12 @@ from tinygpt import GPT, GPTConfig
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, as nanoGPT writes them."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, bias: bool):
         super().__init__()
         self.heads = heads
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.attention_projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.expand, self.feed_forward_projection = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.qkv, self.attention_projection = nn.Linear(width, 3 * width, bias), nn.Linear(width, width, bias)
+        self.expand, self.feed_forward_projection = nn.Linear(width, 4 * width, bias), nn.Linear(4 * width, width, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, T, C = x.shape
@@ -39,7 +39,7 @@ class Peer(nn.Module):
         config: GPTConfig = model.config
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.position_embedding = nn.Embedding(config.context, config.width)
-        self.blocks = nn.ModuleList([Block(config.width, config.heads) for _ in range(config.layers)])
+        self.blocks = nn.ModuleList([Block(config.width, config.heads, config.bias) for _ in range(config.layers)])
         self.final_norm = nn.LayerNorm(config.width)
         self.register_buffer("positions", torch.arange(config.context))
         with torch.no_grad():
@@ -67,13 +67,18 @@ class Peer(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def peer_step(model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, clip: float, mode: str) -> Callable[[Any, Any], float]:
-    """A training step in PyTorch from our model's weights: forward, backward, clip, fused AdamW. mode: "eager" or "compile"."""
-    peer = Peer(model)
+def peer_optimizer(peer: Peer, lr: float, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
+    """Fused AdamW that decays matrices and tables, not gains and biases."""
     decayed = [p for p in peer.parameters() if p.ndim >= 2]
     others = [p for p in peer.parameters() if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def peer_step(model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, clip: float, mode: str) -> Callable[[Any, Any], float]:
+    """A training step in PyTorch from our model's weights: forward, backward, clip, fused AdamW. mode: "eager" or "compile"."""
+    peer = Peer(model)
+    optimizer = peer_optimizer(peer, lr, betas, weight_decay)
     loss_of = torch.compile(peer) if mode == "compile" else peer
 
     def step(ids: Any, targets: Any) -> float:

@@ -9,7 +9,7 @@ that a machine whose speed drifts slows both; the ratio is PyTorch's time over o
 interval. PyTorch runs eager and compiled, with one thread and with all, and the fastest of these is the one that counts.
 
 Each side lives in a process of its own, and a pause comes before each turn: threads of OpenMP and OpenBLAS spin for a while after work, and
-would take the cores from whoever comes next. A turn is one step to warm up and one that is timed.
+would take the cores from whoever comes next. A turn is steps to warm up, then steps of which the median counts: as many as fill a moment.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ import numpy as np
 SIZES = {  # layers, width, heads, T, B, V, pairs
     "story": (2, 64, 4, 32, 8, 22, 60),
     "shakespeare": (4, 128, 4, 64, 12, 65, 40),
-    "baby": (6, 384, 6, 256, 8, 65, 10),
-    "gpt2": (12, 768, 12, 256, 1, 50304, 8),
+    "baby": (6, 384, 6, 256, 8, 65, 12),
+    "gpt2": (12, 768, 12, 256, 1, 50304, 12),
 }
+STEPS = {"story": 20, "shakespeare": 5, "baby": 1, "gpt2": 1}  # in a turn
 PAUSE = 0.1  # seconds before a turn
 RECIPE: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "clip": 1.0}
+GENTLE = {**RECIPE, "lr": 1e-4}  # for gpt2: ten times that, without warm-up, grows rounding differences of 1e-7 to 1e-2 in 20 steps
 
 
 def batches(name: str, count: int) -> list[tuple[Any, Any]]:
@@ -54,26 +56,30 @@ def new_model(name: str) -> Any:
     return GPT(GPTConfig(vocabulary, context, width, heads, layers))
 
 
-def our_step(model: Any) -> Callable[[Any, Any], float]:
+def recipe_of(name: str) -> dict[str, Any]:
+    return GENTLE if name == "gpt2" else RECIPE
+
+
+def our_step(model: Any, recipe: dict[str, Any] = RECIPE) -> Callable[[Any, Any], float]:
     """The step of tinygpt's own trainer."""
     from tensor.optim import AdamW
     from tinygpt.training import update
 
-    optimizer = AdamW(model, lr=RECIPE["lr"], betas=RECIPE["betas"], weight_decay=RECIPE["weight_decay"])
+    optimizer = AdamW(model, lr=recipe["lr"], betas=recipe["betas"], weight_decay=recipe["weight_decay"])
 
     def step(ids: Any, targets: Any) -> float:
-        return update(model, optimizer, ids, targets, RECIPE["clip"])[0]
+        return update(model, optimizer, ids, targets, recipe["clip"])[0]
 
     return step
 
 
-def torch_step(model: Any, mode: str) -> Callable[[Any, Any], float]:
+def torch_step(model: Any, mode: str, recipe: dict[str, Any] = RECIPE) -> Callable[[Any, Any], float]:
     """PyTorch's step; mode is "eager" or "compile", then "-" and the number of threads."""
     import torch
     from peer import peer_step
 
     kind, threads = mode.split("-")
-    step = peer_step(model, mode=kind, **RECIPE)
+    step = peer_step(model, mode=kind, **recipe)
 
     def with_threads(ids: Any, targets: Any) -> float:
         torch.set_num_threads(int(threads))
@@ -86,6 +92,7 @@ class Side:
     """A process that takes steps when told to: "ours", or a mode of PyTorch's."""
 
     def __init__(self, name: str, side: str):
+        self.steps = STEPS[name]
         command = [sys.executable, __file__, "--serve", side, name]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
@@ -100,10 +107,10 @@ class Side:
         return float(answer)
 
     def turn(self) -> float:
-        """The time of one step, warmed up by one before it."""
+        """The time of a step: the median of a few, after one or more to warm up."""
         time.sleep(PAUSE)
-        self.ask("step")
-        return self.ask("step")
+        times = [self.ask("step") for _ in range(2 * self.steps)]
+        return statistics.median(times[self.steps :])
 
     def close(self) -> None:
         self.process.communicate("")
@@ -111,7 +118,8 @@ class Side:
 
 def serve(name: str, side: str) -> None:
     """What a side's process does: "step" answers with its seconds, "loss" with the loss of the next batch, "memory" with its peak in MB."""
-    step = our_step(new_model(name)) if side == "ours" else torch_step(new_model(name), side)
+    recipe = recipe_of(name)
+    step = our_step(new_model(name), recipe) if side == "ours" else torch_step(new_model(name), side, recipe)
     data = itertools.cycle(batches(name, 20))
     for line in sys.stdin:
         start = time.perf_counter()
