@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensor
 from tensor import Tensor, nn
+from tinygpt.cache import LayerCache
 from tinygpt.config import GPTConfig
 
 
@@ -21,7 +22,9 @@ class Attention(nn.Module):
         self.weights_dropout = nn.Dropout(config.dropout, number)
         self.dropout = nn.Dropout(config.dropout, number + 1)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        if cache is not None:
+            return self.projection(cache.attend(self.qkv(x)))
         p = self.weights_dropout.p if self.training else 0.0
         key = self.weights_dropout.key() if p else None
         y = tensor.causal_self_attention(self.qkv(x), self.heads, dropout=p, key=key)  # (B, T, 3C) -> (B, T, C)

@@ -59,7 +59,7 @@ class GPTConfig:
             check_count(name, getattr(self, name))
         if self.width % self.heads:
             wider = -(-self.width // self.heads) * self.heads
-            fewer = max(heads for heads in range(1, self.heads) if self.width % heads == 0)
+            fewer = max(heads for heads in range(1, min(self.heads, 1000)) if self.width % heads == 0)  # a damaged file may say 10^12
             raise ConfigError(f"width {self.width} is not divisible by heads {self.heads}, which share it evenly: try width {wider} or heads {fewer}")
         check(0 <= self.dropout < 1, f"dropout {self.dropout}: a share, at least 0 and below 1")
         for name, choices in (("positions", ("learned", "sinusoidal")), ("norm", ("pre", "post")), ("activation", ("gelu", "relu"))):
@@ -70,9 +70,18 @@ class GPTConfig:
 class TrainConfig:
     """How a model is trained: AdamW, global-norm clipping, a learning rate that warms up and then follows half a cosine."""
 
-    text: str | None = option(None, "file to learn from (the story, if none is given)", "FILE")  # UTF-8
+    text: str | None = option(None, "file or folder to learn from, or `story` or `grammar` (the story, if none is given)", "TEXT")  # UTF-8
+    validation: float = option(0.1, "share of a file's tokens, its end, kept back to measure on")  # the story is measured on itself
+    tokenizer: Literal["character", "byte", "word", "bpe"] = option("character", "what a token is")  # bpe: byte pairs, trained on the text
+    tokens: int = option(1024, "different tokens that bpe learns, or word keeps")  # V, for these two
     batch: int = option(16, "windows in one step, B")  # each of `context` tokens
+    accumulation: int = option(1, "batches whose gradients make one step")  # as one batch that many times larger
+    batches: Literal["epochs", "random"] = option("epochs", "each window once an epoch, or windows drawn at random")  # both follow from the seed
     steps: int = option(500, "updates of the weights")  # one batch each
+    evaluate: int | None = option(None, "steps from one measuring of the validation loss to the next (a tenth of all, if not given)")
+    patience: int | None = option(None, "measurings without a better loss after which training stops (never, if not given)")  # early stopping
+    optimizer: Literal["adamw", "muon"] = option("adamw", "what turns gradients into updates")  # muon: for matrices; the rest stays AdamW's
+    muon_lr: float = option(0.02, "highest learning rate of muon's matrices")  # follows the same schedule
     lr: float = option(3e-3, "highest learning rate")  # reached after the warm-up
     final_lr: float = option(0.1, "share of the learning rate that is left at the end")  # where the cosine ends
     warmup: int | None = option(None, "steps over which the learning rate rises (a tenth of all, if not given)")  # must be fewer than steps
@@ -87,8 +96,16 @@ class TrainConfig:
     out: str | None = option(None, "folder of the run (runs/ and a new name, if not given)", "FOLDER")  # must not hold another run
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "stride"):
+        for name in ("batch", "steps", "stride", "accumulation"):
             check_count(name, getattr(self, name))
+        for name in ("evaluate", "patience"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        check_count("tokens", self.tokens, least=2)
+        check(0 <= self.validation < 1, f"validation {self.validation}: a share, at least 0 and below 1")
+        check(0 < self.muon_lr < float("inf"), f"muon_lr {self.muon_lr}: a positive number is needed, such as 0.02")
+        for name, choices in (("tokenizer", ("character", "byte", "word", "bpe")), ("batches", ("epochs", "random")), ("optimizer", ("adamw", "muon"))):
+            check(getattr(self, name) in choices, f"{name} {getattr(self, name)!r}: choose {', '.join(choices[:-1])} or {choices[-1]}")
         check(0 < self.lr < float("inf"), f"lr {self.lr}: a positive number is needed, such as 0.001")
         check(0 <= self.final_lr <= 1, f"final_lr {self.final_lr}: a share of lr, between 0 and 1")
         check(
@@ -114,6 +131,11 @@ class TrainConfig:
     def betas(self) -> tuple[float, float]:
         """AdamW's two memories as the optimiser takes them."""
         return self.beta1, self.beta2
+
+    @property
+    def evaluate_steps(self) -> int:
+        """The steps between two measurings: as given, else a tenth of all."""
+        return max(1, self.steps // 10) if self.evaluate is None else self.evaluate
 
     @property
     def warmup_steps(self) -> int:

@@ -2,14 +2,14 @@
 
     distribution   temperature, then top-k, then top-p; softmax once, at the end
     pick           one draw from it
-    stream         the loop: each token drawn joins the input for the next
+    stream         the loop: each token drawn joins the input for the next; what came before is in a cache (cache.py)
 
 Distributions are small, and are made on the host in float64 whatever the model computes in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from tensor import Tensor, no_grad, random
 from tensor.devices import to_host
 from tensor.nn import Module
+from tinygpt.cache import Cache
 from tinygpt.config import check_sampling
 from tinygpt.errors import InputError
 
@@ -38,11 +39,10 @@ def distribution(logits: Any, temperature: float = 1.0, top_k: int | None = None
     x = np.asarray(logits, dtype=np.float64)
     if np.isnan(x).any() or not np.isfinite(x.max()):
         raise InputError("the model's logits are not finite numbers: its weights are broken; take an earlier checkpoint, or train with a lower learning rate")
-    order = np.argsort(-x, kind="stable")  # likeliest first, equals by id
     if temperature == 0:
         top_k, temperature = 1, 1.0
-    kept = order[:top_k]
-    weights = np.exp((x[kept] - x[order[0]]) / temperature)  # the largest is 1: nothing overflows
+    kept = _largest(x, top_k, by_size=top_p is not None)
+    weights = np.exp((x[kept] - x.max()) / temperature)  # the largest is 1: nothing overflows
     kept_p = weights / weights.sum()
     if top_p is not None:
         count = 1 + int(np.searchsorted(np.cumsum(kept_p), top_p - ROUNDING))
@@ -52,6 +52,19 @@ def distribution(logits: Any, temperature: float = 1.0, top_k: int | None = None
     return p
 
 
+def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
+    """Where the `count` largest are (all, if None), of equal ones the first; the largest first, if `by_size`. Sorts no more than it must."""
+    if count == 1:
+        return np.array([x.argmax()])
+    if count is None or count >= len(x):
+        places = np.arange(len(x))
+    else:
+        edge = np.partition(x, len(x) - count)[len(x) - count]  # the smallest that is kept
+        above = np.flatnonzero(x > edge)
+        places = np.sort(np.concatenate([above, np.flatnonzero(x == edge)[: count - len(above)]]))
+    return places[np.argsort(-x[places], kind="stable")] if by_size else places
+
+
 def pick(p: Floats, generator: random.Generator) -> int:
     """The token i with p[0] + ... + p[i-1] <= u < p[0] + ... + p[i], u uniform in [0, 1)."""
     edges = np.cumsum(p)
@@ -59,15 +72,16 @@ def pick(p: Floats, generator: random.Generator) -> int:
 
 
 @contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation behaviour inside (no dropout); afterwards each module has the mode it had."""
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
+def evaluating(model: Module, modules: Sequence[Module] | None = None) -> Iterator[None]:
+    """Evaluation behaviour inside (no dropout); afterwards each module has the mode it had. `modules`: all of the model's, if known."""
+    training = [module for module in (modules or [module for _, module in model.named_modules()]) if module.training]
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def stream(model: GPT, ids: Any, length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator | None) -> Iterator[int]:
@@ -87,9 +101,15 @@ def stream(model: GPT, ids: Any, length: int, temperature: float, top_k: int | N
 def _tokens(
     model: GPT, tokens: list[int], length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator
 ) -> Iterator[int]:
+    context, cache, modules = model.config.context, None, [module for _, module in model.named_modules()]
     for _ in range(length):
-        with no_grad(), evaluating(model):  # for this token only: what runs between tokens finds everything as it left it
-            logits = model(tokens[-model.config.context :])[0, -1]  # (V,)
+        with no_grad(), evaluating(model, modules):  # for this token only: what runs between tokens finds everything as it left it
+            if cache is None or cache.room == 0:
+                window = tokens[-context:]
+                cache = Cache(model) if len(window) < context else None  # a full window moves on with each token, and with it every position
+            else:
+                window = tokens[-1:]
+            logits = model.logits(model.embed(window, cache), cache, last=True)[0, -1]  # (V,)
         token = pick(distribution(to_host(logits.array), temperature, top_k, top_p), generator)
         tokens.append(token)
         yield token

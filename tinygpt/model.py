@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from tensor.dtypes import DTypeLike
 from tensor.errors import DTypeError, ShapeError
 from tinygpt import generation
 from tinygpt.attention import Attention
+from tinygpt.cache import Cache
 from tinygpt.config import GPTConfig
 from tinygpt.feed_forward import FeedForward
 
 DROPOUTS = 3  # in each block: attention's weights, attention's output, feed-forward's output
+IGNORED = -1  # a target that counts for nothing: what lies after the end of a text
 SPREAD = 0.02  # standard deviation of fresh weights
 
 
@@ -47,12 +50,13 @@ class Block(nn.Module):
         return x
 
 
-def through_blocks(blocks: list[Block], final_norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def through_blocks(blocks: list[Block], final_norm: nn.LayerNorm, x: Tensor, cache: Cache | None = None) -> Tensor:
     """h = final_norm(x after every block): `for block in blocks: x = block(x)`, with each residual sum and the LayerNorm after it as one op.
 
     A sum and the norm that follows it may belong to neighbouring blocks, so this is the one place that looks across them.   x, h: (B, T, C)
     """
-    branches = [branch for block in blocks for branch in (block.attention, block.feed_forward)]
+    layers = cache.layers if cache else [None] * len(blocks)
+    branches = [branch for block, layer in zip(blocks, layers, strict=True) for branch in (partial(block.attention, cache=layer), block.feed_forward)]
     norms = [norm for block in blocks for norm in (block.attention_norm, block.feed_forward_norm)]
     if not blocks[0].pre_norm:
         for branch, norm in zip(branches, norms, strict=True):
@@ -100,31 +104,45 @@ class GPT(nn.Module):
                 drawn = generator.normal(parameter.shape) * spread
                 parameter[...] = tensor.Tensor(drawn, dtype=parameter.dtype, device=parameter.device)
 
-    def __call__(self, ids: Any) -> Tensor:
-        return self.logits(self.embed(ids))
+    def __call__(self, ids: Any, cache: Cache | None = None) -> Tensor:
+        return self.logits(self.embed(ids, cache), cache)
 
-    def embed(self, ids: Any) -> Tensor:
-        """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)"""
-        ids = self.check_ids(ids)  # (B, T)
-        return self.dropout(tensor.positional_embedding(ids, self.token_embedding.weight, self.position_embedding))
+    def embed(self, ids: Any, cache: Cache | None = None) -> Tensor:
+        """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)
 
-    def logits(self, x: Tensor) -> Tensor:
-        """From what entered the first block to what the last token of each prefix expects.   x: (B, T, C)   logits: (B, T, V)"""
-        h = through_blocks(self.blocks, self.final_norm, x)  # (B, T, C)
+        With a cache the ids come after those that are in it.
+        """
+        ids, positions = self.check_ids(ids), self.position_embedding  # (B, T)
+        if cache is not None:
+            cache.check(*ids.shape)
+            positions = positions[cache.seen : cache.seen + ids.shape[1]]
+        return self.dropout(tensor.positional_embedding(ids, self.token_embedding.weight, positions))
+
+    def logits(self, x: Tensor, cache: Cache | None = None, last: bool = False) -> Tensor:
+        """From what entered the first block to what the last token of each prefix expects.   x: (B, T, C)   logits: (B, T, V)
+
+        last: only those of the last position, (B, 1, V).
+        """
+        h = through_blocks(self.blocks, self.final_norm, x, cache)  # (B, T, C)
+        if last and h.shape[1] > 1:
+            h = h[:, -1:].contiguous()
         if self.head is not None:
             return self.head(h)
         # The tied head: a token is expected as much as its embedding points along h (Press & Wolf 2017): h @ weight.T.
         return tensor.linear(h, self.token_embedding.weight, transposed=True)  # (B, T, V)
 
-    def loss(self, ids: Any, targets: Any) -> Tensor:
-        """-ln p(target), in nats, the mean over all tokens; ln V for a model that knows nothing.   ids, targets: (B, T) or (T,)"""
+    def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
+        """-ln p(target), in nats, the mean over all tokens; ln V for a model that knows nothing.   ids, targets: (B, T) or (T,)
+
+        A target of -1 counts for nothing.   reduction: "mean", "sum" or "none", as in cross_entropy.
+        """
         logits = self(ids)  # (B, T, V)
         targets = Tensor.wrap(targets)
         if targets.ndim == 1:
             targets = targets.unsqueeze(0)
         if targets.shape != logits.shape[:2]:
             raise ShapeError(f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token needs one target, the token after it")
-        return tensor.cross_entropy(logits, targets.to(logits.device))  # (B, T, V) against (B, T)
+        return tensor.cross_entropy(logits, targets.to(logits.device), ignore_index=IGNORED, reduction=reduction)  # (B, T, V) against (B, T)
 
     def generate(
         self,

@@ -5,8 +5,9 @@
     metrics.jsonl          a line a step; the last `loss` is the mean over the windows of the text
     loss.png               the losses as a curve
     model.safetensors      the weights                                 }
-    optimizer.safetensors  AdamW's means                               }  one checkpoint
-    state.json             step, loss, the optimiser's counts          }
+    optimizer.safetensors  the optimiser's means                       }  one checkpoint
+    state.json             step, losses, the optimiser's counts        }
+    best.safetensors       the weights with the lowest validation loss so far, where one is measured
 
 How a checkpoint is replaced without ever being half there is told in checkpoint.py.
 """
@@ -17,9 +18,9 @@ import itertools
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensor.dtypes import as_dtype
 from tensor.optim import Optimizer
@@ -30,11 +31,12 @@ from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import shown
 from tinygpt.errors import InputError
 from tinygpt.model import GPT
-from tinygpt.tokenizers import CharacterTokenizer
+from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import load as load_tokenizer
 
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMIZER, STATE, BEST = "model.safetensors", "optimizer.safetensors", "state.json", "best.safetensors"
 TOGETHER = "put the files of one run together, or train again"
 
 
@@ -46,6 +48,7 @@ class Run:
     model: GPTConfig
     training: TrainConfig
     opening: str  # the first words of its text: what a sample continues when no prompt is given
+    text: str = ""  # sha256 of the text, so that a run goes on with the text it began with
 
     @property
     def name(self) -> str:
@@ -56,7 +59,7 @@ class Run:
 # -- making one -------------------------------------------------------------------------------------------------------
 
 
-def create(run: Run, tokenizer: CharacterTokenizer) -> Run:
+def create(run: Run, tokenizer: Tokenizer) -> Run:
     """Make the folder, with config.json and tokenizer.json in it. Raises InputError, and leaves nothing, where that cannot be done.
 
     With no folder chosen (`run.folder` is RUNS) it becomes runs/NAME-1, or the first number that is free.
@@ -66,7 +69,7 @@ def create(run: Run, tokenizer: CharacterTokenizer) -> Run:
         found = folder != RUNS and folder.exists()
         folder = _make(folder) if folder != RUNS else _make_numbered(RUNS / _name_of(run.training.text))
         try:
-            choices = {"model": asdict(run.model), "training": asdict(run.training), "opening": run.opening}
+            choices = {"model": asdict(run.model), "training": asdict(run.training), "opening": run.opening, "text": run.text}
             checkpoint.write_json(folder / CONFIG, choices)
             tokenizer.save(folder / TOKENIZER)
         except OSError:
@@ -76,7 +79,7 @@ def create(run: Run, tokenizer: CharacterTokenizer) -> Run:
             raise
     except OSError as error:
         raise InputError(f"cannot write to {shown(folder)} ({error.strerror or error})\nname a folder you may write to: --out FOLDER") from None
-    return Run(folder, run.model, run.training, run.opening)
+    return replace(run, folder=folder)
 
 
 def _make(folder: Path) -> Path:
@@ -134,19 +137,21 @@ def _saved_in(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if checkpoint.current(path, MODEL).is_file()] if folder.is_dir() else []
 
 
-def load(folder: Path) -> tuple[Run, GPT, CharacterTokenizer]:
+def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
     """The run in a folder: its choices, its model with the weights of the checkpoint, its tokenizer, on the CPU.
+
+    best: the weights with the lowest validation loss, where one was measured.
 
     Raises InputError when a file is missing or damaged, or when two of them do not belong together.
     """
     run = _read_choices(folder)
     try:
-        tokenizer = CharacterTokenizer.load(folder / TOKENIZER)
+        tokenizer = load_tokenizer(folder / TOKENIZER)
     except (OSError, RecursionError) as error:
         raise InputError(f"{TOKENIZER} in {run.name} cannot be read ({shown(error):.100})\nrestore it from a copy, or train again") from None
     if tokenizer.size != run.model.vocabulary:
         raise InputError(f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model {run.model.vocabulary}\n{TOGETHER}")
-    return run, _load_model(run), tokenizer
+    return run, _load_model(run, BEST if best and (folder / BEST).exists() else MODEL), tokenizer
 
 
 def _read_choices(folder: Path) -> Run:
@@ -158,14 +163,14 @@ def _read_choices(folder: Path) -> Run:
         opening = choices["opening"]
         if not isinstance(opening, str):
             raise TypeError(f"opening {opening!r} is no text")
-        return Run(folder, GPTConfig(**choices["model"]), TrainConfig(**choices["training"]), opening)
+        return Run(folder, GPTConfig(**choices["model"]), TrainConfig(**choices["training"]), opening, str(choices.get("text", "")))
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is not in it" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{shown(path)} is damaged: {shown(what):.200}\nrestore it from a copy, or train again") from None
 
 
-def _load_model(run: Run) -> GPT:
-    config, path = run.model, checkpoint.current(run.folder, MODEL)
+def _load_model(run: Run, file: str = MODEL) -> GPT:
+    config, path = run.model, checkpoint.current(run.folder, file)
     least = config.width * (config.layers * config.width + config.vocabulary + config.context * (config.positions == "learned"))
     if path.exists() and least > path.stat().st_size:  # before memory is asked for on the word of a damaged file
         raise InputError(f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n{TOGETHER}")
@@ -178,12 +183,37 @@ def _load_model(run: Run) -> GPT:
 # -- saving one -------------------------------------------------------------------------------------------------------
 
 
-def save(run: Run, model: GPT, optimizer: Optimizer, step: int, loss: float | None = None) -> None:
-    """Write a checkpoint after `step` steps; `loss`, once known, is the mean over the windows of the text."""
+class Progress(NamedTuple):
+    """What a checkpoint says beside weights and moments."""
+
+    step: int = 0  # steps taken
+    loss: float | None = None  # the last measured: over the validation windows, or at the end over those of the text
+    best: float | None = None  # the lowest of these
+    worse: int = 0  # measurings since then
+
+
+def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None:
+    """Write a checkpoint; also as the best one, when its loss is the lowest so far."""
     weights = {name: parameter.array for name, parameter in model.state().items()}
     moments = optimizer.state_dict()
-    state: dict[str, Any] = {"step": step, "loss": loss, "lr": moments["lr"], "counts": moments["counts"]}
+    files = {MODEL: weights, OPTIMIZER: moments["arrays"]}
+    if progress.best is not None and progress.worse == 0:
+        files[BEST] = weights
+    numbers = {name: value for name, value in moments.items() if name != "arrays"}
     try:
-        checkpoint.save(run.folder, {MODEL: weights, OPTIMIZER: moments["arrays"]}, state)
+        checkpoint.save(run.folder, files, {**progress._asdict(), "optimizer": numbers})
     except OSError as error:
         raise InputError(f"cannot save to {run.name} ({error.strerror or error})\nmake room there; the checkpoint before this one, if any, is whole") from None
+
+
+def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
+    """Weights, moments and numbers of the checkpoint into a model and optimiser of the run's choices; where it stood."""
+    state = checkpoint.read_json(checkpoint.current(run.folder, STATE))
+    try:
+        progress = Progress(**{name: state[name] for name in Progress._fields})
+        arrays = optimizer.state_dict()["arrays"]
+        expected = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+        optimizer.load_state_dict({**state["optimizer"], "arrays": checkpoint.load_arrays(checkpoint.current(run.folder, OPTIMIZER), expected)})
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{STATE} in {run.name} does not fit this run ({shown(error):.100})\nrestore it from a copy, or train again") from None
+    return progress

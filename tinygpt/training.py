@@ -17,12 +17,12 @@ from typing import NamedTuple
 import numpy as np
 
 from tensor import no_grad
-from tensor.optim import AdamW, clip_gradients, warmup_cosine
+from tensor.optim import AdamW, Muon, Optimizer, clip_gradients, warmup_cosine
 from tensor.random import Generator, Key, keyed
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.corpus import Ids, Windows
 from tinygpt.generation import evaluating
-from tinygpt.model import GPT
+from tinygpt.model import GPT, IGNORED
 
 EPOCHS = 1 << 32  # the draw that shuffles epoch 0: far from the draws that made the weights, which count from 0
 
@@ -39,12 +39,14 @@ class StepRecord(NamedTuple):
     seconds: float  # wall time of the step
 
 
-def optimizer_of(model: GPT, config: TrainConfig) -> AdamW:
-    """AdamW over the model's packed parameters."""
+def optimizer_of(model: GPT, config: TrainConfig) -> Optimizer:
+    """AdamW over the model's packed parameters; or Muon for its matrices, and AdamW for the rest."""
+    if config.optimizer == "muon":
+        return Muon(model, lr=config.muon_lr, adamw_lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
     return AdamW(model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
-def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: AdamW | None = None, first: int = 0) -> Iterator[StepRecord]:
+def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: Optimizer | None = None, first: int = 0) -> Iterator[StepRecord]:
     """Take the steps `first` to `config.steps` (from 0) on batches of the windows; yields a record after each.
 
     A step is a function of its number, the weights and the optimiser's state alone: its batch, masks and learning rate follow from
@@ -54,29 +56,49 @@ def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: AdamW | 
     model.train()
     for step in range(first, config.steps):
         start = time.perf_counter()
-        x, y = windows[batch_rows(step, config.batch, len(windows), config.seed)]  # (B, T), (B, T)
+        rows = batch_rows if config.batches == "epochs" else random_rows
+        x, y = windows[rows(step, config.batch * config.accumulation, len(windows), config.seed)]  # (B, T), (B, T)
         optimizer.lr = learning_rate(step, config)
 
-        with keyed(Key(config.seed, step)):
-            loss, norm = update(model, optimizer, x, y, config.clip or math.inf)
+        loss, norm = update(model, optimizer, x, y, config.clip or math.inf, config.accumulation, Key(config.seed, step))
 
         yield StepRecord(step + 1, loss, optimizer.lr, norm, not math.isfinite(norm), x.size, time.perf_counter() - start)
 
 
-def update(model: GPT, optimizer: AdamW, x: Ids, y: Ids, clip: float) -> tuple[float, float]:
-    """One step on one batch x, y: (B, T). Returns the loss before it and the gradient norm; a norm that is not finite changes nothing."""
+def update(
+    model: GPT,
+    optimizer: Optimizer,
+    x: Ids,
+    y: Ids,
+    clip: float,
+    accumulation: int = 1,
+    key: Key = Key(),  # noqa: B008 (immutable)
+) -> tuple[float, float]:
+    """One step on one batch x, y: (B, T). Returns the loss before it and the gradient norm; a norm that is not finite changes nothing.
+
+    accumulation: the batch goes through the model in that many parts, and their gradients add up to those of the whole: each part's
+    losses are summed and divided by the targets of the whole batch, since parts may hold unequal numbers of targets that count.
+    """
     optimizer.zero_grad()
-    loss = model.loss(x, y)
-    loss.backward()
+    targets, total = max(int(np.count_nonzero(y != IGNORED)), 1), 0.0
+    for part in np.array_split(np.arange(len(x)), accumulation):
+        with keyed(key._replace(sample=int(part[0]))):  # dropout's masks are those of the rows' places in the whole batch
+            loss = model.loss(x, y) if accumulation == 1 else model.loss(x[part], y[part], reduction="sum") * (1 / targets)
+        loss.backward()
+        total += float(loss)
     norm = clip_gradients(optimizer, clip)
     if math.isfinite(norm):
         optimizer.step()
-    return float(loss), norm
+    return total, norm
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of a step (from 0): up to config.lr over the warm-up, then down half a cosine to its final share."""
-    return warmup_cosine(step, peak=config.lr, warmup=config.warmup_steps, total=config.steps, floor=config.lr * config.final_lr)
+    """The learning rate of a step (from 0): up to its peak over the warm-up, then down half a cosine to its final share.
+
+    The peak is config.lr; with Muon config.muon_lr, and the rate of what is left to AdamW follows in proportion.
+    """
+    peak = config.muon_lr if config.optimizer == "muon" else config.lr
+    return warmup_cosine(step, peak=peak, warmup=config.warmup_steps, total=config.steps, floor=peak * config.final_lr)
 
 
 def batch_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
@@ -88,6 +110,14 @@ def batch_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
     places = np.arange(step * batch, (step + 1) * batch)
     epochs = [_shuffled(epoch, windows, seed) for epoch in range(places[0] // windows, places[-1] // windows + 1)]
     rows: Ids = np.concatenate(epochs)[places - places[0] // windows * windows]
+    return rows
+
+
+def random_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
+    """The numbers of windows drawn at random, with replacement, for the batch of a step (from 0): a function of seed and step."""
+    generator = Generator()
+    generator.load_state({"seed": seed, "draws": EPOCHS + step})
+    rows: Ids = generator.integers(0, windows, (batch,))
     return rows
 
 
@@ -108,14 +138,15 @@ def threads(model: GPTConfig, config: TrainConfig) -> int | None:
 
 
 def mean_loss(model: GPT, windows: Windows, batch: int, rows: Ids | None = None) -> float:
-    """The mean loss over those windows, all by default; dropout off, nothing recorded. Nats a token."""
+    """The mean loss over the targets of those windows, all by default; dropout off, nothing recorded. Nats a token."""
     rows = np.arange(len(windows)) if rows is None else rows
-    total = 0.0
+    total, targets = 0.0, 0
     with no_grad(), evaluating(model):
         for start in range(0, len(rows), batch):
             x, y = windows[rows[start : start + batch]]
-            total += float(model.loss(x, y)) * len(x)  # the last part may hold fewer
-    return total / len(rows)
+            total += float(model.loss(x, y, reduction="sum"))
+            targets += int(np.count_nonzero(y != IGNORED))
+    return total / max(targets, 1)
 
 
 def measured_rows(windows: Windows) -> Ids:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
-from tinygpt.checkpoint import write_json
-from tinygpt.errors import InputError
+from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked
 
 
-class TokenizerError(InputError):
-    """Text or ids that this tokenizer does not know, or a file that holds none."""
-
-
-class CharacterTokenizer:
+class CharacterTokenizer(StoredTokenizer):
     """Characters to ids, in the order in which `text` first shows them: "The cat" -> T 0, h 1, e 2, space 3, c 4, a 5, t 6.
 
     encode and decode undo each other. Raises TokenizerError for a text without characters.
     """
+
+    kind = "character"
 
     def __init__(self, text: str):
         if not text:
@@ -44,25 +39,16 @@ class CharacterTokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The characters of the ids. Raises TokenizerError naming the first id outside [0, size) and its position."""
-        numbers = [int(i) for i in ids]
-        for position, number in enumerate(numbers):
-            if not 0 <= number < self.size:  # a negative index would quietly count from the end
-                raise TokenizerError(f"token {number} at position {position} is outside 0 to {self.size - 1}")
-        return "".join(self.characters[number] for number in numbers)
+        return "".join(self.characters[i] for i in checked(ids, self.size))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the characters, in the order of their ids, as JSON: a whole file or none, also when the process is killed."""
-        write_json(Path(path), {"kind": "character", "characters": self.characters})
+    def content(self) -> dict[str, Any]:
+        """The characters, in the order of their ids."""
+        return {"characters": self.characters}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> CharacterTokenizer:
-        """The tokenizer that `save` wrote. Raises TokenizerError for a file that holds none."""
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            characters = content["characters"]
-            sound = content["kind"] == "character" and isinstance(characters, str) and len(set(characters)) == len(characters) > 0
-        except (ValueError, KeyError, TypeError, RecursionError):
-            sound = False
-        if not sound:
-            raise TokenizerError(f"{path} holds no character tokenizer")
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """The tokenizer of these characters. Raises TokenizerError where one occurs twice, or there is none."""
+        characters = content["characters"]
+        if not isinstance(characters, str) or len(set(characters)) < len(characters):
+            raise TokenizerError("its characters are no text of different ones")
         return cls(characters)

@@ -1,0 +1,32 @@
+"""Write a run as a GPT-2 of Hugging Face: a folder with config.json, model.safetensors, vocab.json and merges.txt.
+
+transformers loads it (`GPT2LMHeadModel.from_pretrained(DIR)`) and gives the same logits. A model that GPT-2 cannot be is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tinygpt import checkpoint, gpt2, runs
+from tinygpt.cli import Parser
+from tinygpt.console import say, shown
+from tinygpt.tokenizers import BytePairTokenizer
+
+
+def arguments(parser: Parser) -> None:
+    """The run and the folder."""
+    parser.add_argument("run", metavar="RUN", help="a name in runs/ or the path of a run folder")
+    parser.add_argument("folder", metavar="DIR", help="folder to make; one that is there must be empty")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Load the run, write the folder."""
+    run, model, tokenizer = runs.load(runs.find(options.run))
+    kept = run.folder / gpt2.KEPT
+    pairs = tokenizer if isinstance(tokenizer, BytePairTokenizer) else None
+    gpt2.save(model, options.folder, tokenizer=pairs, keys=checkpoint.read_json(kept) if kept.exists() else None)
+    say(f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}")
+    if pairs is None:
+        say(f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its ids mean what its {runs.TOKENIZER} says")
+    return 0

@@ -1,0 +1,83 @@
+"""Make a run of a GPT-2 that Hugging Face stores: a folder with config.json, model.safetensors, vocab.json and merges.txt.
+
+Neither torch nor transformers is needed. `tinygpt sample` and all that takes a run then work on it; `tinygpt export-gpt2` writes it back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+from pathlib import Path
+
+from tinygpt import checkpoint, gpt2, runs
+from tinygpt.cli import Parser
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.console import say, shown
+from tinygpt.errors import InputError
+from tinygpt.model import GPT
+from tinygpt.runs import Run
+from tinygpt.tokenizers import BytePairTokenizer
+
+OPENING = "The"  # what a sample continues when no prompt is given
+
+
+def arguments(parser: Parser) -> None:
+    """The folder, where the run goes, the dtype."""
+    parser.add_argument("folder", metavar="DIR", help="folder of a GPT-2")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of the run (runs/ and a new name, if not given)")
+    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16", "float16"], help="of weights and activations (as in the file, if not given)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read and compare everything, then make the run."""
+    source = Path(options.folder)
+    keys = gpt2.read_keys(source)
+    config = gpt2.as_config(keys)
+    tokenizer = _tokenizer(source, config)
+    model = gpt2.load(source, dtype=options.dtype)
+    dtype = model.token_embedding.weight.dtype.name
+    folder = Path(options.out) if options.out else _free(runs.RUNS / _name(source))
+    run = runs.create(Run(folder, config, TrainConfig(dtype=dtype, out=options.out), OPENING), tokenizer)
+    _save(run, model, keys)
+    parameters = sum(parameter.size for parameter in model.parameters())
+    say(f"model     {parameters:,} parameters: {config.layers} layers of width {config.width}, {config.heads} heads")
+    say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
+    say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
+    say(f"run       {run.name}: {'as asked' if options.out else 'the first free name; --out FOLDER for another'}")
+    say(f'\ntry it: tinygpt sample {run.name} --prompt "The cat"')
+    return 0
+
+
+def _tokenizer(source: Path, config: GPTConfig) -> BytePairTokenizer:
+    for name in (gpt2.VOCABULARY, gpt2.MERGES):
+        if not (source / name).is_file():
+            raise InputError(f"{shown(source)} holds no {name}\n{gpt2.FILES}")
+    tokenizer = BytePairTokenizer.from_gpt2(source / gpt2.VOCABULARY, source / gpt2.MERGES)
+    if tokenizer.size != config.vocabulary:
+        raise InputError(
+            f"{gpt2.VOCABULARY} holds {tokenizer.size} tokens, vocab_size in {gpt2.CONFIG} is {config.vocabulary}\nput the files of one model together"
+        )
+    return tokenizer
+
+
+def _name(source: Path) -> str:
+    """models/My GPT 2 -> My-GPT-2"""
+    return re.sub(r"[^\w.]+", "-", source.resolve().name)[:40].strip("-.") or "gpt2"
+
+
+def _free(stem: Path) -> Path:
+    return next(folder for number in itertools.count(1) if not os.path.lexists(folder := stem.with_name(f"{stem.name}-{number}")))
+
+
+def _save(run: Run, model: GPT, keys: dict[str, object]) -> None:
+    """The checkpoint, without an optimiser: nothing has been trained; and their config.json, for the way back."""
+    try:
+        checkpoint.write_json(run.folder / gpt2.KEPT, keys)
+        checkpoint.save(run.folder, {runs.MODEL: {name: weights.array for name, weights in model.state().items()}}, runs.Progress()._asdict())
+    except BaseException as error:
+        runs.discard_unsaved(run)
+        if isinstance(error, OSError):
+            raise InputError(f"cannot save to {run.name} ({error.strerror or error})\nmake room there, or name another folder: --out FOLDER") from None
+        raise

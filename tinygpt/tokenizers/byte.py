@@ -1,0 +1,44 @@
+"""One token a byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from tinygpt.tokenizers.tokenizer import StoredTokenizer, checked, utf8
+
+
+class ByteTokenizer(StoredTokenizer):
+    """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Knows every text without having seen any."""
+
+    kind = "byte"
+
+    @property
+    def size(self) -> int:
+        """The number of tokens, V = 256."""
+        return 256
+
+    def encode(self, text: str) -> list[int]:
+        """The bytes of the text. Raises TokenizerError for half of a surrogate pair, which has none."""
+        return list(utf8(text))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the bytes, with U+FFFD for what is no UTF-8. Raises TokenizerError for ids outside 0 to 255."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The bytes as ids, whatever they are."""
+        return list(data)
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The ids as bytes. Raises TokenizerError for ids outside 0 to 255."""
+        return bytes(checked(ids, 256))
+
+    def content(self) -> dict[str, Any]:
+        """Nothing: there is only one."""
+        return {}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """The byte tokenizer."""
+        return cls()

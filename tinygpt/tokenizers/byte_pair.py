@@ -1,0 +1,314 @@
+"""Byte-pair encoding: what often stands together becomes one token; what is rare is written in several, so that no text is unknown.
+
+    bytes    a text is its UTF-8 bytes: 256 tokens to begin with
+    words    it is cut into words, the space before a word being part of it ("the cat" -> "the", " cat"): no token crosses a cut
+    pairs    count the pairs of neighbours in all words
+    merges   the most frequent pair becomes a new token wherever it stands; count again; go on until there are enough tokens
+    encode   a new text: words, bytes, and then the same merges, the first learned first
+
+        a a a b d a a a b a c      a a 4 times (twice in a a a, though only the first can become a token there)
+        Z a b d Z a b a c          Z = a a; a b and Z a twice: of equals the one with the smaller ids, which are those of older tokens
+        Z Y d Z Y a c              Y = a b; Z Y twice
+        X d X a c                  X = Z Y; nothing twice
+
+Sennrich, Haddow and Birch 2016 (arXiv:1508.07909); over bytes and with these words: GPT-2, Radford et al. 2019.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from itertools import pairwise
+from typing import Any, Self, TypeAlias
+
+import regex  # re, with classes of characters such as \p{L}
+
+from tinygpt.console import shown
+from tinygpt.tokenizers.gpt2_files import read_merge, read_merges, read_vocabulary, to_bytes, to_text, write_merges, write_vocabulary
+from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked, utf8
+
+Pair: TypeAlias = tuple[int, int]
+
+BYTES = [bytes([byte]) for byte in range(256)]
+END = "<|endoftext|>"  # stands between two documents
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+WORD = regex.compile(
+    "|".join(  # the first that fits; together they fit every character
+        [
+            r"'(?:s|t|re|ve|m|ll|d)",  # it's, don't, we're: the ending is a word of its own
+            r" ?\p{L}+",  # letters,
+            r" ?\p{N}+",  # digits,
+            r" ?[^\s\p{L}\p{N}]+",  # other marks, each with the space before them
+            r"\s+(?!\S)",  # white space, but for its last character where a word follows: that one may be the word's
+            r"\s+",
+        ]
+    )
+)
+
+
+def words(text: str) -> Iterator[str]:
+    """The words of a text, which together are the text: "Hello,  world" -> "Hello", ",", " ", " world"."""
+    return (match.group() for match in WORD.finditer(text))
+
+
+def split(text: str, specials: Iterable[str]) -> list[str]:
+    """The text cut at its special tokens, the longest that fits first: ordinary, special, ordinary, ..., ordinary; parts may be empty."""
+    choices = "|".join(re.escape(special) for special in sorted(specials, key=len, reverse=True))
+    return re.split(f"({choices})", text) if choices else [text]
+
+
+# -- pairs ------------------------------------------------------------------------------------------------------------
+
+GAP = -1  # the id between two words
+
+
+class Pairs:
+    """How often each pair of neighbours occurs in a text, kept right while pairs become tokens.
+
+    The different words lie in a row, gaps between them, and each place knows its neighbours:
+
+        place   0 1 2 3 4 5 6 7 8         0 1 2 3 4 5 6 7 8
+        id      _ t h e _ t h y _    ->   _ T . e _ T . y _       th became T: only places beside a merge change, and are counted anew
+    """
+
+    def __init__(self, counts: Mapping[str, int]):
+        self.ids, self.weights = [GAP], [0]  # the weight: how often the word of this place occurs in the text
+        for word, count in counts.items():
+            self.ids += [*word.encode(), GAP]
+            self.weights += [count] * (len(self.ids) - len(self.weights))
+        self.before = list(range(-1, len(self.ids) - 1))
+        self.after = list(range(1, len(self.ids) + 1))
+        self.counts: Counter[Pair] = Counter()
+        self.places: defaultdict[Pair, list[int]] = defaultdict(list)  # of the pair's first id; some may have changed since
+        for place in range(len(self.ids) - 1):
+            self._count(place, +1)
+        self.heap = [(-count, pair) for pair, count in self.counts.items()]  # never below a true count; too high where pairs went
+        heapify(self.heap)
+
+    def _count(self, place: int, sign: int) -> Pair:
+        """Count the pair that begins at this place in or out."""
+        pair = self.ids[place], self.ids[self.after[place]]
+        if GAP not in pair:
+            self.counts[pair] += sign * self.weights[place]
+            if sign > 0:
+                self.places[pair].append(place)
+        return pair
+
+    def most_frequent(self) -> Pair | None:
+        """The pair that occurs most often, of equals the smallest by ids; None where no pair occurs twice."""
+        while self.heap:
+            count, pair = heappop(self.heap)
+            if -count == self.counts[pair]:
+                return pair if -count > 1 else None
+            if self.counts[pair]:
+                heappush(self.heap, (-self.counts[pair], pair))
+        return None
+
+    def merge(self, pair: Pair, token: int) -> None:
+        """Put `token` wherever the pair stands, from left to right: a a a -> Z a."""
+        ids, before, after = self.ids, self.before, self.after
+        changed = set()
+        for place in sorted(self.places.pop(pair)):
+            other = after[place]
+            if (ids[place], ids[other]) != pair:  # one of the two is part of another token by now
+                continue
+            for old in (before[place], place, other):
+                self._count(old, -1)
+            ids[place], ids[other] = token, GAP
+            after[place] = after[other]
+            before[after[other]] = place
+            changed |= {self._count(before[place], +1), self._count(place, +1)}
+        for new in changed:
+            if self.counts[new]:
+                heappush(self.heap, (-self.counts[new], new))
+
+
+# -- the tokenizer ----------------------------------------------------------------------------------------------------
+
+
+class BytePairTokenizer(StoredTokenizer):
+    """Bytes and what merges make of them to ids, by rank: the merge learned first goes first, of equals the leftmost.
+
+    tokens[i] are the bytes of id i; merges are pairs of tokens, in the order of their ranks; specials, {text: id}, are never
+    merged nor split. Raises TokenizerError unless each byte is a token, each merge makes one, and all others are special.
+    """
+
+    kind = "byte_pair"
+    cached = 1 << 16  # words whose ids are remembered: some 20 MB
+    longest = 64  # characters of a word that is remembered
+
+    def __init__(self, tokens: Sequence[bytes], merges: Sequence[tuple[bytes, bytes]], specials: Mapping[str, int]):
+        self.tokens, self.merges, self.specials = tuple(tokens), tuple(merges), dict(specials)
+        self._ids = ids = numbered(self.tokens, self.specials)
+        for token in [*BYTES, *(part for left, right in self.merges for part in (left, right, left + right))]:
+            if token not in ids:
+                raise TokenizerError(f"token {to_text(token)!a} is missing: " + ("each byte needs one" if len(token) == 1 else "a merge needs it"))
+        made = {*BYTES, *(left + right for left, right in self.merges)}
+        for token, number in ids.items():
+            if token not in made:
+                raise TokenizerError(f"no merge makes token {to_text(token)!a}, id {number}: a merge is missing, or it is a special token")
+        self._merges = {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(self.merges)}
+        if len(self._merges) < len(self.merges):
+            left, right = next(merge for merge, count in Counter(self.merges).items() if count > 1)
+            raise TokenizerError(f"the merge of {to_text(left)!a} and {to_text(right)!a} is there twice")
+        self._cache: dict[str, list[int]] = {}
+
+    @classmethod
+    def train(cls, text: str, size: int, specials: Sequence[str] = (END,), progress: Callable[[int, int], None] | None = None) -> Self:
+        """Learn size - 256 - len(specials) merges from the text: byte b has id b, then come the merges, then the special tokens.
+
+        Each merge takes the most frequent pair of neighbours, of equals the one with the smallest ids, so that the same text always
+        makes the same tokens. It ends early where no pair occurs twice. Special tokens in the text are left out. `progress` is told
+        (merges so far, merges wanted). Raises TokenizerError for a size or special tokens that cannot be.
+        """
+        wanted = size - len(BYTES) - len(specials)
+        if wanted < 0:
+            raise TokenizerError(f"size {size}: at least {size - wanted} tokens are needed, 256 bytes and {len(specials)} special")
+        if "" in specials or len(set(specials)) < len(specials):
+            raise TokenizerError(f"special tokens {', '.join(map(ascii, specials))}: each must be some text, and be there once")
+        if not utf8(text):
+            raise TokenizerError("no text to make a tokenizer from: it is empty")
+        pairs = Pairs(Counter(word for part in split(text, specials)[::2] for word in words(part)))
+        tokens, merges = list(BYTES), list[tuple[bytes, bytes]]()
+        while len(merges) < wanted and (pair := pairs.most_frequent()):
+            left, right = (tokens[i] for i in pair)
+            pairs.merge(pair, len(tokens))
+            merges.append((left, right))
+            tokens.append(left + right)  # new: the same bytes would have been merged in the same way
+            if progress:
+                progress(len(merges), wanted)
+        return cls([*tokens, *map(utf8, specials)], merges, {special: i for i, special in enumerate(specials, len(tokens))})
+
+    @property
+    def size(self) -> int:
+        """The number of tokens, V, special ones among them."""
+        return len(self.tokens)
+
+    # -- encode and decode --------------------------------------------------------------------------------------------
+
+    def encode(self, text: str, specials: bool = True) -> list[int]:
+        """The ids of a text. With specials=False the text of a special token is ordinary text: right for what strangers wrote.
+
+        Raises TokenizerError for half of a surrogate pair.
+        """
+        utf8(text)
+        ids: list[int] = []
+        for i, part in enumerate(split(text, self.specials if specials else ())):
+            ids += [self.specials[part]] if i % 2 else self._encode(part)
+        return ids
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """The ids of any bytes: of UTF-8 the same as of its text without special tokens; decode_bytes gives the bytes back."""
+        return self._encode(data.decode("utf-8", "surrogateescape"))  # a byte that is no UTF-8 becomes half a surrogate pair
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = []
+        for word in words(text):
+            known = self._cache.get(word)
+            if known is None:
+                known = self._merge([self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")])
+                if len(word) <= self.longest:
+                    if len(self._cache) >= self.cached:
+                        self._cache.clear()
+                    self._cache[word] = known
+            ids += known
+        return ids
+
+    def _merge(self, ids: list[int]) -> list[int]:
+        """Merge the ids of a word, the lowest rank first, of equals the leftmost, until no pair is in the merges.
+
+        The pairs wait in a heap, so that n bytes take n log n steps, not n^2; one that has changed since is passed over.
+        """
+        ids.append(GAP)  # after the last id, and at index -1 before the first
+        before, after = list(range(-1, len(ids) - 1)), list(range(1, len(ids)))
+        heap = [(self._merges[pair][0], place) for place, pair in enumerate(pairwise(ids)) if pair in self._merges]
+        heapify(heap)
+        while heap:
+            rank, place = heappop(heap)
+            other = after[place]
+            found, token = self._merges.get((ids[place], ids[other]), (None, GAP))
+            if found != rank:
+                continue
+            ids[place], ids[other] = token, GAP
+            after[place] = after[other]
+            before[after[other]] = place
+            for left in (before[place], place):
+                if merge := self._merges.get((ids[left], ids[after[left]])):
+                    heappush(heap, (merge[0], left))
+        return [i for i in ids if i != GAP]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids, with U+FFFD for what is no UTF-8. Raises TokenizerError naming the first id outside [0, size)."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The bytes of the ids, one after the other. Raises TokenizerError naming the first id outside [0, size)."""
+        return b"".join([self.tokens[i] for i in checked(ids, self.size)])
+
+    # -- files --------------------------------------------------------------------------------------------------------
+
+    def content(self) -> dict[str, Any]:
+        """What GPT-2's two files hold: tokens in the order of their ids, merges in that of their ranks; and which are special."""
+        return {"specials": self.specials, "merges": [f"{to_text(left)} {to_text(right)}" for left, right in self.merges], "tokens": self._texts()}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """The tokenizer of that content. Raises TokenizerError where it is unsound, as the constructor does."""
+        specials, merges, tokens = content["specials"], content["merges"], content["tokens"]
+        sound = isinstance(specials, dict) and all(type(number) is int for number in specials.values())
+        sound = sound and all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in (merges, tokens))
+        if not sound:
+            raise TokenizerError("its specials are no {text: id}, or its merges or tokens no lists of texts")
+        return cls._of_texts(tokens, [read_merge(merge) for merge in merges], specials)
+
+    @classmethod
+    def _of_texts(cls, tokens: Sequence[str], merges: Sequence[tuple[str, str]], specials: Mapping[str, int]) -> Self:
+        taken = set(specials.values())
+        ordinary = [utf8(text) if i in taken else to_bytes(text) for i, text in enumerate(tokens)]
+        return cls(ordinary, [(to_bytes(left), to_bytes(right)) for left, right in merges], specials)
+
+    def _texts(self) -> list[str]:
+        special = {number: text for text, number in self.specials.items()}
+        return [special.get(i) or to_text(token) for i, token in enumerate(self.tokens)]
+
+    @classmethod
+    def from_gpt2(cls, vocabulary: str | os.PathLike[str], merges: str | os.PathLike[str], specials: Sequence[str] | None = None) -> Self:
+        """The tokenizer of GPT-2's vocab.json and merges.txt, or of files written like them.
+
+        They do not say which tokens are special: if `specials` does not, these are the ones that no merge makes and that look
+        like <this>. Raises TokenizerError for entries that are missing, twice, or do not fit together.
+        """
+        tokens, pairs = read_vocabulary(vocabulary), read_merges(merges)
+        if specials is None:
+            made = {left + right for left, right in pairs}
+            specials = [text for text in tokens if re.fullmatch(r"<.+>", text) and text not in made]
+        numbers = {text: i for i, text in enumerate(tokens)}
+        missing = next((text for text in specials if text not in numbers), None)
+        if missing is not None:
+            raise TokenizerError(f"{shown(vocabulary)} lacks the special token {missing!a}")
+        try:
+            return cls._of_texts(tokens, pairs, {text: numbers[text] for text in specials})
+        except TokenizerError as error:
+            raise TokenizerError(f"{shown(vocabulary)} and {shown(merges)} do not fit together: {error}") from None
+
+    def save_gpt2(self, vocabulary: str | os.PathLike[str], merges: str | os.PathLike[str]) -> None:
+        """Write vocab.json and merges.txt as GPT-2's are written: what from_gpt2 read from such files is the same byte for byte."""
+        write_vocabulary(vocabulary, self._texts())
+        write_merges(merges, [(to_text(left), to_text(right)) for left, right in self.merges])
+
+
+def numbered(tokens: Sequence[bytes], specials: Mapping[str, int]) -> dict[bytes, int]:
+    """The ids of the ordinary tokens. Raises TokenizerError where one has two, or a special token has not its own."""
+    for text, number in specials.items():
+        if not text or not 0 <= number < len(tokens) or tokens[number] != utf8(text):
+            raise TokenizerError(f"special token {text!a} is not token {number}" if text else "a special token is empty")
+    special, ids = set(specials.values()), dict[bytes, int]()
+    for number, token in enumerate(tokens):
+        if number not in special and ids.setdefault(token, number) != number:
+            raise TokenizerError(f"token {to_text(token)!a} has two ids, {ids[token]} and {number}")
+    return ids

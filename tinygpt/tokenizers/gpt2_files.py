@@ -1,0 +1,119 @@
+"""The two files in which GPT-2 keeps its tokenizer: vocab.json, {"token": id}, and merges.txt, a merge a line, the first learned first.
+
+    {"!": 0, "\\"": 1, ..., "\\u0120t": 256, "\\u0120a": 257, ..., "<|endoftext|>": 50256}       Ġt and Ġa, as Python's json.dumps writes them
+
+    #version: 0.2
+    Ġ t
+    Ġ a
+
+Both are text, tokens are bytes: so each byte is shown as a character. Those that print stand for themselves; the others (white space,
+control characters, what is no character alone) take the characters from U+0100 on, in their order: space, the 33rd, is Ġ, and newline Ċ.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tinygpt.checkpoint import write_atomically
+from tinygpt.console import shown
+from tinygpt.tokenizers.tokenizer import TokenizerError
+
+VERSION = "#version: 0.2"
+
+
+def _byte_characters() -> list[str]:
+    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]
+
+
+CHARACTERS = _byte_characters()
+BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
+
+
+def to_text(token: bytes) -> str:
+    """Each byte as its character: b" the" -> "Ġthe"."""
+    return "".join(CHARACTERS[byte] for byte in token)
+
+
+def to_bytes(text: str) -> bytes:
+    """What to_text undoes: "Ġthe" -> b" the". Raises TokenizerError for a character that stands for no byte, and for no character."""
+    try:
+        token = bytes(BYTES[character] for character in text)
+    except KeyError as error:
+        raise TokenizerError(f"{error.args[0]!a} in {text!a} stands for no byte") from None
+    if not token:
+        raise TokenizerError("a token is empty")
+    return token
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
+    """The tokens of a vocab.json in the order of their ids. Raises TokenizerError unless these are 0, 1, 2, ..., each once."""
+    try:
+        content = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_distinct)
+    except TokenizerError as error:
+        raise TokenizerError(f"{shown(path)}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{shown(path)} is no JSON file ({shown(error):.100})") from None
+    if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
+        raise TokenizerError(f"{shown(path)} is no vocabulary: it holds something other than tokens with whole numbers as ids")
+    tokens = {number: token for token, number in content.items()}
+    if len(tokens) < len(content):
+        again = next(token for token, number in content.items() if tokens[number] != token)
+        raise TokenizerError(f"{shown(path)}: {again!a} and {tokens[content[again]]!a} both have id {content[again]}")
+    missing = next((number for number in range(len(tokens)) if number not in tokens), None)
+    if missing is not None:
+        raise TokenizerError(f"{shown(path)}: of {len(tokens)} tokens none has id {missing}")
+    return [tokens[number] for number in range(len(tokens))]
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; json itself would keep the last of two entries with one name."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise TokenizerError(f"{next(name for name in names if names.count(name) > 1)!a} is in it twice")
+    return content
+
+
+def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
+    """The merges of a merges.txt, in their order. Raises TokenizerError naming the line that is none."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except ValueError as error:
+        raise TokenizerError(f"{shown(path)} is not UTF-8 ({shown(error):.100})") from None
+    if lines[-1] == "":  # after the last newline
+        lines.pop()
+    start = int(bool(lines) and lines[0].startswith("#version"))  # only there: later lines with a # merge a #
+    merges = []
+    for number, line in enumerate(lines[start:], start + 1):
+        try:
+            merges.append(read_merge(line))
+        except TokenizerError as error:
+            raise TokenizerError(f"{shown(path)}, line {number}: {error}") from None
+    return merges
+
+
+def read_merge(line: str) -> tuple[str, str]:
+    """The two tokens of a merge: "Ġ t" -> "Ġ", "t". Raises TokenizerError for a line that is not two words."""
+    left, _, right = line.partition(" ")
+    if not left or not right or " " in right:
+        raise TokenizerError(f"{line[:60]!a} is not two tokens with a space between")
+    return left, right
+
+
+def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> None:
+    """Write vocab.json as GPT-2's is written. Raises TokenizerError for two tokens with the same text."""
+    content = {token: number for number, token in enumerate(tokens)}
+    if len(content) < len(tokens):
+        again = next(token for number, token in enumerate(tokens) if content[token] != number)
+        raise TokenizerError(f"two tokens read {again!a}, of which vocab.json can hold one: give the special token another text")
+    write_atomically(Path(path), json.dumps(content))
+
+
+def write_merges(path: str | os.PathLike[str], merges: Iterable[tuple[str, str]]) -> None:
+    """Write merges.txt as GPT-2's is written."""
+    write_atomically(Path(path), "\n".join([VERSION, *(f"{left} {right}" for left, right in merges)]) + "\n")

@@ -1,0 +1,63 @@
+"""One token a word."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked
+
+UNKNOWN = "<unk>"  # no piece of a text: the pattern cuts it into "<", "unk" and ">"
+PIECE = re.compile(r"\w+|\s+|[^\w\s]")  # a word, a run of white space, or a single mark: together all of a text
+
+
+class WordTokenizer(StoredTokenizer):
+    """Words, runs of white space and single marks to ids, the most frequent first; <unk> is 0: "a rose, a" -> 1 2 3 4 2 1.
+
+    `size` limits the tokens, <unk> among them; the rarest are left out, of equals the ones seen last. decode(encode(text)) == text
+    for a text of known pieces only. Raises TokenizerError for a text without characters.
+    """
+
+    kind = "word"
+
+    def __init__(self, text: str, size: int | None = None):
+        if not text:
+            raise TokenizerError("no text to make a tokenizer from: it is empty")
+        if size is not None and size < 1:
+            raise TokenizerError(f"size {size}: at least 1 is needed, for {UNKNOWN}")
+        counts = Counter(match.group() for match in PIECE.finditer(text))
+        self._number([UNKNOWN, *(piece for piece, _ in counts.most_common(None if size is None else size - 1))])
+
+    def _number(self, pieces: Sequence[str]) -> None:
+        self.pieces = tuple(pieces)
+        self._ids = {piece: i for i, piece in enumerate(self.pieces)}
+
+    @property
+    def size(self) -> int:
+        """The number of tokens, V, <unk> among them."""
+        return len(self.pieces)
+
+    def encode(self, text: str) -> list[int]:
+        """The id of each piece, 0 for one that is unknown."""
+        return [self._ids.get(match.group(), 0) for match in PIECE.finditer(text)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The pieces of the ids, put together; 0 reads <unk>. Raises TokenizerError naming the first id outside [0, size)."""
+        return "".join(self.pieces[i] for i in checked(ids, self.size))
+
+    def content(self) -> dict[str, Any]:
+        """The pieces, in the order of their ids."""
+        return {"pieces": list(self.pieces)}
+
+    @classmethod
+    def from_content(cls, content: Mapping[str, Any]) -> Self:
+        """The tokenizer of these pieces. Raises TokenizerError for what is no list of different pieces after <unk>."""
+        pieces = content["pieces"]
+        sound = isinstance(pieces, list) and pieces[:1] == [UNKNOWN] and all(isinstance(p, str) and PIECE.fullmatch(p) for p in pieces[1:])
+        if not sound or len(set(pieces)) < len(pieces):
+            raise TokenizerError(f"its pieces are no list of {UNKNOWN} and then different words, white space and marks")
+        tokenizer = cls.__new__(cls)
+        tokenizer._number(pieces)
+        return tokenizer
