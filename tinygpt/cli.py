@@ -35,14 +35,14 @@ def run(arguments: Sequence[str]) -> int:
     name = options.command
     if name not in COMMANDS:
         raise InputError(f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help")
-    module = importlib.import_module(f"tinygpt.commands.{name}")
+    module = importlib.import_module("tinygpt.commands." + name.replace("-", "_"))
     command = Parser(prog=f"tinygpt {name}", description=module.__doc__, allow_abbrev=False, formatter_class=Paragraphs)
     module.arguments(command)
     return int(module.run(command.parse_args(arguments[1:])))
 
 
 def _top() -> Parser:
-    commands = "\n".join(f"  {name:<10}{summary}" for name, summary in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items())
     parser = Parser(
         prog="tinygpt",
         usage="tinygpt COMMAND [flags]",

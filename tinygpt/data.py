@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinygpt import corpus, grammar
 from tinygpt.config import TrainConfig
-from tinygpt.corpus import CorpusError, Windows
+from tinygpt.corpus import Windows
 from tinygpt.errors import InputError
 from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -52,16 +52,11 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     text = corpus.story() if is_story else read(str(config.text))
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = tokenizer.encode(text)
-    kept = len(ids) - (0 if is_story else int(len(ids) * config.validation))
-    windows = Windows(ids[:kept], context, config.stride)
-    validation = None
-    if kept < len(ids):
-        try:
-            validation = Windows(ids[kept:], context, context)
-        except CorpusError as error:
-            raise InputError(
-                f"the validation share {config.validation} of {len(ids):,} tokens is too short: {error}\ntake a larger one, or --validation 0"
-            ) from None
+    kept_back = 0 if is_story else int(len(ids) * config.validation)
+    if kept_back <= context:  # not one window: measured on what is learned from, and the program says so
+        kept_back = 0
+    windows = Windows(ids[: len(ids) - kept_back], context, config.stride)
+    validation = Windows(ids[len(ids) - kept_back :], context, context) if kept_back else None
     floor = corpus.floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
     return Data("the story that comes with tinygpt" if is_story else str(config.text), text, tokenizer, windows, validation, floor)
 

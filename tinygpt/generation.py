@@ -2,16 +2,17 @@
 
     distribution   temperature, then top-k, then top-p; softmax once, at the end
     pick           one draw from it
-    stream         the loop: each token drawn joins the input for the next; what came before is in a cache (cache.py)
+    steps          the loop: each token drawn joins the input for the next; what came before is in a cache (cache.py)
 
 Distributions are small, and are made on the host in float64 whatever the model computes in.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -84,8 +85,27 @@ def evaluating(model: Module, modules: Sequence[Module] | None = None) -> Iterat
             module.training = True
 
 
-def stream(model: GPT, ids: Any, length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator | None) -> Iterator[int]:
-    """Continue `ids` by `length` tokens, yielded one at a time; see GPT.generate. What is wrong is raised here, before the first one."""
+class Step(NamedTuple):
+    """A token that was drawn, and the logits it was drawn from: (V,), on the host."""
+
+    token: int
+    logits: Any
+
+    def log_probabilities(self) -> Floats:
+        """ln softmax(logits), whatever temperature and top-k the draw had: what the model itself thinks.   (V,)"""
+        x = np.asarray(self.logits, dtype=np.float64)
+        x = x - x.max()
+        result: Floats = x - np.log(np.exp(x).sum())
+        return result
+
+    def likeliest(self, count: int) -> list[tuple[int, float]]:
+        """The `count` likeliest tokens and their probabilities, the likeliest first."""
+        log_p = self.log_probabilities()
+        return [(int(i), math.exp(log_p[i])) for i in np.argsort(-log_p, kind="stable")[:count]]
+
+
+def steps(model: GPT, ids: Any, length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator | None) -> Iterator[Step]:
+    """Continue `ids` by `length` tokens, one at a time; see GPT.generate. What is wrong is raised here, before the first one."""
     check_sampling(temperature, top_k, top_p)
     tokens = np.asarray(ids.numpy() if isinstance(ids, Tensor) else ids)
     if tokens.size == 0:
@@ -95,12 +115,12 @@ def stream(model: GPT, ids: Any, length: int, temperature: float, top_k: int | N
     if length < 0:
         raise InputError(f"length {length}: at least 0 tokens can be written")
     model.check_ids(tokens[-model.config.context :])
-    return _tokens(model, tokens.tolist(), length, temperature, top_k, top_p, generator or random.default)
+    return _steps(model, tokens.tolist(), length, temperature, top_k, top_p, generator or random.default)
 
 
-def _tokens(
+def _steps(
     model: GPT, tokens: list[int], length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator
-) -> Iterator[int]:
+) -> Iterator[Step]:
     context, cache, modules = model.config.context, None, [module for _, module in model.named_modules()]
     for _ in range(length):
         with no_grad(), evaluating(model, modules):  # for this token only: what runs between tokens finds everything as it left it
@@ -109,7 +129,7 @@ def _tokens(
                 cache = Cache(model) if len(window) < context else None  # a full window moves on with each token, and with it every position
             else:
                 window = tokens[-1:]
-            logits = model.logits(model.embed(window, cache), cache, last=True)[0, -1]  # (V,)
-        token = pick(distribution(to_host(logits.array), temperature, top_k, top_p), generator)
+            logits = to_host(model(window, cache, last=True).array)[0, -1]  # (V,)
+        token = pick(distribution(logits, temperature, top_k, top_p), generator)
         tokens.append(token)
-        yield token
+        yield Step(token, logits)

@@ -22,7 +22,6 @@ from safetensors.numpy import save_file
 
 from tensor import devices
 from tensor.dtypes import FLOATS, DTypeLike, promote
-from tensor.random import Generator
 from tinygpt import checkpoint
 from tinygpt.checkpoint import DTYPES, HostArray
 from tinygpt.config import GPTConfig
@@ -121,7 +120,7 @@ def load(folder: str | os.PathLike[str], *, dtype: DTypeLike | None = None, devi
     """
     config = as_config(read_keys(folder))
     arrays = matched(read_tensors(Path(folder)), config)
-    model = GPT(config, generator=Generator(), dtype=dtype or promote(*{array.dtype for array in arrays.values()}), device=device)
+    model = GPT(config, draw=False, dtype=dtype or promote(*{array.dtype for array in arrays.values()}), device=device)
     model.load_state(arrays)
     return model.eval()
 

@@ -72,21 +72,24 @@ class GPT(nn.Module):
     """model(ids) -> logits: for each position, how strongly each token of the vocabulary is expected next.
 
     ids: (B, T) or (T,), B then 1, T at most `context`   logits: (B, T, V).   The weights follow from the generator alone (by default the
-    one that `tensor.manual_seed` seeds): drawn in float64, then rounded, they are the same in every dtype and on every device.
+    one that `tensor.manual_seed` seeds): drawn in float64, then rounded, they are the same in every dtype and on every device. `draw=False`
+    leaves them at zero, for weights that are loaded next.
     """
 
-    def __init__(self, config: GPTConfig, *, generator: random.Generator | None = None, dtype: DTypeLike = "float32", device: str = "cpu"):
+    def __init__(self, config: GPTConfig, *, generator: random.Generator | None = None, dtype: DTypeLike = "float32", device: str = "cpu", draw: bool = True):
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         learned = config.positions == "learned"
         table = np.zeros((config.context, config.width)) if learned else sinusoids(config.context, config.width)
-        self.position_embedding = nn.Parameter(table) if learned else Tensor(table)  # a plain Tensor is a buffer: it does not learn
-        self.dropout = nn.Dropout(config.dropout, number=0)
-        self.blocks = [Block(config, i) for i in range(config.layers)]
-        self.final_norm = nn.LayerNorm(config.width)
-        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        with nn.undrawn():
+            self.token_embedding = nn.Embedding(config.vocabulary, config.width)
+            self.position_embedding = nn.Parameter(table) if learned else Tensor(table)  # a plain Tensor is a buffer: it does not learn
+            self.dropout = nn.Dropout(config.dropout, number=0)
+            self.blocks = [Block(config, i) for i in range(config.layers)]
+            self.final_norm = nn.LayerNorm(config.width)
+            self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
         self.to(dtype=dtype, device=device)
-        self.initialise(generator or random.default)
+        if draw:
+            self.initialise(generator or random.default)
 
     def initialise(self, generator: random.Generator) -> None:
         """Draw all weights anew: biases 0, gains 1, the rest from N(0, 0.02^2).      Radford et al. 2019, section 2.3
@@ -104,8 +107,8 @@ class GPT(nn.Module):
                 drawn = generator.normal(parameter.shape) * spread
                 parameter[...] = tensor.Tensor(drawn, dtype=parameter.dtype, device=parameter.device)
 
-    def __call__(self, ids: Any, cache: Cache | None = None) -> Tensor:
-        return self.logits(self.embed(ids, cache), cache)
+    def __call__(self, ids: Any, cache: Cache | None = None, last: bool = False) -> Tensor:
+        return self.logits(self.embed(ids, cache), cache, last)
 
     def embed(self, ids: Any, cache: Cache | None = None) -> Tensor:
         """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)
@@ -176,7 +179,14 @@ class GPT(nn.Module):
         generator: random.Generator | None = None,
     ) -> Iterator[int]:
         """The new tokens of `generate` alone, each as soon as it is drawn."""
-        return generation.stream(self, ids, length, temperature, top_k, top_p, generator)
+        return (step.token for step in generation.steps(self, ids, length, temperature, top_k, top_p, generator))
+
+    @classmethod
+    def from_gpt2(cls, folder: Any, *, dtype: DTypeLike | None = None, device: str = "cpu") -> GPT:
+        """The GPT-2 in a folder of Hugging Face's (config.json, model.safetensors), with dropout off; see gpt2.py."""
+        from tinygpt import gpt2  # here: it imports this module
+
+        return gpt2.load(folder, dtype=dtype, device=device)
 
     def check_ids(self, ids: Any) -> Tensor:
         """ids as integers (B, T) on the model's device. Raises ShapeError, DTypeError and IndexError, with the numbers."""

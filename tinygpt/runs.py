@@ -20,11 +20,10 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tensor.dtypes import as_dtype
 from tensor.optim import Optimizer
-from tensor.random import Generator
 from tinygpt import checkpoint
 from tinygpt.cli import nearest
 from tinygpt.config import GPTConfig, TrainConfig
@@ -49,6 +48,7 @@ class Run:
     training: TrainConfig
     opening: str  # the first words of its text: what a sample continues when no prompt is given
     text: str = ""  # sha256 of the text, so that a run goes on with the text it began with
+    tokenizer: str = ""  # hash of the tokenizer: with another one the weights mean nothing
 
     @property
     def name(self) -> str:
@@ -69,7 +69,7 @@ def create(run: Run, tokenizer: Tokenizer) -> Run:
         found = folder != RUNS and folder.exists()
         folder = _make(folder) if folder != RUNS else _make_numbered(RUNS / _name_of(run.training.text))
         try:
-            choices = {"model": asdict(run.model), "training": asdict(run.training), "opening": run.opening, "text": run.text}
+            choices = {"model": asdict(run.model), "training": asdict(run.training), "opening": run.opening, "text": run.text, "tokenizer": tokenizer.hash}
             checkpoint.write_json(folder / CONFIG, choices)
             tokenizer.save(folder / TOKENIZER)
         except OSError:
@@ -79,7 +79,7 @@ def create(run: Run, tokenizer: Tokenizer) -> Run:
             raise
     except OSError as error:
         raise InputError(f"cannot write to {shown(folder)} ({error.strerror or error})\nname a folder you may write to: --out FOLDER") from None
-    return replace(run, folder=folder)
+    return replace(run, folder=folder, tokenizer=tokenizer.hash)
 
 
 def _make(folder: Path) -> Path:
@@ -151,6 +151,8 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
         raise InputError(f"{TOKENIZER} in {run.name} cannot be read ({shown(error):.100})\nrestore it from a copy, or train again") from None
     if tokenizer.size != run.model.vocabulary:
         raise InputError(f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model {run.model.vocabulary}\n{TOGETHER}")
+    if run.tokenizer and tokenizer.hash != run.tokenizer:
+        raise InputError(f"{TOKENIZER} in {run.name} is not the one its model was trained with: its ids mean other tokens\n{TOGETHER}")
     return run, _load_model(run, BEST if best and (folder / BEST).exists() else MODEL), tokenizer
 
 
@@ -163,7 +165,9 @@ def _read_choices(folder: Path) -> Run:
         opening = choices["opening"]
         if not isinstance(opening, str):
             raise TypeError(f"opening {opening!r} is no text")
-        return Run(folder, GPTConfig(**choices["model"]), TrainConfig(**choices["training"]), opening, str(choices.get("text", "")))
+        return Run(
+            folder, GPTConfig(**choices["model"]), TrainConfig(**choices["training"]), opening, str(choices.get("text", "")), str(choices.get("tokenizer", ""))
+        )
     except (KeyError, TypeError, ValueError) as error:
         what = f"{error} is not in it" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{shown(path)} is damaged: {shown(what):.200}\nrestore it from a copy, or train again") from None
@@ -174,7 +178,7 @@ def _load_model(run: Run, file: str = MODEL) -> GPT:
     least = config.width * (config.layers * config.width + config.vocabulary + config.context * (config.positions == "learned"))
     if path.exists() and least > path.stat().st_size:  # before memory is asked for on the word of a damaged file
         raise InputError(f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n{TOGETHER}")
-    model = GPT(config, dtype=run.training.dtype, generator=Generator())
+    model = GPT(config, dtype=run.training.dtype, draw=False)
     dtype = as_dtype(run.training.dtype).name
     model.load_state(checkpoint.load_arrays(path, {name: (weights.shape, dtype) for name, weights in model.state().items()}))
     return model.eval()

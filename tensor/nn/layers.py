@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tensor import creation, ops
 from tensor.core import Tensor
 from tensor.nn.module import Module, Parameter
 from tensor.random import Key, next_key
+
+
+_DRAWING: ContextVar[bool] = ContextVar("tensor_nn_drawing", default=True)
+
+
+@contextmanager
+def undrawn() -> Iterator[None]:
+    """Layers made inside start as zeros: for a model that draws its own weights, or loads them. Drawing takes seconds at GPT-2's size."""
+    token = _DRAWING.set(False)
+    try:
+        yield
+    finally:
+        _DRAWING.reset(token)
+
+
+def _uniform(bound: float, *shape: int) -> Tensor:
+    return (creation.rand(*shape) * 2 - 1) * bound if _DRAWING.get() else creation.zeros(*shape)  # type: ignore[no-any-return]
 
 
 class Linear(Module):
@@ -19,8 +39,8 @@ class Linear(Module):
 
     def __init__(self, inputs: int, outputs: int, bias: bool = True):
         bound = 1 / math.sqrt(inputs) if inputs else 0.0
-        self.weight = Parameter((creation.rand(inputs, outputs) * 2 - 1) * bound)
-        self.bias = Parameter((creation.rand(outputs) * 2 - 1) * bound) if bias else None
+        self.weight = Parameter(_uniform(bound, inputs, outputs))
+        self.bias = Parameter(_uniform(bound, outputs)) if bias else None
 
     def __call__(self, x: Any) -> Tensor:
         return ops.linear(x, self.weight, self.bias)
@@ -30,7 +50,7 @@ class Embedding(Module):
     """y = weight[ids]: a row of `width` numbers for each of `count` ids.   ids: (...)   y: (..., width).   Starts as N(0, 1)."""
 
     def __init__(self, count: int, width: int):
-        self.weight = Parameter(creation.randn(count, width))
+        self.weight = Parameter(creation.randn(count, width) if _DRAWING.get() else creation.zeros(count, width))
 
     def __call__(self, ids: Any) -> Tensor:
         return ops.embedding(ids, self.weight)

@@ -175,15 +175,15 @@ def test_out_of_memory_while_training_leaves_nothing(here: Path, capsys: pytest.
 
 
 def test_checkpoints_are_written_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here after each step; then the last, and once more with the loss over all windows."""
+    """Here after each step; the last once more, with the loss over all windows."""
     saved: list[int] = []
     save = runs.save
 
-    def counted(run: runs.Run, model: Any, optimizer: Any, step: int, loss: float | None = None) -> None:
-        saved.append(step)
-        save(run, model, optimizer, step, loss)
+    def counted(run: runs.Run, model: Any, optimizer: Any, progress: runs.Progress) -> None:
+        saved.append(progress.step)
+        save(run, model, optimizer, progress)
 
     monkeypatch.setattr("tinygpt.commands.train.SAVE_SECONDS", 0.0)
     monkeypatch.setattr(runs, "save", counted)
     assert main(["train", *TINY, "--steps", "3"]) == 0
-    assert saved == [1, 2, 3, 3, 3]
+    assert saved == [1, 2, 3, 3]

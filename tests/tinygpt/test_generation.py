@@ -28,8 +28,8 @@ def watched() -> Iterator[list[tuple[list[int], Tensor]]]:
     calls: list[tuple[list[int], Tensor]] = []
     call = GPT.__call__
 
-    def recorded(self: GPT, ids: Any) -> Tensor:
-        logits = call(self, ids)
+    def recorded(self: GPT, ids: Any, *rest: Any, **options: Any) -> Tensor:
+        logits = call(self, ids, *rest, **options)
         calls.append((list(ids), logits))
         return logits
 

@@ -33,7 +33,7 @@ def new(folder: Path = runs.RUNS, text: str | None = None, **training: Any) -> R
 def saved(folder: Path = runs.RUNS, step: int = 1, **training: Any) -> tuple[Run, GPT]:
     run = new(folder, **training)
     model = GPT(run.model, generator=Generator(step), dtype=run.training.dtype)
-    runs.save(run, model, optimizer_of(model, run.training), step)
+    runs.save(run, model, optimizer_of(model, run.training), runs.Progress(step))
     return run, model
 
 
@@ -163,7 +163,7 @@ def test_state_json() -> None:
     state = checkpoint.read_json(run.folder / runs.STATE)
     assert state["step"] == 7
     assert state["loss"] is None
-    assert set(state["counts"]) == set(model.state())
+    assert set(state["optimizer"]["counts"]) == set(model.state())
 
 
 def test_the_saved_optimiser_goes_on_where_it_was() -> None:
@@ -172,7 +172,7 @@ def test_the_saved_optimiser_goes_on_where_it_was() -> None:
     optimizer = optimizer_of(model, run.training)
     model.loss([1, 2, 3], [2, 3, 4]).backward()
     optimizer.step()
-    runs.save(run, model, optimizer, 2)
+    runs.save(run, model, optimizer, runs.Progress(2))
     arrays = optimizer.state_dict()["arrays"]
     back = checkpoint.load_arrays(run.folder / runs.OPTIMIZER, {name: (array.shape, array.dtype.name) for name, array in arrays.items()})
     assert any(array.any() for array in back.values())
@@ -250,5 +250,5 @@ def test_a_save_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(checkpoint, "write_json", full)
     with pytest.raises(InputError, match=r"cannot save to runs.story-1 \(No space left on device\)"):
-        runs.save(run, model, optimizer_of(model, run.training), 2)
+        runs.save(run, model, optimizer_of(model, run.training), runs.Progress(2))
     runs.load(run.folder)

@@ -6,4 +6,6 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train a GPT, on the story that comes with it or on your own text",
     "sample": "let a trained GPT continue a text",
+    "import-gpt2": "make a run of a GPT-2 that Hugging Face stores",
+    "export-gpt2": "write a run as a GPT-2 of Hugging Face",
 }

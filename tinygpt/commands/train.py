@@ -13,7 +13,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -112,7 +112,7 @@ def _initialised(options: argparse.Namespace, config: TrainConfig) -> Job:
     before, model, tokenizer = runs.load(runs.find(options.init), best=True)
     model_config = replace(before.model, dropout=getattr(options, "dropout", before.model.dropout))
     data = prepare(config, model_config.context, tokenizer)
-    fresh = GPT(model_config, generator=Generator(config.seed), dtype=config.dtype, device=config.device)
+    fresh = GPT(model_config, dtype=config.dtype, device=config.device, draw=False)
     fresh.load_state({name: weights.to(dtype=config.dtype) for name, weights in model.state().items()})
     return _job(Run(_folder(config), model_config, config, opening(data.text), data.hash), data, fresh, options)
 
@@ -191,16 +191,17 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
     drawn = config.steps * config.batch * config.accumulation
     often = f"each window about {drawn / len(data.windows):,.0f} times" if drawn > len(data.windows) else f"{drawn:,} of the windows, once each"
     kept = f", and {len(data.validation):,} others to measure on" if data.validation is not None else ""
+    place = f"goes on after step {job.progress.step:,}" if job.progress.step else why("out", "the first free name; --out FOLDER for another")
     size = f"{config.batch} x {config.accumulation}" if config.accumulation > 1 else f"{config.batch}"
     return [
-        f"text      {shown(data.name)}: {len(data.text):,} characters, {model.vocabulary} different {data.unit}s",
+        f"text      {shown(data.name)}: {len(data.text):,} characters, {model.vocabulary} different{'' if data.unit == 'character' else f' {data.unit}s'}",
         f"windows   {len(data.windows):,} of {model.context} {data.unit}s{', all there are' if config.stride == 1 and not kept else ''}{kept}",
         f"model     {parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
         f"training  {config.steps:,} steps of {size} windows: {often}",
         f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",
         f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}",
         *([f"kernels   {_kernels(config)}"] if config.device == "cpu" else []),
-        f"run       {job.run.name}: {f'goes on after step {job.progress.step:,}' if job.progress.step else why('out', 'the first free name; --out FOLDER for another')}",
+        f"run       {job.run.name}: {place}",
         "",
         f"loss      {math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary}): a model that knows nothing",
         *_floor_line(data),
@@ -223,7 +224,7 @@ def _steps(job: Job) -> tuple[int, Progress]:
     skipped = in_a_row = tokens = 0
     with ExitStack() as stack:
         mode = "a" if progress.step else "w"
-        metrics = stack.enter_context((job.run.folder / runs.METRICS).open(mode, encoding="utf-8", buffering=1))
+        metrics: IO[Any] = stack.enter_context((job.run.folder / runs.METRICS).open(mode, encoding="utf-8", buffering=1))
         stop, live = stack.enter_context(Interrupt()), stack.enter_context(LiveLine(config.steps))
         for record in training.train(job.model, job.data.windows, config, job.optimizer, progress.step):
             progress = progress._replace(step=record.step)
@@ -261,7 +262,7 @@ def _ended(job: Job, progress: Progress, seconds: float, tokens: int, skipped: i
     return 0
 
 
-def _evaluate(job: Job, progress: Progress, metrics: TextIO, live: LiveLine) -> Progress:
+def _evaluate(job: Job, progress: Progress, metrics: IO[Any], live: LiveLine) -> Progress:
     """The validation loss now, noted and shown; the random state of the training is not touched."""
     assert job.data.validation is not None
     start = time.monotonic()
@@ -273,7 +274,7 @@ def _evaluate(job: Job, progress: Progress, metrics: TextIO, live: LiveLine) -> 
     return progress._replace(loss=_number(loss), best=loss if better else progress.best, worse=0 if better else progress.worse + 1)
 
 
-def _note(metrics: TextIO, record: dict[str, Any]) -> None:
+def _note(metrics: IO[Any], record: dict[str, Any]) -> None:
     """A line of JSON, which has no NaN and no infinity."""
     metrics.write(json.dumps({name: _number(value) for name, value in record.items()}) + "\n")
 
