@@ -28,7 +28,7 @@ def undrawn() -> Iterator[None]:
 
 
 def _uniform(bound: float, *shape: int) -> Tensor:
-    return (creation.rand(*shape) * 2 - 1) * bound if _DRAWING.get() else creation.zeros(*shape)  # type: ignore[no-any-return]
+    return (creation.rand(*shape) * 2 - 1) * bound if _DRAWING.get() else creation.zeros(*shape)
 
 
 class Linear(Module):

@@ -86,7 +86,7 @@ def test_help_loads_neither_matplotlib_nor_rich() -> None:
     [
         # the text
         (["--text", "nowhere.txt"], "no file is named 'nowhere.txt'\ngive the path"),
-        (["--text", "folder"], "'folder' is a folder"),
+        (["--text", "folder"], "the folder 'folder' holds no .txt file"),
         (["--text", "latin1.txt"], "'latin1.txt' is not UTF-8: byte 0xe9 at offset 3\nsave it as UTF-8"),
         (["--text", "empty.txt"], "'empty.txt' is empty"),
         (["--text", "mark.txt"], "'mark.txt' is empty"),

@@ -1,0 +1,156 @@
+"""Measure a trained GPT on a text: `tinygpt eval RUN` on what its training kept back, with `--text FILE` on any other.
+
+Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which texts cut into other tokens can be compared by. Each token
+but the first is a target once; nothing is changed or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tensor.errors import DeviceError
+from tinygpt import corpus, data, grammar, runs, training
+from tinygpt.cli import Parser
+from tinygpt.config import GPTConfig
+from tinygpt.console import say, shown
+from tinygpt.corpus import Ids, Windows
+from tinygpt.errors import InputError
+from tinygpt.model import IGNORED
+from tinygpt.runs import Run
+from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
+
+LARGEST = 1 << 24  # numbers in the widest array of a batch: 64 MB of logits
+
+
+class Measured(NamedTuple):
+    """What is measured on."""
+
+    name: str  # for people
+    windows: Windows
+    floor: float | None = None  # nats a token that no model can go below
+
+
+class SideBySide(Windows):
+    """The windows of a text one after the other, in which each token but the first is a target once.
+
+    Where the last window reaches back over the one before it, so as to end with the text, what was counted there is -1, and counts for
+    nothing. A text shorter than the context is one shorter window.
+    """
+
+    def __init__(self, ids: list[int] | Ids, context: int):
+        if len(ids) < 2:
+            raise InputError("a text of one token leaves nothing to predict\ngive a longer text")
+        context = min(context, len(ids) - 1)
+        super().__init__(ids, context, context)
+        self.counted = np.append(0, self.starts[:-1] + context)  # targets before the window's own
+
+    def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
+        x, y = super().__getitem__(rows)
+        places = self.starts[rows][:, None] + np.arange(self.context)
+        return x, np.where(places >= self.counted[rows][:, None], y, IGNORED)
+
+
+def arguments(parser: Parser) -> None:
+    """The run, the text, which of its weights, where."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a name in runs/ or the path of a run folder (default: the run saved last)")
+    parser.add_argument("--text", metavar="TEXT", help="file or folder, or `story` or `grammar`, all of it (default: what the run's training kept back)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--best", action="store_true", help="the weights with the lowest validation loss (the default, where one was measured)")
+    which.add_argument("--last", action="store_true", help="the last weights")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Load, measure, print."""
+    folder = runs.find(options.run)
+    run, model, tokenizer = runs.load(folder, best=not options.last)
+    best = not options.last and (folder / runs.BEST).exists()
+    if options.best and not best:
+        raise InputError(f"{run.name} has no best weights: no validation loss was measured\nleave --best out: the last ones are there")
+    name, windows, floor = _own(run, tokenizer) if options.text is None else _given(options.text, run, tokenizer)
+    try:
+        model.to(device=options.device)
+    except DeviceError as error:
+        raise InputError(str(error)) from None
+
+    targets = targets_of(windows)
+    rows = batch_of(run.model, windows.context)
+    with threadpool_limits(training.threads(run.model, replace(run.training, batch=rows, device=options.device)), user_api="blas"), np.errstate(all="ignore"):
+        loss = training.mean_loss(model, windows, rows)
+    token = {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(type(tokenizer), "token")
+    size = byte_count(tokenizer, targets)
+    say(f"run         {run.name}, its {'best' if best else 'last'} weights")
+    say(f"text        {name}")
+    say(f"loss        {loss:.4f} nats a {token}: the mean over {len(targets):,} targets, each counted once")
+    if floor is not None:
+        say(f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} above it")
+    with np.errstate(over="ignore"):
+        say(f"perplexity  {np.exp(loss):.4g}: as unsure as between that many equally likely {token}s")
+    say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")
+    if isinstance(tokenizer, WordTokenizer) and (unknown := int(np.count_nonzero(targets == 0))):
+        say(f"unknown     {unknown:,} of the targets are words it does not know: each is only asked to be <unk>, and counts as those 5 bytes")
+    return 0
+
+
+# -- what to measure on -------------------------------------------------------------------------------------------------
+
+
+def _own(run: Run, tokenizer: Tokenizer) -> Measured:
+    """What the run's training kept back; the text it learned from, where it kept nothing back."""
+    config, context = run.training, run.model.context
+    if config.text == "grammar":
+        return _given("grammar", run, tokenizer)
+    if not run.text:
+        raise InputError(f"{run.name} was not trained here, so no text was kept back\nname one to measure on: --text FILE")
+    found = data.prepare(config, context, tokenizer)
+    if found.hash != run.text:
+        raise InputError(
+            f"the text of {run.name} has changed since it was trained: what it did not learn from cannot be told any more\n"
+            f"restore {shown(found.name)}, or name a text: --text FILE"
+        )
+    if found.validation is None:
+        return Measured(f"{shown(found.name)}, which it learned from", SideBySide(found.windows.tokens, context))
+    kept = found.validation.tokens
+    return Measured(f"{shown(found.name)}: the last {len(kept):,} {found.unit}s, not learned from", SideBySide(kept, context))
+
+
+def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
+    """All of a text; of the grammar, stories that no training of this seed learns from, each in a window of its own."""
+    context = run.model.context
+    if text == "grammar":
+        stories = grammar.grammar_text(data.GRAMMAR_MEASURED, run.training.seed + (1 << 32))
+        if isinstance(tokenizer, CharacterTokenizer):
+            return Measured("stories from a grammar, not learned from", grammar.story_windows(stories, context, tokenizer), grammar.story_grammar().floor())
+        return Measured("stories from a grammar", SideBySide(tokenizer.encode(stories), context))
+    content, name = (corpus.story(), "the story that comes with tinygpt") if text == "story" else (data.read(text), shown(text))
+    return Measured(f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context))
+
+
+def targets_of(windows: Windows) -> Ids:
+    """The targets that count, one after the other."""
+    y = windows[np.arange(len(windows))][1]
+    targets: Ids = y[y != IGNORED]
+    return targets
+
+
+def batch_of(model: GPTConfig, context: int) -> int:
+    """How many windows to measure at a time: as many as keep each array below LARGEST."""
+    return max(1, min(64, LARGEST // (context * max(model.vocabulary, 4 * model.width))))
+
+
+def byte_count(tokenizer: Tokenizer, ids: Ids) -> int:
+    """The bytes of UTF-8 that the tokens stand for, also where one is only part of a character."""
+    tokens, counts = np.unique(ids, return_counts=True)
+    return sum(int(count) * len(_bytes(tokenizer, int(token))) for token, count in zip(tokens, counts, strict=True))
+
+
+def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    if isinstance(tokenizer, (ByteTokenizer, BytePairTokenizer)):
+        return tokenizer.decode_bytes([token])
+    return tokenizer.decode([token]).encode("utf-8")

@@ -1,0 +1,66 @@
+"""Prove on a run of your own that ways of computing the same thing agree: `tinygpt verify` all, `tinygpt verify cache story-1` one.
+
+CACHE: with the cache of keys and values the logits are those without it. RESUME: a training that was broken off goes on bit for bit.
+CAUSAL: no token sees a later one. ACCUMULATION: a batch in parts has the gradients of the whole. PARITY: compiled kernels, plain NumPy and,
+where it is installed, PyTorch agree.
+
+Prints PASS with a number, or FAIL with the first place that differs; exits 1 when one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from tensor.errors import DeviceError
+from tinygpt import runs
+from tinygpt.cli import Parser, nearest
+from tinygpt.console import say
+from tinygpt.errors import InputError
+from tinygpt.verification import CHECKS
+
+
+def arguments(parser: Parser) -> None:
+    """The checks, the run, the device."""
+    parser.add_argument("words", nargs="*", metavar="CHECK|RUN", help=f"any of {', '.join(CHECKS)} (default: all); and a run (default: the one saved last)")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N, for all but resume (default: cpu)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check by check, each with its line."""
+    named = [word for word in options.words if word in CHECKS]
+    others = [word for word in options.words if word not in CHECKS]
+    if len(others) > 1:
+        raise InputError(f"{others[1]!r} is one word too many: {others[0]!r} is the run\nsee: tinygpt verify --help")
+    run, model, _ = runs.load(_find(others[0]) if others else runs.find(None))
+    try:
+        model.to(device=options.device)
+    except DeviceError as error:
+        raise InputError(str(error)) from None
+    code = 0
+    say(f"run   {run.name}")
+    for name in dict.fromkeys(named or CHECKS):
+        try:
+            with np.errstate(all="ignore"):
+                verdict = CHECKS[name](run, model)
+        except InputError as error:
+            if named:
+                raise
+            reason = str(error).partition("\n")[0]
+            say(f"SKIP  {name:<14}{reason}")
+            continue
+        say(f"{'PASS' if verdict.passed else 'FAIL'}  {name:<14}{verdict.text}")
+        code = code if verdict.passed else 1
+    return code
+
+
+def _find(word: str) -> Path:
+    """The run of that name. Raises InputError, with the nearest check where the word was meant for one."""
+    try:
+        return runs.find(word)
+    except InputError:
+        if close := nearest(word, CHECKS):
+            raise InputError(f"{word!r} is neither a check nor a run{close}\nsee: tinygpt verify --help") from None
+        raise

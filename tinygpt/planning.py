@@ -1,0 +1,294 @@
+"""What a training will take, told before it starts: `predict(model_config, train_config)`.
+
+    parameters, FLOPs    counted by formula
+    activations          counted on the graph of small models of this depth and context: whatever the ops keep for backward here and now
+    seconds              measured, in about half a second: a step of this model with one layer, and one layer more
+
+A step of L layers then takes what one of a single layer takes, and L - 1 times what a layer takes; all numbers kept for backward are linear
+in rows, layers and width, and quadratic in the context.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from statistics import median
+from types import FunctionType
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tensor import Tensor
+from tensor.autograd import Node, reachable
+from tensor.devices import array_module
+from tensor.dtypes import NARROW, as_dtype
+from tensor.optim import Optimizer, clip_gradients
+from tensor.random import Generator, Key, keyed
+from tinygpt import training
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.console import duration, short
+from tinygpt.model import GPT, through_blocks
+
+SECONDS = 0.12  # for each of four measurements
+WORK = 3e9  # FLOPs in what is measured, at most: larger models are measured on fewer rows, or narrower
+CONTEXT = 256  # of the small models on whose graph the activations are counted; and twice that
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The prediction; memory in bytes."""
+
+    model: GPTConfig
+    training: TrainConfig
+    parameters: int
+    weights: int  # with the float32 copies that 16-bit floats are computed in
+    gradients: int
+    moments: int  # the optimiser's, with the float32 masters of 16-bit weights
+    layer: int  # kept for backward by each layer
+    ends: int  # by the embedding and the last norm
+    logits: int  # these and their gradient
+    flops: float  # a step
+    seconds: float  # a step
+
+    @property
+    def activations(self) -> int:
+        """All that is kept for backward, but the logits."""
+        return self.model.layers * self.layer + self.ends
+
+    @property
+    def memory(self) -> int:
+        """At the peak of a step, beside Python and its libraries."""
+        return self.weights + self.gradients + self.moments + self.activations + self.logits
+
+    @property
+    def tokens(self) -> int:
+        """A step."""
+        return self.training.batch * self.training.accumulation * self.model.context
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+    def score(self, tokens: int, seconds: float) -> str:
+        """How well the speed was predicted, in a line: `planned 98k tokens/s, 512 tokens in 5.2 ms: 7% too fast`."""
+        ratio = self.speed * seconds / tokens
+        how = "as it came" if abs(ratio - 1) < 0.005 else f"{abs(ratio - 1):.0%} too {'fast' if ratio > 1 else 'slow'}"
+        return f"the plan was {short(self.speed)} tokens/s: {how}"
+
+
+def predict(model: GPTConfig, config: TrainConfig) -> Plan:
+    """Count and measure. Draws from no generator that others use, and leaves nothing behind. Raises DeviceError for a device that is not there."""
+    size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
+    matrices = 12 * model.layers * model.width**2 if config.optimizer == "muon" else 0
+    wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
+    layer, ends = activations(model, config)
+    logits = config.batch * model.context * model.vocabulary * wide
+    return Plan(
+        model,
+        config,
+        parameters=count,
+        weights=count * (size + 4 * narrow),
+        gradients=count * size,
+        moments=wide * (2 * (count - matrices) + matrices + narrow * count),
+        layer=layer,
+        ends=ends,
+        logits=2 * logits,
+        flops=flops(model, config.batch) * config.accumulation,
+        seconds=step_seconds(model, config),
+    )
+
+
+# -- counted ------------------------------------------------------------------------------------------------------------
+
+
+def parameter_count(model: GPTConfig) -> int:
+    """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C, and 12 C^2 + 4 C + 9 C of biases a layer."""
+    V, T, C = model.vocabulary, model.context, model.width
+    tables = V * C * (1 if model.tied else 2) + T * C * (model.positions == "learned")
+    return tables + 2 * C + model.layers * (12 * C**2 + 4 * C + 9 * C * model.bias)
+
+
+def flops(model: GPTConfig, rows: int) -> float:
+    """Of the matrix products, forward and backward, which is twice forward: 3 x 2 x (multiply-adds).
+
+    A token of a layer meets 12 C^2 weights, and (T + 1) / 2 keys and as many values of C numbers; in the head, V C weights.
+    """
+    V, T, C = model.vocabulary, model.context, model.width
+    return 6.0 * rows * T * (model.layers * (12 * C**2 + (T + 1) * C) + V * C)
+
+
+def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
+    """(bytes that each layer keeps for backward, bytes that what is around the layers keeps), without the logits."""
+    D = model.width // model.heads
+
+    def kept(context: int, head_width: int) -> Any:
+        small = replace(model, vocabulary=1, context=context, width=model.heads * head_width)
+        row, one, two = (np.array([kept_bytes(replace(small, layers=n), config, rows) for n in (1, 2)]) for rows in (1, 2, 2))
+        one, two = two - row  # of a row more, with one layer and with two
+        return np.array([two - one, 2 * one - two]) / context
+
+    def at_width(context: float) -> Any:
+        return on_line(lambda d: kept(int(context), int(d)), D, 8, 16)
+
+    layer, ends = on_line(at_width, model.context, CONTEXT, 2 * CONTEXT) * model.context * config.batch
+    return round(layer), round(ends)
+
+
+def on_line(f: Callable[[float], Any], x: float, low: float, high: float) -> Any:
+    """f(x); above `high`, where f would be costly, the straight line through f(low) and f(high)."""
+    return f(x) if x <= high else f(low) + (f(high) - f(low)) * ((x - low) / (high - low))
+
+
+def kept_bytes(model: GPTConfig, config: TrainConfig, rows: int) -> int:
+    """The memory that the graph of a loss holds, beside the parameters."""
+    gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
+    ids = np.zeros((rows, model.context), np.int64)
+    with keyed(Key()):
+        loss = gpt.loss(ids, ids)
+    own = {id(root(parameter.array)) for parameter in gpt.parameters()}
+    rules = [node.backward for node in reachable([loss.node]) if type(node) is Node]
+    roots = {id(memory): memory.nbytes for memory in map(root, held(rules)) if id(memory) not in own}
+    return sum(roots.values())
+
+
+def held(value: Any) -> Iterator[Any]:
+    """The arrays that functions name, also through tuples and inner functions."""
+    if hasattr(value, "nbytes"):
+        yield value
+    elif isinstance(value, FunctionType):
+        yield from held([cell.cell_contents for cell in value.__closure__ or ()])
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from held(part)
+
+
+def root(array: Any) -> Any:
+    """The array that owns the memory."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
+
+
+# -- measured -----------------------------------------------------------------------------------------------------------
+
+
+class Part(NamedTuple):
+    """What is timed apart: forward and backward grow with the rows, the update does not."""
+
+    seconds: float
+    update: float
+
+
+def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
+    """Seconds of a step: what a model of one layer takes, and each layer more."""
+    small, rows = affordable(replace(model, layers=1), config.batch)
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(training.threads(model, config), user_api="blas"))
+        stack.enter_context(np.errstate(all="ignore"))
+        stack.enter_context(keyed(Key()))
+        whole, layer = _measured(small, config, rows)
+    one = replace(model, layers=1)
+    larger = flops(one, config.batch) / flops(small, rows)
+    layers_larger = (flops(replace(model, layers=2), config.batch) - flops(one, config.batch)) / (flops(replace(small, layers=2), rows) - flops(small, rows))
+    more = model.layers - 1
+    in_parts = config.accumulation * (whole.seconds * larger + more * layer.seconds * layers_larger)
+    wider = parameter_count(one) / parameter_count(small), (model.width / small.width) ** 2
+    return in_parts + whole.update * wider[0] + more * layer.update * wider[1]
+
+
+def affordable(model: GPTConfig, rows: int) -> tuple[GPTConfig, int]:
+    """Fewer rows, then a smaller vocabulary, context and width, until the work is at most WORK."""
+    while flops(model, rows) > WORK:
+        if rows > 1:
+            rows = max(1, min(rows - 1, int(rows * WORK / flops(model, rows))))
+        elif model.vocabulary > 8 * model.width:
+            model = replace(model, vocabulary=model.vocabulary // 2)
+        elif model.context > model.width:
+            model = replace(model, context=model.context // 2)
+        elif model.heads > 1:
+            heads = model.heads // 2
+            model = replace(model, heads=heads, width=model.width // model.heads * heads)
+        else:
+            model = replace(model, width=model.width // 2)
+    return model, rows
+
+
+def _measured(model: GPTConfig, config: TrainConfig, rows: int) -> tuple[Part, Part]:
+    """A model of one layer, with all that is around it; and the layer alone."""
+    whole = GPT(model, generator=Generator(), dtype=config.dtype, device=config.device).train()
+    layer = GPT(replace(model, vocabulary=1), generator=Generator(), dtype=config.dtype, device=config.device).train()
+    block, norm = layer.blocks[0], layer.final_norm
+    ids = np.random.default_rng(0).integers(0, model.vocabulary, (rows, model.context))
+    x = layer.embed(np.zeros_like(ids)).detach()
+    upstream = Tensor(np.random.default_rng(0).standard_normal(x.shape), dtype=x.dtype, device=x.device)
+    x.requires_grad = True
+
+    def alone() -> None:
+        x.grad = None
+        through_blocks([block], norm, x).backward(upstream)
+
+    parts = []
+    for module, work in ((whole, lambda: whole.loss(ids, ids).backward()), (block, alone)):
+        optimizer = training.optimizer_of(cast(GPT, module), config)
+        seconds = _seconds(lambda optimizer=optimizer, work=work: (optimizer.zero_grad(), work()), config.device)  # type: ignore[misc]
+        parts.append(Part(seconds, _seconds(lambda optimizer=optimizer: _update(optimizer, config), config.device)))  # type: ignore[misc]
+    return parts[0], parts[1]
+
+
+def _update(optimizer: Optimizer, config: TrainConfig) -> None:
+    clip_gradients(optimizer, config.clip or math.inf)
+    optimizer.step()
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    """The median time of it, over as many times as SECONDS allow, after a first one; that, where there is no time for another."""
+    module, taken = array_module(device), []
+    while len(taken) < 2 or sum(taken[1:]) < SECONDS:
+        start = time.perf_counter()
+        work()
+        if device != "cpu":
+            module.cuda.Device().synchronize()
+        taken.append(time.perf_counter() - start)
+        if taken[0] > SECONDS:
+            return min(taken)
+    return median(taken[1:])
+
+
+# -- shown --------------------------------------------------------------------------------------------------------------
+
+
+def table(plan: Plan) -> list[str]:
+    """The lines that `tinygpt plan` prints."""
+    model, config = plan.model, plan.training
+    batch = f"{config.batch}{f' x {config.accumulation}' if config.accumulation > 1 else ''} windows of {model.context}"
+    kinds = [
+        ("weights", plan.weights, f"{config.dtype}"),
+        ("gradients", plan.gradients, ""),
+        ("moments", plan.moments, config.optimizer),
+        ("activations", plan.activations, f"{model.layers} layers keep {size(plan.layer)} each for backward"),
+        ("logits", plan.logits, f"{model.vocabulary:,} for each token, and their gradient"),
+    ]
+    return [
+        f"model        {plan.parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
+        f"step         {plan.tokens:,} tokens: {batch}",
+        "",
+        *(f"{name:<13}{size(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
+        f"together     {size(plan.memory):>10}   beside Python and its libraries",
+        "",
+        f"work         {short(plan.flops):>6}FLOP a step, {short(plan.flops / plan.seconds)}FLOP/s",
+        f"speed        {short(plan.speed):>6} tokens/s, {plan.seconds * 1000:.3g} ms a step: measured on this machine just now",
+        f"time         {duration(plan.seconds * config.steps):>6} for {config.steps:,} steps, measuring and saving not counted",
+    ]
+
+
+def size(amount: float) -> str:
+    """512 B, 4.2 MiB"""
+    for unit, least in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if amount >= least:
+            return f"{amount / least:.1f} {unit}"
+    return f"{amount:.0f} B"
