@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tensor.optim import warmup_cosine
 from tensor.random import Generator
@@ -59,8 +60,9 @@ def new_model(data: Data, seed: int) -> GPT:
 def our_steps(data: Data, recipe: TrainConfig) -> Iterator[Callable[[], float]]:
     """After each step, a function that measures the validation loss."""
     model = new_model(data, recipe.seed)
-    for _ in train(model, data.learned, recipe):
-        yield lambda: mean_loss(model, data.measured, 128)
+    with threadpool_limits(1, user_api="blas"):  # as `tinygpt train` does at this size: Muon's products are small, and the kernels have threads of their own
+        for _ in train(model, data.learned, recipe):
+            yield lambda: mean_loss(model, data.measured, 128)
 
 
 def torch_steps(data: Data, recipe: TrainConfig, threads: int) -> Iterator[Callable[[], float]]:

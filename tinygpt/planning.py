@@ -2,7 +2,7 @@
 
     parameters, FLOPs    counted by formula
     activations          counted on the graph of small models of this depth and context: whatever the ops keep for backward here and now
-    seconds              measured, in about half a second: a step of this model with one layer, and one layer more
+    seconds              measured, in about a second: a step of this model with one layer, and one layer more
 
 A step of L layers then takes what one of a single layer takes, and L - 1 times what a layer takes; all numbers kept for backward are linear
 in rows, layers and width, and quadratic in the context.
@@ -27,15 +27,16 @@ from tensor.autograd import Node, reachable
 from tensor.devices import array_module
 from tensor.dtypes import NARROW, as_dtype
 from tensor.optim import Optimizer, clip_gradients
-from tensor.random import Generator, Key, keyed
+from tensor.random import Key, keyed
 from tinygpt import training
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import duration, short
 from tinygpt.model import GPT, through_blocks
 
-SECONDS = 0.12  # for each of four measurements
-WORK = 3e9  # FLOPs in what is measured, at most: larger models are measured on fewer rows, or narrower
-CONTEXT = 256  # of the small models on whose graph the activations are counted; and twice that
+SECONDS = 0.1  # for each of four measurements
+WORK = 1.5e9  # FLOPs in what is measured, at most (a hundred times that on a GPU): larger models are measured on fewer rows, or narrower
+FEWEST = 64  # tokens in a row that is measured, if not fewer in the model
+CONTEXTS, HEADS, HEAD_WIDTHS = (144, 160), (1, 2), (8, 16)  # of the small models whose graphs are counted; past 128 attention goes by blocks
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """At the peak of a step, beside Python and its libraries."""
+        """In a step, beside Python and its libraries; what backward makes in passing, less than `layer` in what was measured, comes on top."""
         return self.weights + self.gradients + self.moments + self.activations + self.logits
 
     @property
@@ -75,19 +76,18 @@ class Plan:
         return self.tokens / self.seconds
 
     def score(self, tokens: int, seconds: float) -> str:
-        """How well the speed was predicted, in a line: `planned 98k tokens/s, 512 tokens in 5.2 ms: 7% too fast`."""
+        """How well the speed was predicted, in a line: `planned   98k tokens/s, it was 91.6k: 7% too many`. tokens: trained on in so many seconds."""
         ratio = self.speed * seconds / tokens
-        how = "as it came" if abs(ratio - 1) < 0.005 else f"{abs(ratio - 1):.0%} too {'fast' if ratio > 1 else 'slow'}"
-        return f"the plan was {short(self.speed)} tokens/s: {how}"
+        how = "as planned" if abs(ratio - 1) < 0.005 else f"{abs(ratio - 1):.0%} too {'many' if ratio > 1 else 'few'}"
+        return f"planned   {short(self.speed)} tokens/s, it was {short(tokens / seconds)}: {how}"
 
 
 def predict(model: GPTConfig, config: TrainConfig) -> Plan:
-    """Count and measure. Draws from no generator that others use, and leaves nothing behind. Raises DeviceError for a device that is not there."""
+    """Count and measure. Draws from no generator, and leaves nothing behind. Raises DeviceError for a device that is not there."""
     size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
     matrices = 12 * model.layers * model.width**2 if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
     layer, ends = activations(model, config)
-    logits = config.batch * model.context * model.vocabulary * wide
     return Plan(
         model,
         config,
@@ -97,7 +97,7 @@ def predict(model: GPTConfig, config: TrainConfig) -> Plan:
         moments=wide * (2 * (count - matrices) + matrices + narrow * count),
         layer=layer,
         ends=ends,
-        logits=2 * logits,
+        logits=2 * config.batch * model.context * model.vocabulary * wide,
         flops=flops(model, config.batch) * config.accumulation,
         seconds=step_seconds(model, config),
     )
@@ -123,24 +123,28 @@ def flops(model: GPTConfig, rows: int) -> float:
 
 
 def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
-    """(bytes that each layer keeps for backward, bytes that what is around the layers keeps), without the logits."""
-    D = model.width // model.heads
+    """(bytes that each layer keeps for backward, bytes that what is around the layers keeps), without the logits.
 
-    def kept(context: int, head_width: int) -> Any:
-        small = replace(model, vocabulary=1, context=context, width=model.heads * head_width)
-        row, one, two = (np.array([kept_bytes(replace(small, layers=n), config, rows) for n in (1, 2)]) for rows in (1, 2, 2))
-        one, two = two - row  # of a row more, with one layer and with two
+    What is kept grows with rows, heads and head width along straight lines, and so does the part of each token with the context: two
+    small models a line tell what a large one keeps.
+    """
+
+    def kept(context: int, heads: int, head_width: int) -> Any:
+        small = replace(model, vocabulary=1, context=context, heads=heads, width=heads * head_width)
+        (a, b), (c, d) = ([kept_bytes(replace(small, layers=layers), config, rows) for layers in (1, 2)] for rows in (1, 2))
+        one, two = c - a, d - b  # a row more, with one layer and with two
         return np.array([two - one, 2 * one - two]) / context
 
-    def at_width(context: float) -> Any:
-        return on_line(lambda d: kept(int(context), int(d)), D, 8, 16)
+    def at(context: int, heads: int) -> Any:
+        return on_line(lambda head_width: kept(context, heads, head_width), model.width // model.heads, *HEAD_WIDTHS)
 
-    layer, ends = on_line(at_width, model.context, CONTEXT, 2 * CONTEXT) * model.context * config.batch
+    a_token = on_line(lambda context: on_line(lambda heads: at(context, heads), model.heads, *HEADS), model.context, *CONTEXTS)
+    layer, ends = a_token * model.context * config.batch
     return round(layer), round(ends)
 
 
-def on_line(f: Callable[[float], Any], x: float, low: float, high: float) -> Any:
-    """f(x); above `high`, where f would be costly, the straight line through f(low) and f(high)."""
+def on_line(f: Callable[[int], Any], x: int, low: int, high: int) -> Any:
+    """f(x); above `high`, where f would be costly, from the straight line through f(low) and f(high)."""
     return f(x) if x <= high else f(low) + (f(high) - f(low)) * ((x - low) / (high - low))
 
 
@@ -186,7 +190,7 @@ class Part(NamedTuple):
 
 def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
     """Seconds of a step: what a model of one layer takes, and each layer more."""
-    small, rows = affordable(replace(model, layers=1), config.batch)
+    small, rows = affordable(replace(model, layers=1), config.batch, WORK if config.device == "cpu" else 100 * WORK)
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(training.threads(model, config), user_api="blas"))
         stack.enter_context(np.errstate(all="ignore"))
@@ -201,27 +205,31 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
     return in_parts + whole.update * wider[0] + more * layer.update * wider[1]
 
 
-def affordable(model: GPTConfig, rows: int) -> tuple[GPTConfig, int]:
-    """Fewer rows, then a smaller vocabulary, context and width, until the work is at most WORK."""
-    while flops(model, rows) > WORK:
+def affordable(model: GPTConfig, rows: int, work: float) -> tuple[GPTConfig, int]:
+    """Fewer rows, then less of the rest, until the FLOPs of a step are at most `work`. Speed hardly depends on what is given up first."""
+    while flops(model, rows) > work:
         if rows > 1:
-            rows = max(1, min(rows - 1, int(rows * WORK / flops(model, rows))))
+            rows = max(1, min(rows - 1, int(rows * work / flops(model, rows))))
         elif model.vocabulary > 8 * model.width:
             model = replace(model, vocabulary=model.vocabulary // 2)
-        elif model.context > model.width:
+        elif model.context > FEWEST:
             model = replace(model, context=model.context // 2)
+        elif model.vocabulary > model.width:
+            model = replace(model, vocabulary=model.vocabulary // 2)
         elif model.heads > 1:
             heads = model.heads // 2
             model = replace(model, heads=heads, width=model.width // model.heads * heads)
-        else:
+        elif model.width > 1:
             model = replace(model, width=model.width // 2)
+        else:
+            break
     return model, rows
 
 
 def _measured(model: GPTConfig, config: TrainConfig, rows: int) -> tuple[Part, Part]:
     """A model of one layer, with all that is around it; and the layer alone."""
-    whole = GPT(model, generator=Generator(), dtype=config.dtype, device=config.device).train()
-    layer = GPT(replace(model, vocabulary=1), generator=Generator(), dtype=config.dtype, device=config.device).train()
+    whole = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()  # zeros: no product asks what it multiplies
+    layer = GPT(replace(model, vocabulary=1), dtype=config.dtype, device=config.device, draw=False).train()
     block, norm = layer.blocks[0], layer.final_norm
     ids = np.random.default_rng(0).integers(0, model.vocabulary, (rows, model.context))
     x = layer.embed(np.zeros_like(ids)).detach()
@@ -247,7 +255,8 @@ def _update(optimizer: Optimizer, config: TrainConfig) -> None:
 
 def _seconds(work: Callable[[], Any], device: str) -> float:
     """The median time of it, over as many times as SECONDS allow, after a first one; that, where there is no time for another."""
-    module, taken = array_module(device), []
+    module = array_module(device)
+    taken: list[float] = []
     while len(taken) < 2 or sum(taken[1:]) < SECONDS:
         start = time.perf_counter()
         work()
@@ -270,7 +279,7 @@ def table(plan: Plan) -> list[str]:
         ("weights", plan.weights, f"{config.dtype}"),
         ("gradients", plan.gradients, ""),
         ("moments", plan.moments, config.optimizer),
-        ("activations", plan.activations, f"{model.layers} layers keep {size(plan.layer)} each for backward"),
+        ("activations", plan.activations, f"each layer keeps {size(plan.layer)} for backward"),
         ("logits", plan.logits, f"{model.vocabulary:,} for each token, and their gradient"),
     ]
     return [
@@ -278,12 +287,17 @@ def table(plan: Plan) -> list[str]:
         f"step         {plan.tokens:,} tokens: {batch}",
         "",
         *(f"{name:<13}{size(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
-        f"together     {size(plan.memory):>10}   beside Python and its libraries",
+        f"together     {size(plan.memory):>10}   and up to {size(plan.layer)} in passing",
         "",
-        f"work         {short(plan.flops):>6}FLOP a step, {short(plan.flops / plan.seconds)}FLOP/s",
-        f"speed        {short(plan.speed):>6} tokens/s, {plan.seconds * 1000:.3g} ms a step: measured on this machine just now",
-        f"time         {duration(plan.seconds * config.steps):>6} for {config.steps:,} steps, measuring and saving not counted",
+        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step, {digits(plan.flops / plan.seconds / 1e9)} a second",
+        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: measured here just now",
+        f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, without measuring the loss and saving",
     ]
+
+
+def digits(number: float) -> str:
+    """0.319, 12.5, 13,100"""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def size(amount: float) -> str:

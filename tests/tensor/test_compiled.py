@@ -18,7 +18,7 @@ import pytest
 import threadpoolctl
 
 import tensor
-from tensor import Tensor, grad, kernels
+from tensor import Tensor, grad
 from tensor.kernels.cpu import compiled
 from tensor.op import OPS
 from tensor.random import Generator, Key, keyed

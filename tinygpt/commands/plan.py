@@ -1,0 +1,49 @@
+"""What a training will take, before it starts: `tinygpt plan` with the flags you would give to `tinygpt train`.
+
+Prints the parameters, the memory by kind, the work of a step, and the speed and time that a second of measuring on this machine
+promises. Nothing is trained or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tensor.devices import array_module
+from tensor.errors import DeviceError
+from tinygpt import corpus, data, grammar
+from tinygpt.cli import Parser, add_flags, read_config
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.console import say
+from tinygpt.errors import InputError
+from tinygpt.planning import predict, table
+
+
+def arguments(parser: Parser) -> None:
+    """The fields of the two dataclasses, and the vocabulary, which else follows from the text."""
+    parser.add_argument("--vocabulary", metavar="N", type=int, help="number of different tokens, so that no text need be read (default: as of the text)")
+    add_flags(parser, TrainConfig)
+    add_flags(parser, GPTConfig)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count, measure, print."""
+    config = read_config(TrainConfig, options)
+    try:
+        array_module(config.device)
+    except DeviceError as error:
+        raise InputError(str(error)) from None
+    read_config(GPTConfig, options, vocabulary=1)  # what is wrong with a flag is said before a text is read
+    vocabulary = vocabulary_of(config) if options.vocabulary is None else options.vocabulary
+    for line in table(predict(read_config(GPTConfig, options, vocabulary=vocabulary), config)):
+        say(line)
+    return 0
+
+
+def vocabulary_of(config: TrainConfig) -> int:
+    """How many different tokens a training would have; of byte pairs and words, as many as it may."""
+    if config.text == "grammar":
+        return grammar.grammar_tokenizer().size
+    if config.tokenizer == "bpe":
+        return config.tokens
+    text = corpus.story() if config.text in (None, "story") else data.read(str(config.text))
+    return data.make_tokenizer(config, text).size

@@ -1,0 +1,126 @@
+"""The losses of several trainings in one picture: `tinygpt plot story-1 story-2`.
+
+For each run a line, the training loss smoothed, and dots, the validation loss where one was measured; also of a run that still goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tinygpt import checkpoint, runs
+from tinygpt.cli import Parser
+from tinygpt.console import say, shown
+from tinygpt.errors import InputError
+
+PICTURE = "losses.png"
+FORMATS = ("png", "svg", "pdf")
+
+
+class Curve(NamedTuple):
+    """A run's losses, nats a token."""
+
+    name: str
+    tokenizer: str  # its content: losses a token compare only where tokens are the same
+    steps: list[int]
+    losses: list[float]
+    validation: list[tuple[int, float]]  # (step, loss)
+
+
+def arguments(parser: Parser) -> None:
+    """The runs, the picture."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="names in runs/ or paths of run folders (default: the run saved last)")
+    parser.add_argument("--output", default=PICTURE, metavar="FILE", help=f"the picture, of type {', '.join(FORMATS)} (default: {PICTURE})")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read the metrics, draw, say where."""
+    picture = Path(options.output)
+    if picture.suffix[1:].lower() not in FORMATS:
+        raise InputError(f"--output {shown(picture)}: a picture's name ends in .{', .'.join(FORMATS)}\nsee: tinygpt plot --help")
+    if picture.is_dir() or not picture.parent.is_dir():
+        why = "it is a folder" if picture.is_dir() else "there is no such folder"
+        raise InputError(f"cannot write to {shown(picture)} ({why})\nname another file: --output FILE")
+    curves = [read(runs.find(name)) for name in dict.fromkeys(options.runs or [None])]
+    draw(curves, picture)
+    width = max(len(curve.name) for curve in curves)
+    for curve in curves:
+        measured = f"  validation {curve.validation[-1][1]:.4f}, at best {min(loss for _, loss in curve.validation):.4f}" if curve.validation else ""
+        say(f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_smooth(curve)[-1]:.4f}{measured}")
+    if len({curve.tokenizer for curve in curves}) > 1:
+        say("these runs have different tokens: a loss a token of one is not that of another; `tinygpt eval` prints bits a byte")
+    say(f"saved as {shown(picture)}")
+    return 0
+
+
+def read(folder: Path) -> Curve:
+    """The losses in a run's metrics. A line that is not whole, where a run was killed or is just writing, is left out."""
+    name = shown(folder)
+    if not (folder / runs.CONFIG).exists():
+        raise InputError(f"{name} is no run: it holds no {runs.CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train")
+    try:
+        lines = (folder / runs.METRICS).read_text(encoding="utf-8", errors="replace").splitlines()
+        tokenizer = (folder / runs.TOKENIZER).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise InputError(f"{name} holds no {Path(error.filename).name}: it was not trained here\nname a run that `tinygpt train` made") from None
+    records = [record for record in map(_record, lines) if isinstance(record.get("step"), int)]
+    batches = [(r["step"], r["loss"]) for r in records if "lr" in r and isinstance(r.get("loss"), float)]
+    if not batches:
+        raise InputError(f"{name} has taken no step yet, or none with a finite loss\ndraw it later")
+    validation = [(r["step"], r["validation_loss"]) for r in records if isinstance(r.get("validation_loss"), float)]
+    return Curve(name, tokenizer, [step for step, _ in batches], [loss for _, loss in batches], validation)
+
+
+def _record(line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def draw(curves: list[Curve], picture: Path) -> None:
+    """One colour a run, in the order they were named."""
+    from matplotlib import colormaps  # here: matplotlib takes longer to import than all the rest
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
+
+    colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for number, curve in enumerate(curves):
+        colour = colours(number % colours.N)
+        last = f"{curve.validation[-1][1]:.3f}" if curve.validation else f"{_smooth(curve)[-1]:.3f} in training"
+        axes.plot(curve.steps, curve.losses, color=colour, alpha=0.15, linewidth=0.8)
+        axes.plot(curve.steps, _smooth(curve), color=colour, linewidth=1.8, label=f"{_label(curve.name)}: {last}")
+        if curve.validation:
+            axes.plot(*zip(*curve.validation, strict=True), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6, zorder=5)
+    dots = "; dots: validation, not learned from" if any(curve.validation for curve in curves) else ""
+    axes.set(xlabel="step (updates of the weights)", ylabel="loss (nats a token)", title=f"Lines: training loss, smoothed{dots}")
+    if min(min(curve.losses) for curve in curves) > 0:  # a logarithmic axis has no 0
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    temporary = picture.with_name(f".{picture.name}.tmp")
+    try:
+        figure.savefig(temporary, format=picture.suffix[1:].lower())
+        checkpoint.replace(temporary, picture)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write to {shown(picture)} ({error.strerror or error})\nname another file: --output FILE") from None
+
+
+def _smooth(curve: Curve) -> list[float]:
+    from tinygpt.plot import smooth
+
+    return smooth(curve.losses)
+
+
+def _label(name: str) -> str:
+    """A run's name as matplotlib takes it: `$` would begin a formula, and a leading `_` hide it."""
+    return " " * name.startswith("_") + name.replace("$", r"\$")
