@@ -13,7 +13,6 @@ from tensor.core import Tensor
 from tensor.nn.module import Module, Parameter
 from tensor.random import Key, next_key
 
-
 _DRAWING: ContextVar[bool] = ContextVar("tensor_nn_drawing", default=True)
 
 

@@ -16,6 +16,7 @@ from tensor.op import OPS
 from tensor.optim.adamw import adamw
 from tensor.random import Key, random_bits
 from tests.tensor.kernel_runs import compare, compiled_kernels, draw, judge, run, taken
+from tinygpt.cache import cached_attention
 
 __all__ = ["compiled_kernels"]
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
@@ -206,6 +207,24 @@ def test_bug_55_no_kernel_sees_the_future(T: int) -> None:
             assert dx is not None
             assert not dx.numpy()[:, t + 1 :].any()
             assert np.abs(dx.numpy()[:, : t + 1]).max(-1).min() > 0
+
+
+@pytest.mark.parametrize(("B", "H", "D"), [(1, 1, 1), (2, 3, 5), (1, 2, 64)])
+@pytest.mark.parametrize(("seen", "T"), [(0, 1), (0, 7), (1, 1), (31, 2), (40, 1), (33, 8)])
+def test_bug_56_attention_with_a_cache(seen: int, T: int, B: int, H: int, D: int) -> None:
+    """y, and what is in the cache then; of the cache, what is not yet filled in may hold anything, and still does."""
+    (kernel,) = KERNELS["cached_attention"]
+    ways: list[tuple[Callable[..., Array], type]] = [(kernel.function, np.float32), (cached_attention, np.float32), (cached_attention, np.float64)]
+    results = []
+    for way, kind in ways:
+        keys, values = (draw(B, H, 43, D, seed=i).astype(kind) for i in (1, 2))
+        keys[:, :, seen:], values[:, :, seen:] = math.nan, math.nan
+        y = way(2 * draw(B, T, 3 * H * D).astype(kind), keys, values, seen)
+        assert np.isnan(keys[:, :, seen + T :]).all()
+        assert np.isnan(values[:, :, seen + T :]).all()
+        results.append((y, keys[:, :, : seen + T], values[:, :, : seen + T]))
+    for name, found, reference, exact in zip(("y", "keys", "values"), *results, strict=True):
+        judge(found, reference, exact, name)
 
 
 # -- flat arrays ------------------------------------------------------------------------------------------------------------------

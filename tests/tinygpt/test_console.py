@@ -58,7 +58,7 @@ def test_ctrl_c_saves(number: int, here: Path, capsys: pytest.CaptureFixture[str
     code, out, err = stopped(here, number)
     assert (code, err) == (130, "")
     records = losses(here / "runs/story-1")
-    assert f"stopped after step {len(records)} of 1,000,000; try it: tinygpt sample runs/story-1" in out
+    assert f"stopped after step {len(records)} of 1,000,000; go on: tinygpt train --resume runs/story-1" in out
     assert json.loads((here / "runs/story-1/state.json").read_text())["step"] == len(records) >= 3
     assert (here / "runs/story-1/loss.png").exists()
     assert sampled(capsys, "--length", "5").startswith("The cat sat on the")

@@ -56,6 +56,8 @@ ATTENTION = [
     ),
     Bug(60, ATTEND, "(drow[i] - dot) * scale", "(drow[i] - dot)", f"{VALUES}test_causal_self_attention"),
     Bug(60, ATTEND, "row[i] * (drow[i] - dot)", "row[i] * drow[i]", f"{VALUES}test_causal_self_attention"),
+    Bug(56, ATTEND, "size last = job->seen + t;", "size last = job->seen;", f"{VALUES}test_bug_56_attention_with_a_cache"),  # each new token over the last
+    Bug(56, ATTEND, "s <= last; s++) {\n            float score", "s < last; s++) {\n            float score", f"{VALUES}test_bug_56_attention_with_a_cache"),
     Bug(  # a finite number for "never"
         34,
         ATTEND,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 # name -> the line in `tinygpt --help`
 COMMANDS = {
-    "train": "train a GPT, on the story that comes with it or on your own text",
+    "train": "train a GPT, on a story that comes with it or on your text",
     "sample": "let a trained GPT continue a text",
     "eval": "measure a trained GPT on a text",
-    "plan": "what a training will take, before it starts: memory, speed, time",
+    "plan": "what a training will take: memory, speed, time",
     "plot": "the losses of several trainings in one picture",
-    "verify": "prove on a run that cache, resuming, kernels and the like change nothing",
+    "verify": "prove on a run that cache, resuming and kernels change nothing",
     "import-gpt2": "make a run of a GPT-2 that Hugging Face stores",
     "export-gpt2": "write a run as a GPT-2 of Hugging Face",
 }

@@ -87,14 +87,14 @@ def run(options: argparse.Namespace) -> int:
     size = byte_count(tokenizer, targets)
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
     say(f"text        {name}")
-    say(f"loss        {loss:.4f} nats a {token}: the mean over {len(targets):,} targets, each counted once")
+    say(f"loss        {loss:.4f} nats a {token}, the mean over {len(targets):,} targets")
     if floor is not None:
-        say(f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} above it")
+        say(f"floor       {floor:.4f}: no model can be better on such stories; this one is {loss - floor:.4f} above")
     with np.errstate(over="ignore"):
-        say(f"perplexity  {np.exp(loss):.4g}: as unsure as between that many equally likely {token}s")
+        say(f"perplexity  {np.exp(loss):.4g}: as unsure as between that many {token}s, all as likely")
     say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")
     if isinstance(tokenizer, WordTokenizer) and (unknown := int(np.count_nonzero(targets == 0))):
-        say(f"unknown     {unknown:,} of the targets are words it does not know: each is only asked to be <unk>, and counts as those 5 bytes")
+        say(f"unknown     {unknown:,} of the targets are words it does not know, 5 bytes of <unk> each")
     return 0
 
 

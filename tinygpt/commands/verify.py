@@ -10,6 +10,7 @@ Prints PASS with a number, or FAIL with the first place that differs; exits 1 wh
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +49,16 @@ def run(options: argparse.Namespace) -> int:
         except InputError as error:
             if named:
                 raise
-            reason = str(error).partition("\n")[0]
-            say(f"SKIP  {name:<14}{reason}")
+            _tell("SKIP", name, str(error).partition("\n")[0])
             continue
-        say(f"{'PASS' if verdict.passed else 'FAIL'}  {name:<14}{verdict.text}")
+        _tell("PASS" if verdict.passed else "FAIL", name, verdict.text)
         code = code if verdict.passed else 1
     return code
+
+
+def _tell(how: str, name: str, text: str) -> None:
+    """A line, or as many as 80 columns take."""
+    say(textwrap.fill(text, 80, initial_indent=f"{how}  {name:<14}", subsequent_indent=" " * 20))
 
 
 def _find(word: str) -> Path:

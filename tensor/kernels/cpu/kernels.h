@@ -57,7 +57,7 @@ static inline float exponential(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &shifted, 4);
     bits = (bits << 23) + 0x3f800000;  /* 2^n: the number's low bits, as an exponent */
     float power;
