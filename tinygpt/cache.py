@@ -80,4 +80,4 @@ def cached_attention(qkv: Array, keys: Array, values: Array, seen: int) -> Array
         s = np.where(causal_mask(T, total, s), s, -np.inf)
     e = np.exp(s - s.max(-1, keepdims=True))
     y = (e / e.sum(-1, keepdims=True)) @ values[:, :, :total]  # (B, H, T, D)
-    return np.ascontiguousarray(y.swapaxes(1, 2)).reshape(B, T, C3 // 3)
+    return y.swapaxes(1, 2).reshape(B, T, C3 // 3)

@@ -24,15 +24,17 @@ from threadpoolctl import threadpool_limits
 
 from tensor import Tensor
 from tensor.autograd import Node, reachable
-from tensor.devices import array_module
+from tensor.devices import array_module, move
 from tensor.dtypes import NARROW, as_dtype
+from tensor.kernels import KERNELS, choose
+from tensor.mode import MODE
 from tensor.nn import Module
 from tensor.optim import clip_gradients
 from tensor.random import Key, keyed
 from tinygpt import training
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import duration, short
-from tinygpt.model import GPT, through_blocks
+from tinygpt.model import GPT, IGNORED, through_blocks
 
 SECONDS = 0.1  # for each of four measurements
 WORK = 1.5e9  # FLOPs in what is measured, at most (a hundred times that on a GPU): larger models are measured on fewer rows, or narrower
@@ -52,7 +54,7 @@ class Plan:
     moments: int  # the optimiser's, with the float32 masters of 16-bit weights
     layer: int  # kept for backward by each layer
     ends: int  # by the embedding and the last norm
-    logits: int  # these and their gradient
+    logits: int  # these, their gradient, and what cross-entropy makes of them on the way
     flops: float  # a step
     seconds: float  # a step
 
@@ -98,7 +100,7 @@ def predict(model: GPTConfig, config: TrainConfig) -> Plan:
         moments=wide * (2 * (count - matrices) + matrices + narrow * count),
         layer=layer,
         ends=ends,
-        logits=2 * config.batch * model.context * model.vocabulary * wide,
+        logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
         flops=flops(model, config.batch) * config.accumulation,
         seconds=step_seconds(model, config),
     )
@@ -147,6 +149,16 @@ def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
 def on_line(f: Callable[[int], Any], x: int, low: int, high: int) -> Any:
     """f(x); above `high`, where f would be costly, from the straight line through f(low) and f(high)."""
     return f(x) if x <= high else f(low) + (f(high) - f(low)) * ((x - low) / (high - low))
+
+
+def bytes_a_logit(config: TrainConfig) -> int:
+    """At the peak: a kernel has the logit and its gradient; the reference has four numbers, and what was wanted in float64."""
+    dtype = as_dtype(config.dtype)
+    arrays = [move(np.zeros((1, 1), dtype), config.device), move(np.zeros(1, np.int64), config.device)]
+    options = {"ignore_index": IGNORED, "reduction": "mean"}
+    kernel = choose("cross_entropy", KERNELS["cross_entropy"], arrays, options, MODE.get().kernels_off) if dtype not in NARROW else None
+    wide = max(dtype.itemsize, 4)
+    return 2 * wide if kernel else 4 * wide + 8
 
 
 def kept_bytes(model: GPTConfig, config: TrainConfig, rows: int) -> int:
@@ -285,7 +297,7 @@ def table(plan: Plan) -> list[str]:
         ("gradients", plan.gradients, ""),
         ("moments", plan.moments, config.optimizer),
         ("activations", plan.activations, f"each layer keeps {size(plan.layer)} for backward"),
-        ("logits", plan.logits, f"{model.vocabulary:,} for each token, and their gradient"),
+        ("logits", plan.logits, f"{model.vocabulary:,} a token, with what the loss makes of them"),
     ]
     return [
         f"model        {plan.parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",

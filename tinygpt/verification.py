@@ -77,9 +77,9 @@ def host(x: Tensor) -> Floats:
     return np.array(x.detach().to("cpu").numpy(), dtype=np.float64)
 
 
-def apart(a: Floats, b: Floats) -> float:
-    """The largest difference, in shares of b's largest number."""
-    return float(np.abs(a - b).max() / (np.abs(b).max() or 1.0))
+def apart(a: Floats, b: Floats, largest: float | None = None) -> float:
+    """The largest difference, in shares of b's largest number, if not of another."""
+    return float(np.abs(a - b).max() / ((np.abs(b).max() if largest is None else largest) or 1.0))
 
 
 def places(count: int, least: int, below: int) -> list[int]:
@@ -97,13 +97,14 @@ def cache(run: Run, model: GPT) -> Verdict:
     worst = 0.0
     with no_grad():
         whole = host(wide(ids))  # (2, T, V)
+        largest = float(np.abs(whole).max())
         for name, sizes in (("one at a time", [1] * context), ("in chunks", range(1, context + 1))):
             store, start = Cache(wide, rows=2), 0
             for size in sizes:
                 stop = min(start + size, context)
                 if start == stop:
                     break
-                off = apart(host(wide(ids[:, start:stop], store)), whole[:, start:stop])
+                off = apart(host(wide(ids[:, start:stop], store)), whole[:, start:stop], largest)
                 if not off <= EXACT:
                     where = f"position {start}" if size == 1 else f"positions {start} to {stop - 1}"
                     return Verdict(False, f"the logits of {where} differ by {off:.1e} of the largest, tokens given {name}")
@@ -251,7 +252,7 @@ def accumulation(run: Run, model: GPT) -> Verdict:
         loss, _ = training.update(wide, optimizer, x, y, np.inf, parts, Key(run.training.seed, 0))
         found.append((loss, _gradients(wide)))
     (loss, whole), (sum_of_parts, in_parts) = found
-    worst = abs(sum_of_parts - loss) / abs(loss)
+    worst = abs(sum_of_parts - loss) / (abs(loss) or 1.0)
     if not worst <= EXACT:
         return Verdict(False, f"the loss in parts is {sum_of_parts!r}, of the whole batch {loss!r}; counted targets {counts}")
     for name, gradient in whole.items():

@@ -43,14 +43,13 @@ def number(text: str) -> float:
 
 def by_hand(model: GPT, ids: list[int]) -> float:
     """The mean of -ln p over the targets: a window, then the next; the last window ends with the text and tells what is left."""
-    context, losses, told_so_far = model.config.context, [], 0
+    context, told_so_far = model.config.context, 0
+    losses: list[float] = []
     starts = [*range(0, len(ids) - context - 1, context), len(ids) - context - 1]
     for start in starts:
         logits = model(ids[start : start + context]).detach().numpy()[0].astype(np.float64)
         log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        for t in range(context):
-            if start + t + 1 > told_so_far:
-                losses.append(-log_p[t, ids[start + t + 1]])
+        losses += [-log_p[t, ids[start + t + 1]] for t in range(context) if start + t + 1 > told_so_far]
         told_so_far = start + context
     assert len(losses) == len(ids) - 1
     return float(np.mean(losses))

@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"text        {name}")
     say(f"loss        {loss:.4f} nats a {token}, the mean over {len(targets):,} targets")
     if floor is not None:
-        say(f"floor       {floor:.4f}: no model can be better on such stories; this one is {loss - floor:.4f} above")
+        say(f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} above")
     with np.errstate(over="ignore"):
         say(f"perplexity  {np.exp(loss):.4g}: as unsure as between that many {token}s, all as likely")
     say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")

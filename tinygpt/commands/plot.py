@@ -99,7 +99,8 @@ def draw(curves: list[Curve], picture: Path) -> None:
             axes.plot(*zip(*curve.validation, strict=True), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6, zorder=5)
     dots = "; dots: validation, not learned from" if any(curve.validation for curve in curves) else ""
     axes.set(xlabel="step (updates of the weights)", ylabel="loss (nats a token)", title=f"Lines: training loss, smoothed{dots}")
-    if min(min(curve.losses) for curve in curves) > 0:  # a logarithmic axis has no 0
+    lowest, highest = min(min(curve.losses) for curve in curves), max(max(curve.losses) for curve in curves)
+    if 0 < lowest < highest / 8:  # a logarithmic axis has no 0, and few numbers to read where all is within a factor of a few
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.yaxis.set_major_formatter("{x:g}")

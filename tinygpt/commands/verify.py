@@ -40,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
         model.to(device=options.device)
     except DeviceError as error:
         raise InputError(str(error)) from None
-    code = 0
-    say(f"run   {run.name}")
+    held: list[str] = []
+    failed: list[str] = []
     for name in dict.fromkeys(named or CHECKS):
         try:
             with np.errstate(all="ignore"):
@@ -52,8 +52,9 @@ def run(options: argparse.Namespace) -> int:
             _tell("SKIP", name, str(error).partition("\n")[0])
             continue
         _tell("PASS" if verdict.passed else "FAIL", name, verdict.text)
-        code = code if verdict.passed else 1
-    return code
+        (held if verdict.passed else failed).append(name)
+    say(f"{run.name}: {', '.join(held) or 'nothing'} verified" + f"; not {', '.join(failed)}" * bool(failed))
+    return 1 if failed else 0
 
 
 def _tell(how: str, name: str, text: str) -> None:

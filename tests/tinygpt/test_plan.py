@@ -1,0 +1,242 @@
+"""`tinygpt plan`: what is counted is what there is; what is measured adds up."""
+
+from __future__ import annotations
+
+import math
+import time
+import tracemalloc
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensor import random
+from tensor.random import Key
+from tests.tinygpt.program import contents, refused
+from tinygpt import GPT, GPTConfig, TrainConfig, planning, training
+from tinygpt.__main__ import main
+from tinygpt.planning import Part, affordable, flops, kept_bytes, on_line, parameter_count, predict, size, table
+
+SMALL = GPTConfig(1, 168, 3 * 24, 3, 3)  # longer, wider and of more heads than the models whose graphs are counted
+
+
+# -- counted ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from(["learned", "sinusoidal"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_parameters(vocabulary: int, context: int, heads: int, head_width: int, layers: int, positions: Any, bias: bool, tied: bool) -> None:
+    config = GPTConfig(vocabulary, context, heads * head_width, heads, layers, positions=positions, bias=bias, tied=tied)
+    assert parameter_count(config) == sum(parameter.size for parameter in GPT(config, draw=False).parameters())
+
+
+def test_flops_are_those_of_the_products() -> None:
+    """Multiply-adds, one product at a time."""
+    V, T, C, L, B = 11, 5, 6, 2, 3
+    layer = B * T * (C * 3 * C + C * C + C * 4 * C + 4 * C * C)  # qkv, projection, expand, projection
+    attention = B * sum(2 * (t + 1) * C for t in range(T))  # scores and values of the tokens up to t
+    assert flops(GPTConfig(V, T, C, 2, L), B) == 2 * 3 * (L * (layer + attention) + B * T * C * V)
+
+
+@pytest.mark.parametrize(
+    ("choices", "training"),
+    [
+        ({}, {}),
+        ({"norm": "post", "activation": "relu", "bias": False}, {}),
+        ({"dropout": 0.2}, {}),
+        ({}, {"dtype": "float64"}),
+        ({"context": 40, "layers": 1, "tied": False}, {"dtype": "float64"}),
+        ({"context": 40, "dropout": 0.2}, {"dtype": "float64"}),
+        ({"context": 40}, {"dtype": "bfloat16"}),
+    ],
+    ids=str,
+)
+def test_activations_are_what_the_graph_holds(choices: dict[str, Any], training: dict[str, Any], device: str) -> None:
+    """To the byte: small models tell what this one keeps for a row."""
+    model, config = replace(SMALL, **choices), TrainConfig(batch=1, device=device, **training)
+    layer, ends = planning.activations(model, config)
+    assert model.layers * layer + ends == kept_bytes(model, config, 3) - kept_bytes(model, config, 2)
+    twice = planning.activations(model, replace(config, batch=2))
+    assert twice == (2 * layer, 2 * ends)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_memory_is_what_a_step_takes(dtype: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's own count of a step's peak lies between the sum, and the sum and what backward makes in passing."""
+    monkeypatch.setattr(planning, "step_seconds", lambda model, config: 1.0)
+    model, config = GPTConfig(300, 32, 48, 2, 3), TrainConfig(batch=8, dtype=dtype, optimizer=optimizer)
+    plan = predict(model, config)
+    x = np.random.default_rng(0).integers(0, 300, (8, 32))
+    tracemalloc.start()
+    try:
+        gpt = GPT(model, dtype=dtype, draw=False).train()
+        moments = training.optimizer_of(gpt, config)
+        training.update(gpt, moments, x, x, 1.0, 1, Key())
+        tracemalloc.reset_peak()
+        training.update(gpt, moments, x, x, 1.0, 1, Key())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.85 * plan.memory < peak < plan.memory + 1.1 * plan.layer
+    states = sum(array.nbytes for array in moments.state_dict()["arrays"].values())
+    assert plan.moments == pytest.approx(states, rel=0.05)  # places are rounded up to 256 bytes
+
+
+def test_lines() -> None:
+    assert on_line(lambda x: 3 * x + 2, 100, 4, 6) == 302
+    assert on_line(lambda x: 0 if x > 6 else x * x, 6, 4, 6) == 36
+    assert [size(n) for n in (0, 1023, 1024, 1.5 * 2**20, 3 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]
+
+
+# -- measured ---------------------------------------------------------------------------------------------------------
+
+
+def test_layers_parts_and_batches_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured on a whole model of one layer, and on a layer alone."""
+    monkeypatch.setattr(planning, "_measured", lambda model, config, rows: (Part(1.0, 0.1), Part(0.5, 0.05)))
+    model = GPTConfig(22, layers=3)
+    assert planning.step_seconds(model, TrainConfig()) == pytest.approx(1 + 2 * 0.5 + 0.1 + 2 * 0.05)
+    assert planning.step_seconds(model, TrainConfig(accumulation=2)) == pytest.approx(2 * (1 + 2 * 0.5) + 0.1 + 2 * 0.05)
+
+
+def test_what_is_too_large_is_measured_on_fewer_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward grow with the rows, the update does not."""
+    model = GPTConfig(65, 64, 128, 4, 3)
+    monkeypatch.setattr(planning, "WORK", flops(replace(model, layers=1), 4))
+    monkeypatch.setattr(planning, "_measured", lambda model, config, rows: (Part(0.01 * rows, 0.1), Part(0.005 * rows, 0.05)))
+    assert planning.step_seconds(model, TrainConfig(batch=12)) == pytest.approx(0.12 + 2 * 0.06 + 0.1 + 2 * 0.05)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**5), st.integers(1, 128), st.integers(1, 128), st.integers(1, 10**4))
+def test_anything_becomes_affordable(vocabulary: int, context: int, heads: int, head_width: int, rows: int) -> None:
+    model, fewer = affordable(GPTConfig(vocabulary, context, heads * head_width, heads, 1), rows, 1e8)
+    assert flops(model, fewer) <= 1e8
+    assert 1 <= fewer <= rows
+
+
+def test_seconds_are_seconds(device: str) -> None:
+    """Whatever else the machine does: within ten times of a step."""
+    model, config = GPTConfig(22, 32, 32, 2, 3), TrainConfig(batch=8, device=device)
+    plan = predict(model, config)
+    gpt = GPT(model, device=device).train()
+    optimizer = training.optimizer_of(gpt, config)
+    x = np.zeros((8, 32), np.int64)
+    taken = []
+    for _ in range(4):
+        start = time.perf_counter()
+        training.update(gpt, optimizer, x, x, 1.0)
+        taken.append(time.perf_counter() - start)
+    assert min(taken) / 10 < plan.seconds < 10 * max(taken[1:])
+    assert plan.speed == pytest.approx(8 * 32 / plan.seconds)
+
+
+def test_a_measurement_that_takes_long_is_not_repeated_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(times)))  # a second from one look to the next
+    calls: list[int] = []
+    assert planning._seconds(lambda: calls.append(1), "cpu") == 1.0
+    assert len(calls) == 1
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    steps = iter([0.09, *[0.02] * 50])
+
+    def work() -> None:
+        now[0] += next(steps)
+
+    assert planning._seconds(work, "cpu") == pytest.approx(0.02)  # the first is left out
+    assert now[0] < 0.09 + 0.14
+
+
+def test_predicting_draws_nothing() -> None:
+    before = dict(random.default.state())
+    predict(GPTConfig(22, dropout=0.1), TrainConfig())
+    assert random.default.state() == before
+
+
+# -- said -------------------------------------------------------------------------------------------------------------
+
+
+def plan_of(**changes: Any) -> planning.Plan:
+    numbers = {"parameters": 10**6, "weights": 4 << 20, "gradients": 4 << 20, "moments": 8 << 20, "layer": 1 << 20, "ends": 1 << 19, "logits": 1 << 10}
+    plan = planning.Plan(GPTConfig(22, layers=4), TrainConfig(batch=16, accumulation=2), **numbers, flops=2e9, seconds=0.1)
+    return replace(plan, **changes)
+
+
+def test_the_score() -> None:
+    plan = plan_of()
+    assert plan.tokens == 1024
+    assert plan.score(10_240, 1.0) == "planned   10.2k tokens/s, it was 10.2k: as planned"
+    assert plan.score(9_000, 1.0) == "planned   10.2k tokens/s, it was 9k: 14% too many"
+    assert plan.score(20_480, 1.0) == "planned   10.2k tokens/s, it was 20.5k: 50% too few"
+
+
+def test_the_table() -> None:
+    lines = table(plan_of())
+    assert lines[0] == "model        1,000,000 parameters: 4 layers of width 64, 4 heads"
+    assert lines[1] == "step         1,024 tokens: 16 x 2 windows of 32"
+    assert "together       20.5 MiB   and up to 1.0 MiB in passing" in lines
+    assert "work                  2   GFLOP a step, 20 a second" in lines
+    assert "time               50 s   for 500 steps, measuring and saving apart" in lines
+    assert max(map(len, lines)) <= 80
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    before = contents()
+    assert main(["plan", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert contents() == before
+    return out
+
+
+@pytest.mark.usefixtures("here")
+def test_the_vocabulary_is_that_of_the_text(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    """Of the story 22 and 103,552 parameters, as train says; no text is read where the number is given."""
+    tiny = ["--width", "8", "--heads", "2", "--layers", "1", "--context", "8"]
+    assert "model        103,552 parameters" in planned(capsys)
+    (tmp_path / "own.txt").write_text("abcd" * 9)
+    for arguments, vocabulary in (
+        (["--text", "own.txt"], 4),
+        (["--text", "own.txt", "--tokenizer", "byte"], 256),
+        (["--text", "own.txt", "--tokenizer", "bpe", "--tokens", "300"], 300),
+        (["--text", "nowhere.txt", "--vocabulary", "77"], 77),
+    ):
+        assert f"{parameter_count(GPTConfig(vocabulary, 8, 8, 2, 1)):,} parameters" in planned(capsys, *tiny, *arguments)
+
+
+@pytest.mark.usefixtures("here")
+def test_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in (
+        (["--width", "64", "--heads", "5"], "--width 64 is not divisible by heads 5"),
+        (["--steps", "0"], "--steps 0: "),
+        (["--vocabulary", "0"], "vocabulary 0: a whole number, at least 1"),
+        (["--vocabulary", "x"], "--vocabulary: "),
+        (["--text", "nowhere.txt"], "no file is named 'nowhere.txt'"),
+        (["--device", "cuda:99"], "device 'cuda"),
+        (["--lyers", "3"], "no flag is named --lyers; did you mean --layers?"),
+    ):
+        refused(capsys, "plan", *arguments, says=says)
+
+
+def test_huge_models_are_planned_too() -> None:
+    """Of 65 thousand million parameters, without making them."""
+    start = time.monotonic()
+    plan = predict(GPTConfig(50257, 8192, 8192, 64, 80), TrainConfig())
+    assert plan.parameters == pytest.approx(64.9e9, rel=1e-2)
+    assert math.isfinite(plan.seconds)
+    assert time.monotonic() - start < 30

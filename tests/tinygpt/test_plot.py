@@ -1,0 +1,148 @@
+"""`tinygpt plot`: whose losses are drawn, where, in which colours; also of a run that goes on or was killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tests.tinygpt.program import contents, refused
+from tinygpt.__main__ import main
+from tinygpt.commands.plot import read
+from tinygpt.plot import smooth
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
+    """The axes of the pictures that are saved."""
+    axes: list[Axes] = []
+    save = Figure.savefig
+
+    def savefig(figure: Figure, *arguments: Any, **options: Any) -> None:
+        axes.extend(figure.axes)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return axes
+
+
+def noted(run: Path, records: list[dict[str, Any]]) -> None:
+    (run / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def second(run: Path, name: str = "other") -> Path:
+    """Another run, of 300 steps, measured twice."""
+    folder = Path(shutil.copytree(run, Path(name)))
+    records: list[dict[str, Any]] = [{"step": i, "loss": 3 - i / 200, "lr": 0.1} for i in range(1, 301)]
+    noted(folder, [*records[:150], {"step": 150, "validation_loss": 2.5}, *records[150:], {"step": 300, "validation_loss": 2.75}, {"step": 300, "loss": 1.0}])
+    return folder
+
+
+def test_one_run_is_the_last(run: Path, drawn: list[Axes], capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents()
+    assert main(["plot"]) == 0
+    assert Path("losses.png").read_bytes().startswith(PNG)
+    assert set(contents()) - set(before) == {"losses.png"}
+    out = capsys.readouterr().out
+    assert out.startswith("runs/story-1  step 3  training 3.0")
+    assert out.endswith("\nsaved as losses.png\n")
+    (axes,) = drawn
+    assert axes.get_title() == "Lines: training loss, smoothed"
+    steps, losses = axes.lines[0].get_data()
+    assert list(steps) == [1, 2, 3]
+    assert list(losses) == read(run).losses
+
+
+def test_two_runs_share_a_picture(run: Path, drawn: list[Axes], capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each in a colour of its own, dots where a validation loss was measured; each once."""
+    second(run)
+    assert main(["plot", "story-1", "other", "story-1", "--output", "both.svg"]) == 0
+    assert Path("both.svg").read_text().startswith("<?xml")
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in out[:2]] == ["runs/story-1", "other"]
+    assert "validation 2.7500, at best 2.5000" in out[1]
+    (axes,) = drawn
+    assert "dots: validation" in axes.get_title()
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"runs/story-1: {smooth(read(run).losses)[-1]:.3f} in training", "other: 2.750"]
+    raw, line, raw_other, line_other, dots = axes.lines
+    assert raw.get_color() == line.get_color() != line_other.get_color() == raw_other.get_color() == dots.get_color()
+    assert list(line_other.get_ydata()) == smooth([3 - i / 200 for i in range(1, 301)])
+    assert [list(part) for part in dots.get_data()] == [[150, 300], [2.5, 2.75]]
+
+
+def test_more_runs_than_colours(run: Path, drawn: list[Axes]) -> None:
+    names = [str(shutil.copytree(run, f"run-{i}")) for i in range(21)]
+    assert main(["plot", *names]) == 0
+    assert len({str(line.get_color()) for line in drawn[0].lines}) == 20
+
+
+def test_names_that_matplotlib_would_read(run: Path, drawn: list[Axes]) -> None:
+    """A formula between dollars, a label that is hidden."""
+    for name in ("_a$x^2$", "b"):
+        shutil.copytree(run, name)
+    assert main(["plot", "_a$x^2$", "b"]) == 0
+    labels = [text.get_text() for text in drawn[0].get_legend().get_texts()]
+    assert len(labels) == 2
+    assert labels[0].startswith(r" _a\$x^2\$: ")
+
+
+def test_other_tokens_are_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = second(run)
+    assert main(["plot", "story-1", "other"]) == 0
+    assert "different tokens" not in capsys.readouterr().out
+    (other / "tokenizer.json").write_text('{"kind": "byte"}')
+    assert main(["plot", "story-1", "other"]) == 0
+    assert "these runs have different tokens" in capsys.readouterr().out
+
+
+def test_half_a_line_and_what_is_not_finite_are_left_out(run: Path) -> None:
+    """A run that was killed, or is writing just now."""
+    noted(run, [{"step": 1, "loss": 2.0, "lr": 0.1}, {"step": 2, "loss": None, "lr": 0.1}, {"step": 3, "loss": 1.5, "lr": 0.1}])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "validation_loss": null}\n3\n{"step": 4, "lo')
+    curve = read(run)
+    assert (curve.steps, curve.losses, curve.validation) == ([1, 3], [2.0, 1.5], [])
+
+
+@pytest.mark.parametrize(("last", "scale"), [(0.0, "linear"), (1.5, "linear"), (0.05, "log")])
+def test_the_axis(run: Path, drawn: list[Axes], last: float, scale: str) -> None:
+    """0 has no logarithm; what falls a long way needs one."""
+    noted(run, [{"step": 1, "loss": 3.0, "lr": 0.1}, {"step": 2, "loss": last, "lr": 0.1}])
+    assert main(["plot"]) == 0
+    assert drawn[0].get_yscale() == scale
+
+
+def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare, fresh = (Path(shutil.copytree(run, name)) for name in ("bare", "fresh"))
+    (bare / "metrics.jsonl").unlink()
+    (fresh / "metrics.jsonl").write_text("")
+    (here / "folder.png").mkdir()
+    for arguments, says in (
+        (["nowhere"], "no run is named 'nowhere'"),
+        (["story-1", "story-2"], "no run is named 'story-2'; did you mean story-1?"),
+        (["bare"], "bare holds no metrics.jsonl: it was not trained here"),
+        (["fresh"], "fresh has taken no step yet"),
+        (["folder.png"], "folder.png is no run: it holds no config.json"),
+        (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg, .pdf"),
+        (["--output", "png"], "--output png: a picture's name ends in"),
+        (["--output", "nowhere/a.png"], "cannot write to nowhere/a.png (there is no such folder)"),
+        (["--output", "folder.png"], "cannot write to folder.png (it is a folder)"),
+        (["--outptu", "a.png"], "no flag is named --outptu; did you mean --output?"),
+    ):
+        refused(capsys, "plot", *arguments, says=says)
+
+
+def test_what_cannot_be_written_leaves_nothing(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(figure: Figure, path: Path, **options: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    refused(capsys, "plot", says="cannot write to losses.png (No space left on device)\nname another file: --output FILE")

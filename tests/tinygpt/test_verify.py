@@ -1,0 +1,305 @@
+"""`tinygpt verify`: each check passes on every kind of model, and fails, naming the place, when what it checks is broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensor
+from tensor import Tensor, random
+from tensor.kernels import KERNELS, Kernel
+from tensor.ops.attention import causal_mask
+from tensor.optim import clip_gradients
+from tests.tinygpt.program import TINY, contents, refused
+from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, runs, training, verification
+from tinygpt.__main__ import main
+from tinygpt.cache import Cache
+from tinygpt.runs import Run
+from tinygpt.verification import CHECKS, Verdict
+
+SMALL: dict[str, Any] = {"vocabulary": 11, "context": 10, "width": 12, "heads": 3, "layers": 2}
+WITHOUT_RUN = [name for name in CHECKS if name != "resume"]
+
+
+def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT:
+    """A model none of whose weights is 0 or 1."""
+    model = GPT(GPTConfig(**{**SMALL, **choices}), dtype=dtype, device=device, draw=False)
+    rng = np.random.default_rng(7)
+    model.load_state({name: Tensor(rng.normal(0.1, 0.4, w.shape), dtype=dtype, device=device) for name, w in model.state().items()})
+    return model.eval()
+
+
+def check(name: str, model: GPT) -> Verdict:
+    run = Run(Path("nowhere"), model.config, TrainConfig(), "")
+    return CHECKS[name](run, model)
+
+
+def failed(name: str, says: str, model: GPT | None = None) -> None:
+    verdict = check(name, model or weighted())
+    assert not verdict.passed
+    assert says in verdict.text
+
+
+# -- what holds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"norm": "post", "activation": "relu"},
+        {"positions": "sinusoidal", "tied": False},
+        {"bias": False, "dropout": 0.3},
+        {"context": 1},
+        {"context": 2, "layers": 1, "heads": 1},
+        {"vocabulary": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", WITHOUT_RUN)
+def test_holds_for_every_kind_of_model(name: str, choices: dict[str, Any], device: str) -> None:
+    verdict = check(name, weighted(device, **choices))
+    assert verdict.passed, verdict.text
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_holds_in_every_dtype(dtype: str, device: str) -> None:
+    for name in WITHOUT_RUN:
+        verdict = check(name, weighted(device, dtype))
+        assert verdict.passed, verdict.text
+
+
+def test_parity_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    assert "off PyTorch, in float64" in check("parity", weighted()).text
+    answers = verification.torch_answers
+    monkeypatch.setattr(verification, "torch_answers", lambda *arguments: answers(*arguments) | {"gradient of final_norm.gain": np.ones(12)})
+    failed("parity", "gradient of final_norm.gain: ")
+
+
+def test_parity_without_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert check("parity", weighted()).text.endswith("PyTorch is not installed")
+
+
+def test_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them on a run that stopped on the way, with dropout and a validation loss; it stays as it is."""
+    (here / "a.txt").write_text("the cat and the dog " * 20)
+    choices = ["--dropout", "0.2", "--accumulation", "2", "--steps", "50", "--until", "4", "--evaluate", "1", "--patience", "9"]
+    assert main(["train", "--text", "a.txt", *TINY, *choices, "--out", "a"]) == 0
+    capsys.readouterr()
+    before = contents()
+    assert main(["verify", "a"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("PASS")] == [["PASS", name] for name in CHECKS]
+    assert "steps 5 to 10 at once = in two processes: 20 arrays and 6 losses bit for bit" in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    assert contents() == before
+
+
+def test_some_of_them_in_any_order(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "causal", "story-1", "cache", "causal"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("PASS")] == [["PASS", "causal"], ["PASS", "cache"]]
+    assert lines[-1] == "runs/story-1: causal, cache verified"
+
+
+# -- what is broken ---------------------------------------------------------------------------------------------------
+
+
+def test_finds_a_cache_whose_positions_are_one_off(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cache, "seen", property(lambda cache: max(cache.layers[0].seen - 1, 0)))
+    failed("cache", "the logits of position 1 differ by")
+    assert main(["verify", "cache"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("FAIL  cache         the logits of position 1 differ by")
+    assert out[-1] == "runs/story-1: nothing verified; not cache"
+
+
+def test_finds_a_cache_that_forgets_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token at a time all is well."""
+    monkeypatch.setattr("tinygpt.cache.causal_mask", lambda new, total, like: causal_mask(new, total, like) & (np.arange(total) >= total - new))
+    failed("cache", "tokens given in chunks")
+
+
+def test_finds_a_cache_that_is_kept_past_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generation that goes on with old keys at new positions, instead of anew."""
+    generate = GPT.generate
+
+    def stale(model: GPT, ids: list[int], length: int, **options: Any) -> list[int]:
+        inside = generate(model, ids, verification.NEAR_END, **options)
+        return [*inside, *generate(model, inside[-2:], length - verification.NEAR_END, **options)[2:]]
+
+    monkeypatch.setattr(GPT, "generate", stale)
+    failed("cache", "of a generated text is")
+
+
+def leaky(*, values: bool) -> Callable[..., Any]:
+    """Attention in which each token also sees the one after it; or does so with a weight of 0, so that only its gradient does."""
+
+    def attention(qkv: Tensor, heads: int, **options: Any) -> Any:
+        B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+        q, k, v = (part.view(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, axis=-1))
+        mask = np.tril(np.ones((T, T), bool), 1)
+        y = tensor.attention(q, k, v, mask=mask).transpose(1, 2).contiguous().view(B, T, C)
+        return y if values else honest(qkv, heads, **options) + (y - y.detach())
+
+    honest = tensor.causal_self_attention
+    return attention
+
+
+def test_finds_a_causal_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor, "causal_self_attention", leaky(values=True))
+    failed("causal", "a change of token 1 changes the logits of position 0, in float32")
+
+
+def test_finds_a_leak_of_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor, "causal_self_attention", leaky(values=False))
+    failed("causal", "the gradient of the logits of position 0 with respect to embedding 1 is not 0")
+
+
+def mean_of_means(model: GPT, optimizer: Any, x: Any, y: Any, clip: float, accumulation: int = 1, key: Any = None) -> tuple[float, float]:
+    optimizer.zero_grad()
+    total = 0.0
+    for part in np.array_split(np.arange(len(x)), accumulation):
+        with random.keyed(key._replace(sample=int(part[0]))):
+            loss = model.loss(x[part], y[part]) * (1 / accumulation)
+        loss.backward()
+        total += float(loss)
+    return total, clip_gradients(optimizer, clip)
+
+
+def test_finds_a_mean_of_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "update", mean_of_means)
+    failed("accumulation", "the loss in parts is ")
+
+
+def test_finds_masks_that_start_anew_in_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout by the row's place in its part, not in the batch."""
+    keyed = training.keyed
+    monkeypatch.setattr(training, "keyed", lambda key: keyed(key._replace(sample=0)))
+    failed("accumulation", "the loss in parts is ", weighted(dropout=0.3))
+    assert check("accumulation", weighted()).passed
+
+
+def test_finds_gradients_that_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is right; the last part's gradients take the place of the others'."""
+    update = training.update
+
+    def last_only(model: GPT, optimizer: Any, x: Any, y: Any, clip: float, accumulation: int = 1, key: Any = None) -> tuple[float, float]:
+        answer = update(model, optimizer, x, y, clip, accumulation, key)
+        if accumulation > 1:
+            gain = model.final_norm.gain
+            gain.grad = gain.grad * 1.000001
+        return answer
+
+    monkeypatch.setattr(training, "update", last_only)
+    failed("accumulation", "the gradient of final_norm.gain differs by 1.0e-06")
+
+
+@contextmanager
+def kernel(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Another kernel for an op on the CPU, for float32, before all others."""
+    wrong = Kernel("cpu", function, lambda first, *_, **__: None if first.dtype == np.float32 else "dtype")
+    KERNELS[name].insert(0, wrong)
+    try:
+        yield
+    finally:
+        KERNELS[name].remove(wrong)
+
+
+def test_finds_a_kernel_with_a_wrong_gradient() -> None:
+    def cross_entropy(logits: Any, targets: Any, **options: Any) -> Any:
+        loss, (dlogits, _) = tensor.cross_entropy.reference(logits, targets, **options)
+        return loss, (lambda dloss: dlogits(dloss) * np.float32(1.0001), None)
+
+    with kernel("cross_entropy", cross_entropy):
+        failed("parity", "gradient of token_embedding.weight: 1.0e-04 off float64 with kernels, ")
+    assert check("parity", weighted()).passed
+
+
+def test_finds_a_kernel_of_the_cache_that_is_wrong() -> None:
+    def forgetful(qkv: Any, keys: Any, values: Any, seen: int) -> Any:
+        from tinygpt.cache import cached_attention
+
+        return cached_attention(qkv, keys, values, seen) * np.float32(1 if seen == 0 else 1.001)
+
+    with kernel("cached_attention", forgetful):
+        failed("parity", "logits with the cache: ")
+
+
+FORGETFUL = """
+import sys
+from tensor.optim import Optimizer
+from tinygpt.__main__ import main
+load = Optimizer.load_state_dict
+Optimizer.load_state_dict = lambda self, state: load(self, {**state, 'arrays': self.state_dict()['arrays']})
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_finds_moments_that_are_not_restored(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "PROGRAM", [sys.executable, "-c", FORGETFUL])
+    assert main(["verify", "resume"]) == 1
+    assert "FAIL resume blocks.0.attention.projection.bias in model.safetensors differs by up to " in " ".join(capsys.readouterr().out.split())
+
+
+def test_finds_a_loss_that_differs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays of both copies are the same; a metric is not."""
+
+    def go_on(folder: Path, until: int) -> None:
+        loss = 1.0 + (folder.name == "halves" and until == 9)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": until, "loss": loss, "lr": 0.1, "gradient_norm": 1.0}) + "\n")
+
+    monkeypatch.setattr(verification, "_go_on", go_on)
+    monkeypatch.setattr(verification, "_losses", lambda folder, after, losses=verification._losses: losses(folder, after)[-1:])
+    loaded, model, _ = runs.load(run)
+    verdict = CHECKS["resume"](loaded, model)
+    assert not verdict.passed
+    assert verdict.text.startswith("step 9: loss 2.0 after a break, 1.0 without")
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_refuses(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in (
+        (["cahce"], "'cahce' is neither a check nor a run; did you mean cache?\nsee: tinygpt verify --help"),
+        (["nowhere"], "no run is named 'nowhere'"),
+        (["story-1", "more"], "'more' is one word too many: 'story-1' is the run"),
+        (["--chek"], "no flag is named --chek"),
+        (["--device", "gpu"], "no device is named 'gpu'"),
+    ):
+        refused(capsys, "verify", *arguments, says=says)
+
+
+def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused when asked for, passed over among all."""
+    tokenizer = CharacterTokenizer("The cat")
+    model = weighted(vocabulary=tokenizer.size)
+    made = runs.create(Run(Path("made"), model.config, TrainConfig(), "The"), tokenizer)
+    checkpoint.save(made.folder, {runs.MODEL: {name: w.array for name, w in model.state().items()}}, runs.Progress()._asdict())
+    refused(capsys, "verify", "resume", "made", says="made was not trained here: it has no optimizer.safetensors to go on with\nleave resume out")
+    assert main(["verify", "made"]) == 0
+    out = capsys.readouterr().out
+    assert "SKIP  resume        made was not trained here" in out
+    assert out.count("PASS") == 4
+
+
+def test_a_text_that_is_gone(here: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choices = json.loads((run / "config.json").read_text())
+    choices["training"]["text"] = "gone.txt"
+    (run / "config.json").write_text(json.dumps(choices))
+    refused(capsys, "verify", "resume", says="the copy could not go on: no file is named 'gone.txt'")
+    assert not list(here.glob("tinygpt-*"))
+    shutil.rmtree(run)
