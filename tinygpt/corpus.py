@@ -20,6 +20,7 @@ import numpy as np
 from tinygpt.errors import InputError
 
 Ids = np.ndarray[Any, np.dtype[np.int64]]
+IGNORED = -1  # a target that counts for nothing: what lies after the end of a text, or was counted before
 
 
 class CorpusError(InputError):
@@ -87,6 +88,26 @@ class Windows:
     def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
         places = self.starts[rows][:, None] + np.arange(self.context)  # (N, T)
         return self.tokens[places], self.tokens[places + 1]
+
+
+class SideBySide(Windows):
+    """The windows of a text one after the other, in which each token but the first is a target once.
+
+    Where the last window reaches back over the one before it, so as to end with the text, what was counted there is -1, and counts for
+    nothing. A text shorter than the context is one shorter window.
+    """
+
+    def __init__(self, ids: Sequence[int] | Ids, context: int):
+        if len(ids) < 2:
+            raise CorpusError("a text of one token leaves nothing to predict\ngive a longer text")
+        context = min(context, len(ids) - 1)
+        super().__init__(ids, context, context)
+        self.counted = np.append(0, self.starts[:-1] + context)  # targets before the window's own
+
+    def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
+        x, y = super().__getitem__(rows)
+        places = self.starts[rows][:, None] + np.arange(self.context)
+        return x, np.where(places >= self.counted[rows][:, None], y, IGNORED)
 
 
 def windows(ids: Sequence[int] | Ids, context: int, stride: int = 1) -> tuple[Ids, Ids]:

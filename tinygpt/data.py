@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tinygpt import corpus, grammar
 from tinygpt.config import TrainConfig
-from tinygpt.corpus import Windows
+from tinygpt.corpus import SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -56,13 +56,17 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     if kept_back <= context:  # not one window: measured on what is learned from, and the program says so
         kept_back = 0
     windows = Windows(ids[: len(ids) - kept_back], context, config.stride)
-    validation = Windows(ids[len(ids) - kept_back :], context, context) if kept_back else None
+    validation = SideBySide(ids[len(ids) - kept_back :], context) if kept_back else None
     floor = corpus.floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
     return Data("the story that comes with tinygpt" if is_story else str(config.text), text, tokenizer, windows, validation, floor)
 
 
 def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
-    known = tokenizer if isinstance(tokenizer, CharacterTokenizer) else grammar.grammar_tokenizer()
+    if tokenizer is not None and not isinstance(tokenizer, CharacterTokenizer):
+        raise InputError(
+            "the stories of the grammar are told in characters, which this run's tokenizer does not use\nstart from a run whose tokenizer is `character`"
+        )
+    known = tokenizer or grammar.grammar_tokenizer()
     text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)
     others = grammar.grammar_text(GRAMMAR_MEASURED, config.seed + (1 << 32))  # of another seed: stories may repeat, but were not copied
     windows, validation = (grammar.story_windows(part, context, known) for part in (text, others))

@@ -23,12 +23,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tensor.random import Generator
-from tinygpt.corpus import CorpusError, Ids, Windows
+from tinygpt.corpus import IGNORED, CorpusError, Ids, Windows
 from tinygpt.errors import InputError
 from tinygpt.tokenizers import CharacterTokenizer
 
 END = "\n"  # the last character of a story, and what stands before the first of the next
-IGNORED = -1  # the target that counts for nothing
 LOOKAHEAD = 40  # characters by which two choices must have parted
 
 

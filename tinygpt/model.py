@@ -22,10 +22,10 @@ from tinygpt import generation
 from tinygpt.attention import Attention
 from tinygpt.cache import Cache
 from tinygpt.config import GPTConfig
+from tinygpt.corpus import IGNORED
 from tinygpt.feed_forward import FeedForward
 
 DROPOUTS = 3  # in each block: attention's weights, attention's output, feed-forward's output
-IGNORED = -1  # a target that counts for nothing: what lies after the end of a text
 SPREAD = 0.02  # standard deviation of fresh weights
 
 

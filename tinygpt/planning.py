@@ -34,7 +34,8 @@ from tensor.random import Key, keyed
 from tinygpt import training
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import duration, short
-from tinygpt.model import GPT, IGNORED, through_blocks
+from tinygpt.corpus import IGNORED
+from tinygpt.model import GPT, through_blocks
 
 SECONDS = 0.1  # for each of four measurements
 WORK = 1.5e9  # FLOPs in what is measured, at most (a hundred times that on a GPU): larger models are measured on fewer rows, or narrower

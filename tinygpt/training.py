@@ -20,11 +20,12 @@ from tensor import no_grad
 from tensor.optim import AdamW, Muon, Optimizer, clip_gradients, warmup_cosine
 from tensor.random import Generator, Key, keyed
 from tinygpt.config import GPTConfig, TrainConfig
-from tinygpt.corpus import Ids, Windows
+from tinygpt.corpus import IGNORED, Ids, Windows
 from tinygpt.generation import evaluating
-from tinygpt.model import GPT, IGNORED
+from tinygpt.model import GPT
 
 EPOCHS = 1 << 32  # the draw that shuffles epoch 0: far from the draws that made the weights, which count from 0
+LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
 
 
 class StepRecord(NamedTuple):
@@ -147,6 +148,11 @@ def mean_loss(model: GPT, windows: Windows, batch: int, rows: Ids | None = None)
             total += float(model.loss(x, y, reduction="sum"))
             targets += int(np.count_nonzero(y != IGNORED))
     return total / max(targets, 1)
+
+
+def batch_of(model: GPTConfig, context: int) -> int:
+    """How many windows to measure at a time: as many as keep each array below LARGEST."""
+    return max(1, min(64, LARGEST // (context * max(model.vocabulary, 4 * model.width))))
 
 
 def measured_rows(windows: Windows) -> Ids:

@@ -36,9 +36,9 @@ from tinygpt.cache import Cache
 from tinygpt.checkpoint import DTYPES
 from tinygpt.config import GPTConfig
 from tinygpt.console import shown
-from tinygpt.corpus import Ids
+from tinygpt.corpus import IGNORED, Ids
 from tinygpt.errors import InputError
-from tinygpt.model import GPT, IGNORED
+from tinygpt.model import GPT
 from tinygpt.runs import Run
 
 EXACT = 1e-12  # of the largest number, in float64: some thousand roundings

@@ -52,9 +52,9 @@ def cross_entropy(logits: Array, targets: Ids, *, ignore_index: int | None = Non
 
     def dlogits(dloss: Array) -> Array:
         probabilities = np.exp(x - log_total)
-        wanted = (1 - label_smoothing) * (ids == np.arange(classes, like=ids)) + label_smoothing / classes
+        wanted = (ids == np.arange(classes, like=ids)).astype(x.dtype) * (1 - label_smoothing) + label_smoothing / classes
         share = dloss / count if reduction == "mean" else dloss
-        return (probabilities - wanted.astype(x.dtype)) * np.where(used, share, 0)[..., None]
+        return (probabilities - wanted) * np.where(used, share, 0)[..., None]
 
     return _reduced(losses, count, reduction), (dlogits, None)
 

@@ -17,10 +17,11 @@ from tensor import random
 from tests.tinygpt.program import TINY, contents, refused
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, data, grammar, runs, story
 from tinygpt.__main__ import main
-from tinygpt.commands.eval import SideBySide, batch_of, byte_count, targets_of
-from tinygpt.model import IGNORED
+from tinygpt.commands.eval import byte_count, targets_of
+from tinygpt.corpus import IGNORED, SideBySide
 from tinygpt.runs import Run
 from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, Tokenizer, WordTokenizer
+from tinygpt.training import batch_of
 
 TEXT = "Es grünt so grün, wenn Spaniens Blüten blühen. " * 8
 

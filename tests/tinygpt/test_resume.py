@@ -20,8 +20,7 @@ from tensor.random import Generator, Key
 from tests.tinygpt.program import TINY, environment, sampled
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, runs, story
 from tinygpt.__main__ import main
-from tinygpt.corpus import Windows
-from tinygpt.model import IGNORED
+from tinygpt.corpus import IGNORED, Windows
 from tinygpt.runs import Progress, Run
 from tinygpt.training import optimizer_of, random_rows, train, update
 

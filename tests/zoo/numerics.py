@@ -229,8 +229,8 @@ ZOO = [
     Bug(  # smoothed where it should not be: the row's gradient no longer adds up to 0
         row=38,
         file=LOSS,
-        old="wanted = (1 - label_smoothing) * (ids == np.arange(classes, like=ids)) + label_smoothing / classes",
-        new="wanted = 1.0 * (ids == np.arange(classes, like=ids)) + label_smoothing / classes",
+        old=".astype(x.dtype) * (1 - label_smoothing) + label_smoothing / classes",
+        new=".astype(x.dtype) + label_smoothing / classes",
         test=LOSSES + "test_bug_38_cross_entropy_by_hand",
     ),
     Bug(  # ids in 16 bits

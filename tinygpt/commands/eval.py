@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,15 +17,11 @@ from threadpoolctl import threadpool_limits
 from tensor.errors import DeviceError
 from tinygpt import corpus, data, grammar, runs, training
 from tinygpt.cli import Parser
-from tinygpt.config import GPTConfig
 from tinygpt.console import say, shown
-from tinygpt.corpus import Ids, Windows
+from tinygpt.corpus import IGNORED, Ids, SideBySide, Windows
 from tinygpt.errors import InputError
-from tinygpt.model import IGNORED
 from tinygpt.runs import Run
 from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
-
-LARGEST = 1 << 24  # numbers in the widest array of a batch: 64 MB of logits
 
 
 class Measured(NamedTuple):
@@ -34,26 +30,6 @@ class Measured(NamedTuple):
     name: str  # for people
     windows: Windows
     floor: float | None = None  # nats a token that no model can go below
-
-
-class SideBySide(Windows):
-    """The windows of a text one after the other, in which each token but the first is a target once.
-
-    Where the last window reaches back over the one before it, so as to end with the text, what was counted there is -1, and counts for
-    nothing. A text shorter than the context is one shorter window.
-    """
-
-    def __init__(self, ids: list[int] | Ids, context: int):
-        if len(ids) < 2:
-            raise InputError("a text of one token leaves nothing to predict\ngive a longer text")
-        context = min(context, len(ids) - 1)
-        super().__init__(ids, context, context)
-        self.counted = np.append(0, self.starts[:-1] + context)  # targets before the window's own
-
-    def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
-        x, y = super().__getitem__(rows)
-        places = self.starts[rows][:, None] + np.arange(self.context)
-        return x, np.where(places >= self.counted[rows][:, None], y, IGNORED)
 
 
 def arguments(parser: Parser) -> None:
@@ -80,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(str(error)) from None
 
     targets = targets_of(windows)
-    rows = batch_of(run.model, windows.context)
+    rows = training.batch_of(run.model, windows.context)
     with threadpool_limits(training.threads(run.model, replace(run.training, batch=rows, device=options.device)), user_api="blas"), np.errstate(all="ignore"):
         loss = training.mean_loss(model, windows, rows)
     token = {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(type(tokenizer), "token")
@@ -137,11 +113,6 @@ def targets_of(windows: Windows) -> Ids:
     y = windows[np.arange(len(windows))][1]
     targets: Ids = y[y != IGNORED]
     return targets
-
-
-def batch_of(model: GPTConfig, context: int) -> int:
-    """How many windows to measure at a time: as many as keep each array below LARGEST."""
-    return max(1, min(64, LARGEST // (context * max(model.vocabulary, 4 * model.width))))
 
 
 def byte_count(tokenizer: Tokenizer, ids: Ids) -> int:

@@ -32,11 +32,12 @@ from tinygpt.corpus import opening
 from tinygpt.data import Data, prepare
 from tinygpt.errors import InputError
 from tinygpt.model import GPT
+from tinygpt.planning import Plan, predict
 from tinygpt.runs import Progress, Run
 
 SAVE_SECONDS = 60.0  # between checkpoints: what a power cut may cost
+PLANNED = 100  # steps from which the speed is predicted beforehand, which takes a second, and scored afterwards
 HOPELESS = 20  # skipped steps in a row after which training has diverged for good
-MEASURED_BATCH = 64  # windows at a time, at least, where nothing is learned
 
 
 class Job(NamedTuple):
@@ -78,7 +79,8 @@ def _train(job: Job, options: argparse.Namespace) -> int:
     for line in _choices(job, options):
         say(line)
     with threadpool_limits(training.threads(job.run.model, job.run.training), user_api="blas"), np.errstate(all="ignore"):  # a skipped step says so
-        code, progress = _steps(job)
+        plan = predict(job.run.model, job.run.training) if job.until - job.progress.step >= PLANNED else None
+        code, progress = _steps(job, plan)
         if code == 0 and progress.step >= job.run.training.steps:
             _measure(job, progress)
         _draw(job)
@@ -218,10 +220,11 @@ def _floor_line(data: Data) -> list[str]:
 # -- the steps ----------------------------------------------------------------------------------------------------------
 
 
-def _steps(job: Job) -> tuple[int, Progress]:
+def _steps(job: Job, plan: Plan | None) -> tuple[int, Progress]:
     """Train to the end, or to Ctrl-C (130), or until nothing can be learned any more (1); the checkpoint is saved in each case."""
     config, start, saved, progress = job.run.training, time.monotonic(), time.monotonic(), job.progress
     skipped = in_a_row = tokens = 0
+    seconds = 0.0  # of steps alone
     with ExitStack() as stack:
         mode = "a" if progress.step else "w"
         metrics: IO[Any] = stack.enter_context((job.run.folder / runs.METRICS).open(mode, encoding="utf-8", buffering=1))
@@ -231,18 +234,23 @@ def _steps(job: Job) -> tuple[int, Progress]:
             live.show(record)
             _note(metrics, record._asdict())
             in_a_row, skipped, tokens = in_a_row + 1 if record.skipped else 0, skipped + record.skipped, tokens + record.tokens
+            seconds += record.seconds
             if record.skipped and skipped == 1:
                 live.note(f"step {record.step} skipped: its gradient norm is {record.gradient_norm}; the weights stay as they were")
             if job.data.validation is not None and (record.step % config.evaluate_steps == 0 or record.step == config.steps):
                 progress = _evaluate(job, progress, metrics, live)
                 runs.save(job.run, job.model, job.optimizer, progress)
                 saved = time.monotonic()
-            if stop.asked or in_a_row == HOPELESS or record.step == job.until or (config.patience and progress.worse >= config.patience):
+                if config.patience and progress.worse >= config.patience:
+                    break
+            if stop.asked or in_a_row == HOPELESS or record.step == job.until:
                 break
             if time.monotonic() - saved > SAVE_SECONDS:
                 runs.save(job.run, job.model, job.optimizer, progress)
                 saved = time.monotonic()
         runs.save(job.run, job.model, job.optimizer, progress)  # with Ctrl-C still held back
+    if plan is not None and tokens:
+        say(plan.score(tokens, seconds))
     return _ended(job, progress, time.monotonic() - start, tokens, skipped, in_a_row, stop.asked), progress
 
 
@@ -266,7 +274,7 @@ def _evaluate(job: Job, progress: Progress, metrics: IO[Any], live: LiveLine) ->
     """The validation loss now, noted and shown; the random state of the training is not touched."""
     assert job.data.validation is not None
     start = time.monotonic()
-    loss = training.mean_loss(job.model, job.data.validation, max(job.run.training.batch, MEASURED_BATCH))
+    loss = training.mean_loss(job.model, job.data.validation, training.batch_of(job.run.model, job.run.model.context))
     _note(metrics, {"step": progress.step, "validation_loss": loss, "seconds": time.monotonic() - start})
     better = math.isfinite(loss) and (progress.best is None or loss < progress.best)
     above = f", {loss - job.data.floor:.4f} above the floor" if job.data.floor is not None else ""
@@ -297,7 +305,7 @@ def _measure(job: Job, progress: Progress) -> None:
     whole = len(rows) == len(job.data.windows)
     if not whole:
         say(f"measuring the loss on {len(rows):,} of the {len(job.data.windows):,} windows, evenly spread ...")
-    loss = training.mean_loss(job.model, job.data.windows, max(config.batch, MEASURED_BATCH), rows)
+    loss = training.mean_loss(job.model, job.data.windows, training.batch_of(job.run.model, job.run.model.context), rows)
     with (job.run.folder / runs.METRICS).open("a", encoding="utf-8") as metrics:
         _note(metrics, {"step": config.steps, "loss": loss, "windows": len(rows)})
     runs.save(job.run, job.model, job.optimizer, progress._replace(loss=_number(loss)))
