@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -401,4 +402,6 @@ class Tensor:
 
 
 _making_storage = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child forked while another thread holds it would wait for ever
+    os.register_at_fork(after_in_child=_making_storage._at_fork_reinit)  # type: ignore[attr-defined]
 _hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook

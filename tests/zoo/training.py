@@ -52,8 +52,8 @@ ZOO = [
     Bug(
         row=46,  # forgotten between backward and the update: nothing is learned
         file="tinygpt/training.py",
-        old="    loss.backward()\n",
-        new="    loss.backward()\n    model.zero_grad()\n",
+        old="        loss.backward()\n",
+        new="        loss.backward()\n        optimizer.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
