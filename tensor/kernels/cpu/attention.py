@@ -48,7 +48,9 @@ def _supports_apart(q: Array, k: Array, v: Array, bias: Array | None = None, **o
         return "bias, mask and dropout"
     if q.ndim < 2 or q.size == 0 or q.shape != k.shape or k.shape != v.shape:
         return f"q {q.shape}, k {k.shape}, v {v.shape}: equal shapes"
-    return refusal(q, k, v)
+    if {q.dtype, k.dtype, v.dtype} != {float32}:
+        return f"dtype {q.dtype}"
+    return refusal()  # of any strides: what is not contiguous is copied, which is linear in T too
 
 
 @kernel_for("attention", device="cpu", supports=_supports_apart)
@@ -56,6 +58,7 @@ def attention_of_heads(q: Array, k: Array, v: Array, bias: Array | None = None, 
     """The same for q, k, v: (..., T, D) that lie apart."""
     T, D = q.shape[-2:]
     heads, factor = q.size // (T * D), 1 / math.sqrt(D) if scale is None else scale
+    q, k, v = np.ascontiguousarray(q), np.ascontiguousarray(k), np.ascontiguousarray(v)
     y, kept = np.empty(q.shape, q.dtype), np.empty((2, *q.shape[:-1]), q.dtype)
     if library.attention_forward(q, k, v, y, kept, heads, T, D, factor, causal):
         return NotImplemented
