@@ -8,76 +8,94 @@ What a token's keys and values are depends on its position. So a full cache ends
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tensor import Tensor
 from tensor.devices import Array
 from tensor.errors import ShapeError
-from tensor.kernels import KERNELS, choose
-from tensor.mode import MODE
-from tensor.ops.attention import causal_mask
+from tinygpt.corpus import Ids
 
 if TYPE_CHECKING:
     from tinygpt.model import GPT
 
 
-class LayerCache:
-    """One layer's keys and values, (B, H, context, D) each, of which the first `seen` tokens are there."""
-
-    def __init__(self, keys: Array, values: Array):
-        self.keys, self.values, self.seen = keys, values, 0
-
-    def attend(self, qkv: Tensor) -> Tensor:
-        """Add the keys and values of new tokens, and let them look at all that are there.   qkv: (B, T, 3C)   y: (B, T, C)"""
-        arrays = [qkv.array, self.keys, self.values, self.seen]
-        function = choose("cached_attention", KERNELS.setdefault("cached_attention", []), arrays, {}, MODE.get().kernels_off) or cached_attention
-        y = function(*arrays)
-        self.seen += qkv.shape[1]
-        return Tensor.from_array(y)
-
-
 class Cache:
-    """The caches of all layers of a model, for `rows` sequences of equal length side by side."""
+    """Keys and values, (rows, layers, H, context, D) each, for sequences side by side; of row r the first seen[r] tokens are there.
+
+    It belongs to the parameters that it was made with: after one of them was replaced by another, make another cache.
+    """
 
     def __init__(self, model: GPT, rows: int = 1):
         config, weight = model.config, model.token_embedding.weight.array
-        shape = (rows, config.heads, config.context, config.width // config.heads)
-        self.rows = rows
-        self.layers = [LayerCache(np.empty_like(weight, shape=shape), np.empty_like(weight, shape=shape)) for _ in range(config.layers)]
+        shape = (rows, config.layers, config.heads, config.context, config.width // config.heads)
+        self.keys, self.values = np.zeros_like(weight, shape=shape), np.zeros_like(weight, shape=shape)
+        self.seen: Ids = np.zeros(rows, np.int64)
+        self.rows: Ids = np.arange(rows)  # those that new tokens come for, B of them
+        self.parameters: tuple[Array, ...] = ()  # the model's arrays, once they were needed
 
-    @property
-    def seen(self) -> int:
-        """How many tokens are in it."""
-        return self.layers[0].seen
+    def of(self, rows: Sequence[int]) -> Cache:
+        """The cache of some rows, in the same memory: for new tokens that only those have."""
+        part = copy.copy(self)
+        part.rows = np.array(rows)
+        return part
 
     @property
     def room(self) -> int:
-        """How many more there is room for."""
-        return int(self.layers[0].keys.shape[2]) - self.seen
+        """How many more tokens there is room for, in each of its rows."""
+        return int(self.keys.shape[3]) - int(self.seen[self.rows].max())
+
+    @property
+    def layers(self) -> list[LayerCache]:
+        """The same, layer by layer."""
+        return [LayerCache(self.keys[:, layer], self.values[:, layer], self.seen, self.rows) for layer in range(self.keys.shape[1])]
+
+    def clear(self) -> None:
+        """Forget all tokens of its rows."""
+        self.seen[self.rows] = 0
 
     def check(self, rows: int, tokens: int) -> None:
-        """Raise ShapeError unless `tokens` new ones of so many rows fit."""
-        if rows != self.rows:
-            raise ShapeError(f"{rows} rows of new tokens for a cache of {self.rows}")
-        if tokens > self.room:
-            raise ShapeError(f"{tokens} new tokens for a cache that holds {self.seen} and has room for {self.room}: past the context, start a new one")
+        """Raise ShapeError unless `tokens` new ones for so many rows fit."""
+        if rows != len(self.rows):
+            raise ShapeError(f"{rows} rows of new tokens for a cache of {len(self.rows)}")
+        room = self.room
+        if tokens > room:
+            held = self.keys.shape[3] - room
+            raise ShapeError(f"{tokens} new tokens for a cache that holds {held} and has room for {room}: clear() it, and give the last tokens anew")
 
 
-def cached_attention(qkv: Array, keys: Array, values: Array, seen: int) -> Array:
+class LayerCache(NamedTuple):
+    """One layer's keys and values, (rows, H, context, D) each; how many tokens each row has seen, (rows,); which rows new tokens are for, (B,)."""
+
+    keys: Array
+    values: Array
+    seen: Ids
+    rows: Ids
+
+    def attend(self, qkv: Tensor) -> Tensor:
+        """Add the keys and values of new tokens, and let them look at all that are there.   qkv: (B, T, 3C)   y: (B, T, C)"""
+        return Tensor.from_array(cached_attention(qkv.array, *self))
+
+
+def cached_attention(qkv: Array, keys: Array, values: Array, seen: Ids, rows: Ids) -> Array:
     """y = softmax(q k^T / sqrt(D)) v of new tokens over all tokens up to themselves; their keys and values go into the cache in place.
 
-    qkv: (B, T, 3C)   keys, values: (B, H, context, D), of which `seen` are there   y: (B, T, C)
+    qkv: (B, T, 3C)   keys, values: (rows, H, context, D), of row r seen[r] are there   rows: (B,)   y: (B, T, C)
     """
     (B, T, C3), (H, D) = qkv.shape, (keys.shape[1], keys.shape[3])
     q, k, v = np.moveaxis(qkv.reshape(B, T, 3, H, D), (2, 3), (0, 2))  # 3 x (B, H, T, D)
-    total = seen + T
-    keys[:, :, seen:total], values[:, :, seen:total] = k, v
-    s = (q @ keys[:, :, :total].swapaxes(-1, -2)) * (1 / math.sqrt(D))  # (B, H, T, S)
-    if T > 1:
-        s = np.where(causal_mask(T, total, s), s, -np.inf)
+    for b, row in enumerate(rows.tolist()):
+        new = slice(seen[row], seen[row] + T)
+        keys[row, :, new], values[row, :, new] = k[b], v[b]
+    total = int(seen[rows].max()) + T  # S: the longest row's
+    s = (q @ keys[rows, :, :total].swapaxes(-1, -2)) * (1 / math.sqrt(D))  # (B, H, T, S)
+    place = seen[rows, None] + np.arange(T)  # (B, T)
+    after = np.arange(total) > place[:, None, :, None]  # (B, 1, T, S): what a token does not see, or what is not there
+    s = np.where(np.asarray(after, like=s), -np.inf, s)
     e = np.exp(s - s.max(-1, keepdims=True))
-    y = (e / e.sum(-1, keepdims=True)) @ values[:, :, :total]  # (B, H, T, D)
+    y = (e / e.sum(-1, keepdims=True)) @ values[rows, :, :total]  # (B, H, T, D)
     return y.swapaxes(1, 2).reshape(B, T, C3 // 3)

@@ -2,7 +2,7 @@
 
     distribution   temperature, then top-k, then top-p; softmax once, at the end
     pick           one draw from it
-    steps          the loop: each token drawn joins the input for the next; what came before is in a cache (cache.py)
+    steps          the loop: each token drawn joins the input for the next; what came before is in a cache (cache.py). Prompts go side by side
 
 Distributions are small, and are made on the host in float64 whatever the model computes in.
 """
@@ -10,14 +10,15 @@ Distributions are small, and are made on the host in float64 whatever the model 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tensor import Tensor, no_grad, random
-from tensor.devices import to_host
+from tensor import Tensor, random
+from tensor.devices import move, to_host
 from tensor.nn import Module
 from tinygpt.cache import Cache
 from tinygpt.config import check_sampling
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 ROUNDING = 1e-12  # probabilities are sums of rounded numbers: 0.4 + 0.3 reaches 0.7
+FAR = -1000.0  # e^x is 0 from here on: nothing overflows where the temperature is nearly 0
 
 
 def distribution(logits: Any, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Floats:
@@ -36,15 +38,32 @@ def distribution(logits: Any, temperature: float = 1.0, top_k: int | None = None
     logits, p: (V,), computed in float64.   temperature 0: all on the largest logit.   Of equal logits the lower id comes first, so that
     exactly k stay.   At least one token always stays.      top-p: Holtzman et al. 2020, section 3.1
     """
+    return sampling(temperature, top_k, top_p)(logits)
+
+
+Sampling: TypeAlias = "Callable[[Any], Floats]"  # logits (V,) -> p (V,)
+
+
+def sampling(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Sampling:
+    """`distribution` with these options, which are checked now, as a function of the logits."""
     check_sampling(temperature, top_k, top_p)
-    x = np.asarray(logits, dtype=np.float64)
-    if np.isnan(x).any() or not np.isfinite(x.max()):
-        raise InputError("the model's logits are not finite numbers: its weights are broken; take an earlier checkpoint, or train with a lower learning rate")
     if temperature == 0:
         top_k, temperature = 1, 1.0
-    kept = _largest(x, top_k, by_size=top_p is not None)
-    weights = np.exp((x[kept] - x.max()) / temperature)  # the largest is 1: nothing overflows
-    kept_p = weights / weights.sum()
+    return partial(_distribution, temperature, top_k, top_p)
+
+
+def _distribution(temperature: float, top_k: int | None, top_p: float | None, logits: Any) -> Floats:
+    x = np.asarray(logits, dtype=np.float64)
+    largest = float(x.max())  # NaN if any is
+    if not math.isfinite(largest):
+        raise InputError("the model's logits are not finite numbers: its weights are broken; take an earlier checkpoint, or train with a lower learning rate")
+    every = top_k is None and top_p is None
+    kept: Any = slice(None) if every else _largest(x, top_k, by_size=top_p is not None)
+    below = np.maximum(x[kept] - largest, FAR * temperature)
+    weights = np.exp(below / temperature)  # the largest is 1
+    kept_p: Floats = weights / weights.sum()
+    if every:
+        return kept_p
     if top_p is not None:
         count = 1 + int(np.searchsorted(np.cumsum(kept_p), top_p - ROUNDING))
         kept, kept_p = kept[:count], kept_p[:count] / kept_p[:count].sum()
@@ -68,8 +87,8 @@ def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
 
 def pick(p: Floats, generator: random.Generator) -> int:
     """The token i with p[0] + ... + p[i-1] <= u < p[0] + ... + p[i], u uniform in [0, 1)."""
-    edges = np.cumsum(p)
-    return int(np.searchsorted(edges, float(generator.uniform()) * edges[-1], side="right"))
+    edges = p.cumsum()
+    return int(edges.searchsorted(float(generator.uniform()) * edges[-1], side="right"))
 
 
 @contextmanager
@@ -104,32 +123,47 @@ class Step(NamedTuple):
         return [(int(i), math.exp(log_p[i])) for i in np.argsort(-log_p, kind="stable")[:count]]
 
 
-def steps(model: GPT, ids: Any, length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator | None) -> Iterator[Step]:
-    """Continue `ids` by `length` tokens, one at a time; see GPT.generate. What is wrong is raised here, before the first one."""
-    check_sampling(temperature, top_k, top_p)
+def steps(
+    model: GPT, prompts: Sequence[Any], length: int, how: Sampling, generators: Sequence[random.Generator], ended: Container[int] = ()
+) -> Iterator[tuple[int, Step]]:
+    """Continue each prompt, (T,) ids of its own length, by `length` tokens; yields (number of the prompt, step), all of them by one token, then again.
+
+    Prompts that are in `ended`, to which who reads may add, go no further. Each draws from the generator that has its number.
+    What is wrong is raised here, before the first step.
+    """
+    if length < 0:
+        raise InputError(f"length {length}: at least 0 tokens can be written")
+    return _steps(model, [_tokens(model, ids) for ids in prompts], length, how, generators, ended)
+
+
+def _tokens(model: GPT, ids: Any) -> list[int]:
     tokens = np.asarray(ids.numpy() if isinstance(ids, Tensor) else ids)
     if tokens.size == 0:
         raise InputError("the prompt is empty: the model continues a text, so give it at least one token")
     if tokens.ndim != 1:
-        raise InputError(f"ids of shape {tokens.shape}: one sequence of token ids, of shape (T,), is continued at a time")
-    if length < 0:
-        raise InputError(f"length {length}: at least 0 tokens can be written")
+        raise InputError(f"ids of shape {tokens.shape}: a prompt is one sequence of token ids, of shape (T,)")
     model.check_ids(tokens[-model.config.context :])
-    return _steps(model, tokens.tolist(), length, temperature, top_k, top_p, generator or random.default)
+    return list(tokens.tolist())
 
 
 def _steps(
-    model: GPT, tokens: list[int], length: int, temperature: float, top_k: int | None, top_p: float | None, generator: random.Generator
-) -> Iterator[Step]:
-    context, cache, modules = model.config.context, None, [module for _, module in model.named_modules()]
+    model: GPT, texts: list[list[int]], length: int, how: Sampling, generators: Sequence[random.Generator], ended: Container[int]
+) -> Iterator[tuple[int, Step]]:
+    context, cache, device = model.config.context, Cache(model, len(texts)), model.token_embedding.weight.device
+    new = [text[-context:] for text in texts]  # what the cache has not seen yet
     for _ in range(length):
-        with no_grad(), evaluating(model, modules):  # for this token only: what runs between tokens finds everything as it left it
-            if cache is None or cache.room == 0:
-                window = tokens[-context:]
-                cache = Cache(model) if len(window) < context else None  # a full window moves on with each token, and with it every position
-            else:
-                window = tokens[-1:]
-            logits = to_host(model(window, cache, last=True).array)[0, -1]  # (V,)
-        token = pick(distribution(logits, temperature, top_k, top_p), generator)
-        tokens.append(token)
-        yield Step(token, logits)
+        together: dict[int, list[int]] = {}  # numbers of the prompts with so many new tokens
+        for i, text in enumerate(texts):
+            if i not in ended:
+                if cache.seen[i] == context:  # a full window moves on with each token, and with it every position
+                    cache.seen[i], new[i] = 0, text[-context:]
+                together.setdefault(len(new[i]), []).append(i)
+        for rows in together.values():
+            ids = Tensor.from_array(move(np.array([new[i] for i in rows]), device))  # (B, T)
+            part = cache if len(rows) == len(texts) else cache.of(rows)
+            logits = to_host(model.decode(ids, part, last=True).array)[:, -1]  # (B, V)
+            for i, row in zip(rows, logits, strict=True):
+                token = pick(how(row), generators[i])
+                texts[i].append(token)
+                new[i] = [token]
+                yield i, Step(token, row)

@@ -16,8 +16,11 @@ import numpy as np
 
 import tensor
 from tensor import Tensor, nn, random
-from tensor.dtypes import DTypeLike
+from tensor.devices import Array
+from tensor.dtypes import NARROW, DTypeLike
 from tensor.errors import DTypeError, ShapeError
+from tensor.kernels import KERNELS, choose
+from tensor.mode import MODE
 from tinygpt import generation
 from tinygpt.attention import Attention
 from tinygpt.cache import Cache
@@ -50,12 +53,17 @@ class Block(nn.Module):
         return x
 
 
-def through_blocks(blocks: list[Block], final_norm: nn.LayerNorm, x: Tensor, cache: Cache | None = None) -> Tensor:
+def through_blocks(blocks: list[Block], final_norm: nn.LayerNorm, x: Tensor, cache: Cache | None = None, recompute: bool = False) -> Tensor:
     """h = final_norm(x after every block): `for block in blocks: x = block(x)`, with each residual sum and the LayerNorm after it as one op.
 
     A sum and the norm that follows it may belong to neighbouring blocks, so this is the one place that looks across them.   x, h: (B, T, C)
+    recompute: literally that loop; of each block x alone is kept, and backward computes the block once more. The same numbers.
     """
-    layers = cache.layers if cache else [None] * len(blocks)
+    if recompute:
+        for block in blocks:
+            x = tensor.checkpoint(block, x)
+        return final_norm(x)
+    layers = [None] * len(blocks) if cache is None else cache.layers
     branches = [branch for block, layer in zip(blocks, layers, strict=True) for branch in (partial(block.attention, cache=layer), block.feed_forward)]
     norms = [norm for block in blocks for norm in (block.attention_norm, block.feed_forward_norm)]
     if not blocks[0].pre_norm:
@@ -75,6 +83,8 @@ class GPT(nn.Module):
     one that `tensor.manual_seed` seeds): drawn in float64, then rounded, they are the same in every dtype and on every device. `draw=False`
     leaves them at zero, for weights that are loaded next.
     """
+
+    recompute = False  # whether training keeps the start of each block alone, and computes the rest again in backward
 
     def __init__(self, config: GPTConfig, *, generator: random.Generator | None = None, dtype: DTypeLike = "float32", device: str = "cpu", draw: bool = True):
         self.config = config
@@ -108,25 +118,19 @@ class GPT(nn.Module):
                 parameter[...] = tensor.Tensor(drawn, dtype=parameter.dtype, device=parameter.device)
 
     def __call__(self, ids: Any, cache: Cache | None = None, last: bool = False) -> Tensor:
-        return self.logits(self.embed(ids, cache), cache, last)
+        ids = self.check_ids(ids)  # (B, T)
+        return self.logits(self.embed(ids), last) if cache is None else self.decode(ids, cache, last)
 
-    def embed(self, ids: Any, cache: Cache | None = None) -> Tensor:
-        """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)
+    def embed(self, ids: Any) -> Tensor:
+        """What enters the first block: x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)"""
+        return self.dropout(tensor.positional_embedding(self.check_ids(ids), self.token_embedding.weight, self.position_embedding))
 
-        With a cache the ids come after those that are in it.
-        """
-        ids, positions = self.check_ids(ids), self.position_embedding  # (B, T)
-        if cache is not None:
-            cache.check(*ids.shape)
-            positions = positions[cache.seen : cache.seen + ids.shape[1]]
-        return self.dropout(tensor.positional_embedding(ids, self.token_embedding.weight, positions))
-
-    def logits(self, x: Tensor, cache: Cache | None = None, last: bool = False) -> Tensor:
+    def logits(self, x: Tensor, last: bool = False, cache: Cache | None = None) -> Tensor:
         """From what entered the first block to what the last token of each prefix expects.   x: (B, T, C)   logits: (B, T, V)
 
         last: only those of the last position, (B, 1, V).
         """
-        h = through_blocks(self.blocks, self.final_norm, x, cache)  # (B, T, C)
+        h = through_blocks(self.blocks, self.final_norm, x, cache, self.recompute and self.training)  # (B, T, C)
         if last and h.shape[1] > 1:
             h = h[:, -1:].contiguous()
         if self.head is not None:
@@ -134,12 +138,58 @@ class GPT(nn.Module):
         # The tied head: a token is expected as much as its embedding points along h (Press & Wolf 2017): h @ weight.T.
         return tensor.linear(h, self.token_embedding.weight, transposed=True)  # (B, T, V)
 
+    def decode(self, ids: Tensor, cache: Cache, last: bool = False) -> Tensor:
+        """The logits of tokens that come after those in the cache, which they join. No dropout, and nothing is recorded.   ids: (B, T)
+
+        One op: a kernel does it whole, else the layers run one by one.
+        """
+        cache.check(*ids.shape)
+        if not cache.parameters or cache.parameters[0] is not self.token_embedding.weight.array:  # they were packed, or moved, since
+            cache.parameters = self._in_order()
+        arrays = [ids.array, cache.keys, cache.values, cache.seen, cache.rows, cache.parameters]
+        config = self.config
+        options: dict[str, Any] = {
+            "pre_norm": config.norm == "pre",
+            "relu": config.activation == "relu",
+            "biases": config.bias,
+            "tied": config.tied,
+            "last": last,
+        }
+        options["eps"] = self.final_norm.eps
+        kernel = choose("decode", KERNELS.setdefault("decode", []), arrays, options, MODE.get().kernels_off)
+        if kernel:
+            logits = Tensor.from_array(kernel(*arrays, **options))
+        else:
+            with tensor.no_grad(), generation.evaluating(self):
+                places = cache.seen[cache.rows, None] + np.arange(ids.shape[1])  # (B, T)
+                x = self.token_embedding(ids) + tensor.embedding(places, self.position_embedding)  # (B, T, C)
+                logits = self.logits(x, last, cache)
+        cache.seen[cache.rows] += ids.shape[1]
+        return logits
+
+    def _in_order(self) -> tuple[Array, ...]:
+        """The arrays of all parameters in the order of their use; where there is no bias, its weight stands once more."""
+        parts: list[Tensor] = [self.token_embedding.weight, self.position_embedding]
+        for block in self.blocks:
+            attention, feed_forward = block.attention, block.feed_forward
+            for norm, *layers in (
+                (block.attention_norm, attention.qkv, attention.projection),
+                (block.feed_forward_norm, feed_forward.expand, feed_forward.projection),
+            ):
+                parts += norm.gain, norm.bias
+                for layer in layers:
+                    parts += layer.weight, layer.weight if layer.bias is None else layer.bias
+        head = self.token_embedding.weight if self.head is None else self.head.weight
+        return tuple([part.array for part in (*parts, self.final_norm.gain, self.final_norm.bias, head)])
+
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
         """-ln p(target), in nats, the mean over all tokens; ln V for a model that knows nothing.   ids, targets: (B, T) or (T,)
 
         A target of -1 counts for nothing.   reduction: "mean", "sum" or "none", as in cross_entropy.
         """
         logits = self(ids)  # (B, T, V)
+        if logits.dtype in NARROW:  # three digits of a loss are too few, and a float16 sum of many ends at 65504
+            logits = logits.to("float32")
         targets = Tensor.wrap(targets)
         if targets.ndim == 1:
             targets = targets.unsqueeze(0)
@@ -156,8 +206,8 @@ class GPT(nn.Module):
         top_k: int | None = None,
         top_p: float | None = None,
         generator: random.Generator | None = None,
-    ) -> list[int]:
-        """`ids` and the `length` tokens that follow.   ids: (T,), of any length from 1 on; the last `context` tokens are looked at.
+    ) -> Any:
+        """`ids` and the `length` tokens that follow, as lists.   ids: (T,) or (B, T), of any length from 1 on; the last `context` tokens are looked at.
 
         temperature: 0 takes the likeliest token, 1 draws as the model says, above is wilder.   top_k: draws from the k likeliest only.
         top_p: draws from the fewest that together have probability p.   generator: where the draws come from; by default what
@@ -165,8 +215,12 @@ class GPT(nn.Module):
 
         Dropout is off meanwhile, and nothing is recorded. Raises InputError (a ValueError) for an empty prompt or impossible options.
         """
-        new = self.stream(ids, length, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        return [*Tensor.wrap(ids).tolist(), *new]
+        ids = Tensor.wrap(ids)
+        texts = ids.tolist() if ids.ndim == 2 else [ids.tolist()]
+        how, source = generation.sampling(temperature, top_k, top_p), generator or random.default
+        for row, step in generation.steps(self, texts, length, how, [source] * len(texts)):
+            texts[row].append(step.token)
+        return texts if ids.ndim == 2 else texts[0]
 
     def stream(
         self,
@@ -179,7 +233,8 @@ class GPT(nn.Module):
         generator: random.Generator | None = None,
     ) -> Iterator[int]:
         """The new tokens of `generate` alone, each as soon as it is drawn."""
-        return (step.token for step in generation.steps(self, ids, length, temperature, top_k, top_p, generator))
+        how = generation.sampling(temperature, top_k, top_p)
+        return (step.token for _, step in generation.steps(self, [ids], length, how, [generator or random.default]))
 
     @classmethod
     def from_gpt2(cls, folder: Any, *, dtype: DTypeLike | None = None, device: str = "cpu") -> GPT:
@@ -199,11 +254,11 @@ class GPT(nn.Module):
         if ids.shape[-1] > context:
             raise ShapeError(f"{ids.shape[-1]} tokens do not fit the model's context of {context}: pass the last {context} of them, or make a model with more")
         if ids.device == "cpu":  # looking at a GPU's ids would wait for it
-            for wrong in (int(ids.min()), int(ids.max())):
+            for wrong in (int(ids.array.min()), int(ids.array.max())):
                 if not 0 <= wrong < vocabulary:
                     raise IndexError(f"token {wrong} is outside this model's vocabulary, 0 to {vocabulary - 1}: its text was encoded by another tokenizer")
         if ids.ndim == 1:
-            ids = ids.unsqueeze(0)
+            ids = Tensor.from_array(ids.array[None])
         return ids.to(self.token_embedding.weight.device)  # type: ignore[no-any-return]
 
 

@@ -4,7 +4,8 @@ from tensor.optim.adamw import AdamW
 from tensor.optim.clipping import clip_gradients, gradient_norm
 from tensor.optim.muon import Muon
 from tensor.optim.optimizer import Optimizer
+from tensor.optim.scaling import LossScale
 from tensor.optim.schedules import warmup_cosine
 from tensor.optim.sgd import SGD
 
-__all__ = ["SGD", "AdamW", "Muon", "Optimizer", "clip_gradients", "gradient_norm", "warmup_cosine"]
+__all__ = ["SGD", "AdamW", "LossScale", "Muon", "Optimizer", "clip_gradients", "gradient_norm", "warmup_cosine"]

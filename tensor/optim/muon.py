@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
 from functools import partial
 
@@ -11,10 +10,12 @@ import numpy as np
 
 from tensor.core import Tensor
 from tensor.devices import Array
+from tensor.kernels import KERNELS, choose
+from tensor.mode import MODE
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, group_of
-from tensor.optim.adamw import adamw
-from tensor.optim.optimizer import Optimizer, Rule
+from tensor.optim.adamw import EMBEDDING, adamw
+from tensor.optim.optimizer import Optimizer, Rule, named_with
 
 QUINTIC = 3.4445, -4.7750, 2.0315  # chosen by Jordan et al. for a steep start: small singular values grow 3.4445-fold a step
 OUTSIDE = {"embedding", "head"}  # words in the names of tables: each row stands for a token, and the rows do not act together
@@ -30,7 +31,7 @@ class Muon(Optimizer):
     an update's effect on the layer's output, and so the best lr, about the same for all widths.
 
     All other parameters take AdamW's step with `adamw_lr`, `betas` and `eps`. A schedule moves `lr` only: the rate of AdamW keeps its
-    ratio to it. Tables and matrices decay, each at its own rate; gains and biases do not.
+    ratio to it. Tables and matrices decay, each at its own rate; gains and biases do not, nor embeddings with decay_embeddings=False.
     """
 
     slots = ("m", "v")
@@ -46,17 +47,20 @@ class Muon(Optimizer):
         adamw_lr: float = 3e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        decay_embeddings: bool = True,
     ):
         if lr <= 0 or eps <= 0:
             raise ValueError(f"Muon lr={lr}, eps={eps}: both above 0; AdamW's rate is kept as a ratio to lr, and its eps divides")
-        named = parameters._named("") if isinstance(parameters, Module) else ()
-        self._outside = {id(parameter) for name, parameter in named if OUTSIDE & set(re.split(r"[._]", name))}
+        self._outside = named_with(parameters, OUTSIDE)
+        self._spared = named_with(parameters, EMBEDDING) if not decay_embeddings else set()
         super().__init__(parameters, lr)
         self.momentum, self.nesterov, self.steps, self.weight_decay = momentum, nesterov, steps, weight_decay
         self.adamw_ratio, self.betas, self.eps = adamw_lr / lr, betas, eps
 
     def group_of(self, parameter: Tensor) -> str:
         group = group_of(parameter)
+        if id(parameter) in self._spared and group == "decayed":
+            return "not decayed"
         return "matrices" if group == "decayed" and parameter.ndim == 2 and id(parameter) not in self._outside else group
 
     def slots_of(self, flat: Flat) -> tuple[str, ...]:
@@ -76,13 +80,18 @@ class Muon(Optimizer):
             return super()._update_run(flat, state, start, stop, count)
         rule, weights = self.rule(flat, count), flat.weights.array
         exact: Array = state.get("master", weights)
-        for place in flat.places:
-            if start <= place.start < min(place.stop, stop):  # reached, and not empty
-                part, shape = slice(place.start, place.stop), place.parameter.shape
-                w, g, u = (array[part].reshape(shape) for array in (exact, flat.gradients.array, state["u"]))  # views
-                rule(w, g.astype(w.dtype, copy=False), u)
-                if exact is not weights:
-                    weights[part] = exact[part].astype(flat.dtype)
+        reached = [place for place in flat.places if start <= place.start < min(place.stop, stop)]  # those that are empty are not
+        arrays = [weights, flat.gradients.array, state["u"], np.array([(place.start, *place.parameter.shape) for place in reached], np.int64)]
+        kernel = choose("muon", KERNELS.setdefault("muon", []), arrays, {}, MODE.get().kernels_off)
+        if kernel and self.loss_scale is None:
+            kernel(*arrays, **rule.keywords)
+            return None
+        for place in reached:
+            part, shape = slice(place.start, place.stop), place.parameter.shape
+            w, g, u = (array[part].reshape(shape) for array in (exact, flat.gradients.array, state["u"]))  # views
+            rule(w, self._exact(g, w.dtype), u)
+            if exact is not weights:
+                weights[part] = exact[part].astype(flat.dtype)
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from tensor.layout import Layout
 from tensor.mode import MODE
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, group_of, pack
+from tensor.optim.scaling import LossScale
 
 Rule: TypeAlias = "partial[None]"  # an update and its numbers; a kernel of the function's name may stand in for it
 TILE = 32 * 1024  # elements: what a tile touches stays in a core's cache from one line of the rule to the next
@@ -30,6 +32,7 @@ class Optimizer:
     """
 
     slots: tuple[str, ...] = ()
+    loss_scale: LossScale | None = None  # where one is set, gradients are those of the loss times its value
 
     def __init__(self, parameters: Module | Iterable[Tensor], lr: float):
         if isinstance(parameters, Module):
@@ -96,13 +99,18 @@ class Optimizer:
         if run:
             yield run
 
+    def _exact(self, gradients: Array, dtype: Any) -> Array:
+        """Gradients in the dtype that the update runs in, freed of the loss scale."""
+        wide = gradients.astype(dtype, copy=False)
+        return wide if self.loss_scale is None else wide * (1 / self.loss_scale.value)
+
     def _update_run(self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int) -> None:
         """Run the rule over one run: whole by a kernel or on a GPU, else in tiles."""
         weights, gradients = flat.weights.array, flat.gradients.array
         rule = self.rule(flat, count)
         name = rule.func.__name__
         kernel = choose(name, KERNELS.setdefault(name, []), [weights, gradients], {}, MODE.get().kernels_off)
-        if kernel:
+        if kernel and self.loss_scale is None:
             kernel(weights[start:stop], gradients[start:stop], *(state[slot][start:stop] for slot in self.slots), **rule.keywords)
             return
         tile = TILE if isinstance(weights, np.ndarray) else stop - start
@@ -111,28 +119,40 @@ class Optimizer:
             slots = [state[name][part] for name in self.slots]
             if "master" in state:
                 master = state["master"][part]
-                rule(master, gradients[part].astype(float32), *slots)
+                rule(master, self._exact(gradients[part], float32), *slots)
                 weights[part] = master.astype(flat.dtype)
             else:
-                rule(weights[part], gradients[part], *slots)
+                rule(weights[part], self._exact(gradients[part], weights.dtype), *slots)
 
     def rule(self, flat: Flat, count: int) -> Rule:
         """The update `function(weights, gradients, *slots, **numbers)`, in place, with its numbers for step `count` (from 1) of this group."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts and state arrays by name, the optimiser's own memory: all that a resumed run needs beside the weights."""
+        """Counts, loss scale, and state arrays by name, the optimiser's own memory: all that a resumed run needs beside the weights."""
         arrays = {f"{i}.{name}": array for i, state in enumerate(self.state) for name, array in state.items()}
-        return {"lr": self.lr, "counts": dict(self.counts), "arrays": arrays}
+        scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state_dict()}
+        return {"lr": self.lr, "counts": dict(self.counts), **scale, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a `state_dict` of the same model and optimiser. Raises KeyError when names or sizes differ, before anything is written."""
         own, given = self.state_dict()["arrays"], state["arrays"]
         if set(state["counts"]) != set(self.counts) or {n: a.shape for n, a in given.items()} != {n: a.shape for n, a in own.items()}:
             raise KeyError("optimiser state of another model or optimiser: names or sizes differ")
+        if self.loss_scale is not None:
+            self.loss_scale.load_state_dict(state["loss_scale"])
         self.lr, self.counts = state["lr"], dict(state["counts"])
         for name, array in own.items():
             array[...] = move(given[name], device_of(array))
+
+
+def named_with(parameters: Module | Iterable[Tensor], words: set[str]) -> set[int]:
+    """The ids of a module's parameters that have one of the words in a name: a tied table under any of its names, as in `token_embedding.weight`.
+
+    Parameters given without names have none.
+    """
+    named = parameters._named("") if isinstance(parameters, Module) else ()
+    return {id(parameter) for name, parameter in named if words & set(re.split(r"[._]", name))}
 
 
 def _follow(weights: Array, master: Array) -> None:

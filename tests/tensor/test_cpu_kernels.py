@@ -14,9 +14,9 @@ from tensor import Tensor, grad, kernels
 from tensor.kernels import KERNELS
 from tensor.op import OPS
 from tensor.optim.adamw import adamw
+from tensor.optim.muon import muon
 from tensor.random import Key, random_bits
 from tests.tensor.kernel_runs import compare, compiled_kernels, draw, judge, run, taken
-from tinygpt.cache import cached_attention
 
 __all__ = ["compiled_kernels"]
 pytestmark = pytest.mark.usefixtures("compiled_kernels")
@@ -209,24 +209,6 @@ def test_bug_55_no_kernel_sees_the_future(T: int) -> None:
             assert np.abs(dx.numpy()[:, : t + 1]).max(-1).min() > 0
 
 
-@pytest.mark.parametrize(("B", "H", "D"), [(1, 1, 1), (2, 3, 5), (1, 2, 64)])
-@pytest.mark.parametrize(("seen", "T"), [(0, 1), (0, 7), (1, 1), (31, 2), (40, 1), (33, 8)])
-def test_bug_56_attention_with_a_cache(seen: int, T: int, B: int, H: int, D: int) -> None:
-    """y, and what is in the cache then; of the cache, what is not yet filled in may hold anything, and still does."""
-    (kernel,) = KERNELS["cached_attention"]
-    ways: list[tuple[Callable[..., Array], type]] = [(kernel.function, np.float32), (cached_attention, np.float32), (cached_attention, np.float64)]
-    results = []
-    for way, kind in ways:
-        keys, values = (draw(B, H, 43, D, seed=i).astype(kind) for i in (1, 2))
-        keys[:, :, seen:], values[:, :, seen:] = math.nan, math.nan
-        y = way(2 * draw(B, T, 3 * H * D).astype(kind), keys, values, seen)
-        assert np.isnan(keys[:, :, seen + T :]).all()
-        assert np.isnan(values[:, :, seen + T :]).all()
-        results.append((y, keys[:, :, : seen + T], values[:, :, : seen + T]))
-    for name, found, reference, exact in zip(("y", "keys", "values"), *results, strict=True):
-        judge(found, reference, exact, name)
-
-
 # -- flat arrays ------------------------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +225,57 @@ def test_adamw(size: int, keep: float) -> None:
             update(w, (draw(size, seed=t) * 10.0 ** (t - 3)).astype(np.float32).astype(kind), m, v, **numbers)
         for name, found, reference, exact in zip("wmv", *states, strict=True):
             judge(found, reference, exact, f"{name} after {t} steps")
+
+
+def few_directions(inputs: int, outputs: int, seed: int) -> Array:
+    """A gradient as they are: some directions large, most small."""
+    fewer = min(inputs, outputs)
+    return (draw(inputs, fewer, seed=seed) * (10.0 ** -np.linspace(0, 5, fewer)) @ draw(fewer, outputs, seed=seed + 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("matrices", [[(5, 17), (17, 5), (16, 16), (1, 9), (9, 1), (1, 1), (40, 130), (130, 40)], [(64, 256)], [(96, 48), (48, 48)]], ids=str)
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4, 5, 7])
+def test_muon(matrices: list[tuple[int, int]], nesterov: bool, steps: int) -> None:
+    """Weights and momenta of matrices that lie apart in flat arrays; what lies between them stays as it is."""
+    starts = np.cumsum([3, *(a * b + 5 for a, b in matrices)])
+    places = np.array([(start, *shape) for start, shape in zip(starts[:-1], matrices, strict=True)])
+    numbers = {"lr": 0.02, "momentum": 0.95, "nesterov": nesterov, "steps": steps, "keep": 0.99}
+    size = int(starts[-1])
+    weights, gradients, momenta = draw(size), np.full(size, 7, np.float32), np.full(size, 3, np.float32)
+    for place, (start, inputs, outputs) in enumerate(places.tolist()):
+        gradients[start : start + inputs * outputs] = few_directions(inputs, outputs, place).ravel()
+        momenta[start : start + inputs * outputs] = few_directions(inputs, outputs, 50 + place).ravel()
+    states = [[a.astype(kind) for a in (weights, gradients, momenta)] for kind in (np.float32, np.float32, np.float64)]
+    KERNELS["muon"][0].function(*states[0], places, **numbers)
+    for state in states[1:]:
+        for start, inputs, outputs in places.tolist():
+            muon(*(a[start : start + inputs * outputs].reshape(inputs, outputs) for a in state), **numbers)
+    for start, inputs, outputs in places.tolist():
+        for name, (found, reference, exact) in {"w": [state[0] for state in states], "u": [state[2] for state in states]}.items():
+            part = slice(start, start + inputs * outputs)
+            judge(found[part], reference[part], exact[part], f"{name} of {inputs} x {outputs}")
+        gap = slice(start + inputs * outputs, start + inputs * outputs + 5)
+        assert np.array_equal(states[0][0][gap], weights[gap])
+        assert np.array_equal(states[0][2][gap], momenta[gap])
+
+
+def test_muon_of_zero_tiny_huge_and_broken_gradients() -> None:
+    places = np.array([(0, 3, 4)])
+    numbers = {"lr": 0.5, "momentum": 0.0, "nesterov": False, "steps": 5, "keep": 1.0}
+    results = []
+    for factor in (0.0, 1e-37, 1.0, 1e37):
+        w, u = np.zeros(12, np.float32), np.zeros(12, np.float32)
+        KERNELS["muon"][0].function(w, draw(12) * np.float32(factor), u, places, **numbers)
+        results.append(w)
+    assert not results[0].any()
+    for w in results[1:]:
+        np.testing.assert_allclose(w, results[2], rtol=0, atol=1e-6)
+    for broken in (np.nan, np.inf):
+        w, g = np.zeros(12, np.float32), draw(12)
+        g[5] = broken
+        KERNELS["muon"][0].function(w, g, np.zeros(12, np.float32), places, **numbers)
+        assert np.isnan(w).any()
 
 
 @pytest.mark.parametrize("size", [0, 1, 17, 16 * 1024, 70_001])

@@ -22,7 +22,7 @@ from tensor.kernels import KERNELS, Kernel, kernel_for
 from tensor.kernels.cpu import compiled
 from tensor.op import OPS
 
-NO_OPS = {"adamw", "squared_norm", "scale", "random_bits", "cached_attention"}  # functions on bare arrays, which kernels may stand in for too
+NO_OPS = {"adamw", "squared_norm", "scale", "random_bits", "decode", "muon"}  # functions on bare arrays, which kernels may stand in for too
 
 
 def double(x: Array) -> Any:
@@ -108,6 +108,37 @@ def test_explain_is_a_table() -> None:
     start = lines[0].index("implementation")
     assert all(line[start - 1] == " " and line[start] != " " for line in lines)
     assert "exp" not in [line.split()[0] for line in lines]  # ops without kernels are not listed
+
+
+def test_explain_says_why_an_op_ran_without_its_kernel(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no kernel was asked: fused ops in 16 bits, with a key, under detect_anomaly; and where one was, and gave up."""
+    monkeypatch.setattr(kernels, "_DISABLED", False)
+    monkeypatch.setattr(kernels, "_last", {})
+
+    def gives_up(*arrays: Array, **options: Any) -> Any:
+        return NotImplemented
+
+    for name in ("causal_self_attention", "relu"):
+        KERNELS[name].insert(0, Kernel("cuda" if device.startswith("cuda") else "cpu", gives_up, lambda *arrays, **options: None))
+    x = tensor.rand(2, 3, 12, device=device)
+    try:
+        tensor.causal_self_attention(x, 2)
+        x.relu()
+        assert row("causal_self_attention")[1:] == ["reference", "gives_up met values that it leaves to the composition"]
+        assert row("relu")[1:] == ["reference", "gives_up met values that it leaves to the reference"]
+        tensor.causal_self_attention(x.to("bfloat16"), 2)
+        assert row("causal_self_attention")[1:] == ["reference", "dtype bfloat16: each op of the composition goes by float32"]
+        tensor.causal_self_attention(x, 2, dropout=0.5, key=tensor.random.Key(1))
+        assert row("causal_self_attention")[1:] == ["reference", "option key is a Key"]
+        with tensor.detect_anomaly():
+            tensor.causal_self_attention(x, 2)
+        assert row("causal_self_attention")[1:] == ["reference", "detect_anomaly looks at every op of the composition"]
+        with kernels.off():
+            tensor.causal_self_attention(x.to("bfloat16"), 2)
+        assert row("causal_self_attention")[1:] == ["reference", "kernels are off"]
+    finally:
+        for name in ("causal_self_attention", "relu"):
+            KERNELS[name].pop(0)
 
 
 # -- off ----------------------------------------------------------------------------------------------------------------------------

@@ -17,15 +17,15 @@ ZOO = [
     Bug(  # the tail of the text is never seen
         row=49,
         file="tinygpt/corpus.py",
-        old="self.starts = np.append(np.arange(0, last, stride), last)",
+        old="self.starts = Evenly(last, stride)",
         new="self.starts = np.arange(0, max(last, 1), stride)",
         test=f"{CORPUS}::test_bug_49_shift_and_last_window",
     ),
     Bug(
         row=49,
         file="tinygpt/corpus.py",
-        old="self.starts = np.append(np.arange(0, last, stride), last)",
-        new="self.starts = np.append(np.arange(0, last, stride + 1), last)",
+        old="self.starts = Evenly(last, stride)",
+        new="self.starts = Evenly(last, stride + 1)",
         test=f"{CORPUS}::test_bug_49_each_token_is_a_target_once_an_epoch",
     ),
     Bug(  # a text of exactly context + 1 tokens
@@ -97,8 +97,8 @@ ZOO = [
     Bug(  # a leak outside attention: a statistic over time
         row=55,
         file="tinygpt/model.py",
-        old="through_blocks(self.blocks, self.final_norm, x, cache)",
-        new="through_blocks(self.blocks, self.final_norm, x - 1e-6 * x.mean(axis=1, keepdims=True), cache)",
+        old="through_blocks(self.blocks, self.final_norm, x, cache,",
+        new="through_blocks(self.blocks, self.final_norm, x - 1e-6 * x.mean(axis=1, keepdims=True), cache,",
         test=f"{MODEL}::test_bug_55_no_token_sees_the_future",
     ),
     Bug(  # a finite number for "never"
@@ -188,15 +188,15 @@ ZOO = [
     Bug(  # softmax of a softmax
         row=62,
         file="tinygpt/generation.py",
-        old="to_host(model(window, cache, last=True).array)",
-        new="to_host(model(window, cache, last=True).softmax().array)",
+        old="model.decode(ids, part, last=True).array)",
+        new="model.decode(ids, part, last=True).softmax().array)",
         test=f"{GENERATION}::test_bug_62_frequencies_of_generated_tokens",
     ),
     Bug(
         row=62,
         file="tinygpt/generation.py",
-        old="(x[kept] - x.max()) / temperature",
-        new="(x[kept] - x.max()) * temperature",
+        old="np.exp(below / temperature)",
+        new="np.exp(below * temperature)",
         test=f"{GENERATION}::test_bug_62_exact_distributions",
     ),
     Bug(  # the draw is not uniform
@@ -209,15 +209,15 @@ ZOO = [
     Bug(  # the beginning is kept and what was said last forgotten
         row=63,
         file="tinygpt/generation.py",
-        old="window = tokens[-context:]",
-        new="window = tokens[:context]",
+        old="cache.seen[i], new[i] = 0, text[-context:]",
+        new="cache.seen[i], new[i] = 0, text[:context]",
         test=f"{GENERATION}::test_bug_63_prompt_of_the_context_and_longer",
     ),
     Bug(  # one token of the context is never used
         row=63,
         file="tinygpt/generation.py",
-        old="window = tokens[-context:]",
-        new="window = tokens[-context + 1 :]",
+        old="cache.seen[i], new[i] = 0, text[-context:]",
+        new="cache.seen[i], new[i] = 0, text[-context + 1 :]",
         test=f"{GENERATION}::test_bug_63_prompt_of_the_context_and_longer",
     ),
     Bug(  # an empty prompt starts from token 0, unasked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 
 from tensor.random import Generator
 from tinygpt import runs
@@ -12,9 +11,12 @@ from tinygpt.cli import Parser, add_flags, read_config
 from tinygpt.config import SampleConfig
 from tinygpt.console import say, shown, visible
 from tinygpt.corpus import read_text
-from tinygpt.generation import Step, steps
+from tinygpt.generation import Step, sampling, steps
 from tinygpt.model import GPT
+from tinygpt.runs import Run
 from tinygpt.tokenizers import Tokenizer
+
+TOGETHER = 16  # prompts of a file that are continued side by side
 
 
 def arguments(parser: Parser) -> None:
@@ -30,26 +32,49 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(SampleConfig, options)
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     if options.prompts is None:
-        write(model, tokenizer, config, run.opening)
+        write(run, model, tokenizer, config, run.opening if config.prompt is None else config.prompt)
         return 0
-    for line in read_text(options.prompts).splitlines():
-        if line:
-            write(model, tokenizer, replace(config, prompt=line), run.opening)
+    prompts = [line for line in read_text(options.prompts).splitlines() if line]
+    together = 1 if config.explain else TOGETHER
+    for start in range(0, len(prompts), together):
+        write(run, model, tokenizer, config, *prompts[start : start + together])
     return 0
 
 
-def write(model: GPT, tokenizer: Tokenizer, config: SampleConfig, opening: str) -> None:
-    """Print the prompt and what the model makes of it, each token as soon as it is drawn; or a line for each token, with others it thought of."""
-    prompt = opening if config.prompt is None else config.prompt
-    generator = Generator(config.seed)
-    drawn = steps(model, tokenizer.encode(prompt), config.length, config.temperature, config.top_k, config.top_p, generator)
-    if config.explain:
-        _explain(tokenizer, drawn, config, prompt)
-        return
-    say(visible(prompt), end="")
-    for piece in until_stop(pieces(tokenizer, (step.token for step in drawn)), config.stop):
-        say(visible(piece), end="")
-    say()
+def write(run: Run, model: GPT, tokenizer: Tokenizer, config: SampleConfig, *prompts: str) -> None:
+    """Print a prompt and what the model makes of it, each token as soon as it is drawn; or with `explain` a line for each token.
+
+    Several prompts are continued side by side, and printed when all are done; each as if it were alone. What the run learned from began and ended
+    with its separator: it goes before a prompt, and where none else was chosen, the text stops at the next.
+    """
+    ended: set[int] = set()
+    stop = config.stop or run.separator or None
+    how, ids = sampling(config.temperature, config.top_k, config.top_p), [tokenizer.encode(run.separator + prompt) for prompt in prompts]
+    drawn = steps(model, ids, config.length, how, [Generator(config.seed) for _ in prompts], ended)
+    if len(prompts) > 1:
+        tokens = _side_by_side(tokenizer, drawn, stop, ended, len(prompts))
+        for prompt, new in zip(prompts, tokens, strict=True):
+            say(visible(prompt + "".join(until_stop(pieces(tokenizer, iter(new)), stop))))
+    elif config.explain:
+        _explain(tokenizer, (step for _, step in drawn), config.explain, stop, prompts[0])
+    else:
+        say(visible(prompts[0]), end="")
+        try:
+            for piece in until_stop(pieces(tokenizer, (step.token for _, step in drawn)), stop):
+                say(visible(piece), end="")
+        finally:
+            say()  # what went wrong is told on a line of its own
+
+
+def _side_by_side(tokenizer: Tokenizer, drawn: Iterator[tuple[int, Step]], stop: str | None, ended: set[int], count: int) -> list[list[int]]:
+    """The tokens of each prompt; where `stop` shows up, that prompt goes no further."""
+    tokens: list[list[int]] = [[] for _ in range(count)]
+    recent = len(stop.encode()) + 4 if stop else 0  # tokens that hold it surely, if it has just been completed: each has a byte at least
+    for i, step in drawn:
+        tokens[i].append(step.token)
+        if stop and stop in tokenizer.decode(tokens[i][-recent:]):
+            ended.add(i)
+    return tokens
 
 
 def pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
@@ -81,14 +106,14 @@ def until_stop(texts: Iterator[str], stop: str | None) -> Iterator[str]:
         yield held
 
 
-def _explain(tokenizer: Tokenizer, drawn: Iterator[Step], config: SampleConfig, prompt: str) -> None:
+def _explain(tokenizer: Tokenizer, drawn: Iterator[Step], count: int, stop: str | None, prompt: str) -> None:
     """A line a token: what was drawn, its log-probability, and the likeliest candidates."""
     say(f"prompt {prompt!a}\n")
     say("drawn       ln p   likeliest")
     text = ""
     for step in drawn:
         text += tokenizer.decode([step.token])
-        candidates = "  ".join(f"{shown(ascii(tokenizer.decode([token])))} {p:.3f}" for token, p in step.likeliest(config.explain))
+        candidates = "  ".join(f"{shown(ascii(tokenizer.decode([token])))} {p:.3f}" for token, p in step.likeliest(count))
         say(f"{shown(ascii(tokenizer.decode([step.token]))):9} {step.log_probabilities()[step.token]:7.3f}   {candidates}")
-        if config.stop and config.stop in text:
+        if stop and stop in text:
             return

@@ -224,13 +224,15 @@ static void backward(size item, void *data) {
 
 /* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), kept (2, B, H, T), always causal. Returns 1 when a key or value was not finite: then a query may
    have seen what lies after it. */
-KERNEL packed_attention_forward(array qkv, array y, array kept, size B, size T, size H, size D, real scale) {
-    const float *q = floats(qkv);
-    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .y = floats(y), .most = floats(kept),
-                                .total = floats(kept) + B * H * T, .T = T, .H = H, .D = D,
-                                .step = 3 * H * D, .out_step = H * D, .scale = (float)scale, .causal = 1};
+int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D, float scale) {
+    struct attention_job job = {.q = qkv, .k = qkv + H * D, .v = qkv + 2 * H * D, .y = y, .most = kept, .total = kept + B * H * T, .T = T, .H = H, .D = D,
+                                .step = 3 * H * D, .out_step = H * D, .scale = scale, .causal = 1};
     parallel(B * H, 2.0 * B * H * T * T, forward, &job);
     return job.not_finite;
+}
+
+KERNEL packed_attention_forward(array qkv, array y, array kept, size B, size T, size H, size D, real scale) {
+    return packed_attention(floats(qkv), floats(y), floats(kept), B, T, H, D, (float)scale);
 }
 
 /* dqkv (B, T, 3, H, D) */
@@ -258,53 +260,5 @@ KERNEL attention_backward(array q, array k, array v, array kept, array dy, array
                                 .dq = floats(dq), .dk = floats(dk), .dv = floats(dv), .T = T, .H = 1, .D = D, .step = D, .out_step = D,
                                 .scale = (float)scale, .causal = (int)causal};
     parallel(N, 5.0 * N * T * T, backward, &job);
-    return 0;
-}
-
-/* -- with a cache of older keys and values -------------------------------------------------------------------------------------- */
-
-struct cached_job {
-    const float *qkv;            /* (B, T, 3, H, D): the new tokens */
-    float *keys, *values, *y;    /* (B, H, capacity, D), of which the first `seen` are there; y (B, T, H, D) */
-    size T, H, D, capacity, seen;
-    float scale;
-};
-
-static void with_cache(size item, void *data) {
-    struct cached_job *job = data;
-    size T = job->T, H = job->H, D = job->D, b = item / H, h = item % H;
-    const float *qkv = job->qkv + b * T * 3 * H * D + h * D;
-    float *restrict keys = job->keys + item * job->capacity * D, *restrict values = job->values + item * job->capacity * D;
-    float *weights = malloc(sizeof(float) * (job->seen + T));
-    for (size t = 0; t < T; t++) {
-        const float *restrict q = qkv + t * 3 * H * D;
-        float *restrict y = job->y + (b * T + t) * H * D + h * D, most = -INFINITY, sum = 0;
-        size last = job->seen + t;  /* the token itself: it sees what came before it, and itself */
-        memcpy(keys + last * D, q + H * D, sizeof(float) * D);
-        memcpy(values + last * D, q + 2 * H * D, sizeof(float) * D);
-        for (size s = 0; s <= last; s++) {
-            float score = 0;
-#pragma omp simd reduction(+ : score)
-            for (size d = 0; d < D; d++) score += q[d] * keys[s * D + d];
-            weights[s] = score * job->scale;
-            most = weights[s] > most ? weights[s] : most;
-        }
-#pragma omp simd reduction(+ : sum)
-        for (size s = 0; s <= last; s++) {
-            weights[s] = exponential(weights[s] - most);
-            sum += weights[s];
-        }
-        for (size d = 0; d < D; d++) y[d] = 0;
-        for (size s = 0; s <= last; s++)
-            for (size d = 0; d < D; d++) y[d] += weights[s] * values[s * D + d];
-        for (size d = 0; d < D; d++) y[d] /= sum;
-    }
-    free(weights);
-}
-
-/* The new tokens' keys and values are put after the `seen` old ones, and y is what the new tokens find. */
-KERNEL cached_attention(array qkv, array keys, array values, array y, size B, size T, size H, size D, size capacity, size seen, real scale) {
-    struct cached_job job = {floats(qkv), floats(keys), floats(values), floats(y), T, H, D, capacity, seen, (float)scale};
-    parallel(B * H, 2.0 * B * H * T * (seen + T) * D / 8, with_cache, &job);
     return 0;
 }

@@ -123,12 +123,3 @@ def attention_by_blocks(qkv: Array, heads: int, *, dropout: float = 0.0, key: Ke
         return (dqkv.reshape(qkv.shape),)
 
     return y.reshape(B, T, C), backward
-
-
-@kernel_for("cached_attention", device="cpu", supports=lambda qkv, keys, values, seen: refusal(qkv, keys, values))
-def cached_attention_by_heads(qkv: Array, keys: Array, values: Array, seen: int) -> Array:
-    """One pass over the cache for each new token."""
-    (B, T, C), (heads, capacity, D) = qkv.shape, keys.shape[1:]
-    y = np.empty((B, T, C // 3), qkv.dtype)
-    library.cached_attention(qkv, keys, values, y, B, T, heads, D, capacity, seen, 1 / math.sqrt(D))
-    return y

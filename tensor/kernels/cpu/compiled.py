@@ -26,7 +26,7 @@ from tensor.dtypes import float32
 
 HERE = Path(__file__).parent
 FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-fPIC", "-shared", "-pthread"]
-_TYPES = {"array": ctypes.py_object, "size": ctypes.c_ssize_t, "real": ctypes.c_double}
+_TYPES = {"array": ctypes.py_object, "arrays": ctypes.py_object, "size": ctypes.c_ssize_t, "real": ctypes.c_double}
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 /* What the kernels of this folder share. All files are compiled as one library, for the very processor they run on (compiled.py).
 
+   arrays  a Python tuple of them: floats(item_of(t, i)) is the i-th one's
    array   a NumPy array, as Python holds it; floats(a) is the address of its first element. Who calls has made sure that it is
            contiguous and holds float32 (int64 where integers(a) is asked for): nothing is checked here.
    size    a whole number: rows, width, items
@@ -17,6 +18,7 @@
 #include <string.h>
 
 typedef void *array;
+typedef void *arrays;
 typedef ptrdiff_t size;
 typedef double real;
 
@@ -25,6 +27,9 @@ typedef double real;
 /* The data pointer of a NumPy array comes right after the object's head, whose size Python tells the compiler (and then checks). */
 static inline float *floats(array a) { return *(float **)((char *)a + OBJECT_HEAD); }
 static inline int64_t *integers(array a) { return *(int64_t **)((char *)a + OBJECT_HEAD); }
+
+/* A tuple holds its items right after its length. */
+static inline array item_of(arrays a, size i) { return ((array *)((char *)a + OBJECT_HEAD + sizeof(size)))[i]; }
 
 static inline size smaller(size a, size b) { return a < b ? a : b; }
 
@@ -39,6 +44,20 @@ static inline size row_blocks(size rows) { return (rows + ROWS - 1) / ROWS; }
 
 /* sums.c: the sums of blocks of rows, sums (blocks, width), added up into total (width): block by block, always in that order. */
 void add_blocks(const float *sums, float *total, size blocks, size width);
+
+/* product.c: y = x weight + bias; weight (inputs, outputs), or (outputs, inputs) when turned;   gelu = gelu(y).   bias and gelu may be NULL. */
+void linear(const float *x, const float *weight, const float *bias, float *y, float *gelu, size rows, size inputs, size outputs, int turned);
+
+/* product.c: c = keep c + a b, either of them turned; c (m, n), k summed over, rows lda, ldb, ldc apart. One thread, on which BLAS is held by
+   come_or_go(+1) before any thread of a job calls it, and come_or_go(-1) after. */
+void product(int turn_a, int turn_b, size m, size n, size k, const float *a, size lda, const float *b, size ldb, float keep, float *c, size ldc);
+void come_or_go(int change);
+
+/* layer_norm.c: out = layer_norm(s), s = x + y;   or of x, when y and s are NULL. */
+void normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps);
+
+/* attention.c: qkv (B, T, 3, H, D) -> y (B, T, H, D), kept (2, B, H, T); causal. Returns 1 when a key or value was not finite: y is then worthless. */
+int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D, float scale);
 
 /* gelu.c: y = gelu(x), n elements. */
 void gelu_row(const float *x, float *y, size n);

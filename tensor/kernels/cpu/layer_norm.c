@@ -45,9 +45,18 @@ static void forward(size block, void *data) {
         float scale = 1.0f / sqrtf(fmaxf(squares / width - rest * rest, 0) + job->eps);
         float *restrict out = job->out + i * width;
         for (size j = 0; j < width; j++) out[j] = (s[j] - mean) * scale * gain[j] + bias[j];
+        if (!job->mean) continue;  /* nobody keeps them */
         job->mean[i] = mean;
         job->scale[i] = scale;
     }
+}
+
+static void run_forward(struct norm_job *job) { parallel(row_blocks(job->rows), 4.0 * job->rows * job->width, forward, job); }
+
+/* the same where nothing is kept for backward; s = x + y where there is a y, else both are NULL */
+void normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps) {
+    struct norm_job job = {.x = x, .y = y, .s = s, .gain = gain, .bias = bias, .out = out, .rows = rows, .width = width, .eps = eps};
+    run_forward(&job);
 }
 
 static void backward(size block, void *data) {
@@ -93,7 +102,7 @@ static void run_backward(struct norm_job *job, float *dgain, float *dbias) {
 KERNEL norm_forward(array x, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
     struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias), .out = floats(out), .mean = floats(mean),
                            .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
-    parallel(row_blocks(rows), 4.0 * rows * width, forward, &job);
+    run_forward(&job);
     return 0;
 }
 
@@ -101,7 +110,7 @@ KERNEL norm_forward(array x, array gain, array bias, array out, array mean, arra
 KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
     struct norm_job job = {.x = floats(x), .y = floats(y), .s = floats(s), .gain = floats(gain), .bias = floats(bias), .out = floats(out),
                            .mean = floats(mean), .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
-    parallel(row_blocks(rows), 4.0 * rows * width, forward, &job);
+    run_forward(&job);
     return 0;
 }
 

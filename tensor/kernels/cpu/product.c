@@ -23,7 +23,7 @@ static int (*get_blas_threads)(void);
 static pthread_mutex_t door = PTHREAD_MUTEX_INITIALIZER;
 static int inside, set_aside;
 
-static void come_or_go(int change) {
+void come_or_go(int change) {
     pthread_mutex_lock(&door);
     if (change > 0 && inside == 0) {
         set_aside = get_blas_threads();
@@ -51,6 +51,12 @@ KERNEL use_blas(size sgemm_address, size counts_in_64_bits, size set_threads_add
     get_blas_threads = (int (*)(void))get_threads_address;
     pthread_atfork(close_door, open_door, nobody_inside);  /* loaded once, so registered once */
     return 0;
+}
+
+void product(int turn_a, int turn_b, size m, size n, size k, const float *a, size lda, const float *b, size ldb, float keep, float *c, size ldc) {
+    int ta = turn_a ? TRANSPOSED : AS_IT_IS, tb = turn_b ? TRANSPOSED : AS_IT_IS;
+    if (wide) ((sgemm_64)sgemm)(ROW_MAJOR, ta, tb, m, n, k, 1.0f, a, lda, b, ldb, keep, c, ldc);
+    else ((sgemm_32)sgemm)(ROW_MAJOR, ta, tb, (int)m, (int)n, (int)k, 1.0f, a, (int)lda, b, (int)ldb, keep, c, (int)ldc);
 }
 
 struct linear_job {
@@ -100,10 +106,8 @@ static void one_band(size item, void *data) {
     const float *a = job->a + (job->turn_a ? row : row * k), *b = job->b + (job->turn_b ? column * k : column);
     float *c = job->c + row * job->n + column;
     size lda = job->turn_a ? job->m : k, ldb = job->turn_b ? k : job->n;
-    int ta = job->turn_a ? TRANSPOSED : AS_IT_IS, tb = job->turn_b ? TRANSPOSED : AS_IT_IS;
     if (job->single) one_row(job, start, stop);
-    else if (wide) ((sgemm_64)sgemm)(ROW_MAJOR, ta, tb, m, n, k, 1.0f, a, lda, b, ldb, job->keep, c, job->n);
-    else ((sgemm_32)sgemm)(ROW_MAJOR, ta, tb, (int)m, (int)n, (int)k, 1.0f, a, (int)lda, b, (int)ldb, job->keep, c, (int)job->n);
+    else product(job->turn_a, job->turn_b, m, n, k, a, lda, b, ldb, job->keep, c, job->n);
     for (size i = 0; i < m && job->bias; i++) {
         const float *restrict bias = job->bias + column;
         float *restrict out = c + i * job->n;
@@ -124,24 +128,25 @@ static void multiply(struct linear_job *job) {
     size least = 1 + (size)((job->single ? LEAST / 8 : LEAST) / (16.0 * other * job->k));  /* blocks in a band */
     job->bands = smaller(thread_count(), job->blocks / least);
     if (job->bands < 1) job->bands = 1;
-    come_or_go(+1);
+    if (!job->single) come_or_go(+1);
     parallel(job->bands, (double)job->m * job->n * job->k, one_band, job);
-    come_or_go(-1);
+    if (!job->single) come_or_go(-1);
 }
 
-/* y = x weight + bias:   x (rows, inputs), weight (inputs, outputs), or (outputs, inputs) when turned */
-KERNEL linear_forward(array x, array weight, array bias, array y, size rows, size inputs, size outputs, size turned, size has_bias) {
-    struct linear_job job = {.a = floats(x), .b = floats(weight), .bias = has_bias ? floats(bias) : NULL, .c = floats(y),
-                             .m = rows, .n = outputs, .k = inputs, .turn_b = (int)turned};
+/* y = x weight + bias:   x (rows, inputs), weight (inputs, outputs), or (outputs, inputs) when turned;   gelu = gelu(y);   bias and gelu may be NULL */
+void linear(const float *x, const float *weight, const float *bias, float *y, float *gelu, size rows, size inputs, size outputs, int turned) {
+    struct linear_job job = {.a = x, .b = weight, .bias = bias, .c = y, .gelu = gelu, .m = rows, .n = outputs, .k = inputs, .turn_b = turned};
     multiply(&job);
+}
+
+KERNEL linear_forward(array x, array weight, array bias, array y, size rows, size inputs, size outputs, size turned, size has_bias) {
+    linear(floats(x), floats(weight), has_bias ? floats(bias) : NULL, floats(y), NULL, rows, inputs, outputs, (int)turned);
     return 0;
 }
 
 /* h = x weight + bias,   y = gelu(h) */
 KERNEL linear_gelu_forward(array x, array weight, array bias, array h, array y, size rows, size inputs, size outputs, size has_bias) {
-    struct linear_job job = {.a = floats(x), .b = floats(weight), .bias = has_bias ? floats(bias) : NULL, .c = floats(h), .gelu = floats(y),
-                             .m = rows, .n = outputs, .k = inputs};
-    multiply(&job);
+    linear(floats(x), floats(weight), has_bias ? floats(bias) : NULL, floats(h), floats(y), rows, inputs, outputs, 0);
     return 0;
 }
 

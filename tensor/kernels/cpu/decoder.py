@@ -1,0 +1,52 @@
+"""A decoder's pass over new tokens with a cache, as one call: what calls decoder.c."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensor.devices import Array
+from tensor.dtypes import float32
+from tensor.kernels import kernel_for
+from tensor.kernels.cpu.compiled import library, refusal, unavailable
+
+NORM_FIRST, RELU, BIASES, TURNED_HEAD, LAST = 1, 2, 4, 8, 16
+
+
+def _supports(ids: Array, keys: Array, values: Array, seen: Array, rows: Array, parameters: tuple[Array, ...], **_: bool | float) -> str | None:
+    for array in parameters:
+        if array.dtype is not float32 or not array.flags.c_contiguous:  # of fifty arrays, most are told at a glance
+            reason = refusal(array)
+            if reason:
+                return reason
+    return unavailable()
+
+
+@kernel_for("decode", device="cpu", supports=_supports)
+def decode_in_one_call(
+    ids: Array,
+    keys: Array,
+    values: Array,
+    seen: Array,
+    rows: Array,
+    parameters: tuple[Array, ...],
+    *,
+    pre_norm: bool,
+    relu: bool,
+    biases: bool,
+    tied: bool,
+    last: bool,
+    eps: float,
+) -> Array:
+    """The logits of new tokens, which join the cache; it does not count them yet.
+
+    ids: (B, T)   keys, values: (rows, layers, H, context, D)   seen: (rows,)   rows: (B,), those that the tokens are for
+    logits: (B, T, V), or (B, 1, V) with `last`
+    parameters: token and position table, 12 of each block (gain, bias, weight, bias, ... in the order of use; any array for a bias that is not there),
+    gain and bias of the last norm, head
+    """
+    (B, T), (_, layers, H, context, D) = ids.shape, keys.shape
+    vocabulary = len(parameters[0])
+    logits = np.empty((B, 1 if last else T, vocabulary), float32)
+    flags = NORM_FIRST * pre_norm + RELU * relu + BIASES * biases + TURNED_HEAD * tied + LAST * last
+    library.decode(ids, parameters, keys, values, seen, rows, logits, B, T, layers, H, D, context, vocabulary, flags, eps)
+    return logits

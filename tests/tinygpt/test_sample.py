@@ -1,0 +1,98 @@
+"""`tinygpt sample`: many prompts at once, where to stop, what else was thought of."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.tinygpt.program import PROGRAM, environment, refused, sampled
+from tinygpt.__main__ import main
+from tinygpt.commands import sample
+from tinygpt.generation import steps
+from tinygpt.grammar import grammar_tokenizer
+
+PROMPTS = ["The cat", "T", "The dog ran in the park. The cat", "dog", "The cat sat on the mat."]  # the third is longer than the context
+
+
+def test_prompts_of_a_file_each_as_if_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty of them, more than go side by side, with an empty line between."""
+    prompts = [PROMPTS[i % 5] for i in range(20)]
+    Path("prompts.txt").write_text("\n\n".join(prompts) + "\n")
+    together = sampled(capsys, "--prompts", "prompts.txt", "--length", "15", "--seed", "3")
+    alone = {prompt: sampled(capsys, "--prompt", prompt, "--length", "15", "--seed", "3") for prompt in PROMPTS}
+    assert together == "".join(alone[prompt] for prompt in prompts)
+
+
+@pytest.mark.parametrize("stop", ["h", " g", "dip"])
+def test_prompts_stop_where_each_would(stop: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompts.txt").write_text("\n".join(PROMPTS))
+    together = sampled(capsys, "--prompts", "prompts.txt", "--length", "60", "--stop", stop)
+    alone = [sampled(capsys, "--prompt", prompt, "--length", "60", "--stop", stop) for prompt in PROMPTS]
+    assert together == "".join(alone)
+    for text, prompt in zip(alone, PROMPTS, strict=True):
+        assert stop not in text[len(prompt) :]
+    assert any(len(text) < len(prompt) + 60 for text, prompt in zip(alone, PROMPTS, strict=True))
+
+
+def test_explain_shows_candidates_of_each_prompt(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompts.txt").write_text("The\ndog\n")
+    out = sampled(capsys, "--prompts", "prompts.txt", "--length", "4", "--explain", "2")
+    assert out.count("likeliest") == 2
+    assert len([line for line in out.splitlines() if line.startswith("'")]) == 8
+
+
+def test_a_prompt_with_a_character_that_is_not_known(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompts.txt").write_text("The\nThe 7\n")
+    refused(capsys, "sample", "--prompts", "prompts.txt", says="7")
+    refused(capsys, "sample", "--prompts", "none.txt", says="no file is named 'none.txt'")
+
+
+def test_broken_weights_are_told_on_a_line_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = load_file(run / "model.safetensors")
+    weights["final_norm.gain"][0] = np.nan
+    save_file(weights, run / "model.safetensors")
+    assert main(["sample", "--prompt", "The"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "The\n"
+    assert "its weights are broken" in err
+
+
+def test_a_temperature_near_zero_warns_of_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.errstate(all="raise", under="ignore"):
+        assert sampled(capsys, "--temperature", "1e-308") == sampled(capsys, "--temperature", "0")
+
+
+@pytest.fixture(scope="module")
+def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run on stories from the grammar."""
+    folder = tmp_path_factory.mktemp("stories")
+    options = ["--text", "grammar", "--context", "256", "--width", "8", "--heads", "2", "--layers", "1", "--batch", "1", "--steps", "1"]
+    subprocess.run([*PROGRAM, "train", *options], cwd=folder, env=environment(), check=True, capture_output=True, timeout=100)
+    return folder
+
+
+def test_a_story_of_the_grammar_is_told_from_its_beginning_to_its_end(
+    stories: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learned each story after a line end, at position 0, and up to the next: so a prompt comes after one too, and no story has a second."""
+    shutil.copytree(stories / "runs", here / "runs")
+    given: list[list[int]] = []
+
+    def watched(model: Any, prompts: list[list[int]], *rest: Any) -> Any:
+        given.extend(prompts)
+        return steps(model, prompts, *rest)
+
+    monkeypatch.setattr(sample, "steps", watched)
+    Path("prompts.txt").write_text("Tom was\nAnn\n")
+    lines = sampled(capsys, "--prompts", "prompts.txt", "--length", "200").splitlines()
+    tokenizer = grammar_tokenizer()
+    assert given == [tokenizer.encode("\nTom was"), tokenizer.encode("\nAnn")]
+    assert [line.startswith(prompt) for line, prompt in zip(lines, ("Tom was", "Ann"), strict=True)] == [True, True]
+    assert any(len(line) < 150 for line in lines)  # of 31 characters drawn at random one is soon a line end
+    assert "\n" in sampled(capsys, "--prompt", "Tom", "--length", "200", "--stop", "zzz").removesuffix("\n")

@@ -1,0 +1,88 @@
+"""Bugs of the cache: it differs from no cache, or is not used."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+CACHE, DECODER, GENERATION, MODEL = "tinygpt/cache.py", "tensor/kernels/cpu/decoder.c", "tinygpt/generation.py", "tinygpt/model.py"
+TESTS = "tests/tinygpt/test_decode.py::"
+
+ZOO = [
+    Bug(  # a full cache goes on at its last position
+        row=56,
+        file=GENERATION,
+        old="cache.seen[i], new[i] = 0, text[-context:]",
+        new="cache.seen[i] = context - 1",
+        test=TESTS + "test_bug_56_generation_past_the_context",
+    ),
+    Bug(  # new tokens always stand at the beginning
+        row=56,
+        file=MODEL,
+        old="places = cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
+        new="places = 0 * cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
+        test=TESTS + "test_bug_56_cache_equals_no_cache",
+    ),
+    Bug(  # a portion counts as one token
+        row=56,
+        file=MODEL,
+        old="cache.seen[cache.rows] += ids.shape[1]",
+        new="cache.seen[cache.rows] += 1",
+        test=TESTS + "test_bug_56_cache_equals_no_cache",
+    ),
+    Bug(  # tokens of a portion see those after them
+        row=56,
+        file=CACHE,
+        old="np.arange(total) > place[:, None, :, None]",
+        new="np.arange(total) > place.max(1)[:, None, None, None]",
+        test=TESTS + "test_bug_56_cache_equals_no_cache",
+    ),
+    Bug(  # a short row sees what lies beyond its end, since another is longer
+        row=56,
+        file=CACHE,
+        old="place = seen[rows, None] + np.arange(T)",
+        new="place = seen[rows].max() + np.arange(T) + 0 * rows[:, None]",
+        test=TESTS + "test_bug_56_rows_of_unequal_length",
+    ),
+    Bug(  # all rows write where the first one stands
+        row=56,
+        file=CACHE,
+        old="new = slice(seen[row], seen[row] + T)",
+        new="new = slice(seen[rows[0]], seen[rows[0]] + T)",
+        test=TESTS + "test_bug_56_rows_of_unequal_length",
+    ),
+    Bug(
+        row=56,
+        file=CACHE,
+        old="self.seen[self.rows] = 0",
+        new="pass",
+        test=TESTS + "test_bug_56_cleared_cache_is_as_new",
+    ),
+    Bug(  # the kernel: positions
+        row=56,
+        file=DECODER,
+        old="+ (old + t) * C;",
+        new="+ t * C;",
+        test=TESTS + "test_bug_56_kernel_of_the_cache",
+    ),
+    Bug(  # the kernel: a token does not see itself
+        row=56,
+        file=DECODER,
+        old="for (size s = 0; s <= last; s++)\n            for (size d = 0; d < D; d++) y[d] +=",
+        new="for (size s = 0; s < last; s++)\n            for (size d = 0; d < D; d++) y[d] +=",
+        test=TESTS + "test_bug_56_kernel_of_the_cache",
+    ),
+    Bug(  # the kernel: every row as long as the first
+        row=56,
+        file=DECODER,
+        old="seen = job->seen[job->row[b]];",
+        new="seen = job->seen[job->row[0]];",
+        test=TESTS + "test_bug_56_rows_of_unequal_length",
+    ),
+    Bug(  # the whole text for every token: right, and slow
+        row=57,
+        file=GENERATION,
+        old="                new[i] = [token]",
+        new="                cache.seen[i], new[i] = 0, texts[i][-context:]",
+        test=TESTS + "test_bug_57_each_token_is_computed_once",
+    ),
+]
