@@ -14,11 +14,13 @@ from tinygpt.config import ConfigError, GPTConfig, SampleConfig, TrainConfig
 from tinygpt.corpus import CorpusError, floor, story, windows
 from tinygpt.errors import InputError
 from tinygpt.model import GPT
-from tinygpt.tokenizers import CharacterTokenizer, TokenizerError
+from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, TokenizerError, WordTokenizer
 
 __version__ = "0.1.0"
 __all__ = [
     "GPT",
+    "BytePairTokenizer",
+    "ByteTokenizer",
     "CharacterTokenizer",
     "ConfigError",
     "CorpusError",
@@ -27,6 +29,7 @@ __all__ = [
     "SampleConfig",
     "TokenizerError",
     "TrainConfig",
+    "WordTokenizer",
     "floor",
     "story",
     "windows",

@@ -12,7 +12,7 @@ import difflib
 import importlib
 import types
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -89,14 +89,16 @@ class Parser(argparse.ArgumentParser):
 # -- dataclass -> flags -> dataclass ------------------------------------------------------------------------------------
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
-    """A flag for each field that has a default; one without (the vocabulary) follows from the text and is nobody's to choose.
+def add_flags(parser: argparse.ArgumentParser, config: type, only: Collection[str] | None = None) -> None:
+    """A flag for each field that has a default, or for those of `only`; one without (the vocabulary) follows from the text and is nobody's to choose.
 
     What is not given stays out of the parsed options, so that the default has one home, the dataclass.
     """
-    group = parser.add_argument_group(config.__name__, (config.__doc__ or "").partition("\n")[0])
+    group = parser.add_argument_group(config.__name__, (config.__doc__ or "").partition("\n")[0]) if only is None else parser
     hints = typing.get_type_hints(config)
     for field in _choosable(config):
+        if only is not None and field.name not in only:
+            continue
         kind, choices = _kind(hints[field.name])
         text = field.metadata["help"].replace("%", "%%") + ("" if field.default is None else f" (default: {field.default})")
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
@@ -105,7 +107,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type) -> None:
         elif choices:
             options["choices"] = choices
         else:
-            options |= {"type": _reader(kind), "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0]}
+            options |= {"type": reader(kind), "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0]}
         group.add_argument(flag(field.name), **options)
 
 
@@ -138,7 +140,7 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
     return hint, ()
 
 
-def _reader(kind: type) -> Callable[[str], Any]:
+def reader(kind: type) -> Callable[[str], Any]:
     """The type with an error that says what was expected."""
 
     def read(text: str) -> Any:

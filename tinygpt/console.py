@@ -9,7 +9,7 @@ import threading
 import time
 import unicodedata
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -67,19 +67,17 @@ def short(number: float) -> str:
 # -- the live line ----------------------------------------------------------------------------------------------------
 
 
-class LiveLine:
-    """The last line of the terminal, which follows a training; nothing where stderr is no terminal.
+class Bar:
+    """The last line of the terminal, which shows how far something is; nothing where stderr is no terminal.
 
-    420/1000 ━━━━━━━━━━ loss 0.3121  lr 2.1e-03  norm 0.52  45.1k tok/s  12 s left
+    412/767 ━━━━━━━━━━ pairs merged
     """
 
-    def __init__(self, total: int):
-        self.total = total
+    def __init__(self) -> None:
         self._live = _live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
         self._drawn = 0.0
-        self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
 
-    def __enter__(self) -> LiveLine:
+    def __enter__(self) -> Self:
         if self._live:
             self._live.start()
         return self
@@ -88,19 +86,12 @@ class LiveLine:
         if self._live:
             self._live.stop()
 
-    def show(self, record: StepRecord) -> None:
-        """Bring the line up to date."""
-        text = self.text(record)
-        if self._live and (time.monotonic() - self._drawn > REFRESH or record.step == self.total):
+    def draw(self, done: int, total: int, text: str, count: str | None = None) -> None:
+        """Bring the line up to date. count: what stands before the bar, `done/total` if not given."""
+        if self._live and (time.monotonic() - self._drawn > REFRESH or done == total):
             self._drawn = time.monotonic()
-            self._live.update(_row(record.step, self.total, text, self._live.console.width), refresh=True)
-
-    def text(self, record: StepRecord) -> str:
-        """What stands behind the bar; to be called once a record, for the speed is a mean over recent ones."""
-        self._seconds, self._tokens = 0.95 * self._seconds + record.seconds, 0.95 * self._tokens + record.tokens
-        speed = self._tokens / max(self._seconds, 1e-9)
-        left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
-        return f"loss {record.loss:.4f}  lr {record.lr:.1e}  norm {record.gradient_norm:.2f}  {short(speed)} tok/s  {duration(left)} left"
+            count = f"{done}/{total}".rjust(2 * len(str(total)) + 1) if count is None else count
+            self._live.update(_row(done, total, count, text, self._live.console.width), refresh=True)
 
     def note(self, text: str) -> None:
         """A line that stays, above the live one; on stderr in any case."""
@@ -108,6 +99,29 @@ class LiveLine:
             self._live.console.print(text, markup=False, highlight=False)
         else:
             print(text, file=sys.stderr, flush=True)
+
+
+class LiveLine(Bar):
+    """The line that follows a training.
+
+    420/1000 ━━━━━━━━━━ loss 0.3121  lr 2.1e-03  norm 0.52  45.1k tok/s  12 s left
+    """
+
+    def __init__(self, total: int):
+        super().__init__()
+        self.total = total
+        self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
+
+    def show(self, record: StepRecord) -> None:
+        """Bring the line up to date."""
+        self.draw(record.step, self.total, self.text(record))
+
+    def text(self, record: StepRecord) -> str:
+        """What stands behind the bar; to be called once a record, for the speed is a mean over recent ones."""
+        self._seconds, self._tokens = 0.95 * self._seconds + record.seconds, 0.95 * self._tokens + record.tokens
+        speed = self._tokens / max(self._seconds, 1e-9)
+        left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
+        return f"loss {record.loss:.4f}  lr {record.lr:.1e}  norm {record.gradient_norm:.2f}  {short(speed)} tok/s  {duration(left)} left"
 
 
 def _live() -> Live:
@@ -118,12 +132,11 @@ def _live() -> Live:
     return Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
 
 
-def _row(done: int, total: int, text: str, width: int) -> Table:
+def _row(done: int, total: int, count: str, text: str, width: int) -> Table:
     """420/1000 ━━━━━━ text, the bar as long as there is room; three columns stay free, where a terminal writes ^C."""
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
-    count = f"{done}/{total}".rjust(2 * len(str(total)) + 1)
     row = Table.grid(padding=(0, 1))
     for _ in range(3):
         row.add_column(no_wrap=True)

@@ -3,17 +3,23 @@
 story      149 characters, learned by heart and measured on itself        floor: counted
 grammar    stories drawn from a grammar, and others to measure on         floor: computed
 a file     its first tokens to learn from, its last to measure on         floor: unknown
+tokens     the same of a file already made of ids, larger than memory     floor: unknown
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tinygpt import corpus, grammar
+import numpy as np
+
+from tinygpt import corpus, grammar, token_files
 from tinygpt.config import TrainConfig
-from tinygpt.corpus import SideBySide, Windows
+from tinygpt.console import Bar
+from tinygpt.corpus import Ids, MappedIds, SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
 
@@ -27,16 +33,13 @@ class Data:
     """Windows to learn from, and to measure on (None: the same ones)."""
 
     name: str  # for people
-    text: str
+    size: str  # for people: 149 characters
+    opening: str  # the first words of the text
+    hash: str  # SHA-256 of the text, or what stands for it
     tokenizer: Tokenizer
     windows: Windows
     validation: Windows | None
     floor: float | None  # nats a token that no model can go below; None where nobody knows
-
-    @property
-    def hash(self) -> str:
-        """SHA-256 of the text."""
-        return sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()
 
     @property
     def unit(self) -> str:
@@ -48,17 +51,39 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     """The data of a training. `tokenizer`: that of a run that goes on or is fine-tuned; else one is made from the text."""
     if config.text == "grammar":
         return _stories(config, context, tokenizer)
+    if token_files.is_token_folder(config.text):
+        return _mapped(config, context, tokenizer)
     is_story = config.text in (None, "story")
     text = corpus.story() if is_story else read(str(config.text))
     tokenizer = tokenizer or make_tokenizer(config, text)
-    ids = tokenizer.encode(text)
+    ids = np.array(tokenizer.encode(text), dtype=np.int64)
     kept_back = 0 if is_story else int(len(ids) * config.validation)
-    if kept_back <= context:  # not one window: measured on what is learned from, and the program says so
-        kept_back = 0
-    windows = Windows(ids[: len(ids) - kept_back], context, config.stride)
-    validation = SideBySide(ids[len(ids) - kept_back :], context) if kept_back else None
+    name = "the story that comes with tinygpt" if is_story else str(config.text)
+    return Data(name, *_told(text), tokenizer, *_cut(ids, len(ids) - kept_back, context, config.stride))
+
+
+def _mapped(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The ids of a token folder, where its tokenizer is the one asked for."""
+    found = token_files.read(str(config.text), tokenizer)
+    header = found.header
+    size = f"{header.tokens:,} tokens as {header.dtype}, of {header.characters:,} characters"
+    cut = _cut(found.ids, header.learned, context, config.stride)
+    return Data(str(config.text), size, header.opening, found.hash, found.tokenizer, *cut)
+
+
+def _told(text: str) -> tuple[str, str, str]:
+    """Its size for people, its first words, its hash."""
+    return f"{len(text):,} characters", corpus.opening(text), sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _cut(ids: Ids | MappedIds, learned: int, context: int, stride: int) -> tuple[Windows, Windows | None, float | None]:
+    """Windows of the first `learned` ids, windows of the others, and the floor where there are no others."""
+    if len(ids) - learned <= context:  # not one window: measured on what is learned from, and the program says so
+        learned = len(ids)
+    windows = Windows(ids[:learned], context, stride)
+    validation = SideBySide(ids[learned:], context) if learned < len(ids) else None
     floor = corpus.floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
-    return Data("the story that comes with tinygpt" if is_story else str(config.text), text, tokenizer, windows, validation, floor)
+    return windows, validation, floor
 
 
 def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
@@ -70,17 +95,36 @@ def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> 
     text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)
     others = grammar.grammar_text(GRAMMAR_MEASURED, config.seed + (1 << 32))  # of another seed: stories may repeat, but were not copied
     windows, validation = (grammar.story_windows(part, context, known) for part in (text, others))
-    return Data("stories from a grammar", text, known, windows, validation, grammar.story_grammar().floor())
+    return Data("stories from a grammar", *_told(text), known, windows, validation, grammar.story_grammar().floor())
+
+
+# -- texts --------------------------------------------------------------------------------------------------------------
 
 
 def read(path: str) -> str:
     """The text of a file, or of all `.txt` files in a folder and below, by name, an empty line between two."""
-    if not Path(path).is_dir():
-        return corpus.read_text(path)
-    files = sorted(Path(path).rglob("*.txt"))
-    if not files:
+    return "".join(parts(files(path)))
+
+
+def files(path: str) -> list[str]:
+    """The file, or those of the folder."""
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(Path(path).rglob("*.txt"))
+    if not found:
         raise InputError(f"the folder {path!r} holds no .txt file\ngive a folder of text files, or one file")
-    return "\n\n".join(corpus.read_text(str(file)) for file in files)
+    return [str(file) for file in found]
+
+
+def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> Iterator[str]:
+    """The text of these files a part at a time; progress is told the bytes of each."""
+    for i, path in enumerate(paths):
+        if i:
+            yield "\n\n"
+        yield from corpus.read_parts(path, progress=progress)
+
+
+# -- tokenizers ---------------------------------------------------------------------------------------------------------
 
 
 def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
@@ -89,5 +133,13 @@ def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
         return CharacterTokenizer(text)
     if config.tokenizer == "byte":
         return ByteTokenizer()
-    seen = text[: len(text) - int(len(text) * config.validation)] if config.text not in (None, "story") else text
-    return WordTokenizer(seen, config.tokens) if config.tokenizer == "word" else BytePairTokenizer.train(seen, config.tokens)
+    return learn_tokenizer(config, text[: len(text) - int(len(text) * config.validation)] if config.text not in (None, "story") else text)
+
+
+def learn_tokenizer(config: TrainConfig, seen: str) -> Tokenizer:
+    """Words or byte pairs of what they may be learned from; a bar shows how far that is."""
+    if config.tokenizer == "word":
+        return WordTokenizer(seen, config.tokens)
+    with Bar() as bar:
+        bar.draw(0, config.tokens, "counting words", count="")
+        return BytePairTokenizer.train(seen, config.tokens, progress=lambda done, wanted: bar.draw(done, wanted, "byte pairs merged"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 # name -> the line in `tinygpt --help`
 COMMANDS = {
     "train": "train a GPT, on a story that comes with it or on your text",
+    "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",
     "eval": "measure a trained GPT on a text",
     "plan": "what a training will take: memory, speed, time",

@@ -51,6 +51,9 @@ WORD = regex.compile(
 )
 
 
+AHEAD = 2  # characters from its end on that decide, at most, where a word ends: ' is a word of its own unless `ll`, say, comes after it
+
+
 def words(text: str) -> Iterator[str]:
     """The words of a text, which together are the text: "Hello,  world" -> "Hello", ",", " ", " world"."""
     return (match.group() for match in WORD.finditer(text))
@@ -199,16 +202,38 @@ class BytePairTokenizer(StoredTokenizer):
         utf8(text)
         ids: list[int] = []
         for i, part in enumerate(split(text, self.specials if specials else ())):
-            ids += [self.specials[part]] if i % 2 else self._encode(part)
+            ids += [self.specials[part]] if i % 2 else self._encode(words(part))
         return ids
+
+    def settled(self, text: str) -> tuple[list[int], int]:
+        """The words and special tokens whose last character is so far from the end that nothing that follows can change them.
+
+        From `unsure` on a special token may begin that is not all there yet; what decides the end of a word must lie before.
+        """
+        utf8(text)
+        unsure = len(text) - max(map(len, self.specials), default=1) + 1
+        ids, place = list[int](), 0
+        for i, part in enumerate(split(text, self.specials)):
+            if i % 2:
+                ids.append(self.specials[part])
+            elif place + len(part) < unsure:  # a special token follows, and is whole
+                ids += self._encode(words(part))
+            else:
+                known: list[str] = WORD.findall(part[: max(0, unsure - place)])
+                end = max(place, unsure)
+                while known and end > unsure - AHEAD:
+                    end -= len(known.pop())
+                return ids + self._encode(known), end
+            place += len(part)
+        raise AssertionError("the last part is ordinary, and ends with the text")
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes: of UTF-8 the same as of its text without special tokens; decode_bytes gives the bytes back."""
-        return self._encode(data.decode("utf-8", "surrogateescape"))  # a byte that is no UTF-8 becomes half a surrogate pair
+        return self._encode(words(data.decode("utf-8", "surrogateescape")))  # a byte that is no UTF-8 becomes half a surrogate pair
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, found: Iterable[str]) -> list[int]:
         ids: list[int] = []
-        for word in words(text):
+        for word in found:
             known = self._cache.get(word)
             if known is None:
                 known = self._merge([self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked
@@ -29,13 +29,24 @@ class CharacterTokenizer(StoredTokenizer):
 
     def encode(self, text: str) -> list[int]:
         """The id of each character. Raises TokenizerError naming the first unknown character and its position (from 0)."""
+        return self._encode(text, 0)
+
+    def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
+        """The ids of each part; an unknown character is named with its position in all of them."""
+        before = 0
+        for part in parts:
+            yield self._encode(part, before)
+            before += len(part)
+
+    def _encode(self, text: str, before: int) -> list[int]:
         try:
             return [self._ids[character] for character in text]
         except KeyError:
             position = next(i for i, character in enumerate(text) if character not in self._ids)
             known = "".join(sorted(self.characters))
             shown = known if len(known) <= 80 else known[:80] + "..."
-            raise TokenizerError(f"character {text[position]!a} at position {position} is not one of the {self.size} this tokenizer knows: {shown!a}") from None
+            what = f"character {text[position]!a} at position {before + position}"
+            raise TokenizerError(f"{what} is not one of the {self.size} this tokenizer knows: {shown!a}") from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """The characters of the ids. Raises TokenizerError naming the first id outside [0, size) and its position."""

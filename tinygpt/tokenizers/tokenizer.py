@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -33,6 +33,9 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
 
+    def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
+        """The ids of a text that comes in parts, some with each: together they are those of the whole text."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
 
@@ -48,6 +51,25 @@ class StoredTokenizer(Tokenizer):
     """A tokenizer that is told whole by `kind` and `content`: these are what its file holds, and what its hash is taken of."""
 
     kind: ClassVar[str]
+
+    def settled(self, text: str) -> tuple[list[int], int]:
+        """The ids that a text has whatever follows it, and how many of its characters they are: here all."""
+        return self.encode(text), len(text)
+
+    def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
+        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut; only the end of a part waits for the next.
+
+        Raises TokenizerError as `encode` does.
+        """
+        rest, waiting = "", 0
+        for part in parts:
+            rest += part
+            if len(rest) >= 2 * waiting:  # a word that does not end is looked at again when it is twice as long: n characters take n steps
+                ids, known = self.settled(rest)
+                rest = rest[known:]
+                waiting = len(rest)
+                yield ids
+        yield self.encode(rest)
 
     @abstractmethod
     def content(self) -> dict[str, Any]:
