@@ -2,7 +2,7 @@
 
     storage   1-D memory, shared by every view of it
     layout    shape, strides, offset: where in that memory each element lives
-    node      what made this tensor (autograd.py); None for a constant
+    node      what made this tensor (graph.py); None for a constant
 
 A result of an op *holds its array*; its Storage and Layout are made when first asked for, because most never are. A view is the
 other way round: it holds storage and layout, and its array, a window on the storage, is built when first computed with.
@@ -11,7 +11,6 @@ other way round: it holds storage and layout, and its array, a window on the sto
 from __future__ import annotations
 
 import gc
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -19,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from tensor import autograd, devices, interop, ops
-from tensor.autograd import Accumulator
+from tensor import autograd, devices, graph, interop, ops
 from tensor.devices import Array, to_host
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
-from tensor.layout import Layout, Shape, broadcast_shape
+from tensor.graph import Accumulator
+from tensor.layout import Layout, Shape
 from tensor.mode import MODE
 from tensor.storage import Storage, user_line
 
@@ -52,7 +51,7 @@ class Tensor:
     def __init__(self, data: Any, *, dtype: DTypeLike | None = None, device: str | None = None, requires_grad: bool = False):
         if isinstance(data, Tensor):
             if not data.is_leaf and MODE.get().recording:
-                raise GraphError(f"Tensor(...) of a result ({autograd.describe(data.node)}) would drop its graph: use .clone() to keep it, .detach() not to")
+                raise GraphError(f"Tensor(...) of a result ({graph.describe(data.node)}) would drop its graph: use .clone() to keep it, .detach() not to")
             data = data.array
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
             data = interop.from_python(data)
@@ -202,12 +201,7 @@ class Tensor:
         """Call `hook(gradient)` when this tensor's gradient is complete; what it returns, if not None, replaces it. Returns the remover."""
         if self.node is None:
             raise GraphError("register_hook: this tensor is in no graph, so no gradient will come")
-        hooks = self.node.hooks
-        if hooks is None:
-            hooks = self.node.hooks = {}
-        key = next(_hook_keys)
-        hooks[key] = hook
-        return lambda: hooks.pop(key, None) and None
+        return graph.add_hook(self.node, hook)
 
     def detach(self) -> Tensor:
         """The same memory, outside the graph. A write through it is still seen by what saved the memory."""
@@ -287,17 +281,13 @@ class Tensor:
     # -- writing --------------------------------------------------------------------------------------------------------
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """x[key] = value, in place. Raises MutationError, before a byte changes, where a graph forbids it (see `writable`)."""
+        """x[key] = value, in place. Raises, before a byte changes, IndexError for a place that is not there, ShapeError for values that do
+        not fit it, and MutationError where a graph forbids it (see `writable`).
+        """
         basic, key = ops.split_key(key)
         region = self.layout.index(key) if basic else self.layout
         value = self.writable(region, value)
-        if self.device != "cpu":
-            key, shape = ops.on_device(key, self.shape, self.device)
-            value = devices.move(np.asarray(value), self.device) if not devices.is_cuda(value) else value
-            if broadcast_shape(value.shape, shape) != shape:
-                raise ShapeError(f"values of shape {value.shape} do not broadcast to {shape}")
-        target = self.array
-        target[key] = value
+        ops.write(self.array, key, value)
         self.bump(region)
 
     def writable(self, region: Layout, value: Any = None) -> Any:
@@ -306,9 +296,9 @@ class Tensor:
         Raises MutationError for a result of an op, a leaf outside no_grad(), a value that carries a graph, and a region in which one
         element has two indices.
         """
-        if self.node is not None and not self.is_leaf and not autograd.freed(self.node):
+        if self.node is not None and not self.is_leaf and not graph.freed(self.node):
             raise MutationError(
-                f"this tensor {self.shape} is part of a live graph ({autograd.describe(self.node)}): "
+                f"this tensor {self.shape} is part of a live graph ({graph.describe(self.node)}): "
                 "write to a .clone(), or build it with where, stack or concatenate"
             )
         recording = MODE.get().recording
@@ -335,11 +325,15 @@ class Tensor:
 
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into this very memory."""
-        if not self.is_leaf and not autograd.freed(self.node):
-            made = autograd.describe(self.node)
+        if not self.is_leaf and not graph.freed(self.node):
+            made = graph.describe(self.node)
             raise MutationError(f"in-place {ufunc.__name__} on a result ({made}): write x = x + ... in full, or build with where, stack or concatenate")
         value = self.writable(self.layout, value)
-        ufunc(self.array, value, out=self.array, casting="same_kind")
+        try:
+            ufunc(self.array, value, out=self.array, casting="same_kind")
+        except ValueError:
+            ops.fitting(np.shape(value), self.shape, drop_ones=False)  # raises, with both shapes
+            raise
         self.bump()
         return self
 
@@ -351,13 +345,9 @@ class Tensor:
         return f"tensor {self.shape} {self.dtype}, {made}"
 
     def __repr__(self) -> str:
-        values = to_host(self.array)
-        text = np.array2string(values, separator=", ", prefix="Tensor(", threshold=100, edgeitems=3)
-        facts = [] if self.dtype.name in ("float32", "int64", "bool") else [f"dtype={self.dtype}"]
-        facts += [] if self.device == "cpu" else [f"device={self.device}"]
-        facts += [] if self.is_contiguous() else [f"strides={self.strides}", f"offset={self.offset}"]
-        facts += [f"made by {self.node.op}"] if not self.is_leaf else (["requires_grad"] if self.requires_grad else [])
-        return f"Tensor({', '.join([text, *facts])})"
+        from tensor.explain import in_short
+
+        return in_short(self)
 
     def explain(self) -> str:
         """Storage, layout as a diagram, who shares the storage, and whether it is contiguous and why; returned, and readable by print()."""
@@ -404,4 +394,3 @@ class Tensor:
 _making_storage = threading.Lock()
 if hasattr(os, "register_at_fork"):  # a child forked while another thread holds it would wait for ever
     os.register_at_fork(after_in_child=_making_storage._at_fork_reinit)  # type: ignore[attr-defined]
-_hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook

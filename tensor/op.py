@@ -20,11 +20,11 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
 import numpy as np
 
 import tensor.core as core
-from tensor.autograd import Node, Output, behind, describe
 from tensor.devices import Array, as_array, device_of, is_cuda, move
 from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
 from tensor.errors import DeviceError, DTypeError, GradientError, GraphError
-from tensor.kernels import KERNELS, choose
+from tensor.graph import Node, Output, behind, describe
+from tensor.kernels import KERNELS, choose, passed_over
 from tensor.layout import Layout, broadcast_shape
 from tensor.mode import MODE
 from tensor.record import UNSTUDIED, record
@@ -34,6 +34,7 @@ P = ParamSpec("P")
 Mask: TypeAlias = Array  # inputs annotated so are no operands, neither promoted nor differentiated: the condition of a choice,
 Ids: TypeAlias = Array  # and integers that point into an axis
 OPS: dict[str, Callable[..., Any]] = {}  # every op by name; a test fails when one has no gradient case
+LOOK_FIRST: dict[str, Callable[..., None]] = {}  # op -> a check of its inputs as they are given, before any is moved to a GPU
 _INPUTS = frozenset(("Array", "Array | None", "Mask", "Ids", "Tensor", "Tensor | None"))  # annotations of parameters that are inputs
 _SCALARS = frozenset((bool, int, float))
 _PLAIN = frozenset((int, float, bool, str, tuple, type(None)))  # options that are no arrays
@@ -81,11 +82,16 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
         else:
             try:
                 result = function(*arrays, **options)
-                y, backward = reference(*arrays, **options) if result is NotImplemented else result
+                if result is NotImplemented:
+                    passed_over(name, f"{function.__name__} met values that it leaves to the reference", mode.kernels_off)
+                    result = reference(*arrays, **options)
+                y, backward = result
             except ValueError:
                 if elementwise:
                     broadcast_shape(*(x.shape for x in inputs if isinstance(x, core.Tensor)))  # raises, naming the axis
                 raise
+        if mode.reads is not None:
+            mode.reads(*inputs, *options.values())
         out = record(name, inputs, arrays, parents, y, backward, mode, elementwise)
         if mode.anomaly:
             for part in out if type(out) is tuple else (out,):
@@ -117,12 +123,30 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
         function = choose(name, kernels, arrays, options, mode.kernels_off) if arrays is not None and not mode.anomaly else None
         result = NotImplemented if function is None else function(*arrays, **options)  # type: ignore[misc]
         if result is NotImplemented:
+            if kernels and (function is not None or arrays is None or mode.anomaly):
+                passed_over(name, _in_ops_because(function, inputs, options, mode.anomaly), mode.kernels_off)
             return composition(*inputs, **options)
         y, backward = result
+        if mode.reads is not None:
+            mode.reads(*inputs, *options.values())
         return record(name, inputs, cast("list[Any]", arrays), parents, y, backward, mode, False)
 
     _register(name, call, composition)
     return call
+
+
+def _in_ops_because(function: Callable[..., Any] | None, inputs: Sequence[Any], options: dict[str, Any], anomaly: bool) -> str:
+    """Why a fused op runs as its composition, where `choose` does not know."""
+    if function is not None:
+        return f"{function.__name__} met values that it leaves to the composition"
+    if anomaly:
+        return "detect_anomaly looks at every op of the composition"
+    dtypes = {x.dtype: None for x in inputs if isinstance(x, core.Tensor)}
+    if narrow := [dtype for dtype in dtypes if dtype in NARROW]:
+        return f"dtype {narrow[0]}: each op of the composition goes by float32"
+    if kept := [name for name, value in options.items() if type(value) not in _PLAIN]:
+        return f"option {kept[0]} is a {type(options[kept[0]]).__name__}"
+    return f"inputs of several dtypes or devices, or not all of them tensors ({', '.join(map(str, dtypes))})"
 
 
 class _Signature:
@@ -201,6 +225,8 @@ def _prepare(name: str, inputs: Sequence[Any], options: dict[str, Any], elementw
     if "dim" in options or "keepdim" in options:
         raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
     device = _one_device(name, inputs)
+    if device != "cpu" and name in LOOK_FIRST:
+        LOOK_FIRST[name](*inputs, **options)
     tensors = [x if isinstance(x, core.Tensor) or x is None or (elementwise and type(x) in _SCALARS) else core.Tensor(x, device=device) for x in inputs]
     for key, value in options.items():
         if isinstance(value, core.Tensor):

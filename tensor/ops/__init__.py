@@ -37,9 +37,10 @@ from tensor.ops.elementwise import (
 )
 from tensor.ops.fused import causal_self_attention, linear_gelu, positional_embedding, residual_layer_norm
 from tensor.ops.indexing import concatenate, embedding, gather, one_hot, pad, stack
+from tensor.ops.indexing import fitting as fitting
 from tensor.ops.indexing import getitem as getitem
-from tensor.ops.indexing import on_device as on_device
 from tensor.ops.indexing import split_key as split_key
+from tensor.ops.indexing import write as write
 from tensor.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
 from tensor.ops.matmul import linear, matmul
 from tensor.ops.normalization import layer_norm

@@ -64,13 +64,14 @@ def gelu(x: Array, form: str = "tanh") -> Any:
     if form != "tanh":
         raise ValueError(f"gelu has the forms 'tanh' and 'erf', not {form!r}")
     k = math.sqrt(2 / math.pi)
-    t = np.tanh(k * (x + 0.044715 * x * x * x))
+    with np.errstate(over="ignore"):  # (1 + tanh u) / 2 = 1 / (1 + e^-2u), which keeps its digits where 1 + tanh u is close to 0
+        s = 1 / (1 + np.exp(-2 * k * (x + 0.044715 * x * x * x)))
 
     def dx(dy: Array) -> Array:
-        du = k * (1 + 3 * 0.044715 * x * x)  # (1 - t^2) du is the slope of t
-        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * du)
+        du = k * (1 + 3 * 0.044715 * x * x)  # 2 s (1 - s) du is the slope of s
+        return dy * s * (1 + 2 * x * (1 - s) * du)
 
-    return 0.5 * x * (1 + t), (dx,)
+    return x * s, (dx,)
 
 
 def _gelu_erf(x: Array) -> Any:

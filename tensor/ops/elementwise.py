@@ -47,8 +47,8 @@ def divide(a: Array, b: Array) -> Any:
     """y = a / b,   da = dy / b,   db = -a dy / b^2.   Integers give floats."""
 
     def da(dy: Array) -> Array:
-        with np.errstate(divide="ignore"):
-            return slope(dy, 1 / b)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(dy == 0, 0, dy / b)  # not through 1 / b, which a Python 0.0 refuses
 
     def db(dy: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -60,9 +60,9 @@ def divide(a: Array, b: Array) -> Any:
 @elementwise_op
 def power(a: Array, b: Array) -> Any:
     """y = a^b,   da = b a^(b-1) dy,   db = ln(a) y dy.   0^0 = 1, where both gradients are 0 by choice; a < 0 has no db: NaN."""
-    if type(b) is int and b < 0 and a.dtype.kind in "iu":  # NumPy says so itself, CuPy computes something
+    if type(b) is int and b < 0 and a.dtype.kind in "biu":  # NumPy says so itself, CuPy computes something
         raise ValueError(f"{a.dtype} to the power {b}: integers to negative integer powers are no integers; use .to('float32')")
-    y = a**b
+    y = np.power(a, b) if type(b) is int and a.dtype == bool else a**b  # int64; of b = 2 alone NumPy's ** would make a square, an int8
 
     def da(dy: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 import tensor.core as core
-from tensor.devices import Array, add_at, is_cuda, move, zeros_like
+from tensor.devices import Array, add_at, device_of, is_cuda, move, zeros_like
 from tensor.errors import DTypeError, ShapeError
-from tensor.layout import Shape, normalise_axis
-from tensor.op import Ids, compute_op, copy_op
+from tensor.layout import Shape, broadcast_shape, normalise_axis
+from tensor.op import LOOK_FIRST, Ids, compute_op, copy_op
 from tensor.ops.views import index, unsqueeze
 
 
@@ -35,7 +35,7 @@ def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
 
 
 def on_device(key: tuple[Any, ...], shape: Shape, device: str) -> tuple[tuple[Any, ...], Shape]:
-    """(key with its arrays on a GPU, shape of x[key]), checked as NumPy would. Raises IndexError.
+    """(key with its arrays on the device, shape of x[key]), checked as NumPy would. Raises IndexError.
 
     CuPy wraps what is out of range. So NumPy indexes an array of that shape that takes no memory; arrays that are on the GPU already
     are stood for by zeros, since looking at their values would stop the stream: there only shapes are checked.
@@ -43,6 +43,30 @@ def on_device(key: tuple[Any, ...], shape: Shape, device: str) -> tuple[tuple[An
     probe = tuple(np.zeros(part.shape, part.dtype) if is_cuda(part) else part for part in key)
     result = np.broadcast_to(np.uint8(0), shape)[probe].shape
     return tuple(move(part, device) if isinstance(part, np.ndarray) else part for part in key), result
+
+
+def write(target: Array, key: tuple[Any, ...], value: Any) -> None:
+    """target[key] = value. Raises IndexError for a place that is not there and ShapeError for values that do not fit it, on any device."""
+    if is_cuda(target):
+        key, shape = on_device(key, target.shape, device_of(target))
+        value = value if is_cuda(value) else move(np.asarray(value), device_of(target))
+        value = value.reshape(fitting(value.shape, shape))
+    try:
+        target[key] = value
+    except (TypeError, ValueError):
+        shape = fitting(np.shape(value), on_device(key, target.shape, "cpu")[1])  # raises, naming the axis
+        if shape == np.shape(value):
+            raise
+        target[key] = np.reshape(value, shape)
+
+
+def fitting(values: Shape, place: Shape, drop_ones: bool = True) -> Shape:
+    """The shape as which values go into a place: without axes of size 1 in front that it lacks. Raises ShapeError unless that broadcasts to it."""
+    while drop_ones and len(values) > len(place) and values[0] == 1:
+        values = values[1:]
+    if broadcast_shape(values, place) != place:
+        raise ShapeError(f"values of shape {values} do not broadcast to {place}")
+    return values
 
 
 class _Hole:
@@ -137,6 +161,16 @@ def _check_range(name: str, ids: Array, size: int, low: int | None = None) -> No
     smallest, largest = int(ids.min()), int(ids.max())
     if smallest < low or largest >= size:
         raise IndexError(f"`{name}` got index {largest if largest >= size else smallest}, outside {low} to {size - 1}")
+
+
+def _look(name: str, ids: Any, size: int, low: int | None = None) -> None:
+    """The same of ids that are still on the host, where looking costs nothing: lists and NumPy arrays, before they go to a GPU."""
+    if not isinstance(ids, core.Tensor) and not is_cuda(ids):
+        _check_range(name, core.Tensor(ids).array, size, low)
+
+
+LOOK_FIRST["gather"] = lambda x, indices, axis=-1: _look("gather", indices, x.shape[normalise_axis(axis, x.ndim)])
+LOOK_FIRST["embedding"] = lambda ids, weight: _look("embedding", ids, len(weight), low=0)
 
 
 @compute_op

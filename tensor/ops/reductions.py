@@ -160,6 +160,12 @@ def cumsum(x: Array, axis: int = -1) -> Any:
     axis = normalise_axis(axis, x.ndim)
 
     def backward(dy: Array) -> tuple[Array]:
-        return (np.flip(np.cumsum(np.flip(dy, axis), axis), axis),)
+        return (np.flip(_running(np.flip(dy, axis), axis), axis),)
 
-    return np.cumsum(x, axis), backward
+    return _running(x, axis), backward
+
+
+def _running(x: Array, axis: int) -> Array:
+    """np.cumsum, row-major: CuPy's has its axis last in memory."""
+    y = np.cumsum(x, axis)
+    return y if y.flags.c_contiguous else y.copy()

@@ -1,6 +1,7 @@
 """`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and see its test fail.
 
-Prints a line a bug and the number killed; exits 1 when one survives.
+Prints a line a bug and the number killed; exits 1 when one survives. A bug that only a GPU has is put back where there is one, and
+elsewhere said to need one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import tempfile
 from pathlib import Path
 
 import tests.zoo
+from tensor.devices import array_module
+from tensor.errors import DeviceError
 from tests.zoo.bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +31,15 @@ def bugs() -> list[Bug]:
     return sorted(found)
 
 
+def missing(device: str) -> bool:
+    """Whether this machine lacks it."""
+    try:
+        array_module(device)
+    except DeviceError:
+        return True
+    return False
+
+
 def survives(bug: Bug, folder: Path) -> str | None:
     """None when the test fails with the bug in; else why the bug lives."""
     target = folder / bug.file
@@ -36,7 +48,7 @@ def survives(bug: Bug, folder: Path) -> str | None:
         return f"its snippet occurs {text.count(bug.old)} times in {bug.file}"
     target.write_text(text.replace(bug.old, bug.new))
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", bug.test]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--device", bug.device, bug.test]
         environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(folder)}  # built C files stay there
         run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     finally:
@@ -52,17 +64,22 @@ def main() -> int:
         return 2
     rows = {int(argument) for argument in sys.argv[1:]}
     chosen = [bug for bug in bugs() if not rows or bug.row in rows]
-    alive = 0
+    absent = {device for device in {bug.device for bug in chosen} if missing(device)}
+    alive = untried = 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in ("tensor", "tinygpt", "tests"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", folder)
         for bug in chosen:
+            if bug.device in absent:
+                untried += 1
+                print(f"row {bug.row:2}  needs a GPU  {bug.test}", flush=True)
+                continue
             reason = survives(bug, folder)
             alive += reason is not None
             print(f"row {bug.row:2}  {'killed' if reason is None else 'ALIVE: ' + reason}  {bug.test}", flush=True)
-    print(f"{len(chosen) - alive} of {len(chosen)} killed")
+    print(f"{len(chosen) - untried - alive} of {len(chosen)} killed" + f", {untried} not tried: no GPU here" * (untried > 0))
     return int(alive > 0)
 
 

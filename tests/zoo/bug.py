@@ -13,3 +13,4 @@ class Bug(NamedTuple):
     old: str
     new: str
     test: str
+    device: str = "cpu"  # where the test must run to see it: "cuda" for a bug that only a GPU has
