@@ -9,8 +9,8 @@ hand, and compared with what the engine does.
 import numpy as np
 
 from tensor import Tensor, grad
-from tensor.autograd import Accumulator, reachable
 from tensor.errors import GraphError
+from tensor.graph import Accumulator, reachable
 
 x = Tensor([[0.5, -1.0], [2.0, 0.3], [1.0, 1.0]])  # (3, 2): data, wants no gradient
 w = Tensor([[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]], requires_grad=True)  # (3, 2)

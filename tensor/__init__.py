@@ -6,7 +6,7 @@
     >>> x.grad
     Tensor([2., 4., 6.])
 
-Start reading at layout.py, then storage.py, core.py, autograd.py, and any file of ops/.
+Start reading at layout.py, then storage.py, core.py, graph.py, autograd.py, and any file of ops/.
 """
 
 from tensor.core import Tensor  # isort: skip (first: core takes its methods from ops, and ops make tensors)
@@ -42,6 +42,7 @@ from tensor.memory import keep_freed_memory
 from tensor.mode import detect_anomaly, no_grad
 from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
 from tensor.random import Generator, manual_seed
+from tensor.recompute import checkpoint
 
 __version__ = "0.1.0"
 
@@ -53,6 +54,7 @@ __all__ = [
     "Tensor",
     "arange",
     "bfloat16",
+    "checkpoint",
     "detect_anomaly",
     "dtypes",
     "empty",

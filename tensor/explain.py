@@ -1,10 +1,13 @@
-"""What `Tensor.explain()` shows: storage, layout, sharing, contiguity, and why."""
+"""What a tensor shows of itself: in short, as `repr`; and by `Tensor.explain()`: storage, layout, sharing, contiguity, and why."""
 
 from __future__ import annotations
 
 from itertools import product
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from tensor.devices import to_host
 from tensor.layout import Layout, contiguous_strides
 
 if TYPE_CHECKING:
@@ -12,6 +15,16 @@ if TYPE_CHECKING:
 
 CELLS = 24  # elements of storage drawn; more would not fit a line
 LETTERS = "ijklmnopqrstuvwxyz"  # one for each axis
+
+
+def in_short(x: Tensor) -> str:
+    """The values, the middle left out where they are many, and what is not as usual: dtype, device, strides; and what made it."""
+    text = np.array2string(to_host(x.array), separator=", ", prefix="Tensor(", threshold=100, edgeitems=3)
+    facts = [] if x.dtype.name in ("float32", "int64", "bool") else [f"dtype={x.dtype}"]
+    facts += [] if x.device == "cpu" else [f"device={x.device}"]
+    facts += [] if x.is_contiguous() else [f"strides={x.strides}", f"offset={x.offset}"]
+    facts += [f"made by {x.node.op}"] if not x.is_leaf else (["requires_grad"] if x.requires_grad else [])
+    return f"Tensor({', '.join([text, *facts])})"
 
 
 def explain(x: Tensor, sharing: list[Tensor]) -> str:

@@ -20,6 +20,7 @@ class Mode:
     recording: bool = True
     anomaly: bool = False
     kernels_off: frozenset[str] = frozenset()  # op names; "*" is all of them
+    reads: Callable[..., None] | None = None  # told what ops are given, for a checkpoint (recompute.py)
     switch: Switch | None = None  # what made this mode, and of which other
     outer: Mode | None = None
 

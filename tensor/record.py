@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 import tensor.core as core
-from tensor.autograd import Node, Output, Saved
 from tensor.devices import Array, as_array, extent, is_cuda
 from tensor.dtypes import FLOATS, NARROW, float32
+from tensor.graph import Node, Output, Saved
 from tensor.layout import Layout, Shape
 from tensor.mode import Mode
 from tensor.storage import Line, Storage, user_place
@@ -116,7 +116,7 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
             if isinstance(x, core.Tensor):
                 storage = x._storage or x.storage
                 if storage.exported:
-                    saved.append(_kept(x, arrays[i]))
+                    saved.append(keep(x, arrays[i]))
                 else:
                     storage.saved = True
                     saved.append((storage, storage.version, arrays[i]))
@@ -141,7 +141,7 @@ def _searched(rules: list[Any], inputs: Sequence[Any], arrays: Sequence[Any], ou
         if kind is np.ndarray:
             owner = known.get(id(value))
             if owner is not None:
-                saved.append(_kept(owner, value))
+                saved.append(keep(owner, value))
             elif own and value.base is None:
                 saved.append((_NOWHERE, 0, value))
             else:
@@ -162,10 +162,10 @@ def _by_memory(held: Array, inputs: Sequence[Any], outs: tuple[Any, ...]) -> lis
         owners = [out for out in outs if out.array.base is held]
         if not owners:
             return [(_NOWHERE, 0, held)]
-    return [_kept(x, held) for x in owners]
+    return [keep(x, held) for x in owners]
 
 
-def _kept(x: Any, held: Array) -> Saved:
+def keep(x: Any, held: Array) -> Saved:
     storage = x._storage or x.storage
     if storage.exported:
         storage = Exported(storage, held)

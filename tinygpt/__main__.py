@@ -1,14 +1,17 @@
 """`tinygpt COMMAND`, also `python -m tinygpt COMMAND`.
 
-Exit codes: 0; 1 a check failed; 2 bad input, one or two lines on stderr; 130 Ctrl-C.
+Exit codes: 0; 1 a check failed; 2 bad input, one or two lines on stderr; 130 Ctrl-C; 143 SIGTERM.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from tinygpt.cli import run
 from tinygpt.console import visible
@@ -21,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a character that the terminal's encoding lacks is escaped, not a crash
             stream.reconfigure(errors="backslashreplace")
     try:
-        return run(sys.argv[1:] if argv is None else argv)
+        with _terminated():
+            return run(sys.argv[1:] if argv is None else argv)
     except InputError as error:
         problem = str(error)
     except MemoryError as error:
@@ -39,6 +43,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     print(f"tinygpt: error: {visible(problem)}", file=sys.stderr)
     return 2
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends the program as an error would, so that what is half done is removed: temporary folders, a run without weights."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield  # only the main thread may set handlers; and one that is there knows better
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

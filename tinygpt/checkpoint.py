@@ -51,7 +51,7 @@ def save(folder: Path, arrays: Mapping[str, Mapping[str, Array]], state: Mapping
     """Replace the checkpoint in `folder` by one of these files: {file name: {array name: array}}, and state.json."""
     _finish(folder)
     for name, content in arrays.items():
-        _write_arrays(_new(folder, name), content)
+        write_arrays(_new(folder, name), content)
     write_json(_new(folder, MARK), state)  # from this moment on the new files are the checkpoint
     _finish(folder)
 
@@ -75,12 +75,13 @@ def _new(folder: Path, name: str) -> Path:
 # -- arrays -----------------------------------------------------------------------------------------------------------
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt") -> None:
+    """A safetensors file of these arrays, from any device, flushed to the disk. `form` is what its header says of their names; raises OSError."""
     path.unlink(missing_ok=True)
     path.touch()
     mode = path.stat().st_mode  # as the user wants new files; the library makes them readable by their owner alone
     try:
-        save_file({name: np.asarray(devices.to_host(array), order="C") for name, array in arrays.items()}, path, metadata={"format": "tinygpt"})
+        save_file({name: np.asarray(devices.to_host(array), order="C") for name, array in arrays.items()}, path, metadata={"format": form})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(str(error)) from None
     path.chmod(mode)
@@ -102,6 +103,8 @@ def load_arrays(path: Path, expected: Mapping[str, tuple[tuple[int, ...], str]])
             raise InputError(f"{shown(path)} does not fit the config.json beside it: {problem}\nput the two files of one run together, or train again")
         return {name: np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"]) for name, part in deserialize(path.read_bytes())}  # type: ignore[no-untyped-call]
     except FileNotFoundError:
+        if path.suffix == ".new":  # a training has just saved, and given it its name
+            return load_arrays(path.with_suffix(""), expected)
         raise InputError(f"{shown(path)} is missing\nthe run ended before its first checkpoint: train again, or name another run") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{shown(path)} is damaged or no safetensors file ({shown(error):.100})\nrestore it from a copy, or train again") from None
@@ -135,6 +138,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes().decode("utf-8"))
     except FileNotFoundError:
+        if path.suffix == ".new":
+            return read_json(path.with_suffix(""))
         raise InputError(f"{shown(path)} is missing\nrestore it from a copy, or name another run") from None
     except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{shown(path)} is damaged ({shown(error):.100})\nrestore it from a copy, or train again") from None

@@ -86,6 +86,7 @@ class TrainConfig:
     final_lr: float = option(0.1, "share of the learning rate that is left at the end")  # where the cosine ends
     warmup: int | None = option(None, "steps over which the learning rate rises (a tenth of all, if not given)")  # must be fewer than steps
     weight_decay: float = option(0.1, "share of matrices and tables taken off a step, times the learning rate")  # not of gains and biases
+    decay_embeddings: bool = option(True, "the tables of tokens and positions decay too")  # and with the first, a tied head
     beta1: float = option(0.9, "memory of AdamW's mean gradient")  # 0.9 looks back about 10 steps
     beta2: float = option(0.99, "memory of AdamW's mean squared gradient")  # 0.99 looks back about 100 steps
     clip: float = option(1.0, "largest global gradient norm; longer gradients are shortened to it")  # 0 turns it off
@@ -93,6 +94,8 @@ class TrainConfig:
     seed: int = option(0, "what all randomness follows from")  # the same seed, the same run
     device: str = option("cpu", "cpu, cuda or cuda:N")  # where the arrays live
     dtype: str = option("float32", "float32, float64, bfloat16 or float16")  # of weights and activations
+    recompute: bool = option(False, "activations of each block are computed again in backward: less memory, more time")  # the same numbers
+    tensorboard: bool = option(False, "event files for TensorBoard in the run's folder")  # needs its package
     out: str | None = option(None, "folder of the run (runs/ and a new name, if not given)", "FOLDER")  # must not hold another run
 
     def __post_init__(self) -> None:

@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from tensor import devices
+from tensor.devices import Array
 from tensor.dtypes import FLOATS, DTypeLike, promote
 from tinygpt import checkpoint
 from tinygpt.checkpoint import DTYPES, HostArray
@@ -103,7 +102,7 @@ def rows(config: GPTConfig) -> Iterator[Row]:
         yield Row("head.weight", HEAD, (config.vocabulary, config.width))
 
 
-def turned(row: Row, array: HostArray) -> HostArray:
+def turned(row: Row, array: Array) -> Array:
     """Their array as ours, and ours as theirs."""
     return array.T if row.theirs == HEAD else array
 
@@ -253,8 +252,8 @@ def save(model: GPT, folder: str | os.PathLike[str], *, tokenizer: BytePairToken
         if folder.exists():
             folder.rmdir()  # Windows moves no folder over another, not even over an empty one
         checkpoint.replace(temporary, folder)
-    except (SafetensorError, OSError) as error:  # the library reports a full disk as its own error
-        raise InputError(f"cannot write to {shown(folder)} ({getattr(error, 'strerror', None) or shown(error)})\nname a folder you may write to") from None
+    except OSError as error:
+        raise InputError(f"cannot write to {shown(folder)} ({error.strerror or shown(error)})\nname a folder you may write to") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -291,12 +290,5 @@ def _write(folder: Path, model: GPT, content: dict[str, Any], tokenizer: BytePai
         content.setdefault(key, tokenizer.specials.get(END) if tokenizer else None)  # unsaid, it would mean 50256
     checkpoint.write_json(folder / CONFIG, content)
     state = model.state()
-    arrays = {(row.theirs if row.theirs == HEAD else PREFIX + row.theirs): turned(row, devices.to_host(state[row.ours].array)) for row in rows(model.config)}
-    path = folder / WEIGHTS
-    path.touch()
-    mode = path.stat().st_mode  # as the user wants new files; the library makes them readable by their owner alone
-    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path, metadata={"format": "pt"})
-    path.chmod(mode)
-    for written in folder.iterdir():
-        with written.open("rb+") as file:
-            os.fsync(file.fileno())
+    arrays = {(row.theirs if row.theirs == HEAD else PREFIX + row.theirs): turned(row, state[row.ours].array) for row in rows(model.config)}
+    checkpoint.write_arrays(folder / WEIGHTS, arrays, form="pt")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from types import FunctionType
 from typing import Any, NamedTuple, cast
@@ -23,14 +24,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tensor import Tensor
-from tensor.autograd import Node, reachable
 from tensor.devices import array_module, move
 from tensor.dtypes import NARROW, as_dtype
+from tensor.graph import Node, reachable
 from tensor.kernels import KERNELS, choose
 from tensor.mode import MODE
 from tensor.nn import Module
 from tensor.optim import clip_gradients
 from tensor.random import Key, keyed
+from tensor.recompute import Recomputed
 from tinygpt import training
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import duration, short
@@ -54,6 +56,7 @@ class Plan:
     gradients: int
     moments: int  # the optimiser's, with the float32 masters of 16-bit weights
     layer: int  # kept for backward by each layer
+    again: int  # what a layer has to keep while backward has computed it again; 0 where it never does
     ends: int  # by the embedding and the last norm
     logits: int  # these, their gradient, and what cross-entropy makes of them on the way
     flops: float  # a step
@@ -66,8 +69,13 @@ class Plan:
 
     @property
     def memory(self) -> int:
-        """In a step, beside Python and its libraries; what backward makes in passing, less than `layer` in what was measured, comes on top."""
-        return self.weights + self.gradients + self.moments + self.activations + self.logits
+        """At the peak of a step, beside Python and its libraries; what backward makes in passing comes on top."""
+        return self.weights + self.gradients + self.moments + self.activations + max(self.logits, self.again)
+
+    @property
+    def passing(self) -> int:
+        """What backward makes in passing was less in what was measured: all that a layer works with."""
+        return self.again or self.layer
 
     @property
     def tokens(self) -> int:
@@ -92,6 +100,7 @@ def predict(model: GPTConfig, config: TrainConfig) -> Plan:
     matrices = 12 * model.layers * model.width**2 if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
     layer, ends = activations(model, config)
+    again = activations(model, replace(config, recompute=False))[0] if config.recompute else 0
     return Plan(
         model,
         config,
@@ -100,9 +109,10 @@ def predict(model: GPTConfig, config: TrainConfig) -> Plan:
         gradients=count * size,
         moments=wide * (2 * (count - matrices) + matrices + narrow * count),
         layer=layer,
+        again=again,
         ends=ends,
         logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
-        flops=flops(model, config.batch) * config.accumulation,
+        flops=flops(model, config.batch, config.recompute) * config.accumulation,
         seconds=step_seconds(model, config),
     )
 
@@ -117,13 +127,13 @@ def parameter_count(model: GPTConfig) -> int:
     return tables + 2 * C + model.layers * (12 * C**2 + 4 * C + 9 * C * model.bias)
 
 
-def flops(model: GPTConfig, rows: int) -> float:
-    """Of the matrix products, forward and backward, which is twice forward: 3 x 2 x (multiply-adds).
+def flops(model: GPTConfig, rows: int, recompute: bool = False) -> float:
+    """Of the matrix products, forward and backward, which is twice forward: 3 x 2 x (multiply-adds); 4 x 2 in layers that are computed again.
 
     A token of a layer meets 12 C^2 weights, and (T + 1) / 2 keys and as many values of C numbers; in the head, V C weights.
     """
     V, T, C = model.vocabulary, model.context, model.width
-    return 6.0 * rows * T * (model.layers * (12 * C**2 + (T + 1) * C) + V * C)
+    return 6.0 * rows * T * (model.layers * (12 * C**2 + (T + 1) * C) * (4 / 3 if recompute else 1) + V * C)
 
 
 def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
@@ -165,6 +175,7 @@ def bytes_a_logit(config: TrainConfig) -> int:
 def kept_bytes(model: GPTConfig, config: TrainConfig, rows: int) -> int:
     """The memory that the graph of a loss holds, beside the parameters."""
     gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
+    gpt.recompute = config.recompute
     ids = np.zeros((rows, model.context), np.int64)
     with keyed(Key()):
         loss = gpt.loss(ids, ids)
@@ -175,9 +186,13 @@ def kept_bytes(model: GPTConfig, config: TrainConfig, rows: int) -> int:
 
 
 def held(value: Any) -> Iterator[Any]:
-    """The arrays that functions name, also through tuples and inner functions."""
+    """The arrays that functions name, also through tuples and inner functions; and those that a checkpoint starts from."""
     if hasattr(value, "nbytes"):
         yield value
+    elif isinstance(value, Tensor):
+        yield value.array
+    elif isinstance(value, Recomputed):
+        yield from held(value.inputs)
     elif isinstance(value, FunctionType):
         yield from held([cell.cell_contents for cell in value.__closure__ or ()])
     elif isinstance(value, (tuple, list)):
@@ -210,9 +225,9 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
         stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(keyed(Key()))
         whole, layer = _measured(small, config, rows)
-    one = replace(model, layers=1)
-    larger = flops(one, config.batch) / flops(small, rows)
-    layers_larger = (flops(replace(model, layers=2), config.batch) - flops(one, config.batch)) / (flops(replace(small, layers=2), rows) - flops(small, rows))
+    one, work = replace(model, layers=1), partial(flops, recompute=config.recompute)
+    larger = work(one, config.batch) / work(small, rows)
+    layers_larger = (work(replace(model, layers=2), config.batch) - work(one, config.batch)) / (work(replace(small, layers=2), rows) - work(small, rows))
     more = model.layers - 1
     in_parts = config.accumulation * (whole.seconds * larger + more * layer.seconds * layers_larger)
     wider = parameter_count(one) / parameter_count(small), (model.width / small.width) ** 2
@@ -243,6 +258,7 @@ def affordable(model: GPTConfig, rows: int, work: float) -> tuple[GPTConfig, int
 def _measured(model: GPTConfig, config: TrainConfig, rows: int) -> tuple[Part, Part]:
     """A model of one layer, with all that is around it; and the layer alone."""
     whole = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()  # zeros: no product asks what it multiplies
+    whole.recompute = config.recompute
     layer = GPT(replace(model, vocabulary=1), dtype=config.dtype, device=config.device, draw=False).train()
     block, norm = layer.blocks[0], layer.final_norm
     ids = np.random.default_rng(0).integers(0, model.vocabulary, (rows, model.context))
@@ -252,7 +268,7 @@ def _measured(model: GPTConfig, config: TrainConfig, rows: int) -> tuple[Part, P
 
     def alone() -> None:
         x.grad = None
-        through_blocks([block], norm, x).backward(upstream)
+        through_blocks([block], norm, x, recompute=config.recompute).backward(upstream)
 
     return _part(whole, lambda: whole.loss(ids, ids).backward(), config), _part(block, alone, config)
 
@@ -293,11 +309,12 @@ def table(plan: Plan) -> list[str]:
     """The lines that `tinygpt plan` prints."""
     model, config = plan.model, plan.training
     batch = f"{config.batch}{f' x {config.accumulation}' if config.accumulation > 1 else ''} windows of {model.context}"
+    kept = f"of its {size(plan.again)} for backward" if plan.again else "for backward"
     kinds = [
         ("weights", plan.weights, f"{config.dtype}"),
         ("gradients", plan.gradients, ""),
         ("moments", plan.moments, config.optimizer),
-        ("activations", plan.activations, f"each layer keeps {size(plan.layer)} for backward"),
+        ("activations", plan.activations, f"each layer keeps {size(plan.layer)} {kept}"),
         ("logits", plan.logits, f"{model.vocabulary:,} a token, with what the loss makes of them"),
     ]
     return [
@@ -305,7 +322,7 @@ def table(plan: Plan) -> list[str]:
         f"step         {plan.tokens:,} tokens: {batch}",
         "",
         *(f"{name:<13}{size(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
-        f"together     {size(plan.memory):>10}   and up to {size(plan.layer)} in passing",
+        f"together     {size(plan.memory):>10}   and up to {size(plan.passing)} in passing",
         "",
         f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step, {digits(plan.flops / plan.seconds / 1e9)} a second",
         f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: measured here just now",

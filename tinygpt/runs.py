@@ -29,6 +29,7 @@ from tinygpt.cli import nearest
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.grammar import END
 from tinygpt.model import GPT
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
@@ -54,6 +55,11 @@ class Run:
     def name(self) -> str:
         """The folder's name, safe to print."""
         return shown(self.folder)
+
+    @property
+    def separator(self) -> str:
+        """What stood before and after each text it learned from: a line end around a story of the grammar, else nothing."""
+        return END if self.training.text == "grammar" else ""
 
 
 # -- making one -------------------------------------------------------------------------------------------------------
@@ -193,15 +199,16 @@ class Progress(NamedTuple):
     step: int = 0  # steps taken
     loss: float | None = None  # the last measured: over the validation windows, or at the end over those of the text
     best: float | None = None  # the lowest of these
+    best_step: int = 0  # when that was
     worse: int = 0  # measurings since then
 
 
 def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None:
-    """Write a checkpoint; also as the best one, when its loss is the lowest so far."""
+    """Write a checkpoint; also as the best one, when its loss, measured at this very step, is the lowest so far."""
     weights = {name: parameter.array for name, parameter in model.state().items()}
     moments = optimizer.state_dict()
     files = {MODEL: weights, OPTIMIZER: moments["arrays"]}
-    if progress.best is not None and progress.worse == 0:
+    if progress.best is not None and progress.step == progress.best_step:
         files[BEST] = weights
     numbers = {name: value for name, value in moments.items() if name != "arrays"}
     try:

@@ -16,15 +16,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tensor import no_grad
-from tensor.optim import AdamW, Muon, Optimizer, clip_gradients, warmup_cosine
-from tensor.random import Generator, Key, keyed
+from tensor import full_like, no_grad
+from tensor.optim import AdamW, LossScale, Muon, Optimizer, clip_gradients, warmup_cosine
+from tensor.random import Generator, Key, keyed, philox
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.corpus import IGNORED, Ids, Windows
 from tinygpt.generation import evaluating
 from tinygpt.model import GPT
 
 EPOCHS = 1 << 32  # the draw that shuffles epoch 0: far from the draws that made the weights, which count from 0
+KEPT = 1 << 22  # windows of which the order of an epoch is kept as an array, 32 MB; of more it is worked out where it is needed
+SCATTER = 0xFFFFFFFE  # the word of the counter that keeps these numbers apart from those of layers, and of generators
 LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
 
 
@@ -38,13 +40,19 @@ class StepRecord(NamedTuple):
     skipped: bool  # the norm was not finite, so nothing was updated
     tokens: int  # targets in the batch
     seconds: float  # wall time of the step
+    loss_scale: float | None = None  # what the loss was multiplied with for backward; None but for float16
 
 
 def optimizer_of(model: GPT, config: TrainConfig) -> Optimizer:
-    """AdamW over the model's packed parameters; or Muon for its matrices, and AdamW for the rest."""
+    """AdamW over the model's packed parameters; or Muon for its matrices, and AdamW for the rest. For float16 with a loss scale."""
+    betas, decay, embeddings = config.betas, config.weight_decay, config.decay_embeddings
+    optimizer: Optimizer
     if config.optimizer == "muon":
-        return Muon(model, lr=config.muon_lr, adamw_lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
-    return AdamW(model, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        optimizer = Muon(model, lr=config.muon_lr, adamw_lr=config.lr, betas=betas, weight_decay=decay, decay_embeddings=embeddings)
+    else:
+        optimizer = AdamW(model, lr=config.lr, betas=betas, weight_decay=decay, decay_embeddings=embeddings)
+    optimizer.loss_scale = LossScale() if config.dtype == "float16" else None
+    return optimizer
 
 
 def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: Optimizer | None = None, first: int = 0) -> Iterator[StepRecord]:
@@ -54,16 +62,18 @@ def train(model: GPT, windows: Windows, config: TrainConfig, optimizer: Optimize
     (config, number). A step whose gradient norm is not finite changes nothing: one NaN in AdamW's means would stay for good.
     """
     optimizer = optimizer or optimizer_of(model, config)
+    model.recompute = config.recompute
     model.train()
     for step in range(first, config.steps):
         start = time.perf_counter()
         rows = batch_rows if config.batches == "epochs" else random_rows
         x, y = windows[rows(step, config.batch * config.accumulation, len(windows), config.seed)]  # (B, T), (B, T)
         optimizer.lr = learning_rate(step, config)
+        scale = optimizer.loss_scale.value if optimizer.loss_scale else None
 
         loss, norm = update(model, optimizer, x, y, config.clip or math.inf, config.accumulation, Key(config.seed, step))
 
-        yield StepRecord(step + 1, loss, optimizer.lr, norm, not math.isfinite(norm), x.size, time.perf_counter() - start)
+        yield StepRecord(step + 1, loss, optimizer.lr, norm, not math.isfinite(norm), x.size, time.perf_counter() - start, scale)
 
 
 def update(
@@ -79,17 +89,21 @@ def update(
 
     accumulation: the batch goes through the model in that many parts, and their gradients add up to those of the whole: each part's
     losses are summed and divided by the targets of the whole batch, since parts may hold unequal numbers of targets that count.
+    With the optimiser's loss scale, gradients are that many times too large until the update; the norm is the true one.
     """
     optimizer.zero_grad()
+    scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
     targets, total = max(int(np.count_nonzero(y != IGNORED)), 1), 0.0
     for part in np.array_split(np.arange(len(x)), accumulation):
         with keyed(key._replace(sample=int(part[0]))):  # dropout's masks are those of the rows' places in the whole batch
             loss = model.loss(x, y) if accumulation == 1 else model.loss(x[part], y[part], reduction="sum") * (1 / targets)
-        loss.backward()
+        loss.backward(full_like(loss, scale))
         total += float(loss)
-    norm = clip_gradients(optimizer, clip)
+    norm = clip_gradients(optimizer, clip * scale) / scale
     if math.isfinite(norm):
         optimizer.step()
+    if optimizer.loss_scale is not None:
+        optimizer.loss_scale.adapt(math.isfinite(norm))
     return total, norm
 
 
@@ -108,9 +122,11 @@ def batch_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
     All windows in a random order, then all of them in another, and so on, cut into batches: each window comes once an epoch, and
     which comes when follows from the seed alone, so that a run can go on anywhere.
     """
-    places = np.arange(step * batch, (step + 1) * batch)
-    epochs = [_shuffled(epoch, windows, seed) for epoch in range(places[0] // windows, places[-1] // windows + 1)]
-    rows: Ids = np.concatenate(epochs)[places - places[0] // windows * windows]
+    epochs, places = np.divmod(np.arange(step * batch, (step + 1) * batch), windows)
+    rows = np.empty_like(places)
+    for epoch in range(epochs[0], epochs[-1] + 1):
+        now = epochs == epoch
+        rows[now] = _shuffled(epoch, windows, seed)[places[now]] if windows <= KEPT else scattered(places[now], windows, epoch, seed)
     return rows
 
 
@@ -127,6 +143,34 @@ def _shuffled(epoch: int, windows: int, seed: int) -> Ids:
     generator = Generator()
     generator.load_state({"seed": seed, "draws": EPOCHS + epoch})
     return generator.permutation(windows)  # type: ignore[no-any-return]
+
+
+def scattered(places: Ids, count: int, epoch: int, seed: int) -> Ids:
+    """What stands at those places of a random order of 0 to count - 1, worked out for them alone: an order of 10^9 takes 8 GB.
+
+    Place x + y width of a rectangle with at least `count` places goes to x + F(y) and then y + F(x), each modulo its side, and so on: each
+    round can be undone, so no two places meet, whatever F is; with four rounds of a random F the order is one that cannot be told from
+    random (Luby and Rackoff 1988). One that ends beyond `count`, one in sqrt(count), goes on until it does not (Black and Rogaway 2002).
+    """
+    width = math.isqrt(count - 1) + 1
+    height = -(-count // width)
+    rows = places.copy()
+    out = np.ones(len(rows), dtype=bool)
+    while out.any():
+        y, x = np.divmod(rows[out].astype(np.uint64), np.uint64(width))
+        for turn in range(0, 4, 2):
+            x = (x + _noise(y, turn, epoch, seed)) % np.uint64(width)
+            y = (y + _noise(x, turn + 1, epoch, seed)) % np.uint64(height)
+        rows[out] = (x + y * np.uint64(width)).astype(np.int64)
+        out = rows >= count
+    return rows
+
+
+def _noise(values: Ids, turn: int, epoch: int, seed: int) -> Ids:
+    """A random number below 2^32 for each, by the counter: a function of all four."""
+    words = np.uint64(turn), np.uint64(SCATTER), np.uint64(epoch)
+    noise: Ids = philox((values, *words), seed)[0]
+    return noise
 
 
 def threads(model: GPTConfig, config: TrainConfig) -> int | None:

@@ -44,7 +44,9 @@ from tinygpt.runs import Run
 EXACT = 1e-12  # of the largest number, in float64: some thousand roundings
 CLOSE = 1e-9  # to PyTorch, whose sums are in another order and whose tanh is another
 PROGRAM = [sys.executable, "-m", "tinygpt"]
+REFUSED = "tinygpt: error: "  # how it begins to say why not
 STEPS = 6  # that are taken at once, and in two halves
+ATTEMPTS = 20  # to copy a run that is in training
 NEAR_END = 8  # tokens generated up to the end of the context, and as many past it
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Gradients = dict[str, Floats]
@@ -85,6 +87,13 @@ def apart(a: Floats, b: Floats, largest: float | None = None) -> float:
 def places(count: int, least: int, below: int) -> list[int]:
     """Up to `count` of the numbers from `least` on, evenly spread, both ends among them."""
     return sorted(set(np.linspace(least, below - 1, count).astype(int).tolist())) if least < below else []
+
+
+def check_finite(run: Run, model: GPT) -> None:
+    """Raise InputError for a model whose logits are no finite numbers: nothing could be said of two that are not, equal or not."""
+    with no_grad(), np.errstate(all="ignore"):
+        if not np.isfinite(host(model(drawn(model.config, rows=2)))).all():
+            raise InputError(f"the logits of {run.name} are not finite numbers: its weights are broken\nrestore them from a copy, or train again")
 
 
 # -- cache --------------------------------------------------------------------------------------------------------------
@@ -135,9 +144,10 @@ def resume(run: Run, model: GPT) -> Verdict:
     """Two copies of the run in a temporary folder go on, by the program itself, each process on its own. On the CPU."""
     if not checkpoint.current(run.folder, runs.OPTIMIZER).exists():
         raise InputError(f"{run.name} was not trained here: it has no {runs.OPTIMIZER} to go on with\nleave resume out")
-    step = int(checkpoint.read_json(checkpoint.current(run.folder, runs.STATE)).get("step", 0))
     with tempfile.TemporaryDirectory(prefix="tinygpt-") as folder:
-        straight, halves = (_copy(run, Path(folder) / name, max(run.training.steps, step)) for name in ("straight", "halves"))
+        straight, halves = Path(folder) / "straight", Path(folder) / "halves"
+        step = _copy(run, straight)
+        shutil.copytree(straight, halves)  # not the run once more: it may be in training, and have gone on
         _go_on(straight, step + STEPS)
         _go_on(halves, step + STEPS // 2)
         _go_on(halves, step + STEPS)
@@ -156,13 +166,31 @@ def resume(run: Run, model: GPT) -> Verdict:
     return Verdict(True, f"steps {step + 1} to {step + STEPS} at once = in two processes: {count} arrays and {STEPS} losses bit for bit")
 
 
-def _copy(run: Run, folder: Path, steps: int) -> Path:
-    """The run with more steps to take than will be taken, and nothing measured meanwhile."""
-    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("best.*", "*.png"))
-    choices = checkpoint.read_json(folder / runs.CONFIG)
-    choices["training"] |= {"steps": steps + STEPS + 1, "evaluate": steps + STEPS + 1, "patience": None, "device": "cpu"}
+def _copy(run: Run, folder: Path) -> int:
+    """The checkpoint of the run, with more steps to take than will be taken, and nothing measured meanwhile; the step it stands at.
+
+    A run that is in training saves now and then: a copy during which the checkpoint changed is made anew.
+    """
+    for _ in range(ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            before = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
+            shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("best.*", "*.png", "*.new", "*.tmp"))
+            for name in (runs.MODEL, runs.OPTIMIZER, runs.STATE):
+                shutil.copy2(checkpoint.current(run.folder, name), folder / name)
+        except (shutil.Error, FileNotFoundError):  # one has got its name meanwhile
+            continue
+        if before == checkpoint.read_json(checkpoint.current(run.folder, runs.STATE)) == checkpoint.read_json(folder / runs.STATE):
+            break
+    else:
+        raise InputError(f"{run.name} is written again and again: something trains it\nwait until it has ended")
+    step, choices = before.get("step"), checkpoint.read_json(folder / runs.CONFIG)
+    if type(step) is not int or step < 0:
+        raise InputError(f"{runs.STATE} in {run.name} is damaged: it stands at step {shown(step):.60}\nrestore it from a copy, or train again")
+    steps = max(run.training.steps, step) + STEPS + 1
+    choices["training"] |= {"steps": steps, "evaluate": steps, "patience": None, "device": "cpu"}
     checkpoint.write_json(folder / runs.CONFIG, choices)
-    return folder
+    return step
 
 
 def _go_on(folder: Path, until: int) -> None:
@@ -171,8 +199,9 @@ def _go_on(folder: Path, until: int) -> None:
     command = [*PROGRAM, "train", "--resume", str(folder), "--until", str(until)]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise InputError(f"the copy could not go on: {shown(said[0].removeprefix('tinygpt: error: ') if said else 'no reason given'):.200}")
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        why = next((line.removeprefix(REFUSED) for line in said if line.startswith(REFUSED)), said[-1])  # else the last line of a traceback
+        raise InputError(f"the copy could not go on: {shown(why.replace(f'{folder}{os.sep}', '').replace(str(folder), 'it')):.200}")
 
 
 def _tensors(path: Path) -> dict[str, tuple[str, bytes]]:

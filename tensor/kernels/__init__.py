@@ -62,6 +62,14 @@ def choose(name: str, kernels: Sequence[Kernel], arrays: Sequence[Array], option
     return None
 
 
+def passed_over(name: str, reason: str, off: frozenset[str]) -> None:
+    """Note for `explain` that op `name` ran as its reference though no kernel refused, and why."""
+    if not (_DISABLED or "*" in off or name in off):
+        _last[name] = "reference", reason
+    else:
+        choose(name, (), (), {}, off)  # which says that they are off
+
+
 def off(*names: str) -> Switch:
     """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of those named. Also a decorator."""
     unknown = [name for name in names if name not in KERNELS]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensor import Tensor
-from tensor.autograd import Node, reachable
+from tensor.graph import Node, reachable
 
 Array = Any
 

@@ -11,8 +11,8 @@ import pytest
 
 import tensor
 from tensor import Tensor, detect_anomaly, grad, kernels, no_grad
-from tensor.autograd import Node, reachable
 from tensor.errors import GradientError, MutationError, ShapeError
+from tensor.graph import Node, reachable
 from tensor.kernels import KERNELS
 from tensor.kernels.cpu import attention as attention_file
 from tensor.op import OPS

@@ -16,9 +16,9 @@ import pytest
 
 import tensor
 from tensor import Tensor, detect_anomaly, grad, no_grad
-from tensor.autograd import Node, reachable
 from tensor.errors import GradientError
 from tensor.gradient_cases import CASES
+from tensor.graph import Node, reachable
 from tensor.storage import user_line
 from tests.tensor.making import draw, leaf, values
 

@@ -166,6 +166,35 @@ def test_bug_42_groups_by_name_and_tied_once(device: str) -> None:
         assert np.allclose(values(model)["table"], 0.9 * before, rtol=1e-14)  # 0.81 if its two names counted
 
 
+class Tied(nn.Module):
+    """A head that is the table of tokens under another name, and one that is not."""
+
+    def __init__(self, device: str):
+        self.token_embedding, self.position_embedding = nn.Embedding(5, 4), nn.Parameter(np.ones((3, 4), np.float32))
+        self.layer, self.norm, self.head = nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 5, bias=False)
+        self.tied_head = self.token_embedding.weight
+        self.to(device=device)
+
+
+@pytest.mark.parametrize("make", [optim.AdamW, optim.Muon])
+def test_bug_42_embeddings_decay_by_choice(make: Any, device: str) -> None:
+    """With zero gradients: matrices shrink in any case, gains and biases never, and tables, under whatever further names, as chosen."""
+    for choice in (True, False):
+        model = Tied(device)
+        model.pack()  # in the groups that are common: the optimiser makes its own
+        optimizer = make(model, lr=0.1, weight_decay=0.5, decay_embeddings=choice, **({"adamw_lr": 0.1} if make is optim.Muon else {}))
+        before = values(model)
+        for parameter in model.parameters():
+            parameter.grad = tensor.zeros_like(parameter.detach())
+        optimizer.step()
+        tables = {"token_embedding.weight", "position_embedding"}
+        decaying = {"layer.weight", "head.weight"} | (tables if choice else set())
+        for name, after in values(model).items():
+            np.testing.assert_allclose(after, before[name] * (0.95 if name in decaying else 1.0), rtol=1e-6, err_msg=name)
+        assert model.tied_head is model.token_embedding.weight
+        optimizer.load_state_dict(optimizer.state_dict())
+
+
 def test_bug_42_decay_is_of_the_old_weight(device: str) -> None:
     w = nn.Parameter(np.array([[2.0]]), device=device)
     optimizer = optim.AdamW([w], lr=0.5, eps=1e-300, weight_decay=0.5)

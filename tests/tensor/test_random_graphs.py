@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from tensor import Tensor, grad, ops
-from tensor.autograd import Output, reachable
 from tensor.gradient_cases import WITHOUT_GRADIENT
+from tensor.graph import Output, reachable
 from tensor.op import OPS
 from tests.tensor.dual import NAMES, Dual, gradients, variables
 from tests.tensor.making import private

@@ -14,8 +14,8 @@ import pytest
 
 import tensor
 from tensor import Tensor, detect_anomaly, grad, kernels, nn
-from tensor.autograd import Room, room_of
 from tensor.errors import GradientError, MutationError
+from tensor.graph import Room, room_of
 from tensor.op import OPS
 from tensor.optim import AdamW
 from tests.tensor.kernel_runs import compiled_kernels, draw
@@ -110,7 +110,7 @@ def rooms_given(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         return room
 
     with monkeypatch.context() as patch:
-        patch.setattr("tensor.autograd.room_of", noted)
+        patch.setattr("tensor.graph.room_of", noted)
         yield given
 
 

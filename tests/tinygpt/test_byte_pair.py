@@ -279,6 +279,44 @@ def test_long_words_and_the_words_remembered(tokenizer: BytePairTokenizer, monke
     assert word not in tokenizer._cache
 
 
+# The first merges of GPT-2's own merges.txt: its ids 256 to 373. Its ids 0 to 255 are the bytes, those that print as ASCII first.
+GPT2 = """
+Ġ t|Ġ a|h e|i n|r e|o n|Ġt he|e r|Ġ s|a t|Ġ w|Ġ o|e n|Ġ c|i t|i s|a n|o r|e s|Ġ b|e d|Ġ f|in g|Ġ p|o u|Ġa n|a l|a r|Ġt o|Ġ m|Ġo f|Ġ in|Ġ d|Ġ h|
+Ġan d|i c|a s|l e|Ġt h|i on|o m|l l|en t|Ġ n|Ġ l|s t|Ġ re|v e|Ġ e|r o|l y|Ġb e|Ġ g|Ġ T|c t|Ġ S|i d|o t|Ġ I|u t|e t|Ġ A|Ġ is|Ġ on|i m|a m|o w|a y|
+a d|s e|Ġth at|Ġ C|i g|Ġf or|a c|Ġ y|v er|u r|Ġ u|l d|Ġs t|Ġ M|' s|Ġ he|Ġ it|at ion|it h|i r|c e|Ġy ou|i l|Ġ B|Ġw h|o l|Ġ P|Ġw ith|Ġ 1|t er|c h|
+Ġa s|Ġw e|Ġ (|n d|i ll|Ġ D|i f|Ġ 2|a g|er s|k e|Ġ "|Ġ H|e m|Ġc on|Ġ W|Ġ R|he r|Ġw as
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("!\n,\n.\n~", [0, 198, 11, 198, 13, 198, 93]),
+        (" the of and to in is that for it you with was", [262, 286, 290, 284, 287, 318, 326, 329, 340, 345, 351, 373]),
+        (" the  of\n and", [262, 220, 286, 198, 290]),
+        ("it's he was, that", [270, 338, 339, 373, 11, 326]),
+        ("in\non\nation", [259, 198, 261, 198, 341]),
+        ("\t", [197]),
+        ("\r", [201]),
+        ("\x00", [188]),
+        ("\x7f", [221]),
+        (END, [374]),
+    ],
+)
+def test_bug_64_ids_of_gpt2(text: str, ids: list[int], tmp_path: Path) -> None:
+    """Golden ids: the whole table would merge no further, for each word is one token. (It has 50,257, of which <|endoftext|> is the last.)"""
+    merges = GPT2.replace("\n", "").split("|")
+    symbols = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256)), *map(chr, range(256, 256 + 68))]
+    vocabulary = [*symbols, *(merge.replace(" ", "") for merge in merges), END]
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocabulary)}))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]), encoding="utf-8")
+    tokenizer = BytePairTokenizer.from_gpt2(tmp_path / "vocab.json", tmp_path / "merges.txt")
+    assert tokenizer.specials == {END: 374}
+    assert tokenizer.encode(text) == ids
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.encode_bytes(b"\xa9") == [102]
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 

@@ -121,9 +121,19 @@ def test_names_from_a_file_are_escaped(tmp_path: Path) -> None:
     assert r"\x1b[2Jx" in str(caught.value)
 
 
+def test_a_file_that_gets_its_name_meanwhile(tmp_path: Path) -> None:
+    """A training saves: what was still under .new when looked for lies under its own name when it is read."""
+    write(tmp_path, {"x": np.ones(1)}, step=3)
+    arrays = checkpoint.load_arrays(tmp_path / "model.safetensors.new", {"x": ((1,), "float64")})
+    assert arrays["x"].tolist() == [1]
+    assert checkpoint.read_json(tmp_path / "state.json.new") == {"step": 3}
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         checkpoint.load_arrays(tmp_path / "model.safetensors", {})
+    with pytest.raises(InputError, match="is missing"):
+        checkpoint.load_arrays(tmp_path / "model.safetensors.new", {})
     with pytest.raises(InputError, match="is missing"):
         checkpoint.read_json(tmp_path / "config.json")
 

@@ -183,7 +183,7 @@ def test_checkpoints_are_written_on_the_way(monkeypatch: pytest.MonkeyPatch) -> 
         saved.append(progress.step)
         save(run, model, optimizer, progress)
 
-    monkeypatch.setattr("tinygpt.commands.train.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("tinygpt.loop.SAVE_SECONDS", 0.0)
     monkeypatch.setattr(runs, "save", counted)
     assert main(["train", *TINY, "--steps", "3"]) == 0
     assert saved == [1, 2, 3, 3]

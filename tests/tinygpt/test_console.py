@@ -115,6 +115,19 @@ def test_ctrl_c_elsewhere(run: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().err == "\ninterrupted\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")
+def test_terminated(run: Path) -> None:
+    """What is half done is removed, as after an error."""
+    program = (
+        "import os, signal, sys, tempfile\nimport tinygpt.commands.plan\nfrom tinygpt.__main__ import main\n"
+        "def run(options):\n    with tempfile.TemporaryDirectory(dir='.'):\n        os.kill(os.getpid(), signal.SIGTERM)\n        print('later')\n"
+        "tinygpt.commands.plan.run = run\nsys.exit(main(['plan']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=run, env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert not [path for path in run.iterdir() if path.is_dir()]
+
+
 # -- terminals and pipes ----------------------------------------------------------------------------------------------
 
 

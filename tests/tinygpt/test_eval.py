@@ -225,7 +225,16 @@ def test_refuses_a_text_that_has_changed(own: Path, here: Path, capsys: pytest.C
     capsys.readouterr()
     refused(capsys, "eval", "mine", says="the text of mine has changed since it was trained")
     (here / "own.txt").unlink()
-    refused(capsys, "eval", "mine", says="no file is named 'own.txt'")
+    refused(capsys, "eval", "mine", says="no file is named 'own.txt': mine was trained on it\nrestore it, or name a text to measure on: --text FILE")
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_refuses_weights_that_give_no_number(run: Path, capsys: pytest.CaptureFixture[str], wrong: float) -> None:
+    """Not `loss nan`, and as unsure as between nan characters."""
+    weights = load_file(run / "model.safetensors")
+    weights["final_norm.gain"][0] = wrong
+    save_file(weights, run / "model.safetensors")
+    refused(capsys, "eval", says="the loss of runs/story-1 is nan: what its weights give is no finite number\nrestore them from a copy, or train again")
 
 
 def test_refuses_to_guess_a_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

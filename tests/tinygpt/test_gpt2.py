@@ -72,6 +72,24 @@ def test_bug_61_a_head_of_its_own(tmp_path: Path, size: Keys) -> None:
     compare(gpt2.load(tmp_path, dtype="float64"), arrays, size)
 
 
+@SIZES
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_bug_61_what_is_written(tmp_path: Path, size: Keys, tied: bool) -> None:
+    """The names of Hugging Face, its shapes, and the very bytes that were read: nothing on its side, and the head only where it is its own."""
+    arrays = drawn(size) | ({} if tied else {"lm_head.weight": np.random.default_rng(4).standard_normal((size["vocab_size"], 24)).astype(np.float32)})
+    write(tmp_path / "a", size, arrays, tie_word_embeddings=tied)
+    gpt2.save(gpt2.load(tmp_path / "a"), tmp_path / "b")
+    written = load_file(tmp_path / "b" / "model.safetensors")
+    assert set(written) == {name if name == "lm_head.weight" else f"transformer.{name}" for name in arrays}
+    for name, array in arrays.items():
+        found = written[name if name == "lm_head.weight" else f"transformer.{name}"]
+        assert np.array_equal(found, array), name
+    keys = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert {key: keys[key] for key in size} == size
+    assert keys["tie_word_embeddings"] is tied
+    compare(gpt2.load(tmp_path / "b", dtype="float64"), arrays, size)
+
+
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16, "float64"])
 def test_other_dtypes(tmp_path: Path, dtype: Any) -> None:
     arrays = drawn(DIFFERENT, dtype)

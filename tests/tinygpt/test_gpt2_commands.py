@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from tensor import random
 from tests.tinygpt.gpt2_folder import BYTES, Keys, drawn, write
@@ -61,11 +61,27 @@ def test_another_dtype_as_asked(here: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_trained_run_of_characters(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its weights can go; its tokens are no byte pairs, and the command says so."""
     assert main(["export-gpt2", "story-1", "made"]) == 0
-    assert "wrote config.json, model.safetensors to made\nno vocab.json and merges.txt" in capsys.readouterr().out
+    assert "wrote config.json, model.safetensors to made: runs/story-1, its last weights\nno vocab.json and merges.txt" in capsys.readouterr().out
     model = gpt2.load("made")
     assert model.config == GPTConfig(22, 8, 8, 2, 1)
     theirs = checkpoint.load_arrays(run / "model.safetensors", {name: (w.shape, "float32") for name, w in model.state().items()})
     assert all(np.array_equal(theirs[name], w.numpy()) for name, w in model.state().items())
+
+
+def test_the_best_weights_go_unless_the_last_are_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that sample and eval take, too."""
+    arrays = load_file(run / "model.safetensors")
+    save_file({name: 2 * array for name, array in arrays.items()}, run / "best.safetensors")
+    for flags, which, factor in ((["--last"], "last", 1), ([], "best", 2)):
+        assert main(["export-gpt2", "story-1", which, *flags]) == 0
+        assert f"to {which}: runs/story-1, its {which} weights\n" in capsys.readouterr().out
+        assert np.array_equal(load_file(f"{which}/model.safetensors")["transformer.wte.weight"], factor * arrays["token_embedding.weight"])
+
+
+def test_the_next_command_can_be_pasted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(here / "a", BYTES, drawn(BYTES))
+    assert main(["import-gpt2", "a", "--out", "my run; ls"]) == 0
+    assert "try it: tinygpt sample 'my run; ls' --prompt" in capsys.readouterr().out
 
 
 def test_without_torch_and_transformers(here: Path) -> None:
@@ -211,7 +227,7 @@ def test_a_full_disk_leaves_nothing(run: Path, here: Path, capsys: pytest.Captur
         raise problem
 
     write(here / "a", BYTES, drawn(BYTES))
-    monkeypatch.setattr(gpt2, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     monkeypatch.setattr(checkpoint, "save_file", full)
     for arguments, says in ((["export-gpt2", "story-1", "new"], "cannot write to new"), (["import-gpt2", "a"], "cannot save to runs/a-1")):
         if not isinstance(problem, KeyboardInterrupt):

@@ -12,8 +12,8 @@ import pytest
 
 import tensor
 from tensor import Tensor, nn, random
-from tensor.autograd import Node, reachable
 from tensor.errors import DTypeError, ShapeError
+from tensor.graph import Node, reachable
 from tensor.optim import AdamW
 from tinygpt import GPT, CharacterTokenizer, ConfigError, GPTConfig, story, windows
 from tinygpt import model as model_file

@@ -47,6 +47,7 @@ def test_flops_are_those_of_the_products() -> None:
     layer = B * T * (C * 3 * C + C * C + C * 4 * C + 4 * C * C)  # qkv, projection, expand, projection
     attention = B * sum(2 * (t + 1) * C for t in range(T))  # scores and values of the tokens up to t
     assert flops(GPTConfig(V, T, C, 2, L), B) == 2 * 3 * (L * (layer + attention) + B * T * C * V)
+    assert flops(GPTConfig(V, T, C, 2, L), B, recompute=True) == 2 * 4 * L * (layer + attention) + 2 * 3 * B * T * C * V
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,8 @@ def test_flops_are_those_of_the_products() -> None:
         ({"context": 40, "layers": 1, "tied": False}, {"dtype": "float64"}),
         ({"context": 40, "dropout": 0.2}, {"dtype": "float64"}),
         ({"context": 40}, {"dtype": "bfloat16"}),
+        ({"dropout": 0.2}, {"recompute": True}),
+        ({"norm": "post"}, {"recompute": True, "dtype": "float64"}),
     ],
     ids=str,
 )
@@ -71,17 +74,19 @@ def test_activations_are_what_the_graph_holds(choices: dict[str, Any], training:
     assert twice == (2 * layer, 2 * ends)
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-def test_memory_is_what_a_step_takes(dtype: str, optimizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_memory_is_what_a_step_takes(dtype: str, optimizer: Any, recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's own count of a step's peak lies between the sum, and the sum and what backward makes in passing."""
     monkeypatch.setattr(planning, "step_seconds", lambda model, config: 1.0)
-    model, config = GPTConfig(300, 32, 48, 2, 3), TrainConfig(batch=8, dtype=dtype, optimizer=optimizer)
+    model, config = GPTConfig(300, 32, 48, 2, 3), TrainConfig(batch=8, dtype=dtype, optimizer=optimizer, recompute=recompute)
     plan = predict(model, config)
     x = np.random.default_rng(0).integers(0, 300, (8, 32))
     tracemalloc.start()
     try:
         gpt = GPT(model, dtype=dtype, draw=False).train()
+        gpt.recompute = recompute
         moments = training.optimizer_of(gpt, config)
         training.update(gpt, moments, x, x, 1.0, 1, Key())
         tracemalloc.reset_peak()
@@ -89,7 +94,7 @@ def test_memory_is_what_a_step_takes(dtype: str, optimizer: Any, monkeypatch: py
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert 0.85 * plan.memory < peak < plan.memory + 1.1 * plan.layer
+    assert 0.85 * plan.memory < peak < plan.memory + 1.1 * plan.passing
     states = sum(array.nbytes for array in moments.state_dict()["arrays"].values())
     assert plan.moments == pytest.approx(states, rel=0.05)  # places are rounded up to 256 bytes
 
@@ -160,7 +165,16 @@ def test_predicting_draws_nothing() -> None:
 
 
 def plan_of(**changes: Any) -> planning.Plan:
-    numbers = {"parameters": 10**6, "weights": 4 << 20, "gradients": 4 << 20, "moments": 8 << 20, "layer": 1 << 20, "ends": 1 << 19, "logits": 1 << 10}
+    numbers = {
+        "parameters": 10**6,
+        "weights": 4 << 20,
+        "gradients": 4 << 20,
+        "moments": 8 << 20,
+        "layer": 1 << 20,
+        "again": 0,
+        "ends": 1 << 19,
+        "logits": 1 << 10,
+    }
     plan = planning.Plan(GPTConfig(22, layers=4), TrainConfig(batch=16, accumulation=2), **numbers, flops=2e9, seconds=0.1)
     return replace(plan, **changes)
 
@@ -180,6 +194,10 @@ def test_the_table() -> None:
     assert "together       20.5 MiB   and up to 1.0 MiB in passing" in lines
     assert "work                  2   GFLOP a step, 20 a second" in lines
     assert "time               50 s   for 500 steps, measuring and saving apart" in lines
+    assert max(map(len, lines)) <= 80
+    lines = table(plan_of(again=28 << 20))
+    assert "activations     4.5 MiB   each layer keeps 1.0 MiB of its 28.0 MiB for backward" in lines
+    assert "together       48.5 MiB   and up to 28.0 MiB in passing" in lines
     assert max(map(len, lines)) <= 80
 
 
@@ -216,7 +234,7 @@ def test_refuses(capsys: pytest.CaptureFixture[str]) -> None:
         (["--width", "64", "--heads", "5"], "--width 64 is not divisible by heads 5"),
         (["--steps", "0"], "--steps 0: "),
         (["--vocabulary", "0"], "vocabulary 0: a whole number, at least 1"),
-        (["--vocabulary", "x"], "--vocabulary: "),
+        (["--vocabulary", "1e9"], "--vocabulary: '1e9' is not a whole number"),
         (["--text", "nowhere.txt"], "no file is named 'nowhere.txt'"),
         (["--device", "cuda:99"], "device 'cuda"),
         (["--lyers", "3"], "no flag is named --lyers; did you mean --layers?"),

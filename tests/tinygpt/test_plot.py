@@ -107,6 +107,8 @@ def test_half_a_line_and_what_is_not_finite_are_left_out(run: Path) -> None:
     noted(run, [{"step": 1, "loss": 2.0, "lr": 0.1}, {"step": 2, "loss": None, "lr": 0.1}, {"step": 3, "loss": 1.5, "lr": 0.1}])
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "validation_loss": null}\n3\n{"step": 4, "lo')
+        file.write('\n{"step": 5, "loss": NaN, "lr": 0.1}\n{"step": 6, "loss": -Infinity, "lr": 0.1}\n{"step": 7, "loss": 1e999, "lr": 0.1}\n')
+        file.write('{"step": 7, "validation_loss": NaN}\n{"step": true, "loss": 1.0, "lr": 0.1}\n{"step": 1e9, "loss": 1.0, "lr": 0.1}\n')
     curve = read(run)
     assert (curve.steps, curve.losses, curve.validation) == ([1, 3], [2.0, 1.5], [])
 
@@ -124,10 +126,13 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
     (bare / "metrics.jsonl").unlink()
     (fresh / "metrics.jsonl").write_text("")
     (here / "folder.png").mkdir()
+    odd = Path(shutil.copytree(bare, "odd"))
+    (odd / "metrics.jsonl").mkdir()
     for arguments, says in (
         (["nowhere"], "no run is named 'nowhere'"),
         (["story-1", "story-2"], "no run is named 'story-2'; did you mean story-1?"),
         (["bare"], "bare holds no metrics.jsonl: it was not trained here"),
+        (["odd"], "metrics.jsonl in odd cannot be read"),
         (["fresh"], "fresh has taken no step yet"),
         (["folder.png"], "folder.png is no run: it holds no config.json"),
         (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg, .pdf"),

@@ -20,9 +20,9 @@ from tensor.random import Generator, Key
 from tests.tinygpt.program import TINY, environment, sampled
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, runs, story
 from tinygpt.__main__ import main
-from tinygpt.corpus import IGNORED, Windows
+from tinygpt.corpus import IGNORED, SideBySide, Windows
 from tinygpt.runs import Progress, Run
-from tinygpt.training import optimizer_of, random_rows, train, update
+from tinygpt.training import learning_rate, mean_loss, optimizer_of, random_rows, train, update
 
 CHOICES = [*TINY, "--dropout", "0.2", "--steps", "12", "--evaluate", "5", "--text", "text.txt", "--validation", "0.3"]
 
@@ -30,6 +30,7 @@ CHOICES = [*TINY, "--dropout", "0.2", "--steps", "12", "--evaluate", "5", "--tex
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinygpt.commands.train.draw", lambda job: None)  # takes longer than the steps
     (tmp_path / "text.txt").write_text(story(), encoding="utf-8")
     return tmp_path
 
@@ -43,7 +44,9 @@ def noted(run: str) -> list[dict[str, Any]]:
     return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize("more", [[], ["--batches", "random"], ["--accumulation", "3"], ["--optimizer", "muon"], ["--dtype", "bfloat16"]])
+@pytest.mark.parametrize(
+    "more", [[], ["--batches", "random"], ["--accumulation", "3"], ["--optimizer", "muon"], ["--dtype", "bfloat16"], ["--dtype", "float16", "--recompute"]]
+)
 def test_bug_51_a_resumed_run_equals_one_that_never_stopped(more: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *CHOICES, *more, "--out", "runs/whole"]) == 0
     assert main(["train", *CHOICES, *more, "--out", "runs/parts", "--until", "4"]) == 0
@@ -63,12 +66,41 @@ def test_bug_51_in_a_process_of_its_own(here: Path) -> None:
     assert checkpoint_of("parts") == checkpoint_of("whole")
 
 
+def test_bug_51_early_stopping_counts_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing gets better than the first measuring: the third that does not ends the run, however it was cut."""
+    choices = [*TINY, "--text", "text.txt", "--validation", "0.3", "--lr", "1e-30", "--steps", "50", "--evaluate", "2", "--patience", "3"]
+    assert main(["train", *choices, "--out", "runs/parts", "--until", "5"]) == 0
+    assert main(["train", "--resume", "parts", "--until", "7"]) == 0
+    assert main(["train", "--resume", "parts"]) == 0
+    assert "stopped after step 8: 3 measurings in a row were no better" in capsys.readouterr().out
+
+
+def test_bug_51_the_best_weights_are_those_that_were_measured(here: Path) -> None:
+    """Not those of a checkpoint that comes after the measuring and before the next."""
+    assert main(["train", *CHOICES, "--out", "runs/measured", "--until", "5"]) == 0
+    assert main(["train", *CHOICES, "--out", "runs/later", "--until", "7"]) == 0
+    best = Path("runs/later", runs.BEST).read_bytes()
+    assert best == Path("runs/measured", runs.BEST).read_bytes() == Path("runs/measured", runs.MODEL).read_bytes()
+    assert best != Path("runs/later", runs.MODEL).read_bytes()
+
+
+def test_bug_51_what_was_noted_after_the_checkpoint_is_noted_once(here: Path) -> None:
+    """A killed run's metrics go on past its checkpoint, and may end in half a line."""
+    assert main(["train", *CHOICES, "--out", "runs/whole"]) == 0
+    assert main(["train", *CHOICES, "--out", "runs/parts", "--until", "4"]) == 0
+    with Path("runs/parts", runs.METRICS).open("a", encoding="utf-8") as metrics:
+        metrics.write('{"step": 5, "loss": 1.5, "lr": 0.1}\n{"step": 6, "validation_loss": 1.5}\n{"step": 7, "lo')
+    assert main(["train", "--resume", "parts"]) == 0
+    assert noted("parts") == noted("whole")
+
+
 def test_resume_refuses(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *CHOICES, "--out", "runs/one", "--until", "4"]) == 0
     for arguments, message in (
         (["--lr", "1"], "--lr cannot be chosen with --resume"),
         (["--init", "one"], "--init cannot be chosen with --resume"),
         (["--until", "13"], "--until 13: a step from 1 to 12"),
+        (["--until", "4"], "--until 4: runs/one has taken 4 steps already\nname a later one, up to 12"),
     ):
         assert main(["train", "--resume", "one", *arguments]) == 2
         assert message in capsys.readouterr().err
@@ -115,6 +147,18 @@ def test_bug_44_accumulation_equals_one_large_batch(accumulation: int, dropout: 
         np.testing.assert_allclose(parts[name], gradient, rtol=1e-11, atol=1e-14 + 1e-12 * abs(gradient).max())
 
 
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_bug_44_measuring_counts_each_target_once(batch: int) -> None:
+    """The last window reaches back over the one before it, and asks anew only for what is left: a mean of batch means would count that too much."""
+    model = GPT(GPTConfig(22, 8, 8, 2, 1), generator=Generator(1), dtype="float64")
+    ids = CharacterTokenizer(story()).encode(story())[:42]
+    windows = SideBySide(ids, 8)  # 5 windows of 8, and one for the last target
+    losses = [float(model.loss(ids[max(0, stop - 8) : stop], ids[max(0, stop - 8) + 1 : stop + 1], reduction="none")[0, -1]) for stop in (41,)]
+    losses += [float(part) for row in range(5) for part in model.loss(ids[8 * row : 8 * row + 8], ids[8 * row + 1 : 8 * row + 9], reduction="none")[0]]
+    assert len(losses) == 41
+    assert mean_loss(model, windows, batch) == pytest.approx(np.mean(losses), rel=1e-12)
+
+
 def test_bug_50_random_windows_are_a_function_of_seed_and_step() -> None:
     assert np.array_equal(random_rows(7, 16, 1000, 3), random_rows(7, 16, 1000, 3))
     drawn = np.concatenate([random_rows(step, 64, 50, 1) for step in range(40)])
@@ -137,10 +181,22 @@ def test_bug_45_steps_count_updates(here: Path) -> None:
     for accumulation in (1, 4):
         config = TrainConfig(steps=6, batch=2, accumulation=accumulation, warmup=2, final_lr=0.0)
         model = GPT(GPTConfig(22, 8, 8, 2, 1), generator=Generator(1))
-        records = list(train(model, Windows(CharacterTokenizer(story()).encode(story()), 8), config))
+        optimizer = optimizer_of(model, config)
+        records = list(train(model, Windows(CharacterTokenizer(story()).encode(story()), 8), config, optimizer))
         assert [record.step for record in records] == [1, 2, 3, 4, 5, 6]
         assert [round(record.lr / config.lr, 6) for record in records] == [0.333333, 0.666667, 1.0, 0.853553, 0.5, 0.146447]
         assert {record.tokens for record in records} == {16 * accumulation}
+        assert set(optimizer.counts.values()) == {6}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_bug_45_table_of_the_trainer(optimizer: Any) -> None:
+    """In shares of the peak: steps 0, warm-up - 1, warm-up, half-way, the last, the end and past it. A tenth is left."""
+    config = TrainConfig(steps=25, warmup=5, lr=0.5, muon_lr=0.25, final_lr=0.1, optimizer=optimizer)
+    peak = 0.25 if optimizer == "muon" else 0.5
+    table = {0: 1 / 6, 4: 5 / 6, 5: 1.0, 15: 0.55, 24: 0.1 + 0.9 * 0.0061558297, 25: 0.1, 26: 0.1}
+    for step, share in table.items():
+        assert learning_rate(step, config) == pytest.approx(peak * share, rel=1e-8)
 
 
 def test_early_stopping(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,9 +256,29 @@ def test_bug_52_twenty_kills_while_saving(here: Path) -> None:
         last = progress.step
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals cannot be sent there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_bug_52_no_part_of_a_step_is_saved(number: int, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes while the second of three parts of step 4 is computed: what is saved is step 4, whole, and the run goes on from it."""
+    choices = [*CHOICES, "--accumulation", "3"]
+    assert main(["train", *choices, "--out", "runs/whole", "--until", "4"]) == 0
+    healthy, parts = GPT.loss, iter(range(1000))
+
+    def loss(self: GPT, *arguments: Any, **options: Any) -> Any:
+        if self.training and next(parts) == 3 * 3 + 1:
+            signal.raise_signal(number)
+        return healthy(self, *arguments, **options)
+
+    monkeypatch.setattr(GPT, "loss", loss)
+    assert main(["train", *choices, "--out", "runs/parts"]) == 130
+    files = (runs.MODEL, runs.OPTIMIZER, runs.STATE)
+    assert [Path("runs/parts", name).read_bytes() for name in files] == [Path("runs/whole", name).read_bytes() for name in files]
+    assert noted("parts") == noted("whole")
+
+
 def test_a_best_checkpoint_is_kept(here: Path) -> None:
     run = runs.create(Run(Path("runs/one"), GPTConfig(22, 8, 8, 2, 1), TrainConfig(), "The cat"), CharacterTokenizer(story()))
-    for step, progress in enumerate((Progress(1, 2.0, 2.0, 0), Progress(2, 2.5, 2.0, 1))):
+    for step, progress in enumerate((Progress(1, 2.0, 2.0, 1, 0), Progress(2, 2.5, 2.0, 1, 1))):
         model = GPT(run.model, generator=Generator(step))
         runs.save(run, model, optimizer_of(model, run.training), progress)
     last, best = (runs.load(run.folder, best=choice)[1].state()["token_embedding.weight"].numpy() for choice in (False, True))

@@ -237,6 +237,18 @@ def test_damaged_files(name: str, content: bytes | None) -> None:
     assert str(caught.value).count("\n") <= 1
 
 
+def test_bug_65_the_tokenizer_of_another_run() -> None:
+    """As many tokens, other ids: the model would read and write nonsense, so it is not loaded."""
+    run, _ = saved()
+    other = type(TOKENIZER)(TOKENIZER.characters[::-1])
+    assert other.size == TOKENIZER.size
+    other.save(run.folder / runs.TOKENIZER)
+    with pytest.raises(InputError, match=r"tokenizer\.json in runs.story-1 is not the one its model was trained with"):
+        runs.load(run.folder)
+    TOKENIZER.save(run.folder / runs.TOKENIZER)
+    assert runs.load(run.folder)[2].hash == TOKENIZER.hash
+
+
 def test_a_folder_that_is_no_run(here: Path) -> None:
     with pytest.raises(InputError, match=r"is no run: it holds no config\.json"):
         runs.load(here)

@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import tensor
+import tinygpt.cache
 from tensor import Tensor, random
 from tensor.kernels import KERNELS, Kernel
-from tensor.ops.attention import causal_mask
 from tensor.optim import clip_gradients
 from tests.tinygpt.program import TINY, contents, refused
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, runs, training, verification
 from tinygpt.__main__ import main
-from tinygpt.cache import Cache
+from tinygpt.errors import InputError
 from tinygpt.runs import Run
 from tinygpt.verification import CHECKS, Verdict
 
@@ -117,7 +118,8 @@ def test_some_of_them_in_any_order(run: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_finds_a_cache_whose_positions_are_one_off(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Cache, "seen", property(lambda cache: max(cache.layers[0].seen - 1, 0)))
+    embedding = tensor.embedding  # the cached model's look into the position table
+    monkeypatch.setattr(tensor, "embedding", lambda places, table: embedding(np.maximum(places - 1, 0), table))
     failed("cache", "the logits of position 1 differ by")
     assert main(["verify", "cache"]) == 1
     out = capsys.readouterr().out.splitlines()
@@ -127,7 +129,12 @@ def test_finds_a_cache_whose_positions_are_one_off(run: Path, capsys: pytest.Cap
 
 def test_finds_a_cache_that_forgets_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token at a time all is well."""
-    monkeypatch.setattr("tinygpt.cache.causal_mask", lambda new, total, like: causal_mask(new, total, like) & (np.arange(total) >= total - new))
+    attention = tinygpt.cache.cached_attention
+
+    def forgetful(qkv: Any, keys: Any, values: Any, seen: Any, rows: Any) -> Any:
+        return attention(qkv, keys, values, seen, rows) * (1.001 if qkv.shape[1] > 1 and seen.any() else 1)
+
+    monkeypatch.setattr("tinygpt.cache.cached_attention", forgetful)
     failed("cache", "tokens given in chunks")
 
 
@@ -229,14 +236,14 @@ def test_finds_a_kernel_with_a_wrong_gradient() -> None:
     assert check("parity", weighted()).passed
 
 
-def test_finds_a_kernel_of_the_cache_that_is_wrong() -> None:
-    def forgetful(qkv: Any, keys: Any, values: Any, seen: int) -> Any:
-        from tinygpt.cache import cached_attention
+def test_finds_a_kernel_of_the_cache_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def off(ids: Any, keys: Any, values: Any, seen: Any, rows: Any, parameters: Any, **options: Any) -> Any:
+        return np.full((len(ids), ids.shape[1], len(parameters[0])), 1.001, np.float32)
 
-        return cached_attention(qkv, keys, values, seen) * np.float32(1 if seen == 0 else 1.001)
-
-    with kernel("cached_attention", forgetful):
-        failed("parity", "logits with the cache: ")
+    wrong = Kernel("cpu", off, lambda *arrays, **_: None if arrays[1].dtype == np.float32 else "dtype")
+    monkeypatch.setattr("tensor.kernels._DISABLED", False)
+    monkeypatch.setitem(KERNELS, "decode", [wrong])
+    failed("parity", "logits with the cache: ")
 
 
 FORGETFUL = """
@@ -296,6 +303,78 @@ def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str])
     out = capsys.readouterr().out
     assert "SKIP  resume        made was not trained here" in out
     assert out.count("PASS") == 4
+    assert out.splitlines()[-1] == "made: cache, causal, accumulation, parity verified; left out: resume"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1e30])
+def test_weights_that_give_no_number(run: Path, capsys: pytest.CaptureFixture[str], wrong: float) -> None:
+    """NaN is not even equal to itself: not a word of a leak or of a cache that differs."""
+    weights = load_file(run / "model.safetensors")
+    save_file({name: (array * wrong).astype(array.dtype) for name, array in weights.items()}, run / "model.safetensors")
+    refused(capsys, "verify", says="the logits of runs/story-1 are not finite numbers: its weights are broken\nrestore them")
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ('{"step": "x"}', "state.json in runs/story-1 is damaged: it stands at step x"),
+        ('{"step": -5}', "it stands at step -5"),
+        ('{"step": true}', "it stands at step True"),
+        ("{}", "it stands at step None"),
+        ("[]", "state.json is damaged (it holds a list"),
+        (None, "state.json is missing"),
+    ],
+)
+def test_a_state_that_says_no_step(run: Path, capsys: pytest.CaptureFixture[str], state: str | None, says: str) -> None:
+    (run / "state.json").unlink()
+    if state is not None:
+        (run / "state.json").write_text(state)
+    refused(capsys, "verify", "resume", says=says)
+
+
+def test_why_a_copy_cannot_go_on(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error, not what was said before it, without the name of a folder that is gone; of a traceback its last line."""
+    (run / "optimizer.safetensors").write_bytes(b"half")
+    refused(capsys, "verify", "resume", says="the copy could not go on: optimizer.safetensors is damaged or no safetensors file")
+    for said, says in (
+        ("step 4 skipped\ntinygpt: error: no\nway\n", "no\n"),
+        ("Traceback\n  File\nOverflowError: too far\n\n", "OverflowError: too far\n"),
+        ("", "no reason given\n"),
+    ):
+        monkeypatch.setattr(verification, "PROGRAM", [sys.executable, "-c", f"import sys; sys.stderr.write({said!r}); sys.exit(1)"])
+        refused(capsys, "verify", "resume", says=f"the copy could not go on: {says}")
+
+
+def test_both_copies_are_of_one_step(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is in training saves while it is copied: a copy of files of two steps, or two copies of two, would differ."""
+    loaded, model, _ = runs.load(run)
+    state, copy, saves = json.loads((run / "state.json").read_text()), shutil.copy2, iter(range(4, 7))
+
+    def saved_meanwhile(source: Any, target: Any, **options: Any) -> Any:
+        if Path(source).name == "optimizer.safetensors" and (step := next(saves, None)):
+            checkpoint.write_json(run / "state.json", state | {"step": step})
+        return copy(source, target, **options)
+
+    seen: list[int] = []
+
+    def go_on(folder: Path, until: int) -> None:
+        seen.append(json.loads((folder / "state.json").read_text())["step"])
+
+    monkeypatch.setattr(shutil, "copy2", saved_meanwhile)
+    monkeypatch.setattr(verification, "_go_on", go_on)
+    monkeypatch.setattr(verification, "_losses", lambda folder, after: [])
+    assert CHECKS["resume"](loaded, model).passed
+    assert seen == [6, 6, 6]
+    saves = iter(range(7, 10**6))
+    with pytest.raises(InputError, match="is written again and again: something trains it"):
+        CHECKS["resume"](loaded, model)
+
+
+def test_a_narrow_terminal(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in ("200", "60", "1", "x"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main(["verify", "causal"]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= {"60": 60, "1": 40}.get(columns, 80)
 
 
 def test_a_text_that_is_gone(here: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

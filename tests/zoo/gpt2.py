@@ -86,4 +86,25 @@ ZOO = [
         new="name[len(PREFIX) :]",
         test=TESTS + "test_bug_61_prefix_and_masks[bare]",
     ),
+    Bug(
+        row=61,  # on the way back the head stays on its side: square, it fits all the same
+        file="tinygpt/gpt2.py",
+        old="PREFIX + row.theirs): turned(row, state[row.ours].array)",
+        new="PREFIX + row.theirs): state[row.ours].array",
+        test=TESTS + "test_bug_61_what_is_written[untied-square]",
+    ),
+    Bug(
+        row=61,  # written without the prefix: their GPT2LMHeadModel finds nothing and draws its weights
+        file="tinygpt/gpt2.py",
+        old="PREFIX + row.theirs): turned(",
+        new="row.theirs): turned(",
+        test=TESTS + "test_bug_61_what_is_written",
+    ),
+    Bug(
+        row=61,  # a head of its own is said to be the table of tokens
+        file="tinygpt/gpt2.py",
+        old="        if keys is None or content.get(key, usual) != getattr(config, name):\n",
+        new='        if key != "tie_word_embeddings":\n',
+        test=TESTS + "test_bug_61_what_is_written",
+    ),
 ]

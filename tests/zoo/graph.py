@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-AUTOGRAD, CORE, OP, RECORD, MODE = "tensor/autograd.py", "tensor/core.py", "tensor/op.py", "tensor/record.py", "tensor/mode.py"
+TAPE, AUTOGRAD, CORE, OP, RECORD, MODE = (f"tensor/{name}.py" for name in ("graph", "autograd", "core", "op", "record", "mode"))
 GRAPH, GRAD, ALIASING, MEMORY = (f"tests/tensor/test_{name}.py::" for name in ("graph", "grad", "aliasing", "memory"))
 MUTATION, WRITES, MODES = (f"tests/tensor/test_{name}.py::" for name in ("mutation", "writes", "modes"))
 
 ACCUMULATION = [
-    Bug(1, AUTOGRAD, "            np.add(buffer, dx, out=buffer)\n", "            buffer[...] = dx\n", f"{GRAPH}test_bug_01_overwrite_instead_of_accumulate"),
+    Bug(1, TAPE, "            np.add(buffer, dx, out=buffer)\n", "            buffer[...] = dx\n", f"{GRAPH}test_bug_01_overwrite_instead_of_accumulate"),
     Bug(
         1,
         AUTOGRAD,
@@ -19,9 +19,10 @@ ACCUMULATION = [
     ),
     Bug(  # breadth first from the root: a node is passed on before the longer of two paths has reached it
         2,
-        AUTOGRAD,
+        TAPE,
         "    seen = set(roots)\n    stack = list(seen)\n    while stack:\n        for parent in stack.pop().parents:\n"
-        "            if parent is not None and parent not in seen:\n                seen.add(parent)\n                stack.append(parent)\n"
+        "            if parent is not None and parent not in seen and parent.order >= since:\n                seen.add(parent)\n"
+        "                stack.append(parent)\n"
         "    return sorted(seen, key=_by_order)\n",
         "    seen = list(dict.fromkeys(roots))\n    for node in seen:\n"
         "        seen += [p for p in dict.fromkeys(node.parents) if p is not None and p not in seen]\n    return seen[::-1]\n",
@@ -52,7 +53,7 @@ ACCUMULATION = [
     ),
     Bug(
         4,
-        AUTOGRAD,
+        TAPE,
         "Tensor.from_array(dx if fresh else dx.copy())",
         "Tensor.from_array(dx)",
         f"{GRAPH}test_bug_04_read_only_broadcast_used_as_accumulator",
@@ -67,9 +68,10 @@ ACCUMULATION = [
     Bug(5, AUTOGRAD, "            node.free()\n", "            pass\n", f"{GRAPH}test_bug_05_stale_gradients_on_a_second_backward"),
     Bug(
         6,
-        AUTOGRAD,
+        TAPE,
         "    stack = list(seen)\n    while stack:\n        for parent in stack.pop().parents:\n"
-        "            if parent is not None and parent not in seen:\n                seen.add(parent)\n                stack.append(parent)\n",
+        "            if parent is not None and parent not in seen and parent.order >= since:\n                seen.add(parent)\n"
+        "                stack.append(parent)\n",
         "\n    def visit(node: Any) -> None:\n        seen.add(node)\n        for parent in node.parents:\n"
         "            if parent is not None and parent not in seen:\n                visit(parent)\n\n    for root in list(seen):\n        visit(root)\n",
         f"{MEMORY}test_bug_06_recursion_depth",
@@ -83,7 +85,7 @@ ACCUMULATION = [
     ),
     Bug(
         7,
-        AUTOGRAD,
+        TAPE,
         "        self.backward, self.saved, self.parents = None, (), ()\n",
         "        self.backward, self.parents = None, ()\n",
         f"{MEMORY}test_saved_arrays_are_released_as_the_walk_goes",
@@ -230,23 +232,23 @@ MUTATION_ROWS = [
     Bug(
         23,
         CORE,
-        "        value = self.writable(region, value)\n        if self.device",
-        "        self.array[key] = value.array if isinstance(value, Tensor) else value\n        value = self.writable(region, value)\n        if self.device",
+        "        value = self.writable(region, value)\n        ops.write",
+        "        self.array[key] = value.array if isinstance(value, Tensor) else value\n        value = self.writable(region, value)\n        ops.write",
         f"{WRITES}test_bug_23_raise_after_mutating",
     ),
     Bug(
         23,
         CORE,
-        '        value = self.writable(self.layout, value)\n        ufunc(self.array, value, out=self.array, casting="same_kind")\n',
-        '        data = value.array if isinstance(value, Tensor) else value\n        ufunc(self.array, data, out=self.array, casting="same_kind")\n'
-        "        self.writable(self.layout, value)\n",
+        '        value = self.writable(self.layout, value)\n        try:\n            ufunc(self.array, value, out=self.array, casting="same_kind")\n',
+        "        data = value.array if isinstance(value, Tensor) else value\n        try:\n"
+        '            ufunc(self.array, data, out=self.array, casting="same_kind")\n            self.writable(self.layout, value)\n',
         f"{WRITES}test_bug_23_raise_after_mutating",
     ),
     Bug(23, AUTOGRAD, "    _check_usable(passed)\n", "", f"{WRITES}test_bug_23_backward_raises_before_it_deposits"),
     Bug(
         24,
         CORE,
-        "        if self.node is not None and not self.is_leaf and not autograd.freed(self.node):\n",
+        "        if self.node is not None and not self.is_leaf and not graph.freed(self.node):\n",
         "        if False:\n",
         f"{WRITES}test_bug_24_setitem_outside_the_graph",
     ),

@@ -201,8 +201,8 @@ ZOO = [
     Bug(  # 0.044715 mistyped
         row=37,
         file="tensor/ops/activations.py",
-        old="t = np.tanh(k * (x + 0.044715 * x * x * x))",
-        new="t = np.tanh(k * (x + 0.04475 * x * x * x))",
+        old="np.exp(-2 * k * (x + 0.044715 * x * x * x))",
+        new="np.exp(-2 * k * (x + 0.04475 * x * x * x))",
         test=NUMERICS + "test_bug_37_two_forms_of_gelu",
     ),
     Bug(

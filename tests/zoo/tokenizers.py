@@ -146,6 +146,27 @@ ZOO = [
         test=TESTS + "test_bug_64_newlines_and_marks_in_merges",
     ),
     Bug(
+        row=64,  # byte b has id b, as in tokenizers trained here; in GPT-2's it has not
+        file=FILE,
+        old="[self._ids[BYTES[byte]] for byte in word",
+        new="[byte for byte in word",
+        test=TESTS + "test_bug_64_ids_of_gpt2",
+    ),
+    Bug(
+        row=64,  # the merges of GPT-2's file are one too few: its first line is no merge
+        file=FILES,
+        old="for number, line in enumerate(lines[start:], start + 1):",
+        new="for number, line in enumerate(lines[start + 1 :], start + 2):",
+        test=TESTS + "test_bug_64_ids_of_gpt2",
+    ),
+    Bug(
+        row=64,  # <|endoftext|> is marks and letters
+        file=FILE,
+        old='if re.fullmatch(r"<.+>", text) and text not in made]',
+        new='if re.fullmatch(r"<.>", text) and text not in made]',
+        test=TESTS + "test_bug_64_ids_of_gpt2",
+    ),
+    Bug(
         row=65,  # as many tokens, so they seem the same
         file="tinygpt/tokenizers/tokenizer.py",
         old='json.dumps({"kind": self.kind, **self.content()}, sort_keys=True)',
@@ -158,5 +179,19 @@ ZOO = [
         old='return {"characters": self.characters}',
         new='return {"characters": "".join(sorted(self.characters))}',
         test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
+    ),
+    Bug(
+        row=65,  # a tokenizer of the same size is taken for the run's own
+        file="tinygpt/runs.py",
+        old="if run.tokenizer and tokenizer.hash != run.tokenizer:",
+        new="if False:",
+        test="tests/tinygpt/test_runs.py::test_bug_65_the_tokenizer_of_another_run",
+    ),
+    Bug(
+        row=65,  # the hash is not kept
+        file="tinygpt/runs.py",
+        old='"tokenizer": tokenizer.hash}',
+        new='"tokenizer": ""}',
+        test="tests/tinygpt/test_runs.py::test_bug_65_the_tokenizer_of_another_run",
     ),
 ]

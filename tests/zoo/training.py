@@ -5,6 +5,12 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 TESTS = "tests/tinygpt/test_training.py::"
+RESUME = "tests/tinygpt/test_resume.py::"
+SAME = RESUME + "test_bug_51_a_resumed_run_equals_one_that_never_stopped"
+HALF = "tests/tinygpt/test_half_precision.py::"
+AGAIN = "tests/tensor/test_recompute.py::"
+TRAINING, LOOP, JOBS, RUNS, METRICS = (f"tinygpt/{name}.py" for name in ("training", "loop", "jobs", "runs", "metrics"))
+OPTIMIZER, SCALING, RECOMPUTE = "tensor/optim/optimizer.py", "tensor/optim/scaling.py", "tensor/recompute.py"
 
 ZOO = [
     Bug(
@@ -52,8 +58,8 @@ ZOO = [
     Bug(
         row=46,  # forgotten between backward and the update: nothing is learned
         file="tinygpt/training.py",
-        old="        loss.backward()\n",
-        new="        loss.backward()\n        optimizer.zero_grad()\n",
+        old="        loss.backward(full_like(loss, scale))\n",
+        new="        loss.backward(full_like(loss, scale))\n        optimizer.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
@@ -76,5 +82,285 @@ ZOO = [
         old="    model.train()\n",
         new="",
         test=TESTS + "test_bug_47_training_is_with_dropout",
+    ),
+    # -- row 44: a mean of means ----------------------------------------------------------------------------------------
+    Bug(
+        row=44,
+        file=TRAINING,
+        old='model.loss(x[part], y[part], reduction="sum") * (1 / targets)',
+        new="model.loss(x[part], y[part]) * (1 / accumulation)",
+        test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
+    ),
+    Bug(
+        row=44,  # targets that count for nothing count
+        file=TRAINING,
+        old="max(int(np.count_nonzero(y != IGNORED)), 1), 0.0",
+        new="y.size, 0.0",
+        test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
+    ),
+    Bug(
+        row=44,  # the masks of each part are those of the first
+        file=TRAINING,
+        old="keyed(key._replace(sample=int(part[0])))",
+        new="keyed(key)",
+        test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
+    ),
+    Bug(
+        row=44,  # measuring: the mean of the batches' means
+        file=TRAINING,
+        old='            total += float(model.loss(x, y, reduction="sum"))\n            targets += int(np.count_nonzero(y != IGNORED))\n',
+        new="            total += float(model.loss(x, y))\n            targets += 1\n",
+        test=RESUME + "test_bug_44_measuring_counts_each_target_once",
+    ),
+    # -- row 45: steps ----------------------------------------------------------------------------------------------------
+    Bug(
+        row=45,  # the schedule counts parts
+        file=TRAINING,
+        old="optimizer.lr = learning_rate(step, config)",
+        new="optimizer.lr = learning_rate(step * config.accumulation, config)",
+        test=RESUME + "test_bug_45_steps_count_updates",
+    ),
+    Bug(
+        row=45,  # an update after each part
+        file=TRAINING,
+        old="        total += float(loss)\n",
+        new="        total += float(loss)\n        optimizer.step()\n",
+        test=RESUME + "test_bug_45_steps_count_updates",
+    ),
+    Bug(
+        row=45,  # a batch is cut into parts instead of being that many times larger
+        file=TRAINING,
+        old="rows(step, config.batch * config.accumulation, len(windows), config.seed)",
+        new="rows(step, config.batch, len(windows), config.seed)",
+        test=RESUME + "test_bug_45_steps_count_updates",
+    ),
+    Bug(
+        row=45,  # one off
+        file=TRAINING,
+        old="return warmup_cosine(step, peak=peak",
+        new="return warmup_cosine(step + 1, peak=peak",
+        test=RESUME + "test_bug_45_table_of_the_trainer",
+    ),
+    Bug(
+        row=45,  # the cosine ends a step early
+        file=TRAINING,
+        old="total=config.steps, floor=",
+        new="total=config.steps - 1, floor=",
+        test=RESUME + "test_bug_45_table_of_the_trainer",
+    ),
+    # -- row 48: 16 bits --------------------------------------------------------------------------------------------------
+    Bug(
+        row=48,  # no master weights
+        file=OPTIMIZER,
+        old='        return state if wide is None else {"master": wide, **state}\n',
+        new="        return state\n",
+        test=HALF + "test_bug_48_small_updates_survive",
+    ),
+    Bug(
+        row=48,  # masters of 16 bits
+        file=OPTIMIZER,
+        old="wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None",
+        new="wide = flat.weights.array.copy() if flat.dtype in NARROW else None",
+        test=HALF + "test_bug_48_sixteen_bits_learn_as_float32_does",
+    ),
+    Bug(
+        row=48,  # each update starts from the rounded weights
+        file=OPTIMIZER,
+        old="                rule(master, self._exact(",
+        new="                master[...] = weights[part]\n                rule(master, self._exact(",
+        test=HALF + "test_bug_48_small_updates_survive",
+    ),
+    Bug(
+        row=48,  # Muon too
+        file="tensor/optim/muon.py",
+        old="            rule(w, self._exact(g, w.dtype), u)\n",
+        new="            w[...] = weights[part].reshape(shape)\n            rule(w, self._exact(g, w.dtype), u)\n",
+        test=HALF + "test_bug_48_small_updates_survive",
+    ),
+    Bug(
+        row=48,  # the scale never recovers
+        file=SCALING,
+        old="        elif self.good == self.patience:\n",
+        new="        elif False:\n",
+        test=HALF + "test_bug_48_the_scale_halves_and_recovers",
+    ),
+    Bug(
+        row=48,  # good steps before an overflow count on after it
+        file=SCALING,
+        old="self.good = self.good + 1 if fitted else 0",
+        new="self.good += fitted",
+        test=HALF + "test_bug_48_the_scale_halves_and_recovers",
+    ),
+    Bug(
+        row=48,  # it stays where it overflows
+        file=SCALING,
+        old="            self.value /= 2\n",
+        new="            self.good = 0\n",
+        test=HALF + "test_bug_48_an_overflow_is_skipped_and_the_scale_finds_its_size",
+    ),
+    Bug(
+        row=48,  # an overflow is no reason to skip
+        file=TRAINING,
+        old="    if math.isfinite(norm):\n        optimizer.step()",
+        new="    if not math.isnan(norm) or scale > 1:\n        optimizer.step()",
+        test=HALF + "test_bug_48_an_overflow_is_skipped_and_the_scale_finds_its_size",
+    ),
+    Bug(
+        row=48,  # unscaled in 16 bits, where the small ones are 0 again
+        file=OPTIMIZER,
+        old="        wide = gradients.astype(dtype, copy=False)\n        return wide if self.loss_scale is None else wide * (1 / self.loss_scale.value)\n",
+        new="        if self.loss_scale is not None:\n            gradients = gradients * gradients.dtype.type(1 / self.loss_scale.value)\n"
+        "        return gradients.astype(dtype, copy=False)\n",
+        test=HALF + "test_bug_48_gradients_below_float16_arrive",
+    ),
+    Bug(
+        row=48,  # never unscaled: AdamW hardly minds, all else does
+        file=OPTIMIZER,
+        old="return wide if self.loss_scale is None else wide * (1 / self.loss_scale.value)",
+        new="return wide",
+        test=HALF + "test_bug_48_gradients_below_float16_arrive",
+    ),
+    Bug(
+        row=43,  # clipped before unscaling
+        file=TRAINING,
+        old="clip_gradients(optimizer, clip * scale) / scale",
+        new="clip_gradients(optimizer, clip) / scale",
+        test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
+    ),
+    Bug(
+        row=43,  # a norm told as it was scaled
+        file=TRAINING,
+        old="clip_gradients(optimizer, clip * scale) / scale",
+        new="clip_gradients(optimizer, clip * scale)",
+        test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
+    ),
+    # -- row 51: a resumed run is another one -------------------------------------------------------------------------------
+    Bug(
+        row=51,  # moments start anew
+        file=RUNS,
+        old='        optimizer.load_state_dict({**state["optimizer"]',
+        new='        dict({**state["optimizer"]',
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # batches start anew
+        file=TRAINING,
+        old="x, y = windows[rows(step, config.batch",
+        new="x, y = windows[rows(step - first, config.batch",
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # dropout's masks start anew
+        file=TRAINING,
+        old="Key(config.seed, step))",
+        new="Key(config.seed, step - first))",
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # the schedule starts anew
+        file=TRAINING,
+        old="optimizer.lr = learning_rate(step, config)",
+        new="optimizer.lr = learning_rate(step - first, config)",
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # steps are counted anew, so that the means are corrected once more
+        file=OPTIMIZER,
+        old='self.lr, self.counts = state["lr"], dict(state["counts"])',
+        new='self.lr = state["lr"]',
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # the weights are the best ones, not the last
+        file=JOBS,
+        old="runs.load(runs.find(options.resume))",
+        new="runs.load(runs.find(options.resume), best=True)",
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # exact weights are rounded by stopping
+        file=OPTIMIZER,
+        old="            array[...] = move(given[name], device_of(array))\n",
+        new='            if not name.endswith("master"):\n                array[...] = move(given[name], device_of(array))\n',
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # the loss scale starts anew
+        file=OPTIMIZER,
+        old='            self.loss_scale.load_state_dict(state["loss_scale"])\n',
+        new="            pass\n",
+        test=SAME,
+    ),
+    Bug(
+        row=51,  # a later checkpoint passes for the best one
+        file=RUNS,
+        old="progress.step == progress.best_step",
+        new="progress.worse == 0",
+        test=RESUME + "test_bug_51_the_best_weights_are_those_that_were_measured",
+    ),
+    Bug(
+        row=51,  # measurings without a better loss are counted anew
+        file=RUNS,
+        old="Progress(**{name: state[name] for name in Progress._fields})",
+        new='Progress(**{name: state[name] for name in Progress._fields if name != "worse"})',
+        test=RESUME + "test_bug_51_early_stopping_counts_on",
+    ),
+    Bug(
+        row=51,  # steps are noted twice
+        file=METRICS,
+        old="        if step:\n            cut(path, step)\n",
+        new="",
+        test=RESUME + "test_bug_51_what_was_noted_after_the_checkpoint_is_noted_once",
+    ),
+    # -- row 52: a torn checkpoint, a part of a step ------------------------------------------------------------------------
+    Bug(
+        row=52,  # written over the one that is there
+        file="tinygpt/checkpoint.py",
+        old="        write_arrays(_new(folder, name), content)\n",
+        new="        write_arrays(folder / name, content)\n",
+        test=RESUME + "test_bug_52_twenty_kills_while_saving",
+    ),
+    Bug(
+        row=52,  # said to be complete before it is
+        file="tinygpt/checkpoint.py",
+        old="    for name, content in arrays.items():\n",
+        new="    write_json(_new(folder, MARK), state)\n    for name, content in arrays.items():\n",
+        test=RESUME + "test_bug_52_twenty_kills_while_saving",
+    ),
+    Bug(
+        row=52,  # Ctrl-C ends the step under way, and what is saved is from before
+        file="tinygpt/console.py",
+        old="        self.asked = True\n",
+        new="        self.asked = True\n        raise KeyboardInterrupt\n",
+        test=RESUME + "test_bug_52_no_part_of_a_step_is_saved",
+    ),
+    # -- computing again what was not kept ----------------------------------------------------------------------------------
+    Bug(
+        row=47,  # other masks in backward than in forward
+        file=RECOMPUTE,
+        old="self.context.copy().run(self._run)",
+        new="self._run()",
+        test=AGAIN + "test_bug_47_dropout_masks_are_those_of_forward",
+    ),
+    Bug(
+        row=47,  # the draws go on where forward left them
+        file=RECOMPUTE,
+        old="        if self.draws is None:\n",
+        new="        if True:\n",
+        test=AGAIN + "test_bug_47_dropout_masks_are_those_of_forward",
+    ),
+    Bug(
+        row=21,  # what the ops inside do not keep may be written unnoticed, and is read again
+        file=RECOMPUTE,
+        old="        for x in values:\n",
+        new="        for x in values[:1]:\n",
+        test="tests/tensor/test_recompute_refused.py::test_bug_21_what_it_reads_may_not_be_written",
+    ),
+    Bug(
+        row=1,  # of a checkpoint's gradients, only those of its inputs are passed on
+        file="tensor/autograd.py",
+        old="            _add(table, fresh, root, part, node in fresh and not node.hooks)\n",
+        new="            table[root] = part\n",
+        test=AGAIN + "test_bug_01_one_tensor_is_two_outputs",
     ),
 ]

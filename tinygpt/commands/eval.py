@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tensor.errors import DeviceError
-from tinygpt import corpus, data, grammar, runs, training
+from tinygpt import corpus, data, grammar, runs, token_files, training
 from tinygpt.cli import Parser
 from tinygpt.console import say, shown
 from tinygpt.corpus import IGNORED, Ids, SideBySide, Windows
@@ -59,6 +59,9 @@ def run(options: argparse.Namespace) -> int:
     rows = training.batch_of(run.model, windows.context)
     with threadpool_limits(training.threads(run.model, replace(run.training, batch=rows, device=options.device)), user_api="blas"), np.errstate(all="ignore"):
         loss = training.mean_loss(model, windows, rows)
+    if not math.isfinite(loss):
+        other = "try --last" if best else "restore them from a copy"
+        raise InputError(f"the loss of {run.name} is {loss}: what its weights give is no finite number\n{other}, or train again")
     token = {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(type(tokenizer), "token")
     size = byte_count(tokenizer, targets)
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
@@ -84,7 +87,10 @@ def _own(run: Run, tokenizer: Tokenizer) -> Measured:
         return _given("grammar", run, tokenizer)
     if not run.text:
         raise InputError(f"{run.name} was not trained here, so no text was kept back\nname one to measure on: --text FILE")
-    found = data.prepare(config, context, tokenizer)
+    try:
+        found = data.prepare(config, context, tokenizer)
+    except InputError as error:
+        raise InputError(f"{str(error).partition(chr(10))[0]}: {run.name} was trained on it\nrestore it, or name a text to measure on: --text FILE") from None
     if found.hash != run.text:
         raise InputError(
             f"the text of {run.name} has changed since it was trained: what it did not learn from cannot be told any more\n"
@@ -104,6 +110,9 @@ def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
         if isinstance(tokenizer, CharacterTokenizer):
             return Measured("stories from a grammar, not learned from", grammar.story_windows(stories, context, tokenizer), grammar.story_grammar().floor())
         return Measured("stories from a grammar", SideBySide(tokenizer.encode(stories), context))
+    if token_files.is_token_folder(text):
+        found = token_files.read(text, tokenizer)
+        return Measured(f"{shown(text)}: {len(found.ids):,} tokens", SideBySide(found.ids, context))
     content, name = (corpus.story(), "the story that comes with tinygpt") if text == "story" else (data.read(text), shown(text))
     return Measured(f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context))
 

@@ -18,15 +18,17 @@ def arguments(parser: Parser) -> None:
     """The run and the folder."""
     parser.add_argument("run", metavar="RUN", help="a name in runs/ or the path of a run folder")
     parser.add_argument("folder", metavar="DIR", help="folder to make; one that is there must be empty")
+    parser.add_argument("--last", action="store_true", help="the last weights, not those with the lowest validation loss")
 
 
 def run(options: argparse.Namespace) -> int:
     """Load the run, write the folder."""
-    run, model, tokenizer = runs.load(runs.find(options.run))
+    run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     kept = run.folder / gpt2.KEPT
     pairs = tokenizer if isinstance(tokenizer, BytePairTokenizer) else None
     gpt2.save(model, options.folder, tokenizer=pairs, keys=checkpoint.read_json(kept) if kept.exists() else None)
-    say(f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}")
+    which = "best" if not options.last and (run.folder / runs.BEST).exists() else "last"
+    say(f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}: {run.name}, its {which} weights")
     if pairs is None:
         say(f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its ids mean what its {runs.TOKENIZER} says")
     return 0

@@ -9,6 +9,7 @@ import argparse
 import itertools
 import os
 import re
+import shlex
 from pathlib import Path
 
 from tinygpt import checkpoint, gpt2, runs
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
     say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
     say(f"run       {run.name}: {'as asked' if options.out else 'the first free name; --out FOLDER for another'}")
-    say(f'\ntry it: tinygpt sample {run.name} --prompt "The cat"')
+    say(f'\ntry it: tinygpt sample {shown(shlex.quote(str(run.folder)))} --prompt "The cat"')
     return 0
 
 

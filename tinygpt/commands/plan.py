@@ -10,8 +10,8 @@ import argparse
 
 from tensor.devices import array_module
 from tensor.errors import DeviceError
-from tinygpt import corpus, data, grammar
-from tinygpt.cli import Parser, add_flags, read_config
+from tinygpt import corpus, data, grammar, token_files
+from tinygpt.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import say
 from tinygpt.errors import InputError
@@ -20,7 +20,9 @@ from tinygpt.planning import predict, table
 
 def arguments(parser: Parser) -> None:
     """The fields of the two dataclasses, and the vocabulary, which else follows from the text."""
-    parser.add_argument("--vocabulary", metavar="N", type=int, help="number of different tokens, so that no text need be read (default: as of the text)")
+    parser.add_argument(
+        "--vocabulary", metavar="N", type=reader(int), help="number of different tokens, so that no text need be read (default: as of the text)"
+    )
     add_flags(parser, TrainConfig)
     add_flags(parser, GPTConfig)
 
@@ -43,6 +45,8 @@ def vocabulary_of(config: TrainConfig) -> int:
     """How many different tokens a training would have; of byte pairs and words, as many as it may."""
     if config.text == "grammar":
         return grammar.grammar_tokenizer().size
+    if token_files.is_token_folder(config.text):
+        return token_files.read(str(config.text)).tokenizer.size
     if config.tokenizer == "bpe":
         return config.tokens
     text = corpus.story() if config.text in (None, "story") else data.read(str(config.text))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,12 +66,18 @@ def read(folder: Path) -> Curve:
         tokenizer = (folder / runs.TOKENIZER).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError as error:
         raise InputError(f"{name} holds no {Path(error.filename).name}: it was not trained here\nname a run that `tinygpt train` made") from None
-    records = [record for record in map(_record, lines) if isinstance(record.get("step"), int)]
-    batches = [(r["step"], r["loss"]) for r in records if "lr" in r and isinstance(r.get("loss"), float)]
+    except OSError as error:
+        raise InputError(f"{Path(error.filename).name} in {name} cannot be read ({error.strerror})\nrestore it from a copy, or name another run") from None
+    records = [record for record in map(_record, lines) if type(record.get("step")) is int]
+    batches = [(r["step"], r["loss"]) for r in records if "lr" in r and _is_loss(r.get("loss"))]
     if not batches:
         raise InputError(f"{name} has taken no step yet, or none with a finite loss\ndraw it later")
-    validation = [(r["step"], r["validation_loss"]) for r in records if isinstance(r.get("validation_loss"), float)]
+    validation = [(r["step"], r["validation_loss"]) for r in records if _is_loss(r.get("validation_loss"))]
     return Curve(name, tokenizer, [step for step, _ in batches], [loss for _, loss in batches], validation)
+
+
+def _is_loss(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _record(line: str) -> dict[str, Any]:

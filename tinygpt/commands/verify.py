@@ -10,6 +10,7 @@ Prints PASS with a number, or FAIL with the first place that differs; exits 1 wh
 from __future__ import annotations
 
 import argparse
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tinygpt import runs
 from tinygpt.cli import Parser, nearest
 from tinygpt.console import say
 from tinygpt.errors import InputError
-from tinygpt.verification import CHECKS
+from tinygpt.verification import CHECKS, check_finite
 
 
 def arguments(parser: Parser) -> None:
@@ -40,8 +41,10 @@ def run(options: argparse.Namespace) -> int:
         model.to(device=options.device)
     except DeviceError as error:
         raise InputError(str(error)) from None
+    check_finite(run, model)
     held: list[str] = []
     failed: list[str] = []
+    skipped: list[str] = []
     for name in dict.fromkeys(named or CHECKS):
         try:
             with np.errstate(all="ignore"):
@@ -50,16 +53,22 @@ def run(options: argparse.Namespace) -> int:
             if named:
                 raise
             _tell("SKIP", name, str(error).partition("\n")[0])
+            skipped.append(name)
             continue
         _tell("PASS" if verdict.passed else "FAIL", name, verdict.text)
         (held if verdict.passed else failed).append(name)
-    say(f"{run.name}: {', '.join(held) or 'nothing'} verified" + f"; not {', '.join(failed)}" * bool(failed))
+    say(
+        f"{run.name}: {', '.join(held) or 'nothing'} verified"
+        + f"; not {', '.join(failed)}" * bool(failed)
+        + f"; left out: {', '.join(skipped)}" * bool(skipped)
+    )
     return 1 if failed else 0
 
 
 def _tell(how: str, name: str, text: str) -> None:
-    """A line, or as many as 80 columns take."""
-    say(textwrap.fill(text, 80, initial_indent=f"{how}  {name:<14}", subsequent_indent=" " * 20))
+    """A line, or as many as the terminal's width takes, 80 columns at most."""
+    width = max(40, min(80, shutil.get_terminal_size().columns))
+    say(textwrap.fill(text, width, initial_indent=f"{how}  {name:<14}", subsequent_indent=" " * 20))
 
 
 def _find(word: str) -> Path:

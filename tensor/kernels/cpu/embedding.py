@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tensor.autograd import Room, new_or_room
 from tensor.devices import Array
 from tensor.dtypes import int64
+from tensor.graph import Room, new_or_room
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
 

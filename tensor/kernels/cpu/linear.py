@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tensor.autograd import Room, new_or_room
 from tensor.devices import Array
+from tensor.graph import Room, new_or_room
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
 

@@ -1,0 +1,160 @@
+"""The steps of `tinygpt train`, around the loop of training.py: shown, noted, measured, saved and drawn, until the end or Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from dataclasses import dataclass
+
+from tinygpt import runs, training
+from tinygpt.console import Interrupt, LiveLine, duration, say, short
+from tinygpt.jobs import Job
+from tinygpt.metrics import Metrics, finite
+from tinygpt.planning import Plan
+from tinygpt.runs import Progress
+from tinygpt.training import StepRecord
+
+SAVE_SECONDS = 60.0  # between checkpoints: what a power cut may cost
+PICTURE_SECONDS = 30.0  # between two drawings of the curve, at least
+PICTURE_SHARE = 50  # and so many times as long as a drawing took, which grows with the steps
+HOPELESS = 20  # skipped steps in a row after which training has diverged for good
+
+
+@dataclass
+class Tally:
+    """What was done since the program started."""
+
+    tokens: int = 0
+    seconds: float = 0.0  # of steps alone
+    skipped: int = 0
+    in_a_row: int = 0  # skipped, up to now
+
+    def count(self, record: StepRecord) -> None:
+        self.tokens, self.seconds = self.tokens + record.tokens, self.seconds + record.seconds
+        self.skipped, self.in_a_row = self.skipped + record.skipped, self.in_a_row + 1 if record.skipped else 0
+
+
+def take_steps(job: Job, metrics: Metrics, plan: Plan | None) -> tuple[int, Progress]:
+    """Train to the end, or to Ctrl-C (130), or until nothing can be learned any more (1); the checkpoint is saved in each case."""
+    config, progress, tally, picture = job.run.training, job.progress, Tally(), Picture(job)
+    start = saved = time.monotonic()
+    with Interrupt() as stop, LiveLine(config.steps) as live:
+        for record in training.train(job.model, job.data.windows, config, job.optimizer, progress.step):
+            progress = progress._replace(step=record.step)
+            tally.count(record)
+            live.show(record)
+            metrics.note(record._asdict())
+            if record.skipped and tally.skipped == 1:
+                live.note(_skipped(record))
+            measured = job.data.validation is not None and (record.step % config.evaluate_steps == 0 or record.step == config.steps)
+            if measured:
+                progress = _evaluate(job, progress, metrics, live)
+            if stop.asked or tally.in_a_row == HOPELESS or record.step == job.until or (measured and _no_better(job, progress)):
+                break
+            if measured or time.monotonic() - saved > SAVE_SECONDS:
+                runs.save(job.run, job.model, job.optimizer, progress)
+                picture.refresh()
+                saved = time.monotonic()
+        runs.save(job.run, job.model, job.optimizer, progress)  # with Ctrl-C still held back
+    if plan is not None and tally.tokens:
+        say(plan.score(tally.tokens, tally.seconds))
+    return _ended(job, progress, time.monotonic() - start, tally, stop.asked), progress
+
+
+def _skipped(record: StepRecord) -> str:
+    scale = (
+        ""
+        if record.loss_scale is None
+        else f"; the loss is scaled by 2^{math.log2(record.loss_scale) - 1:g} from here on, not 2^{math.log2(record.loss_scale):g}"
+    )
+    return f"step {record.step} skipped: its gradient norm is {record.gradient_norm}; the weights stay as they were{scale}"
+
+
+def _no_better(job: Job, progress: Progress) -> bool:
+    return bool(job.run.training.patience) and progress.worse >= (job.run.training.patience or 0)
+
+
+def _ended(job: Job, progress: Progress, seconds: float, tally: Tally, asked: bool) -> int:
+    """Say how it went; the exit code."""
+    step, config, taken, skipped = progress.step, job.run.training, progress.step - job.progress.step, tally.skipped
+    say(
+        f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, {short(tally.tokens / seconds)} tokens/s"
+        + f"; {skipped:,} of them skipped" * (skipped > 0)
+    )
+    if tally.in_a_row == HOPELESS:
+        say(f"{HOPELESS} steps in a row had no finite gradient: training has diverged; try a lower --lr, or --dtype float32")
+        return 1
+    if step == config.steps:
+        return 0
+    if asked or step == job.until:
+        say(f"stopped after step {step:,} of {config.steps:,}; go on: tinygpt train --resume {job.run.name}")
+        return 130 if asked else 0
+    say(f"stopped after step {step:,}: {progress.worse} measurings in a row were no better than {_shown(progress.best)}")
+    return 0
+
+
+# -- measuring ----------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(job: Job, progress: Progress, metrics: Metrics, live: LiveLine) -> Progress:
+    """The validation loss now, noted and shown; the random state of the training is not touched."""
+    assert job.data.validation is not None
+    start = time.monotonic()
+    loss = training.mean_loss(job.model, job.data.validation, training.batch_of(job.run.model, job.run.model.context))
+    metrics.note({"step": progress.step, "validation_loss": loss, "seconds": time.monotonic() - start})
+    better = math.isfinite(loss) and (progress.best is None or loss < progress.best)
+    above = f", {loss - job.data.floor:.4f} above the floor" if job.data.floor is not None else ""
+    live.note(f"step {progress.step:,}: validation loss {loss:.4f}{above}" + ("" if better or progress.best is None else f", not below {progress.best:.4f}"))
+    if better:
+        return progress._replace(loss=loss, best=loss, best_step=progress.step, worse=0)
+    return progress._replace(loss=finite(loss), worse=progress.worse + 1)
+
+
+def measure(job: Job, metrics: Metrics, progress: Progress) -> None:
+    """The mean loss over the windows, where they are all there is: printed, and the last line of the metrics."""
+    if job.data.validation is not None:
+        losses = f"validation loss {_shown(progress.loss)}, at best {_shown(progress.best)}"
+        say(f"{losses}: the mean over {len(job.data.validation):,} windows that were not learned from")
+        return
+    config, rows = job.run.training, training.measured_rows(job.data.windows)
+    whole = len(rows) == len(job.data.windows)
+    if not whole:
+        say(f"measuring the loss on {len(rows):,} of the {len(job.data.windows):,} windows, evenly spread ...")
+    loss = training.mean_loss(job.model, job.data.windows, training.batch_of(job.run.model, job.run.model.context), rows)
+    metrics.note({"step": config.steps, "loss": loss, "windows": len(rows)})
+    runs.save(job.run, job.model, job.optimizer, progress._replace(loss=finite(loss)))
+    above = f"; {loss - job.data.floor:.4f} above the floor" if job.data.floor is not None else ""
+    say(f"loss {loss:.4f}: the mean over {'all ' * whole}{len(rows):,} windows, dropout off{above}")
+
+
+def _shown(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.4f}"
+
+
+# -- drawing ------------------------------------------------------------------------------------------------------------
+
+
+class Picture:
+    """loss.png, kept up to date while the steps go on; seldom, since a drawing takes as long as many steps."""
+
+    def __init__(self, job: Job):
+        self._job = job
+        self._next = time.monotonic() + PICTURE_SECONDS
+
+    def refresh(self) -> None:
+        """Draw it anew, if that is due. A picture that cannot be written ends no training: the checkpoint could be."""
+        start = time.monotonic()
+        if start >= self._next:
+            with contextlib.suppress(OSError):
+                draw(self._job)
+            now = time.monotonic()
+            self._next = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
+
+
+def draw(job: Job) -> None:
+    """The curve of the metrics so far, with the floor where there is one."""
+    from tinygpt.plot import draw as draw_losses  # here: matplotlib takes longer to import than all the rest
+
+    unknowing = math.log(job.run.model.vocabulary)
+    draw_losses(job.run.folder / runs.METRICS, job.run.folder / runs.PICTURE, unknowing=unknowing, floor=job.data.floor, unit=job.data.unit)
