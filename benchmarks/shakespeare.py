@@ -36,7 +36,7 @@ from tinygpt.training import mean_loss, random_rows, train
 
 CONTEXT, GOAL = 64, 1.88
 RECIPE = TrainConfig(text="x", batch=12, batches="random", steps=2000, lr=1e-3, final_lr=0.1, warmup=100, weight_decay=0.1, beta1=0.9, beta2=0.99, clip=1.0)
-FAST = replace(RECIPE, optimizer="muon", muon_lr=0.02, lr=6e-3, steps=700, warmup=20, final_lr=0.0, batch=12)  # ours in the race
+FAST = replace(RECIPE, optimizer="muon", muon_lr=0.04, lr=4e-3, steps=600, warmup=15, final_lr=0.0)  # ours in the race
 
 
 class Data(NamedTuple):

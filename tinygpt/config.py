@@ -9,8 +9,8 @@ The command line adds what belongs to no run: which run, which file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from numbers import Integral
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from tensor.dtypes import FLOATS, as_dtype
@@ -38,6 +38,18 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
     check(isinstance(value, Integral) and value >= least, f"{name} {value}: a whole number, at least {least}, is needed")  # type: ignore[operator]
 
 
+KINDS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number"), "bool": (bool, "true or false"), "str": (str, "text")}
+
+
+def check_kinds(config: Any) -> None:
+    """Raise ConfigError unless each field holds what its annotation says: a file may have been edited."""
+    for f in fields(config):
+        kind, value = str(f.type).split(" | ")[0], getattr(config, f.name)
+        if kind in KINDS and not (value is None and "None" in str(f.type)):
+            known, said = KINDS[kind]
+            check(isinstance(value, known) and (kind == "bool") == isinstance(value, bool), f"{f.name} {value!r}: {said} is needed")
+
+
 @dataclass(frozen=True)
 class GPTConfig:
     """A decoder-only transformer. The defaults learn the story; GPT-2 is GPTConfig(50257, 1024, 768, 12, 12, dropout=0.1)."""
@@ -55,6 +67,7 @@ class GPTConfig:
     tied: bool = option(True, "the head shares the token embedding's weights")  # saves V x C parameters
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name in ("vocabulary", "context", "width", "heads", "layers"):
             check_count(name, getattr(self, name))
         if self.width % self.heads:
@@ -99,11 +112,13 @@ class TrainConfig:
     out: str | None = option(None, "folder of the run (runs/ and a new name, if not given)", "FOLDER")  # must not hold another run
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name in ("batch", "steps", "stride", "accumulation"):
             check_count(name, getattr(self, name))
         for name in ("evaluate", "patience"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
+        check(self.text != "", "text is empty: give the path of a file or folder, or leave it out for the story")
         check_count("tokens", self.tokens, least=2)
         check(0 <= self.validation < 1, f"validation {self.validation}: a share, at least 0 and below 1")
         check(0 < self.muon_lr < float("inf"), f"muon_lr {self.muon_lr}: a positive number is needed, such as 0.02")
@@ -160,6 +175,7 @@ class SampleConfig:
     explain: int = option(0, "likeliest tokens to show at each step, with their probabilities")  # 0: the text alone
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         check(self.stop != "", "stop is empty: give it at least one character, or leave it out")
         check_count("explain", self.explain, least=0)
         check(self.prompt != "", "the prompt is empty: the model continues a text, so give it at least one character")

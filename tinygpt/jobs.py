@@ -74,6 +74,8 @@ def resumed(options: argparse.Namespace) -> Job:
         flag = f"--{chosen[0].replace('_', '-')}" if chosen else "--init"
         raise InputError(f"{flag} cannot be chosen with --resume: a run goes on with its own choices\nleave it out, or start a new run from it: --init")
     run, model, tokenizer = runs.load(runs.find(options.resume))
+    if not run.text:
+        raise InputError(f"{run.name} was not trained here: there is no training to go on with\nstart one from its weights: tinygpt train --init {run.name}")
     config = run.training
     _check(config)
     data = prepare(config, run.model.context, tokenizer)

@@ -55,7 +55,7 @@ def finite(value: float) -> float | None:
 def cut(path: Path, step: int) -> None:
     """Forget what was noted after the checkpoint of that step: it will be again."""
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
         checkpoint.write_atomically(path, "".join(line + "\n" for line in lines))
 
 

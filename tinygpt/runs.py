@@ -18,6 +18,8 @@ import itertools
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -118,6 +120,25 @@ def discard_unsaved(run: Run) -> None:
     """Remove the folder of a run that has no checkpoint: nothing in it could be used."""
     if not checkpoint.current(run.folder, MODEL).exists():
         shutil.rmtree(run.folder, ignore_errors=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Raise InputError when another process trains the run in that folder: two would write over each other. Held until the end, however it comes.
+
+    Windows and some network drives know no such locks: nothing is held there.
+    """
+    with ExitStack() as held:
+        try:
+            import fcntl
+
+            file = held.enter_context((folder / CONFIG).open("rb"))  # written once: never another file of that name
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{shown(folder)} is being trained by another process\nwait for it, or stop it: Ctrl-C there saves what it has learned") from None
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 # -- finding one ------------------------------------------------------------------------------------------------------
@@ -225,6 +246,8 @@ def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
         arrays = optimizer.state_dict()["arrays"]
         expected = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
         optimizer.load_state_dict({**state["optimizer"], "arrays": checkpoint.load_arrays(checkpoint.current(run.folder, OPTIMIZER), expected)})
+        if type(progress.step) is not int or not 0 <= progress.step <= run.training.steps:
+            raise KeyError(f"step {progress.step}")
     except (KeyError, TypeError) as error:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({shown(error):.100})\nrestore it from a copy, or train again") from None
     return progress

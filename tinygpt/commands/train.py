@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import ExitStack
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -40,16 +41,19 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prepare, train, measure, sample."""
-    if options.resume is not None:
-        job = jobs.resumed(options)
-    else:
-        job = jobs.fresh(options)
-        job = job._replace(run=runs.create(job.run, job.data.tokenizer))
-    try:
-        return _train(job, options)
-    except (MemoryError, InputError):  # an InputError: a token file that is damaged where a step reads it
-        runs.discard_unsaved(job.run)
-        raise
+    with ExitStack() as held:
+        if options.resume is not None:
+            held.enter_context(runs.alone(runs.find(options.resume)))
+            job = jobs.resumed(options)
+        else:
+            job = jobs.fresh(options)
+            job = job._replace(run=runs.create(job.run, job.data.tokenizer))
+            held.enter_context(runs.alone(job.run.folder))
+        try:
+            return _train(job, options)
+        except (MemoryError, InputError):  # an InputError: a token file that is damaged where a step reads it
+            runs.discard_unsaved(job.run)
+            raise
 
 
 def _train(job: Job, options: argparse.Namespace) -> int:
