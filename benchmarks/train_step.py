@@ -210,7 +210,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.bar_label(bars, [f"{h:.2f}" for h in heights], label_type="center", color="white")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel("PyTorch's time / ours")
-    axes.set_title("One training step on the CPU: ours / PyTorch's (90 % interval of the median)", fontsize=10)
+    axes.set_title("One training step on the CPU: PyTorch's time / ours (90 % interval of the median)", fontsize=10)
     figure.savefig(path, dpi=150)
 
 

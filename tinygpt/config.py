@@ -171,7 +171,7 @@ class SampleConfig:
     top_k: int | None = option(None, "draw from the k likeliest tokens only")  # None: from all
     top_p: float | None = option(None, "draw from the fewest tokens that together have probability p")  # None: from all
     seed: int = option(0, "what the draws follow from")  # the same seed, the same text
-    stop: str | None = option(None, "text after which to stop; it is not written", "TEXT")  # None: only after `length` tokens
+    stop: str | None = option(None, "text after which to stop, not written; \\n is a line end", "TEXT")  # None: only after `length` tokens
     explain: int = option(0, "likeliest tokens to show at each step, with their probabilities")  # 0: the text alone
 
     def __post_init__(self) -> None:

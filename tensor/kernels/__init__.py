@@ -78,6 +78,11 @@ def off(*names: str) -> Switch:
     return Switch(kernels_off=frozenset(names or ("*",)))
 
 
+def disabled() -> bool:
+    """Whether the environment turns all kernels off: TENSOR_KERNELS=off."""
+    return _DISABLED
+
+
 def explain() -> str:
     """A table: each op that has kernels, what its latest call took, and the reason."""
     rows = [("op", "implementation", "reason")]

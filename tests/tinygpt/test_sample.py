@@ -24,20 +24,41 @@ def test_prompts_of_a_file_each_as_if_alone(run: Path, capsys: pytest.CaptureFix
     """Twenty of them, more than go side by side, with an empty line between."""
     prompts = [PROMPTS[i % 5] for i in range(20)]
     Path("prompts.txt").write_text("\n\n".join(prompts) + "\n")
-    together = sampled(capsys, "--prompts", "prompts.txt", "--length", "15", "--seed", "3")
-    alone = {prompt: sampled(capsys, "--prompt", prompt, "--length", "15", "--seed", "3") for prompt in PROMPTS}
+    together = sampled(capsys, "--prompts", "prompts.txt", "--length", "15", "--temperature", "0")
+    alone = {prompt: sampled(capsys, "--prompt", prompt, "--length", "15", "--temperature", "0") for prompt in PROMPTS}
     assert together == "".join(alone[prompt] for prompt in prompts)
+
+
+def test_each_prompt_has_draws_of_its_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same prompt twenty times gives twenty texts, the first of them that of --prompt; and the seed gives them again."""
+    Path("prompts.txt").write_text("The cat\n" * 20)
+    options = ["--length", "15", "--seed", "3"]
+    together = sampled(capsys, "--prompts", "prompts.txt", *options)
+    assert len(set(together.splitlines())) == 20
+    assert together.splitlines()[0] == sampled(capsys, "--prompt", "The cat", *options).splitlines()[0]
+    assert sampled(capsys, "--prompts", "prompts.txt", *options) == together
+    Path("one.txt").write_text("The cat\n")
+    assert sampled(capsys, "--prompts", "one.txt", *options) == sampled(capsys, "--prompt", "The cat", *options)
 
 
 @pytest.mark.parametrize("stop", ["h", " g", "dip"])
 def test_prompts_stop_where_each_would(stop: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("prompts.txt").write_text("\n".join(PROMPTS))
-    together = sampled(capsys, "--prompts", "prompts.txt", "--length", "60", "--stop", stop)
-    alone = [sampled(capsys, "--prompt", prompt, "--length", "60", "--stop", stop) for prompt in PROMPTS]
-    assert together == "".join(alone)
-    for text, prompt in zip(alone, PROMPTS, strict=True):
-        assert stop not in text[len(prompt) :]
-    assert any(len(text) < len(prompt) + 60 for text, prompt in zip(alone, PROMPTS, strict=True))
+    options = ["--prompts", "prompts.txt", "--length", "60"]
+    whole = sampled(capsys, *options).splitlines()
+    stopped = sampled(capsys, *options, "--stop", stop).splitlines()
+    for text, cut, prompt in zip(whole, stopped, PROMPTS, strict=True):
+        new, _, _ = text[len(prompt) :].partition(stop)
+        assert cut == prompt + new
+    assert stopped != whole
+
+
+def test_stop_at_a_line_end(stories: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`\\n`, as shells hand it over, is one."""
+    shutil.copytree(stories / "runs", here / "runs")
+    text = sampled(capsys, "--prompt", "Tom", "--length", "200", "--stop", "zzz")
+    assert text.count("\n") > 1
+    assert sampled(capsys, "--prompt", "Tom", "--length", "200", "--stop", r"\n") == text.partition("\n")[0] + "\n"
 
 
 def test_explain_shows_candidates_of_each_prompt(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,6 +72,12 @@ def test_a_prompt_with_a_character_that_is_not_known(run: Path, capsys: pytest.C
     Path("prompts.txt").write_text("The\nThe 7\n")
     refused(capsys, "sample", "--prompts", "prompts.txt", says="7")
     refused(capsys, "sample", "--prompts", "none.txt", says="no file is named 'none.txt'")
+
+
+def test_no_prompts_or_two_kinds_of_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("blank.txt").write_text("\n\n")
+    refused(capsys, "sample", "--prompts", "blank.txt", says="blank.txt holds no prompt")
+    refused(capsys, "sample", "--prompts", "blank.txt", "--prompt", "T", says="--prompt and --prompts are two ways to say it")
 
 
 def test_broken_weights_are_told_on_a_line_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

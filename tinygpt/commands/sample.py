@@ -11,6 +11,7 @@ from tinygpt.cli import Parser, add_flags, read_config
 from tinygpt.config import SampleConfig
 from tinygpt.console import say, shown, visible
 from tinygpt.corpus import read_text
+from tinygpt.errors import InputError
 from tinygpt.generation import Step, sampling, steps
 from tinygpt.model import GPT
 from tinygpt.runs import Run
@@ -22,7 +23,7 @@ TOGETHER = 16  # prompts of a file that are continued side by side
 def arguments(parser: Parser) -> None:
     """The run, and the fields of SampleConfig."""
     parser.add_argument("run", nargs="?", metavar="RUN", help="a name in runs/ or the path of a run folder (default: the run saved last)")
-    parser.add_argument("--prompts", metavar="FILE", help="a file with a prompt in each line, each continued in turn")
+    parser.add_argument("--prompts", metavar="FILE", help="a file with a prompt in each line, continued side by side")
     parser.add_argument("--last", action="store_true", help="the last weights, not those with the lowest validation loss")
     add_flags(parser, SampleConfig)
 
@@ -35,22 +36,25 @@ def run(options: argparse.Namespace) -> int:
         write(run, model, tokenizer, config, run.opening if config.prompt is None else config.prompt)
         return 0
     prompts = [line for line in read_text(options.prompts).splitlines() if line]
+    if config.prompt is not None or not prompts:
+        what = f"{shown(options.prompts)} holds no prompt" if config.prompt is None else "--prompt and --prompts are two ways to say it"
+        raise InputError(f"{what}\ngive a file with a prompt in each line, or --prompt TEXT")
     together = 1 if config.explain else TOGETHER
     for start in range(0, len(prompts), together):
-        write(run, model, tokenizer, config, *prompts[start : start + together])
+        write(run, model, tokenizer, config, *prompts[start : start + together], number=start)
     return 0
 
 
-def write(run: Run, model: GPT, tokenizer: Tokenizer, config: SampleConfig, *prompts: str) -> None:
+def write(run: Run, model: GPT, tokenizer: Tokenizer, config: SampleConfig, *prompts: str, number: int = 0) -> None:
     """Print a prompt and what the model makes of it, each token as soon as it is drawn; or with `explain` a line for each token.
 
-    Several prompts are continued side by side, and printed when all are done; each as if it were alone. What the run learned from began and ended
-    with its separator: it goes before a prompt, and where none else was chosen, the text stops at the next.
+    Several prompts are continued side by side, and printed when all are done; the draws of each follow from the seed and its number, from `number` on.
+    What the run learned from began and ended with its separator: it goes before a prompt, and where none else was chosen, the text stops at the next.
     """
     ended: set[int] = set()
-    stop = config.stop or run.separator or None
+    stop = (config.stop or run.separator or "").replace("\\n", "\n") or None  # a shell does not make one easily
     how, ids = sampling(config.temperature, config.top_k, config.top_p), [tokenizer.encode(run.separator + prompt) for prompt in prompts]
-    drawn = steps(model, ids, config.length, how, [Generator(config.seed) for _ in prompts], ended)
+    drawn = steps(model, ids, config.length, how, [draws(config.seed, number + i) for i in range(len(prompts))], ended)
     if len(prompts) > 1:
         tokens = _side_by_side(tokenizer, drawn, stop, ended, len(prompts))
         for prompt, new in zip(prompts, tokens, strict=True):
@@ -64,6 +68,13 @@ def write(run: Run, model: GPT, tokenizer: Tokenizer, config: SampleConfig, *pro
                 say(visible(piece), end="")
         finally:
             say()  # what went wrong is told on a line of its own
+
+
+def draws(seed: int, number: int) -> Generator:
+    """A generator for each prompt: the first has the seed's own draws, so that a file with one prompt, and --prompt, give the same."""
+    generator = Generator()
+    generator.load_state({"seed": seed, "draws": number << 32})
+    return generator
 
 
 def _side_by_side(tokenizer: Tokenizer, drawn: Iterator[tuple[int, Step]], stop: str | None, ended: set[int], count: int) -> list[list[int]]:

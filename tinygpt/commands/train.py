@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from tensor import kernels
 from tensor.kernels.cpu import compiled
 from tinygpt import jobs, runs, training
 from tinygpt.cli import Parser, add_flags
@@ -80,6 +81,8 @@ def _train(job: Job, options: argparse.Namespace) -> int:
 
 def _kernels(config: TrainConfig) -> str:
     """What does the arithmetic on the CPU, and why."""
+    if kernels.disabled():
+        return "the readable references alone, slower: TENSOR_KERNELS is off"
     reason = compiled.refusal() if config.dtype == "float32" else f"compiled kernels are for float32, not {config.dtype}"
     if reason is None:
         count = compiled.thread_count()
@@ -98,7 +101,8 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
 
     parameters = sum(parameter.size for parameter in job.model.parameters())
     drawn = config.steps * config.batch * config.accumulation
-    often = f"each window about {drawn / len(data.windows):,.0f} times" if drawn > len(data.windows) else f"{drawn:,} of the windows, once each"
+    times = round(drawn / len(data.windows))
+    often = f"each window about {f'{times:,} times' if times > 1 else 'once'}" if drawn > len(data.windows) else f"{drawn:,} of the windows, once each"
     kept = f", and {len(data.validation):,} others to measure on" if data.validation is not None else ""
     place = f"goes on after step {job.progress.step:,}" if job.progress.step else why("out", "the first free name; --out FOLDER for another")
     size = f"{config.batch} x {config.accumulation}" if config.accumulation > 1 else f"{config.batch}"

@@ -46,7 +46,9 @@ class CharacterTokenizer(StoredTokenizer):
             known = "".join(sorted(self.characters))
             shown = known if len(known) <= 80 else known[:80] + "..."
             what = f"character {text[position]!a} at position {before + position}"
-            raise TokenizerError(f"{what} is not one of the {self.size} this tokenizer knows: {shown!a}") from None
+            raise TokenizerError(
+                f"{what} is not one of the {self.size} this tokenizer knows: {shown!a}\nuse those, or train with --tokenizer bpe or byte, which know all"
+            ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """The characters of the ids. Raises TokenizerError naming the first id outside [0, size) and its position."""
