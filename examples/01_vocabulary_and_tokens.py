@@ -1,0 +1,106 @@
+# %% [markdown]
+# # The cat sat: from text to numbers and back
+#
+# A model counts with numbers, so a text is cut into tokens, and each different token gets an id. All of them together are the
+# vocabulary. Small tokens make a small vocabulary and long texts; large tokens the other way round. Byte pairs find the middle: they
+# begin with single bytes and glue together what stands together most often.
+
+# %%
+import re
+from collections import Counter
+from itertools import pairwise
+
+import tinygpt
+from tinygpt import BytePairTokenizer, CharacterTokenizer, TokenizerError
+
+text = tinygpt.story()
+print(text)
+
+# %% [markdown]
+# ## 1. Characters: the vocabulary by hand, in order of first appearance
+
+# %%
+vocabulary = list(dict.fromkeys(text))  # a dict keeps its keys in order, and each once
+number = {character: i for i, character in enumerate(vocabulary)}
+ids = [number[character] for character in "The cat sat"]
+print(len(vocabulary), "different characters:", "".join(vocabulary))
+print("The cat sat ->", *ids)
+
+tokenizer = CharacterTokenizer(text)
+assert tokenizer.encode("The cat sat") == ids == [0, 1, 2, 3, 4, 5, 6, 3, 7, 5, 6]
+assert tokenizer.decode(ids) == "".join(vocabulary[i] for i in ids) == "The cat sat"
+
+# %% [markdown]
+# What was not in the text has no id:
+
+# %%
+try:
+    tokenizer.encode("The cow")
+except TokenizerError as error:
+    print("TokenizerError:", error)
+else:
+    raise AssertionError("the story has no w")
+
+# %% [markdown]
+# ## 2. Byte pairs by hand
+#
+# The text is cut into words, the space before a word being part of it, and no token crosses a cut. A word is its bytes, 0 to 255.
+# Then, again and again: count neighbours, and make the most frequent pair a token with the next free id.
+
+
+# %%
+def merged(word, pair, token):
+    """The word with `token` wherever the pair stood, from left to right."""
+    result = []
+    for i in word:
+        if result and (result[-1], i) == pair:
+            result[-1] = token
+        else:
+            result.append(i)
+    return result
+
+
+def learn(text, show=False):
+    """All merges that the text is good for: pair of ids -> new id, in the order in which they were learned."""
+    words = [list(word.encode()) for word in re.findall(r" ?\w+|[^\w\s]", text)]
+    names = {i: chr(i) for i in range(128)}
+    merges = {}
+    while True:
+        counts = Counter(pair for word in words for pair in pairwise(word))
+        pair = min(counts, key=lambda pair: (-counts[pair], pair))  # the most frequent; of equals the one with the smallest ids
+        if counts[pair] < 2:
+            return merges
+        merges[pair] = token = 256 + len(merges)
+        names[token] = names[pair[0]] + names[pair[1]]
+        words = [merged(word, pair, token) for word in words]
+        if show:
+            print(f"{token}  {names[token]!r:10} {counts[pair]} times    ->", *(" ".join(f"[{names[i]}]" for i in word) for word in words[:6]))
+
+
+print("What `The cat sat` teaches: at, and no other pair stands there twice.\n")
+assert learn("The cat sat", show=True) == {(ord("a"), ord("t")): 256}
+
+print("\nWhat the story teaches, and what becomes of its first six words:\n")
+merges = learn(text, show=True)
+
+# %% [markdown]
+# ## 3. The same from the engine, and the same again for a new text: merges are applied in the order in which they were learned
+
+
+# %%
+def encode(text):
+    """Words, bytes, and then every merge over every word, the first learned first."""
+    words = [list(word.encode()) for word in re.findall(r" ?\w+|[^\w\s]", text)]
+    for pair, token in merges.items():
+        words = [merged(word, pair, token) for word in words]
+    return [i for word in words for i in word]
+
+
+byte_pairs = BytePairTokenizer.train(text, size=256 + len(merges), specials=())
+assert list(byte_pairs.merges) == [(byte_pairs.tokens[left], byte_pairs.tokens[right]) for left, right in merges]
+for new in ("The cat sat", "The cow sat on the catamaran.", text):
+    assert byte_pairs.encode(new) == encode(new)
+    assert byte_pairs.decode(encode(new)) == new
+    print(f"{len(new):3} characters, {len(encode(new)):3} tokens:", " ".join(f"[{byte_pairs.decode([i])}]" for i in encode(new)))
+print("\nNo text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story is less than half as long.")
+assert len(encode(text)) < len(text) / 2

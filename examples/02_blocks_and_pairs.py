@@ -1,0 +1,98 @@
+# %% [markdown]
+# # The cat sat: blocks, stride and (x, y) pairs
+#
+#     ids        T h e _ c a t _ s a t
+#     x          T h e _                    y[t] = x[t + 1]: the answer to each token is the one after it
+#     y            h e _ c
+#
+# A text needs nobody to mark the right answers: it holds them itself, one place further on. A block of T tokens is T questions at once.
+
+# %%
+import numpy as np
+
+import tinygpt
+from tinygpt import CharacterTokenizer
+from tinygpt.corpus import CorpusError
+
+text = "The cat sat"
+tokenizer = CharacterTokenizer(text)
+ids = tokenizer.encode(text)
+print(text, "->", *ids)
+
+
+def shown(ids):
+    return tokenizer.decode(ids).replace(" ", "_")
+
+
+# %% [markdown]
+# ## 1. One pair by hand, and the four questions in it
+#
+# Position t of the model sees x[0] to x[t] and nothing after it, so that the answer is never among what it may look at.
+
+# %%
+context = 4
+x, y = ids[0:context], ids[1 : context + 1]
+for t in range(context):
+    print(f"after {shown(x[: t + 1])!r:7} comes {shown([y[t]])!r}      in ids: {x[: t + 1]!s:12} -> {y[t]}")
+    assert y[t] == ids[t + 1]
+
+# %% [markdown]
+# ## 2. All pairs: a window slides over the text. The stride is how far it goes each time
+
+
+# %%
+def by_hand(ids, context, stride):
+    """x, y of all windows; one more where the last did not reach the end, so that no token is lost."""
+    last = len(ids) - context - 1  # where the last window starts: it needs `context` tokens and the one after them
+    starts = list(range(0, last + 1, stride))
+    if starts[-1] != last:
+        starts.append(last)
+    x = np.array([ids[s : s + context] for s in starts])
+    y = np.array([ids[s + 1 : s + context + 1] for s in starts])
+    return x, y
+
+
+for stride in (1, 2, 4):
+    x, y = by_hand(ids, context, stride)
+    print(f"\nstride {stride}: {len(x)} windows of {context}, x and y have shape {x.shape}")
+    for a, b in zip(x, y, strict=True):
+        print(f"    x {a} {shown(a)}    y {b} {shown(b)}")
+    engine = tinygpt.windows(ids, context, stride)
+    assert np.array_equal(engine[0], x)
+    assert np.array_equal(engine[1], y)
+    assert np.array_equal(x[:, 1:], y[:, :-1])
+
+# %% [markdown]
+# Stride 4, as long as the block, shows each token about once: a text is read through quickly. The last window overlaps the one
+# before it, because 11 tokens are no multiple of 4 and one. Stride 1 shows nearly every token in 4 places, each time with another past:
+
+# %%
+for stride in (1, 4):
+    x, y = tinygpt.windows(np.arange(len(ids)), context, stride)  # places instead of tokens, to count them
+    times = np.bincount(y.ravel(), minlength=len(ids))
+    print(f"stride {stride}: times each token is an answer", *(f"{c}:{n}" for c, n in zip(shown(ids), times, strict=True)))
+    assert times[0] == 0, "the first token has nothing before it"
+    assert (times[1:] > 0).all(), "every other one is asked for"
+
+# %% [markdown]
+# ## 3. What a longer context is for
+#
+# After one character much is open, after four little. The floor is the loss that no model can go below when it sees so much.
+
+# %%
+story = CharacterTokenizer(tinygpt.story()).encode(tinygpt.story())
+floors = {context: tinygpt.floor(story, context) for context in (1, 2, 4, 8, 16, 32)}
+for context, floor in floors.items():
+    print(f"context {context:2}   {len(tinygpt.windows(story, context)[0])} windows   floor {floor:.3f} nats a character   {'#' * round(30 * floor)}")
+assert list(floors.values()) == sorted(floors.values(), reverse=True)
+
+# %% [markdown]
+# A block needs one token more than it is long: the answer to its last one.
+
+# %%
+try:
+    tinygpt.windows(ids, context=11)
+except CorpusError as error:
+    print("CorpusError:", error)
+else:
+    raise AssertionError("eleven tokens are ten pairs")

@@ -1,0 +1,126 @@
+# %% [markdown]
+# # Neurons: what each makes of a number, and what it sends back
+#
+#     neuron                y = f(x . w + b)
+#     perceptron (step)     f = 1 if z > 0 else 0          no slope to learn from
+#     sigmoid               f = 1 / (1 + e^-z)             f' = f (1 - f)               at most 1/4
+#     tanh                  f = tanh z                     f' = 1 - f^2                 at most 1
+#     ReLU                  f = max(z, 0)                  f' = 1 if z > 0 else 0
+#     GELU                  f = z P(Z <= z)                f' = P(Z <= z) + z p(z)      Z normal, p its density
+#
+# In the backward pass a neuron hands on dz = dy * f'(z): where the slope is 0, nothing behind it learns.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import tensor
+from tensor import Tensor
+from tensor.errors import GraphError
+from tensor.gradcheck import gradcheck
+
+# %% [markdown]
+# ## 1. One neuron by hand: inputs, weights, bias, and then a choice of f
+
+# %%
+inputs, weights, bias = np.array([1.0, 0.5]), np.array([2.0, -3.0]), 0.25
+z = float(inputs @ weights + bias)
+print("z = 1 * 2 + 0.5 * -3 + 0.25 =", z)
+assert z == 0.75
+
+
+def below(z):
+    """P(Z <= z), the normal distribution's share below z."""
+    return (1 + np.vectorize(math.erf)(z / math.sqrt(2))) / 2
+
+
+def density(z):
+    return np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def logistic(z):
+    return 1 / (1 + np.exp(-z))
+
+
+# Each: f and f' by hand, and the engine's op.
+NEURONS = {
+    "sigmoid": (logistic, lambda z: logistic(z) * (1 - logistic(z)), tensor.sigmoid),
+    "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2, tensor.tanh),
+    "ReLU": (lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0, tensor.relu),
+    "GELU": (lambda z: z * below(z), lambda z: below(z) + z * density(z), lambda z: tensor.gelu(z, form="erf")),
+}
+
+# %% [markdown]
+# ## 2. By hand, by the engine, and by differences, which know no rule:   f'(z) ~ (f(z + h) - f(z - h)) / 2h
+#
+# At 0 ReLU has a corner: differences would find 1/2 there, the engine says 0, and both are a choice. So the check stays away from it.
+
+# %%
+points = np.linspace(-4, 4, 40)  # 0 is not among them
+print("neuron      f(z)    f'(z)    by the engine      gradcheck: worst relative error")
+for name, (f, slope, op) in NEURONS.items():
+    t = Tensor(z, dtype="float64", requires_grad=True)
+    y = op(t)
+    y.backward()
+    worst = gradcheck(op, [points])
+    print(f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}      {worst:.1e}")
+    many = Tensor(points, requires_grad=True)
+    values = op(many)
+    (gradients,) = tensor.grad(values, many, np.ones(40))
+    assert np.allclose(values.numpy(), f(points), atol=1e-9)
+    assert np.allclose(gradients.numpy(), slope(points), atol=1e-9)
+    assert worst < 1e-6
+
+# %% [markdown]
+# ## 3. The perceptron has no slope: the engine says so rather than send back zeros
+
+# %%
+t = Tensor([0.75], requires_grad=True)
+assert t.step().tolist() == [1.0]
+try:
+    t.step().sum().backward()
+except GraphError as error:
+    print("GraphError:", error)
+else:
+    raise AssertionError("a step has no gradient")
+
+# %% [markdown]
+# ## 4. What comes back through ten of them, one after the other
+#
+# Each sigmoid hands on a quarter at most, so that little is left after ten: gradients vanish. A ReLU that is on hands on all of it;
+# one that is off, nothing.
+
+# %%
+for name, (_, _, op) in NEURONS.items():
+    for start in (2.0, -2.0):
+        t = y = Tensor(start, dtype="float64", requires_grad=True)
+        for _ in range(10):
+            y = op(y)
+        y.backward()
+        print(f"{name:9} ten times from {start:4}:   y = {y.item():8.4f}   dy/dx = {t.grad.item():.1e}")
+        if name == "sigmoid":
+            assert 0 < t.grad.item() < 0.25**10
+        if name == "ReLU":
+            assert t.grad.item() == (start > 0)
+
+# %% [markdown]
+# ## 5. GPT-2 was trained with another GELU, made of tanh: close, and not the same
+
+# %%
+line = np.linspace(-4, 4, 2001)
+gap = np.abs(tensor.gelu(line, form="tanh").numpy() - tensor.gelu(line, form="erf").numpy())
+print(f"largest difference {gap.max():.1e}, at |z| = {abs(line[gap.argmax()]):.1f}")
+assert 1e-4 < gap.max() < 1e-3
+
+figure, (above, under) = plt.subplots(2, 1, sharex=True, layout="constrained")
+for name, (f, slope, _) in NEURONS.items():
+    above.plot(line, f(line), label=name)
+    under.plot(line, slope(line), label=name)
+above.set(ylabel="f(z)", ylim=(-1.2, 2.5), title="Four neurons, and the slope that each sends back")
+under.set(ylabel="f'(z)", xlabel="z")
+under.axhline(0.25, color="gray", linestyle=":", linewidth=1)  # the most that a sigmoid lets through
+above.legend()
+if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
+    plt.show()

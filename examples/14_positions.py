@@ -1,0 +1,114 @@
+# %% [markdown]
+# # The cat sat, or sat the cat? How a token knows its place
+#
+#     x[t] = token_embedding[id] + position[t]                          what enters the first block
+#     sinusoidal     position[t, 2i] = sin(t w_i),  position[t, 2i + 1] = cos(t w_i),   w_i = 10000^(-2i / C)
+#     learned        a table of weights, found by gradient descent like all others
+#
+# Attention adds up what it looks at, and a sum has no order. So the order has to be put into the numbers themselves.
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import tensor
+import tinygpt
+from tensor import optim
+from tinygpt.model import sinusoids
+
+threadpool_limits(1, user_api="blas")
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## 1. Without positions the last word hears the same from any order of the words before it
+
+# %%
+words = rng.standard_normal((3, 8))  # The, cat, sat: any embeddings, one row each
+other = words[[1, 0, 2]]  # cat The sat
+positions = sinusoids(3, 8)
+for name, extra in (("without positions", 0), ("with positions", positions)):
+    a, b = (tensor.attention(x, x, x, causal=True).numpy()[-1] for x in (tensor.Tensor(words + extra), tensor.Tensor(other + extra)))
+    print(f"{name:18} what `sat` takes from `The cat sat` and from `cat The sat` differs by {np.abs(a - b).max():.1e}")
+    assert np.allclose(a, b) == (name == "without positions")
+
+# %% [markdown]
+# ## 2. Sinusoidal: pairs of columns are the hands of clocks, the first fast, the last slow
+
+# %%
+T, C = 32, 16
+table = np.zeros((T, C))
+for i in range(C // 2):
+    w = 10000 ** (-2 * i / C)
+    table[:, 2 * i], table[:, 2 * i + 1] = np.sin(np.arange(T) * w), np.cos(np.arange(T) * w)
+    print(f"columns {2 * i:2} and {2 * i + 1:2}   {w:.4f} radians a token, once round in {2 * np.pi / w:8.0f} tokens")
+assert np.allclose(table, sinusoids(T, C))
+
+# %% [markdown]
+# What is rotated: k tokens on, each hand has turned by k w, whatever t was. With hand (s, c) = (sin a, cos a):
+#
+#     sin(a + b) = s cos b + c sin b        one matrix for each k, the same at every t: `three back` is something that
+#     cos(a + b) = c cos b - s sin b        a layer of weights can learn
+
+# %%
+k, w = 3, 10000 ** (-2 / C)  # the second clock
+turn = np.array([[np.cos(k * w), -np.sin(k * w)], [np.sin(k * w), np.cos(k * w)]])
+hand = table[:, 2:4]  # (T, 2)
+print("hand at 0", hand[0].round(3), " turned", (hand[0] @ turn).round(3), " hand at 3", hand[3].round(3))
+assert np.allclose(hand[:-k] @ turn, hand[k:]), "from every t to t + 3 with one matrix"
+
+# %% [markdown]
+# ## 3. So the similarity of two positions depends on their distance alone:   position[t] . position[s] = sum over i of cos((t - s) w_i)
+
+# %%
+similarity = table @ table.T  # (T, T)
+expected = [sum(np.cos(d * 10000 ** (-2 * i / C)) for i in range(C // 2)) for d in range(T)]
+for d in (0, 1, 2, 4, 8):
+    along = np.diagonal(similarity, d)
+    print(f"{d} apart: {along.mean():.3f}, the same all along the text to {np.ptp(along):.0e}")
+    assert np.allclose(along, expected[d])
+assert (np.argmax(similarity, axis=1) == np.arange(T)).all(), "nothing is as like a place as itself"
+
+# %% [markdown]
+# ## 4. Learned: the table starts at zero and finds what the story needs
+#
+# In so few steps sinusoids do worse, for one reason above all: they have numbers up to 1, beside which fresh embeddings of 0.02 are hard
+# to make out. Made a tenth as large, the same table is far better.
+
+# %%
+tensor.manual_seed(0)
+text = tinygpt.story()
+tokenizer = tinygpt.CharacterTokenizer(text)
+x, y = tinygpt.windows(tokenizer.encode(text), T)
+models, losses = {}, {}
+for kind, size in (("learned", 1), ("sinusoidal", 0.1), ("sinusoidal", 1)):
+    config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=T, width=C, heads=2, layers=1, positions=kind)
+    model = models[kind] = tinygpt.GPT(config, generator=tensor.Generator(0))
+    if kind == "sinusoidal":
+        model.position_embedding *= size
+    optimizer, batches = optim.AdamW(model, lr=2e-2), tensor.Generator(0)
+    for _ in range(150):
+        rows = batches.integers(0, len(x), (16,))
+        optimizer.zero_grad()
+        loss = model.loss(x[rows], y[rows])
+        loss.backward()
+        optimizer.step()
+    losses[kind, size] = loss.item()
+    print(f"{kind:10} x {size:3}   loss {loss.item():.3f}, {sum(p.size for p in model.parameters()):,} parameters")
+assert losses["sinusoidal", 0.1] < losses["sinusoidal", 1] - 0.3
+
+found = models["learned"].position_embedding.numpy()
+unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+learned = unit @ unit.T  # cosines
+near, far = np.diagonal(learned, 1).mean(), np.mean([np.diagonal(learned, d).mean() for d in range(8, T)])
+print(f"cosine of learned positions: neighbours {near:.2f}, eight or more apart {far:.2f}. Nobody told it what a neighbour is.")
+assert near > far + 0.2
+assert np.array_equal(models["sinusoidal"].position_embedding.numpy(), sinusoids(T, C).astype(np.float32)), "those do not learn"
+
+figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+pictures = {"sinusoidal: the table": table, "sinusoidal: similarity of positions": similarity, "learned: similarity of positions": learned}
+for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
+    ax.imshow(picture, cmap="cividis", aspect="auto")
+    ax.set(title=title, ylabel="position")
+if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
+    plt.show()
