@@ -166,6 +166,7 @@ def _by_memory(held: Array, inputs: Sequence[Any], outs: tuple[Any, ...]) -> lis
 
 
 def keep(x: Any, held: Array) -> Saved:
+    """Note that a tensor's array is held for backward, and with which version: a write from now on is found out."""
     storage = x._storage or x.storage
     if storage.exported:
         storage = Exported(storage, held)
