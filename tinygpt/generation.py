@@ -92,9 +92,9 @@ def pick(p: Floats, generator: random.Generator) -> int:
 
 
 @contextmanager
-def evaluating(model: Module, modules: Sequence[Module] | None = None) -> Iterator[None]:
-    """Evaluation behaviour inside (no dropout); afterwards each module has the mode it had. `modules`: all of the model's, if known."""
-    training = [module for module in (modules or [module for _, module in model.named_modules()]) if module.training]
+def evaluating(model: Module) -> Iterator[None]:
+    """Evaluation behaviour inside (no dropout); afterwards each module has the mode it had."""
+    training = [module for _, module in model.named_modules() if module.training]
     for module in training:
         module.training = False
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensor import Tensor, kernels, no_grad, random
+from tensor import Tensor, kernels, no_grad, optim, random
 from tensor.errors import ShapeError
 from tensor.kernels import KERNELS
 from tests.tensor.kernel_runs import compiled_kernels, judge, taken
@@ -217,3 +217,15 @@ def test_weights_that_are_not_numbers(compiled_kernels: Any) -> None:
     assert np.isfinite(logits[:, :2, :7]).all()
     assert np.isfinite(logits[0, :, :7]).all()
     assert np.isnan(logits[1, 2:]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_parameters_that_were_packed_meanwhile(dtype: str, device: str) -> None:
+    """An optimiser moves all parameters to memory of its own: a cache that was there before reads them there, not where they were."""
+    model = make(dtype, device)
+    cache = Cache(model)
+    assert model([1, 2, 3], cache).numpy().any()
+    optim.AdamW(model, lr=0.1)
+    with no_grad():
+        model.token_embedding.weight[...] = 0  # the tied head
+    assert not model([4], cache).numpy().any()

@@ -85,4 +85,11 @@ ZOO = [
         new="                cache.seen[i], new[i] = 0, texts[i][-context:]",
         test=TESTS + "test_bug_57_each_token_is_computed_once",
     ),
+    Bug(  # old memory is read after the parameters were packed
+        row=56,
+        file=MODEL,
+        old="if not cache.parameters or cache.parameters[0] is not self.token_embedding.weight.array:",
+        new="if not cache.parameters:",
+        test=TESTS + "test_parameters_that_were_packed_meanwhile",
+    ),
 ]
