@@ -59,6 +59,19 @@ def test_each_number_depends_on_key_and_place_alone(rows: int, columns: int, see
 # -- distributions: fixed seeds, bounds of four to five standard deviations --------------------------------------------------------
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_one_uniform_number_is_made_of_its_bits_as_many_are(shape: Shape) -> None:
+    """u = (53 bits) / 2^53, the first word above the second; exactly, and the generator has moved on by one draw."""
+    one, bits = Generator(7), Generator(7)
+    for _ in range(200):
+        high, low = (int(word) for word in bits.bits(2))
+        u = one.uniform(shape)
+        assert u.shape == shape
+        assert u.dtype == np.float64
+        assert float(u.reshape(())) == ((high * 2**21) ^ (low // 2**11)) / 2**53
+    assert one.state() == bits.state()
+
+
 def test_uniform_is_uniform(device: str) -> None:
     n = 200_000
     u = to_host(Generator(1).uniform((n,), device))
