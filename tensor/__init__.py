@@ -43,6 +43,7 @@ from tensor.mode import detect_anomaly, no_grad
 from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
 from tensor.random import Generator, manual_seed
 from tensor.recompute import checkpoint
+from tensor.tape import record
 
 __version__ = "0.1.0"
 
@@ -80,6 +81,7 @@ __all__ = [
     "randn",
     "randn_like",
     "random",
+    "record",
     "tril",
     "triu",
     "zeros",

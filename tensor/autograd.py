@@ -7,6 +7,7 @@ has all its contributions before it passes them on:
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from tensor.storage import Storage
 
 if TYPE_CHECKING:
     from tensor.core import Tensor
-    from tensor.record import Exported
+    from tensor.results import Exported
 
 
 # -- the walk ---------------------------------------------------------------------------------------------------------
@@ -46,7 +47,10 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
     _check_usable(passed)
 
     ends = allowed.difference(passed) if allowed is not None else ()
-    anomaly = MODE.get().anomaly
+    mode = MODE.get()
+    anomaly, tape = mode.anomaly, mode.tape
+    if tape is not None:
+        tape.expect(nodes)
     found: dict[Any, tuple[Array, bool]] = {}
     table: dict[Any, Any] = {}  # node -> its gradient so far; popped when its turn comes, so that memory is freed as the walk goes
     fresh: set[Any] = set()  # nodes whose entry is an array that nobody else holds: may be added to in place
@@ -75,9 +79,12 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
             table.setdefault(parent, [None] * parent.outputs)[node.index] = dy
             continue
         if type(node.backward) is Recomputed:
-            nodes += _again(node, dy, table, fresh, allowed)
+            again = _again(node, dy, table, fresh, allowed)
+            if tape is not None:
+                tape.expect(again, again=True)
+            nodes += again
         else:
-            _step(node, dy, table, fresh, allowed, anomaly)
+            _step(node, dy, table, fresh, allowed, anomaly, tape)
         if not retain_graph:
             node.free()
     for node, dy in late:
@@ -85,11 +92,16 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
     return found
 
 
-def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool) -> None:
+def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool, tape: Any) -> None:
     """One op backward: call its rule, check what it returns, hand the gradients to the parents."""
     _check_usable((node,))  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
     upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
+    start = perf_counter() if tape is not None else 0.0
+    if tape is not None and tape.values:  # by a call of its own: what is written straight into a place is the sum so far, not one contribution
+        tape.backward(node, upstream, node.gradients(*upstream, allowed=allowed), start)
     gradients = node.gradients(*upstream, allowed=allowed, places=allowed is None and not anomaly)
+    if tape is not None and not tape.values:
+        tape.backward(node, upstream, gradients, start)
     for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
         if parent is None or dx is None or (allowed is not None and parent not in allowed):
             continue

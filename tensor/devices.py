@@ -125,6 +125,13 @@ def extent(array: Array) -> tuple[int, int]:
     return address(array) + low, address(array) + high - 1 + array.dtype.itemsize if array.size else address(array)
 
 
+def synchronize(array: Array) -> None:
+    """Wait until the GPU that holds the array has done all it was asked to; on the CPU nothing is ever late."""
+    if is_cuda(array):
+        with array.device:
+            cupy().cuda.get_current_stream().synchronize()
+
+
 def add_at(target: Array, key: Any, values: Array) -> None:
     """target[key] += values, where an index that occurs twice counts twice."""
     (cupy() if is_cuda(target) else np).add.at(target, key, values)

@@ -20,7 +20,7 @@ from tensor.layout import Shape
 from tensor.storage import Line, Storage
 
 if TYPE_CHECKING:
-    from tensor.record import Exported
+    from tensor.results import Exported
 
 # What an op hands back beside its result: one function that returns a gradient for each positional input, or a tuple with one
 # function for each, of which the engine keeps (and so lets hold memory) only those whose input wants a gradient.

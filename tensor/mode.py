@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,7 @@ class Mode:
     anomaly: bool = False
     kernels_off: frozenset[str] = frozenset()  # op names; "*" is all of them
     reads: Callable[..., None] | None = None  # told what ops are given, for a checkpoint (recompute.py)
+    tape: Any = None  # told what ops did, for `tensor.record` (tape/recording.py)
     switch: Switch | None = None  # what made this mode, and of which other
     outer: Mode | None = None
 
@@ -98,6 +103,22 @@ class Switch:
                     resume = functools.partial(generator.throw, error)
 
         return wrapped
+
+
+def watched(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: a function that is no op, whose time stands on a tape too."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        tape = MODE.get().tape
+        if tape is None:
+            return function(*args, **kwargs)
+        start = time.perf_counter()
+        result = function(*args, **kwargs)
+        tape.work(function.__qualname__, start)
+        return result
+
+    return call
 
 
 def no_grad() -> Switch:

@@ -15,6 +15,8 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from time import perf_counter
+from types import CodeType
 from typing import Any, Concatenate, ParamSpec, TypeAlias, cast
 
 import numpy as np
@@ -27,13 +29,14 @@ from tensor.graph import Node, Output, behind, describe
 from tensor.kernels import KERNELS, choose, passed_over
 from tensor.layout import Layout, broadcast_shape
 from tensor.mode import MODE
-from tensor.record import UNSTUDIED, record
+from tensor.results import UNSTUDIED, as_result
 from tensor.storage import user_line, user_place
 
 P = ParamSpec("P")
 Mask: TypeAlias = Array  # inputs annotated so are no operands, neither promoted nor differentiated: the condition of a choice,
 Ids: TypeAlias = Array  # and integers that point into an axis
 OPS: dict[str, Callable[..., Any]] = {}  # every op by name; a test fails when one has no gradient case
+FUSED: dict[CodeType, str] = {}  # the code of a fused op's composition -> its name
 LOOK_FIRST: dict[str, Callable[..., None]] = {}  # op -> a check of its inputs as they are given, before any is moved to a GPU
 _INPUTS = frozenset(("Array", "Array | None", "Mask", "Ids", "Tensor", "Tensor | None"))  # annotations of parameters that are inputs
 _SCALARS = frozenset((bool, int, float))
@@ -68,6 +71,7 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
         if len(inputs) != signature.count:  # options given by position, as in x.sum(1); an optional tensor left out
             inputs, options = signature.completed(inputs, options)
         mode, narrow = MODE.get(), False
+        start = perf_counter() if mode.tape is not None else 0.0
         parents: list[Any] = []
         arrays = _glance(inputs, options, elementwise, signature.some_operands, parents)
         if arrays is None:
@@ -92,7 +96,9 @@ def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -
                 raise
         if mode.reads is not None:
             mode.reads(*inputs, *options.values())
-        out = record(name, inputs, arrays, parents, y, backward, mode, elementwise)
+        out = as_result(name, inputs, arrays, parents, y, backward, mode, elementwise)
+        if mode.tape is not None:
+            mode.tape.forward(name, inputs, arrays, options, out, start)
         if mode.anomaly:
             for part in out if type(out) is tuple else (out,):
                 _check_finite(name, (*arrays, *options.values()), part)
@@ -118,6 +124,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
         if len(inputs) != signature.count:
             inputs, options = signature.completed(inputs, options)
         mode = MODE.get()
+        start = perf_counter() if mode.tape is not None else 0.0
         parents: list[Any] = []
         arrays = _glance(inputs, options, False, signature.some_operands, parents)
         function = choose(name, kernels, arrays, options, mode.kernels_off) if arrays is not None and not mode.anomaly else None
@@ -129,9 +136,13 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
         y, backward = result
         if mode.reads is not None:
             mode.reads(*inputs, *options.values())
-        return record(name, inputs, cast("list[Any]", arrays), parents, y, backward, mode, False)
+        out = as_result(name, inputs, cast("list[Any]", arrays), parents, y, backward, mode, False)
+        if mode.tape is not None:
+            mode.tape.forward(name, inputs, arrays, options, out, start)
+        return out
 
     _register(name, call, composition)
+    FUSED[composition.__code__] = name
     return call
 
 
@@ -307,11 +318,13 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
 
     @functools.wraps(reference)
     def call(x: Any, *args: Any, **options: Any) -> Any:
+        mode = MODE.get()
+        start = perf_counter() if mode.tape is not None else 0.0
         x = core.Tensor.wrap(x)
         if wants_itemsize:
             options["itemsize"] = x.dtype.itemsize
         layouts, backward = reference(x.layout, *args, **options)
-        recorded = x.node is not None and MODE.get().recording
+        recorded = x.node is not None and mode.recording
         if type(layouts) is tuple:
             outs = tuple(core.Tensor.over(x.storage, layout) for layout in layouts)
             if recorded and outs:
@@ -319,10 +332,14 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
                 node.outputs = len(outs)
                 for index, out in enumerate(outs):
                     out.node = Output(node, index, out.shape, x.dtype)
+            if mode.tape is not None:
+                mode.tape.forward(name, (x,), args, options, outs, start, how="view")
             return outs
         out = core.Tensor.over(x.storage, layouts)
         if recorded:
             out.node = Node(name, (x.node,), (backward,), (), layouts.shape, x.dtype, user_place(1))
+        if mode.tape is not None:
+            mode.tape.forward(name, (x,), args, options, out, start, how="view")
         return out
 
     _register(name, call, reference)

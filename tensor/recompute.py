@@ -19,7 +19,7 @@ from tensor import random
 from tensor.errors import GraphError
 from tensor.graph import Node, Output, Saved, next_order, reachable
 from tensor.mode import MODE, Switch
-from tensor.record import keep
+from tensor.results import keep
 from tensor.storage import user_place
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 from tensor.devices import Array, device_of, flatten
@@ -34,10 +34,14 @@ class Line(NamedTuple):
         starts = [line for start, end, line in self.code.co_lines() if start <= self.instruction < end and line]
         return starts[0] if starts else self.code.co_firstlineno
 
+    @property
+    def place(self) -> str:
+        """attention.py:30"""
+        return f"{os.path.basename(self.code.co_filename)}:{self.number}"
+
     def __str__(self) -> str:
-        name = self.code.co_filename
-        text = linecache.getline(name, self.number).strip()
-        return f"{os.path.basename(name)}:{self.number}" + (f" `{text}`" if text else "")
+        text = linecache.getline(self.code.co_filename, self.number).strip()
+        return self.place + (f" `{text}`" if text else "")
 
 
 _inside: dict[str, bool] = {}  # file name -> whether it belongs to this package; a dict look-up is all that a hot path pays
@@ -45,14 +49,19 @@ _inside: dict[str, bool] = {}  # file name -> whether it belongs to this package
 
 def user_place(depth: int) -> tuple[CodeType, int]:
     """The nearest line outside this package, from `depth` frames above the caller, as what a `Line` is made of."""
-    frame = sys._getframe(depth + 1)
+    frame = user_frame(sys._getframe(depth + 1))
+    return frame.f_code, frame.f_lasti
+
+
+def user_frame(frame: FrameType) -> FrameType:
+    """The nearest frame outside this package, from that one on outwards."""
     while True:
-        code = frame.f_code
-        inside = _inside.get(code.co_filename)
+        name = frame.f_code.co_filename
+        inside = _inside.get(name)
         if inside is None:
-            inside = _inside[code.co_filename] = code.co_filename.startswith((PACKAGE, "<frozen"))
+            inside = _inside[name] = name.startswith((PACKAGE, "<frozen"))
         if not inside or frame.f_back is None:
-            return code, frame.f_lasti
+            return frame
         frame = frame.f_back
 
 

@@ -19,7 +19,7 @@ from tensor import Tensor, nn, random
 from tensor.devices import Array
 from tensor.dtypes import NARROW, DTypeLike
 from tensor.errors import DTypeError, ShapeError
-from tensor.kernels import KERNELS, choose
+from tensor.kernels import KERNELS, all_off, choose
 from tensor.mode import MODE
 from tinygpt import generation
 from tinygpt.attention import Attention
@@ -57,22 +57,23 @@ def through_blocks(blocks: list[Block], final_norm: nn.LayerNorm, x: Tensor, cac
     """h = final_norm(x after every block): `for block in blocks: x = block(x)`, with each residual sum and the LayerNorm after it as one op.
 
     A sum and the norm that follows it may belong to neighbouring blocks, so this is the one place that looks across them.   x, h: (B, T, C)
-    recompute: literally that loop; of each block x alone is kept, and backward computes the block once more. The same numbers.
+    With kernels off it is literally that loop, so that a tape shows each block. recompute: of each block x alone is kept, and backward
+    computes the block once more. The same numbers in all three.
     """
-    if recompute:
+    if recompute or (cache is None and all_off()):
         for block in blocks:
-            x = tensor.checkpoint(block, x)
+            x = tensor.checkpoint(block, x) if recompute else block(x)
         return final_norm(x)
     layers = [None] * len(blocks) if cache is None else cache.layers
     branches = [branch for block, layer in zip(blocks, layers, strict=True) for branch in (partial(block.attention, cache=layer), block.feed_forward)]
     norms = [norm for block in blocks for norm in (block.attention_norm, block.feed_forward_norm)]
     if not blocks[0].pre_norm:
         for branch, norm in zip(branches, norms, strict=True):
-            _, x = tensor.residual_layer_norm(x, branch(x), norm.gain, norm.bias, eps=norm.eps)
+            _, x = norm.after_sum(x, branch(x))
         return final_norm(x)
     h = norms[0](x)
     for branch, norm in zip(branches, [*norms[1:], final_norm], strict=True):
-        x, h = tensor.residual_layer_norm(x, branch(h), norm.gain, norm.bias, eps=norm.eps)
+        x, h = norm.after_sum(x, branch(h))
     return h
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensor.devices import Array, is_cuda
-from tensor.mode import Switch
+from tensor.mode import MODE, Switch
 
 
 class Kernel(NamedTuple):
@@ -68,6 +68,16 @@ def passed_over(name: str, reason: str, off: frozenset[str]) -> None:
         _last[name] = "reference", reason
     else:
         choose(name, (), (), {}, off)  # which says that they are off
+
+
+def latest(name: str) -> tuple[str, str]:
+    """What the latest call of an op took, "reference" or the kernel's name, and why."""
+    return _last.get(name, ("reference", "not called yet"))
+
+
+def all_off() -> bool:
+    """Whether no kernel may run just now."""
+    return _DISABLED or "*" in MODE.get().kernels_off
 
 
 def off(*names: str) -> Switch:

@@ -64,6 +64,11 @@ class LayerNorm(Module):
     def __call__(self, x: Any) -> Tensor:
         return ops.layer_norm(x, self.gain, self.bias, eps=self.eps)
 
+    def after_sum(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """(s, n):   s = x + y, a residual sum,   n = self(s).   One op, where a kernel does both."""
+        s, n = ops.residual_layer_norm(x, y, self.gain, self.bias, eps=self.eps)
+        return s, n
+
 
 class Dropout(Module):
     """Elements zeroed with probability p and the rest scaled by 1 / (1 - p), in training; the identity in evaluation.

@@ -13,7 +13,7 @@ from tensor.op import compute_op
 from tensor.ops.dropout import scaled_mask
 from tensor.ops.softmax import softmax_array
 from tensor.random import Key
-from tensor.record import sum_to
+from tensor.results import sum_to
 
 
 @compute_op

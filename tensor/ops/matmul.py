@@ -8,7 +8,7 @@ from typing import Any
 from tensor.devices import Array
 from tensor.errors import ShapeError
 from tensor.op import compute_op
-from tensor.record import sum_to
+from tensor.results import sum_to
 
 
 @compute_op

@@ -13,7 +13,7 @@ from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import ShapeError, ViewError
 from tensor.layout import Layout, Shape, normalise_axis
 from tensor.op import copy_op, view_op
-from tensor.record import sum_to
+from tensor.results import sum_to
 
 
 def _sizes(shape: tuple[Any, ...]) -> Shape:

@@ -11,7 +11,7 @@ from tensor.core import Tensor
 from tensor.devices import Array
 from tensor.dtypes import NARROW, float32
 from tensor.kernels import KERNELS, choose
-from tensor.mode import MODE
+from tensor.mode import MODE, watched
 from tensor.nn.module import Module
 from tensor.optim.optimizer import Optimizer
 
@@ -26,6 +26,7 @@ def _norm(arrays: list[Array]) -> float:
     return math.sqrt(total) if math.isfinite(total) else total if math.isnan(total) else math.inf
 
 
+@watched
 def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: float) -> float:
     """Scale all gradients by limit / norm where the global norm is above the limit; returns the norm before.
 

@@ -15,7 +15,7 @@ from tensor.dtypes import NARROW, float32
 from tensor.errors import GraphError
 from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout
-from tensor.mode import MODE
+from tensor.mode import MODE, watched
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, group_of, pack
 from tensor.optim.scaling import LossScale
@@ -63,6 +63,7 @@ class Optimizer:
         state = {name: np.zeros_like(like) for name in self.slots_of(flat)}
         return state if wide is None else {"master": wide, **state}
 
+    @watched
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for flat in self.flats:
@@ -70,6 +71,7 @@ class Optimizer:
                 if place.parameter.requires_grad:
                     place.parameter.grad = None
 
+    @watched
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         if not all(flat.current for flat in (*self.flats, *self.frozen)):

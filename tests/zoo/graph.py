@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TAPE, AUTOGRAD, CORE, OP, RECORD, MODE = (f"tensor/{name}.py" for name in ("graph", "autograd", "core", "op", "record", "mode"))
+TAPE, AUTOGRAD, CORE, OP, RESULTS, MODE = (f"tensor/{name}.py" for name in ("graph", "autograd", "core", "op", "results", "mode"))
 GRAPH, GRAD, ALIASING, MEMORY = (f"tests/tensor/test_{name}.py::" for name in ("graph", "grad", "aliasing", "memory"))
 MUTATION, WRITES, MODES = (f"tests/tensor/test_{name}.py::" for name in ("mutation", "writes", "modes"))
 
@@ -78,7 +78,7 @@ ACCUMULATION = [
     ),
     Bug(  # a node that knows its tensor, which knows its node
         7,
-        RECORD,
+        RESULTS,
         "    out.node = Node(name, tuple(parents)",
         '    out.node = Node(type("Name", (str,), {"tensor": out})(name), tuple(parents)',
         f"{MEMORY}test_bug_07_reference_cycles_keep_the_graph",
@@ -132,7 +132,7 @@ WHO_GETS_ONE = [
     ),
     Bug(
         13,
-        RECORD,
+        RESULTS,
         "            backward = _wanted(backward, parents)\n    shape, line",
         "            pass\n    shape, line",
         f"{GRAD}test_bug_13_frozen_inputs_cost_no_work",
@@ -182,14 +182,14 @@ MUTATION_ROWS = [
     Bug(21, AUTOGRAD, "            if storage.version != version and (", "            if False and (", f"{MUTATION}test_bug_21_in_place_after_save"),
     Bug(
         21,
-        RECORD,
+        RESULTS,
         "        owners = [out for out in outs if out.array.base is held]\n",
         "        owners = []\n",
         f"{MUTATION}test_bug_21_in_place_after_save",
     ),
     Bug(
         21,
-        RECORD,
+        RESULTS,
         "        owners = [x for x in tensors if shares_memory(x.array, held)]\n",
         "        owners = []\n",
         f"{MUTATION}test_bug_21_in_place_after_save",

@@ -76,8 +76,8 @@ ZOO = [
     Bug(  # only what comes after the last block learns
         row=54,
         file="tinygpt/model.py",
-        old="x, h = tensor.residual_layer_norm(x, branch(h), ",
-        new="x, h = tensor.residual_layer_norm(x.detach(), branch(h).detach(), ",
+        old="x, h = norm.after_sum(x, branch(h))",
+        new="x, h = norm.after_sum(x.detach(), branch(h).detach())",
         test=f"{MODEL}::test_bug_54_one_batch_is_learnt_by_heart",
     ),
     Bug(

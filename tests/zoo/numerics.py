@@ -270,7 +270,7 @@ ZOO = [
     ),
     Bug(  # the sum that undoes a broadcast
         row=40,
-        file="tensor/record.py",
+        file="tensor/results.py",
         old="    if x.dtype in NARROW:",
         new="    if False:",
         test=NUMERICS + "test_bug_40_long_sums_in_16_bits",

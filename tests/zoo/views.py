@@ -10,28 +10,28 @@ LAYOUT, INDEXING, DTYPES = "tests/tensor/test_layout.py::", "tests/tensor/test_i
 ZOO = [
     Bug(  # a stretched axis is cut to size 1, not summed
         row=15,
-        file="tensor/record.py",
+        file="tensor/results.py",
         old="return accumulate(dy, stretched, True) if stretched else dy",
         new="return dy[tuple(slice(0, 1) if axis in stretched else slice(None) for axis in range(dy.ndim))]",
         test=GRADIENTS + "test_bug_15_gradients_of_broadcasts_are_summed_over_every_repeat",
     ),
     Bug(  # of new axes in front, the first repeat is taken for all
         row=15,
-        file="tensor/record.py",
+        file="tensor/results.py",
         old="dy = accumulate(dy, tuple(range(new)), False)",
         new="dy = dy[(slice(0, 1),) * new].reshape(dy.shape[new:]) if dy.size else accumulate(dy, tuple(range(new)), False)",
         test=GRADIENTS + "test_bug_15_gradients_of_broadcasts_are_summed_over_every_repeat",
     ),
     Bug(  # an axis of 1 that was stretched to 0 is left empty
         row=15,
-        file="tensor/record.py",
+        file="tensor/results.py",
         old="if n == 1 and dy.shape[axis] != 1)",
         new="if n == 1 and dy.shape[axis] > 1)",
         test=GRADIENTS + "test_bug_15_gradients_of_broadcasts_are_summed_over_every_repeat",
     ),
     Bug(  # every axis of size 1 is taken for a stretched one
         row=16,
-        file="tensor/record.py",
+        file="tensor/results.py",
         old="if parent is not None and parent.shape != shape:",
         new="if parent is not None and (parent.shape != shape or 1 in shape):",
         test=GRADIENTS + "test_bug_16_equal_shapes_are_not_summed",

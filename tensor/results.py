@@ -25,13 +25,13 @@ _new = object.__new__
 _NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no tensor writes there
 
 
-def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
+def as_result(name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
     """Wrap what a rule returned, and put a node on the tape when an input asks for gradients.
 
     parents: the inputs' nodes.   broadcasts: an input smaller than y was expanded by NumPy, and gets the `expand` node whose backward sums.
     """
     if type(y) is tuple:
-        return _record_several(name, inputs, arrays, parents, y, backward, mode)
+        return _several_results(name, inputs, arrays, parents, y, backward, mode)
     if type(y) is not np.ndarray:
         y = as_array(y)
     out = _new(core.Tensor)
@@ -53,7 +53,7 @@ def record(name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: lis
     return out
 
 
-def _record_several(
+def _several_results(
     name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], ys: tuple[Any, ...], backward: Any, mode: Mode
 ) -> tuple[Any, ...]:
     """The same for an op with several outputs: one node, and an `Output` for each that holds floats."""

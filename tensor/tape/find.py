@@ -1,0 +1,99 @@
+"""Arrays on a tape, by name. The first that fits of:
+
+    blocks.0.attention            a module: the output of the last op that ran in it or below it, the first time (the second: with #2 behind it)
+    blocks.0.attention.linear     an op of a module: its output (that of the second such op there: linear#2)
+                                  of several outputs the last; each by itself: split[0]
+    blocks.0.attention.weights    a local variable in the source of one of a module's ops: got by running that source again
+    blocks.0.attention.qkv.bias   a parameter, as it was when first used
+
+and with .grad behind it, the gradient that arrived there: of an array all of dL/dy, of a parameter the sum of this walk.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tensor.tape.entries import Backward, Forward, codes_of
+
+if TYPE_CHECKING:
+    from tensor.tape.recording import Tape
+
+Floats = np.ndarray[Any, Any]
+
+
+def array(tape: Tape, name: str) -> Floats:
+    """The array of that name. Raises KeyError with the nearest names, ValueError where no values were recorded."""
+    if not tape.values:
+        raise ValueError("this tape holds no arrays: record(values=True) keeps them")
+    found = _gradient(tape, name.removesuffix(".grad")) if name.endswith(".grad") else _value(tape, name)
+    if found is None:
+        known = names(tape)
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        raise KeyError(f"nothing on this tape is named {name!r}; near it: {', '.join(close) or ', '.join(known[:3])}")
+    return found
+
+
+def names(tape: Tape) -> list[str]:
+    """Every module, op and parameter; the local variables of ops come on top."""
+    found: dict[str, None] = {}
+    for entry in tape.forwards:
+        found |= dict.fromkeys((entry.module, entry.name)) if entry.module else {entry.name: None}
+        found |= {value.source: None for value in entry.inputs if "." in value.source}
+    return list(found)
+
+
+def _value(tape: Tape, name: str) -> Floats | None:
+    entry = _entry(tape, name)
+    if entry is not None:
+        return entry.outputs[-1].array  # type: ignore[no-any-return]
+    for entry in tape.forwards:
+        for value in (*entry.inputs, *entry.outputs):
+            if value.source == name:
+                return value.array  # type: ignore[no-any-return]
+    module, _, variable = name.rpartition(".")
+    for entry in tape.forwards:
+        if module in (entry.module, entry.name) and (found := _variable(entry, variable)) is not None:
+            return found
+    for step in tape.backwards:
+        if module in (step.module, step.name) and (found := _variable(step, variable)) is not None:
+            return found
+    return None
+
+
+def _entry(tape: Tape, name: str) -> Forward | None:
+    """The last op of a module's run; else the op of that name. A run is a stretch of the tape without ops of other modules."""
+    module, _, times = name.partition("#")
+    runs: list[Forward] = []
+    before = None
+    for entry in tape.forwards:
+        if entry.module == module or entry.module.startswith(module + "."):
+            runs[-1:] = [entry] if before in runs[-1:] else [*runs[-1:], entry]
+        before = entry
+    if runs and (times.isdecimal() or not times) and 1 <= int(times or 1) <= len(runs):
+        return runs[int(times or 1) - 1]
+    return next((entry for entry in tape.forwards if entry.name == name), None)
+
+
+def _variable(entry: Forward | Backward, name: str) -> Floats | None:
+    """A local variable of an op's source, or of its backward's, as it was at the end."""
+    if name not in _locals_of(entry):
+        return None
+    values = [moment.values[name] for moment in entry.lines() if name in moment.values]
+    return values[-1] if values and isinstance(values[-1], np.ndarray) else None
+
+
+def _locals_of(entry: Forward | Backward) -> set[str]:
+    """The names in the source of an op and of the functions in it, so that few ops are run again to look for one."""
+    return {name for code in codes_of(entry.op) for name in (*code.co_varnames, *code.co_cellvars)}
+
+
+def _gradient(tape: Tape, name: str) -> Floats | None:
+    entry = _entry(tape, name)
+    if entry is not None:
+        step = next((step for step in tape.backwards if step.of is entry), None)
+        return step.upstream[-1].array if step and step.upstream[-1] else None
+    arrived = [c.value.array for step in tape.backwards for c in step.contributions if c.to == name]
+    return sum(arrived[1:], start=arrived[0].copy()) if arrived else None

@@ -1,0 +1,117 @@
+"""An op's own source, run again line by line: what a debugger shows when it steps into an op.
+
+The reference of an op is a function of its arrays, so running it again on the same arrays does the same. A trace function (`sys.settrace`)
+notes at each line which local variables have changed, as copies: a line that writes in place (`y += bias`) changes no earlier moment.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensor.core import Tensor
+
+_LEFT_OUT = ("backward",)  # names that hold functions; everything else that a line binds is shown
+
+
+class Moment(NamedTuple):
+    """What stands after a line has run."""
+
+    number: int  # of the line, in its file
+    text: str
+    values: dict[str, Any]  # the local variables that the line bound or changed: arrays as copies
+
+
+class Source(NamedTuple):
+    """The source of a function."""
+
+    file: str
+    first: int  # the number of its first line
+    lines: tuple[str, ...]
+
+
+def source_of(function: Callable[..., Any]) -> Source:
+    """Where a function stands, and its lines; without lines where there is no source file."""
+    code = inspect.unwrap(function).__code__
+    try:
+        lines, first = inspect.getsourcelines(code)
+    except OSError:
+        return Source(code.co_filename, code.co_firstlineno, ())
+    return Source(code.co_filename, first, tuple(line.rstrip("\n") for line in lines))
+
+
+def replay(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> tuple[Any, list[Moment]]:
+    """(what the function returns, its moments). A first moment, at its `def`, holds what it was given and what its closure knows."""
+    source = source_of(function)
+    recorder = _Recorder(function.__code__, source)
+    outer = sys.gettrace()
+    sys.settrace(recorder.enter)
+    try:
+        result = function(*arguments, **options)
+    finally:
+        sys.settrace(outer)
+    text = dict(enumerate(source.lines, source.first))
+    return result, [Moment(number, text.get(number, "").strip(), values) for number, values in recorder.moments]
+
+
+class _Recorder:
+    """Follows one call of one code object."""
+
+    def __init__(self, code: CodeType, source: Source):
+        self.code = code
+        self.moments: list[tuple[int, dict[str, Any]]] = []
+        self.known: dict[str, Any] = {}
+        self.frame: FrameType | None = None
+        self.line = source.first + next((i for i, line in enumerate(source.lines) if line.lstrip().startswith("def ")), 0)  # below decorators
+        self.began = False
+
+    def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if frame.f_code is not self.code or self.frame is not None:
+            return None  # what it calls is not followed
+        self.frame = frame
+        self._note(frame, {})
+        return self.step
+
+    def step(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """`line`: the line named before has run, and this one is next.   `return`: so has the last."""
+        if event == "exception":
+            return self.step
+        if self.began:
+            self._note(frame, _results(argument) if event == "return" else {})
+        self.began, self.line = True, frame.f_lineno
+        return self.step
+
+    def _note(self, frame: FrameType, returned: dict[str, Any]) -> None:
+        changed = returned
+        for name, value in frame.f_locals.items():
+            if name in _LEFT_OUT or callable(value):
+                continue
+            if isinstance(value, Tensor):
+                value = value.numpy()
+            if name not in self.known or not _same(self.known[name], value):
+                self.known[name] = changed[name] = value.copy() if hasattr(value, "flags") else value
+        self.moments.append((self.line, changed))
+
+
+def _results(returned: Any) -> dict[str, Any]:
+    """What a function returns, under the name `return`: of an op its result, without the backward beside it."""
+    if isinstance(returned, tuple) and len(returned) == 2 and (callable(returned[1]) or isinstance(returned[1], tuple)):
+        returned = returned[0]  # (y, backward), where backward may be a tuple of functions
+    return {"return": returned.copy() if hasattr(returned, "flags") else returned}
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values are equal in kind and content."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind not in "OSU")
+    if type(a) is not type(b):
+        return False
+    try:
+        return bool(a == b)
+    except ValueError:  # a tuple of arrays
+        return False

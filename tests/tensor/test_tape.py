@@ -1,0 +1,464 @@
+"""A tape says what ran: every op and every gradient, in order, as it was, under names that a reader can guess; and it changes nothing."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensor
+from tensor import Tensor, checkpoint, grad, kernels, nn, no_grad, optim
+from tensor.errors import ShapeError
+from tensor.mode import MODE
+from tensor.op import OPS
+from tensor.tape import Backward, Forward, Tape, Work
+from tinygpt import GPT, GPTConfig
+
+CONFIG = GPTConfig(vocabulary=11, context=6, width=8, heads=2, layers=2)
+IDS = np.arange(12).reshape(2, 6) % 11
+
+
+def model(device: str = "cpu", **choices: Any) -> GPT:
+    options = {"vocabulary": 11, "context": 6, "width": 8, "heads": 2, "layers": 2, **choices}
+    return GPT(GPTConfig(**options), generator=tensor.Generator(3), device=device)
+
+
+def recorded(gpt: GPT, how: Any = "reference") -> Tape:
+    gpt.zero_grad()
+    with tensor.record(how) as tape:
+        gpt.loss(IDS, IDS[:, ::-1].copy()).backward()
+    return tape
+
+
+# -- what is on it ------------------------------------------------------------------------------------------------------
+
+
+def test_an_op_with_all_that_is_known_of_it(device: str) -> None:
+    x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True, device=device)
+    with tensor.record() as tape:
+        y = x.T * 2.0
+        y.sum().backward()
+    turn, double, total = tape.forwards
+    assert [e.op for e in tape.forwards] == ["permute", "multiply", "sum"]
+    assert (turn.implementation, turn.inputs[0].source, turn.inputs[0].bytes) == ("view", "x", 24)
+    out = turn.outputs[0]
+    assert (out.shape, out.strides, out.offset, out.contiguous, out.dtype, out.device) == ((3, 2), (1, 3), 0, False, "float32", x.device)
+    assert (double.inputs[0].source, double.inputs[1].source, double.inputs[1].array.item()) == (turn.name, "constant", 2.0)
+    assert double.line.number == total.line.number - 1
+    assert "test_tape.py" in str(double.line)
+    assert "y = x.T * 2.0" in str(double.line)
+    assert total.outputs[0].array == 42.0
+    assert double.formula.startswith(str(OPS["multiply"].__doc__).split("\n")[0])
+    assert all(e.seconds > 0 for e in tape.entries)
+    assert all(a.start + a.seconds <= b.start for a, b in zip(tape.entries, tape.entries[1:], strict=False))
+    assert [(e.op, e.of.op if e.of else None) for e in tape.backwards] == [("sum", "sum"), ("multiply", "multiply"), ("permute", "permute")]
+    (last,) = tape.backwards[-1].contributions
+    assert (last.to, last.number, last.count) == ("x", 1, 1)
+    assert (last.value.array == 2).all()
+
+
+def test_what_an_op_keeps_is_named_and_measured() -> None:
+    x, w = Tensor(np.ones((4, 8), np.float32), requires_grad=True), nn.Parameter(np.ones((8, 2), np.float32))
+    with tensor.record() as tape, kernels.off():
+        h = x.exp()
+        h @ w
+    exp, matmul = tape.forwards
+    assert [(s.shape, s.bytes, s.made) for s in exp.saved] == [((4, 8), 128, True)]
+    assert exp.saved_bytes == 128
+    named = {s.name: s for s in matmul.saved}
+    assert named["left"].source == exp.name
+    assert (named["right"].source, named["right"].made) == ("w", False)
+    assert matmul.saved_bytes == 128
+    totals = {row.name: row for row in tape.by("op")}
+    assert (totals["exp"].saved, totals["matmul"].saved, totals["exp"].calls) == (128, 128, 1)
+
+
+def test_arrays_stay_as_they_were(device: str) -> None:
+    """The tape holds copies: what is written later, through the tensor or behind it, changes nothing on it."""
+    memory = np.ones(3, np.float32)
+    shared = Tensor.from_array(memory)
+    weight = nn.Parameter(np.full(3, 2.0, np.float32), device=device)
+    with tensor.record() as tape:
+        y = weight * weight
+        if device == "cpu":
+            shared + 1.0
+        y.sum().backward()
+        with no_grad():
+            weight[...] = 7.0
+        weight * 1.0
+    memory[:] = 9.0
+    weight.grad[...] = 5.0  # type: ignore[index]
+    first, last = tape.forwards[0], tape.forwards[-1]
+    assert first.inputs[0].array.tolist() == [2.0, 2.0, 2.0]
+    assert last.inputs[0].array.tolist() == [7.0, 7.0, 7.0]
+    assert [c.value.array.tolist() for c in tape.backwards[-1].contributions] == [[2.0] * 3, [2.0] * 3]
+    assert dict(first.lines()[-1].values)["return"].tolist() == [4.0, 4.0, 4.0]
+    if device == "cpu":
+        assert tape.forwards[1].inputs[0].array.tolist() == [1.0, 1.0, 1.0]
+    with pytest.raises(ValueError, match="read-only"):
+        first.inputs[0].array[0] = 1.0
+
+
+def test_contributions_are_counted_as_they_come(device: str) -> None:
+    x = Tensor([1.0, 2.0], requires_grad=True, device=device)
+    with tensor.record() as tape:
+        y = x * x
+        loss = (y + x).sum()
+        loss.backward(retain_graph=True)
+        first = len(tape.entries)
+        loss.backward(retain_graph=True)
+    come = [(c.to, c.input, c.number, c.count) for e in tape.entries[:first] if isinstance(e, Backward) for c in e.contributions]
+    assert come == [("add", "x", 1, 1), ("multiply", "a", 1, 1), ("x", "b", 1, 3), ("x", "a", 2, 3), ("x", "b", 3, 3)]
+    more = [(c.to, c.input, c.number, c.count) for e in tape.entries[first:] if isinstance(e, Backward) for c in e.contributions]
+    assert more == come
+    with tensor.record() as again:
+        loss.backward()
+    assert [(c.number, c.count) for e in again.backwards for c in e.contributions] == [(n, m) for _, _, n, m in come]  # counted anew in each walk
+    assert all(e.of is None for e in again.backwards)  # these ops ran before
+
+
+def test_contributions_of_a_packed_tied_weight_are_each_alone(device: str) -> None:
+    """Where gradients are written straight into the flat storage, the second would be the sum of both."""
+    gpt = model(device)
+    optim.AdamW(gpt)
+    tape = recorded(gpt, "as run")
+    parts = [c.value.array for e in tape.backwards for c in e.contributions if c.to == "token_embedding.weight"]
+    assert len(parts) == 2
+    whole = gpt.token_embedding.weight.grad
+    assert whole is not None
+    np.testing.assert_allclose(parts[0] + parts[1], whole.numpy(), rtol=1e-5, atol=1e-7)
+    assert np.abs(parts[1] - whole.numpy()).max() > 1e-3
+
+
+def test_contributions_add_up_to_what_arrives(device: str) -> None:
+    """For every op: the sum of what was handed to it is what its backward was given. And every parameter's is its gradient."""
+    gpt = model(device)
+    tape = recorded(gpt)
+    sums: dict[str, Any] = {}
+    counts: dict[str, tuple[int, int]] = {}
+    for step in tape.backwards:
+        if step.of and step.of.op != "cross_entropy":
+            target = step.of.name if len(step.upstream) == 1 else f"{step.of.name}[0]"
+            assert step.upstream[0] is not None
+            np.testing.assert_allclose(step.upstream[0].array, sums[target], rtol=1e-6, atol=1e-9)
+            assert counts[target][0] == counts[target][1]
+        for c in step.contributions:
+            sums[c.to] = sums[c.to] + c.value.array if c.to in sums else c.value.array
+            assert c.number == counts.get(c.to, (0, 0))[0] + 1
+            counts[c.to] = c.number, c.count
+    for name, parameter in gpt.named_parameters():
+        assert parameter.grad is not None
+        np.testing.assert_allclose(tape[f"{name}.grad"], parameter.grad.numpy(), rtol=1e-6, atol=1e-9)
+
+
+def test_broadcasting_shows_its_expand() -> None:
+    x, b = Tensor(np.ones((3, 2), np.float32), requires_grad=True), Tensor([1.0, 2.0], requires_grad=True)
+    with tensor.record() as tape:
+        (x * b).sum().backward()
+    product, expand = tape.backwards[1:]
+    assert [(c.input, c.to) for c in product.contributions] == [("a", "x"), ("b", "expand of b")]
+    assert (expand.op, expand.of, expand.contributions[0].to) == ("expand", None, "b")
+    assert expand.contributions[0].value.array.tolist() == [3.0, 3.0]
+    assert tape.nodes == 3  # multiply, expand, sum
+
+
+# -- modules and names --------------------------------------------------------------------------------------------------
+
+
+def test_module_paths() -> None:
+    tape = recorded(model())
+    block = ["attention_norm", "attention.qkv", "attention", "attention.projection", "", "feed_forward_norm", "feed_forward", "feed_forward.projection", ""]
+    paths = [f"blocks.{i}.{name}".rstrip(".") for i in range(2) for name in block]
+    assert list(dict.fromkeys(e.module for e in tape.forwards)) == list(dict.fromkeys(["embed", *paths, "final_norm", "logits", "loss"]))
+    assert list(dict.fromkeys(e.module for e in tape.backwards)) == list(dict.fromkeys(reversed(["embed", *paths, "final_norm", "logits", "loss"])))
+    assert {e.within for e in tape.forwards if e.op == "attention"} == {("causal_self_attention",)}
+    assert all(e.implementation in ("reference", "view") for e in tape.forwards)
+
+
+def test_the_fused_form_is_the_same_model_in_fewer_nodes() -> None:
+    gpt = model()
+    reference, fused = recorded(gpt), recorded(gpt, "as run")
+    np.testing.assert_allclose(reference["loss"], fused["loss"], rtol=1e-5)
+    assert reference.nodes > fused.nodes or kernels.disabled()
+    for name in ("embed", "blocks.0.attention", "blocks.1.feed_forward", "final_norm", "logits"):
+        np.testing.assert_allclose(reference[name], fused[name][..., :], rtol=2e-4, atol=2e-6)
+
+
+def test_implementation_and_reason() -> None:
+    if kernels.KERNELS["gelu"] and not kernels.disabled():
+        x = Tensor(np.ones((64, 64), np.float32))
+        with tensor.record() as tape:
+            x.gelu()
+            with kernels.off("gelu"):
+                x.gelu()
+            x.to("float64").gelu()
+        fast, off, _, wide = tape.forwards
+        took, why = kernels.latest("gelu")
+        assert off.implementation == wide.implementation == took == "reference"
+        assert (off.reason, wide.reason) == ("this kernel is off", why)
+        assert fast.implementation.startswith("kernel ") or "compile" in fast.reason
+
+
+def test_arrays_by_name() -> None:
+    gpt = model()
+    tape = recorded(gpt)
+    attention = next(e for e in tape.forwards if e.op == "attention")
+    q, k = attention.inputs[0].array, attention.inputs[1].array
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(4) + np.where(np.tri(6, dtype=bool), 0, -np.inf)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    np.testing.assert_allclose(tape["blocks.0.attention.weights"], weights, rtol=1e-5, atol=1e-7)
+    assert tape["blocks.0.attention.scores"].shape == (2, 2, 6, 6)
+    assert tape["blocks.1.attention.dscores"].shape == (2, 2, 6, 6)  # a variable of the backward
+    np.testing.assert_array_equal(tape["blocks.0"], next(e for e in tape.forwards if e.name == "blocks.0.add#2").outputs[0].array)
+    np.testing.assert_array_equal(tape["blocks.0.add"], next(e for e in tape.forwards if e.name == "blocks.0.add").outputs[0].array)
+    np.testing.assert_array_equal(tape["blocks.0.attention.qkv.weight"], gpt.blocks[0].attention.qkv.weight.numpy())
+    np.testing.assert_allclose(tape["logits.grad"].sum(-1), 0, atol=1e-6)  # softmax - one hot
+    with pytest.raises(KeyError, match=r"near it: .*blocks\.0\.attention"):
+        tape["blocks.0.attentoin"]
+    with pytest.raises(KeyError, match="near it"):
+        tape["blocks.0.attention.wieghts"]
+
+
+def test_a_module_that_runs_twice() -> None:
+    layer, other = nn.Linear(2, 2), nn.LayerNorm(2)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.layer, self.other = layer, other
+
+        def __call__(self, x: Tensor) -> Tensor:
+            return self.layer(self.other(self.layer(x)))
+
+    with tensor.record() as tape:
+        y = Net()(tensor.ones(3, 2))
+    assert [e.name for e in tape.forwards] == ["layer.linear", "other.layer_norm", "layer.linear#2"]
+    np.testing.assert_array_equal(tape["layer"], tape["layer.linear"])
+    np.testing.assert_array_equal(tape["layer#2"], y.numpy())
+    np.testing.assert_array_equal(tape["layer#2"], tape["layer.linear#2"])
+    with pytest.raises(KeyError):
+        tape["layer#3"]
+
+
+def test_names_are_not_inherited_by_what_comes_later_at_the_same_address() -> None:
+    with tensor.record() as tape:
+        for _ in range(50):
+            (tensor.ones(3) * 2.0).exp()
+    assert all(e.inputs[0].source == "constant" for e in tape.forwards if e.op == "multiply")
+
+
+# -- run again, line by line ----------------------------------------------------------------------------------------------
+
+
+def test_lines_of_an_op_show_each_assignment_as_it_was() -> None:
+    x, w, b = tensor.ones(2, 3), tensor.ones(3, 2), Tensor([1.0, 2.0])
+    with tensor.record("reference") as tape:
+        y = tensor.linear(x, w, b)
+    values = {m.text: m.values for m in tape.forwards[0].lines()}
+    assert values["y = rows @ matrix  # (N, O)"]["y"].tolist() == [[3.0, 3.0]] * 2
+    assert values["y += bias"]["y"].tolist() == y.tolist() == [[4.0, 5.0]] * 2
+    assert values["y += bias"].keys() == {"y"}
+    first = tape.forwards[0].lines()[0]
+    assert first.text.startswith("def linear(")
+    assert first.values["weight"].shape == (3, 2)
+
+
+def test_lines_of_every_op_end_with_what_it_returned() -> None:
+    gpt = model()
+    tape = recorded(gpt)
+    for entry in tape.forwards:
+        result = entry.lines()[-1].values["return"]
+        if entry.implementation == "view":
+            layouts = result if isinstance(result, tuple) else (result,)
+            assert [(v.shape, v.strides, v.offset) for v in entry.outputs] == [(x.shape, x.strides, x.offset) for x in layouts]
+        else:
+            np.testing.assert_array_equal(result, entry.outputs[0].array)
+    for step in tape.backwards:
+        if step.of:
+            returned = [m.values["return"] for m in step.lines() if "return" in m.values]
+            arrays = [g for r in returned for g in (r if isinstance(r, tuple) else (r,)) if g is not None]
+            assert len(arrays) == len(step.contributions)
+            for g, c in zip(arrays, step.contributions, strict=True):
+                np.testing.assert_array_equal(g, c.value.array)
+
+
+def test_lines_of_a_composition_and_of_16_bit_floats() -> None:
+    with tensor.record() as tape, no_grad():
+        model().loss(IDS, IDS)
+        tensor.ones(2, 2, dtype="bfloat16") @ tensor.ones(2, 2, dtype="bfloat16")
+    fused = [e for e in tape.forwards if e.implementation.startswith("fused")]
+    for entry in fused:
+        result = entry.lines()[-1].values["return"]
+        part = result[0] if isinstance(result, tuple) else result
+        np.testing.assert_allclose(part, entry.outputs[0].array, rtol=2e-4, atol=2e-6)
+    assert tape.forwards[-1].lines()[-1].values["return"].dtype == np.float32
+
+
+# -- what a recording does not change -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_recording_changes_no_number(device: str, packed: bool) -> None:
+    def losses(watched: bool) -> list[Any]:
+        gpt = model(device, dropout=0.2)
+        optimizer = optim.AdamW(gpt, lr=0.01) if packed else None
+        seen = []
+        for step in range(3):
+            with tensor.random.keyed(tensor.random.Key(1, step)):
+                gpt.zero_grad()
+                if watched:
+                    with tensor.record():
+                        loss = gpt.loss(IDS, IDS)
+                        loss.backward()
+                else:
+                    loss = gpt.loss(IDS, IDS)
+                    loss.backward()
+                seen += [float(loss), *(p.grad.numpy().copy() for p in gpt.parameters() if p.grad is not None)]
+                if optimizer:
+                    optimizer.step()
+        return seen
+
+    for a, b in zip(losses(True), losses(False), strict=True):
+        if device == "cpu":
+            np.testing.assert_array_equal(a, b)
+        else:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_off_means_off() -> None:
+    with tensor.record() as tape:
+        tensor.ones(2).exp()
+    tensor.ones(2).exp()
+    assert MODE.get().tape is None
+    with pytest.raises(ShapeError), tape_of_an_error() as broken:
+        tensor.ones(2, 3) @ tensor.ones(2, 3)
+    assert MODE.get().tape is None
+    assert len(tape.entries) == 1
+    assert broken.entries == []
+
+
+def tape_of_an_error() -> Any:
+    return tensor.record()
+
+
+def test_another_thread_is_not_recorded_and_records_for_itself() -> None:
+    tapes: list[Tape] = []
+
+    def work() -> None:
+        tensor.ones(2).exp()
+        with tensor.record() as own:
+            tensor.ones(2).log()
+        tapes.append(own)
+
+    with tensor.record() as tape:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        tensor.ones(2).sqrt()
+    assert [e.op for e in tape.forwards] == ["sqrt"]
+    assert [e.op for e in tapes[0].forwards] == ["log"]
+
+
+def test_a_checkpoint_records_its_second_run(device: str) -> None:
+    plain, again = model(device), model(device)
+    again.recompute = True
+    a, b = recorded(plain.train()), recorded(again.train())
+    assert len(b.forwards) > len(a.forwards)
+    for name, parameter in plain.named_parameters():
+        np.testing.assert_allclose(a[f"{name}.grad"], b[f"{name}.grad"], rtol=1e-6, atol=1e-9)
+        assert parameter.shape == b[name].shape
+    assert [e.module for e in b.forwards if e.module.startswith("blocks.1.attention")][0] == "blocks.1.attention_norm"
+    counted = {c.to: (c.number, c.count) for e in b.backwards for c in e.contributions}
+    assert all(counted[name] == (2 if name == "token_embedding.weight" else 1,) * 2 for name, _ in plain.named_parameters())
+
+
+def test_grad_of_some_inputs_shows_only_their_way() -> None:
+    x, y = Tensor([2.0], requires_grad=True), Tensor([3.0], requires_grad=True)
+    with tensor.record() as tape:
+        grad((x.exp() * y.exp()).sum(), x)
+    assert [c.to for e in tape.backwards for c in e.contributions] == ["multiply", "exp", "x"]
+
+
+def test_an_optimiser_stands_on_it_as_work() -> None:
+    gpt = model()
+    optimizer = optim.AdamW(gpt)
+    with tensor.record(values=False) as tape:
+        optimizer.zero_grad()
+        gpt.loss(IDS, IDS).backward()
+        optim.clip_gradients(optimizer, 1.0)
+        optimizer.step()
+    assert [e.name for e in tape.entries if isinstance(e, Work)] == ["Optimizer.zero_grad", "clip_gradients", "Optimizer.step"]
+
+
+# -- tables and files -----------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_line_for_each_entry() -> None:
+    tape = recorded(model())
+    lines = tape.table().splitlines()
+    assert len(lines) == len(tape.entries) + 1
+    row = next(line for line in lines if " attention " in line and "<-" not in line and "blocks.1" in line)
+    assert "(2, 2, 6, 4)" in row
+    assert "attention.py:" in row
+    assert any("token_embedding.weight 2/2" in line for line in lines)
+
+
+def test_totals_count_what_was_recorded() -> None:
+    tape = recorded(model(), "as run")
+    for what in ("module", "op"):
+        rows = tape.by(what)  # type: ignore[arg-type]
+        assert sum(row.calls for row in rows) == len(tape.forwards)
+        assert sum(row.forward + row.backward for row in rows) == pytest.approx(sum(e.seconds for e in tape.entries))
+    with pytest.raises(ValueError, match='choose "module" or "op"'):
+        tape.by("line")  # type: ignore[arg-type]
+
+
+def test_files(tmp_path: Path) -> None:
+    gpt = model()
+    tape = recorded(gpt)
+    for suffix in ("txt", "json", "npz"):
+        tape.save(tmp_path / f"tape.{suffix}")
+    assert (tmp_path / "tape.txt").read_text().rstrip("\n") == tape.table()
+    events = json.loads((tmp_path / "tape.json").read_text())["traceEvents"]
+    assert len(events) == len(tape.entries)
+    assert all(e["ph"] == "X" and e["dur"] > 0 for e in events)
+    assert events[0]["args"]["outputs"][0]["strides"] == [48, 8, 1]
+    with np.load(tmp_path / "tape.npz") as arrays:
+        np.testing.assert_array_equal(arrays["logits.linear"], tape["logits"])
+        np.testing.assert_array_equal(arrays["token_embedding.weight.grad"], tape["token_embedding.weight.grad"])
+        assert {name for name, _ in gpt.named_parameters()} < set(arrays)
+    with pytest.raises(ValueError, match=r"\.txt"):
+        tape.save(tmp_path / "tape.html")
+    with pytest.raises(OSError, match="missing"):
+        tape.save(tmp_path / "missing" / "tape.txt")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tape.json", "tape.npz", "tape.txt"]
+
+
+def test_without_values(tmp_path: Path) -> None:
+    gpt = model()
+    with tensor.record(values=False) as tape:
+        gpt.loss(IDS, IDS).backward()
+    assert all(v.array is None for e in tape.forwards for v in (*e.inputs, *e.outputs))
+    assert tape.table()
+    tape.save(tmp_path / "tape.json")
+    with pytest.raises(ValueError, match="values=True"):
+        tape["logits"]
+    with pytest.raises(ValueError, match="values=True"):
+        tape.forwards[1].lines()
+    with pytest.raises(ValueError, match="values=True"):
+        tape.save(tmp_path / "tape.npz")
+    assert not (tmp_path / "tape.npz").exists()
+
+
+def test_a_wrong_choice() -> None:
+    with pytest.raises(ValueError, match='"as run" or "reference"'):
+        tensor.record("fast")  # type: ignore[arg-type]
+
+
+def test_entries_are_of_three_kinds() -> None:
+    tape = recorded(model())
+    assert [*tape.forwards, *tape.backwards] == [e for kind in (Forward, Backward) for e in tape.entries if isinstance(e, kind)]
+    assert [e.number for e in tape.entries] == list(range(len(tape.entries)))
