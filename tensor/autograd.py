@@ -1,4 +1,4 @@
-"""Reverse mode: the walk back over the tape (graph.py). It visits the nodes in the reverse of the order in which they were made, so each
+"""Reverse mode: the walk back over the graph (graph.py). It visits the nodes in the reverse of the order in which they were made, so each
 has all its contributions before it passes them on:
 
     dL/dx  =  sum over every use of x   of   dL/dy * dy/dx

@@ -1,4 +1,4 @@
-"""The tape: what an op leaves behind for reverse mode. autograd.py walks back over it.
+"""The graph: what an op leaves behind for reverse mode. autograd.py walks back over it.
 
 While an op runs forward, a `Node` remembers its parents and its `backward`. Nodes point to nodes, never to tensors: an array lives only
 as long as the user, or a `backward` that needs it, names it. A leaf's node is its `Accumulator`, which holds the `.grad`.

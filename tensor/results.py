@@ -1,4 +1,4 @@
-"""Putting an op on the tape: the result as a tensor, its node, and the versions of what its backward holds on to.
+"""Putting an op into the graph: the result as a tensor, its node, and the versions of what its backward holds on to.
 
 This runs once an op, whether the op takes microseconds or seconds: what is done here for every result is counted in nanoseconds.
 """
@@ -26,7 +26,7 @@ _NOWHERE = Storage(np.empty(0))  # of an array that a rule made for itself: no t
 
 
 def as_result(name: str, inputs: Sequence[Any], arrays: Sequence[Any], parents: list[Any], y: Any, backward: Any, mode: Mode, broadcasts: bool) -> Any:
-    """Wrap what a rule returned, and put a node on the tape when an input asks for gradients.
+    """Wrap what a rule returned, and put a node into the graph when an input asks for gradients.
 
     parents: the inputs' nodes.   broadcasts: an input smaller than y was expanded by NumPy, and gets the `expand` node whose backward sums.
     """

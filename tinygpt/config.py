@@ -108,6 +108,7 @@ class TrainConfig:
     device: str = option("cpu", "cpu, cuda or cuda:N")  # where the arrays live
     dtype: str = option("float32", "float32, float64, bfloat16 or float16")  # of weights and activations
     recompute: bool = option(False, "activations of each block are computed again in backward: less memory, more time")  # the same numbers
+    snapshots: int = option(8, "copies of the weights kept along the way, for tinygpt look to show how they were learned; 0: none")  # small: float16
     tensorboard: bool = option(False, "event files for TensorBoard in the run's folder")  # needs its package
     out: str | None = option(None, "folder of the run (runs/ and a new name, if not given)", "FOLDER")  # must not hold another run
 
@@ -119,6 +120,7 @@ class TrainConfig:
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
         check(self.text != "", "text is empty: give the path of a file or folder, or leave it out for the story")
+        check_count("snapshots", self.snapshots, least=0)
         check_count("tokens", self.tokens, least=2)
         check(0 <= self.validation < 1, f"validation {self.validation}: a share, at least 0 and below 1")
         check(0 < self.muon_lr < float("inf"), f"muon_lr {self.muon_lr}: a positive number is needed, such as 0.02")

@@ -73,7 +73,19 @@ def resumed(options: argparse.Namespace) -> Job:
     if chosen or options.init is not None:
         flag = f"--{chosen[0].replace('_', '-')}" if chosen else "--init"
         raise InputError(f"{flag} cannot be chosen with --resume: a run goes on with its own choices\nleave it out, or start a new run from it: --init")
-    run, model, tokenizer = runs.load(runs.find(options.resume))
+    job = reopened(options.resume)
+    run, step = job.run, job.progress.step
+    if step >= run.training.steps:
+        raise InputError(f"{run.name} has taken all its {run.training.steps:,} steps\nstart a new run from it: --init {run.name}")
+    job = job._replace(until=_until(run, options))
+    if job.until <= step:
+        raise InputError(f"--until {job.until}: {run.name} has taken {step:,} steps already\nname a later one, up to {run.training.steps:,}")
+    return job
+
+
+def reopened(name: str | None) -> Job:
+    """A run as its last checkpoint left it, also where that was its last step. Raises InputError when its text is another one now."""
+    run, model, tokenizer = runs.load(runs.find(name))
     if not run.text:
         raise InputError(f"{run.name} was not trained here: there is no training to go on with\nstart one from its weights: tinygpt train --init {run.name}")
     config = run.training
@@ -82,20 +94,20 @@ def resumed(options: argparse.Namespace) -> Job:
     if data.hash != run.text:
         raise InputError(f"the text of {run.name} has changed since it began, so it cannot go on as it would have\nrestore {shown(data.name)}, or use --init")
     model.to(device=config.device)
-    job = _job(run, data, model.train(), options)
-    progress = runs.resume(run, model, job.optimizer)
-    if progress.step >= config.steps:
-        raise InputError(f"{run.name} has taken all its {config.steps:,} steps\nstart a new run from it: --init {run.name}")
-    if job.until <= progress.step:
-        raise InputError(f"--until {job.until}: {run.name} has taken {progress.step:,} steps already\nname a later one, up to {config.steps:,}")
-    return job._replace(progress=progress)
+    optimizer = training.optimizer_of(model.train(), config)
+    return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
 
 
 def _job(run: Run, data: Data, model: GPT, options: argparse.Namespace) -> Job:
-    until = run.training.steps if options.until is None else options.until
+    until = _until(run, options)
+    return Job(run, data, model, training.optimizer_of(model, run.training), Progress(), until)
+
+
+def _until(run: Run, options: argparse.Namespace) -> int:
+    until = run.training.steps if options.until is None else int(options.until)
     if not 1 <= until <= run.training.steps:
         raise InputError(f"--until {until}: a step from 1 to {run.training.steps}, the number of --steps")
-    return Job(run, data, model, training.optimizer_of(model, run.training), Progress(), until)
+    return until
 
 
 def _folder(config: TrainConfig) -> Path:

@@ -7,11 +7,12 @@ import math
 import time
 from dataclasses import dataclass
 
-from tinygpt import runs, training
-from tinygpt.console import Interrupt, LiveLine, duration, say, short
+from tinygpt import runs, snapshots, training
+from tinygpt.console import Interrupt, LiveLine, duration, say, short, shown
 from tinygpt.jobs import Job
 from tinygpt.metrics import Metrics, finite
 from tinygpt.planning import Plan
+from tinygpt.profile import Profile
 from tinygpt.runs import Progress
 from tinygpt.training import StepRecord
 
@@ -35,16 +36,21 @@ class Tally:
         self.skipped, self.in_a_row = self.skipped + record.skipped, self.in_a_row + 1 if record.skipped else 0
 
 
-def take_steps(job: Job, metrics: Metrics, plan: Plan | None) -> tuple[int, Progress]:
+def take_steps(job: Job, metrics: Metrics, plan: Plan | None, profile: Profile | None = None) -> tuple[int, Progress]:
     """Train to the end, or to Ctrl-C (130), or until nothing can be learned any more (1); the checkpoint is saved in each case."""
     config, progress, tally, picture = job.run.training, job.progress, Tally(), Picture(job)
+    kept = snapshots.chosen(job.model, config)
     start = saved = time.monotonic()
     with Interrupt() as stop, LiveLine(config.steps) as live:
-        for record in training.train(job.model, job.data.windows, config, job.optimizer, progress.step):
+        if progress.step == 0:
+            _keep(job, 0, kept, live)
+        records = training.train(job.model, job.data.windows, config, job.optimizer, progress.step)
+        for record in records if profile is None else profile.watch(records):
             progress = progress._replace(step=record.step)
             tally.count(record)
             live.show(record)
             metrics.note(record._asdict())
+            _keep(job, record.step, kept, live)
             if record.skipped and tally.skipped == 1:
                 live.note(_skipped(record))
             measured = job.data.validation is not None and (record.step % config.evaluate_steps == 0 or record.step == config.steps)
@@ -60,6 +66,15 @@ def take_steps(job: Job, metrics: Metrics, plan: Plan | None) -> tuple[int, Prog
     if plan is not None and tally.tokens:
         say(plan.score(tally.tokens, tally.seconds))
     return _ended(job, progress, time.monotonic() - start, tally, stop.asked), progress
+
+
+def _keep(job: Job, step: int, steps: tuple[int, ...], live: LiveLine) -> None:
+    """A snapshot, if this step is to have one, before any checkpoint of the step. One that cannot be written ends no training."""
+    if step in steps:
+        try:
+            snapshots.save(job.run, job.model, step)
+        except (OSError, OverflowError) as error:
+            live.note(f"no snapshot of step {step:,}: {shown(getattr(error, 'strerror', None) or error)}")
 
 
 def _skipped(record: StepRecord) -> str:

@@ -8,6 +8,7 @@
     optimizer.safetensors  the optimiser's means                       }  one checkpoint
     state.json             step, losses, the optimiser's counts        }
     best.safetensors       the weights with the lowest validation loss so far, where one is measured
+    snapshots/STEP.safetensors   a few small copies of the weights as they were learned; see snapshots.py
 
 How a checkpoint is replaced without ever being half there is told in checkpoint.py.
 """

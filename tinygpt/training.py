@@ -87,9 +87,30 @@ def update(
 ) -> tuple[float, float]:
     """One step on one batch x, y: (B, T). Returns the loss before it and the gradient norm; a norm that is not finite changes nothing.
 
+    With the optimiser's loss scale, gradients are that many times too large until the update; the norm is the true one.
+    """
+    total = gradients(model, optimizer, x, y, accumulation, key)
+    scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
+    norm = clip_gradients(optimizer, clip * scale) / scale
+    if math.isfinite(norm):
+        optimizer.step()
+    if optimizer.loss_scale is not None:
+        optimizer.loss_scale.adapt(math.isfinite(norm))
+    return total, norm
+
+
+def gradients(
+    model: GPT,
+    optimizer: Optimizer,
+    x: Ids,
+    y: Ids,
+    accumulation: int = 1,
+    key: Key = Key(),  # noqa: B008
+) -> float:
+    """The first half of a step: forward and backward. Returns the loss; the gradients stand in the parameters, times the loss scale if there is one.
+
     accumulation: the batch goes through the model in that many parts, and their gradients add up to those of the whole: each part's
     losses are summed and divided by the targets of the whole batch, since parts may hold unequal numbers of targets that count.
-    With the optimiser's loss scale, gradients are that many times too large until the update; the norm is the true one.
     """
     optimizer.zero_grad()
     scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
@@ -99,12 +120,7 @@ def update(
             loss = model.loss(x, y) if accumulation == 1 else model.loss(x[part], y[part], reduction="sum") * (1 / targets)
         loss.backward(full_like(loss, scale))
         total += float(loss)
-    norm = clip_gradients(optimizer, clip * scale) / scale
-    if math.isfinite(norm):
-        optimizer.step()
-    if optimizer.loss_scale is not None:
-        optimizer.loss_scale.adapt(math.isfinite(norm))
-    return total, norm
+    return total
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

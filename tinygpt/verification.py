@@ -31,7 +31,7 @@ import tensor
 from tensor import Tensor, kernels, no_grad
 from tensor.optim import Optimizer
 from tensor.random import Generator, Key
-from tinygpt import checkpoint, generation, runs, training
+from tinygpt import checkpoint, generation, runs, snapshots, training
 from tinygpt.cache import Cache
 from tinygpt.checkpoint import DTYPES
 from tinygpt.config import GPTConfig
@@ -175,7 +175,7 @@ def _copy(run: Run, folder: Path) -> int:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             before = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
-            shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("best.*", "*.png", "*.new", "*.tmp"))
+            shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("best.*", "*.png", "*.new", "*.tmp", snapshots.FOLDER))
             for name in (runs.MODEL, runs.OPTIMIZER, runs.STATE):
                 shutil.copy2(checkpoint.current(run.folder, name), folder / name)
         except (shutil.Error, FileNotFoundError):  # one has got its name meanwhile
@@ -188,7 +188,7 @@ def _copy(run: Run, folder: Path) -> int:
     if type(step) is not int or step < 0:
         raise InputError(f"{runs.STATE} in {run.name} is damaged: it stands at step {shown(step):.60}\nrestore it from a copy, or train again")
     steps = max(run.training.steps, step) + STEPS + 1
-    choices["training"] |= {"steps": steps, "evaluate": steps, "patience": None, "device": "cpu"}
+    choices["training"] |= {"steps": steps, "evaluate": steps, "patience": None, "snapshots": 0, "device": "cpu"}
     checkpoint.write_json(folder / runs.CONFIG, choices)
     return step
 

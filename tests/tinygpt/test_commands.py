@@ -43,7 +43,7 @@ def test_the_first_command_learns_the_story(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_a_run_leaves(run: Path) -> None:
-    names = ["config.json", "loss.png", "metrics.jsonl", "model.safetensors", "optimizer.safetensors", "state.json", "tokenizer.json"]
+    names = ["config.json", "loss.png", "metrics.jsonl", "model.safetensors", "optimizer.safetensors", "snapshots", "state.json", "tokenizer.json"]
     assert sorted(os.listdir(run)) == names
     steps = losses(run)
     assert [record["step"] for record in steps] == [1, 2, 3, 3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TESTS = "tests/tensor/test_tape.py::"
+TESTS, READING = "tests/tensor/test_tape.py::", "tests/tensor/test_tape_reading.py::"
 RECORDING, FIND, REPLAY, REPORT, AUTOGRAD = (f"tensor/{name}.py" for name in ("tape/recording", "tape/find", "tape/replay", "tape/report", "autograd"))
 
 ZOO = [
@@ -30,7 +30,7 @@ ZOO = [
         RECORDING,
         "if made is not None and made[0]() is x:",
         "if made is not None:",
-        TESTS + "test_names_are_not_inherited_by_what_comes_later_at_the_same_address",
+        READING + "test_names_are_not_inherited_by_what_comes_later_at_the_same_address",
     ),
     # a line that writes in place changes the line before
     Bug(
@@ -38,8 +38,8 @@ ZOO = [
         REPLAY,
         'self.known[name] = changed[name] = value.copy() if hasattr(value, "flags") else value',
         "self.known[name] = changed[name] = value",
-        TESTS + "test_lines_of_an_op_show_each_assignment_as_it_was",
+        READING + "test_lines_of_an_op_show_each_assignment_as_it_was",
     ),
     # two runs of a module taken for one
-    Bug(2, FIND, "runs[-1:] = [entry] if before in runs[-1:] else [*runs[-1:], entry]", "runs[:] = [entry]", TESTS + "test_a_module_that_runs_twice"),
+    Bug(2, FIND, "runs[-1:] = [entry] if before in runs[-1:] else [*runs[-1:], entry]", "runs[:] = [entry]", READING + "test_a_module_that_runs_twice"),
 ]

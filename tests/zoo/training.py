@@ -273,8 +273,8 @@ ZOO = [
     Bug(
         row=51,  # the weights are the best ones, not the last
         file=JOBS,
-        old="runs.load(runs.find(options.resume))",
-        new="runs.load(runs.find(options.resume), best=True)",
+        old="runs.load(runs.find(name))",
+        new="runs.load(runs.find(name), best=True)",
         test=SAME,
     ),
     Bug(

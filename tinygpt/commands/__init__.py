@@ -8,6 +8,7 @@ COMMANDS = {
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",
     "eval": "measure a trained GPT on a text",
+    "inspect": "what a trained GPT is made of: how many parameters, and where",
     "plan": "what a training will take: memory, speed, time",
     "plot": "the losses of several trainings in one picture",
     "verify": "prove on a run that cache, resuming and kernels change nothing",

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from tensor import kernels
 from tensor.kernels.cpu import compiled
-from tinygpt import jobs, runs, training
-from tinygpt.cli import Parser, add_flags
+from tinygpt import jobs, runs, snapshots, training
+from tinygpt.cli import Parser, add_flags, reader
 from tinygpt.commands import sample
 from tinygpt.config import GPTConfig, SampleConfig, TrainConfig
 from tinygpt.console import say, shown
@@ -26,6 +26,7 @@ from tinygpt.jobs import Job
 from tinygpt.loop import draw, measure, take_steps
 from tinygpt.metrics import Metrics
 from tinygpt.planning import predict
+from tinygpt.profile import TRACE, Profile
 
 PLANNED = 100  # steps from which the speed is predicted beforehand, which takes a second, and scored afterwards
 
@@ -36,12 +37,15 @@ def arguments(parser: Parser) -> None:
     start.add_argument("--resume", metavar="RUN", help="go on with a run where its last checkpoint stands, with its own choices")
     start.add_argument("--init", metavar="RUN", help="start with the weights and the tokenizer of another run")
     start.add_argument("--until", metavar="N", type=int, help="stop after step N of --steps, to go on later with --resume")
+    parser.add_argument("--profile", metavar="N", type=reader(int), help=f"record N steps: time and memory by module and by op, and {TRACE} for Chrome")
     add_flags(parser, TrainConfig)
     add_flags(parser, GPTConfig)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prepare, train, measure, sample."""
+    if options.profile is not None and options.profile < 1:
+        raise InputError(f"--profile {options.profile}: at least one step, such as --profile 20")
     with ExitStack() as held:
         if options.resume is not None:
             held.enter_context(runs.alone(runs.find(options.resume)))
@@ -61,12 +65,17 @@ def _train(job: Job, options: argparse.Namespace) -> int:
     for line in _choices(job, options):
         say(line)
     config, folder = job.run.training, job.run.folder
+    profile = None if options.profile is None else Profile(options.profile)
     with threadpool_limits(training.threads(job.run.model, config), user_api="blas"), np.errstate(all="ignore"):  # a skipped step says so
         plan = predict(job.run.model, config) if job.until - job.progress.step >= PLANNED else None
         with Metrics(folder / runs.METRICS, job.progress.step, config.tensorboard) as metrics:
-            code, progress = take_steps(job, metrics, plan)
+            code, progress = take_steps(job, metrics, plan, profile)
             if code == 0 and progress.step >= config.steps:
                 measure(job, metrics, progress)
+        if profile is not None:
+            for line in ["", *profile.lines()]:
+                say(line)
+            say(f"each op of these steps, as a trace that Chrome opens: {shown(profile.save(folder))}\n")
         draw(job)
         say(f"saved in {job.run.name}; {runs.PICTURE} there shows the curve")
         if code == 0:
@@ -114,6 +123,7 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
         f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",
         f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}",
         *([f"kernels   {_kernels(config)}"] if config.device == "cpu" else []),
+        f"snapshots {snapshots.described(job.model, config)}",
         f"run       {job.run.name}: {place}",
         "",
         f"loss      {math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary}): a model that knows nothing",

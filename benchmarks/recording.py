@@ -1,0 +1,106 @@
+"""What `tensor.record` costs: switched off, and on.
+
+    python benchmarks/recording.py
+
+*off*: an op asks the mode three times whether there is a tape, its backward three times whether it was given one. These very statements are
+timed in a loop, less an empty loop; times the ops of a story step, and beside the step itself.
+*on*: story steps that alternate: not recorded, recorded without values, with values, and as references. Medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import tensor
+from tensor.mode import MODE
+from tensor.optim import AdamW
+from tensor.random import Generator, Key
+from tensor.tape import Backward, Forward
+from tinygpt import GPT, GPTConfig
+from tinygpt.training import update
+
+STEPS, LOOPS, REPEATS = 200, 200_000, 9
+STORY = GPTConfig(vocabulary=22, context=32, width=64, heads=4, layers=2)
+BATCH = 16
+
+
+def in_op() -> None:
+    """What op.py asks, on a mode that it has in any case."""
+    start = perf_counter() if MODE_NOW.tape is not None else 0.0
+    if MODE_NOW.tape is not None:
+        raise AssertionError(start)
+
+
+def in_backward(tape: Any = None) -> None:
+    """What autograd.py asks."""
+    start = perf_counter() if tape is not None else 0.0
+    if tape is not None and tape.values:
+        raise AssertionError(start)
+    if tape is not None and not tape.values:
+        raise AssertionError(start)
+
+
+def nothing(tape: Any = None) -> None:
+    """A call, to be taken off."""
+
+
+MODE_NOW = MODE.get()
+
+
+def nanoseconds(function: Callable[[], None]) -> float:
+    """The least of several loops, a call."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        for _ in range(LOOPS):
+            function()
+        times.append(time.perf_counter() - start)
+    return min(times) / LOOPS * 1e9
+
+
+def main() -> None:
+    """Measure and print."""
+    model = GPT(STORY, generator=Generator(0))
+    optimizer = AdamW(model, lr=1e-4)
+    ids = np.random.default_rng(0).integers(0, STORY.vocabulary, (BATCH, STORY.context + 1))
+    x, y = ids[:, :-1], ids[:, 1:]
+
+    def step(number: int, around: AbstractContextManager[Any]) -> float:
+        start = time.perf_counter()
+        with around:
+            update(model, optimizer, x, y, 1.0, key=Key(0, number))
+        return time.perf_counter() - start
+
+    ways: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+        "not recorded": nullcontext,
+        "facts alone": lambda: tensor.record(values=False),
+        "with values": tensor.record,
+        "references, with values": lambda: tensor.record("reference"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(STEPS):
+        for name, around in ways.items():
+            times[name].append(step(number, around()))
+    with tensor.record(values=False) as tape:
+        update(model, optimizer, x, y, 1.0)
+    forwards, backwards = (sum(isinstance(entry, kind) for entry in tape.entries) for kind in (Forward, Backward))
+
+    empty = nanoseconds(nothing)
+    op, backward = nanoseconds(in_op) - empty, nanoseconds(in_backward) - empty
+    median = {name: statistics.median(seconds[10:]) for name, seconds in times.items()}
+    off = (forwards * op + backwards * backward) * 1e-9
+    print(f"off    {op:.0f} ns an op, {backward:.0f} ns a backward; {forwards} and {backwards} of them in a story step: {off * 1e6:.2f} us")
+    print(f"       of {median['not recorded'] * 1e3:.2f} ms, which is {off / median['not recorded']:.4%} of the step")
+    for name, seconds in median.items():
+        print(f"on     {name:24} {seconds * 1e3:6.2f} ms  {seconds / median['not recorded']:5.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""A small GPT, and a tape of one pass through it and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import tensor
+from tensor.tape import Tape
+from tinygpt import GPT, GPTConfig
+
+IDS = np.arange(12).reshape(2, 6) % 11
+
+
+def model(device: str = "cpu", **choices: Any) -> GPT:
+    options = {"vocabulary": 11, "context": 6, "width": 8, "heads": 2, "layers": 2, **choices}
+    return GPT(GPTConfig(**options), generator=tensor.Generator(3), device=device)
+
+
+def recorded(gpt: GPT, how: Any = "reference") -> Tape:
+    gpt.zero_grad()
+    with tensor.record(how) as tape:
+        gpt.loss(IDS, IDS[:, ::-1].copy()).backward()
+    return tape

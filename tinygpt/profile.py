@@ -1,0 +1,93 @@
+"""Where the time and the memory of a training step go: `tinygpt train --profile N`.
+
+The steps themselves are recorded (tensor.record, without values): what ran, as it ran. The same layer of every block is one row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import tensor
+from tensor.tape import Tape, Total, short, totals
+from tinygpt.training import StepRecord
+
+WARM = 3  # steps before the first that is recorded: the first of all make the kernels' memory, and caches, warm
+TRACE = "trace.json"
+
+
+class Profile:
+    """Records some steps of a training, and tells what they did."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.seconds: list[float] = []  # of each recorded step
+        self.others: list[float] = []  # of the steps after them
+        self._recording = tensor.record(values=False)
+        self._ends: list[int] = []  # where on the tape each step ends
+        self.tape: Tape | None = None
+
+    def watch(self, records: Iterator[StepRecord]) -> Iterator[StepRecord]:
+        """The same records; the steps after the first WARM run on the tape, `count` of them."""
+        for _ in range(WARM):
+            if (record := next(records, None)) is None:
+                return
+            yield record
+        for _ in range(self.count):
+            with self._recording as self.tape:
+                record = next(records, None)
+            if record is None:
+                return
+            self.seconds.append(record.seconds)
+            self._ends.append(len(self.tape.entries))
+            yield record
+        for record in records:
+            self.others.append(record.seconds)
+            yield record
+
+    def save(self, folder: Path) -> Path:
+        """Write the trace, which Chrome opens (chrome://tracing) and Perfetto too."""
+        path = folder / TRACE
+        (self.tape or Tape()).save(path)
+        return path
+
+    def lines(self) -> list[str]:
+        """The table: by module, by op, and what no op took."""
+        if self.tape is None or not self.seconds:
+            return [f"nothing was profiled: recording begins after {WARM} steps"]
+        ops = sum(entry.seconds for entry in self.tape.entries) / len(self.seconds)
+        took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording" if self.others else ""
+        return [
+            f"profile of {len(self.seconds)} steps: {sum(self.seconds) / len(self.seconds) * 1e3:.2f} ms a step{took}; {ops * 1e3:.2f} ms of it in these:",
+            "",
+            *self._table("module", ops),
+            "",
+            *self._table("op", ops),
+            "",
+            "kept: for backward, in the last of these steps. written: results, and gradients handed on.",
+        ]
+
+    def _table(self, what: Literal["module", "op"], ops: float) -> list[str]:
+        """A line for each, with its share of the time in all ops."""
+        assert self.tape is not None
+        steps = len(self.seconds)
+        last = self.tape.entries[self._ends[-2] if steps > 1 else 0 :]
+        kept = {row.name: row.saved for row in _folded(totals(last, what))}
+        lines = [f"{'ms':>8}  {'':4}  {'forward':>8} {'backward':>8} {'calls':>6} {'written':>8} {'kept':>8}  {what}"]
+        for row in _folded(totals(self.tape.entries, what)):
+            both = (row.forward + row.backward) / steps
+            numbers = f"{row.forward / steps * 1e3:8.2f} {row.backward / steps * 1e3:8.2f} {row.calls / steps:6.3g}"
+            lines.append(f"{both * 1e3:8.2f}  {both / ops:4.0%}  {numbers} {short(row.bytes // steps):>8} {short(kept.get(row.name, 0)):>8}  {row.name}")
+        return lines
+
+
+def _folded(rows: list[Total]) -> list[Total]:
+    """blocks.0.attention, blocks.1.attention, ... as one row blocks.*.attention; the slowest first."""
+    sums: dict[str, Total] = {}
+    for row in rows:
+        name = re.sub(r"\.\d+(?=\.|$)", ".*", row.name)
+        have = sums.get(name, Total(name, 0, 0.0, 0.0, 0, 0))
+        sums[name] = Total(name, *(a + b for a, b in zip(have[1:], row[1:], strict=True)))  # type: ignore[arg-type]
+    return sorted(sums.values(), key=lambda row: -(row.forward + row.backward))
