@@ -179,7 +179,8 @@ def _check_usable(nodes: Iterable[Any]) -> None:
             continue
         if node.backward is None:
             raise GraphError(
-                f"backward through `{node.op}` ({node.line}) a second time: its graph was freed by the first. Give the first one retain_graph=True"
+                f"backward through `{node.op}` ({node.line}) a second time: its graph was freed by the first. "
+                "Compute the forward pass anew, or give the first backward retain_graph=True"
             )
         for storage, version, array in node.saved:
             if storage.version != version and (line := storage.written_since(version, region_of(array, storage))):
@@ -245,7 +246,7 @@ def grad(
 
 def _node_of(x: Tensor, caller: str) -> Any:
     if x.node is None:
-        raise GraphError(f"{caller}: {x.describe()} is in no graph; make a leaf with requires_grad=True before computing, outside no_grad()")
+        raise GraphError(f"{caller}: {x.describe()}, is in no graph; make a leaf with requires_grad=True before computing, outside no_grad()")
     return x.node
 
 

@@ -226,7 +226,9 @@ def _glance(inputs: Sequence[Any], options: dict[str, Any], elementwise: bool, i
             parents.append(None)
         else:
             return None
-    if first is None or (options and not all(type(value) in _PLAIN for value in options.values())):
+    if first is None:
+        return None
+    if options and ("dim" in options or "keepdim" in options or not all(type(value) in _PLAIN for value in options.values())):
         return None
     return arrays
 
@@ -301,8 +303,17 @@ def _check_finite(name: str, inputs: Sequence[Any], out: core.Tensor) -> None:
     if np.isnan(y).any() or not asked_for:
         shapes = ", ".join(str(getattr(a, "shape", a)) for a in inputs)
         what = describe(node) if node else f"`{name}` at {user_line(1)}, {y.shape} <- {shapes}"
-        bad = int(y.size - np.isfinite(y).sum())
-        raise GradientError(f"{bad} of {y.size} values not finite from {what}\n{behind(node) if node else 'nothing recorded behind it'}")
+        bad, given = int(y.size - np.isfinite(y).sum()), "; ".join(_span(a) for a in inputs if getattr(a, "dtype", None) in FLOATS and a.size)
+        raise GradientError(
+            f"{bad} of {y.size} values not finite from {what}\nit was given {given or 'no floats'}\n{behind(node) if node else 'nothing recorded behind it'}"
+        )
+
+
+def _span(x: Array) -> str:
+    """From the least value to the largest, and how many are not finite: `(2, 3) from -1 to 0`."""
+    finite = x[np.isfinite(x)]
+    span = f" from {float(finite.min()):.4g} to {float(finite.max()):.4g}" if finite.size else ""
+    return f"{x.shape}{span}" + (f", {x.size - finite.size} of {x.size} not finite" if finite.size < x.size else "")
 
 
 # -- views ------------------------------------------------------------------------------------------------------------

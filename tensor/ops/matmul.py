@@ -19,13 +19,16 @@ def matmul(a: Array, b: Array) -> Any:
     is left out of y.   Raises ShapeError naming the two inner sizes.
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        which = "second last" if b.ndim > 1 else "only"
-        raise ShapeError(f"matmul of {a.shape} and {b.shape}: the last axis of the first must equal the {which} axis of the second")
+        raise _do_not_fit(a, b)
     a_shape, b_shape = a.shape, b.shape
     left = a[None, :] if a.ndim == 1 else a  # (..., M, K)
     right = b[:, None] if b.ndim == 1 else b  # (..., K, N)
     rows, columns = left.shape, right.shape
-    y = left @ right
+    try:
+        y = left @ right
+    except ValueError:  # only the leading axes are left to be wrong
+        stacks = f"{left.shape[:-2]} and {right.shape[:-2]}"
+        raise ShapeError(f"matmul of {a.shape} and {b.shape}: the axes before the last two, {stacks}, do not broadcast") from None
     full = y.shape  # (..., M, N)
     if b.ndim == 1:
         y = y[..., 0]
@@ -41,6 +44,17 @@ def matmul(a: Array, b: Array) -> Any:
     return y, (da, db)
 
 
+def _do_not_fit(a: Array, b: Array) -> ShapeError:
+    """Which two sizes differ, and whether b only lies the wrong way round."""
+    if a.ndim == 0 or b.ndim == 0:
+        return ShapeError(f"matmul of {a.shape} and {b.shape}: a scalar has no axis to sum over; to scale, use *")
+    which, size = ("second last", b.shape[-2]) if b.ndim > 1 else ("only", b.shape[0])
+    way_out = ". The second one transposed would fit: .mT" if b.ndim > 1 and a.shape[-1] == b.shape[-1] else ""
+    return ShapeError(
+        f"matmul of {a.shape} and {b.shape}: the last axis of the first, {a.shape[-1]}, must equal the {which} axis of the second, {size}{way_out}"
+    )
+
+
 @compute_op
 def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False) -> Any:
     """y = x weight + bias,   dx = dy weight^T,   dweight = x^T dy,   dbias = sum dy.
@@ -49,10 +63,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bo
     leading axes together: a product per item of a batch is several times slower.
     """
     inputs, outputs = (weight.shape if not transposed else weight.shape[::-1]) if weight.ndim == 2 else (-1, -1)
-    if x.ndim == 0 or x.shape[-1] != inputs or (bias is not None and bias.shape != (outputs,)):
-        wanted = x.shape[-1] if x.ndim else "I"
+    if x.ndim == 0 or x.shape[-1] != inputs:
+        wanted = x.shape[-1] if x.ndim else "inputs"
         needed = f"(outputs, {wanted})" if transposed else f"({wanted}, outputs)"
-        raise ShapeError(f"linear of x {x.shape}: weight {weight.shape} must be {needed}, bias (outputs,)")
+        takes = f"its last axis has {wanted} numbers, weight {weight.shape} takes {inputs}" if x.ndim and weight.ndim == 2 else f"weight {weight.shape}"
+        raise ShapeError(f"linear of x {x.shape}: {takes}; a weight {needed} is needed")
+    if bias is not None and bias.shape != (outputs,):
+        raise ShapeError(f"linear of x {x.shape}: bias {bias.shape} must be ({outputs},), a number for each output of weight {weight.shape}")
     shape, count = x.shape, math.prod(x.shape[:-1])  # N: not -1, which an axis of size 0 leaves open
     rows = x.reshape(count, inputs)  # (N, I)
     matrix = weight.T if transposed else weight  # (I, O)

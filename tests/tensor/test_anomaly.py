@@ -25,8 +25,9 @@ def test_anomaly_forward_names_op_line_shapes_and_five_behind(device: str) -> No
         with pytest.raises(GradientError) as caught:
             f.log()
     text = str(caught.value)
-    first, *rest = text.splitlines()
+    first, given, *rest = text.splitlines()
     assert first == f"2 of 2 values not finite from `log` at test_anomaly.py:{at} `f.log()`, (1, 2) <- (1, 2)"
+    assert given == "it was given (1, 2) from -10.5 to -0.5"
     assert len(rest) == 5
     assert [r.split("`")[1] for r in rest] == ["subtract", "add", "multiply", "subtract", "add"]  # the nearest first
     assert "`f = e - 10.0`" in rest[0]
@@ -105,7 +106,7 @@ def test_anomaly_does_not_accuse_masks(device: str) -> None:
 def test_anomaly_outside_a_graph_and_of_one_output_of_several(device: str) -> None:
     constant = Tensor(np.array([0.0, 1.0]), device=device)
     at = line() + 2
-    with detect_anomaly(), pytest.raises(GradientError, match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\nnothing recorded behind it"):
+    with detect_anomaly(), pytest.raises(GradientError, match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\nit was given \(2,\) from 0 to 1\nnothing recorded behind it"):
         constant.log()
     x = leaf([1.0, 2.0], device)
     with detect_anomaly(), pytest.raises(GradientError, match="behind it: leaves only"):

@@ -1,0 +1,211 @@
+# %% [markdown]
+# # Generation: from a distribution to a text
+#
+#     temperature t   p = softmax(logits / t)          0: always the likeliest, 1: as the model says, above: wilder
+#     top-k           the k likeliest, the rest 0
+#     top-p           the fewest that together have probability p, the rest 0
+#
+# A model says how likely each token is to come next. One is drawn, joins the text, and the model is asked again. That is all of it;
+# the rest of this page is how to draw, and how not to do the same work twice.
+
+# %%
+import time
+
+import matplotlib.pyplot as plt
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import tensor
+import tinygpt
+from tensor import optim
+from tinygpt.cache import Cache
+from tinygpt.generation import distribution
+
+threadpool_limits(1, user_api="blas")
+
+# %% [markdown]
+# ## 1. Five tokens, by hand
+#
+# The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by 1/2 the logits double and the ratios are
+# squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are square roots.
+
+# %%
+words = ("mat", "park", "dog", "cat", "sat")
+logits = np.log([8.0, 4.0, 2.0, 1.0, 1.0])
+
+
+def line(name, p):
+    print(f"{name:34}", *(f"{word} {value:.4f}  " for word, value in zip(words, p, strict=True)))
+
+
+def share(*parts):
+    return np.array(parts) / sum(parts)
+
+
+by_hand = {
+    "temperature 1": (share(8, 4, 2, 1, 1), {}),
+    "temperature 1/2: ratios squared": (share(64, 16, 4, 1, 1), {"temperature": 0.5}),
+    "temperature 2: their square roots": (share(8**0.5, 2, 2**0.5, 1, 1), {"temperature": 2.0}),
+    "temperature 0: the likeliest": (share(1, 0, 0, 0, 0), {"temperature": 0.0}),
+    "top-k 2: 8 and 4 are left": (share(8, 4, 0, 0, 0), {"top_k": 2}),
+    "top-p 0.8: 8/16 + 4/16 < 0.8": (share(8, 4, 2, 0, 0), {"top_p": 0.8}),
+    "top-p 0.75: 12/16 is enough": (share(8, 4, 0, 0, 0), {"top_p": 0.75}),
+    "temperature 1/2, then top-p 0.9": (share(64, 16, 0, 0, 0), {"temperature": 0.5, "top_p": 0.9}),
+}
+for name, (p, options) in by_hand.items():
+    line(name, p)
+    assert np.allclose(distribution(logits, **options), p)
+assert 64 / 86 + 16 / 86 > 0.9, "the last: temperature comes first, so two are enough where before 0.9 took four"
+
+# %% [markdown]
+# A draw: u uniform in [0, 1), and the first token at which the running sum exceeds it.
+
+# %%
+p, generator = by_hand["temperature 1"][0], tensor.Generator(0)
+edges = p.cumsum()
+print("running sums", edges, "   drawn with u:", end=" ")
+drawn = []
+for _ in range(5):
+    u = float(generator.uniform())
+    drawn.append(words[int(np.searchsorted(edges, u, side="right"))])
+    print(f"{u:.3f} -> {drawn[-1]}", end="   ")
+many = np.searchsorted(edges, np.array(tensor.rand(10_000, generator=tensor.Generator(1)).tolist()), side="right")
+counts = np.bincount(many, minlength=5)
+print(f"\nof 10,000 draws {dict(zip(words, counts.tolist(), strict=True))}; expected {dict(zip(words, (10_000 * p).tolist(), strict=True))}")
+assert (((counts - 10_000 * p) ** 2) / (10_000 * p)).sum() < 18.5, "chi squared, 4 degrees of freedom, one in a thousand"
+
+# %% [markdown]
+# ## 2. On a trained model: greedy against drawn
+#
+# Trained for fewer steps than it should be, so that it is unsure here and there, and the difference shows.
+
+# %%
+text = tinygpt.story()
+tokenizer = tinygpt.CharacterTokenizer(text)
+T = 32
+ids, targets = tinygpt.windows(tokenizer.encode(text), T)
+model = tinygpt.GPT(tinygpt.GPTConfig(tokenizer.size, context=T, width=32, heads=4, layers=2), generator=tensor.Generator(0))
+optimizer, batches = optim.AdamW(model, lr=1e-2), tensor.Generator(0)
+for step in range(200):
+    rows = batches.integers(0, len(ids), (16,))
+    optimizer.lr = optim.warmup_cosine(step, peak=1e-2, warmup=20, total=200)
+    optimizer.zero_grad()
+    model.loss(ids[rows], targets[rows]).backward()
+    optimizer.step()
+model.eval()
+
+
+def known(written):
+    """The share of its words that the story has."""
+    found = written.replace(".", "").split()[1:-1]  # the last may be cut off
+    return np.mean([word in text.replace(".", "").split() for word in found])
+
+
+prompt = tokenizer.encode("The cat")
+written = {}
+for temperature in (0, 0.5, 1.0, 2.0):
+    samples = [tokenizer.decode(model.generate(prompt, 60, temperature=temperature, generator=tensor.Generator(seed))) for seed in range(8)]
+    written[temperature] = samples
+    share_known = np.mean([known(sample) for sample in samples])
+    print(f"temperature {temperature:3}: {len(set(samples))} different of 8, {share_known:4.0%} of the words are the story's   {samples[0]!r}")
+assert len(set(written[0])) == 1, "greedy has no luck to follow: the same text each time"
+assert len(set(written[1.0])) == 8
+assert np.mean([known(s) for s in written[0.5]]) > np.mean([known(s) for s in written[2.0]]) + 0.3
+
+# %% [markdown]
+# Greedy takes the likeliest token each time, which is not the likeliest text: a step that looks best may lead where all goes on badly. And
+# where it meets a window that it has met before, it goes round for ever, as greedy texts do.
+
+# %%
+long = model.generate(prompt, 700, temperature=0)
+tail = tokenizer.decode(long)[400:]
+period = next(n for n in range(1, len(tail) // 2) if tail[n:] == tail[:-n])
+print(f"sooner or later greedy repeats itself, here every {period} characters: {tail[:period]!r}")
+
+# %% [markdown]
+# ## 3. Why a cache: the same keys and values over and over
+#
+# Token t looks at the keys and values of the tokens before it. Those do not depend on what comes later, so they can be kept. Without a cache
+# every new token sends the whole text through the layers once more: 1 + 2 + ... + T tokens of work. With it, one each.
+
+# %%
+sequence = long[:T]
+cache = Cache(model)
+sent = {"without": 0, "with": 0}
+
+
+def last_logits(way, tokens, *cache):
+    """The model's logits after these tokens, which are counted."""
+    sent[way] += len(tokens)
+    with tensor.no_grad():
+        return model(tokens, *cache).numpy()[0, -1]
+
+
+print("token   sent through the layers without a cache   with it   largest difference of the logits")
+for t in range(1, T + 1):
+    before = dict(sent)
+    anew, kept = last_logits("without", sequence[:t]), last_logits("with", [sequence[t - 1]], cache)
+    off = np.abs(anew - kept).max()
+    if t in (1, 2, 3, 8, 16, 32):
+        print(f"{t:5}{sent['without'] - before['without']:27}{sent['with'] - before['with']:26}{off:20.0e}")
+    assert off < 1e-4
+    assert anew.argmax() == kept.argmax()
+print(f"together {sent['without']} against {sent['with']}; T (T + 1) / 2 = {T * (T + 1) // 2}")
+assert sent == {"without": T * (T + 1) // 2, "with": T}
+
+# %% [markdown]
+# The keys in the cache are those that a model without one computes, to the last rounding:
+
+# %%
+with tensor.no_grad():
+    block = model.blocks[0]
+    k = block.attention.qkv(block.attention_norm(model.embed(sequence))).numpy()[0, :, 32:64]  # (T, C), the middle third
+held = cache.keys[0, 0].transpose(1, 0, 2).reshape(T, 32)  # (H, T, D) -> (T, C)
+print(f"keys of the first block: largest difference {np.abs(k - held).max():.0e}, of numbers up to {np.abs(k).max():.1f}")
+assert np.allclose(k, held, atol=1e-4)
+
+# %% [markdown]
+# ## 4. Past the context the window moves
+#
+# A model knows T places. For token T + 1 the oldest is forgotten and all others move one place back. But a key is made of a token AND its
+# place: moved, all of them change, and what the cache holds is of no more use. So from here on each token costs a whole window.
+
+# %%
+with tensor.no_grad():
+    moved = block.attention.qkv(block.attention_norm(model.embed(long[1 : T + 1]))).numpy()[0, :, 32:64]
+same_tokens = np.abs(moved[:-1] - k[1:]).max(axis=1)  # token i + 1 of the text, at place i now and i + 1 before
+print(f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} to {same_tokens.max():.2f}")
+assert same_tokens.min() > 0.01
+
+for room, start in (("inside the context", 0), ("past it", T)):
+    seconds = []
+    for _ in range(5):
+        stream = model.stream(long[: start + 1], T - 2, generator=tensor.Generator(0))
+        begun = time.perf_counter()
+        produced = sum(1 for _ in stream)
+        seconds.append((time.perf_counter() - begun) / produced)
+    print(f"{room:18} {1e6 * min(seconds):6.0f} microseconds a token")
+
+# %%
+figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+temperatures = np.linspace(0.05, 3, 60)
+ways = np.array([distribution(logits, t) for t in temperatures])  # (60, 5)
+for word, curve in zip(words, ways.T, strict=True):
+    left.plot(temperatures, curve, label=word, linestyle="--" if word == "sat" else "-")  # as likely as the cat
+left.axvline(1, color="gray", linestyle="--")
+left.set(xlabel="temperature", ylabel="probability", title="Five tokens")
+left.legend()
+shown = ["temperature 1", "temperature 1/2: ratios squared", "top-k 2: 8 and 4 are left", "top-p 0.8: 8/16 + 4/16 < 0.8"]
+for i, name in enumerate(shown):
+    middle.bar(np.arange(5) + 0.2 * (i - 1.5), by_hand[name][0], width=0.2, label=name.partition(":")[0])
+middle.set_xticks(range(5), words)
+middle.set(ylabel="probability", title="Cut off, or sharpened")
+middle.legend()
+places = np.arange(1, 3 * T)
+right.plot(places, np.minimum(places, T), label="without a cache")
+right.plot(places, np.where(places <= T, 1, T), label="with a cache")
+right.axvline(T, color="gray", linestyle="--", label="the context is full")
+right.set(xlabel="token of the text", ylabel="tokens sent through the layers", title="The work of one more token")
+right.legend()
+if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
+    plt.show()
