@@ -34,6 +34,7 @@ from tensor.creation import (
     zeros,
     zeros_like,
 )
+from tensor.drawing import draw
 from tensor.dtypes import bfloat16, float16, float32, float64
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
 from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels; CuPy stays unimported)
@@ -57,6 +58,7 @@ __all__ = [
     "bfloat16",
     "checkpoint",
     "detect_anomaly",
+    "draw",
     "dtypes",
     "empty",
     "empty_like",

@@ -203,7 +203,7 @@ class Tape:
         facts = x.shape, x.strides, x.offset, x.is_contiguous(), x.dtype.name, x.device, int(dx.nbytes)
         if not self.values:
             return Value(name, source, *facts, None)
-        window = to_host(dx).view()
+        window = as_array(to_host(dx)).view()  # as_array: a rule may return a NumPy scalar
         window.flags.writeable = False
         return Value(name, source, *facts, window)
 

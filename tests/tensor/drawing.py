@@ -12,9 +12,9 @@ import pytest
 
 import tensor
 from tensor import Tensor, nn
-from tensor.draw import draw
-from tensor.draw.contents import Box, Contents, contents
-from tensor.draw.scene import WRITING, Rect, Scene, Text, scene, width_of
+from tensor.drawing import draw
+from tensor.drawing.contents import Box, Contents, contents
+from tensor.drawing.scene import WRITING, Rect, Scene, Text, scene, width_of
 from tensor.graph import Accumulator, Node, Output, reachable
 
 Collapse = bool | None

@@ -106,7 +106,13 @@ def test_anomaly_does_not_accuse_masks(device: str) -> None:
 def test_anomaly_outside_a_graph_and_of_one_output_of_several(device: str) -> None:
     constant = Tensor(np.array([0.0, 1.0]), device=device)
     at = line() + 2
-    with detect_anomaly(), pytest.raises(GradientError, match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\nit was given \(2,\) from 0 to 1\nnothing recorded behind it"):
+    with (
+        detect_anomaly(),
+        pytest.raises(
+            GradientError,
+            match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\nit was given \(2,\) from 0 to 1\nnothing recorded behind it",
+        ),
+    ):
         constant.log()
     x = leaf([1.0, 2.0], device)
     with detect_anomaly(), pytest.raises(GradientError, match="behind it: leaves only"):

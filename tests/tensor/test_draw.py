@@ -1,15 +1,9 @@
-"""draw(y): all of the graph is in the picture, once; nothing overlaps; text stays text; what cannot be drawn is said in a sentence."""
+"""draw(y): what is in the picture, in graphs of every kind and size. How it looks as a file: test_draw_files.py."""
 
 from __future__ import annotations
 
 import re
-import sys
-import xml.etree.ElementTree as ElementTree
-from collections import Counter
 from collections.abc import Callable
-from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,118 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensor
-from tensor import Tensor, nn, no_grad
-from tensor.draw import Picture, draw
-from tensor.draw.contents import Box, Contents, common, contents, input_name
-from tensor.draw.fold import FOLD_ABOVE, MERGE_ABOVE, MOST
-from tensor.draw.scene import Rect, Text, scene, width_of
-from tensor.draw.svg import ARROW, EDGE, FILL, PAGE, TEXT
-from tensor.errors import GraphError
-from tensor.graph import Accumulator, Node, Output, reachable
-
-SVG = "{http://www.w3.org/2000/svg}"
-Collapse = bool | None
-both = pytest.mark.parametrize("collapse", [True, False])
-
-
-def leaf(*shape: int, device: str = "cpu", dtype: str = "float32") -> Tensor:
-    return tensor.ones(*shape, device=device, dtype=dtype, requires_grad=True)
-
-
-class Layer(nn.Module):
-    def __init__(self, width: int):
-        self.norm, self.inner, self.outer = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.outer(self.inner(self.norm(x)).relu())
-
-
-class Model(nn.Module):
-    """Residual layers between a table that is used twice."""
-
-    def __init__(self, layers: int = 3, width: int = 4):
-        self.table = nn.Embedding(5, width)
-        self.layers = [Layer(width) for _ in range(layers)]
-
-    def __call__(self, ids: Any) -> Tensor:
-        x = self.table(ids)
-        for layer in self.layers:
-            x = x + layer(x)
-        return x @ self.table.weight.T
-
-    def loss(self) -> Tensor:
-        return tensor.cross_entropy(self([[0, 1, 2]]), Tensor([[1, 2, 3]], device=self.table.weight.device))
-
-
-def model_on(device: str, layers: int = 3) -> Model:
-    return Model(layers).to(device=device)
-
-
-# -- what is in it ------------------------------------------------------------------------------------------------------
-
-
-def check_complete(y: Tensor, found: Contents) -> None:
-    """Every op in exactly one box, every leaf a row or a box, and every input that crosses from box to box an arrow, counted."""
-    nodes = reachable([y.node])
-    ops = [node for node in nodes if type(node) is Node]
-    drawn = [node for box in found.boxes if box.kind != "leaf" for node in box.nodes]
-    assert drawn == ops
-    owner: dict[Any, Box] = {node: box for box in found.boxes for node in box.nodes}
-    rows: Counter[Any] = Counter(leaf for box in found.boxes for leaf in box.leaves)
-    assert rows == Counter(node for node in nodes if type(node) is Accumulator)
-
-    expected: Counter[tuple[Box, Box, Any]] = Counter()
-    for node in ops:
-        for parent in node.parents:
-            source = owner.get(parent.parents[0] if type(parent) is Output else parent)
-            if source is not None and source is not owner[node]:
-                expected[source, owner[node], parent] += 1
-            elif type(parent) is Accumulator:
-                assert parent in owner[node].leaves
-    assert {(e.source, e.target, e.value): e.times for e in found.edges} == expected
-    places = {box: i for i, box in enumerate(found.boxes)}
-    assert all(places[e.source] < places[e.target] for e in found.edges)
-
-
-def rectangles(picture: Any) -> list[Rect]:
-    return [mark.shapes[0] for mark in picture.marks if mark.kind in ("op", "call", "repeat", "leaf") for mark.shapes[0] in mark.shapes[:1]]
-
-
-def check_apart(found: Contents) -> None:
-    """No two boxes overlap or leave the page, no arrow passes through one, and frames hold their own boxes only."""
-    picture = scene(found)
-    boxes = [
-        next(s for s in mark.shapes if isinstance(s, Rect) and s.style != "sheet")
-        for mark in picture.marks[picture.frames :]
-        if mark.kind not in ("labels", "legend")
-    ]
-    assert len(boxes) == len(found.boxes)
-    for a, b in combinations(boxes, 2):
-        assert a.x + a.width <= b.x or b.x + b.width <= a.x or a.y + a.height <= b.y or b.y + b.height <= a.y
-    assert all(0 < a.x and a.x + a.width < picture.width and 0 < a.y and a.y + a.height < picture.height for a in boxes)
-    for curve in picture.curves:
-        for x, y, to, bottom in curve.strokes:
-            assert y <= bottom
-            for a in boxes:
-                assert not (min(x, to) < a.x + a.width - 1 and max(x, to) > a.x + 1 and y < a.y + a.height - 1 and bottom > a.y + 1), (a, x, y, to, bottom)
-    frames = [mark.shapes[0] for mark in picture.marks[: picture.frames]]
-    for frame, number in zip(frames, found.frames, strict=True):
-        for a, box in zip(boxes, found.boxes, strict=True):
-            inside = frame.x < a.x and a.x + a.width < frame.x + frame.width and frame.y < a.y and a.y + a.height < frame.y + frame.height  # type: ignore[union-attr]
-            outside = a.x + a.width < frame.x or a.x > frame.x + frame.width or a.y + a.height < frame.y or a.y > frame.y + frame.height  # type: ignore[union-attr]
-            assert inside if box.frame == number else outside
-    tips = Counter((round(x), round(y)) for curve in picture.curves for x, y in curve.tips)
-    assert sum(tips.values()) == len(found.edges)  # an arrowhead for each
-    for x, y in tips:
-        assert any(a.x <= x <= a.x + a.width and abs(y - a.y) < 1 for a in boxes)
-
-
-def check(y: Tensor, collapse: Collapse, model: Any = None) -> Contents:
-    found = contents(y, model, collapse)
-    check_complete(y, found)
-    check_apart(found)
-    ElementTree.fromstring(draw(y, model=model, collapse=collapse).svg)
-    return found
+from tensor import Tensor, nn
+from tensor.drawing import draw
+from tensor.drawing.contents import Contents, common, contents, input_name
+from tensor.drawing.fold import FOLD_ABOVE, MERGE_ABOVE, MOST
+from tensor.drawing.scene import scene
+from tests.tensor.drawing import Collapse, both, check, check_apart, leaf, model_on, outlines
 
 
 def rows_of(found: Contents, op: str) -> list[tuple[str, ...]]:
@@ -191,7 +79,7 @@ def test_dtype_where_it_is_not_float32(device: str) -> None:
     x = leaf(2, device=device, dtype="float64")
     found = check((x * 1.5).to("float16").sum(), False)
     assert rows_of(found, "multiply")[:2] == [("multiply", "(2,) float64"), ("a", "(2,) float64", "")]
-    assert rows_of(found, "to")[0][1] == "(2,) float16"
+    assert [box.rows[0][1][1] for box in found.boxes] == ["(2,) float64", "(2,) float16", "() float16"]
 
 
 def test_an_optional_input_left_out_is_no_constant(device: str) -> None:
@@ -221,6 +109,13 @@ def test_input_names() -> None:
 )
 def test_what_names_have_in_common(names: list[str], expected: str) -> None:
     assert common(names) == expected
+
+
+def test_a_checkpoint_is_one_op(device: str) -> None:
+    model = model_on(device, 1)
+    layer = model.layers[0]
+    found = check(tensor.checkpoint(layer, tensor.ones(2, 4, device=device)).sum(), False, model)
+    assert [texts[0] for texts in rows_of(found, "checkpoint")][:3] == ["checkpoint", "layers.0.norm.gain", "layers.0.norm.bias"]
 
 
 # -- gradients ------------------------------------------------------------------------------------------------------------
@@ -284,6 +179,58 @@ def test_a_call_is_named_by_its_function_and_its_parameters(device: str) -> None
     assert box.rows[0] == ("title", ("Layer.__call__", "(1, 3, 4)"))
     assert box.rows[2] == ("soft", ("4 ops: layer_norm, linear ×2, relu",))
     assert [texts[:2] for kind, texts in box.rows if kind == "leaf"][:3] == [("norm.gain", "(4,)"), ("norm.bias", "(4,)"), ("inner.weight", "(4, 8)")]
+
+
+class Looped(nn.Module):
+    def __init__(self) -> None:
+        self.a_list_of_layers_whose_name_is_quite_long = [nn.Linear(4, 4) for _ in range(3)]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for layer in self.a_list_of_layers_whose_name_is_quite_long:
+            h = layer(x)
+            x = h.exp()
+        return x
+
+
+def test_a_frame_has_room_for_its_name(device: str) -> None:
+    model = nn.Module()
+    name = "a_name_of_many_words." * 12 + "layer"
+    setattr(model, name, nn.Linear(4, 4))
+    model.to(device=device)
+
+    def side_by_side(x: Tensor) -> tuple[Tensor, Tensor]:
+        layer = getattr(model, name)
+        return x + layer.bias, x @ layer.weight
+
+    a, b = side_by_side(leaf(4, 4, device=device).exp())
+    found = check((a * b).sum(), False, model)
+    assert name in [frame.module for frame in found.frames.values()]
+
+
+@both
+def test_each_round_of_a_loop_stands_alone(device: str, collapse: bool) -> None:
+    model = Looped().to(device=device)
+    found = check(model(tensor.ones(2, 4, device=device)).sum(), collapse, model)
+    expected = [f"a_list_of_layers_whose_name_is_quite_long.{i}" for i in range(3)]
+    if collapse:
+        assert [box.leaves for box in found.boxes[:-1]] == [[layer.weight.node, layer.bias.node] for layer in model.a_list_of_layers_whose_name_is_quite_long]
+    else:
+        assert [frame.module for frame in found.frames.values()] == expected
+
+
+@pytest.mark.parametrize("collapse", [True, False])
+def test_the_main_way_is_straight_and_residuals_pass_beside_it(device: str, collapse: bool) -> None:
+    x = leaf(3, 4, device=device).exp()
+    for layer in model_on(device).layers:
+        x = x + layer(x)
+        x = x * 2.0
+    found = check(x, collapse)
+    picture = scene(found)
+    middles = {round(a.x + a.width / 2, 3) for a in outlines(picture)[picture.frames :]}
+    assert len(middles) == 1
+    (middle,) = middles
+    ways = {round(x - middle) for curve in picture.curves for x, _, to, _ in curve.strokes if x == to}
+    assert any(way > 60 for way in ways)
 
 
 def test_without_a_model_leaves_have_the_names_of_inputs(device: str) -> None:
@@ -354,206 +301,3 @@ def test_random_graphs(steps: list[tuple[int, int, int]], collapse: Collapse, de
     for other in values[3:]:
         y = y + other
     check(y, collapse)
-
-
-# -- the text of the files ------------------------------------------------------------------------------------------------------
-
-
-class Named(nn.Module):
-    """A parameter of any name."""
-
-    def __init__(self, name: str, device: str):
-        setattr(self, name, nn.Parameter(tensor.ones(2, device=device)))
-        self.only = name
-
-    def __call__(self) -> Tensor:
-        return (getattr(self, self.only) * 2.0).sum()  # </title><script>alert("&")</script>
-
-
-NAMES = [
-    "</script><script>alert(1)</script>",
-    'a"b\\',
-    "\\",
-    "<&>]]>",
-    "$\\frac{1}$",
-    "\x00\x1b[2J\x0c",
-    "\u202eabc",
-    "\ud800",
-    "漢字" * 3,
-    "x" * 300,
-    "a\nb",
-    "{}",
-    "'",
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_text_is_data(name: str, device: str, tmp_path: Path) -> None:
-    model = Named(name, device)
-    for collapse in (True, False):
-        picture = draw(model(), model=model, collapse=collapse)
-        root = ElementTree.fromstring(picture.svg)
-        assert {element.tag for element in root.iter()} <= {SVG + tag for tag in ("svg", "title", "desc", "style", "g", "rect", "text", "path")}
-        for suffix in ("svg", "png", "dot"):
-            picture.save(tmp_path / f"graph.{suffix}")
-        check_dot(picture.dot)
-    texts = [element.text for element in root.iter(SVG + "text")]
-    if name.isascii() and name.isprintable() and len(name) <= 44:
-        assert name in texts
-    assert not any(c for text in texts for c in text or "" if not c.isprintable())
-    assert any('</title><script>alert("&")</script>' in (element.text or "") for element in root.iter(SVG + "title"))  # the user's line, as text
-
-
-def check_dot(text: str) -> tuple[list[str], list[tuple[str, str]]]:
-    """Read what draw() writes of DOT, strictly: the names of the nodes, and the edges."""
-    string = r'"(?:[^"\\\n]|\\.)*"'
-    lines = [re.sub(string, "S", line).strip() for line in text.splitlines()]
-    assert not any('"' in line or "\\" in line for line in lines)
-    nodes = [found[1] for line in lines if (found := re.fullmatch(r"(b\d+) \[label=S, tooltip=S[^\]]*\];", line))]
-    edges = [(found[1], found[2]) for line in lines if (found := re.fullmatch(r"(b\d+) -> (b\d+)(?: \[label=S\])?;", line))]
-    others = [line for line in lines if not re.match(r"b\d+ (\[|->)", line)]
-    assert all(re.fullmatch(r"digraph \{|\}|label=S;.*|node \[.*|subgraph cluster_\d+ \{", line) for line in others)
-    assert sum(line.endswith("{") for line in lines) == lines.count("}")
-    assert len(nodes) + len(edges) + len(others) == len(lines)
-    return nodes, edges
-
-
-@both
-def test_dot_has_every_box_and_every_arrow(device: str, collapse: bool) -> None:
-    model = model_on(device)
-    loss = model.loss()
-    found = contents(loss, model, collapse)
-    nodes, edges = check_dot(draw(loss, model=model, collapse=collapse).dot)
-    assert sorted(nodes) == sorted(f"b{i}" for i in range(len(found.boxes)))
-    place = {box: f"b{i}" for i, box in enumerate(found.boxes)}
-    assert edges == [(place[e.source], place[e.target]) for e in found.edges]
-
-
-def test_svg_says_what_it_is(device: str) -> None:
-    model = model_on(device)
-    loss = model.loss()
-    root = ElementTree.fromstring(draw(loss, model=model).svg)
-    assert root.get("role") == "img"
-    assert root.findtext(SVG + "title") == "How this result of `cross_entropy` was computed"
-    assert "ops" in str(root.findtext(SVG + "desc"))
-    titles = [title.text or "" for title in root.iter(SVG + "title")]
-    assert any(title.startswith("`cross_entropy` at test_draw.py:") for title in titles)  # where the user called it
-    texts = [text.text for text in root.iter(SVG + "text")]
-    assert f"the result: {loss.item():.5g}" in texts
-
-
-def test_text_can_be_read_in_light_and_in_dark() -> None:
-    def luminance(colour: str) -> float:
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-    def contrast(a: str, b: str) -> float:
-        low, high = sorted((luminance(a), luminance(b)))
-        return (high + 0.05) / (low + 0.05)
-
-    for mode in (0, 1):
-        grounds = [PAGE[mode], *(FILL[name][mode] for name in FILL if name != "bar")]
-        assert min(contrast(colours[mode], ground) for colours in TEXT.values() for ground in grounds) >= 4.5
-        assert min(contrast(line[mode], ground) for line in (ARROW, EDGE) for ground in grounds) >= 3
-    css = draw(leaf(2) * 2.0).svg
-    assert "@media (prefers-color-scheme: dark)" in css
-    assert min(float(size) for size in re.findall(r"font-size:([\d.]+)px", css)) >= 12
-
-
-def test_rows_fit_their_boxes(device: str) -> None:
-    model = model_on(device)
-    loss = model.loss()
-    loss.backward(retain_graph=True)
-    for collapse in (True, False):
-        for mark in scene(contents(loss, model, collapse)).marks:
-            rect = next((s for s in mark.shapes if isinstance(s, Rect) and s.style != "sheet"), None)
-            for text in mark.shapes:
-                if isinstance(text, Text) and rect and mark.kind not in ("labels", "legend"):
-                    left = text.x if text.anchor == "start" else text.x - width_of(text.text, text.style)
-                    assert rect.x < left < left + width_of(text.text, text.style) < rect.x + rect.width
-
-
-# -- files and errors ------------------------------------------------------------------------------------------------------------
-
-
-def test_files(device: str, tmp_path: Path) -> None:
-    y = leaf(2, device=device) * 2.0
-    for name, start in (("a.svg", b"<svg "), ("a.PNG", b"\x89PNG\r\n"), ("a.dot", b"digraph {")):
-        picture = draw(y, tmp_path / name)
-        assert (tmp_path / name).read_bytes().startswith(start)
-    draw(y, str(tmp_path / "a.svg"))  # once more, over the old one
-    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == picture._repr_svg_() == picture.svg
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.PNG", "a.dot", "a.svg"]
-    assert repr(picture).startswith("Picture(1 boxes, ")
-
-
-def test_png_is_not_drawn_through_pyplot(device: str, tmp_path: Path) -> None:
-    before = "matplotlib.pyplot" in sys.modules
-    draw(leaf(2, device=device) * 2.0, tmp_path / "a.png")
-    assert ("matplotlib.pyplot" in sys.modules) == before
-
-
-@pytest.mark.parametrize("suffix", ["svg", "png", "dot"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(suffix: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / f"graph.{suffix}"
-    target.write_bytes(b"old")
-
-    def torn(source: Any, target: Any) -> None:
-        assert Path(source).stat().st_size > 0
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr("os.replace", torn)
-    with pytest.raises(OSError, match="full"):
-        draw(leaf(2, device=device) * 2.0, target)
-    assert [file.name for file in tmp_path.iterdir()] == [target.name]
-    assert target.read_bytes() == b"old"
-
-
-def test_too_large_for_a_png(device: str, tmp_path: Path) -> None:
-    picture = draw(leaf(2, device=device) * 2.0)
-    huge = Picture(picture.scene._replace(height=200_000.0), picture.dot, 1)
-    with pytest.raises(ValueError, match=r"too large for a PNG: save as \.svg, or draw with collapse=True"):
-        huge.save(tmp_path / "a.png")
-    assert not list(tmp_path.iterdir())
-
-
-def test_errors_teach(device: str, tmp_path: Path) -> None:
-    x = leaf(2, device=device)
-    y = x * 2.0
-    with pytest.raises(ValueError, match=r"'graph.jpg' must end in \.svg, \.png or \.dot"):
-        draw(y, "graph.jpg")
-    with pytest.raises(ValueError, match=r"must end in"):
-        draw(y).save(tmp_path / "graph")
-    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*missing': make it first"):
-        draw(y, tmp_path / "missing" / "graph.svg")
-    with pytest.raises(TypeError, match=r"y must be a tensor, such as a loss, not float"):
-        draw(1.5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"must have named_parameters\(\), as nn.Module has; dict has not"):
-        draw(y, model={})
-    with pytest.raises(GraphError, match=r"tensor \(2,\) float32, a leaf, which no op made"):
-        draw(x)
-    for constant in (tensor.ones(2, device=device), y.detach()):
-        with pytest.raises(GraphError, match=r"is in no graph: compute it from a leaf with requires_grad=True, outside no_grad\(\)"):
-            draw(constant)
-    with no_grad(), pytest.raises(GraphError, match="is in no graph"):
-        draw(x * 2.0)
-
-
-def test_a_freed_graph_says_what_to_do(device: str) -> None:
-    x = leaf(2, device=device)
-    hidden = x * 2.0
-    y = hidden.sum()
-    y.backward(retain_graph=True)
-    assert "gradient 2.83" in draw(y).svg
-    y.backward()
-    for part in (y, hidden, hidden.exp()):
-        with pytest.raises(GraphError, match=r"freed the graph behind `.*` \(test_draw.py:.*Draw before backward, or call backward\(retain_graph=True\)"):
-            draw(part)
-
-
-def test_a_checkpoint_is_one_op(device: str) -> None:
-    model = model_on(device, 1)
-    layer = model.layers[0]
-    found = check(tensor.checkpoint(layer, tensor.ones(2, 4, device=device)).sum(), False, model)
-    assert [texts[0] for texts in rows_of(found, "checkpoint")][:3] == ["checkpoint", "layers.0.norm.gain", "layers.0.norm.bias"]
