@@ -94,7 +94,7 @@ class _Recorder:
             if isinstance(value, Tensor):
                 value = value.numpy()
             if name not in self.known or not _same(self.known[name], value):
-                self.known[name] = changed[name] = value.copy() if hasattr(value, "flags") else value
+                self.known[name] = changed[name] = _copy(value)
         self.moments.append((self.line, changed))
 
 
@@ -102,7 +102,13 @@ def _results(returned: Any) -> dict[str, Any]:
     """What a function returns, under the name `return`: of an op its result, without the backward beside it."""
     if isinstance(returned, tuple) and len(returned) == 2 and (callable(returned[1]) or isinstance(returned[1], tuple)):
         returned = returned[0]  # (y, backward), where backward may be a tuple of functions
-    return {"return": returned.copy() if hasattr(returned, "flags") else returned}
+    parts = [_copy(part.numpy() if isinstance(part, Tensor) else part) for part in (returned if type(returned) is tuple else (returned,))]
+    return {"return": tuple(parts) if type(returned) is tuple else parts[0]}
+
+
+def _copy(value: Any) -> Any:
+    """A copy of an array, of NumPy or CuPy; else the value itself: a dtype has no strides, a Layout no dtype."""
+    return value.copy() if hasattr(value, "strides") and hasattr(value, "dtype") else value
 
 
 def _same(a: Any, b: Any) -> bool:

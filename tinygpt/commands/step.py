@@ -1,0 +1,117 @@
+"""Walk through a trained GPT op by op: forward from the text to the loss, then backward from the loss to every parameter.
+
+Without --plain this is a full-screen program (? lists its keys); with it, the same walk as text. At each op it shows what goes in and
+comes out with shape, strides, bytes and values, what is saved for backward, and in backward who gets which part of their gradient.
+
+tinygpt step --plain --only 'blocks.0.attention' --into shows one module line by line; tinygpt step --plain --break nan says who made
+a NaN; tinygpt step --train --plain --weight NAME says what the next step of training does to one parameter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+
+from tinygpt import jobs, runs
+from tinygpt.cli import Parser
+from tinygpt.console import say, shown
+from tinygpt.errors import InputError
+from tinygpt.step import plain, updates
+from tinygpt.step.conditions import KINDS
+from tinygpt.step.recorded import How, Session, recorded
+from tinygpt.step.training import Step, trained
+
+
+def arguments(parser: Parser) -> None:
+    """The run, what is walked, and how it is shown."""
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a name in runs/ or the path of a run folder (default: the run saved last)")
+    what = parser.add_argument_group("what is walked")
+    what.add_argument("--prompt", metavar="TEXT", help="the text, each token predicted from those before (default: the first words of the run's text)")
+    what.add_argument("--as-run", action="store_true", help="the kernels and fused ops that really run, not the readable ops they stand for")
+    what.add_argument("--last", action="store_true", help="the last weights, not those with the lowest validation loss")
+    what.add_argument("--train", action="store_true", help="the next step of the run's training, to the optimiser's update; the run stays as it is")
+    what.add_argument("--weight", metavar="NAME", help="with --train: what it does to this parameter, every number of it")
+    how = parser.add_argument_group("where it halts")
+    how.add_argument("--break", dest="breaks", metavar="CONDITION", action="append", default=[], help=f"{KINDS}; may be given several times")
+    text = parser.add_argument_group("as text")
+    text.add_argument("--plain", action="store_true", help="print all stops; with --break the first one that it halts at, in full")
+    text.add_argument("--only", metavar="PATTERN", help="print only the stops of an op or module (and those below it); * and ? stand for anything")
+    text.add_argument("--into", action="store_true", help="print the source of each op line by line, with what each line made")
+    text.add_argument("--values", action="store_true", help="print what the arrays hold: statistics, and numbers or a small map")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Record, then show."""
+    if not options.plain:
+        _check_screen(options)
+    session, step = _session(options)
+    for text in options.breaks:
+        session.walk.halt_at(text)
+    if options.plain:
+        _print(session, step, options)
+        return 0
+    from tinygpt.step.screen import StepApp  # here: textual is an extra
+
+    if options.breaks:
+        session.walk.resume()
+    StepApp(session).run()
+    return 0
+
+
+def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
+    how: How = "as run" if options.as_run else "reference"
+    if not options.train:
+        if options.weight is not None:
+            raise InputError("--weight NAME belongs to a step of training: give --train too")
+        run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+        return recorded(run, model, tokenizer, options.prompt, how), None
+    if options.prompt is not None or options.last:
+        what = "--prompt" if options.prompt is not None else "--last"
+        raise InputError(f"{what} and --train do not go together: a step of training takes its batch from the run's text, and the last weights")
+    return trained(jobs.reopened(options.run), how, options.weight)
+
+
+def _check_screen(options: argparse.Namespace) -> None:
+    """Raise InputError where the full-screen program cannot run, or was given what only --plain knows."""
+    given = [name for name in ("only", "into", "values") if getattr(options, name)]
+    if given:
+        raise InputError(f"--{given[0]} is for text: give --plain too\nin the full-screen program i steps into an op, / goes to a name")
+    if not sys.stdout.isatty() or not sys.stdin.isatty():
+        raise InputError("the full-screen program needs a terminal\nfor a pipe or a file print the walk: tinygpt step --plain")
+    if importlib.util.find_spec("textual") is None:
+        raise InputError("the full-screen program needs the package textual: pip install 'tinygpt[step]'\nwithout it print the walk: tinygpt step --plain")
+
+
+def _print(session: Session, step: Step | None, options: argparse.Namespace) -> None:
+    walk, width = session.walk, max(shutil.get_terminal_size().columns, 40)
+    numbers = plain.chosen(walk, options.only)
+    if options.weight is not None and options.only is None:
+        numbers = [i for i in numbers if walk.stops[i].concerns(options.weight)]
+    for fact in session.facts:
+        for line in plain.wrapped(fact, width):
+            say(line)
+    if not options.breaks:
+        style = plain.Style(width, options.values, options.into)
+        for line in plain.text(walk, numbers, style, *_updates(step, options, width)):
+            say(line)
+        return
+    found = next((i for i in numbers if walk.halts(i)), None)
+    names = ", ".join(shown(condition) for condition in walk.breaks)
+    if found is None:
+        say(f"\nno stop of {len(numbers)} halts at {names}" + (": all that was made is finite" if names == "nan" else ""))
+        return
+    say(f"\nhalted at {names}")
+    for line in plain.text(walk, [found], plain.Style(width, True, options.into)):
+        say(line)
+
+
+def _updates(step: Step | None, options: argparse.Namespace, width: int) -> tuple[plain.Lines, plain.Lines]:
+    """(lines that stand for an update, lines that follow it): the second where one parameter was asked for."""
+    if step is None:
+        return {}, {}
+    names = [f"{update.name}.update" for update in step.updates]
+    if options.weight is None:
+        return dict(zip(names, updates.table(step.updates, width), strict=True)), {}
+    return {}, {name: list(updates.told(step, update)) for name, update in zip(names, step.updates, strict=True)}

@@ -1,0 +1,7 @@
+"""`tinygpt step`: a debugger for the forward and the backward pass of a trained GPT.
+
+recorded.py    a run and a prompt -> a walk          training.py   a step of training, to the optimiser's update
+stops.py       where a walk can halt                 walk.py       the stops and a position: next, back, into, out, find
+conditions.py  breakpoints; who made this NaN        values.py     statistics and small maps of arrays
+plain.py       a walk as text                        screen.py, panes.py, dialogs.py   the full-screen program
+"""

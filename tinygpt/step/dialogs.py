@@ -1,0 +1,73 @@
+"""The small windows of the full-screen program: one that asks for a name or a condition, one that tells the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+MATCHES = 8
+
+
+class Ask(ModalScreen[str | None]):
+    """One line of text, with what it could be below; Tab takes the first of these. Escape gives None."""
+
+    BINDINGS = [Binding("escape", "cancel", "close"), Binding("tab", "complete", "complete", priority=True)]
+
+    def __init__(self, title: str, names: Sequence[str], told: Sequence[str] = ()):
+        super().__init__()
+        self._title, self._names, self._told = title, names, told
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(Text(self._title, "bold"))
+            yield Input(id="answer")
+            yield Static(Text("\n".join(self._told or self._names[:MATCHES])), id="matches")
+
+    def matches(self, text: str) -> list[str]:
+        """Names that begin with the text, then those that hold it."""
+        if not text:
+            return []
+        begin = [name for name in self._names if name.startswith(text)]
+        return (begin + [name for name in self._names if text in name and name not in begin])[:MATCHES]
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show what the text could become."""
+        found = self.matches(event.value)
+        self.query_one("#matches", Static).update(Text("\n".join(found or self._told)))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Done."""
+        self.dismiss(event.value.strip())
+
+    def action_complete(self) -> None:
+        """The first match."""
+        answer = self.query_one("#answer", Input)
+        if found := self.matches(answer.value):
+            answer.value = found[0] if answer.value != found[0] or len(found) == 1 else found[1]
+            answer.cursor_position = len(answer.value)
+
+    def action_cancel(self) -> None:
+        """Nothing is asked for."""
+        self.dismiss(None)
+
+
+class Help(ModalScreen[None]):
+    """The keys, and how to read the screen. Any key closes it."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(Text(self._text))
+
+    def on_key(self) -> None:
+        """Close."""
+        self.dismiss(None)
