@@ -230,9 +230,10 @@ class Layout:
         before = max(axis for axis in range(first) if self.shape[axis] != 1)
         needed = self.shape[first] * self.strides[first]
         cost = f"{self.size * itemsize:,} bytes" if itemsize else f"{self.size:,} elements"
+        sizes = ", ".join(map(str, shape))
         return ViewError(
             f"view of {self.shape}, strides {self.strides}, as {shape}: axes {before} and {first} clash (axis {before} steps by "
-            f"{self.strides[before]}, joining them needs {needed}). A copy costs {cost}: use .reshape{shape} or .contiguous().view{shape}"
+            f"{self.strides[before]}, joining them needs {needed}). A copy costs {cost}: use .reshape({sizes}) or .contiguous().view({sizes})"
         )
 
     @staticmethod

@@ -212,8 +212,9 @@ def check_message(message: str, layout: Layout, shape: Shape) -> None:
     assert behind not in [math.prod(shape[i:]) for i in range(len(shape) + 1)]
     assert f"axis {before} steps by {layout.strides[before]}, joining them needs {layout.shape[after] * layout.strides[after]}" in message
     assert f"{8 * layout.size:,} bytes" in message
-    assert f".reshape{shape}" in message
-    assert f".contiguous().view{shape}" in message
+    sizes = ", ".join(map(str, shape))
+    assert f".reshape({sizes})" in message
+    assert f".contiguous().view({sizes})" in message
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tinygpt.errors import InputError
 from tinygpt.step import plain, updates
 from tinygpt.step.conditions import KINDS
 from tinygpt.step.recorded import How, Session, recorded
+from tinygpt.step.show import show
 from tinygpt.step.training import Step, trained
 
 
@@ -38,6 +39,7 @@ def arguments(parser: Parser) -> None:
     text = parser.add_argument_group("as text")
     text.add_argument("--plain", action="store_true", help="print all stops; with --break the first one that it halts at, in full")
     text.add_argument("--only", metavar="PATTERN", help="print only the stops of an op or module (and those below it); * and ? stand for anything")
+    text.add_argument("--show", metavar="NAME", help="print one array instead, such as blocks.0.attention.weights[0, 2] (text 0, head 2) or logits.grad")
     text.add_argument("--into", action="store_true", help="print the source of each op line by line, with what each line made")
     text.add_argument("--values", action="store_true", help="print what the arrays hold: statistics, and numbers or a small map")
 
@@ -75,7 +77,7 @@ def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
 
 def _check_screen(options: argparse.Namespace) -> None:
     """Raise InputError where the full-screen program cannot run, or was given what only --plain knows."""
-    given = [name for name in ("only", "into", "values") if getattr(options, name)]
+    given = [name for name in ("only", "show", "into", "values") if getattr(options, name)]
     if given:
         raise InputError(f"--{given[0]} is for text: give --plain too\nin the full-screen program i steps into an op, / goes to a name")
     if not sys.stdout.isatty() or not sys.stdin.isatty():
@@ -92,6 +94,10 @@ def _print(session: Session, step: Step | None, options: argparse.Namespace) -> 
     for fact in session.facts:
         for line in plain.wrapped(fact, width):
             say(line)
+    if options.show is not None:
+        for line in show(walk.tape, options.show, session.tokens, width):
+            say(line)
+        return
     if not options.breaks:
         style = plain.Style(width, options.values, options.into)
         for line in plain.text(walk, numbers, style, *_updates(step, options, width)):

@@ -29,6 +29,7 @@ class Session:
     walk: Walk
     title: str  # one line
     facts: list[str]  # each begins with a word in a column of 9
+    tokens: tuple[str, ...] = ()  # of the text that is walked, where there is one
 
 
 def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how: How) -> Session:
@@ -49,7 +50,7 @@ def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how
         *said(tape, other),
         *(f"NaN      {line}" for line in bad),
     ]
-    return Session(Walk(stops, tape), f"{run.name} · {text!r} · loss {loss:.4f}", facts)
+    return Session(Walk(stops, tape), f"{run.name} · {text!r} · loss {loss:.4f}", facts, tuple(tokenizer.decode([token]) for token in ids[:-1]))
 
 
 def said(tape: Tape, other: Tape) -> list[str]:
