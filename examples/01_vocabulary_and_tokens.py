@@ -1,12 +1,13 @@
 # %% [markdown]
 # # The cat sat: from text to numbers and back
 #
-# A model counts with numbers, so a text is cut into tokens, and each different token gets an id. All of them together are the
-# vocabulary. Small tokens make a small vocabulary and long texts; large tokens the other way round. Byte pairs find the middle: they
-# begin with single bytes and glue together what stands together most often.
+# A model counts with numbers, so a text is cut into tokens, and each different token gets an id. All of them together are the vocabulary.
+# Small tokens, such as characters, make a small vocabulary and long texts; large ones, such as words, the other way round. Byte pairs
+# find the middle: they begin with single bytes and glue together what stands together most often.
 
 # %%
 import re
+import textwrap
 from collections import Counter
 from itertools import pairwise
 
@@ -14,7 +15,7 @@ import tinygpt
 from tinygpt import BytePairTokenizer, CharacterTokenizer, TokenizerError
 
 text = tinygpt.story()
-print(text)
+print(textwrap.fill(text, 98))
 
 # %% [markdown]
 # ## 1. Characters: the vocabulary by hand, in order of first appearance
@@ -23,7 +24,7 @@ print(text)
 vocabulary = list(dict.fromkeys(text))  # a dict keeps its keys in order, and each once
 number = {character: i for i, character in enumerate(vocabulary)}
 ids = [number[character] for character in "The cat sat"]
-print(len(vocabulary), "different characters:", "".join(vocabulary))
+print(f"\n{len(text)} characters, {len(vocabulary)} different ones: {''.join(vocabulary)}")
 print("The cat sat ->", *ids)
 
 tokenizer = CharacterTokenizer(text)
@@ -37,7 +38,7 @@ assert tokenizer.decode(ids) == "".join(vocabulary[i] for i in ids) == "The cat 
 try:
     tokenizer.encode("The cow")
 except TokenizerError as error:
-    print("TokenizerError:", error)
+    print(textwrap.fill(f"TokenizerError: {error}", 98, subsequent_indent="    "))
 else:
     raise AssertionError("the story has no w")
 
@@ -63,7 +64,7 @@ def merged(word, pair, token):
 def learn(text, show=False):
     """All merges that the text is good for: pair of ids -> new id, in the order in which they were learned."""
     words = [list(word.encode()) for word in re.findall(r" ?\w+|[^\w\s]", text)]
-    names = {i: chr(i) for i in range(128)}
+    names = {i: chr(i) for i in range(128)} | {ord(" "): "_"}  # a space is shown as _
     merges = {}
     while True:
         counts = Counter(pair for word in words for pair in pairwise(word))
@@ -74,13 +75,13 @@ def learn(text, show=False):
         names[token] = names[pair[0]] + names[pair[1]]
         words = [merged(word, pair, token) for word in words]
         if show:
-            print(f"{token}  {names[token]!r:10} {counts[pair]} times    ->", *(" ".join(f"[{names[i]}]" for i in word) for word in words[:6]))
+            print(f"{token}  {names[token]:7} {counts[pair]:2} times    ->  ", "  ".join("|".join(names[i] for i in word) for word in words[:6]))
 
 
-print("What `The cat sat` teaches: at, and no other pair stands there twice.\n")
+print("\nWhat `The cat sat` teaches: `at`, and no other pair stands there twice.\n")
 assert learn("The cat sat", show=True) == {(ord("a"), ord("t")): 256}
 
-print("\nWhat the story teaches, and what becomes of its first six words:\n")
+print("\nWhat the story teaches, and what becomes of its first six words (| stands between tokens):\n")
 merges = learn(text, show=True)
 
 # %% [markdown]
@@ -101,6 +102,13 @@ assert list(byte_pairs.merges) == [(byte_pairs.tokens[left], byte_pairs.tokens[r
 for new in ("The cat sat", "The cow sat on the catamaran.", text):
     assert byte_pairs.encode(new) == encode(new)
     assert byte_pairs.decode(encode(new)) == new
-    print(f"{len(new):3} characters, {len(encode(new)):3} tokens:", " ".join(f"[{byte_pairs.decode([i])}]" for i in encode(new)))
-print("\nNo text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story is less than half as long.")
+    print(f"\n{len(new)} characters, {len(encode(new))} tokens:")
+    print(textwrap.fill(" ".join(f"[{byte_pairs.decode([i])}]".replace(" ", "_") for i in encode(new)), 98))
+
+# %% [markdown]
+# No text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story has less than half as many tokens as
+# characters.
+
+# %%
+assert [byte_pairs.decode([i]) for i in encode(" cow")] == [" c", "o", "w"]
 assert len(encode(text)) < len(text) / 2

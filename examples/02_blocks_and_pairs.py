@@ -1,13 +1,16 @@
 # %% [markdown]
-# # The cat sat: blocks, stride and (x, y) pairs
+# # The cat sat: windows, stride and (x, y) pairs
 #
 #     ids        T h e _ c a t _ s a t
 #     x          T h e _                    y[t] = x[t + 1]: the answer to each token is the one after it
 #     y            h e _ c
 #
-# A text needs nobody to mark the right answers: it holds them itself, one place further on. A block of T tokens is T questions at once.
+# A text needs nobody to mark the right answers: it holds them itself, one place further on. A window of T tokens is T questions at once;
+# T is called the context. (A window is often called a block too. Here that word is kept for a part of the model: 18_a_block.py.)
 
 # %%
+import textwrap
+
 import numpy as np
 
 import tinygpt
@@ -32,6 +35,7 @@ def shown(ids):
 # %%
 context = 4
 x, y = ids[0:context], ids[1 : context + 1]
+print()
 for t in range(context):
     print(f"after {shown(x[: t + 1])!r:7} comes {shown([y[t]])!r}      in ids: {x[: t + 1]!s:12} -> {y[t]}")
     assert y[t] == ids[t + 1]
@@ -63,36 +67,42 @@ for stride in (1, 2, 4):
     assert np.array_equal(x[:, 1:], y[:, :-1])
 
 # %% [markdown]
-# Stride 4, as long as the block, shows each token about once: a text is read through quickly. The last window overlaps the one
-# before it, because 11 tokens are no multiple of 4 and one. Stride 1 shows nearly every token in 4 places, each time with another past:
+# Stride 4, as long as the window, asks for each token about once: a text is read through quickly. The last window overlaps the one before
+# it, because the answers, all tokens but the first, are no multiple of 4. Stride 1 asks for those in the middle 4 times, each time with
+# another past:
 
 # %%
+print()
 for stride in (1, 4):
     x, y = tinygpt.windows(np.arange(len(ids)), context, stride)  # places instead of tokens, to count them
     times = np.bincount(y.ravel(), minlength=len(ids))
-    print(f"stride {stride}: times each token is an answer", *(f"{c}:{n}" for c, n in zip(shown(ids), times, strict=True)))
+    print(f"stride {stride}: how often each token is an answer  ", *(f"{c}:{n}" for c, n in zip(shown(ids), times, strict=True)))
     assert times[0] == 0, "the first token has nothing before it"
     assert (times[1:] > 0).all(), "every other one is asked for"
+    assert times.max() == (context if stride == 1 else 2)
 
 # %% [markdown]
 # ## 3. What a longer context is for
 #
-# After one character much is open, after four little. The floor is the loss that no model can go below when it sees so much.
+# After one character much is open, after four little. A model is measured by its loss: how surprised it is on average by the right answer,
+# in nats (13_softmax_and_loss.py works one out by hand). The floor is the loss that no model can go below when it sees so much.
 
 # %%
+print()
 story = CharacterTokenizer(tinygpt.story()).encode(tinygpt.story())
 floors = {context: tinygpt.floor(story, context) for context in (1, 2, 4, 8, 16, 32)}
 for context, floor in floors.items():
-    print(f"context {context:2}   {len(tinygpt.windows(story, context)[0])} windows   floor {floor:.3f} nats a character   {'#' * round(30 * floor)}")
+    number = len(tinygpt.windows(story, context)[0])
+    print(f"context {context:2}   {number} windows   floor {floor:.3f} nats a character   {'#' * round(30 * floor)}")
 assert list(floors.values()) == sorted(floors.values(), reverse=True)
 
 # %% [markdown]
-# A block needs one token more than it is long: the answer to its last one.
+# A window needs one token more than it is long: the answer to its last one.
 
 # %%
 try:
     tinygpt.windows(ids, context=11)
 except CorpusError as error:
-    print("CorpusError:", error)
+    print(textwrap.fill(f"\nCorpusError: {error}", 98, subsequent_indent="    ", replace_whitespace=False))
 else:
     raise AssertionError("eleven tokens are ten pairs")

@@ -1,18 +1,30 @@
-"""A tensor is flat memory and a rule for finding elements in it.
+# %% [markdown]
+# # A tensor is flat memory, and a rule for finding elements in it
+#
+#     element [i, j] lives in cell      offset + i * strides[0] + j * strides[1]
+#
+# A transpose, a slice and an expand change those few integers and move nothing. Each is done here by hand, then by the engine; the last
+# view is one that no strides can express. `tensor/layout.py` is this page for any number of axes. (The stride of windows, in
+# 02_blocks_and_pairs.py, was the same idea: how far one step goes.)
+#
+# The memory has twelve cells, as many as "The cat sat." has characters, and each holds its own number, so that one sees where a value
+# comes from. The next lesson, 04_view_or_copy.py, puts the characters there.
 
-    element [i, j] lives at      offset + i * strides[0] + j * strides[1]
-
-A transpose, a slice and an expand change those few integers and move nothing. Each is done here by hand, then by the engine; the last
-view is one that no strides can express. `tensor/layout.py` is this page for any number of axes.
-"""
+# %%
+import textwrap
+from itertools import pairwise
 
 import tensor
+from tensor.errors import ViewError
 
 x = tensor.arange(12).view(3, 4)
 print(x)
-print("\nIts memory, and which [i, j] lives in each cell:\n")
-print(x.explain())
 
+# %% [markdown]
+# `explain()` shows the memory, and which [i, j] lives in each cell. (The version counts the writes: 09_mutation.py says what for.)
+
+# %%
+print(x.explain())
 memory = x.storage.flat.tolist()
 
 
@@ -21,44 +33,93 @@ def read(shape, strides, offset):
     return [[memory[offset + i * strides[0] + j * strides[1]] for j in range(shape[1])] for i in range(shape[0])]
 
 
-print("\n1. Transpose: swap the two sizes and the two strides.")
-by_hand = read(shape=(4, 3), strides=(1, 4), offset=0)
-print("by hand   ", by_hand)
-print("x.T       ", x.T.tolist(), "  strides", x.T.strides, "offset", x.T.offset)
-assert by_hand == x.T.tolist()
+# %% [markdown]
+# ## 1. Transpose: swap the two sizes and the two strides
 
-print("\n2. Slice x[1:, ::-2]: start at row 1, last column, cell 1*4 + 3*1 = 7; a row on is still +4, a column on is now -2.")
+# %%
+by_hand = read(shape=(4, 3), strides=(1, 4), offset=0)
+print("\nx.T by hand      ", by_hand)
+print("x.T of the engine", x.T.tolist())
+print("                  strides", x.T.strides, "offset", x.T.offset)
+assert by_hand == x.T.tolist()
+assert (x.T.shape, x.T.strides, x.T.offset) == ((4, 3), (1, 4), 0)
+
+# %% [markdown]
+# ## 2. Slice: another offset, other strides
+#
+# x[1:, ::-2] starts in row 1, at the last column: cell 1 * 4 + 3 * 1 = 7. A row on is still +4; a column on is now -2.
+
+# %%
 by_hand = read(shape=(2, 2), strides=(4, -2), offset=7)
 part = x[1:, ::-2]
-print("by hand   ", by_hand)
-print("x[1:,::-2]", part.tolist(), "  strides", part.strides, "offset", part.offset)
-assert by_hand == part.tolist()
-print("\nIts view of the same cells, a dot where it sees nothing:\n")
+print("\nx[1:, ::-2] by hand      ", by_hand)
+print("x[1:, ::-2] of the engine", part.tolist(), "  strides", part.strides, "offset", part.offset)
+print("The same twelve cells; a dot where this view sees nothing:\n")
 print(part.explain())
+assert by_hand == part.tolist()
+assert (part.strides, part.offset) == ((4, -2), 7)
 
-print("\n3. Expand: row 1 three times over. A stride of 0 stays where it is, so twelve elements live in four cells.")
+# %% [markdown]
+# ## 3. Expand: a stride of 0 stays where it is
+#
+# Row 1 three times over: twelve elements, and they live in four cells.
+
+# %%
 by_hand = read(shape=(3, 4), strides=(0, 1), offset=4)
 row = x[1:2].expand(3, 4)
-print("by hand   ", by_hand)
-print("expanded  ", row.tolist(), "  strides", row.strides, "offset", row.offset)
+print("\nrow 1, expanded by hand ", by_hand)
+print("expanded by the engine  ", row.tolist(), "  strides", row.strides, "offset", row.offset)
 assert by_hand == row.tolist()
+assert (row.strides, row.offset) == ((0, 1), 4)
 
-print("\n4. One memory: a write through a view is seen by all of them. (In NumPy it is the same, with strides counted in bytes.)")
+# %% [markdown]
+# ## 4. One memory: a write through a view is seen by all of them
+
+# %%
 x.T[3, 0] = 300
-print("x.T[3, 0] = 300   makes x[0] =", x[0].tolist(), "and x[:, ::-1][0] =", x[:, ::-1][0].tolist())
-print("x.strides", x.strides, "elements of", x.dtype.itemsize, "bytes;   x.numpy().strides", x.numpy().strides)
+print("\nx.T[3, 0] = 300 makes x[0] =", x[0].tolist(), "and x[:, ::-1][0] =", x[:, ::-1][0].tolist())
+assert x[0, 3].item() == x[:, ::-1][0, 0].item() == 300
 
-print("\n5. view() regroups axes without a copy. Cutting an axis in two always works:")
+# %% [markdown]
+# NumPy does the same, with strides counted in bytes:
+
+# %%
+print("x.strides", x.strides, "elements of", x.dtype.itemsize, "bytes; x.numpy().strides", x.numpy().strides, "bytes")
+assert x.numpy().strides == tuple(x.dtype.itemsize * stride for stride in x.strides)
+
+# %% [markdown]
+# ## 5. view() regroups axes without a copy, where strides can say it
+#
+# Cutting an axis in two always works. Joining axes 0 and 1 works if a step on axis 0 is as far as a walk through axis 1:
+#
+#     stride of axis 0  =  size of axis 1  *  stride of axis 1
+
+# %%
 cut = x.T.view(2, 2, 3)
-print("x.T.view(2, 2, 3)   strides", x.T.strides, "->", cut.strides)
-print("Joining axes 0 and 1 works if a step on axis 0 is as far as walking through axis 1:  strides[0] == shape[1] * strides[1].")
-print(f"x      {x.strides[0]} == {x.shape[1]} * {x.strides[1]}, so x.view(12) has strides {x.view(12).strides}")
-print(f"x.T    {x.T.strides[0]} != {x.T.shape[1]} * {x.T.strides[1]}: read in order, x.T walks cells 0 4 8 1 5 9 ..., by +4 +4 -7, and one stride cannot:")
+print("\ncut:  x.T.view(2, 2, 3) has strides", x.T.strides, "->", cut.strides)
+for name, t in (("x  ", x), ("x.T", x.T)):
+    needed = t.shape[1] * t.strides[1]
+    verdict = f"one axis will do, with strides {t.view(12).strides}" if t.strides[0] == needed else "no single stride will do"
+    print(f"join: {name} steps by {t.strides[0]} on axis 0, joining needs {t.shape[1]} * {t.strides[1]} = {needed}: {verdict}")
+
+# %% [markdown]
+# x.T read in order walks from cell to cell by +4, +4 and then back by -7. One axis has one stride, so no view can do that:
+
+# %%
+cells = [i + 4 * j for i in range(4) for j in range(3)]  # of x.T, in order
+print("the steps of x.T from cell to cell:", *(f"{b - a:+}" for a, b in pairwise(cells)))
 try:
     x.T.view(12)
-except tensor.errors.ViewError as error:
-    print("ViewError:", error)
+except ViewError as error:
+    print(textwrap.fill(f"ViewError: {error}", 98, subsequent_indent="    "))
+else:
+    raise AssertionError("no strides can say that")
 
-print("\nreshape takes a view where there is one, and copies only where it must:")
+# %% [markdown]
+# `reshape` takes a view where there is one, and copies only where it must:
+
+# %%
 for name, made in (("x.reshape(12)  ", x.reshape(12)), ("x.T.reshape(12)", x.T.reshape(12))):
-    print(name, made.tolist(), "  shares memory with x" if made.storage is x.storage else "  a copy")
+    print(name, made.tolist(), "  shares x's memory" if made.storage is x.storage else "  a copy")
+assert x.reshape(12).storage is x.storage
+assert x.T.reshape(12).storage is not x.storage

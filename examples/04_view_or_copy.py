@@ -8,6 +8,8 @@
 # The memory of this page is "The cat sat.", twelve characters in a row. Shapes and strides only say how to read them.
 
 # %%
+import textwrap
+
 import numpy as np
 
 import tensor
@@ -31,13 +33,14 @@ def shares_memory(a, b):
 
 def compare(name, t, *shape):
     """Each way to the shape, from t, in one line."""
-    print(f"\n{name}: shape {t.shape}, strides {t.strides}, reads {read(t)!r}, contiguous: {'yes' if t.is_contiguous() else 'no'}. To {shape}:")
+    order = "contiguous" if t.is_contiguous() else "not contiguous"
+    print(f"\n{name}: shape {t.shape}, strides {t.strides}, {order}, reads {read(t)!r}. To {shape}:")
     copies = {}
     for way, function in {"view": t.view, "contiguous().view": lambda *s: t.contiguous().view(*s), "reshape": t.reshape}.items():
         try:
             y = function(*shape)
         except ViewError as error:
-            print(f"    {way:18} ViewError: {error}")
+            print(textwrap.fill(f"ViewError: {error}", 98, initial_indent=f"    {way:19}", subsequent_indent=" " * 25))
             copies[way] = "fails"
         else:
             assert read(y) == read(t), "whatever the shape, the elements keep their order"
@@ -59,7 +62,7 @@ assert compare("x", x, 2, 6) == ["view", "view", "view"]
 # A layout has one stride for each axis, so nothing but new memory can hold this order as one axis.
 
 # %%
-print("the cells that x.T reads in order:", *(i + 4 * j for i in range(4) for j in range(3)))
+print("\nthe cells that x.T reads in order:", *(i + 4 * j for i in range(4) for j in range(3)))
 assert compare("x.T", x.T, 2, 6) == ["fails", "copy", "copy"]
 
 # %% [markdown]
@@ -72,15 +75,16 @@ try:
 except ViewError as error:
     message = str(error)
 for part in ("axes 0 and 1 clash", "A copy costs 96 bytes", ".reshape(2, 6) or .contiguous().view(2, 6)"):
-    print(part)
     assert part in message
+assert x.size * x.dtype.itemsize == 96
 
 # %% [markdown]
 # ## 3. Transposed, but view works: what is cut or left alone need not be joined
+#
+# `contiguous()` asks for an order that nobody needs here, and copies. `reshape` looks first.
 
 # %%
 assert compare("x.T", x.T, 2, 2, 3) == ["view", "copy", "view"]
-print("\ncontiguous() asked for order that nobody needed, and copied. reshape looked first.")
 
 # %% [markdown]
 # ## 4. A slice: not contiguous, and yet one stride is enough
@@ -92,9 +96,10 @@ assert compare("x[:, :1]", x[:, :1], 3) == ["view", "copy", "view"]
 # %% [markdown]
 # ## 5. flatten(2, 3): the heads of attention side by side again.   B batch   T time   H heads   D head width
 #
-# Each word is a token of four numbers, cut into two heads of two.
+# Each word is a token of four numbers, cut into two heads of two. (What heads are for: 16_attention_by_hand.py, which needs this copy.)
 
 # %%
+print()
 B, T, H, D = 1, 3, 2, 2
 q = x.view(B, T, H, D)
 heads = q.transpose(1, 2)  # (B, H, T, D): each head is a batch of its own
@@ -102,7 +107,7 @@ made = heads.contiguous()  # what attention hands back is new memory in this ord
 for name, t in (("q", q), ("heads.transpose(1, 2)", heads.transpose(1, 2)), ("made.transpose(1, 2)", made.transpose(1, 2))):
     y = t.flatten(2, 3)  # (B, T, C), C = H * D
     how = "view" if shares_memory(y, t) else "copy"
-    print(f"{name:22} strides {t.strides!s:14} axis 2 steps by {t.strides[2]}, joining needs {t.shape[3] * t.strides[3]}: {how}, reads {read(y)!r}")
+    print(f"{name:22} strides {t.strides!s:14} axis 2 steps by {t.strides[2]}, joining needs {t.shape[3] * t.strides[3]}: {how}")
     assert (how == "view") == (t.strides[2] == t.shape[3] * t.strides[3])
     assert read(y) == "The_cat_sat."
 
@@ -112,5 +117,5 @@ for name, t in (("q", q), ("heads.transpose(1, 2)", heads.transpose(1, 2)), ("ma
 # %%
 x.view(12)[0] = x[2, 3]
 x.T.reshape(12)[1] = x[2, 3]
-print("x.view(12)[0] = '.' and x.T.reshape(12)[1] = '.' make of the text:", read(x))
+print("\nx.view(12)[0] = '.' and x.T.reshape(12)[1] = '.' make of the text:", read(x))
 assert read(x) == ".he_cat_sat."

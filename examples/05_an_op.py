@@ -1,13 +1,16 @@
-"""An operation is a function on arrays that returns its result and its own gradient.
+# %% [markdown]
+# # An operation is a function on arrays that returns its result and its own gradient
+#
+#     y = f(x),   L = any number made from y,   dy = dL/dy      ->      dx = dL/dx = dy * dy/dx
+#
+# That is the chain rule with one thing told to f, dy, and one asked of it, dx. The function runs on bare NumPy arrays: no tensor, no
+# graph. What its gradient needs is what its closure mentions.
 
-    y = f(x),   L = any number made from y,   dy = dL/dy   ->   dx = dL/dx = dy * dy/dx
-
-The function runs on bare NumPy arrays, in a REPL or here: no tensor, no graph. What its gradient needs is what its closure mentions.
-"""
-
+# %%
 from __future__ import annotations  # the engine reads which arguments are arrays from the annotations, as text
 
 import inspect
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -20,22 +23,50 @@ from tensor.op import elementwise_op
 
 rng = np.random.default_rng(0)
 
-print("1. multiply: y = a b,   da = dy b,   db = dy a\n")
+# %% [markdown]
+# ## 1. multiply: y = a b,   da = b dy,   db = a dy
+#
+# This is all of it. An op of the engine keeps the function on arrays that it was made from as `.reference`:
+
+# %%
 print(inspect.getsource(tensor.multiply.reference))
-y, (da, db) = tensor.multiply.reference(np.array([2.0, 3.0]), np.array([10.0, 20.0]))
-print("y =", y, "   da(1) =", da(np.ones(2)), "   db(1) =", db(np.ones(2)))
+a, b = np.array([2.0, 3.0]), np.array([10.0, 20.0])
+y, (da, db) = tensor.multiply.reference(a, b)
+print("a", a, "  b", b, "  y", y)
+print("with dy = 1 everywhere:   da", da(np.ones(2)), "  db", db(np.ones(2)))
+assert y.tolist() == [20, 60]
+assert np.array_equal(da(np.ones(2)), b)
+assert np.array_equal(db(np.ones(2)), a)
+
+# %% [markdown]
+# There is one gradient function for each input, and each keeps in memory exactly what it mentions. If only a wants a gradient, the engine
+# drops `db`, and with it the array a.
+
+# %%
 print("da mentions, and so keeps,", inspect.getclosurevars(da).nonlocals)
 print("db mentions, and so keeps,", inspect.getclosurevars(db).nonlocals)
-print("If only a wants a gradient, the engine drops db, and with it the array a.")
+assert list(inspect.getclosurevars(da).nonlocals) == ["b"]
+assert list(inspect.getclosurevars(db).nonlocals) == ["a"]
 
-print("\n2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias, over the last axis\n")
+# %% [markdown]
+# ## 2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias
+#
+# Mean and variance are those of a row. (What a model wants it for: 18_a_block.py.) Here the gradients share work, so one function returns
+# all three. Neither x nor y is among what it keeps: for this op they can go as soon as nobody else uses them.
+
+# %%
 x, gain, bias = rng.standard_normal((2, 5)), rng.standard_normal(5), rng.standard_normal(5)
 y, backward = tensor.layer_norm.reference(x, gain, bias)
-for name, kept in inspect.getclosurevars(backward).nonlocals.items():
-    print(f"kept  {name:12} {kept.shape}")
-print("Neither x nor y is among them: for this op they can go as soon as nobody else uses them.")
+kept = inspect.getclosurevars(backward).nonlocals
+print("\nlayer_norm of x (2, 5) keeps", ", ".join(f"{name} {array.shape}" for name, array in kept.items()))
+assert not any(array is x or array is y for array in kept.values())
 
-print("\n3. Is dx right? Move one element of x by h, and see what L = sum(dy * y) does:   dL/dx_i ~ (L(x + h) - L(x - h)) / 2h\n")
+# %% [markdown]
+# ## 3. Is dx right? Move one element of x by h, and see what L = sum(dy * y) does
+#
+#     dL/dx_i  ~  (L(x_i + h) - L(x_i - h)) / 2h          central differences: they know no rule, so they cannot share its mistakes
+
+# %%
 dy, h = rng.standard_normal(y.shape), 1e-5
 dx, dgain, dbias = backward(dy)
 numeric = np.zeros_like(x)
@@ -44,15 +75,30 @@ for i in np.ndindex(x.shape):
     step[i] = h
     above, below = (tensor.layer_norm.reference(moved, gain, bias)[0] for moved in (x + step, x - step))
     numeric[i] = ((above - below) * dy).sum() / (2 * h)
-print("the rule    ", dx[0].round(6))
-print("differences ", numeric[0].round(6))
+print("\ndx of the first row, by the rule    ", dx[0].round(6))
+print("                     by differences ", numeric[0].round(6))
 print(f"largest difference {np.abs(dx - numeric).max():.1e}")
-print("dy is random on purpose: with dy = 1 and gain = 1, each row of y sums to the same whatever x is, and a rule that returns 0 would pass.")
-print(f"gradcheck does this for x, gain and bias: worst relative error {gradcheck(tensor.layer_norm, [x, gain, bias]):.1e}")
+assert np.allclose(dx, numeric, atol=1e-8)
 
-print("\n4. An op of your own: the function, a decorator, a check.\n")
+# %% [markdown]
+# dy is random on purpose. With dy = 1 and gain = 1, each row of y has the same sum whatever x is, and a rule that returns 0 would pass:
+
+# %%
+blind, _, _ = tensor.layer_norm.reference(x, np.ones(5), bias)[1](np.ones((2, 5)))
+print(f"with dy = 1 and gain = 1 the largest dx is {np.abs(blind).max():.0e}, here it is {np.abs(dx).max():.1f}")
+assert np.abs(blind).max() < 1e-12
+
+worst = gradcheck(tensor.layer_norm, [x, gain, bias])
+print(f"gradcheck does all this for x, gain and bias: worst relative error {worst:.1e}")
+assert worst < 1e-8
+
+# %% [markdown]
+# ## 4. An op of your own: the function, a decorator, a check
+#
+# The second one has a gradient that is a ten-thousandth too large. No training would ever show it.
 
 
+# %%
 @elementwise_op
 def softplus(x: Array) -> Any:
     """y = ln(1 + e^x),   dx = dy / (1 + e^-x)"""
@@ -61,15 +107,24 @@ def softplus(x: Array) -> Any:
 
 @elementwise_op
 def slightly_wrong(x: Array) -> Any:
-    """The same with a gradient that is a ten-thousandth too large: training would never show it."""
     return np.logaddexp(x, 0), (lambda dy: 1.0001 * dy / (1 + np.exp(-x)),)
 
 
-print(f"softplus        worst relative error {gradcheck(softplus, [x]):.1e}")
+print(f"\nsoftplus: worst relative error {gradcheck(softplus, [x]):.1e}")
 try:
     gradcheck(slightly_wrong, [x])
 except GradientError as error:
-    print("slightly_wrong ", error)
+    print(textwrap.fill(f"slightly_wrong: {error}", 98, subsequent_indent="    "))
+else:
+    raise AssertionError("not noticed")
+
+# %% [markdown]
+# Called with tensors, it takes part in gradients like any other op. What that means is the next lesson, 06_the_tape.py; a larger op, at
+# work in a model, is in 26_an_op_of_your_own.py.
+
+# %%
 t = tensor.Tensor([0.0, 1.0], requires_grad=True)
-softplus(t).sum().backward()
-print("On tensors it is recorded like any other:", softplus(t), "  gradient", t.grad)
+y = softplus(t)
+y.sum().backward()
+print("\nsoftplus of", t.tolist(), "is", y, "\nand its gradient", t.grad.numpy())
+assert np.allclose(t.grad.numpy(), 1 / (1 + np.exp([0.0, -1.0])))

@@ -1,10 +1,15 @@
-"""While you compute forward, the engine writes a tape; backward reads it in reverse.
+# %% [markdown]
+# # The tape: what a forward pass leaves behind, and how backward walks back over it
+#
+#     dL/dx  =  sum over every use of x   of   dL/dy * dy/dx
+#
+# While you compute forward, each op leaves a node: which op it was, on which line, from which nodes, and what its gradient needs.
+# Together they are the graph. The field calls it a tape, because backward reads it in reverse, and so do the first sections here. The
+# tape of `tensor.record()` is another thing: the graph keeps only what backward needs and is freed by it; that tape keeps everything that
+# ran, both ways, for you to look at (24_watch_a_model.py).
 
-    dL/dx  =  sum over every use of x   of   dL/dy * dy/dx
-
-Each entry is a node: which op, on which line, from which nodes, and what its gradient needs. Here the tape is printed, walked back by
-hand, and compared with what the engine does.
-"""
+# %%
+import textwrap
 
 import numpy as np
 
@@ -20,19 +25,34 @@ scaled = x * w
 h = scaled + b
 y = h.tanh().sum()
 
+# %% [markdown]
+# ## 1. The tape, oldest first
+#
+# A leaf is a tensor that no op made: here w and b. Its node is where gradients end.
+
+# %%
 names = {w.node: "w", b.node: "b"}
 tape = reachable([y.node])  # every node behind y, oldest first
-print("1. The tape of y = tanh(x * w + b).sum(), oldest first\n")
+print("The tape of y = tanh(x * w + b).sum():\n")
 for node in tape:
-    if isinstance(node, Accumulator):  # the node of a leaf: where gradients end
+    if isinstance(node, Accumulator):
         print(f"leaf {names[node]:4} {node.shape!s:6}")
     else:
         kept = ", ".join(f"{name} {getattr(value, 'shape', value)}" for name, value in node.kept().items())
         print(f"{node.op:9} {node.shape!s:6}  {node.line!s:38}  keeps {kept or 'nothing'}")
-print("\nmultiply(a, b) keeps its a, which is x, to make dw = dy * x. It does not keep w: nobody asked for dx. add keeps nothing.")
-print("expand is the engine's: b was repeated for three rows, and the gradient of a repeat is a sum over the repeats.")
+assert [node.op for node in tape if not isinstance(node, Accumulator)] == ["multiply", "expand", "add", "tanh", "sum"]
 
-print("\n2. The walk: newest first, each node asks its op for the gradient of each input\n")
+# %% [markdown]
+# multiply(a, b) keeps its a, which is x, to make dw = x dy. It does not keep w, since nobody asked for dx. add keeps nothing. expand is
+# the engine's own: b was repeated for three rows, and the gradient of a repeat is a sum over the repeats.
+#
+# ## 2. The walk by hand: newest first, each node asks its op for the gradient of each input
+#
+# Every node has heard from all that used it before its own turn comes, because whatever used it is newer. (Why that matters:
+# 08_why_topological_order.py.)
+
+# %%
+print("\nThe walk back:\n")
 gradients = {y.node: np.ones((), np.float32)}  # dy/dy = 1
 for node in reversed(tape):
     dy = gradients[node]
@@ -47,29 +67,59 @@ print("\ndy/db by hand ", gradients[b.node], "\nb.grad        ", b.grad.numpy())
 assert np.array_equal(gradients[w.node], w.grad.numpy())
 assert np.array_equal(gradients[b.node], b.grad.numpy())
 
-print("\n3. The walk frees the tape behind it, so the memory is back before the next step; a second walk has nothing to read\n")
+# %% [markdown]
+# ## 3. The walk frees the tape behind it
+#
+# So the memory is back before the next step, and a second walk has nothing to read.
+
+# %%
 try:
     y.backward()
 except GraphError as error:
-    print("GraphError:", error)
+    print(textwrap.fill(f"\nGraphError: {error}", 98, subsequent_indent="    ", replace_whitespace=False))
+else:
+    raise AssertionError("there was something left")
 
-print("\n4. Leaves accumulate: small batches add up to a large one, and .grad = None (or zero_grad()) is for you to say\n")
+# %% [markdown]
+# ## 4. Leaves accumulate: small batches add up to a large one
+#
+# To start from 0 again is for you to say: `.grad = None`, or `zero_grad()` of an optimiser. (What happens without:
+# 07_why_gradients_add_up.py.)
+
+# %%
 a = Tensor(3.0, requires_grad=True)
+print()
 for i in (1, 2):
     (a * a).backward()  # a is used twice: 3 from each side
-    print(f"after backward {i}   a.grad = {a.grad.item():4}   each adds d(a*a)/da = a + a = 6")
+    print(f"after backward {i}   a.grad = {a.grad.item():4}   each adds d(a * a)/da = a + a = 6")
+    assert a.grad.item() == 6 * i
 a.grad = None
 
-print("\n5. Diamonds: two ways lead from q back to p, which waits for both and passes on their sum, once\n")
+# %% [markdown]
+# ## 5. Diamonds: two ways lead from q back to p, which waits for both and passes on their sum, once
+#
+#     p = 3a,   q = 2p + 5p          dq/da = 3 * (2 + 5)
+
+# %%
 p = 3 * a
 q = 2 * p + 5 * p
-print("p = 3a,  q = 2p + 5p:    dq/da = 3 * (2 + 5) =", grad(q, a)[0].item())
+(dq,) = grad(q, a)
+print("\np = 3a, q = 2p + 5p: dq/da =", dq.item())
+assert dq.item() == 3 * (2 + 5)
+
 p = a
 for _ in range(50):
     p = p + p
-print("50 doublings, one after the other:    dp/da = 2^50 =", int(grad(p, a)[0].item()), "  over 2^50 paths, in 50 steps")
+steps, (dp,) = len(reachable([p.node])) - 1, grad(p, a)
+print(f"50 doublings, one after the other: dp/da = {int(dp.item())}, over as many paths, in {steps} steps")
+assert dp.item() == 2**50
+assert steps == 50
 
-print("\n6. grad() returns gradients, those of intermediates too, and leaves every .grad alone\n")
+# %% [markdown]
+# ## 6. grad() returns gradients, those of intermediates too, and leaves every .grad alone
+
+# %%
 p = 3 * a
 dp, da = grad(p * p, [p, a])
-print("d(p*p)/dp = 2p =", dp.item(), "    d(p*p)/da = 2p * 3 =", da.item(), "    a.grad is", a.grad)
+print(f"\np = 3a = {p.item()}: d(p * p)/dp = 2p = {dp.item()}, d(p * p)/da = 2p * 3 = {da.item()}, and a.grad is {a.grad}")
+assert (dp.item(), da.item(), a.grad) == (18, 54, None)

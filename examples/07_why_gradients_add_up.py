@@ -51,15 +51,15 @@ assert found["adding"] == engine.item() == 6.0
 assert abs(difference - 6) < 1e-6
 
 # %% [markdown]
-# Overwriting is right wherever each number is used once, and so it may go unnoticed for long: until a bias serves many rows, a tied
-# table serves as embedding and as head, or a residual stream goes around a layer.
+# Overwriting is right wherever each number is used once, and so it may go unnoticed for long: until a bias serves many rows, or, in a GPT,
+# one table serves at the entrance and at the exit (19_a_gpt.py), or a sum goes around a layer (18_a_block.py).
 
 # %%
 rows = Tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 bias = Tensor([0.0, 0.0], requires_grad=True)
 ((rows + bias) * (rows + bias)).sum().backward()
 each = 2 * rows.numpy()  # what each row says about the bias
-print("bias, from each row:", each.tolist(), "  their sum", each.sum(axis=0), "  engine", bias.grad.numpy())
+print("\nbias, from each row:", each.tolist(), "  their sum", each.sum(axis=0), "  engine", bias.grad.numpy())
 assert bias.grad.tolist() == each.sum(axis=0).tolist()
 
 # %% [markdown]
@@ -82,8 +82,9 @@ def descend(zero):
     return path
 
 
+print("\nw on its way down w * w, every fifth step:")
 for zero in (True, False):
     path = descend(zero)
-    print("zeroed " if zero else "left on", *(f"{w:6.2f}" for w in path[::5]))
+    print("zeroed  " if zero else "left on ", *(f"{w:6.2f}" for w in path[::5]))
     assert (max(map(abs, path[-20:])) < 0.001) == zero
 assert max(map(abs, descend(zero=False)[-20:])) > 1.5, "after 60 steps it still swings nearly as far as it began"

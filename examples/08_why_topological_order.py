@@ -2,13 +2,14 @@
 # # Why topological order?
 #
 # Below is an engine of single numbers, a right walk back over its graph, and other walks that run without any complaint. Two of them
-# return wrong gradients, and one is right and takes for ever.
+# return wrong gradients, and one is right and takes for ever. (A node's parents are the nodes it was made from.)
 
 # %%
 from collections import deque
 
 import tensor
 from tensor import Tensor
+from tensor.graph import reachable
 
 
 class Number:
@@ -101,10 +102,24 @@ print("dy/dx at 3, engine      ", truth(near_and_far))
 assert ask(near_and_far, right) == ask(near_and_far, path_by_path) == truth(near_and_far) == 2 * (1 + 2 * 6)
 assert ask(near_and_far, first_met) < truth(near_and_far) < ask(near_and_far, at_once), "too little, and too much"
 
+print()
 for doublings in (5, 10, 15):
     y = Number(1.0)
     for _ in range(doublings):
         y = y + y
     visits = path_by_path(y)
-    print(f"{doublings} doublings: {doublings + 1} nodes, {visits:,} visits path by path")
+    print(f"{doublings:2} doublings: {doublings + 1:2} nodes, {visits:6,} visits path by path")
     assert visits == 2 ** (doublings + 1) - 1
+
+# %% [markdown]
+# ## How the engine does it
+#
+# It needs no search for an order: nodes are numbered as they are made, and what a node was made from is always older. So newest first,
+# each node once, is such an order (06_the_tape.py walks it by hand).
+
+# %%
+leaf = Tensor(3.0, requires_grad=True)
+nodes = reachable([near_and_far(leaf).node])  # oldest first
+place = {node: i for i, node in enumerate(nodes)}
+print("\nthe engine's nodes, oldest first:", *(node.op for node in nodes))
+assert all(place[parent] < place[node] for node in nodes if node is not leaf.node for parent in node.parents)

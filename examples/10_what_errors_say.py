@@ -1,8 +1,8 @@
 # %% [markdown]
 # # What errors say, and what to do
 #
-# Every family of errors that one meets in the first week: code that is wrong, what it says, why it is so, and the code mended. Each message has
-# three parts: what was asked for, with the numbers; which two of them do not fit; the way out.
+# Every family of errors that one meets in the first week: code that is wrong, what it says, why it is so, and the code mended. Each
+# message has three parts: what was asked for, with the numbers; which two of them do not fit; the way out.
 
 # %%
 import linecache
@@ -40,7 +40,7 @@ def wrong(kind, *says):
         yield
     except kind as error:
         text = f"{type(error).__name__}: {error}"
-        print("\n".join(textwrap.fill(line, 130, initial_indent="        ", subsequent_indent="          ") for line in text.splitlines()))
+        print("\n".join(textwrap.fill(line, 98, initial_indent="        ", subsequent_indent="          ") for line in text.splitlines()))
         missing = [part for part in says if part not in text]
         assert not missing, missing
     else:
@@ -63,7 +63,9 @@ def mended():
 # %%
 x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
 print(x.T.explain(), "\n")
-print(Tensor([1.0, 2.0], requires_grad=True) * 2, "\n")
+doubled = Tensor([1.0, 2.0], requires_grad=True) * 2
+print(doubled, "\n")
+assert "made by multiply" in repr(doubled)
 assert "axis 1 steps by 3, row-major order needs 1" in x.T.explain()
 assert "shared with tensor (2, 3)" in x.T.explain()
 
@@ -71,10 +73,10 @@ assert "shared with tensor (2, 3)" in x.T.explain()
 # ## 2. Views: this order of numbers has no strides
 #
 # x.T read in order is 1 4 2 5 3 6: cells 0, 3, 1, 4, 2, 5. As one axis it would have to step by +3, then by -2. A view never moves
-# numbers, so it cannot. `reshape` copies where it must; `contiguous()` says that you know it.
+# numbers, so it cannot. `reshape` copies where it must; `contiguous()` says that you know it. (More: 04_view_or_copy.py.)
 
 # %%
-with wrong(ViewError, "axes 0 and 1 clash", "A copy costs 24 bytes", ".reshape(6,) or .contiguous().view(6,)"):
+with wrong(ViewError, "axes 0 and 1 clash", "A copy costs 24 bytes", ".reshape(6) or .contiguous().view(6)"):
     x.T.view(6)
 with mended():
     a = x.T.reshape(6)
@@ -106,7 +108,7 @@ batch, other = tensor.ones(2, 5, 3), tensor.ones(4, 3, 5)
 with wrong(ShapeError, "the axes before the last two, (2,) and (4,), do not broadcast"):
     batch @ other
 with mended():
-    a = batch[:, None] @ other  # each of 2 with each of 4: say so with a new axis
+    a = batch[:, None] @ other  # each of 2 with each of 4: a new axis says so
 assert a.shape == (2, 4, 5, 5)
 
 layer = nn.Linear(4, 2)  # 4 numbers in, 2 out
@@ -119,14 +121,15 @@ assert a.shape == (2, 2)
 with wrong(ShapeError, "(2, 3) and (2,) do not broadcast: 3 and 2 on axis -1"):
     x + tensor.ones(2)
 with mended():
-    a = x + tensor.ones(2, 1)  # shapes are lined up at their ends: a number for each row is (2, 1)
+    a = x + tensor.ones(2, 1)  # lined up at their ends: (2, 1) is a number for each row
 assert a.shape == (2, 3)
 
 # %% [markdown]
 # ## 4. Writes: what a gradient still needs must not change
 #
-# y = x * x keeps x, because dx = 2 x dy. A write in between would make the gradient wrong and nobody would see it. So writes that the tape
-# cannot follow are refused; those to memory that it kept are noticed when backward comes, and both lines are named.
+# y = x * x keeps x, because dx = 2 x dy. A write in between would make the gradient wrong and nobody would see it. So writes that the
+# graph cannot follow are refused; those to memory that it kept are noticed when backward comes, and both lines are named. (More:
+# 09_mutation.py.)
 
 # %%
 w = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -138,9 +141,9 @@ with mended():  # noqa: SIM117
 
 h = w * 2
 with wrong(MutationError, "part of a live graph", "where, stack or concatenate"):
-    h[0] = 0.0  # the tape says h = 2 w
+    h[0] = 0.0  # the graph says h = 2 w
 with mended():
-    h = tensor.where(Tensor([True, False, False]), 0.0, w * 2)  # the same values, and the gradient knows
+    h = tensor.where(Tensor([True, False, False]), 0.0, w * 2)  # and the gradient knows
 h.sum().backward()
 assert w.grad.tolist() == [0, 2, 2]
 
@@ -255,4 +258,4 @@ try:
     tensor.ones(2, device="cuda")
     print("there is a GPU here")
 except DeviceError as error:
-    print("DeviceError:", error)
+    print(textwrap.fill(f"DeviceError: {error}", 98, subsequent_indent="    "))

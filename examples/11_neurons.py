@@ -8,10 +8,11 @@
 #     ReLU                  f = max(z, 0)                  f' = 1 if z > 0 else 0
 #     GELU                  f = z P(Z <= z)                f' = P(Z <= z) + z p(z)      Z normal, p its density
 #
-# In the backward pass a neuron hands on dz = dy * f'(z): where the slope is 0, nothing behind it learns.
+# In the backward pass a neuron hands on dz = dy * f'(z): where the slope is 0, nothing behind it learns. At the end a picture.
 
 # %%
 import math
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,23 +56,31 @@ NEURONS = {
 # %% [markdown]
 # ## 2. By hand, by the engine, and by differences, which know no rule:   f'(z) ~ (f(z + h) - f(z - h)) / 2h
 #
-# At 0 ReLU has a corner: differences would find 1/2 there, the engine says 0, and both are a choice. So the check stays away from it.
+# At 0 ReLU has a corner: differences find 1/2 there, the engine says 0, and both are a choice. So the check stays away from it.
 
 # %%
 points = np.linspace(-4, 4, 40)  # 0 is not among them
-print("neuron      f(z)    f'(z)    by the engine      gradcheck: worst relative error")
+print("\n            by hand           by the engine     gradcheck:")
+print("neuron      f(z)    f'(z)     f(z)   f'(z)      worst relative error")
 for name, (f, slope, op) in NEURONS.items():
     t = Tensor(z, dtype="float64", requires_grad=True)
     y = op(t)
     y.backward()
     worst = gradcheck(op, [points])
-    print(f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}      {worst:.1e}")
+    print(f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}     {worst:.1e}")
     many = Tensor(points, requires_grad=True)
     values = op(many)
     (gradients,) = tensor.grad(values, many, np.ones(40))
     assert np.allclose(values.numpy(), f(points), atol=1e-9)
     assert np.allclose(gradients.numpy(), slope(points), atol=1e-9)
     assert worst < 1e-6
+h, corner = 1e-5, Tensor(0.0, requires_grad=True)
+assert np.isclose((tensor.relu(h).item() - tensor.relu(-h).item()) / (2 * h), 1 / 2)
+assert tensor.grad(tensor.relu(corner), corner)[0].item() == 0
+highest = {name: slope(np.linspace(-4, 4, 2001)).max() for name, (_, slope, _) in NEURONS.items()}
+print("highest slope:", "  ".join(f"{name} {most:.2f}" for name, most in highest.items()))
+assert np.isclose(highest["sigmoid"], 1 / 4)
+assert np.isclose(highest["tanh"], 1)
 
 # %% [markdown]
 # ## 3. The perceptron has no slope: the engine says so rather than send back zeros
@@ -82,7 +91,7 @@ assert t.step().tolist() == [1.0]
 try:
     t.step().sum().backward()
 except GraphError as error:
-    print("GraphError:", error)
+    print(textwrap.fill(f"\nGraphError: {error}", 98, subsequent_indent="    ", replace_whitespace=False))
 else:
     raise AssertionError("a step has no gradient")
 
@@ -93,6 +102,7 @@ else:
 # one that is off, nothing.
 
 # %%
+print()
 for name, (_, _, op) in NEURONS.items():
     for start in (2.0, -2.0):
         t = y = Tensor(start, dtype="float64", requires_grad=True)
@@ -111,7 +121,7 @@ for name, (_, _, op) in NEURONS.items():
 # %%
 line = np.linspace(-4, 4, 2001)
 gap = np.abs(tensor.gelu(line, form="tanh").numpy() - tensor.gelu(line, form="erf").numpy())
-print(f"largest difference {gap.max():.1e}, at |z| = {abs(line[gap.argmax()]):.1f}")
+print(f"\nlargest difference of the two GELUs {gap.max():.1e}, at |z| = {abs(line[gap.argmax()]):.1f}")
 assert 1e-4 < gap.max() < 1e-3
 
 figure, (above, under) = plt.subplots(2, 1, sharex=True, layout="constrained")

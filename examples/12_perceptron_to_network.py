@@ -1,10 +1,15 @@
-"""From a step that cannot be differentiated to a network that learns by gradients.
+# %% [markdown]
+# # From a step that cannot be differentiated to a network that learns by gradients
+#
+#     perceptron (Rosenblatt 1958)    y = 1 if x w + b > 0 else 0      w <- w + (t - y) x,   b <- b + (t - y)       t the target
+#     network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      w <- w - rate * dloss/dw, for every weight w
+#
+# A perceptron draws one line: 1 on this side, 0 on that. One line divides OR. No line divides XOR, and the perceptron goes round for ever;
+# two layers bend it. At the end a picture.
 
-    perceptron (Rosenblatt 1958)    y = 1 if x w + b > 0 else 0      w <- w + (t - y) x,   b <- b + (t - y)
-    network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      w <- w - rate * dloss/dw, for every weight w
-
-One line divides OR. No line divides XOR, and the perceptron goes round for ever; two layers bend it.
-"""
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
 
 import tensor
 from tensor import Tensor, nn, optim
@@ -13,48 +18,70 @@ x = Tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])  # (4, 2)
 OR = Tensor([0.0, 1.0, 1.0, 1.0])
 XOR = Tensor([0.0, 1.0, 1.0, 0.0])
 
-print("1. The step has no gradient: move w a little and, nearly always, nothing changes\n")
-w = Tensor([0.3, 0.2], requires_grad=True)
-try:
-    (x @ w).step().sum().backward()
-except RuntimeError as error:
-    print("GraphError:", error)
+# %% [markdown]
+# ## 1. A step shows no way downhill: move w a little and, nearly always, nothing changes
+#
+# (That is why the engine refuses to send a gradient through it: 11_neurons.py.)
 
-print("\n2. Rosenblatt's rule needs none: at a mistake, add the input or take it away\n")
+# %%
+rng = np.random.default_rng(0)
+w = np.array([0.3, 0.2])
+before = (x @ w).step().tolist()
+moves = 0.01 * rng.standard_normal((1000, 2))
+changed = sum((x @ (w + move)).step().tolist() != before for move in moves)
+print(f"1000 small moves of w: in {changed} of them an answer of the perceptron changed")
+assert changed == 0
+
+# %% [markdown]
+# ## 2. Rosenblatt's rule needs no slope: at a mistake, add the input or take it away
 
 
-def perceptron(targets, passes):
-    w, b, history = tensor.zeros(2), tensor.zeros(1), []
+# %%
+def perceptron(targets, passes=20):
+    """The mistakes of each pass over the four inputs, and w and b after it."""
+    w, b, mistakes, states = tensor.zeros(2), tensor.zeros(1), [], []
     for _ in range(passes):
-        mistakes = 0
+        mistakes.append(0)
         for i in range(4):
             error = targets[i] - (x[i] @ w + b).step()  # (1,): 1, 0 or -1
             w += error * x[i]
             b += error
-            mistakes += int(error.item() != 0)
-        history.append(mistakes)
-        if mistakes == 0:
+            mistakes[-1] += int(error.item() != 0)
+        states.append((*w.tolist(), *b.tolist()))
+        if mistakes[-1] == 0:
             break
-    return w, b, history
+    return mistakes, states
 
 
-w, b, history = perceptron(OR, passes=20)
-print("OR    mistakes in each pass:", *history, "   w =", w.tolist(), " b =", b.tolist(), "  y =", (x @ w + b).step().tolist())
-w, b, history = perceptron(XOR, passes=20)
-print("XOR   mistakes in each pass:", *history)
+mistakes, states = perceptron(OR)
+*w, b = states[-1]
+answers = (x @ w + b).step().tolist()
+print("\nOR    mistakes in each pass:", *mistakes, "  then w", w, " b", b, "  y", answers)
+assert answers == OR.tolist()
 
-print("""
-3. Why XOR fails: it asks of w and b
+mistakes, states = perceptron(XOR)
+print("XOR   mistakes in each pass:", *mistakes)
+again = next(i for i in range(1, len(states)) if states[i] in states[:i])
+since = states.index(states[again])
+print(f"      after pass {again + 1} w and b are what they were after pass {since + 1}: from here on it goes round for ever")
+assert min(mistakes) > 0
 
-    [0,0] -> 0    b           <= 0
-    [0,1] -> 1    w2 + b      >  0
-    [1,0] -> 1    w1 + b      >  0
-    [1,1] -> 0    w1 + w2 + b <= 0
+# %% [markdown]
+# ## 3. Why no line can do XOR: it asks of w and b
+#
+#     [0, 0] -> 0    b           <= 0
+#     [0, 1] -> 1    w2 + b      >  0
+#     [1, 0] -> 1    w1 + b      >  0
+#     [1, 1] -> 0    w1 + w2 + b <= 0
+#
+# The middle two add up to w1 + w2 + 2b > 0. Take the last away, and b > 0 is left; the first says b <= 0.
+#
+# ## 4. A layer between, and sigmoid in place of the step
+#
+# A sigmoid has a slope everywhere, so the error can be sent back to both layers. The loss, binary cross-entropy, is the mean of -ln p of
+# the right answer; 13_softmax_and_loss.py has more of it.
 
-The middle two add up to w1 + w2 + 2b > 0; take the last away and b > 0 is left. The first says b <= 0.
-""")
-
-print("4. A layer between, and sigmoid in place of the step: a slope everywhere, so the error can be sent back to both layers\n")
+# %%
 tensor.manual_seed(0)
 
 
@@ -70,15 +97,45 @@ class Network(nn.Module):
 
 network = Network()
 optimizer = optim.SGD(network, lr=4.0)
+print("\nA network of two layers learns XOR:")
 for step in range(601):
     optimizer.zero_grad()
-    loss = tensor.binary_cross_entropy(network(x), XOR)
+    logits = network(x)
+    loss = tensor.binary_cross_entropy(logits, XOR)
     loss.backward()
     optimizer.step()
     if step % 100 == 0:
-        print(f"step {step:3}   loss {loss.item():.4f}   p(1) =", network(x).sigmoid().numpy().round(2))
-hidden = network.first(x).sigmoid()
-print("\nWhat the hidden layer made of the four inputs; in these coordinates one line divides 0 from 1:")
-for inputs, values, target in zip(x.tolist(), hidden.numpy().round(2), XOR.tolist(), strict=True):
-    print("   ", inputs, "->", values, "   target", int(target))
-assert ((network(x) > 0) == (XOR > 0.5)).numpy().all()
+        print(f"step {step:3}   loss {loss.item():.4f}   p(1) =", logits.sigmoid().numpy().round(2))
+p = network(x).sigmoid().numpy()
+right = np.where(XOR.numpy() == 1, p, 1 - p)
+print(f"by hand, the mean of -ln p of the right answers is {-np.log(right).mean():.4f}")
+assert np.isclose(-np.log(right).mean(), tensor.binary_cross_entropy(network(x), XOR).item(), rtol=1e-4)
+assert (right > 0.9).all()
+
+# %% [markdown]
+# ## 5. What the hidden layer did: it moved the four inputs to where one line is enough
+#
+# The second layer is a single neuron, so it has one line too, in the hidden coordinates: h W2 + b2 = 0.
+
+# %%
+hidden = network.first(x).sigmoid().numpy()
+(w1,), (w2,) = network.second.weight.tolist()
+(b2,) = network.second.bias.tolist()
+print("\ninputs        hidden          h W2 + b2     target")
+for inputs, h, target in zip(x.tolist(), hidden, XOR.tolist(), strict=True):
+    score = h[0] * w1 + h[1] * w2 + b2
+    print(f"{inputs} -> [{h[0]:.2f}, {h[1]:.2f}] -> {score:8.2f}        {target:.0f}")
+    assert (score > 0) == (target == 1)
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
+for ax, places, title in zip(axes, (x.numpy(), hidden), ("The inputs: no line divides them", "In the hidden layer one line does"), strict=True):
+    for target, mark in ((0, "o"), (1, "^")):
+        ax.plot(*places[XOR.numpy() == target].T, mark, markersize=10, alpha=0.6, label=f"XOR is {target}")
+    for inputs, place in zip(x.numpy().astype(int).tolist(), places, strict=True):
+        ax.annotate(str(inputs), place, xytext=(8, 8 if inputs != [1, 0] or ax is axes[0] else -16), textcoords="offset points")
+    ax.set(title=title, xlim=(-0.2, 1.4), ylim=(-0.2, 1.3))
+    ax.legend(loc="center right")
+along = np.linspace(-0.2, 1.4, 2)
+axes[1].plot(along, -(along * w1 + b2) / w2, color="gray", linestyle="--")
+if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
+    plt.show()

@@ -1,10 +1,13 @@
-"""A language model in one table, by counting and by gradient descent.
+# %% [markdown]
+# # A language model in one table, by counting and by gradient descent
+#
+#     softmax(x)_j = e^x_j / sum_k e^x_k        loss = mean of -ln p(next character | this character)
+#
+# A bigram model looks at one character. Counting gives the best such table at once; a table of numbers pushed downhill from zero ends at
+# the same loss, and that loss is a property of the text: the entropy of the next character, given this one.
 
-    softmax(x)_j = e^x_j / sum_k e^x_k        loss = mean of -ln p(next character | this character)
-
-A bigram model looks at one character. Counting gives the best such table at once; a table of numbers pushed downhill from zero ends at
-the same loss, and that loss is a property of the text: the entropy of the next character, given this one.
-"""
+# %%
+import textwrap
 
 import numpy as np
 
@@ -14,61 +17,115 @@ import tinygpt
 text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
 ids, V = np.array(tokenizer.encode(text)), tokenizer.size
-this, following = ids[:-1], ids[1:]  # (148,) pairs: following[i] comes after this[i]
-print(f"{text!r}\n\n{len(ids)} characters, {V} different ones: {tokenizer.characters!r}")
+this, following = ids[:-1], ids[1:]  # one pair for each character but the last: following[i] comes after this[i]
+print(textwrap.fill(text, 98))
+print(f"\n{len(ids)} characters, {len(this)} pairs, {V} different characters")
 
-print("\n1. Softmax makes probabilities of any numbers; the loss is the surprise, -ln p, at what came\n")
-logits = tensor.Tensor([2.0, 1.0, -1.0])
-p = np.exp([2.0, 1.0, -1.0]) / np.exp([2.0, 1.0, -1.0]).sum()
-print("by hand ", p.round(4), " sum", p.sum().round(4), "   tensor.softmax ", logits.softmax().numpy().round(4))
-print("-ln p[1]", -np.log(p[1]).round(4), "             tensor.cross_entropy ", round(tensor.cross_entropy(logits, 1).item(), 4))
+# %% [markdown]
+# ## 1. Softmax makes probabilities of any numbers; the loss is the surprise at what came
+#
+# Numbers that softmax takes are called logits. The surprise is -ln p: 0 where p was 1, large where p was small. With the natural
+# logarithm it is measured in nats.
 
-print("\n2. By counting: p(b | a) = n(a, b) / n(a)\n")
-counts = np.zeros((V, V))
+# %%
+logits = np.array([2.0, 1.0, -1.0])
+p = np.exp(logits) / np.exp(logits).sum()
+came = 1  # the second of three
+surprise = -np.log(p[came])
+print("\nsoftmax by hand     ", p.round(4), " their sum", p.sum().round(4))
+print("tensor.softmax      ", tensor.softmax(logits).numpy().round(4))
+print("-ln p[1] by hand    ", surprise.round(4))
+print("tensor.cross_entropy", round(tensor.cross_entropy(tensor.Tensor(logits), came).item(), 4))
+assert np.allclose(tensor.softmax(logits).numpy(), p)
+assert np.isclose(tensor.cross_entropy(tensor.Tensor(logits), came).item(), surprise)
+
+# %% [markdown]
+# ## 2. By counting: p(b | a) = n(a, b) / n(a)
+
+# %%
+counts = np.zeros((V, V))  # row: this character, column: the next
 np.add.at(counts, (this, following), 1)
-p_counted = counts / counts.sum(1, keepdims=True)
+p_counted = counts / counts.sum(axis=1, keepdims=True)
 counted = -np.log(p_counted[this, following]).mean()
-print(f"knows nothing, 1/{V} for each      ln {V} = {np.log(V):.4f} nats a character")
-print(f"knows the pairs                          {counted:.4f}")
+print(f"\nloss of who knows nothing, 1/{V} for each: ln {V} = {np.log(V):.4f} nats a character")
+print(f"loss of who has counted the pairs:                {counted:.4f}")
+assert np.allclose(p_counted.sum(axis=1), 1)
 
-print("\n3. By gradient descent: row a of the table holds the logits of what follows a\n")
+# %% [markdown]
+# ## 3. By gradient descent: row a of a table holds the logits of what follows a
+#
+# On paper, the gradient of one surprise with respect to its logits is softmax - one_hot, where one_hot is 1 at what came and 0 elsewhere.
+# The loss is a mean over all pairs: add these up by row and divide by the number of pairs.
+
+# %%
 table = tensor.zeros(V, V, requires_grad=True)
+print("\nA table learns:")
 for step in range(1001):
     table.grad = None
-    loss = tensor.cross_entropy(table[this], following)  # (148, V) against (148,)
+    loss = tensor.cross_entropy(table[this], following)  # (pairs, V) against (pairs,)
     loss.backward()
-    if step == 0:  # on paper: for each pair, softmax - one_hot, over the number of pairs
-        by_hand = (counts.sum(1, keepdims=True) / V - counts) / len(this)
-        print("first gradient = (softmax - one_hot) / pairs, added up by row; largest difference", f"{np.abs(table.grad.numpy() - by_hand).max():.0e}\n")
+    if step == 0:
+        by_hand = (counts.sum(axis=1, keepdims=True) / V - counts) / len(this)
+        off = np.abs(table.grad.numpy() - by_hand).max()
     if step in (0, 1, 10, 100, 1000):
         print(f"step {step:4}   loss {loss.item():.4f}   above counting by {loss.item() - counted:.4f}")
     with tensor.no_grad():
         table -= 50.0 * table.grad
+print(f"the first gradient, by hand and by the engine: largest difference {off:.0e}")
+assert off < 1e-6
 assert 0 < loss.item() - counted < 0.002
-print("\nIt never quite arrives: where a pair does not occur p should be 0, and its logit walks towards minus infinity, ever slower.")
+
+# %% [markdown]
+# It never quite arrives: where a pair does not occur p should be 0, and its logit walks towards minus infinity, ever slower.
+
+# %%
 learned = table.softmax().numpy()
 a = tokenizer.encode("a")[0]
-print("after 'a'   ", *(f"{tokenizer.decode([b])!r:>6}" for b in np.flatnonzero(counts[a])))
-print("counted     ", *(f"{p_counted[a, b]:6.3f}" for b in np.flatnonzero(counts[a])))
-print("learned     ", *(f"{learned[a, b]:6.3f}" for b in np.flatnonzero(counts[a])))
+after_a = np.flatnonzero(counts[a])
+print("\nafter 'a'   ", *(f"{tokenizer.decode([b])!r:>6}" for b in after_a))
+print("counted     ", *(f"{p_counted[a, b]:6.3f}" for b in after_a))
+print("learned     ", *(f"{learned[a, b]:6.3f}" for b in after_a))
+print(f"left over for what never follows: {1 - learned[a, after_a].sum():.4f}")
+assert np.abs(learned[a] - p_counted[a]).max() < 0.01
+assert (learned[a] > 0).all()
+
+# %% [markdown]
+# ## 4. The floor: no bigram model can do better
+#
+# The entropy of pairs less the entropy of single characters is that of the next one, given this one. Counting has exactly that loss.
 
 
+# %%
 def entropy(n):
     """- sum p ln p, p = n / sum n, in nats"""
     p = n[n > 0] / n.sum()
     return -(p * np.log(p)).sum()
 
 
-print("\n4. The floor: entropy of pairs less entropy of single characters is that of the next one, given this one\n")
-conditional = entropy(counts) - entropy(counts.sum(1))
-print(f"H(this, next) - H(this) = {entropy(counts):.4f} - {entropy(counts.sum(1)):.4f} = {conditional:.4f}      counting: {counted:.4f}")
+conditional = entropy(counts) - entropy(counts.sum(axis=1))
+print(f"\nH(this, next) - H(this) = {entropy(counts):.4f} - {entropy(counts.sum(axis=1)):.4f} = {conditional:.4f}, counting {counted:.4f}")
 assert np.isclose(conditional, counted)
-print("More of the past, and the floor sinks:  ", "   ".join(f"{T} seen: {tinygpt.floor(ids, T):.3f}" for T in (1, 2, 4, 8, 32)))
 
-print("\n5. What one character of memory writes\n")
+# %% [markdown]
+# Whoever sees more of the past has a lower floor (02_blocks_and_pairs.py drew it). So the way on is a model that looks further back:
+
+# %%
+floors = {T: tinygpt.floor(ids, T) for T in (1, 2, 4, 8, 32)}
+print("floor by characters seen:", "   ".join(f"{T}: {floor:.3f}" for T, floor in floors.items()))
+assert np.isclose(floors[1], counted)
+
+# %% [markdown]
+# ## 5. What one character of memory writes
+#
+# Draw the next character from the row of the last one, again and again. Nearly every pair of letters is one of the story; few words are.
+
+# %%
 rng = np.random.default_rng(0)
 line = [int(ids[0])]
-while len(line) < 100:
-    seen = learned[line[-1]].astype(np.float64)
-    line.append(int(rng.choice(V, p=seen / seen.sum())))
-print(tokenizer.decode(line))
+while len(line) < 90:
+    row = learned[line[-1]].astype(np.float64)
+    line.append(int(rng.choice(V, p=row / row.sum())))
+written = tokenizer.decode(line)
+known = sum(written[i : i + 2] in text for i in range(len(written) - 1))
+print(f"\n{written}\n{known} of {len(written) - 1} pairs are the story's")
+assert known > 0.95 * (len(written) - 1)

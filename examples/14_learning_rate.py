@@ -3,7 +3,8 @@
 #
 #     w  <-  w - rate * dL/dw
 #
-# The gradient says which way is up, for a very small step. How far to go the other way it does not say: that is the learning rate.
+# The gradient says which way is up, for a very small step. How far to go the other way it does not say: that is the learning rate. At the
+# end a picture.
 
 # %%
 import math
@@ -16,7 +17,7 @@ import tensor
 import tinygpt
 from tensor import Tensor, optim
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 
 
 # %% [markdown]
@@ -52,10 +53,11 @@ assert abs(paths[1.0][-1]) == 2.0 < abs(paths[1.05][-1]), "from rate 1 on w no l
 # %% [markdown]
 # ## 2. Two directions, one rate: L = w1^2 + 25 w2^2
 #
-# The steep direction allows rates below 1/25 only; with those the flat one is slow. This is why optimisers such as Adam give each
-# weight a rate of its own.
+# The steep direction allows rates below 1/25 only; with those the flat one is slow. This is why optimisers such as Adam, and AdamW in the
+# lessons that come, give each weight a rate of its own.
 
 # %%
+print()
 for rate in (0.035, 0.045):
     w = Tensor([2.0, 2.0], dtype="float64", requires_grad=True)
     for _ in range(20):
@@ -68,7 +70,9 @@ for rate in (0.035, 0.045):
     assert abs(w[0].item()) > 0.2
 
 # %% [markdown]
-# ## 3. The story model: thousands of weights, the same three pictures
+# ## 3. Thousands of weights, the same three pictures
+#
+# The model is a GPT with one block, on windows of the story. What is in it comes later (15 to 19); here only its loss matters.
 
 # %%
 text = tinygpt.story()
@@ -91,6 +95,7 @@ def train(rate, steps=120):
     return losses
 
 
+print(f"\nThe story model, {sum(p.size for p in tinygpt.GPT(config).parameters()):,} weights:")
 know_nothing = math.log(tokenizer.size)
 curves = {rate: train(rate) for rate in (0.001, 0.2, 5.0)}
 for rate, losses in curves.items():
@@ -106,7 +111,7 @@ for rate in (0.01, 0.3, 0.95):
 for rate, losses in curves.items():
     right_axes.plot(losses, label=f"rate {rate}")
 left_axes.set(title="L = w^2", xlabel="w", ylabel="L")
-right_axes.set(title="The story model", xlabel="step", ylabel="loss", ylim=(0, 6))
+right_axes.set(title="The story model: too low, right, too high", xlabel="step", ylabel="loss", ylim=(0, 6))
 left_axes.legend()
 right_axes.legend()
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show

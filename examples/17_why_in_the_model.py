@@ -2,7 +2,7 @@
 # # Why like this? Questions about the model, each asked of a wrong one
 #
 # Why is the mask -inf and not -10000? Why eval()? Why divide by the square root of the head width? Each wrong answer below runs, and
-# most of the time nobody sees it. (Why `view` fails after `transpose` has a page of its own.)
+# most of the time nobody sees it. (Why `view` fails after `transpose`: 04_view_or_copy.py.)
 
 # %%
 import numpy as np
@@ -12,7 +12,7 @@ import tensor
 import tinygpt
 from tensor import Tensor, optim
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 rng = np.random.default_rng(0)
 
 
@@ -40,7 +40,9 @@ for size, what in ((1, "usual queries"), (1e5, "queries 100,000 times as large")
     right, right_weights = attend(opposed, np.abs(k), v)
     wrong, wrong_weights = attend(opposed, np.abs(k), v, fill=-10000.0)
     engine = tensor.attention(*(Tensor(a) for a in (opposed, np.abs(k), v)), causal=True).numpy()
-    print(f"{what}:\n    token 0 takes from itself and its future   -inf {right_weights[0].round(3)}   -10000 {wrong_weights[0].round(3)}")
+    print(f"{what}: token 0 takes from itself and its future")
+    for fill, seen in (("-inf", right_weights), ("-10000", wrong_weights)):
+        print(f"    masked with {fill:6} {seen[0].round(3)}")
     assert np.allclose(engine, right)
     assert right_weights[0].tolist() == [1, 0, 0, 0]
     assert (wrong_weights[0, 1:].sum() > 0.99) == (size > 1)
@@ -52,18 +54,19 @@ for size, what in ((1, "usual queries"), (1e5, "queries 100,000 times as large")
 # %%
 _, weights = attend(q, k, v, fill=q @ k.T / np.sqrt(D))  # softmax over everything, the future as it is
 late = weights * np.tri(T)
-print("zeroed after softmax, rows add up to", late.sum(axis=1).round(3))
+print("\nzeroed after softmax, rows add up to", late.sum(axis=1).round(3))
 assert late.sum(axis=1).min() < 0.9
 
 # %% [markdown]
 # ## 2. Why divide by the square root of D?
 #
 # A score is a sum of D products. Of numbers around 1 each product is around 1, and a sum of D of them is around sqrt(D). Softmax of
-# numbers so far apart is nearly all on one token, and there its slope is nearly 0: which token was chosen by chance stays chosen.
+# numbers so far apart is nearly all on one token, and there its slope is nearly 0: which token was chosen by chance stays chosen. Below,
+# the last of 16 tokens, with random numbers and a random gradient at the weights:
 
 # %%
 T = 16
-print("  D   spread of scores   largest weight of the last token    slope that comes back to the scores")
+print("\n    D   spread of scores   largest weight   gradient at the scores")
 for D in (4, 64, 1024):
     for scale in (False, True):
         tops, slopes, spread = [], [], []
@@ -74,7 +77,8 @@ for D in (4, 64, 1024):
             spread.append(scores.numpy().std())
             tops.append(weights.numpy().max())
             slopes.append(np.abs(ds.numpy()).sum())
-        print(f"{D:5}   {np.mean(spread):6.2f}   {np.mean(tops):6.2f}   {np.mean(slopes):6.3f}   {'divided by sqrt(D)' if scale else 'as they are'}")
+        how = "divided by sqrt(D)" if scale else "as they are"
+        print(f"{D:5}   {np.mean(spread):16.2f}   {np.mean(tops):14.2f}   {np.mean(slopes):22.3f}   {how}")
         assert abs(np.mean(spread) / (1 if scale else np.sqrt(D)) - 1) < 0.25
         assert scale or D < 1024 or (np.mean(tops) > 0.9 and np.mean(slopes) < 0.2)
         assert not scale or (np.mean(tops) < 0.5 and np.mean(slopes) > 0.4)
@@ -88,7 +92,8 @@ assert np.allclose(engine[1], attend(q, k, v, scale=False)[0]), "the wrong one c
 # ## 3. Why eval()?
 #
 # In training, dropout leaves out a share of the activations, others each time, so that no number is relied on alone. A model that is
-# measured like that is another one at every call, and nearly always a worse one. eval() says that learning is over; train() that it goes on.
+# measured like that is another one at every call, and nearly always a worse one. eval() says that learning is over; train() that it goes
+# on.
 
 # %%
 text = tinygpt.story()
@@ -108,8 +113,8 @@ with tensor.no_grad():
     model.eval()
     measured = [model.loss(x, y).item() for _ in range(4)]
     model.train()
-print("eval() forgotten  ", *(f"{loss:.4f}" for loss in forgotten))
-print("after eval()      ", *(f"{loss:.4f}" for loss in measured))
+print("\nlosses of one model, eval() forgotten  ", *(f"{loss:.4f}" for loss in forgotten))
+print("                     after eval()      ", *(f"{loss:.4f}" for loss in measured))
 assert len(set(forgotten)) == 4, "the same model and text, four losses"
 assert len(set(measured)) == 1
 assert min(forgotten) > measured[0] + 0.05

@@ -4,8 +4,10 @@
 #     pre-norm      x = x + attention(norm(x))        post-norm     x = norm(x + attention(x))
 #                   x = x + feed_forward(norm(x))                   x = norm(x + feed_forward(x))
 #
-# A GPT is this one block, many times. Below it is written out, equal to the model's own; then blocks are stacked in five ways, and one
-# number is followed: how much of the gradient that enters at the top comes out at the bottom.
+# A GPT is this one block, many times: attention (16_attention_by_hand.py), then a feed-forward, two layers with a GELU between
+# (11_neurons.py), each added to what came in. What goes up from block to block is the residual stream x. Below a block is written out,
+# equal to the model's own; then blocks are stacked in five ways, and one number is followed: how much of the gradient that enters at the
+# top comes out at the bottom. At the end a picture.
 #
 # B batch   T time   C width   H heads
 
@@ -19,7 +21,7 @@ import tinygpt
 from tensor import Tensor, optim
 from tinygpt.model import Block
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 rng = np.random.default_rng(0)
 
 
@@ -36,7 +38,7 @@ def rms(x):
 # %%
 x = np.array([2.0, 4.0, 4.0, 6.0])
 mean, variance = x.mean(), x.var()
-print(f"x {x}: mean {mean}, variance {variance}; (x - mean) / sqrt(variance) =", ((x - mean) / np.sqrt(variance)).round(3))
+print(f"x {x}: mean {mean}, variance {variance}, (x - mean) / sqrt(variance)", ((x - mean) / np.sqrt(variance)).round(3))
 by_hand = (x - mean) / np.sqrt(variance + 1e-5)
 one, zero = np.ones(4), np.zeros(4)
 assert np.allclose(tensor.layer_norm(x, one, zero).numpy(), by_hand)
@@ -47,7 +49,7 @@ assert np.allclose(tensor.layer_norm(x, one, zero).numpy(), by_hand)
 
 # %%
 dy = rng.standard_normal(4)
-print("   x times   size of x   size of norm(x)   size of the gradient at x")
+print("\n   x times   size of x   size of norm(x)   size of the gradient at x")
 gradients = {}
 for scale in (0.1, 1.0, 1000.0):
     leaf = Tensor(scale * x, requires_grad=True)
@@ -64,6 +66,7 @@ assert abs(gradients[1.0] @ by_hand) < 1e-4, "and no part would stretch them: th
 # ## 2. A block by hand, equal to the model's own
 
 # %%
+print()
 for kind in ("pre", "post"):
     block = Block(tinygpt.GPTConfig(vocabulary=22, context=16, width=12, heads=3, layers=1, norm=kind))
     a, f = block.attention, block.feed_forward
@@ -81,7 +84,8 @@ for kind in ("pre", "post"):
 # %% [markdown]
 # ## 3. Five ways to stack them
 #
-# The weights are drawn from N(0, 1 / inputs), so that a product keeps the size of its numbers. A random gradient enters at the top.
+# The weights are drawn from N(0, 1 / inputs), so that a product keeps the size of its numbers. A random gradient enters at the top of 2,
+# of 4, and at last of all 24 blocks. How large is what comes out at the bottom, beside it?
 
 # %%
 B, T, C, H = 2, 16, 48, 4
@@ -118,23 +122,24 @@ def cosine(a, b):
 DEPTHS = (2, 4, 8, 12, 16, 24)
 reach, agree, forward, stream_size = ({way: [] for way in WAYS} for _ in range(4))
 for way, step in WAYS.items():
+    seen = {depth: [] for depth in DEPTHS}
+    for seed in (0, 1):
+        rng = np.random.default_rng(seed)
+        first = x = Tensor(rng.standard_normal((B, T, C)), requires_grad=True)
+        for depth in range(1, max(DEPTHS) + 1):
+            for f in fresh_block(rng):
+                x = step(x, f, norm)
+            if depth in DEPTHS:
+                y = norm(x) if way == "pre-norm" else x  # a GPT's final norm
+                dy = rng.standard_normal(y.shape)
+                bottom, top = (g.numpy().ravel() for g in tensor.grad(y, [first, x], dy, retain_graph=True))
+                start, end = first.numpy().ravel(), x.numpy().ravel()
+                seen[depth].append((np.linalg.norm(bottom) / np.linalg.norm(dy), cosine(bottom, top), cosine(start, end), rms(end)))
     for depth in DEPTHS:
-        seen = []
-        for seed in (0, 1):
-            rng = np.random.default_rng(seed)
-            first = x = Tensor(rng.standard_normal((B, T, C)), requires_grad=True)
-            for _ in range(depth):
-                for f in fresh_block(rng):
-                    x = step(x, f, norm)
-            y = norm(x) if way == "pre-norm" else x  # a GPT's final norm
-            dy = rng.standard_normal(y.shape)
-            bottom, top = (g.numpy().ravel() for g in tensor.grad(y, [first, x], dy))
-            start, end = first.numpy().ravel(), x.numpy().ravel()
-            seen.append((np.linalg.norm(bottom) / np.linalg.norm(dy), cosine(bottom, top), cosine(start, end), rms(end)))
-        for place, value in zip((reach, agree, forward, stream_size), np.mean(seen, axis=0), strict=True):
+        for place, value in zip((reach, agree, forward, stream_size), np.mean(seen[depth], axis=0), strict=True):
             place[way].append(float(value))
 
-print("gradient at the bottom, in sizes of that at the top\n")
+print("\ngradient at the bottom, in sizes of that at the top\n")
 print("blocks        ", *(f"{depth:9}" for depth in DEPTHS))
 for way in WAYS:
     print(f"{way:15}", *(f"{value:9.1e}" for value in reach[way]))
@@ -145,14 +150,14 @@ for way in ("norm alone", "post-norm", "pre-norm"):
     assert max(reach[way]) < 10, way
 
 # %% [markdown]
-# So size needs the norm. But a gradient of the right size may still say nothing: it should also point where the top says. The cosine of the
-# two is near 0 where the message has been mixed away.
+# So size needs the norm. But a gradient of the right size may still say nothing: it should also point where the top says. The cosine of
+# the two is near 0 where the message has been mixed away.
 #
 #     pre-norm      dx = dy + (what comes back through the block) dy       the message itself, and something added
-#     post-norm     each norm divides by the size of x + f(x), up to sqrt(2): two norms a block, and the message is down to 2^-depth
+#     post-norm     each norm divides by the size of x + f(x), which is more than that of x: with every block the message is weaker
 
 # %%
-print("cosine of the gradients at the bottom and at the top\n")
+print("\ncosine of the gradients at the bottom and at the top\n")
 print("blocks        ", *(f"{depth:9}" for depth in DEPTHS))
 for way in WAYS:
     print(f"{way:15}", *(f"{value:9.3f}" for value in agree[way]))
@@ -163,10 +168,10 @@ assert min(agree["pre-norm"]) > 0.05
 assert max(abs(agree[way][-1]) for way in WAYS if way != "pre-norm") < 0.06
 
 # %% [markdown]
-# What pre-norm pays: nothing ever makes the stream smaller, and it grows about like the root of the number of terms. The final norm puts
-# that right once.
+# What pre-norm pays: nothing ever makes the stream smaller, so it grows from block to block. The final norm puts that right once.
 
 # %%
+print()
 for way in ("pre-norm", "post-norm"):
     print(f"{way:10} size of the stream after 2, ..., 24 blocks:", *(f"{size:5.2f}" for size in stream_size[way]))
 assert stream_size["pre-norm"][-1] > 3
@@ -175,9 +180,9 @@ assert np.allclose(stream_size["post-norm"], 1, atol=1e-3)
 # %% [markdown]
 # ## 4. Does it matter? Eight blocks learn the story in the five ways
 #
-# All the same but for `step`. The four in which nothing is left of what came in learn how frequent each character is, which the last layer
-# can do alone, and no more. (A fresh tinygpt.GPT draws far smaller weights, N(0, 0.02^2): its branches begin as a whisper beside the stream,
-# and then eight blocks with post-norm learn too.)
+# All the same but for `step`. The four in which nothing is left of what came in learn how frequent each character is, which the last
+# layer can do alone, and no more. A sixth run has post-norm and the weights that a fresh tinygpt.GPT really has, which are far smaller:
+# then every f(x) begins as a whisper beside the stream, and eight blocks with post-norm learn too.
 
 # %%
 text = tinygpt.story()
@@ -186,15 +191,15 @@ ids, targets = tinygpt.windows(tokenizer.encode(text), 16)
 counts = np.bincount(tokenizer.encode(text))
 frequencies = float(-(counts / counts.sum() * np.log(counts / counts.sum())).sum())
 curves = {}
-for way, step in WAYS.items():
+for way, step in {**WAYS, "post, small": WAYS["post-norm"]}.items():
     model = tinygpt.GPT(tinygpt.GPTConfig(tokenizer.size, context=16, width=32, heads=2, layers=8), generator=tensor.Generator(0))
     rng, batches, optimizer = np.random.default_rng(0), tensor.Generator(0), optim.AdamW(model, lr=3e-3)
     with tensor.no_grad():
         for name, weight in model.named_parameters():
-            if name.startswith("blocks") and weight.ndim == 2:
+            if name.startswith("blocks") and weight.ndim == 2 and way in WAYS:
                 weight[...] = Tensor(rng.standard_normal(weight.shape) / np.sqrt(weight.shape[0]), dtype="float32")
     curves[way] = []
-    for _ in range(45):
+    for _ in range(40):
         rows = batches.integers(0, len(ids), (8,))
         x = model.embed(ids[rows])
         for block in model.blocks:
@@ -207,16 +212,17 @@ for way, step in WAYS.items():
         optim.clip_gradients(model, 1.0)
         optimizer.step()
         curves[way].append(loss.item())
-print(f"knows nothing {np.log(tokenizer.size):.2f}, knows how frequent each character is {frequencies:.2f}\n")
+print(f"\nloss that knows nothing {np.log(tokenizer.size):.2f}, that knows how frequent each character is {frequencies:.2f}\n")
 for way, curve in curves.items():
-    print(f"{way:15} loss after 1, 15, 30 and 45 steps: {curve[0]:.2f}  {curve[14]:.2f}  {curve[29]:.2f}  {np.mean(curve[-5:]):.2f}")
-    assert (np.mean(curve[-5:]) < frequencies - 0.4) == (way == "pre-norm")
+    print(f"{way:15} loss after 1, 10, 20 and 40 steps: {curve[0]:.2f}  {curve[9]:.2f}  {curve[19]:.2f}  {np.mean(curve[-5:]):.2f}")
+    assert (np.mean(curve[-5:]) < frequencies - 0.4) == (way in ("pre-norm", "post, small"))
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
-for (way, curve), mark in zip(curves.items(), "osv^D", strict=True):
-    left.plot(DEPTHS, reach[way], marker=mark, label=way)
-    middle.plot(DEPTHS, agree[way], marker=mark, label=way)
-    right.plot(curve, marker=mark, markevery=8, label=way)
+for i, (way, mark) in enumerate(zip(curves, "osv^Dx", strict=True)):
+    if way in WAYS:
+        left.plot(DEPTHS, reach[way], marker=mark, label=way)
+        middle.plot(DEPTHS, agree[way], marker=mark, label=way)
+    right.plot(curves[way], marker=mark, markevery=(2 * i, 10), label=way)  # four of them lie on each other: their marks do not
 left.set(yscale="log", xlabel="blocks", ylabel="times that at the top", title="Size of the gradient at the bottom")
 middle.set(xlabel="blocks", ylabel="cosine", title="Its direction: 1 is the message of the top")
 right.axhline(frequencies, color="gray", linestyle="--", label="frequencies alone")

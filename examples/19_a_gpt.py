@@ -1,12 +1,14 @@
-"""A GPT learns the story in a few seconds.
+# %% [markdown]
+# # A GPT learns the story in a few seconds
+#
+#     loss = mean of -ln p(next character | all characters before it in the window)
+#
+# Everything used here is built of what the lessons before showed: windows (02_blocks_and_pairs.py), positions, attention, the block,
+# softmax and loss. The model is tinygpt/model.py.
 
-    loss = mean of -ln p(next character | all characters before it in the window)
-
-Before training it knows nothing, and its loss is near ln V. No model can go below the floor: in the first characters of a window it is
-not yet clear where in the story it lies. Everything used here is built of what the lessons before showed; the model is tinygpt/model.py.
-"""
-
+# %%
 import math
+import textwrap
 import time
 
 from threadpoolctl import threadpool_limits
@@ -17,6 +19,11 @@ from tensor import optim
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads, which wait for each other
 tensor.manual_seed(0)
+
+# %% [markdown]
+# ## 1. The text, as windows x and what they are to answer, y
+
+# %%
 context, batch, steps = 32, 16, 200
 text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
@@ -25,28 +32,59 @@ x, y = tinygpt.windows(ids, context)  # (N, T) each, y one character on
 print(f"{len(ids)} characters, {len(x)} windows of {context}. The first one, and what it is to answer:\n")
 print("x ", repr(tokenizer.decode(x[0])), "\ny ", repr(tokenizer.decode(y[0])))
 
+# %% [markdown]
+# ## 2. The model: two blocks, four heads, width 32
+#
+# There is no matrix for the head, which makes logits of what the last block says: it is the token table once more, read the other way
+# round ("tied").
+
+# %%
 config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=context, width=32, heads=4, layers=2)
 model = tinygpt.GPT(config)
-print(f"\n{sum(p.size for p in model.parameters()):,} parameters:\n")
+print(f"\n{sum(p.size for p in model.parameters()):,} parameters (blocks.1 has the same again as blocks.0):\n")
 for name, parameter in model.named_parameters():
-    if not name.startswith("blocks.1"):  # like blocks.0
+    if not name.startswith("blocks.1"):
         print(f"    {name:40} {parameter.shape}")
+shapes = [[p.shape for p in block.parameters()] for block in model.blocks]
+assert shapes[0] == shapes[1]
+
+# %% [markdown]
+# ## 3. Before training
+#
+# It knows nothing: all characters of the vocabulary V are about equally likely, and the loss is near ln V.
+
+# %%
+prompt = "The cat sat on the"
 
 
-def show(temperature):
-    prompt = "The cat sat on the"
+def write(temperature):
+    """60 characters more. Temperature 1 draws as the model says, 0 takes the likeliest each time: 22_generation.py."""
     written = model.generate(tokenizer.encode(prompt), 60, temperature=temperature, generator=tensor.Generator(1))
-    print(f"    temperature {temperature}:  {prompt}|{tokenizer.decode(written[len(prompt) :])}")
+    return tokenizer.decode(written[len(prompt) :])
 
 
-print("\nBefore training it writes:\n")
-show(temperature=1.0)
+def loss_over_all():
+    with tensor.no_grad():
+        return model.loss(x, y).item()
 
-floor = tinygpt.floor(ids, context)
-print(f"\nTraining. Knowing nothing is ln {tokenizer.size} = {math.log(tokenizer.size):.3f} nats a character, the floor is {floor:.3f}.\n")
+
+know_nothing, floor = math.log(tokenizer.size), tinygpt.floor(ids, context)
+print(f"\nbefore training, drawn at temperature 1:\n    {prompt}|{write(1.0)}")
+print(f"loss {loss_over_all():.3f}; knowing nothing is ln {tokenizer.size} = {know_nothing:.3f} nats a character")
+assert abs(loss_over_all() - know_nothing) < 0.1
+
+# %% [markdown]
+# ## 4. Training
+#
+# No model can go below the floor: in the first characters of a window it is not yet clear where in the story it lies. Each step takes a
+# few windows by chance. AdamW gives each weight a rate of its own; the learning rate rises at first (warmup), then falls along a cosine;
+# gradients that are too large all together are made shorter (clipped).
+
+# %%
 optimizer = optim.AdamW(model, lr=1e-2, weight_decay=0.1)
 generator = tensor.Generator(0)
 start = time.perf_counter()
+print()
 for step in range(steps + 1):
     rows = generator.integers(0, len(x), (batch,))
     optimizer.lr = optim.warmup_cosine(step, peak=1e-2, warmup=20, total=steps)
@@ -57,10 +95,16 @@ for step in range(steps + 1):
     optimizer.step()
     if step % 25 == 0:
         print(f"step {step:3}   loss {loss.item():6.3f}   {'#' * round(20 * loss.item())}")
-print(f"\n{time.perf_counter() - start:.1f} s. The same model now writes:\n")
-show(temperature=1.0)
-show(temperature=0)
+seconds = time.perf_counter() - start
 
-with tensor.no_grad():
-    print(f"\nLoss over all windows: {model.loss(x, y).item():.3f}, the floor {floor:.3f}.")
-print("\nNext: `tinygpt train`, which does this with a progress bar, and `tinygpt train --text FILE`, with a text of yours.")
+# %% [markdown]
+# ## 5. After training
+
+# %%
+print(f"\nafter {seconds:.1f} s, drawn at temperature 1:\n    {prompt}|{write(1.0)}")
+print(f"at temperature 0:\n    {prompt}|{write(0)}")
+print(f"loss over all windows {loss_over_all():.3f}, the floor {floor:.3f}")
+assert floor < loss_over_all() < floor + 0.15
+assert write(0).startswith(" mat. The dog ran in the park.")
+print()
+print(textwrap.fill("Next: `tinygpt train`, which does this with a progress bar, and `tinygpt train --text FILE`, with a text of yours.", 98))

@@ -4,9 +4,13 @@
 #     x = E[id]                                a token is a row of a table of weights, and means nothing at first
 #     cosine(a, b) = a . b / (|a| |b|)         1: the same direction, 0: nothing in common
 #
-# Nobody tells the model that a cat is like a dog. It learns to foretell stories, and words that foretell the same get alike rows.
+# Nobody tells the model that a cat is like a dog. It learns to foretell stories, and words that foretell the same get alike rows. At the
+# end a picture. The stories are drawn from a small grammar and sound like the one of the cat that sat; a token is a whole word here, and
+# <unk> the token that stands for words the model does not know.
 
 # %%
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -16,11 +20,11 @@ import tinygpt
 from tensor import optim
 from tinygpt.grammar import Grammar
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 text = "".join(Grammar().stories(seed=0, count=600))
 tokenizer = tinygpt.WordTokenizer(text)
 ids = [i for i in tokenizer.encode(text) if i not in tokenizer.encode(" ")]  # there is one between any two words: nothing to learn
-print(text[: text.index("\n")], f"\n\n{len(ids):,} words and marks, {tokenizer.size} different tokens")
+print(textwrap.fill(text[: text.index("\n")], 98), f"\n\n{len(ids):,} words and marks, {tokenizer.size} different tokens")
 
 # %% [markdown]
 # ## 1. Train a small GPT on the stories
@@ -61,23 +65,26 @@ def nearest(vector, of=table, without=(), count=3):
 
 # %% [markdown]
 # ## 2. Neighbours
+#
+# Alike is what is used alike, not what means the same: big and small are neighbours.
 
 # %%
+print()
 ALIKE = {"cat": {"dog"}, "happy": {"tired"}, "played": {"ran", "slept"}, "big": {"small"}, "sunny": {"rainy"}, "park": {"garden", "mat"}}
 for word, expected in ALIKE.items():
     found = nearest(row(word), without=(word,), count=len(expected))
     by_chance = nearest(row(word, fresh), fresh, without=(word,), count=len(expected))
     print(f"{word:7} -> {', '.join(found):12} before training: {', '.join(map(repr, by_chance))}")
     assert set(found) == expected
-print(f"\nAlike is what is used alike, not what means the same: big and small, cosine {cosine(row('big'), row('small')):.2f}.")
 
 # %% [markdown]
 # ## 3. Names: letters do not say who is he and who is she, the stories do
 
 # %%
 names = ("Tom", "Ben", "Mia", "Ann")
+print("\ncosines", *(f"{b:>6}" for b in names))
 for a in names:
-    print(f"{a}  ", *(f"{b} {cosine(row(a), row(b)):.3f}  " for b in names))
+    print(f"{a:7}", *(f"{cosine(row(a), row(b)):6.3f}" for b in names))
 assert nearest(row("Tom"), without=("Tom",), count=1) == ["Ben"]
 assert nearest(row("Mia"), without=("Mia",), count=1) == ["Ann"]
 
@@ -88,6 +95,7 @@ assert nearest(row("Mia"), without=("Mia",), count=1) == ["Ann"]
 # women. Tom's nearest is Ben: without the step the answer is wrong. As usual, the three words of the question may not be the answer.
 
 # %%
+print()
 for a, b, c in (("He", "She", "Tom"), ("He", "She", "Ben"), ("She", "He", "Mia"), ("She", "He", "Ann")):
     asked = (a, b, c)
     (answer,), (guess,) = nearest(row(b) - row(a) + row(c), without=asked, count=1), nearest(row(c), without=asked, count=1)
@@ -98,14 +106,25 @@ step = cosine(row("She") - row("He"), row("Mia") + row("Ann") - row("Tom") - row
 print(f"the step from he to she and the step from the men to the women: cosine {step:.2f}")
 assert step > 0.4
 
+# %% [markdown]
+# The picture: rows of the same length, seen from the two directions in which they differ most. Words that are very much alike share a
+# label.
+
+# %%
 shown = [i for i in range(1, tokenizer.size) if i in ids]
 rows = table[shown] / np.linalg.norm(table[shown], axis=1, keepdims=True)
 rows -= rows.mean(axis=0)
-flat = rows @ np.linalg.svd(rows)[2][:2].T  # (words, 2): the two directions in which they differ most
+flat = rows @ np.linalg.svd(rows)[2][:2].T  # (words, 2)
 figure, axes = plt.subplots(figsize=(9, 7), layout="constrained")
 axes.scatter(*flat.T, s=8)
-for i, place in zip(shown, flat, strict=True):
-    axes.annotate(repr(tokenizer.decode([i]))[1:-1], place, fontsize=8)
+labelled = set()
+for i in shown:
+    alike = [j for j in shown if cosine(table[i], table[j]) > 0.93 and j not in labelled]
+    if alike:
+        labelled.update(alike)
+        label = ", ".join(tokenizer.decode([j]).replace("\n", "end of line").replace(".", "full stop") for j in alike)
+        axes.annotate(label, flat[[shown.index(j) for j in alike]].mean(axis=0), (4, 2), textcoords="offset points", fontsize=8)
+axes.margins(x=0.15)
 axes.set(title="The embeddings' directions, seen from where they differ most")
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
     plt.show()

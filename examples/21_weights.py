@@ -6,7 +6,8 @@
 #     a checkpoint     the matrix view, written into a file
 #
 # The graph view is in the code, which is the same for every model of this kind. All that a model has learned is in the matrices: load them
-# into the same code, and it writes the same text.
+# into the same code, and it writes the same text. (Graph here means the tree of modules; the graph of 06_the_tape.py is made anew in each
+# forward pass, and no file holds it.) At the end a picture.
 
 # %%
 import json
@@ -23,7 +24,7 @@ import tinygpt
 from tensor import optim
 from tinygpt import checkpoint, inspection
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
 ids, targets = tinygpt.windows(tokenizer.encode(text), 32)
@@ -44,10 +45,10 @@ assert loss.item() < 0.3
 # %% [markdown]
 # ## 1. The graph view: what is in what, in the order of computation
 
+
 # %%
-
-
 def show(branch, depth=0):
+    """A line for the branch, and lines for what is in it, further in."""
     shape = branch.matrix.shape if branch.matrix else ""
     print(f"{'    ' * depth}{branch.name:{46 - 4 * depth}}{f'{branch.numbers:,}' if branch.numbers else '':>7}   {shape or branch.note}")
     for below in branch.branches:
@@ -56,13 +57,15 @@ def show(branch, depth=0):
 
 
 graph = inspection.tree(model)
+print(f"\n{'module (blocks.1 is like blocks.0)':42} parameters\n")
 show(graph)
 
 # %% [markdown]
 # ## 2. The matrix view: the same numbers as a list, and where most of them are
 #
-# By hand, with C the width, V the vocabulary, T the context: attention has C x 3C for the questions, keys and values and C x C to mix the
-# heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8 C C. So in every block two thirds are in the feed-forward, whatever the width.
+# By hand, with C the width, V the vocabulary, T the context: attention has C x 3C for the queries, keys and values and C x C to mix the
+# heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8 C C. So in every block two thirds are in the feed-forward, whatever the
+# width.
 
 # %%
 C, V, T, L = config.width, config.vocabulary, config.context, config.layers
@@ -74,12 +77,14 @@ by_hand = {
     "norms": (2 * L + 1) * 2 * C,
     "head": 0,  # tied: the token table, read the other way round
 }
+print()
 for share in inspection.shares(model):
     print(f"{share.part:15}{share.numbers:8,}  {share.share:6.1%}  {'#' * round(60 * share.share)}")
     assert share.numbers == by_hand[share.part]
 assert sum(by_hand.values()) == sum(p.size for p in model.parameters()) == graph.numbers
 print(f"together       {graph.numbers:8,}   (`tinygpt inspect RUN` prints both views of a run of yours)")
 assert model.head is None, "tied: there is no matrix of its own"
+assert 8 * C * C / (8 * C * C + 4 * C * C) == 2 / 3, "biases left out"
 
 # %% [markdown]
 # ## 3. The file, read by hand
@@ -99,7 +104,7 @@ with tempfile.TemporaryDirectory() as folder:
 (length,) = struct.unpack("<Q", content[:8])
 header = json.loads(content[8 : 8 + length])
 data = content[8 + length :]
-print(f"{len(content):,} bytes = 8 + {length:,} of header + {len(data):,} of numbers\n")
+print(f"\n{len(content):,} bytes = 8 + {length:,} of header + {len(data):,} of numbers\n")
 print("the first 8       ", content[:8].hex(" "), f"   {content[0]} + 256 * {content[1]} = {length}")
 print("the header begins ", content[8:70].decode())
 name = "blocks.0.attention.qkv.weight"
@@ -124,7 +129,7 @@ del header["__metadata__"]
 state = {name: np.frombuffer(data[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"]) for name, entry in header.items()}
 other = tinygpt.GPT(config, generator=tensor.Generator(123))  # other fresh weights
 prompt = tokenizer.encode("The cat")
-print("fresh  ", tokenizer.decode(other.generate(prompt, 40, temperature=0)))
+print("\nfresh  ", tokenizer.decode(other.generate(prompt, 40, temperature=0)))
 other.load_state(state)
 print("loaded ", tokenizer.decode(other.generate(prompt, 40, temperature=0)))
 print("trained", tokenizer.decode(model.generate(prompt, 40, temperature=0)))
@@ -133,19 +138,20 @@ assert np.array_equal(other(ids[:4]).numpy(), model(ids[:4]).numpy()), "bit for 
 # %% [markdown]
 # ## 5. What training did to them
 #
-# The bias of the keys is a surprise: it hardly moves from 0. With q the question and b that bias, every score of one token changes by the
+# The bias of the keys is a surprise: it hardly moves from 0. With q the query and b that bias, every score of one token changes by the
 # same q . b, and softmax does not see what is added to all. Its gradient is 0 but for rounding, of which AdamW makes small steps.
 
 # %%
-print(f"{'':38}std before    after    the change, in sizes of the result")
+print(f"\n{'':38}std before    after    the change, in sizes of the result")
 for name in ("token_embedding.weight", "position_embedding", "blocks.0.attention.qkv.weight", "blocks.0.feed_forward.expand.weight", "final_norm.gain"):
     a, b = before[name], model.state()[name].numpy()
     print(f"{name:38}{a.std():10.3f}{b.std():9.3f}{np.linalg.norm(b - a) / np.linalg.norm(b):12.0%}")
     assert not np.array_equal(a, b)
+print()
 biases = model.blocks[1].attention.qkv.bias.numpy().reshape(3, C)
 gradients = model.blocks[1].attention.qkv.bias.grad.numpy().reshape(3, C)
-for what, bias, gradient in zip(("questions", "keys", "values"), biases, gradients, strict=True):
-    print(f"bias of the {what:10} size {np.linalg.norm(bias):.4f}   gradient of the last step {np.linalg.norm(gradient):.1e}")
+for what, bias, gradient in zip(("queries", "keys", "values"), biases, gradients, strict=True):
+    print(f"bias of the {what:8} size {np.linalg.norm(bias):.4f}   gradient of the last step {np.linalg.norm(gradient):.1e}")
 assert np.linalg.norm(gradients[1]) < 1e-4 * np.linalg.norm(gradients[0])
 
 figure, axes = plt.subplots(2, 1, figsize=(9, 6.5), layout="constrained")
@@ -154,10 +160,10 @@ after = model.state()[name].numpy()
 limit = np.abs(after).max()
 for ax, (when, picture) in zip(axes, {"before training: noise": before[name], "after: rows and columns that matter": after}.items(), strict=True):
     image = ax.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
-    ax.set(title=f"{name}, {when}", ylabel="number of the token")
+    ax.set(title=f"{name}, {when}", ylabel=f"which of a token's {C} numbers")
     for edge in (C, 2 * C):
         ax.axvline(edge - 0.5, color="black", linewidth=1)
-    ax.set_xticks([C / 2, 3 * C / 2, 5 * C / 2], ["questions, 4 heads of 8", "keys", "values"])
+    ax.set_xticks([C / 2, 3 * C / 2, 5 * C / 2], ["queries, 4 heads of 8", "keys, 4 heads of 8", "values, 4 heads of 8"])
 figure.colorbar(image, ax=axes, label="weight")
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
     plt.show()

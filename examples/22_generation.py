@@ -6,10 +6,10 @@
 #     top-p           the fewest that together have probability p, the rest 0
 #
 # A model says how likely each token is to come next. One is drawn, joins the text, and the model is asked again. That is all of it;
-# the rest of this page is how to draw, and how not to do the same work twice.
+# the rest of this page is how to draw, and how not to do the same work twice. At the end a picture.
 
 # %%
-import time
+import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,13 +21,13 @@ from tensor import optim
 from tinygpt.cache import Cache
 from tinygpt.generation import distribution
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 
 # %% [markdown]
 # ## 1. Five tokens, by hand
 #
-# The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by 1/2 the logits double and the ratios are
-# squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are square roots.
+# The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by 1/2 the logits double and the ratios
+# are squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are square roots.
 
 # %%
 words = ("mat", "park", "dog", "cat", "sat")
@@ -63,15 +63,15 @@ assert 64 / 86 + 16 / 86 > 0.9, "the last: temperature comes first, so two are e
 # %%
 p, generator = by_hand["temperature 1"][0], tensor.Generator(0)
 edges = p.cumsum()
-print("running sums", edges, "   drawn with u:", end=" ")
-drawn = []
-for _ in range(5):
+print("\nrunning sums", edges)
+print("drawn:", end=" ")
+for _ in range(4):
     u = float(generator.uniform())
-    drawn.append(words[int(np.searchsorted(edges, u, side="right"))])
-    print(f"{u:.3f} -> {drawn[-1]}", end="   ")
+    print(f"u = {u:.3f} -> {words[int(np.searchsorted(edges, u, side='right'))]}", end="   ")
 many = np.searchsorted(edges, np.array(tensor.rand(10_000, generator=tensor.Generator(1)).tolist()), side="right")
 counts = np.bincount(many, minlength=5)
-print(f"\nof 10,000 draws {dict(zip(words, counts.tolist(), strict=True))}; expected {dict(zip(words, (10_000 * p).tolist(), strict=True))}")
+print("\nof 10,000 draws ", *(f"{word} {count}  " for word, count in zip(words, counts, strict=True)))
+print("expected        ", *(f"{word} {10_000 * share:.0f}  " for word, share in zip(words, p, strict=True)))
 assert (((counts - 10_000 * p) ** 2) / (10_000 * p)).sum() < 18.5, "chi squared, 4 degrees of freedom, one in a thousand"
 
 # %% [markdown]
@@ -95,6 +95,10 @@ for step in range(200):
 model.eval()
 
 
+print("\n               of 8 texts   words that are")
+print("temperature     different      the story's")
+
+
 def known(written):
     """The share of its words that the story has."""
     found = written.replace(".", "").split()[1:-1]  # the last may be cut off
@@ -107,31 +111,32 @@ for temperature in (0, 0.5, 1.0, 2.0):
     samples = [tokenizer.decode(model.generate(prompt, 60, temperature=temperature, generator=tensor.Generator(seed))) for seed in range(8)]
     written[temperature] = samples
     share_known = np.mean([known(sample) for sample in samples])
-    print(f"temperature {temperature:3}: {len(set(samples))} different of 8, {share_known:4.0%} of the words are the story's   {samples[0]!r}")
+    print(f"{temperature:11} {len(set(samples)):13} {share_known:16.0%}   {samples[0][:50]}")
 assert len(set(written[0])) == 1, "greedy has no luck to follow: the same text each time"
 assert len(set(written[1.0])) == 8
 assert np.mean([known(s) for s in written[0.5]]) > np.mean([known(s) for s in written[2.0]]) + 0.3
 
 # %% [markdown]
-# Greedy takes the likeliest token each time, which is not the likeliest text: a step that looks best may lead where all goes on badly. And
-# where it meets a window that it has met before, it goes round for ever, as greedy texts do.
+# Greedy, which is temperature 0, takes the likeliest token each time. That is not the likeliest text: a step that looks best may lead
+# where all goes on badly. And where it meets a window that it has met before, it goes round for ever, as greedy texts do.
 
 # %%
 long = model.generate(prompt, 700, temperature=0)
 tail = tokenizer.decode(long)[400:]
 period = next(n for n in range(1, len(tail) // 2) if tail[n:] == tail[:-n])
-print(f"sooner or later greedy repeats itself, here every {period} characters: {tail[:period]!r}")
+print(f"\ngreedy goes round and round, here every {period} characters:")
+print(textwrap.fill(tail[:period], 94, initial_indent="    ", subsequent_indent="    "))
 
 # %% [markdown]
 # ## 3. Why a cache: the same keys and values over and over
 #
-# Token t looks at the keys and values of the tokens before it. Those do not depend on what comes later, so they can be kept. Without a cache
-# every new token sends the whole text through the layers once more: 1 + 2 + ... + T tokens of work. With it, one each.
+# Token t looks at the keys and values of the tokens before it. Those do not depend on what comes later, so they can be kept. Without a
+# cache every new token sends the whole text through the layers once more: 1 + 2 + ... + T tokens of work. With it, one each.
 
 # %%
 sequence = long[:T]
 cache = Cache(model)
-sent = {"without": 0, "with": 0}
+sent = {"without": 0, "with": 0}  # tokens that went through the layers
 
 
 def last_logits(way, tokens, *cache):
@@ -141,16 +146,17 @@ def last_logits(way, tokens, *cache):
         return model(tokens, *cache).numpy()[0, -1]
 
 
-print("token   sent through the layers without a cache   with it   largest difference of the logits")
+print("\n         tokens sent through the layers     largest difference")
+print("token   without a cache        with one           of the logits")
 for t in range(1, T + 1):
     before = dict(sent)
     anew, kept = last_logits("without", sequence[:t]), last_logits("with", [sequence[t - 1]], cache)
     off = np.abs(anew - kept).max()
     if t in (1, 2, 3, 8, 16, 32):
-        print(f"{t:5}{sent['without'] - before['without']:27}{sent['with'] - before['with']:26}{off:20.0e}")
+        print(f"{t:5}{sent['without'] - before['without']:18}{sent['with'] - before['with']:16}{off:24.0e}")
     assert off < 1e-4
     assert anew.argmax() == kept.argmax()
-print(f"together {sent['without']} against {sent['with']}; T (T + 1) / 2 = {T * (T + 1) // 2}")
+print(f"all  {sent['without']:18}{sent['with']:16}        T (T + 1) / 2 = {T * (T + 1) // 2}")
 assert sent == {"without": T * (T + 1) // 2, "with": T}
 
 # %% [markdown]
@@ -161,7 +167,7 @@ with tensor.no_grad():
     block = model.blocks[0]
     k = block.attention.qkv(block.attention_norm(model.embed(sequence))).numpy()[0, :, 32:64]  # (T, C), the middle third
 held = cache.keys[0, 0].transpose(1, 0, 2).reshape(T, 32)  # (H, T, D) -> (T, C)
-print(f"keys of the first block: largest difference {np.abs(k - held).max():.0e}, of numbers up to {np.abs(k).max():.1f}")
+print(f"\nkeys of the first block: largest difference {np.abs(k - held).max():.0e}, of numbers up to {np.abs(k).max():.1f}")
 assert np.allclose(k, held, atol=1e-4)
 
 # %% [markdown]
@@ -177,21 +183,18 @@ same_tokens = np.abs(moved[:-1] - k[1:]).max(axis=1)  # token i + 1 of the text,
 print(f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} to {same_tokens.max():.2f}")
 assert same_tokens.min() > 0.01
 
-for room, start in (("inside the context", 0), ("past it", T)):
-    seconds = []
-    for _ in range(5):
-        stream = model.stream(long[: start + 1], T - 2, generator=tensor.Generator(0))
-        begun = time.perf_counter()
-        produced = sum(1 for _ in stream)
-        seconds.append((time.perf_counter() - begun) / produced)
-    print(f"{room:18} {1e6 * min(seconds):6.0f} microseconds a token")
+before = sent["without"]
+for t in range(T, T + 10):  # greedy by hand: the last T tokens, all of them anew
+    assert long[t] == last_logits("without", long[t - T : t]).argmax(), "as the model goes on by itself"
+print(f"10 tokens past the context: {sent['without'] - before} tokens sent through the layers")
+assert sent["without"] - before == 10 * T
 
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
 temperatures = np.linspace(0.05, 3, 60)
 ways = np.array([distribution(logits, t) for t in temperatures])  # (60, 5)
 for word, curve in zip(words, ways.T, strict=True):
-    left.plot(temperatures, curve, label=word, linestyle="--" if word == "sat" else "-")  # as likely as the cat
+    left.plot(temperatures, curve, label=word, linewidth=5 if word == "cat" else 1.5)  # wide: sat, as likely, lies on it
 left.axvline(1, color="gray", linestyle="--")
 left.set(xlabel="temperature", ylabel="probability", title="Five tokens")
 left.legend()

@@ -6,11 +6,16 @@
 # scoring committee says how well each piece of the catalogue would go on, and a calculator makes probabilities of that, draws one, and
 # sends word back down about what should have been better.
 #
-# The building is a small GPT that has learned the story. Every number below is one of this model, computed on the way, and checked against it.
+# The building is a small GPT that has learned the story. Every number below is one of this model, computed on the way, and checked
+# against it. What the people of the story are called elsewhere: the receptionist is the tokenizer (01), the cataloguer the embedding (20)
+# and the positions (15), the analysts the heads of attention (16), the rooms the feed-forward (18), the committee the head, the
+# calculator softmax and loss (13). At the end a picture.
 #
 # T tokens   C width of a token's numbers   H heads   D head width, C / H   V vocabulary
 
 # %%
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -19,7 +24,7 @@ import tensor
 import tinygpt
 from tensor import optim
 
-threadpool_limits(1, user_api="blas")
+threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 story = tinygpt.story()
 receptionist = tinygpt.CharacterTokenizer(story)
 windows, targets = tinygpt.windows(receptionist.encode(story), 32)
@@ -30,15 +35,17 @@ for step in range(200):
     rows = batches.integers(0, len(windows), (16,))
     optimizer.lr = optim.warmup_cosine(step, peak=1e-2, warmup=20, total=200)
     optimizer.zero_grad()
-    building.loss(windows[rows], targets[rows]).backward()
+    loss = building.loss(windows[rows], targets[rows])
+    loss.backward()
     optimizer.step()
+print(f"the building has learned the story: loss {loss.item():.3f}\n")
 building.eval()
 C, H, V = config.width, config.heads, config.vocabulary
 D = C // H
 
 
-def few(numbers, count=5):
-    return "[" + " ".join(f"{x:6.2f}" for x in numbers[:count]) + " ...]"
+def few(numbers, count=3):
+    return "[" + " ".join(f"{x:5.2f}" for x in numbers[:count]) + " ...]"
 
 
 def size(x):
@@ -68,8 +75,10 @@ assert receptionist.decode(ids) == text
 # %%
 cards, places = building.token_embedding.weight.numpy(), building.position_embedding.numpy()  # (V, C), (32, C)
 x = cards[ids] + places[:T]  # (T, C)
-for place in (6, 10):
-    print(f"{pieces[place]!r}, number {ids[place]}: its card {few(cards[ids[place]])} + place {place:2} {few(places[place])} = {few(x[place])}")
+print()
+for i in (6, 10):
+    print(f"{pieces[i]!r}, number {ids[i]}: its card {few(cards[ids[i]])} + place {i:2} {few(places[i])}")
+    print(f"                          = {few(x[i])}")
 assert ids[6] == ids[10]
 assert not np.array_equal(x[6], x[10])
 assert np.array_equal(x, building.embed(ids).numpy()[0])
@@ -77,8 +86,9 @@ assert np.array_equal(x, building.embed(ids).numpy()[0])
 # %% [markdown]
 # ## 3. The floors: analysts, then a room for each
 #
-# On each floor sit H analysts (the heads). For every piece an analyst writes a question q, a label k and a report v. It compares the
-# question of a piece with the labels of all pieces up to it, never later ones, and brings the piece a mixture of their reports:
+# On each floor sit H analysts (the heads). For every piece an analyst writes a question q (the query), a label k (the key) and a report v
+# (the value). It compares the question of a piece with the labels of all pieces up to it, never later ones, and brings the piece a
+# mixture of their reports:
 #
 #     weights = softmax(q k^T / sqrt(D), the future masked)        x = x + (weights v, all analysts side by side) W
 #
@@ -97,6 +107,7 @@ def through(x, layer):
     return x @ layer.weight.numpy() + layer.bias.numpy()
 
 
+print(f"\nat the door the stream of the last piece has size {size(x[-1]):.2f}\n")
 weights = []  # of each floor: (H, T, T)
 future = np.triu(np.ones((T, T), bool), 1)
 for floor, block in enumerate(building.blocks, start=1):
@@ -116,7 +127,8 @@ for floor, block in enumerate(building.blocks, start=1):
     said = through(gelu, block.feed_forward.projection)
     x = x + said
     print(f"    its room: {np.sum(workers[-1] > 0)} of {4 * C} workers speak up")
-    print(f"    size of what the analysts brought {size(brought[-1]):.2f}, of what the room said {size(said[-1]):.2f}, of the stream now {size(x[-1]):.2f}\n")
+    print(f"    size of what the analysts brought {size(brought[-1]):.2f}, of what the room said {size(said[-1]):.2f}, ", end="")
+    print(f"of the stream now {size(x[-1]):.2f}\n")
     assert np.allclose(looks.sum(-1), 1)
     assert (looks[:, future] == 0).all(), "nobody is told anything by a later piece"
 
@@ -137,8 +149,8 @@ h = norm(x, building.final_norm)
 logits = h @ cards.T  # (T, V)
 assert np.allclose(logits, building(ids).numpy()[0], atol=1e-3)
 order = np.argsort(-logits[-1])
-print("after 'The cat sat':", "   ".join(f"{receptionist.decode([i])!r} {logits[-1, i]:.2f}" for i in order[:4]), "   ...   last", end=" ")
-print(f"{receptionist.decode([order[-1]])!r} {logits[-1, order[-1]]:.2f}")
+score_of = [f"{receptionist.decode([i])!r} {logits[-1, i]:.2f}" for i in order]
+print("\nscores after 'The cat sat':", "   ".join(score_of[:4]), "  ...  last", score_of[-1])
 
 # %% [markdown]
 # ## 5. The calculator: probabilities, a draw, the loss
@@ -146,29 +158,32 @@ print(f"{receptionist.decode([order[-1]])!r} {logits[-1, order[-1]]:.2f}")
 # It is least sure where the story itself leaves most open: after `The cat ` come sat, and, or liked.
 
 # %%
+assert re.findall(r"The cat (\w+)", story) == ["sat", "and", "liked"]
 p = np.exp(logits - logits.max(-1, keepdims=True))
 p /= p.sum(-1, keepdims=True)
 right = receptionist.encode("he cat sat ")  # what comes after each piece in the story
-print("piece          " + "".join(f"{piece!r:>6}" for piece in pieces))
+print("\npiece          " + "".join(f"{piece!r:>6}" for piece in pieces))
 print("comes next     " + "".join(f"{receptionist.decode([i])!r:>6}" for i in right))
 print("p of that      " + "".join(f"{p[t, i]:6.2f}" for t, i in enumerate(right)))
 print("-ln p          " + "".join(f"{-np.log(p[t, i]):6.2f}" for t, i in enumerate(right)))
 loss = float(np.mean([-np.log(p[t, i]) for t, i in enumerate(right)]))
 surprised = int(np.argmin([p[t, i] for t, i in enumerate(right)]))
-print(f"\nmost surprised after {text[: surprised + 1]!r}: it expected {receptionist.decode([int(p[surprised].argmax())])!r}")
-print(f"the loss is their mean, {loss:.4f}; the model's own {building.loss(ids, right).item():.4f}")
+print(f"\nthe loss is their mean, {loss:.4f}; the model's own {building.loss(ids, right).item():.4f}")
+print(f"most surprised after {text[: surprised + 1]!r}: it expected {receptionist.decode([int(p[surprised].argmax())])!r}")
+assert text[: surprised + 1] == "The cat "
 assert np.isclose(loss, building.loss(ids, right).item(), atol=1e-4)
 u = float(tensor.Generator(0).uniform())
 drawn = int(np.searchsorted(p[-1].cumsum(), u, side="right"))
-print(f"a draw: u = {u:.3f}, the first piece at which the running sum exceeds it is {receptionist.decode([drawn])!r}")
+print(f"a draw: u = {u:.3f}; the first piece at which the running sum exceeds it is {receptionist.decode([drawn])!r}")
 assert drawn == building.generate(ids, 1, generator=tensor.Generator(0))[-1]
 
 # %% [markdown]
 # ## 6. Word goes back down
 #
-# The calculator tells the committee what each score did to the loss: (p - 1 at what came, p elsewhere) / T. From there on every room passes
-# on what its own inputs did, down to the cards. A stream that everybody adds to is also a way back: the message goes down it, and every
-# floor adds its own.
+# The calculator tells the committee what each score did to the loss: (p - 1 at what came, p elsewhere) / T. From there on every room
+# passes on what its own inputs did, down to the cards. A stream that everybody adds to is also a way back: the message goes down it, and
+# every floor adds its own. The word is loudest at the door: the stream is small there, and a norm hands on the more, the smaller its
+# input (18_a_block.py).
 
 # %%
 streams = [building.embed(ids)]
@@ -178,28 +193,31 @@ scores = tensor.linear(building.final_norm(streams[-1]), building.token_embeddin
 again = tensor.cross_entropy(scores, np.array([right]))
 arriving = dict(zip(("scores", "door", "above floor 1", "above floor 2"), tensor.grad(again, [scores, *streams], retain_graph=True), strict=True))
 by_hand = (p - np.eye(V)[right]) / T
-print(f"gradient at the scores: largest difference to (p - one_hot) / T by hand {np.abs(arriving['scores'].numpy()[0] - by_hand).max():.0e}")
+off = np.abs(arriving["scores"].numpy()[0] - by_hand).max()
+print(f"\ngradient at the scores: largest difference to (p - one_hot) / T by hand {off:.0e}")
 assert np.allclose(arriving["scores"].numpy()[0], by_hand, atol=1e-6)
 for name in ("above floor 2", "above floor 1", "door"):
-    gradient = arriving[name].numpy()[0]
-    print(f"{name:14} size {size(gradient):.5f}, most at {pieces[int(np.square(gradient).sum(1).argmax())]!r}")
+    gradient, there = arriving[name].numpy()[0], streams[("door", "above floor 1", "above floor 2").index(name)].numpy()
+    most = int(np.square(gradient).sum(1).argmax())
+    print(f"{name:14} size of the gradient {size(gradient):.4f}, most at {pieces[most]!r}, place {most}; of the stream {size(there):.2f}")
 building.zero_grad()
 again.backward()
 cards_gradient = building.token_embedding.weight.grad.numpy()
 at_door = arriving["door"].numpy()[0]
 as_card = at_door[6] + at_door[10]  # cat and sat: the t came in twice
 as_score = by_hand[:, ids[6]] @ h  # and it is scored at every place, since the head is tied
-print(f"\nthe card of 't' hears of its two uses at the door, size {size(as_card):.5f}, and of being scored {T} times, {size(as_score):.5f}: they add up")
+print(f"\nthe card of 't' hears of its two uses at the door, size {size(as_card):.4f},")
+print(f"and of being scored {T} times, {size(as_score):.4f}: they add up")
 assert np.allclose(cards_gradient[ids[6]], as_card + as_score, atol=1e-5)
 absent = receptionist.encode("k")[0]
-print(f"the card of 'k' did not come in, and was scored all the same: size {size(cards_gradient[absent]):.5f}")
+print(f"the card of 'k' did not come in, and was scored all the same: size {size(cards_gradient[absent]):.4f}")
 assert np.allclose(cards_gradient[absent], by_hand[:, absent] @ h, atol=1e-6)
 
 with tensor.no_grad():
     for parameter in building.parameters():
         parameter -= 0.05 * parameter.grad
 after = building.loss(ids, right).item()
-print(f"all numbers of the building moved a little against what they heard: the loss goes from {loss:.4f} to {after:.4f}")
+print(f"\nall numbers of the building move a little against what they heard: loss {loss:.4f} -> {after:.4f}")
 assert after < loss
 
 # %%
@@ -208,7 +226,7 @@ for floor, looks in enumerate(weights):
     for head in range(H):
         ax = axes[floor, head]
         ax.imshow(looks[head], cmap="cividis", vmin=0, vmax=1)
-        ax.set(title=f"floor {floor + 1}, analyst {head + 1}", xlabel="is told by" if floor else "")
+        ax.set(title=f"floor {floor + 1}, analyst {head + 1}", xlabel="by" if floor else "", ylabel="" if head else "who is told")
         ax.set_xticks(range(T), [piece.replace(" ", "_") for piece in pieces])
         ax.set_yticks(range(T), [piece.replace(" ", "_") for piece in pieces])
 top = order[:6][::-1]

@@ -1,10 +1,14 @@
 # %% [markdown]
 # # Watching a model work: every op, every gradient
 #
-# `tensor.record` keeps all that runs: forward and backward, in order, with the module that called, the shapes and strides, and what was
-# handed to whom. Questions that a newcomer asks of a model are looked up there. (`tinygpt step` walks through the same tape, a key a step.)
+# `tensor.record` keeps all that runs on a tape: forward and backward, in order, with the module that called, the shapes and strides, and
+# what was handed to whom. (The graph of 06_the_tape.py keeps only what backward needs, and is freed by it.) Questions that a newcomer
+# asks of a model are looked up there; `tinygpt step` walks through the same tape, a key a step. With implementation="reference" every op
+# runs as it can be read.
 
 # %%
+import textwrap
+
 import numpy as np
 
 import tensor
@@ -21,7 +25,8 @@ with tensor.record(implementation="reference") as tape:
     loss = model.loss(ids, targets)
     loss.backward()
 
-print(f"{len(tape.forwards)} ops forward, {len(tape.backwards)} backward, {tape.nodes} nodes. The first block's attention:\n")
+print(f"{len(tape.forwards)} ops forward, {len(tape.backwards)} backward, {tape.nodes} nodes of the graph. ", end="")
+print("The first block's attention:\n")
 for entry in tape.forwards:
     if entry.module == "blocks.0.attention":
         y = entry.outputs[-1]
@@ -30,14 +35,18 @@ for entry in tape.forwards:
 # %% [markdown]
 # Of these ops only two move data: `attention` itself, and `clone`, which puts the heads side by side. The others look at the same memory
 # in another way: the strides say how.
-#
+
+# %%
+assert {e.op for e in tape.forwards if e.module == "blocks.0.attention" and e.implementation != "view"} == {"attention", "clone"}
+
+# %% [markdown]
 # ## 1. Arrays by name
 #
 # A module's name is its output; behind it, the name of any variable in the source of the op. `weights` is one in tensor/ops/attention.py.
 
 # %%
 weights = tape["blocks.0.attention.weights"]  # (batch, heads, queries, keys)
-print("weights", weights.shape, "head 1, the last token looks at:")
+print("\nweights", weights.shape, "head 1, the last token looks at (fresh weights: all alike)")
 for token, share in zip("The cat ", weights[0, 1, -1], strict=True):
     print(f"   {token!r} {share:.3f} {'#' * round(60 * share)}")
 assert np.allclose(weights.sum(-1), 1)
@@ -51,11 +60,12 @@ assert np.allclose(tape["logits"], model(ids).numpy(), atol=1e-5)  # the kernels
 
 # %%
 attention = next(entry for entry in tape.forwards if entry.op == "attention")
-print(attention.formula, "\n")
+print(f"\n{attention.formula}\n")
 for moment in attention.lines():
     shapes = ", ".join(f"{name} {value.shape}" for name, value in moment.values.items() if isinstance(value, np.ndarray))
     if shapes and moment.text:
-        print(f"{moment.number:4}  {moment.text[:64]:64}  {shapes[:48]}")
+        text = textwrap.shorten(moment.text.partition("  #")[0], 50, placeholder=" ...")
+        print(f"{moment.number:4}  {text:50}  {textwrap.shorten(shapes, 42, placeholder=' ...')}")
 
 # %% [markdown]
 # ## 3. Where does this gradient come from?
@@ -64,14 +74,16 @@ for moment in attention.lines():
 # first, since backward runs from the end. Their sum is `.grad`.
 
 # %%
-print("contributions to token_embedding.weight:")
-total = 0
+print("\ncontributions to token_embedding.weight:")
+total, came_from = 0, []
 for entry in tape.backwards:
     for part in entry.contributions:
         if part.to == "token_embedding.weight":
             total = total + part.value.array
+            came_from.append(entry.name)
             own, so_far = np.linalg.norm(part.value.array), np.linalg.norm(total)
             print(f"   {part.number} of {part.count}  from {entry.name:28} norm {own:.4f}   sum so far {so_far:.4f}")
+assert came_from == ["logits.linear.backward", "embed.embedding.backward"], "the head's first"
 assert np.allclose(total, model.token_embedding.weight.grad.numpy(), rtol=1e-5, atol=1e-7)
 assert np.allclose(tape["token_embedding.weight.grad"], total)
 
@@ -80,10 +92,12 @@ assert np.allclose(tape["token_embedding.weight.grad"], total)
 # reach the first block unhindered: `blocks.0.add#2` is what leaves block 0.
 
 # %%
+print("\ncontributions to blocks.0.add#2:")
 for entry in tape.backwards:
     for part in entry.contributions:
         if part.to == "blocks.0.add#2":
-            print(f"   to {part.to}: {part.number} of {part.count} from {entry.name:38} norm {np.linalg.norm(part.value.array):.4f}")
+            assert part.count == 2
+            print(f"   {part.number} of {part.count}  from {entry.name:45} norm {np.linalg.norm(part.value.array):.4f}")
 
 # %% [markdown]
 # ## 4. Who made this NaN?
@@ -96,11 +110,11 @@ broken = GPT(GPTConfig(vocabulary=tokenizer.size, context=8, width=16, heads=2, 
 with tensor.no_grad():
     broken.blocks[1].feed_forward.expand.bias[3] = np.inf
 with tensor.record(implementation="reference") as sick, np.errstate(invalid="ignore"):
-    print("loss", float(broken.loss(ids, targets)))
+    print("\nloss", float(broken.loss(ids, targets)))
 for entry in sick.forwards:
     bad = [value.source for value in entry.inputs if not np.isfinite(value.array).all()]
     if bad or not np.isfinite(entry.outputs[0].array).all():
-        print(f"first seen in {entry.name} at {entry.line.place}, which was given {', '.join(bad) or 'finite numbers only'}")
+        print(f"first seen in {entry.name} at {entry.line.place},\nwhich was given {', '.join(bad) or 'finite numbers only'}")
         break
 assert bad == ["blocks.1.feed_forward.expand.bias"]
 
@@ -112,8 +126,8 @@ assert bad == ["blocks.1.feed_forward.expand.bias"]
 # %%
 with tensor.record() as fast:
     model.loss(ids, targets).backward()
-print(f"nodes: {tape.nodes} as references, {fast.nodes} as run")
+print(f"\nnodes: {tape.nodes} as references, {fast.nodes} as run")
 for entry in fast.forwards[:6]:
-    print(f"   {entry.name:44} {entry.implementation}")
+    print(f"   {entry.name:46} {entry.implementation}")
 assert abs(tape["loss"] - fast["loss"]) < 1e-5
 assert fast.nodes <= tape.nodes  # equal where there is no compiler, or kernels are off

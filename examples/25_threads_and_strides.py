@@ -5,7 +5,8 @@
 #     index      [i, j] of element n, by division                from the shape
 #     cell       offset + i * strides[0] + j * strides[1]        from the layout
 #
-# A GPU knows no tensors: it has flat memory, and threads that each compute where to look. Here they run one after the other, in Python.
+# A GPU knows no tensors: it has flat memory, and threads that each compute where to look. Here they run one after the other, in Python,
+# on the strides of 03_layout.py. A kernel is what one thread does; a launch runs it for all.
 
 # %%
 import numpy as np
@@ -24,10 +25,12 @@ def letters(numbers):
 
 
 # %% [markdown]
-# ## 1. A kernel: what one thread does. And a launch: the same for all
+# ## 1. One kernel for every view
 
 # %%
-BLOCK = 8  # threads that start together; 256 on a real one
+BLOCK = 8  # threads that start together; on a real GPU some hundreds
+WARP = 32  # threads that run in step, on a GPU of NVIDIA's
+LINE = 128 // 4  # float32 numbers in a line of memory, which has 128 bytes there
 
 
 def launch(kernel, size, *arguments):
@@ -59,7 +62,8 @@ for name, view in views.items():
     out = np.zeros(view.size, np.float32)
     launch(copy, view.size, out, memory, *layout)
     cells = [cell_of(n, *layout) for n in range(view.size)]
-    print(f"{name:22} shape {layout[0]}, strides {layout[1]!s:7} offset {layout[2]}: cells", *cells, " ", letters(out))
+    print(f"{name:22} shape {layout[0]}, strides {layout[1]}, offset {layout[2]}")
+    print(f"    cells {' '.join(map(str, cells)):28} read {letters(out)}")
     assert np.array_equal(out, view.contiguous().storage.flat)
 
 # %% [markdown]
@@ -76,20 +80,21 @@ b = tensor.Tensor([10.0, 20.0, 30.0]).view(3, 1)
 wide = b.expand(3, 4)  # strides (1, 0): a step along a row stays where it is
 out = np.zeros(12, np.float32)
 launch(add, 12, out, memory, (x.shape, x.strides, x.offset), wide.storage.flat, (wide.shape, wide.strides, wide.offset))
-print("x + b in", out.reshape(3, 4).tolist())
+print("\nx + b in", out.reshape(3, 4).tolist())
 assert np.array_equal(out.reshape(3, 4), (x + b).numpy())
 
 # %% [markdown]
 # ## 2. Why order still matters: memory comes in lines
 #
-# 32 threads, a warp, run in step, and what they read together is fetched in lines of 128 bytes, 32 float32. Neighbouring threads
-# that read neighbouring cells share one line. With a long stride each needs a line of its own, and throws the rest of it away.
+# Some threads, a warp, run in step, and what they read together is fetched in lines. Neighbouring threads that read neighbouring cells
+# share one line. With a long stride each needs a line of its own, and throws the rest of it away.
 
 # %%
+print()
 big = tensor.zeros(64, 64)
 for name, view in {"big": big, "big.T": big.T, "big[:, ::2]": big[:, ::2], "big[:1].expand(64, 64)": big[:1].expand(64, 64)}.items():
-    lines = {cell_of(n, view.shape, view.strides, view.offset) // 32 for n in range(32)}
-    print(f"{name:22} strides {view.strides!s:8} the first warp fetches {len(lines):2} lines for its 32 numbers")
+    lines = {cell_of(n, view.shape, view.strides, view.offset) // LINE for n in range(WARP)}
+    print(f"{name:22} strides {view.strides!s:8} the first warp fetches {len(lines):2} lines for its {WARP} numbers")
     assert len(lines) == {"big": 1, "big.T": 32, "big[:, ::2]": 2, "big[:1].expand(64, 64)": 1}[name]
 
 # %% [markdown]
@@ -120,6 +125,6 @@ warp_adds(racing, dy)
 launch(row_sum, 3, right, dy)
 leaf = tensor.Tensor([10.0, 20.0, 30.0], requires_grad=True)
 (engine,) = tensor.grad(x + leaf.view(3, 1), leaf, dy.reshape(3, 4))
-print("every thread adds   ", racing, "\na thread for a cell ", right, "\nthe engine          ", engine.numpy())
+print("\nevery thread adds   ", racing, "\na thread for a cell ", right, "\nthe engine          ", engine.numpy())
 assert np.array_equal(right, engine.numpy())
 assert not np.array_equal(racing, right)

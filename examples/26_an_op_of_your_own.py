@@ -4,8 +4,8 @@
 #     r = sqrt(mean(x^2) + eps)          RMSNorm: LayerNorm without the mean.      Zhang & Sennrich 2019, section 4
 #     y = gain * x / r                   over the last axis, x: (..., C), gain: (C,)
 #
-# An op is a function on bare arrays. It returns its result, and a function that turns dL/dy into dL/d of each input. On paper, with
-# u = x / r and g = dy * gain:
+# An op is a function on bare arrays (05_an_op.py). It returns its result, and for each input a function that turns dy = dL/dy into the
+# gradient of L with respect to that input. On paper, with u = x / r and g = dy * gain:
 #
 #     dgain = sum over all rows of dy * u          each gain was used in every row
 #     dx    = (g - u * mean(g * u)) / r            x moves y directly, and through r every other element of its row
@@ -13,6 +13,7 @@
 # %%
 from __future__ import annotations  # the engine reads which arguments are arrays from the annotations, as text
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,11 @@ for wrong, at_fault in ((r_taken_for_constant, "gradient of input 0"), (mean_for
         gradcheck(wrong, [x, gain])
     except GradientError as error:
         said = str(error)
-    print(f"{wrong.__name__:20} {said}")
+    print(textwrap.fill(f"{wrong.__name__:20} {said}", 98, subsequent_indent=" " * 21))
     assert said.startswith(at_fault)
 
 # %% [markdown]
-# ## 3. Was it worth it? The same from ops that exist: the same numbers, but eight entries on the tape where there was one
+# ## 3. Was it worth it? The same from ops that exist: the same numbers, but eight nodes in the graph where there was one
 
 
 # %%
@@ -95,8 +96,11 @@ leaves = [Tensor(a, requires_grad=True) for a in (x, gain)]
 dy = rng.standard_normal(x.shape)
 by_op, by_parts = rms_norm(*leaves), composed(*leaves)
 assert np.allclose(by_op.numpy(), by_parts.numpy())
-for name, y in (("rms_norm", by_op), ("composed", by_parts)):
-    print(f"{name} on the tape:", *(node.op for node in reachable([y.node]) if node.op != "leaf"))
+print()
+for name, y, count in (("rms_norm", by_op, 1), ("composed", by_parts, 8)):
+    nodes = [node.op for node in reachable([y.node]) if node.op != "leaf"]
+    print(f"graph of {name}:", *nodes)
+    assert len(nodes) == count
 for a, b in zip(tensor.grad(by_op, leaves, dy), tensor.grad(by_parts, leaves, dy), strict=True):
     assert np.allclose(a.numpy(), b.numpy())
 
@@ -135,6 +139,7 @@ for _ in range(200):
 _, threes = np.unique(seen, axis=0, return_counts=True)
 _, fours = np.unique(np.column_stack([seen, following[:, -1]]), axis=0, return_counts=True)
 counted = ((threes * np.log(threes)).sum() - (fours * np.log(fours)).sum()) / len(seen)
-print(f"loss {loss.item():.3f}, by counting {counted:.3f} nats a character; the gain moved from 1 to", *model.gain.numpy()[:4].round(2), "...")
+print(f"\nloss {loss.item():.3f}, by counting {counted:.3f} nats a character")
+print("the gain moved from 1 to", *model.gain.numpy()[:4].round(2), "...")
 assert counted - 1e-4 < loss.item() < counted + 0.03
 assert np.abs(model.gain.numpy() - 1).max() > 0.05

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import codeop
 import doctest
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +34,36 @@ def test_examples_run(example: Path, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_cells(example: Path) -> None:
+    """A title first; then every cell compiles alone, in the order of a notebook, whose `from __future__` holds in the cells after it."""
+    text = example.read_text()
+    starts = [match.start() for match in re.finditer(r"^# %%.*$", text, re.MULTILINE)]
+    cells = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+    assert "".join(cells) == text, "it does not begin with a cell"
+    assert re.match(r"# %% \[markdown\]\n# # \S", text), "no title"
+    compiler = codeop.Compile()
+    for cell in cells:
+        head, _, body = cell.partition("\n")
+        assert head in ("# %%", "# %% [markdown]")
+        if head == "# %%":
+            tree = ast.parse(body)
+            compiler(body, f"{example.name}, a cell", "exec")
+            assert tree.body, f"an empty cell in {example.name}"
+            bare = [ast.unparse(node) for node in tree.body if isinstance(node, ast.Expr) and ast.unparse(node).endswith("show()")]
+            assert not bare, f"{bare}: where there is no screen, nothing is shown"
+        else:
+            assert all(line.startswith("#") for line in body.split("\n") if line), f"code in a markdown cell of {example.name}: {body}"
+
+
+def test_table_of_examples() -> None:
+    """Every example is in the course's table, in order, with a * where it draws; each that draws says so, and names files that exist."""
+    rows = re.findall(r"^\| \[(\S+)\]\(examples/(\S+)\)( \*)? \| .+ \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows == [(path.name, path.name, " *" if "plt.show()" in path.read_text() else "") for path in EXAMPLES]
+    for path in EXAMPLES:
+        text = path.read_text()
+        assert "picture." in text or "plt.show()" not in text, f"{path.name} does not say that it draws"
+        for name in re.findall(r"\b\d\d_\w+\.py\b", text):
+            assert (path.parent / name).exists(), f"{path.name} names {name}"
