@@ -45,6 +45,18 @@ assert by_hand == x.T.tolist()
 assert (x.T.shape, x.T.strides, x.T.offset) == ((4, 3), (1, 4), 0)
 
 # %% [markdown]
+# A tensor is like a car: shape and strides are the body that one sees, the storage is the engine under it. `x` and `x.T` are two bodies on
+# one engine, so what is done to the engine is felt in both. `clone()` builds a second engine.
+
+# %%
+own = x.clone()
+x.T[2, 0] = 100  # row 2, column 0 of x.T: the same cell as x[0, 2]
+print("\nafter x.T[2, 0] = 100:   x[0, 2] is", x[0, 2].item(), "  own[0, 2] is", own[0, 2].item())
+assert x.T.storage is x.storage
+assert (x[0, 2].item(), own[0, 2].item()) == (100, 2)
+x[0, 2] = 2
+
+# %% [markdown]
 # ## 2. Slice: another offset, other strides
 #
 # x[1:, ::-2] starts in row 1, at the last column: cell 1 * 4 + 3 * 1 = 7. A row on is still +4; a column on is now -2.
