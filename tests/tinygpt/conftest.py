@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tinygpt.browser import chromium, look_page, opened, tab  # noqa: F401 (fixtures)
 from tests.tinygpt.program import PROGRAM, TINY, environment
 
 

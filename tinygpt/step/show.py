@@ -58,9 +58,10 @@ def found(tape: Tape, wanted: str) -> Floats:
     except KeyError as error:
         raise InputError(f"{error.args[0]}\nsee the names: tinygpt step --plain") from None
     try:
-        return array[tuple(int(part) for part in parts[2].split(",") if part.strip())]
+        place: Floats = array[tuple(int(part) for part in parts[2].split(",") if part.strip())]
     except (IndexError, ValueError) as error:
         raise InputError(f"{shown(wanted)}: {error}\n{shown(parts[1])} has shape {array.shape}") from None
+    return place
 
 
 def rows(values: Floats, tokens: Sequence[str], width: int) -> Iterator[str]:

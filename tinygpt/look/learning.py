@@ -1,0 +1,91 @@
+"""The same text seen by earlier weights of the run: its snapshots, and the loss as it came down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tinygpt import checkpoint, runs, snapshots
+from tinygpt.commands import plot as curves
+from tinygpt.errors import InputError
+from tinygpt.model import GPT
+from tinygpt.plot import smooth
+from tinygpt.runs import Run
+
+POINTS = 600  # of the curve: more than a screen has
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model of the run as it was after so many steps."""
+
+    step: int | None  # None: of a run that counted none, an imported one
+    model: GPT
+    shown: bool = False  # the one that the page is about
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The curve of the training: the mean of neighbouring batches, and what was measured on the side."""
+
+    steps: list[int] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+
+
+def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
+    """The snapshots in the order of their steps, the model itself, whose weights are whole, among them."""
+    step = step_of(run, best)
+    kept = [(at, state) for at, state in snapshots.load(run) if at != step]
+    for at, state in kept:
+        if step is not None and at < step:
+            yield Weights(at, _filled(run, state))
+    yield Weights(step, model, shown=True)
+    for at, state in kept:
+        if step is None or at > step:
+            yield Weights(at, _filled(run, state))
+
+
+def _filled(run: Run, state: dict[str, Any]) -> GPT:
+    model = GPT(run.model, dtype=run.training.dtype, draw=False)
+    model.load_state(state)
+    return model.eval()
+
+
+def step_of(run: Run, best: bool) -> int | None:
+    """After how many steps the weights of `runs.load` were saved."""
+    try:
+        state = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
+    except InputError:
+        return None
+    step = state.get("best_step" if best and (run.folder / runs.BEST).exists() else "step")
+    return step if type(step) is int and step > 0 else None
+
+
+def losses(run: Run) -> Losses:
+    """The curve, thinned to what a screen shows; empty where nothing was noted."""
+    try:
+        curve = curves.read(run.folder)
+    except InputError:
+        return Losses()
+    every = -(-len(curve.steps) // POINTS)
+    places = sorted({*range(0, len(curve.steps), every), len(curve.steps) - 1})
+    means = smooth(curve.losses)
+    return Losses([curve.steps[i] for i in places], [means[i] for i in places], curve.validation[-POINTS:])
+
+
+def plane(table: Any) -> tuple[Any, Any, float]:
+    """(centre (C,), axes (C, 2), share): the plane in which rows differ most, and the share of their variance that it holds.   table: (V, C)
+
+    The first two principal components; each axis points to where its largest number is positive, so that it is the same each time.
+    """
+    rows = np.asarray(table, dtype=np.float64)
+    centre = rows.mean(0)
+    _, sizes, axes = np.linalg.svd(rows - centre, full_matrices=False)
+    axes = np.vstack([axes[:2], np.zeros((2 - len(axes[:2]), rows.shape[1]))])
+    signs = np.sign(axes[np.arange(2), np.abs(axes).argmax(1)])
+    total = float((sizes**2).sum())
+    return centre, (axes * np.where(signs == 0, 1, signs)[:, None]).T, float((sizes[:2] ** 2).sum()) / total if total else 0.0

@@ -1,0 +1,110 @@
+"""What the arrays of a pass are, in words and as formulas: the chain that the page walks along."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tinygpt.config import GPTConfig
+
+
+@dataclass(frozen=True)
+class Step:
+    """One array on the way."""
+
+    name: str  # in what `walk` gives
+    part: str  # the part of the model that it belongs to
+    title: str
+    words: str
+    formula: str
+    axes: str  # a letter for each axis: B batch, T token, C width, H head, D head width, S token looked at, V vocabulary
+    like: str = ""  # the array of another step, seen otherwise: "masked", "mask"
+
+
+def steps(config: GPTConfig) -> Iterator[Step]:
+    """All of them, in the order in which the model takes them."""
+    yield from _embedding(config)
+    for i in range(config.layers):
+        yield from _block(config, i)
+    yield from _head(config)
+
+
+def _embedding(config: GPTConfig) -> Iterator[Step]:
+    part = "Embedding"
+    yield Step("ids", part, "Ids", "Each token of the text has a number: its place in the list of all tokens that the model knows.", "ids = encode(text)", "BT")
+    text = f"Each id picks its row of a learned table: {config.width} numbers that stand for this token wherever it occurs."
+    yield Step("tokens", part, "Token embeddings", text, "e[t] = E[ids[t]]", "BTC")
+    learned = config.positions == "learned"
+    kind = "learned too" if learned else "waves of different lengths"
+    text = f"A row for each place in the text, {kind}: without it the model could not tell the first token from the last."
+    yield Step("positions", part, "Position embeddings", text, "P[t]" if learned else "P[t, 2i] = sin(t / 10000^(2i/C)),  P[t, 2i+1] = cos(same)", "TC")
+    text = "Their sum enters the first block. From here on each token is one row, and every block adds something to it: the residual stream."
+    yield Step("embed", part, "Token + position", text, "x = e + P", "BTC")
+
+
+def _block(config: GPTConfig, i: int) -> Iterator[Step]:
+    attention, feed_forward = f"Block {i + 1}: attention", f"Block {i + 1}: feed-forward"
+    pre = config.norm == "pre"
+    if pre:
+        yield _norm(f"blocks.{i}.attention_norm", attention)
+    yield from _attention(config, f"blocks.{i}.", attention)
+    text = "What attention found is added to the stream; nothing that was there is lost." if pre else "What attention found is added to what came in."
+    yield Step(f"blocks.{i}.middle", attention, "Residual sum", text, "x = x + attention", "BTC")
+    yield _norm(f"blocks.{i}.feed_forward_norm", feed_forward) if pre else _norm(f"blocks.{i}.attention_norm", attention)
+    yield from _feed_forward(config, f"blocks.{i}.", feed_forward)
+    yield Step(f"blocks.{i}.out", feed_forward, "Residual sum", "What the token made of it is added too.", "x = x + feed-forward", "BTC")
+    if not pre:
+        yield _norm(f"blocks.{i}.feed_forward_norm", feed_forward)
+
+
+def _norm(name: str, part: str) -> Step:
+    text = (
+        "Each row is shifted and scaled to mean 0 and variance 1, then stretched by a learned gain and shifted by a learned bias: "
+        "the next layer meets numbers of a known size."
+    )
+    return Step(name, part, "LayerNorm", text, "n = gain · (x − mean) / √(variance + ε) + bias", "BTC")
+
+
+def _attention(config: GPTConfig, at: str, part: str) -> Iterator[Step]:
+    head = config.width // config.heads
+    text = "One product makes three things of each token: a query (q), which asks, what it can be found by (k), and what it tells (v)."
+    yield Step(at + "qkv", part, "Queries, keys, values", text, "[q k v] = n W" + " + b" * config.bias, "BTF")
+    view = "No number moved: these are views of the product before, with other strides."
+    yield Step(at + "q", part, "Queries q", f"What each token asks, {head} numbers a head. {view}", "q: what am I looking for?", "BHTD")
+    yield Step(at + "k", part, "Keys k", f"What each token can be found by, {head} numbers a head. {view}", "k: what do I offer?", "BHTD")
+    yield Step(at + "v", part, "Values v", f"What each token tells those that find it, {head} numbers a head. {view}", "v: what do I tell?", "BHTD")
+    text = "How well each query (row) fits each key (column): a dot product, made smaller by the root of its length, so that the softmax does not saturate."
+    yield Step(at + "scores", part, "Scores", text, f"s = q kᵀ / √{head}", "BHTS")
+    text = "A token may look at itself and at what came before. The future is set to −∞, of which the softmax makes exactly 0."
+    yield Step(at + "scores", part, "Mask", text, "s[t, u] = −∞ where u > t", "BHTS", like="masked")
+    text = (
+        "The softmax turns each row into shares that sum to 1: how much each token (row) takes from each (column). The first map of this page shows the same."
+    )
+    yield Step(at + "weights", part, "Weights", text, "w = softmax(s)", "BHTS")
+    yield Step(at + "heads", part, "What each head brings", "The values of all tokens, mixed by these shares.", "y = w v", "BHTD")
+    text = f"The {config.heads} heads side by side again. Their rows lay apart in memory, so this is the one place where numbers are copied."
+    yield Step(at + "merged", part, "Heads merged", text, "y = [head 1 | head 2 | …]", "BTC")
+    yield Step(at + "projection", part, "Projection", "A product that lets the heads' findings be combined.", "a = y W" + " + b" * config.bias, "BTC")
+
+
+def _feed_forward(config: GPTConfig, at: str, part: str) -> Iterator[Step]:
+    bias = " + b" * config.bias
+    text = "Now each token thinks alone: four times as many numbers, each asking something of the row."
+    yield Step(at + "expanded", part, "Expansion", text, "h = n W" + bias, "BTF")
+    more = "what makes layers more than one product."
+    if config.activation == "gelu":
+        text = f"Negative answers are nearly silenced, smoothly: {more}"
+        yield Step(at + "activation", part, "GELU", text, "g = h · P(X ≤ h),  X ~ N(0, 1)", "BTF")
+    else:
+        yield Step(at + "activation", part, "ReLU", f"Negative answers are silenced: {more}", "g = max(h, 0)", "BTF")
+    yield Step(at + "feed_forward", part, "Projection", "Back to the width of the stream.", "f = g W" + bias, "BTC")
+
+
+def _head(config: GPTConfig) -> Iterator[Step]:
+    part = "Prediction"
+    yield _norm("final_norm", part)
+    text = "A number for each token of the vocabulary (column): how strongly it is expected next."
+    tied = " A token is expected as much as its embedding points along the row: the table of the first step, used once more." if config.tied else ""
+    yield Step("logits", part, "Logits", text + tied, "z = n Eᵀ" if config.tied else "z = n W", "BTV")
+    text = "The softmax makes probabilities of them: what this model thinks comes next, after each token (row)."
+    yield Step("probabilities", part, "Softmax", text, "p = softmax(z)", "BTV")
