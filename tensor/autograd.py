@@ -48,9 +48,8 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
 
     ends = allowed.difference(passed) if allowed is not None else ()
     mode = MODE.get()
-    anomaly, tape = mode.anomaly, mode.tape
-    if tape is not None:
-        tape.expect(nodes)
+    anomaly = mode.anomaly
+    tape = mode.tape.walk(nodes, allowed) if mode.tape is not None else None
     found: dict[Any, tuple[Array, bool]] = {}
     table: dict[Any, Any] = {}  # node -> its gradient so far; popped when its turn comes, so that memory is freed as the walk goes
     fresh: set[Any] = set()  # nodes whose entry is an array that nobody else holds: may be added to in place
@@ -81,7 +80,7 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
         if type(node.backward) is Recomputed:
             again = _again(node, dy, table, fresh, allowed)
             if tape is not None:
-                tape.expect(again, again=True)
+                tape.expect(again)
             nodes += again
         else:
             _step(node, dy, table, fresh, allowed, anomaly, tape)
@@ -97,10 +96,12 @@ def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: 
     _check_usable((node,))  # once more: a hook may have written since the walk began, or a deposit, where an op kept a `.grad`
     upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
     start = perf_counter() if tape is not None else 0.0
-    if tape is not None and tape.values:  # by a call of its own: what is written straight into a place is the sum so far, not one contribution
+    places = allowed is None and not anomaly
+    apart = tape is not None and tape.values and places and node.fills_rooms()  # by a call of its own: in a room is the sum so far, not one contribution
+    if apart:
         tape.backward(node, upstream, node.gradients(*upstream, allowed=allowed), start)
-    gradients = node.gradients(*upstream, allowed=allowed, places=allowed is None and not anomaly)
-    if tape is not None and not tape.values:
+    gradients = node.gradients(*upstream, allowed=allowed, places=places)
+    if tape is not None and not apart:
         tape.backward(node, upstream, gradients, start)
     for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
         if parent is None or dx is None or (allowed is not None and parent not in allowed):

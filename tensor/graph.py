@@ -83,6 +83,11 @@ class Node:
             raise GradientError(f"backward of `{self.op}` must return a tuple of {len(self.parents)} gradients, one for each input; got {gradients!r:.80}")
         return gradients
 
+    def fills_rooms(self) -> bool:
+        """Whether a rule writes gradients of leaves straight where they belong."""
+        rules = self.backward if type(self.backward) is tuple else (self.backward,)
+        return any(type(parent) is Accumulator and parent.place is not None for parent in self.parents) and any(r and takes_room(r) for r in rules)
+
     def kept(self) -> dict[str, Any]:
         """What is held for backward: the names that the closures mention, with their values."""
         if hasattr(self.backward, "kept"):  # of a checkpoint

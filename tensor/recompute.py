@@ -77,22 +77,23 @@ class Recomputed:
     def again(self, node: Node) -> tuple[list[Any], list[Any]]:
         """Run it, recorded: the node of each output, and all new nodes in the order of their making."""
         since = next_order()
-        result = self.context.copy().run(self._run)  # a copy: two threads may walk through one graph
+        result = self.context.copy().run(self._run, MODE.get().tape)  # a copy: two threads may walk through one graph
         roots = [y.node for y in (result if type(result) is tuple else (result,))]
         nodes, parents = _parted([root for root in roots if root is not None], since)
         if len(roots) != node.outputs or not set(parents) <= set(node.parents):
             raise GraphError(f"the function of the checkpoint at {node.line} did something else when it ran again: it must depend on its inputs alone")
         return roots, nodes
 
-    def _run(self) -> Any:
-        if self.draws is None:
-            return self.function(*self.inputs, **self.options)
+    def _run(self, tape: Any) -> Any:
         now = random.default.state()
-        random.default.load_state(self.draws)
+        if self.draws is not None:
+            random.default.load_state(self.draws)
         try:
-            return self.function(*self.inputs, **self.options)
+            with Switch(tape=tape):  # the first run's recording may have ended
+                return self.function(*self.inputs, **self.options)
         finally:
-            random.default.load_state(now)
+            if self.draws is not None:
+                random.default.load_state(now)
 
     def kept(self) -> dict[str, Any]:
         """What is held for backward."""

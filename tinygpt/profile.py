@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Literal
 
 import tensor
-from tensor.tape import Tape, Total, short, totals
+from tensor.tape import Entry, Tape, Total, short, totals
 from tinygpt.training import StepRecord
 
 WARM = 3  # steps before the first that is recorded: the first of all make the kernels' memory, and caches, warm
+MOST = 1000  # steps that can be recorded: the trace of 1,000 story steps has 50 MB
 TRACE = "trace.json"
 
 
@@ -57,10 +58,11 @@ class Profile:
         """The table: by module, by op, and what no op took."""
         if self.tape is None or not self.seconds:
             return [f"nothing was profiled: recording begins after {WARM} steps"]
-        ops = sum(entry.seconds for entry in self.tape.entries) / len(self.seconds)
+        steps = len(self.seconds)
+        ops = sum(entry.seconds for entry in self._entries()) / steps
         took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording" if self.others else ""
         return [
-            f"profile of {len(self.seconds)} steps: {sum(self.seconds) / len(self.seconds) * 1e3:.2f} ms a step{took}; {ops * 1e3:.2f} ms of it in these:",
+            f"profile of {steps} step{'s' * (steps > 1)}: {sum(self.seconds) / steps * 1e3:.2f} ms a step{took}; {ops * 1e3:.2f} ms of it in these:",
             "",
             *self._table("module", ops),
             "",
@@ -69,14 +71,18 @@ class Profile:
             "kept: for backward, in the last of these steps. written: results, and gradients handed on.",
         ]
 
+    def _entries(self, steps: int | None = None) -> list[Entry]:
+        """What ran in the last so many steps; without what ran in one that did not come to its end."""
+        assert self.tape is not None
+        start = 0 if steps is None or steps >= len(self._ends) else self._ends[-1 - steps]
+        return self.tape.entries[start : self._ends[-1]]
+
     def _table(self, what: Literal["module", "op"], ops: float) -> list[str]:
         """A line for each, with its share of the time in all ops."""
-        assert self.tape is not None
         steps = len(self.seconds)
-        last = self.tape.entries[self._ends[-2] if steps > 1 else 0 :]
-        kept = {row.name: row.saved for row in _folded(totals(last, what))}
+        kept = {row.name: row.saved for row in _folded(totals(self._entries(1), what))}
         lines = [f"{'ms':>8}  {'':4}  {'forward':>8} {'backward':>8} {'calls':>6} {'written':>8} {'kept':>8}  {what}"]
-        for row in _folded(totals(self.tape.entries, what)):
+        for row in _folded(totals(self._entries(), what)):
             both = (row.forward + row.backward) / steps
             numbers = f"{row.forward / steps * 1e3:8.2f} {row.backward / steps * 1e3:8.2f} {row.calls / steps:6.3g}"
             lines.append(f"{both * 1e3:8.2f}  {both / ops:4.0%}  {numbers} {short(row.bytes // steps):>8} {short(kept.get(row.name, 0)):>8}  {row.name}")

@@ -20,6 +20,7 @@ from tensor.graph import Accumulator, Node, Output, describe, reachable
 from tensor.op import OPS
 
 MOST_ROWS = 8  # leaves listed one by one in a box of several ops
+MOST_INPUTS = 40  # inputs listed one by one in the box of an op
 MOST_SHARED = 60  # boxes of leaves that several boxes use
 MOST_OPS = 8  # kinds of ops named in a box of several
 
@@ -260,6 +261,8 @@ class _Maker:
             elif type(parent) is Accumulator and parent not in self.shared and parent not in node.parents[:position]:
                 full, times = self.names.get(parent, name), node.parents.count(parent)
                 rows.append(("leaf", (_within(full, module) + (f" ×{times}" if times > 1 else ""), *self._facts(parent))))
+        if len(rows) > MOST_INPUTS:
+            rows[MOST_INPUTS:] = [("soft", (f"and {_many(len(rows) - MOST_INPUTS, 'more input')}",))]
         return rows
 
     def _several(self, leaves: Sequence[Accumulator], module: str) -> list[Row]:
@@ -309,8 +312,12 @@ def leaf_size(leaf: Accumulator) -> int:
 
 
 def norm(leaf: Accumulator) -> float:
-    """The Euclidean norm of a leaf's gradient."""
-    return math.sqrt(np.sum(np.square(to_host(leaf.gradient.array), dtype=np.float64)))
+    """The Euclidean norm of a leaf's gradient; computed in parts of the largest number, whose square may be none that there is."""
+    gradient = np.abs(to_host(leaf.gradient.array).astype(np.float64))
+    largest = float(gradient.max(initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    return largest * math.sqrt(np.square(gradient / largest).sum())
 
 
 def _result(y: Tensor) -> str:

@@ -7,7 +7,7 @@ with tensor.record(implementation="reference") as tape:
 print(tape.table())
 tape["blocks.0.attention.weights"]     an array, by the name of the module and of what it is there
 
-entries.py     what stands on a tape          recording.py   how it comes there
+entries.py     what stands on a tape          recording.py   how it comes there      naming.py   and under which name
 replay.py      an op, once more line by line  find.py        arrays by name          report.py   tables and files
 """
 

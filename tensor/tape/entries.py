@@ -18,7 +18,7 @@ from tensor.storage import Line
 from tensor.tape.replay import Moment, replay
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """An array as an op met it."""
 
@@ -51,7 +51,7 @@ class Saved:
     address: int  # two ops that keep one array hold its memory once
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Forward:
     """An op that ran."""
 
@@ -103,7 +103,7 @@ class Forward:
         return (result, None), moments
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
     """A gradient that a backward hands to one of its op's inputs."""
 
@@ -114,7 +114,7 @@ class Contribution:
     value: Value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Backward:
     """The backward of an op."""
 
@@ -122,7 +122,7 @@ class Backward:
     name: str
     module: str
     op: str
-    of: Forward | None  # None: of an op that ran before the recording began, or of the expand that broadcasting adds
+    of: Forward | None  # None: of an op that did not run on this tape, or of the expand that broadcasting adds
     upstream: tuple[Value | None, ...]  # dL/dy for each output
     contributions: tuple[Contribution, ...]
     start: float

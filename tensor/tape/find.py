@@ -6,7 +6,7 @@
     blocks.0.attention.weights    a local variable in the source of one of a module's ops: got by running that source again
     blocks.0.attention.qkv.bias   a parameter, as it was when first used
 
-and with .grad behind it, the gradient that arrived there: of an array all of dL/dy, of a parameter the sum of this walk.
+and with .grad behind it, the gradient that arrived there: of an array all of dL/dy, of a parameter the sum; of several walks in the last.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def names(tape: Tape) -> list[str]:
     found: dict[str, None] = {}
     for entry in tape.forwards:
         found |= dict.fromkeys((entry.module, entry.name)) if entry.module else {entry.name: None}
-        found |= {value.source: None for value in entry.inputs if "." in value.source}
+        found |= {value.source: None for value in entry.inputs if value.source != "constant"}
     return list(found)
 
 
 def _value(tape: Tape, name: str) -> Floats | None:
     entry = _entry(tape, name)
-    if entry is not None:
+    if entry is not None and entry.outputs:
         return entry.outputs[-1].array  # type: ignore[no-any-return]
     for entry in tape.forwards:
         for value in (*entry.inputs, *entry.outputs):
@@ -65,14 +65,14 @@ def _value(tape: Tape, name: str) -> Floats | None:
 
 def _entry(tape: Tape, name: str) -> Forward | None:
     """The last op of a module's run; else the op of that name. A run is a stretch of the tape without ops of other modules."""
-    module, _, times = name.partition("#")
+    module, _, times = name.rpartition("#") if name.rpartition("#")[2].isdecimal() else (name, "", "")
     runs: list[Forward] = []
     before = None
     for entry in tape.forwards:
         if entry.module == module or entry.module.startswith(module + "."):
             runs[-1:] = [entry] if before in runs[-1:] else [*runs[-1:], entry]
         before = entry
-    if runs and (times.isdecimal() or not times) and 1 <= int(times or 1) <= len(runs):
+    if 1 <= int(times or 1) <= len(runs):
         return runs[int(times or 1) - 1]
     return next((entry for entry in tape.forwards if entry.name == name), None)
 
@@ -93,7 +93,15 @@ def _locals_of(entry: Forward | Backward) -> set[str]:
 def _gradient(tape: Tape, name: str) -> Floats | None:
     entry = _entry(tape, name)
     if entry is not None:
-        step = next((step for step in tape.backwards if step.of is entry), None)
+        step = next((step for step in reversed(tape.backwards) if step.of is entry), None)
         return step.upstream[-1].array if step and step.upstream[-1] else None
-    arrived = [c.value.array for step in tape.backwards for c in step.contributions if c.to == name]
-    return sum(arrived[1:], start=arrived[0].copy()) if arrived else None
+    return arrived(tape, {name}).get(name)
+
+
+def arrived(tape: Tape, names: set[str]) -> dict[str, Floats]:
+    """What has arrived in all at each of these, leaves or outputs of ops, in the last walk that came there."""
+    sums: dict[str, Any] = {}
+    for step in tape.backwards:
+        for c in (c for c in step.contributions if c.to in names):
+            sums[c.to] = c.value.array if c.number == 1 else sums[c.to] + c.value.array
+    return sums

@@ -9,7 +9,7 @@ import sys
 import time
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -18,16 +18,16 @@ import numpy as np
 
 from tensor import kernels
 from tensor.core import Tensor
-from tensor.devices import Array, address, as_array, synchronize, to_host
+from tensor.devices import Array, address, as_array, flatten, synchronize, to_host, window
 from tensor.dtypes import NARROW, float32
 from tensor.graph import Accumulator, Node, Output
 from tensor.mode import Switch
-from tensor.nn.module import Module
 from tensor.op import FUSED
 from tensor.recompute import Recomputed
-from tensor.storage import user_frame, user_line
+from tensor.storage import user_line
 from tensor.tape import find, report
 from tensor.tape.entries import UNKNOWN, Backward, Contribution, Entry, Forward, Saved, Value, Work, parameters_of
+from tensor.tape.naming import Names, elsewhere
 
 
 class Recording(Switch):
@@ -47,6 +47,7 @@ def record(implementation: Literal["as run", "reference"] = "as run", *, values:
 
     implementation: "as run" records what does the work, kernels and fused ops among them; "reference" turns the kernels off inside, so that
     every composition runs op by op and every intermediate exists.   values=False keeps shapes, times and bytes, and no array: to measure.
+    A recording inside another takes over until it ends. Other threads are not recorded.
     """
     if implementation not in ("as run", "reference"):
         raise ValueError(f'implementation {implementation!r}: choose "as run" or "reference"')
@@ -61,16 +62,12 @@ class Tape:
         self.implementation, self.values = implementation, values
         self.entries: list[Entry] = []
         self._began = time.perf_counter()
-        self._modules: dict[int, str] = {}  # id -> path
-        self._roots: list[Module] = []  # kept, so that no other object gets those ids
-        self._names: dict[int, tuple[weakref.ref[Tensor], str]] = {}  # id of a tensor -> what it is called
-        self._copies: dict[int, Any] = {}  # id of a tensor -> its last copy
-        self._times: Counter[str] = Counter()  # how often a name came
-        self._of: dict[Node, Forward] = {}
-        self._leaves: dict[Accumulator, str] = {}
-        self._expanded: dict[Node, tuple[Forward, str]] = {}  # the expand of broadcasting -> the op that it serves, and the input
-        self._uses: Counter[Any] = Counter()  # contributions that a node waits for, in this walk
-        self._arrived: Counter[Any] = Counter()
+        self._names = Names()
+        self._copies: dict[int, tuple[weakref.ref[Tensor], Any]] = {}  # id of a tensor -> it, and its last copy
+        # by the order of nodes, which is a number that no two have: a tape must not keep the graph, and what that saved, alive
+        self._of: dict[int, Forward] = {}
+        self._leaves: dict[int, str] = {}
+        self._expanded: dict[int, tuple[Forward, str]] = {}  # the expand of broadcasting -> the op that it serves, and the input
 
     # -- called by ops --
 
@@ -81,9 +78,9 @@ class Tape:
             synchronize(outs[0].array)
         end = time.perf_counter()
         frame = sys._getframe(2)
-        module, within = self._place(frame)
+        module, within = self._names.place(frame)
         implementation, reason = (how, "no data moves: another layout of the same memory") if how else _implementation(op)
-        name = self._numbered(f"{module}.{op}" if module else op)
+        name = self._names.numbered(f"{module}.{op}" if module else op)
         names = parameters_of(op, len(inputs))
         given = tuple(self._value(x, n, frame) for x, n in zip(inputs, names, strict=True) if x is not None)
         arguments = (inputs[0].layout, *arrays) if how else tuple(self._argument(x, a) for x, a in zip(inputs, arrays, strict=True))
@@ -96,41 +93,31 @@ class Tape:
         )
         self.entries.append(entry)
         if node is not None:
-            self._of[node] = entry
+            self._of[node.order] = entry
             for parent, x, n in zip(node.parents, inputs, names, strict=False):
+                if parent is not None and parent is not x.node:  # broadcasting has put an expand between
+                    self._expanded[parent.order] = entry, n
+                    parent = x.node
                 if type(parent) is Accumulator:
-                    self._leaves[parent] = self._source(x, frame)
-                elif type(parent) is Node and parent not in self._of:
-                    self._expanded[parent] = entry, n
-                    if type(leaf := parent.parents[0] if parent.parents else None) is Accumulator:
-                        self._leaves[leaf] = self._source(x, frame)
+                    self._leaves[parent.order] = self._names.of(x, frame)
 
-    def expect(self, nodes: Sequence[Any], again: bool = False) -> None:
-        """Count the contributions that a walk over these nodes will bring. again: nodes that a checkpoint adds to the walk under way.
+    def walk(self, nodes: Sequence[Any], allowed: Collection[Any] | None) -> Walk:
+        """A walk back over these nodes begins; `allowed`: the only nodes for which its gradients are wanted."""
+        return Walk(self, nodes, allowed)
 
-        A checkpoint itself brings none: those of its function are counted when that has run again.
-        """
-        if not again:
-            self._uses.clear()
-            self._arrived.clear()
-        self._uses.update(
-            parent for node in nodes if type(node) is Node and type(node.backward) is not Recomputed for parent in node.parents if parent is not None
-        )
-
-    def backward(self, node: Node, upstream: Sequence[Array | None], gradients: Sequence[Any], start: float) -> None:
+    def backward(self, walk: Walk, node: Node, upstream: Sequence[Array | None], gradients: Sequence[Any], start: float) -> None:
         """Note a backward that has just run, and what it hands to whom."""
         synchronize(next(dy for dy in upstream if dy is not None))
         end = time.perf_counter()
-        of = self._of.get(node)
-        serves, through = self._expanded.get(node, (of, "x"))
+        of = self._of.get(node.order)
+        serves, through = self._expanded.get(node.order, (of, ""))
         module = serves.module if serves else ""
-        name = f"{of.name}.backward" if of else self._numbered(f"{module}.{node.op}.backward" if module else f"{node.op}.backward")
-        names = parameters_of(node.op, len(node.parents)) if of else [through] * len(node.parents)
+        name = f"{of.name}.backward" if of else self._names.numbered(f"{module}.{node.op}.backward" if module else f"{node.op}.backward")
+        names = [through] * len(node.parents) if through else parameters_of(node.op, len(node.parents))
         contributions = []
         for parent, dx, key in zip(node.parents, gradients, names, strict=True):
-            if parent is not None and dx is not None:
-                self._arrived[parent] += 1
-                contributions.append(Contribution(key, self._target(parent), self._arrived[parent], self._uses[parent], self._gradient(dx, f"d{key}", name)))
+            if dx is not None and (count := walk.arrived(parent)) is not None:
+                contributions.append(Contribution(key, self._target(parent), *count, self._gradient(dx, f"d{key}", name, copy=True)))
         dys = tuple(None if dy is None else self._gradient(dy, "dy", name) for dy in upstream)
         self.entries.append(Backward(len(self.entries), name, module, node.op, of, dys, tuple(contributions), start - self._began, end - start))
 
@@ -140,79 +127,34 @@ class Tape:
 
     # -- what is noted --
 
-    def _place(self, frame: FrameType | None) -> tuple[str, tuple[str, ...]]:
-        """(the path of the innermost module whose method is running, the fused ops that are). Of the outermost module, the method's name."""
-        modules: list[Module] = []
-        within: list[str] = []
-        method = ""
-        while frame is not None:
-            code = frame.f_code
-            if code in FUSED:
-                within.insert(0, FUSED[code])
-            if code.co_varnames[:1] == ("self",) and isinstance(owner := frame.f_locals.get("self"), Module):
-                method = method or code.co_name
-                modules.append(owner)
-            frame = frame.f_back
-        if not modules:
-            return "", tuple(within)
-        if id(modules[0]) not in self._modules:
-            self._adopt(modules[-1])
-        path = self._modules.get(id(modules[0]), type(modules[0]).__name__)
-        return path or method.strip("_").replace("call", ""), tuple(within)
-
-    def _adopt(self, root: Module) -> None:
-        """Learn the names of a model's modules, parameters and buffers."""
-        self._roots.append(root)
-        for path, module in root.named_modules():
-            self._modules.setdefault(id(module), path)
-            for name, value in vars(module).items():
-                if isinstance(value, Tensor):
-                    self._names.setdefault(id(value), (weakref.ref(value), f"{path}.{name}" if path else name))
-
-    def _numbered(self, name: str) -> str:
-        self._times[name] += 1
-        return name if self._times[name] == 1 else f"{name}#{self._times[name]}"
-
-    def _source(self, x: Any, frame: FrameType | None) -> str:
-        """What made a tensor, or what it is called: by the model, or by the variable in the user's code that holds it."""
-        if not isinstance(x, Tensor):
-            return "constant"
-        made = self._names.get(id(x))
-        if made is not None and made[0]() is x:
-            return made[1]
-        variables = user_frame(frame).f_locals if frame else {}
-        name = next((key for key, value in variables.items() if value is x), None)
-        if name is None:
-            return "constant" if x.node is None else "leaf" if x.is_leaf else f"{x.node.op}, before the recording"
-        self._names[id(x)] = weakref.ref(x), name
-        return name
-
     def _value(self, x: Any, name: str, frame: FrameType | None, made: str | None = None) -> Value:
         if not isinstance(x, Tensor):
-            x = Tensor(x)
+            x = Tensor(float(x) if type(x) is int and abs(x) >> 63 else x)  # an integer that has no dtype
         if made is not None:
-            self._names[id(x)] = weakref.ref(x), made if name == "y" else f"{made}{name[1:]}"
+            self._names.made(x, made if name == "y" else f"{made}{name[1:]}")
         layout, dtype = x.layout, x.dtype
         copy = self._copy(x) if self.values else None
         facts = layout.shape, layout.strides, layout.offset, layout.is_contiguous, dtype.name, x.device, layout.size * dtype.itemsize
-        return Value(name, self._source(x, frame), *facts, copy)
+        return Value(name, self._names.of(x, frame), *facts, copy)
 
-    def _gradient(self, dx: Array, name: str, source: str) -> Value:
-        """No copy: the walk adds in place only to arrays that no rule was given, and none of those is shown here."""
-        x = Tensor.from_array(dx)
-        facts = x.shape, x.strides, x.offset, x.is_contiguous(), x.dtype.name, x.device, int(dx.nbytes)
+    def _gradient(self, dx: Any, name: str, source: str, copy: bool = False) -> Value:
+        """copy: of what a rule hands on, to which the walk may add in place. What was given to a rule is written no more."""
+        array = as_array(dx)  # a rule may return a scalar
+        x = Tensor.from_array(array)
+        facts = x.shape, x.strides, x.offset, x.is_contiguous(), x.dtype.name, x.device, int(array.nbytes)
         if not self.values:
             return Value(name, source, *facts, None)
-        window = as_array(to_host(dx)).view()  # as_array: a rule may return a NumPy scalar
-        window.flags.writeable = False
-        return Value(name, source, *facts, window)
+        shown = _duplicate(to_host(array)) if copy else to_host(array).view()
+        shown.flags.writeable = False
+        return Value(name, source, *facts, shown)
 
     def _copy(self, x: Tensor) -> Any:
-        """The tensor's values as they are now; one copy for all entries that meet them."""
-        array, known = to_host(x.array), self._copies.get(id(x))
-        if known is None or known.shape != array.shape or known.dtype != array.dtype or not np.array_equal(known, array, equal_nan=True):
-            known = self._copies[id(x)] = array.copy()
-            known.flags.writeable = False
+        """The tensor's values as they are now, in the same order of memory; one copy for all entries that meet them."""
+        array = to_host(x.array)
+        owner, known = self._copies.get(id(x), (None, None))
+        if owner is None or owner() is not x or not _same_bits(known, array):
+            known = _duplicate(array)
+            self._copies[id(x)] = weakref.ref(x), known
         return known
 
     def _argument(self, x: Any, array: Any) -> Any:
@@ -234,19 +176,21 @@ class Tape:
         for _, _, array in node.saved:
             owner = owners.get(id(array))
             made = owner is None or owner.node is None or not owner.is_leaf
-            source = "" if owner is None else self._source(owner, None)
+            source = "" if owner is None else self._names.of(owner, None)
             found[id(array)] = Saved(names.get(id(array), ""), source, array.shape, array.dtype.name, int(array.nbytes), made, address(as_array(array)))
         return tuple(found.values())
 
     def _target(self, node: Any) -> str:
         """The name of what a gradient belongs to."""
         if type(node) is Accumulator:
-            return self._leaves.get(node, "leaf")
+            if node.order not in self._leaves:
+                self._leaves[node.order] = self._names.numbered("leaf")
+            return self._leaves[node.order]
         if type(node) is Output:
             return f"{self._target(node.parents[0])}[{node.index}]"
-        if node in self._expanded:
-            return f"expand of {self._expanded[node][1]}"
-        return self._of[node].name if node in self._of else f"{node.op}, before the recording"
+        if node.order in self._expanded:
+            return f"expand of {self._expanded[node.order][1]}"
+        return self._of[node.order].name if node.order in self._of else elsewhere(node.op)
 
     # -- reading it --
 
@@ -254,6 +198,11 @@ class Tape:
     def nodes(self) -> int:
         """How many nodes the graph got."""
         return len(self._of) + len(self._expanded)
+
+    @property
+    def leaves(self) -> set[str]:
+        """The names of the leaves that were used: parameters, and tensors made with requires_grad=True."""
+        return set(self._leaves.values())
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
         """An array by its name; see find.py for what a name can be. Raises KeyError with the nearest ones."""
@@ -283,7 +232,34 @@ class Tape:
 
     def parameter(self, name: str) -> Tensor | None:
         """The parameter of that name, as it is now."""
-        return next((x for ref, known in self._names.values() if known == name and (x := ref()) is not None and x.is_leaf), None)
+        return self._names.parameter(name)
+
+
+class Walk:
+    """One walk back over the graph, for the tape: how many contributions each node waits for, and how many have come."""
+
+    def __init__(self, tape: Tape, nodes: Sequence[Any], allowed: Collection[Any] | None):
+        self.tape, self.values, self._allowed = tape, tape.values, allowed
+        self._uses: Counter[Any] = Counter()
+        self._arrived: Counter[Any] = Counter()
+        self.expect(nodes)
+
+    def expect(self, nodes: Sequence[Any]) -> None:
+        """Count the contributions that these nodes will bring. A checkpoint itself brings none: those of its function are counted when that has
+        run again, and has added its nodes to the walk."""
+        rules = (node for node in nodes if type(node) is Node and type(node.backward) is not Recomputed)
+        self._uses.update(parent for node in rules for parent in node.parents if parent is not None)
+
+    def arrived(self, node: Any) -> tuple[int, int] | None:
+        """Count a contribution to a node: (it is the first, of so many). None where none is wanted."""
+        if node is None or (self._allowed is not None and node not in self._allowed):
+            return None
+        self._arrived[node] += 1
+        return self._arrived[node], self._uses[node]
+
+    def backward(self, node: Node, upstream: Sequence[Array | None], gradients: Sequence[Any], start: float) -> None:
+        """Note a backward that has just run."""
+        self.tape.backward(self, node, upstream, gradients, start)
 
 
 def _implementation(op: str) -> tuple[str, str]:
@@ -293,3 +269,16 @@ def _implementation(op: str) -> tuple[str, str]:
     name, reason = kernels.latest(op)
     fused = "fused " * any(op == known for known in FUSED.values())
     return (name, reason) if name == "reference" else (f"{fused}kernel {name}", reason)
+
+
+def _duplicate(array: Any) -> Any:
+    """A read-only copy, with the same strides where that takes little more memory: by others, sums and products are rounded otherwise."""
+    flat, layout = flatten(array)
+    copy = window(flat.copy(), layout) if flat.size <= 2 * array.size else array.copy(order="K")
+    copy.flags.writeable = False
+    return copy
+
+
+def _same_bits(a: Any, b: Any) -> bool:
+    """Whether two arrays hold the same to the last bit: 0.0 == -0.0, but 1 / 0.0 is not 1 / -0.0."""
+    return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))

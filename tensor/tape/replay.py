@@ -9,6 +9,9 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from tokenize import TokenError
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -40,7 +43,7 @@ def source_of(function: Callable[..., Any]) -> Source:
     code = inspect.unwrap(function).__code__
     try:
         lines, first = inspect.getsourcelines(code)
-    except OSError:
+    except (OSError, SyntaxError, TokenError):  # no file, or one that has changed since
         return Source(code.co_filename, code.co_firstlineno, ())
     return Source(code.co_filename, first, tuple(line.rstrip("\n") for line in lines))
 
@@ -48,13 +51,11 @@ def source_of(function: Callable[..., Any]) -> Source:
 def replay(function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> tuple[Any, list[Moment]]:
     """(what the function returns, its moments). A first moment, at its `def`, holds what it was given and what its closure knows."""
     source = source_of(function)
-    recorder = _Recorder(function.__code__, source)
-    outer = sys.gettrace()
-    sys.settrace(recorder.enter)
-    try:
-        result = function(*arguments, **options)
-    finally:
-        sys.settrace(outer)
+    recorder = _Recorder(inspect.unwrap(function).__code__, source)
+    result = recorder.watch(function, arguments, options)
+    if not recorder.moments:  # within a trace function, as at the prompt of a debugger, Python traces nothing more in this thread
+        with ThreadPoolExecutor(1) as other:
+            result = other.submit(copy_context().run, recorder.watch, function, arguments, options).result()
     text = dict(enumerate(source.lines, source.first))
     return result, [Moment(number, text.get(number, "").strip(), values) for number, values in recorder.moments]
 
@@ -69,6 +70,16 @@ class _Recorder:
         self.frame: FrameType | None = None
         self.line = source.first + next((i for i, line in enumerate(source.lines) if line.lstrip().startswith("def ")), 0)  # below decorators
         self.began = False
+
+    def watch(self, function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
+        """Call the function and follow it."""
+        outer = sys.gettrace()
+        sys.settrace(self.enter)
+        try:
+            return function(*arguments, **options)
+        finally:
+            sys.settrace(outer)
+            self.frame = None  # it holds the recorder, and through its callers all that they hold
 
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code is not self.code or self.frame is not None:
@@ -107,7 +118,9 @@ def _results(returned: Any) -> dict[str, Any]:
 
 
 def _copy(value: Any) -> Any:
-    """A copy of an array, of NumPy or CuPy; else the value itself: a dtype has no strides, a Layout no dtype."""
+    """A copy of an array, of NumPy or CuPy, also in tuples and lists; else the value itself: a dtype has no strides, a Layout no dtype."""
+    if type(value) in (tuple, list):
+        return type(value)(map(_copy, value))
     return value.copy() if hasattr(value, "strides") and hasattr(value, "dtype") else value
 
 
@@ -117,7 +130,9 @@ def _same(a: Any, b: Any) -> bool:
         return a.shape == b.shape and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind not in "OSU")
     if type(a) is not type(b):
         return False
+    if type(a) in (tuple, list):
+        return len(a) == len(b) and all(map(_same, a, b))
     try:
         return bool(a == b)
-    except ValueError:  # a tuple of arrays
+    except ValueError:  # an array that is not NumPy's
         return False

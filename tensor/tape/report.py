@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from tensor.dtypes import bfloat16
+from tensor.tape import find
 from tensor.tape.entries import Backward, Entry, Forward, Value, Work
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ class Total(NamedTuple):
 def table(entries: Sequence[Entry]) -> str:
     """One line an op: where, which, what came out, what it cost; `<-` marks a backward, with what it hands to whom."""
     rows: list[tuple[str, ...]] = [("", "module", "op", "output", "strides", "bytes", "kept", "us", "by, line; or gradients handed on")]
-    rows += [_row(entry) for entry in entries]
+    rows += [tuple(cell if cell.isprintable() else cell.encode("unicode_escape").decode() for cell in _row(entry)) for entry in entries]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     numeric = (0, 5, 6, 7)
     lines = ["  ".join(cell.rjust(w) if i in numeric else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=False))) for row in rows]
@@ -45,10 +48,10 @@ def _row(entry: Entry) -> tuple[str, ...]:
     if isinstance(entry, Work):
         return number, "", entry.name, "", "", "", "", time, ""
     if isinstance(entry, Forward):
-        y = entry.outputs[0]
+        shape, strides = (str(entry.outputs[0].shape), str(entry.outputs[0].strides)) if entry.outputs else ("none", "")
         kept = short(entry.saved_bytes) if entry.saved else ""
         size = "" if entry.implementation == "view" else short(sum(value.bytes for value in entry.outputs))
-        return number, entry.module, entry.op, str(y.shape), str(y.strides), size, kept, time, f"{entry.implementation}, {entry.line.place}"
+        return number, entry.module, entry.op, shape, strides, size, kept, time, f"{entry.implementation}, {entry.line.place}"
     dy = next(value for value in entry.upstream if value is not None)
     handed = ", ".join(f"{c.to} {c.number}/{c.count}" for c in entry.contributions)
     size = short(sum(c.value.bytes for c in entry.contributions))
@@ -109,21 +112,22 @@ def _write_text(tape: Tape, path: Path) -> None:
 
 
 def _write_arrays(tape: Tape, path: Path) -> None:
-    """Every output as its op's name, every gradient that arrived as that name and .grad, every parameter as its own."""
+    """Every output as its op's name, every gradient that arrived as that name and .grad, every parameter as its own, when first used.
+
+    bfloat16, which NumPy cannot read, is written as float32.
+    """
     if not tape.values:
         raise ValueError("this tape holds no arrays: record(values=True) keeps them")
     arrays: dict[str, Any] = {}
-    for entry in tape.forwards:
-        arrays |= {value.source: value.array for value in (*entry.inputs, *entry.outputs) if value.source != "constant"}
+    for value in (value for entry in tape.forwards for value in (*entry.inputs, *entry.outputs) if value.source != "constant"):
+        arrays.setdefault(value.source, value.array)
     for step in tape.backwards:
-        if step.of and step.upstream[0]:
-            arrays[f"{step.of.name}.grad"] = step.upstream[0].array
-        for c in step.contributions:
-            if tape.parameter(c.to) is not None:
-                name = f"{c.to}.grad"
-                arrays[name] = arrays[name] + c.value.array if c.number > 1 else c.value.array
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+        arrays |= {f"{y.source}.grad": dy.array for y, dy in zip(step.of.outputs if step.of else (), step.upstream, strict=False) if dy}
+    arrays |= {f"{name}.grad": total for name, total in find.arrived(tape, tape.leaves).items()}
+    with zipfile.ZipFile(path, "w") as archive:  # as np.savez, which has no room for an array called `file`
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array.astype(np.float32) if array.dtype == bfloat16 else array)
 
 
 def _write_trace(tape: Tape, path: Path) -> None:

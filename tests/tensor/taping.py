@@ -23,3 +23,8 @@ def recorded(gpt: GPT, how: Any = "reference") -> Tape:
     with tensor.record(how) as tape:
         gpt.loss(IDS, IDS[:, ::-1].copy()).backward()
     return tape
+
+
+def handed(tape: Tape) -> list[tuple[str, int, int]]:
+    """Every contribution: to whom, the which, of how many."""
+    return [(c.to, c.number, c.count) for e in tape.backwards for c in e.contributions]

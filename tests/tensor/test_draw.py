@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tensor
 from tensor import Tensor, nn
 from tensor.drawing import draw
-from tensor.drawing.contents import Contents, common, contents, input_name
+from tensor.drawing.contents import MOST_INPUTS, Contents, common, contents, input_name
 from tensor.drawing.fold import FOLD_ABOVE, MERGE_ABOVE, MOST
 from tensor.drawing.scene import scene
 from tests.tensor.drawing import Collapse, both, check, check_apart, leaf, model_on, outlines
@@ -301,3 +301,19 @@ def test_random_graphs(steps: list[tuple[int, int, int]], collapse: Collapse, de
     for other in values[3:]:
         y = y + other
     check(y, collapse)
+
+
+@pytest.mark.parametrize("size", [1e300, 1e-200, 1.0, 0.0, float("inf")])
+def test_the_norm_of_gradients_of_every_size(size: float) -> None:
+    """Also where the square of a number is larger, or smaller, than there are numbers."""
+    x = Tensor(np.ones(4), requires_grad=True)
+    x.grad = Tensor(np.full(4, -size))
+    (box,) = contents((x * 2.0).exp()).boxes[:1]
+    assert box.rows[1] == ("leaf", ("a", "(4,) float64", f"gradient {2 * size:.3g}"))
+
+
+def test_an_op_of_very_many_inputs() -> None:
+    leaves = [Tensor([1.0], requires_grad=True) for _ in range(1000)]
+    (box,) = check(tensor.concatenate(leaves), None).boxes
+    assert len(box.rows) < 50
+    assert box.rows[-2] == ("soft", (f"and {1000 - MOST_INPUTS:,} more inputs",))

@@ -198,7 +198,7 @@ def test_without_values(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="values=True"):
         tape["logits"]
     with pytest.raises(ValueError, match="values=True"):
-        tape.forwards[1].lines()
+        next(e for e in tape.forwards if e.op in ("linear", "linear_gelu")).lines()
     with pytest.raises(ValueError, match="values=True"):
         tape.save(tmp_path / "tape.npz")
     assert not (tmp_path / "tape.npz").exists()

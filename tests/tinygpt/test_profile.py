@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import tensor
 from tinygpt.__main__ import main
 from tinygpt.profile import WARM, Profile
 from tinygpt.training import StepRecord
@@ -63,6 +65,19 @@ def test_all_records_pass_through(count: int) -> None:
     assert len(profile.seconds) == min(max(count - WARM, 0), 2)
 
 
+def test_a_step_that_did_not_end_is_left_out() -> None:
+    def stopped() -> Iterator[StepRecord]:
+        for record in records(WARM + 1):
+            tensor.ones(2).exp()
+            yield record
+        tensor.ones(2).log()
+
+    profile = Profile(5)
+    list(profile.watch(stopped()))
+    assert profile.lines()[0].startswith("profile of 1 step: ")
+    assert [line.split()[-1] for line in profile.lines() if line.endswith((" exp", " log"))] == ["exp"]
+
+
 def test_too_few_steps_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert train("--steps", "2", "--out", "run", "--profile", "5") == 0
@@ -70,7 +85,7 @@ def test_too_few_steps_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert json.loads(Path("run/trace.json").read_text())["traceEvents"] == []
 
 
-@pytest.mark.parametrize("given", ["0", "-3", "x", "1.5"])
+@pytest.mark.parametrize("given", ["0", "-3", "1001", "x", "1.5"])
 def test_a_wrong_count(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--profile", given) == 2
     assert "--profile" in capsys.readouterr().err

@@ -200,8 +200,8 @@ ROOMS_AND_UPDATES = [
         f"{ROOMS}test_bug_03_a_gradient_as_an_input",
     ),
     Bug(1, "tensor/graph.py", "node.place is None or node.hooks or (", "node.place is None or (", f"{ROOMS}test_a_hook_sees_the_whole_gradient_once"),
-    Bug(23, "tensor/autograd.py", "places=allowed is None and not anomaly", "places=allowed is None", f"{ROOMS}test_rooms_are_really_given"),
-    Bug(13, "tensor/autograd.py", "places=allowed is None and not anomaly", "places=not anomaly", f"{ROOMS}test_gradients_taken_by_grad_touch_no_place"),
+    Bug(23, "tensor/autograd.py", "places = allowed is None and not anomaly", "places = allowed is None", f"{ROOMS}test_rooms_are_really_given"),
+    Bug(13, "tensor/autograd.py", "places = allowed is None and not anomaly", "places = not anomaly", f"{ROOMS}test_gradients_taken_by_grad_touch_no_place"),
     Bug(41, ADAMW, "(float)(1 - b2)", "1.0f - (float)b2", f"{VALUES}test_adamw"),
     Bug(41, ADAMW, "sqrtf(v[i]) * spread + eps", "sqrtf(v[i] + eps) * spread", f"{VALUES}test_adamw"),
     Bug(

@@ -26,7 +26,7 @@ from tinygpt.jobs import Job
 from tinygpt.loop import draw, measure, take_steps
 from tinygpt.metrics import Metrics
 from tinygpt.planning import predict
-from tinygpt.profile import TRACE, Profile
+from tinygpt.profile import MOST, TRACE, Profile
 
 PLANNED = 100  # steps from which the speed is predicted beforehand, which takes a second, and scored afterwards
 
@@ -44,8 +44,8 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prepare, train, measure, sample."""
-    if options.profile is not None and options.profile < 1:
-        raise InputError(f"--profile {options.profile}: at least one step, such as --profile 20")
+    if options.profile is not None and not 1 <= options.profile <= MOST:
+        raise InputError(f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20")
     with ExitStack() as held:
         if options.resume is not None:
             held.enter_context(runs.alone(runs.find(options.resume)))

@@ -66,7 +66,7 @@ def embeddings(look: Look, tokenizer: Tokenizer, path: Path) -> None:
         axes.scatter(points[chosen, 0], points[chosen, 1], s=14, color=colour, alpha=0.9 if in_text else 0.5, label=what, marker="o" if in_text else "s")
         for i in chosen if len(look.mapped) <= LABELLED or in_text else []:
             axes.annotate(words[i], points[i], xytext=(4, 3), textcoords="offset points", fontsize=9, fontfamily=FONTS, color=colour)
-    axes.set(xlabel="first principal component", ylabel="second", title=f"Token embeddings: {look.share:.0%} of how they differ")
+    axes.set(xlabel="first principal component", ylabel="second", title=f"Token embeddings, in the plane that holds {look.share:.0%} of how they differ")
     axes.grid(alpha=0.3)
     axes.legend()
     _save(figure, path, "embeddings")
