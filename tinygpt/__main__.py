@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from tinygpt.cli import run
-from tinygpt.console import visible
+from tinygpt.console import shown, visible
 from tinygpt.errors import InputError
 
 
@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit would fail once more
         return 0
     except OSError as error:  # a full disk, a folder that went away
-        problem = f"{error}\nsee that there is room, and that the files may be read and written"
+        where = f": {shown(error.filename)}" if error.filename else ""
+        problem = f"{error.strerror or error}{where}\nsee that there is room, and that the files may be read and written"
     except SystemExit as stop:  # how argparse ends --help and --version
         return int(stop.code or 0)
     print(f"tinygpt: error: {visible(problem)}", file=sys.stderr)

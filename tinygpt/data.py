@@ -21,7 +21,7 @@ from tinygpt.config import TrainConfig
 from tinygpt.console import Bar
 from tinygpt.corpus import Ids, MappedIds, SideBySide, Windows
 from tinygpt.errors import InputError
-from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
+from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, TokenizerError, WordTokenizer
 
 GRAMMAR_CHARACTERS = 2_000_000  # of stories to learn from: more than a model of this kind sees in an hour on a CPU
 GRAMMAR_MEASURED = 100_000  # of other stories to measure on
@@ -55,11 +55,22 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
         return _mapped(config, context, tokenizer)
     is_story = config.text in (None, "story")
     text = corpus.story() if is_story else read(str(config.text))
+    if tokenizer is not None:
+        text = without_end(text, tokenizer)
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
     kept_back = 0 if is_story else int(len(ids) * config.validation)
     name = "the story that comes with tinygpt" if is_story else str(config.text)
     return Data(name, *_told(text), tokenizer, *_cut(ids, len(ids) - kept_back, context, config.stride))
+
+
+def without_end(text: str, tokenizer: Tokenizer) -> str:
+    """The text, but for a line end at its end that the tokenizer does not know: every editor puts one there."""
+    try:
+        tokenizer.encode("\n")
+    except TokenizerError:
+        return text.removesuffix("\n")
+    return text
 
 
 def _mapped(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:

@@ -56,7 +56,10 @@ def _distribution(temperature: float, top_k: int | None, top_p: float | None, lo
     x = np.asarray(logits, dtype=np.float64)
     largest = float(x.max())  # NaN if any is
     if not math.isfinite(largest):
-        raise InputError("the model's logits are not finite numbers: its weights are broken; take an earlier checkpoint, or train with a lower learning rate")
+        raise InputError(
+            "the model's logits are not finite numbers: its weights are broken (which: tinygpt step RUN --plain --break nan)\n"
+            "take an earlier checkpoint, or train with a lower learning rate"
+        )
     every = top_k is None and top_p is None
     kept: Any = slice(None) if every else _largest(x, top_k, by_size=top_p is not None)
     below = np.maximum(x[kept] - largest, FAR * temperature)

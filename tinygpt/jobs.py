@@ -55,9 +55,10 @@ def fresh(options: argparse.Namespace) -> Job:
 
 def _initialised(options: argparse.Namespace, config: TrainConfig) -> Job:
     """Another run's model and tokenizer, another text: fine-tuning."""
-    chosen = [name for name in GPTConfig.__dataclass_fields__ if hasattr(options, name) and name != "dropout"]
+    chosen = [name for name in (*GPTConfig.__dataclass_fields__, "tokenizer", "tokens") if hasattr(options, name) and name != "dropout"]
     if chosen:
-        raise InputError(f"--{chosen[0].replace('_', '-')} cannot be chosen with --init: the model is that run's\nleave it out, or train from the start")
+        whose = "tokenizer" if chosen[0] in ("tokenizer", "tokens") else "model"
+        raise InputError(f"--{chosen[0].replace('_', '-')} cannot be chosen with --init: the {whose} is that run's\nleave it out, or train from the start")
     before, model, tokenizer = runs.load(runs.find(options.init), best=True)
     model_config = replace(before.model, dropout=getattr(options, "dropout", before.model.dropout))
     data = prepare(config, model_config.context, tokenizer)

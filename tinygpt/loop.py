@@ -63,9 +63,8 @@ def take_steps(job: Job, metrics: Metrics, plan: Plan | None, profile: Profile |
                 picture.refresh()
                 saved = time.monotonic()
         runs.save(job.run, job.model, job.optimizer, progress)  # with Ctrl-C still held back
-    if plan is not None and tally.tokens:
-        say(plan.score(tally.tokens, tally.seconds))
-    return _ended(job, progress, time.monotonic() - start, tally, stop.asked), progress
+    score = f" ({plan.score(tally.tokens, tally.seconds)})" if plan is not None and tally.tokens else ""
+    return _ended(job, progress, time.monotonic() - start, tally, stop.asked, score), progress
 
 
 def _keep(job: Job, step: int, steps: tuple[int, ...], live: LiveLine) -> None:
@@ -90,11 +89,11 @@ def _no_better(job: Job, progress: Progress) -> bool:
     return bool(job.run.training.patience) and progress.worse >= (job.run.training.patience or 0)
 
 
-def _ended(job: Job, progress: Progress, seconds: float, tally: Tally, asked: bool) -> int:
+def _ended(job: Job, progress: Progress, seconds: float, tally: Tally, asked: bool, score: str) -> int:
     """Say how it went; the exit code."""
     step, config, taken, skipped = progress.step, job.run.training, progress.step - job.progress.step, tally.skipped
     say(
-        f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, {short(tally.tokens / seconds)} tokens/s"
+        f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, {short(tally.tokens / max(tally.seconds, 1e-9))} tokens/s{score}"
         + f"; {skipped:,} of them skipped" * (skipped > 0)
     )
     if tally.in_a_row == HOPELESS:

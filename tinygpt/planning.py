@@ -88,10 +88,9 @@ class Plan:
         return self.tokens / self.seconds
 
     def score(self, tokens: int, seconds: float) -> str:
-        """How well the speed was predicted, in a line: `planned   98k tokens/s, it was 91.6k: 7% too many`. tokens: trained on in so many seconds."""
+        """How well the speed was predicted: `98k were predicted, 7% too many`. tokens: trained on in so many seconds."""
         ratio = self.speed * seconds / tokens
-        how = "as planned" if abs(ratio - 1) < 0.005 else f"{abs(ratio - 1):.0%} too {'many' if ratio > 1 else 'few'}"
-        return f"planned   {short(self.speed)} tokens/s, it was {short(tokens / seconds)}: {how}"
+        return f"{short(self.speed)} were predicted" + ("" if abs(ratio - 1) < 0.005 else f", {abs(ratio - 1):.0%} too {'many' if ratio > 1 else 'few'}")
 
 
 def predict(model: GPTConfig, config: TrainConfig) -> Plan:
@@ -324,7 +323,7 @@ def table(plan: Plan) -> list[str]:
         *(f"{name:<13}{size(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
         f"together     {size(plan.memory):>10}   and up to {size(plan.passing)} in passing",
         "",
-        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step, {digits(plan.flops / plan.seconds / 1e9)} a second",
+        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
         f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: measured here just now",
         f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, measuring and saving apart",
     ]

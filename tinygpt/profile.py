@@ -62,7 +62,7 @@ class Profile:
         ops = sum(entry.seconds for entry in self._entries()) / steps
         took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording" if self.others else ""
         return [
-            f"profile of {steps} step{'s' * (steps > 1)}: {sum(self.seconds) / steps * 1e3:.2f} ms a step{took}; {ops * 1e3:.2f} ms of it in these:",
+            f"profile of {steps} step{'s' * (steps > 1)}: {sum(self.seconds) / steps * 1e3:.2f} ms a step{took}; the ops, {ops * 1e3:.2f} ms:",
             "",
             *self._table("module", ops),
             "",

@@ -176,7 +176,8 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
     try:
         tokenizer = load_tokenizer(folder / TOKENIZER)
     except (OSError, RecursionError) as error:
-        raise InputError(f"{TOKENIZER} in {run.name} cannot be read ({shown(error):.100})\nrestore it from a copy, or train again") from None
+        why = shown(getattr(error, "strerror", None) or error)
+        raise InputError(f"{TOKENIZER} in {run.name} cannot be read ({why:.100})\nrestore it from a copy, or train again") from None
     if tokenizer.size != run.model.vocabulary:
         raise InputError(f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model {run.model.vocabulary}\n{TOGETHER}")
     if run.tokenizer and tokenizer.hash != run.tokenizer:

@@ -31,7 +31,8 @@ def array(tape: Tape, name: str) -> Floats:
     found = _gradient(tape, name.removesuffix(".grad")) if name.endswith(".grad") else _value(tape, name)
     if found is None:
         known = names(tape)
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        variables = (f"{entry.module}.{variable}" for entry in tape.forwards for variable in sorted(_locals_of(entry)) if entry.module)
+        close = difflib.get_close_matches(name, dict.fromkeys([*known, *variables]), n=3, cutoff=0.4)
         raise KeyError(f"nothing on this tape is named {name!r}; near it: {', '.join(close) or ', '.join(known[:3])}")
     return found
 

@@ -171,10 +171,11 @@ class Tape:
         if node is None or node.backward is None or not node.saved:
             return ()
         names = {id(value): name for name, value in node.kept().items()}
-        owners = {id(array): x for x, array in zip(tensors, arrays, strict=False) if isinstance(x, Tensor)}
+        owned = [(x, array) for x, array in zip(tensors, arrays, strict=False) if isinstance(x, Tensor)]
+        by_array, by_memory = {id(array): x for x, array in owned}, {id(x._storage): x for x, _ in reversed(owned) if x._storage is not None}
         found: dict[int, Saved] = {}
-        for _, _, array in node.saved:
-            owner = owners.get(id(array))
+        for storage, _, array in node.saved:
+            owner = by_array.get(id(array), by_memory.get(id(getattr(storage, "storage", storage))))  # weight.T is the weight's memory
             made = owner is None or owner.node is None or not owner.is_leaf
             source = "" if owner is None else self._names.of(owner, None)
             found[id(array)] = Saved(names.get(id(array), ""), source, array.shape, array.dtype.name, int(array.nbytes), made, address(as_array(array)))

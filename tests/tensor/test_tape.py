@@ -148,6 +148,15 @@ def test_broadcasting_shows_its_expand() -> None:
     assert tape.nodes == 3  # multiply, expand, sum
 
 
+def test_a_view_of_a_parameter_is_no_memory_of_backwards_own() -> None:
+    gpt = model()
+    tape = recorded(gpt)
+    head = next(e for e in tape.forwards if e.name == "logits.linear")
+    kept = {s.name: s for s in head.saved}
+    assert (kept["matrix"].source, kept["matrix"].made) == ("token_embedding.weight", False)
+    assert head.saved_bytes == kept["rows"].bytes == 2 * 6 * 8 * 4
+
+
 # -- what a recording does not change --------------------------------------------------------------------------------------
 
 

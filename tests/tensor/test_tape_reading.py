@@ -66,7 +66,7 @@ def test_arrays_by_name() -> None:
     np.testing.assert_allclose(tape["logits.grad"].sum(-1), 0, atol=1e-6)  # softmax - one hot
     with pytest.raises(KeyError, match=r"near it: .*blocks\.0\.attention"):
         tape["blocks.0.attentoin"]
-    with pytest.raises(KeyError, match="near it"):
+    with pytest.raises(KeyError, match=r"near it: blocks\.0\.attention\.weights"):
         tape["blocks.0.attention.wieghts"]
 
 

@@ -240,3 +240,14 @@ def test_refuses_weights_that_give_no_number(run: Path, capsys: pytest.CaptureFi
 def test_refuses_to_guess_a_text(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(ByteTokenizer(), GPTConfig(256, 8, 8, 2, 1))
     refused(capsys, "eval", "made", says="made was not trained here, so no text was kept back\nname one to measure on")
+
+
+def test_the_line_end_that_editors_put_at_the_end(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The story has none, so its tokenizer knows none; one in the middle is still refused."""
+    text = "The dog sat on the mat. The cat ran in the park."
+    (here / "with.txt").write_text(text + "\n")
+    (here / "without.txt").write_text(text)
+    (here / "middle.txt").write_text(text.replace(". ", ".\n"))
+    capsys.readouterr()
+    assert told(capsys, "--text", "with.txt")["loss"] == told(capsys, "--text", "without.txt")["loss"]
+    refused(capsys, "eval", "--text", "middle.txt", says="at position 23 is not one of the 22")

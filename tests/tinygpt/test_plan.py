@@ -182,9 +182,9 @@ def plan_of(**changes: Any) -> planning.Plan:
 def test_the_score() -> None:
     plan = plan_of()
     assert plan.tokens == 1024
-    assert plan.score(10_240, 1.0) == "planned   10.2k tokens/s, it was 10.2k: as planned"
-    assert plan.score(9_000, 1.0) == "planned   10.2k tokens/s, it was 9k: 14% too many"
-    assert plan.score(20_480, 1.0) == "planned   10.2k tokens/s, it was 20.5k: 50% too few"
+    assert plan.score(10_240, 1.0) == "10.2k were predicted"
+    assert plan.score(9_000, 1.0) == "10.2k were predicted, 14% too many"
+    assert plan.score(20_480, 1.0) == "10.2k were predicted, 50% too few"
 
 
 def test_the_table() -> None:
@@ -192,7 +192,7 @@ def test_the_table() -> None:
     assert lines[0] == "model        1,000,000 parameters: 4 layers of width 64, 4 heads"
     assert lines[1] == "step         1,024 tokens: 16 x 2 windows of 32"
     assert "together       20.5 MiB   and up to 1.0 MiB in passing" in lines
-    assert "work                  2   GFLOP a step, 20 a second" in lines
+    assert "work                  2   GFLOP a step, 20 GFLOP a second" in lines
     assert "time               50 s   for 500 steps, measuring and saving apart" in lines
     assert max(map(len, lines)) <= 80
     lines = table(plan_of(again=28 << 20))

@@ -49,7 +49,7 @@ def test_shares_add_up_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     lines = capsys.readouterr().out.splitlines()
     start = next(i for i, line in enumerate(lines) if line.endswith("module"))
     rows = lines[start + 1 : lines.index("", start)]
-    total = float(next(line for line in lines if line.startswith("profile of 2 steps")).split("; ")[1].split()[0])
+    total = float(next(line for line in lines if line.startswith("profile of 2 steps")).split("the ops, ")[1].split()[0])
     assert sum(float(row.split()[0]) for row in rows) == pytest.approx(total, abs=0.005 * (len(rows) + 1))
     assert sum(int(row.split()[1][:-1]) for row in rows) == pytest.approx(100, abs=len(rows) / 2)
 

@@ -124,6 +124,8 @@ def test_fine_tuning_starts_from_the_other_run(here: Path, capsys: pytest.Captur
         np.testing.assert_allclose(runs.load(Path("runs/two"))[1].state()[name].numpy(), weights.numpy(), atol=1e-12)
     assert main(["train", "--init", "one", "--width", "16"]) == 2
     assert "--width cannot be chosen with --init" in capsys.readouterr().err
+    assert main(["train", "--init", "one", "--tokenizer", "bpe"]) == 2
+    assert "--tokenizer cannot be chosen with --init: the tokenizer is that run's" in capsys.readouterr().err
 
 
 # -- accumulation -----------------------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
     if token_files.is_token_folder(text):
         found = token_files.read(text, tokenizer)
         return Measured(f"{shown(text)}: {len(found.ids):,} tokens", SideBySide(found.ids, context))
-    content, name = (corpus.story(), "the story that comes with tinygpt") if text == "story" else (data.read(text), shown(text))
+    content, name = (corpus.story(), "the story that comes with tinygpt") if text == "story" else (data.without_end(data.read(text), tokenizer), shown(text))
     return Measured(f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context))
 
 

@@ -15,7 +15,7 @@ from tinygpt.errors import InputError
 from tinygpt.generation import Step, sampling, steps
 from tinygpt.model import GPT
 from tinygpt.runs import Run
-from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import Tokenizer, word_of
 
 TOGETHER = 16  # prompts of a file that are continued side by side
 
@@ -119,12 +119,13 @@ def until_stop(texts: Iterator[str], stop: str | None) -> Iterator[str]:
 
 def _explain(tokenizer: Tokenizer, drawn: Iterator[Step], count: int, stop: str | None, prompt: str) -> None:
     """A line a token: what was drawn, its log-probability, and the likeliest candidates."""
-    say(f"prompt {prompt!a}\n")
+    say(f"prompt '{shown(prompt)}'\n")
     say("drawn       ln p   likeliest")
     text = ""
     for step in drawn:
         text += tokenizer.decode([step.token])
-        candidates = "  ".join(f"{shown(ascii(tokenizer.decode([token])))} {p:.3f}" for token, p in step.likeliest(count))
-        say(f"{shown(ascii(tokenizer.decode([step.token]))):9} {step.log_probabilities()[step.token]:7.3f}   {candidates}")
+        candidates = "  ".join(f"'{word_of(tokenizer, token)}' {p:.3f}" for token, p in step.likeliest(count))
+        word = f"'{word_of(tokenizer, step.token)}'"
+        say(f"{word:9} {step.log_probabilities()[step.token]:7.3f}   {candidates}")
         if stop and stop in text:
             return

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
             held.enter_context(runs.alone(job.run.folder))
         try:
             return _train(job, options)
-        except (MemoryError, InputError):  # an InputError: a token file that is damaged where a step reads it
+        except BaseException:  # memory that is not there, a token file that is damaged where a step reads it, Ctrl-C before the first step
             runs.discard_unsaved(job.run)
             raise
 
@@ -67,7 +67,7 @@ def _train(job: Job, options: argparse.Namespace) -> int:
     config, folder = job.run.training, job.run.folder
     profile = None if options.profile is None else Profile(options.profile)
     with threadpool_limits(training.threads(job.run.model, config), user_api="blas"), np.errstate(all="ignore"):  # a skipped step says so
-        plan = predict(job.run.model, config) if job.until - job.progress.step >= PLANNED else None
+        plan = predict(job.run.model, config) if job.until - job.progress.step >= PLANNED and profile is None else None
         with Metrics(folder / runs.METRICS, job.progress.step, config.tensorboard) as metrics:
             code, progress = take_steps(job, metrics, plan, profile)
             if code == 0 and progress.step >= config.steps:
@@ -118,6 +118,7 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
     return [
         f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{'' if data.unit == 'character' else f' {data.unit}s'}",
         f"windows   {len(data.windows):,} of {model.context} {data.unit}s{', all there are' if config.stride == 1 and not kept else ''}{kept}",
+        *([f"start     the best weights of {shown(options.init)}, and its tokenizer"] if options.init is not None else []),
         f"model     {parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
         f"training  {config.steps:,} steps of {size} windows: {often}",
         f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",

@@ -18,12 +18,12 @@ from tinygpt.console import shown
 from tinygpt.tokenizers.byte import ByteTokenizer
 from tinygpt.tokenizers.byte_pair import BytePairTokenizer
 from tinygpt.tokenizers.character import CharacterTokenizer
-from tinygpt.tokenizers.tokenizer import StoredTokenizer, Tokenizer, TokenizerError
+from tinygpt.tokenizers.tokenizer import StoredTokenizer, Tokenizer, TokenizerError, word_of
 from tinygpt.tokenizers.word import WordTokenizer
 
 KINDS: dict[str, type[StoredTokenizer]] = {kind.kind: kind for kind in (CharacterTokenizer, ByteTokenizer, WordTokenizer, BytePairTokenizer)}
 
-__all__ = ["BytePairTokenizer", "ByteTokenizer", "CharacterTokenizer", "Tokenizer", "TokenizerError", "WordTokenizer", "load"]
+__all__ = ["BytePairTokenizer", "ByteTokenizer", "CharacterTokenizer", "Tokenizer", "TokenizerError", "WordTokenizer", "load", "word_of"]
 
 
 def load(path: str | os.PathLike[str]) -> Tokenizer:

@@ -104,6 +104,14 @@ class StoredTokenizer(Tokenizer):
         raise TokenizerError(f"{shown(path)} holds no {cls.kind.replace('_', ' ')} tokenizer{reason}")
 
 
+def word_of(tokenizer: Tokenizer, token: int) -> str:
+    r"""A token as text that is safe to show; of one that is a part of a character, its bytes: \xc3."""
+    text = tokenizer.decode([token])
+    if "\ufffd" in text and hasattr(tokenizer, "decode_bytes"):
+        return "".join(f"\\x{byte:02x}" for byte in tokenizer.decode_bytes([token]))
+    return shown(text)
+
+
 def utf8(text: str) -> bytes:
     """The text as UTF-8. Raises TokenizerError for half of a surrogate pair, which no file can hold, naming its position (from 0)."""
     try:
