@@ -8,11 +8,13 @@ import json
 import re
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from safetensors.numpy import load_file, save_file
 
 import tensor
@@ -48,6 +50,13 @@ def softmax(x: Any) -> Any:
     return e / e.sum(-1, keepdims=True)
 
 
+def gelu_as_written() -> Callable[[Any], Any]:
+    """The formula that the page shows, as a function."""
+    shown = next(step.formula for step in steps(GPTConfig(11, context=9, width=12, heads=3, layers=1)) if step.title == "GELU")
+    assert shown == "g = h/2 (1 + tanh(√(2/π) (h + 0.044715 h³)))"
+    return lambda h: h / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+
+
 # -- what it gathers ------------------------------------------------------------------------------------------------------
 
 
@@ -66,6 +75,7 @@ def test_each_step_is_what_its_formula_says(options: dict[str, Any]) -> None:
     np.testing.assert_allclose(found["probabilities"], softmax(found["logits"]), rtol=1e-5)
     np.testing.assert_array_equal(found["embed"], found["tokens"] + found["positions"])
     x = found["embed"]
+    formula = {"gelu": gelu_as_written(), "relu": lambda h: np.maximum(h, 0)}
     for i, block in enumerate(model.blocks):
         at = f"blocks.{i}."
         q, k, v = found[at + "q"], found[at + "k"], found[at + "v"]
@@ -82,6 +92,7 @@ def test_each_step_is_what_its_formula_says(options: dict[str, Any]) -> None:
         expanded = block.feed_forward.expand(tensor.Tensor(found[at + "feed_forward_norm"] if model.config.norm == "pre" else attended))
         np.testing.assert_allclose(found[at + "expanded"], expanded.detach().numpy(), rtol=1e-4, atol=1e-5)
         before = found[at + "middle"] if model.config.norm == "pre" else found[at + "attention_norm"]
+        np.testing.assert_allclose(found[at + "activation"], formula[model.config.activation](found[at + "expanded"]), rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(found[at + "out"], before + found[at + "feed_forward"])
         x = found[at + "out"] if model.config.norm == "pre" else found[at + "feed_forward_norm"]
 
@@ -242,6 +253,30 @@ def test_pictures_have_the_colours_of_the_page() -> None:
     assert json.dumps(pictures.SHARES) in (Path(page.__file__).parent / "colours.js").read_text()
 
 
+def test_pictures_name_blocks_and_heads_from_0(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(pictures, "_save", lambda figure, *_: drawn.extend(axes.get_title() for axes in figure.axes))
+    assert main(["look", "--attention", "a.png"]) == 0
+    assert drawn[:2] == ["block 0, head 0", "block 0, head 1"]
+
+
+def test_a_disk_that_cannot_be_written(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It refuses to remove a file too, even one that is not there."""
+
+    reading = Path.open
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system", "a.tmp")
+
+    monkeypatch.setattr(Path, "open", lambda path, mode="r", *more, **options: (refuse if "w" in mode else reading)(path, mode, *more, **options))
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Figure, "savefig", refuse)
+    for flag, name in (("output", "a.html"), ("attention", "a.png"), ("embeddings", "e.png")):
+        says = f"cannot write to {name} (Read-only file system)\nname another file: --{flag} FILE"
+        assert main(["look", f"--{flag}", name]) == 2
+        assert capsys.readouterr().err == f"tinygpt: error: {says}\n"
+
+
 def test_pictures_of_tokens_that_matplotlib_reads_as_formulas(here: Path) -> None:
     """And of letters that no font here has."""
     Path("text.txt").write_text("$x_1$ 字 costs $2^3$ and \\frac. " * 20)
@@ -302,8 +337,9 @@ def test_what_cannot_be_looked_at(run: Path, capsys: pytest.CaptureFixture[str])
     refused(capsys, "look", "--temperature", "-1", says="--temperature -1")
     refused(capsys, "look", "--output", "none/look.html", says="there is no such folder")
     refused(capsys, "look", "--output", "runs", says="--output runs")
-    refused(capsys, "look", "--output", "look.pdf", says="a page's name ends in .html")
-    refused(capsys, "look", "--attention", "a.gif", says="a picture's name ends in .png")
+    refused(capsys, "look", "--output", "look.pdf", says="look.pdf: a page's name ends in .html or .htm")
+    for command, flag in (("look", "--attention"), ("look", "--embeddings"), ("plot", "--output")):
+        refused(capsys, command, flag, "a.gif", says=f"{flag} a.gif: a picture's name ends in .png, .svg or .pdf")
     refused(capsys, "look", "--outptu", "look.html", says="did you mean --output?")
 
 
@@ -328,7 +364,19 @@ def test_broken_weights(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(run / "model.safetensors")
     weights["final_norm.gain"][0] = np.nan
     save_file(weights, run / "model.safetensors")
-    refused(capsys, "look", "--length", "0", says="its weights are broken")
+    for options in ([], ["--length", "0"], ["--attention", "a.png"]):
+        refused(capsys, "look", *options, says="its weights are broken; take an earlier checkpoint")
+        refused(capsys, "look", *options, says="\nwho made it: tinygpt step runs/story-1 --plain --break nan\n")
+    refused(capsys, "look", "--last", says="--break nan --last\n")
+    assert main(["step", "runs/story-1", "--plain", "--break", "nan"]) == 0
+    assert "final_norm.gain" in capsys.readouterr().out
+
+
+def test_a_broken_snapshot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the last of a run whose best weights are whole."""
+    path = run / "snapshots" / "1.safetensors"
+    save_file(load_file(path) | {"final_norm.bias": np.full(8, np.nan, np.float16)}, path)
+    refused(capsys, "look", says="--break nan --last\n")
 
 
 def test_a_damaged_snapshot(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def test_everything_is_reached_with_the_keyboard(opened: Watched) -> None:
     kinds = " ".join(seen)
     for wanted in (
         "INPUT when",
-        "INPUT layer",
+        "INPUT block",
         "INPUT head",
         "LI ",
         "CANVAS attention",
@@ -45,8 +46,8 @@ def test_a_click_chooses_a_step(opened: Watched) -> None:
     opened.page.locator("#steps button", has_text="Keys k").first.click()
     assert opened.page.locator("#step-title").text_content() == "Keys k"
     opened.page.locator("#thumbnails button").nth(3).click()
-    assert opened("[now.layer, now.head]") == [1, 1]
-    assert "Head 2 of 2" in opened.page.locator("#step-note").text_content()
+    assert opened("[now.block, now.head]") == [1, 1]
+    assert "Block 0, head 1:" in opened.page.locator("#step-note").text_content()
 
 
 def test_arrow_keys_move_through_tokens_and_steps(opened: Watched) -> None:
@@ -104,8 +105,8 @@ CONTRAST = """() => {
 def test_text_stands_out(chromium: Any, look_page: Path, scheme: str) -> None:
     """Contrast of 4.5 wherever there is text, tokens in the colours of all heads among it."""
     watched = Watched(chromium, look_page, color_scheme=scheme, reduced_motion="reduce")
-    for layer, head, token in ((0, 0, 13), (1, 1, 23), (1, 0, 5)):
-        watched(f"change({{ layer: {layer}, head: {head}, token: {token} }})")
+    for block, head, token in ((0, 0, 13), (1, 1, 23), (1, 0, 5)):
+        watched(f"change({{ block: {block}, head: {head}, token: {token} }})")
         found = watched(CONTRAST)
         assert len(found) > 100
         assert found[0][0] >= 4.5, found[:5]
@@ -153,14 +154,64 @@ def test_nothing_moves_when_it_is_drawn(opened: Watched) -> None:
     assert opened(places) == before
 
 
+COLOURS = """(where) => { const canvas = document.querySelector(where); if (!canvas.width) return 0;
+    const pen = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
+    pen.drawImage(canvas, 0, 0);
+    return new Set(new Uint32Array(pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size; }"""
+MAPS = ("#attention canvas", "#thumbnails canvas", "#step canvas", "#losses", "#map")
+
+
 def test_maps_are_drawn_when_they_are_seen(opened: Watched) -> None:
     """The first view is there at once; what lies below it is drawn when one comes there, and holds more than one colour."""
-    colours = """(where) => { const canvas = document.querySelector(where); if (!canvas.width) return 0;
-        const pen = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
-        pen.drawImage(canvas, 0, 0);
-        return new Set(new Uint32Array(pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer)).size; }"""
-    opened.until(f"({colours})('#attention canvas') > 20")
-    assert opened.page.evaluate(colours, "#losses") <= 1
+    opened.until(f"({COLOURS})('#attention canvas') > 20")
+    assert opened.page.evaluate(COLOURS, "#losses") <= 1
     for where in ("#step canvas", "#losses", "#map"):
         opened.page.locator(where).scroll_into_view_if_needed()
-        opened.until(f"({colours})('{where}') > 10")
+        opened.until(f"({COLOURS})('{where}') > 10")
+
+
+# -- on paper --
+
+NOTED = f"""() => addEventListener("beforeprint", () => {{
+    window.printedDots = {list(MAPS)}.map({COLOURS});
+    window.printedInk = [themed("ink"), themed("card"), getComputedStyle(document.body).color];
+}})"""
+LAID_OUT = """() => [...document.querySelectorAll("canvas")].map((canvas) => {
+    const [box, card] = [canvas.getBoundingClientRect(), canvas.closest(".card").getBoundingClientRect()];
+    return [box.width / box.height / (canvas.width / canvas.height), card.right - box.right, card.bottom - box.bottom];
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_is_printed(chromium: Any, look_page: Path, scheme: str) -> None:
+    """Where the reader has not been too, in light colours; afterwards the screen is as it was."""
+    watched = Watched(chromium, look_page, color_scheme=scheme)
+    watched.until(f"({COLOURS})('#attention canvas') > 20")
+    ink = watched("themed('ink')")
+    watched.page.evaluate(NOTED)
+    assert watched.page.pdf().startswith(b"%PDF")
+    assert all(found > 10 for found in watched("printedDots")), watched("printedDots")
+    assert watched("printedInk") == ["#1c2027", "#ffffff", "rgb(28, 32, 39)"]
+    assert watched("[themed('ink'), dark.matches, paper]") == [ink, scheme == "dark", False]
+    for where in MAPS:
+        watched.page.locator(where).first.scroll_into_view_if_needed()
+        watched.until(f"document.querySelector('{where}').width < 1000")  # of paper's many dots back to the screen's
+    assert watched.said == []
+
+
+def test_nothing_overlaps_on_paper(opened: Watched) -> None:
+    """On a sheet narrower than the window each picture keeps its proportions, and stays in its card; what follows stands below."""
+    opened("setPaper(true)")
+    opened.page.emulate_media(media="print")
+    opened.page.set_viewport_size({"width": 700, "height": 900})
+    found = np.array(opened.page.evaluate(LAID_OUT))
+    np.testing.assert_allclose(found[:, 0], 1, atol=0.02)
+    assert (found[:, 1:] >= 0).all()
+    for places in ("header, .bar, section, footer", ".walk nav, .walk .card, .learning .card"):
+        boxes = opened.page.evaluate("(places) => [...document.querySelectorAll(places)].map((e) => e.getBoundingClientRect().toJSON())", places)
+        assert all(below["top"] >= above["bottom"] for above, below in itertools.pairwise(boxes)), boxes
+    assert opened("document.documentElement.scrollWidth") <= 700
+    assert not opened("['play', 'when', 'map-said'].some((id) => $(id).checkVisibility())")
+    opened("setPaper(false)")
+    opened.page.emulate_media(media="screen")
+    opened.page.set_viewport_size({"width": 1280, "height": 900})

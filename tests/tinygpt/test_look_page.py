@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -27,7 +28,7 @@ def model(look_page: Path) -> GPT:
 
 
 def weights_by_hand(model: GPT, ids: list[int]) -> list[Any]:
-    """Attention of each layer worked out from its own q and k, with the engine's softmax: (H, T, T)."""
+    """Attention of each block worked out from its own q and k, with the engine's softmax: (H, T, T)."""
     found, T = [], len(ids)
     x = model.embed(np.array(ids))
     for block in model.blocks:
@@ -45,26 +46,26 @@ def weights_by_hand(model: GPT, ids: list[int]) -> list[Any]:
 def test_attention_is_the_models(opened: Watched, model: GPT) -> None:
     """Every weight of every head, to 1e-6; and what the page says of a cell is that number."""
     ids = opened("facts.ids")
-    read = """([layer, head]) => {
-        const weight = attentionOf(now.sight, layer, head);
+    read = """([block, head]) => {
+        const weight = attentionOf(now.sight, block, head);
         return facts.ids.map((_, query) => facts.ids.map((_, key) => (key > query ? 0 : weight(query, key))));
     }"""
-    for layer, expected in enumerate(weights_by_hand(model, ids)):
+    for block, expected in enumerate(weights_by_hand(model, ids)):
         for head in range(model.config.heads):
-            shown = np.array(opened.page.evaluate(read, [layer, head]))
+            shown = np.array(opened.page.evaluate(read, [block, head]))
             np.testing.assert_allclose(shown, expected[head], atol=1e-6, rtol=0)
-    opened.page.locator("#layer label").nth(1).click()
+    opened.page.locator("#block label").nth(1).click()
     opened.page.locator("#head label").nth(1).click()
     canvas = opened.page.locator("#attention canvas")
     canvas.focus()
     for key in ("End", "ArrowLeft", "ArrowUp", "ArrowLeft", "ArrowLeft"):
         canvas.press(key)
     said = opened.page.locator("#attention .said").text_content()
-    row, column, number = (re.search(pattern, said) for pattern in (r"token (\d+)\) takes", r"from .*token (\d+)\)", r"takes ([\d.e\u2212-]+) from"))
+    row, column, number = (re.search(pattern, said) for pattern in (r"position (\d+)\) takes", r"from .*position (\d+)\)", r"takes ([\d.e\u2212-]+) from"))
     assert row is not None
     assert column is not None
     assert number is not None
-    expected = weights_by_hand(model, ids)[1][1][int(row[1]) - 1, int(column[1]) - 1]
+    expected = weights_by_hand(model, ids)[1][1][int(row[1]), int(column[1])]
     assert float(number[1].replace("\u2212", "-")) == pytest.approx(expected, rel=1e-4, abs=1e-7)
 
 
@@ -82,8 +83,8 @@ def test_a_hover_tells_what_a_token_looks_at(opened: Watched, model: GPT) -> Non
         assert opened("document.querySelectorAll('#tokens .later').length") == len(ids) - place - 1
         assert opened.page.locator("#tokens [aria-selected=true]").count() == 1
         most = int(weights[place, : place + 1].argmax())
-        assert f"(token {place + 1}) takes most from" in opened.page.locator("#seen").text_content()
-        assert f"(token {most + 1}) " in opened.page.locator("#seen").text_content() or most == place
+        assert f"(position {place}) takes most from" in opened.page.locator("#seen").text_content()
+        assert f"(position {most}) " in opened.page.locator("#seen").text_content() or most == place
 
 
 def test_candidates_are_the_softmax_of_the_logits(opened: Watched, model: GPT) -> None:
@@ -134,9 +135,35 @@ def test_a_cell_of_a_step_tells_its_number(opened: Watched, model: GPT) -> None:
     canvas.press("PageUp")
     for _ in range(3):
         canvas.press("ArrowRight")
-    row, column = opened("document.querySelector('#step .said').textContent.match(/token (\\d+)\\), column (\\d+)/).slice(1)")
+    row, column = opened("document.querySelector('#step .said').textContent.match(/position (\\d+)\\), column (\\d+)/).slice(1)")
     said = float(opened.page.locator("#step .said").text_content().split(": ")[1].replace("\u2212", "-"))
-    assert said == pytest.approx(float(model.embed(np.array(ids)).numpy()[0, int(row) - 1, int(column)]), rel=1e-4)
+    assert said == pytest.approx(float(model.embed(np.array(ids)).numpy()[0, int(row), int(column)]), rel=1e-4)
+
+
+def test_all_is_counted_from_0(opened: Watched) -> None:
+    """Blocks, heads and positions, wherever they are named, as in the code: the second head of the first block is weights[0, 1] of blocks.0."""
+    assert "counted from 0, as in the code: blocks.0.attention.weights[0, 2]." in opened.page.locator("#reading + .lead").text_content()
+    for field in ("block", "head"):
+        assert opened.page.locator(f"#{field}").inner_text().split() == [field.title(), "0", "1"]
+    opened.page.locator("#head label").nth(1).click()
+    opened.page.locator("#tokens li").nth(7).hover()
+    assert opened("$('attention-title').textContent").startswith("Block 0, head 1, ")
+    assert opened("$('seen').textContent").startswith("\u2423 (position 7) takes most from ")
+    assert opened("$('tokens').children[7].ariaLabel").startswith("space, position 7, ")
+    assert opened("[...document.querySelectorAll('#thumbnails .row > span')].map((name) => name.textContent)") == ["Block 0", "Block 1"]
+    parts = opened("[...document.querySelectorAll('#steps summary')].map((name) => name.textContent)")
+    assert parts == ["Text", "Embedding", "Block 0: attention", "Block 0: feed-forward", "Block 1: attention", "Block 1: feed-forward", "Prediction"]
+    opened("change({ step: steps.findIndex((step) => step.name === 'blocks.1.q') })")
+    assert opened("$('step-note').textContent").startswith("Block 1, head 1: ")
+    assert not opened("/layers? \\d|\\d layers|\\(token \\d/i.test(document.body.textContent.replace(/{.*}/s, ''))")
+
+
+def test_the_first_view_is_where_the_model_knows_least(opened: Watched, model: GPT) -> None:
+    """The entropy of what it expects is largest there, of all tokens of the prompt but the first, which sees only itself."""
+    ids, prompt = opened("[facts.ids, facts.prompt]")
+    p = model(np.array(ids)).softmax(-1).detach().numpy()[0, :prompt].astype(np.float64)
+    entropy = [-sum(x * np.log(x) for x in row if x > 0) for row in p]
+    assert entropy[opened("now.token")] == max(entropy[1:])
 
 
 # -- as it was learned ----------------------------------------------------------------------------------------------------
@@ -164,6 +191,24 @@ def test_the_slider_moves_through_the_snapshots(chromium: Any, look_page: Path) 
     assert watched("now.sight") == 2
     assert watched.page.locator("#losses-note").text_content().count("After step") == 1
     assert watched.said == []
+
+
+def test_the_best_weights_are_named(chromium: Any, tmp_path: Path) -> None:
+    """Where they are not the last. With --last those are shown, and nothing is said."""
+    made(tmp_path, "The cat sat on the mat. The dog ran. " * 9, "The cat", "--steps", "12", "--lr", "1", "--evaluate", "1")
+    best = json.loads((tmp_path / "runs/text-1/state.json").read_text())["best_step"]
+    assert 0 < best < 12
+    watched = Watched(chromium, tmp_path / "look.html")
+    for where in ("#when-said", "#attention-title", "#losses-note"):
+        assert f"fter step {best} (the best)" in watched.page.locator(where).text_content()
+    assert [name for name in watched.page.locator("#samples button").all_text_contents() if "best" in name] == [f"{best} (the best)"]
+    watched.page.locator("#samples tbody tr").last.click()
+    assert watched("$('when-said').textContent") == "after step 12"
+    with contextlib.chdir(tmp_path):
+        assert main(["look", "--prompt", "The cat", "--last"]) == 0
+    watched.open(tmp_path / "look.html")
+    assert watched("$('when-said').textContent") == "after step 12"
+    assert not watched("JSON.stringify(facts.sights).includes('\"best\":true')")
 
 
 def test_points_travel_and_arrive(opened: Watched) -> None:

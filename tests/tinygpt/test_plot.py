@@ -135,7 +135,7 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["odd"], "metrics.jsonl in odd cannot be read"),
         (["fresh"], "fresh has taken no step yet"),
         (["folder.png"], "folder.png is no run: it holds no config.json"),
-        (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg, .pdf"),
+        (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg or .pdf"),
         (["--output", "png"], "--output png: a picture's name ends in"),
         (["--output", "nowhere/a.png"], "cannot write to nowhere/a.png (there is no such folder)"),
         (["--output", "folder.png"], "cannot write to folder.png (it is a folder)"),

@@ -53,9 +53,10 @@ def run(options: argparse.Namespace) -> int:
 def _file(name: str, text: str) -> Path:
     """A file that can be written, as far as its name tells."""
     path = Path(text)
-    if path.suffix[1:].lower() not in TYPES[name]:
+    types = TYPES[name]
+    if path.suffix[1:].lower() not in types:
         what = "a page" if name == "output" else "a picture"
-        raise InputError(f"--{name} {shown(path)}: {what}'s name ends in .{' or .'.join(TYPES[name])}\nsee: tinygpt look --help")
+        raise InputError(f"--{name} {shown(path)}: {what}'s name ends in .{', .'.join(types[:-1])} or .{types[-1]}\nsee: tinygpt look --help")
     if path.is_dir() or not path.parent.is_dir():
         why = "it is a folder" if path.is_dir() else "there is no such folder"
         raise InputError(f"cannot write to {shown(path)} ({why})\nname another file: --{name} FILE")

@@ -6,6 +6,7 @@ For each run a line, the training loss smoothed, and dots, the validation loss w
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 from pathlib import Path
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Read the metrics, draw, say where."""
     picture = Path(options.output)
     if picture.suffix[1:].lower() not in FORMATS:
-        raise InputError(f"--output {shown(picture)}: a picture's name ends in .{', .'.join(FORMATS)}\nsee: tinygpt plot --help")
+        raise InputError(f"--output {shown(picture)}: a picture's name ends in .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}\nsee: tinygpt plot --help")
     if picture.is_dir() or not picture.parent.is_dir():
         why = "it is a folder" if picture.is_dir() else "there is no such folder"
         raise InputError(f"cannot write to {shown(picture)} ({why})\nname another file: --output FILE")
@@ -119,7 +120,8 @@ def draw(curves: list[Curve], picture: Path) -> None:
         figure.savefig(temporary, format=picture.suffix[1:].lower())
         checkpoint.replace(temporary, picture)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a disk that is read-only it is not there, and removing it fails too
+            temporary.unlink(missing_ok=True)
         raise InputError(f"cannot write to {shown(picture)} ({error.strerror or error})\nname another file: --output FILE") from None
 
 

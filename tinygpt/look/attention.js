@@ -6,16 +6,16 @@ const SMALL = 64; // pixels of a small map's side
 function makeAttention() {
   const map = heatMap($("attention").querySelector(".heat"));
   const look = () => showAttention(map);
-  when(["token", "layer", "head", "sight"], look);
+  when(["token", "block", "head", "sight"], look);
   whenDarkChanges(look);
   look();
   makeThumbnails();
 }
 
 function showAttention(map) {
-  const weight = attentionOf(now.sight, now.layer, now.head);
-  const key = `${now.sight} ${now.layer} ${now.head} ${dark.matches}`;
-  $("attention-title").textContent = `Layer ${now.layer + 1}, head ${now.head + 1}, ${stepName(now.sight)}`;
+  const weight = attentionOf(now.sight, now.block, now.head);
+  const key = `${now.sight} ${now.block} ${now.head} ${dark.matches}`;
+  $("attention-title").textContent = `Block ${now.block}, head ${now.head}, ${stepName(now.sight)}`;
   if (map.key === key) {
     map.shown.row = now.token; // another token of the same map: nothing to paint anew
     refresh(map, false);
@@ -32,7 +32,7 @@ function showAttention(map) {
     rowName: wordAt,
     columnName: wordAt,
     row: now.token,
-    label: `Attention of layer ${now.layer + 1}, head ${now.head + 1}`,
+    label: `Attention of block ${now.block}, head ${now.head}`,
     say: sayWeight,
     moved: (row) => change({ token: row }),
   });
@@ -40,15 +40,15 @@ function showAttention(map) {
 
 function sayWeight(row, column, share) {
   const [from, to] = [spoken(facts.ids[row]), spoken(facts.ids[column])];
-  if (Number.isNaN(share)) return `${from} (token ${row + 1}) cannot see ${to} (token ${column + 1}), which comes later.`;
+  if (Number.isNaN(share)) return `${from} (position ${row}) cannot see ${to} (position ${column}), which comes later.`;
   if (share === undefined) return `Not kept for the model ${stepName(now.sight)}.`;
-  if (!facts.sights[now.sight].shown) return `${from} (token ${row + 1}) takes about ${share.toFixed(2)} from ${to} (token ${column + 1}).`;
-  return `${from} (token ${row + 1}) takes ${figure(share)} from ${to} (token ${column + 1}).${sayScore(row, column)}`;
+  if (!facts.sights[now.sight].shown) return `${from} (position ${row}) takes about ${share.toFixed(2)} from ${to} (position ${column}).`;
+  return `${from} (position ${row}) takes ${figure(share)} from ${to} (position ${column}).${sayScore(row, column)}`;
 }
 
 /** What the weight was made of, where that is kept. */
 function sayScore(row, column) {
-  const step = facts.steps.find(({ name }) => name === `blocks.${now.layer}.scores`);
+  const step = facts.steps.find(({ name }) => name === `blocks.${now.block}.scores`);
   const kept = row - (tokens - step.rows);
   return kept < 0 ? "" : ` Score ${figure(reader(step)(kept, column))}.`;
 }
@@ -59,9 +59,9 @@ const waiting = new Set(); // small maps that are still to be drawn
 
 function makeThumbnails() {
   const host = $("thumbnails");
-  for (let layer = 0; layer < facts.layers; layer++) {
-    const buttons = Array.from({ length: facts.heads }, (_, head) => thumbnail(layer, head));
-    const row = element("div", { kind: "row", children: [element("span", { text: `Layer ${layer + 1}` }), ...buttons] });
+  for (let block = 0; block < facts.layers; block++) {
+    const buttons = Array.from({ length: facts.heads }, (_, head) => thumbnail(block, head));
+    const row = element("div", { kind: "row", children: [element("span", { text: `Block ${block}` }), ...buttons] });
     const columns = Math.min(facts.heads, facts.layers * facts.heads > 32 ? 12 : 4);
     row.style.gridTemplateColumns = `52px repeat(${columns}, minmax(0, 1fr))`;
     if (facts.heads > columns) row.firstChild.style.gridRow = `span ${Math.ceil(facts.heads / columns)}`;
@@ -69,39 +69,44 @@ function makeThumbnails() {
   }
   const anew = () => {
     for (const canvas of host.querySelectorAll("canvas")) waiting.add(canvas);
-    requestAnimationFrame(drawWaiting);
+    requestAnimationFrame(drawSome);
   };
   when(["sight"], anew);
-  when(["layer", "head"], pressChosen);
+  when(["block", "head"], pressChosen);
   whenDarkChanges(anew);
+  onPaper(() => drawWaiting(Infinity));
   pressChosen();
   requestAnimationFrame(() => setTimeout(anew, 60)); // after the first view is there
 }
 
-function thumbnail(layer, head) {
-  const canvas = element("canvas", { "data-layer": layer, "data-head": head });
+function thumbnail(block, head) {
+  const canvas = element("canvas", { "data-block": block, "data-head": head });
   canvas.width = canvas.height = SMALL;
-  const button = element("button", { type: "button", "aria-label": `Layer ${layer + 1}, head ${head + 1}`, children: [canvas] });
-  button.addEventListener("click", () => change({ layer, head }));
+  const button = element("button", { type: "button", "aria-label": `Block ${block}, head ${head}`, children: [canvas] });
+  button.addEventListener("click", () => change({ block, head }));
   return button;
 }
 
 function pressChosen() {
   for (const canvas of $("thumbnails").querySelectorAll("canvas")) {
-    const pressed = Number(canvas.dataset.layer) === now.layer && Number(canvas.dataset.head) === now.head;
+    const pressed = Number(canvas.dataset.block) === now.block && Number(canvas.dataset.head) === now.head;
     canvas.parentElement.setAttribute("aria-pressed", String(pressed));
   }
 }
 
 /** A few each frame, so that none of them makes the reader wait. */
-function drawWaiting() {
-  const until = performance.now() + 8;
+function drawSome() {
+  drawWaiting(performance.now() + 8);
+  if (waiting.size) requestAnimationFrame(drawSome);
+}
+
+/** Those that still wait, as far as one comes until that time. */
+function drawWaiting(until) {
   for (const canvas of waiting) {
     waiting.delete(canvas);
-    drawSmall(canvas, attentionOf(now.sight, Number(canvas.dataset.layer), Number(canvas.dataset.head)));
+    drawSmall(canvas, attentionOf(now.sight, Number(canvas.dataset.block), Number(canvas.dataset.head)));
     if (performance.now() > until) break;
   }
-  if (waiting.size) requestAnimationFrame(drawWaiting);
 }
 
 /** Where several weights fall on one pixel, the largest is drawn. */

@@ -2,12 +2,41 @@
 // Colour scales that read the same to colour-blind eyes: one way in lightness, along blue and yellow. More is darker on paper, brighter at night.
 
 const NIGHT = "(prefers-color-scheme: dark)";
-const dark = matchMedia(NIGHT);
+const night = matchMedia(NIGHT);
+const dark = { get matches() { return night.matches && !paper; } };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Call `listener` when day turns to night or back. Each has a query of its own: one that is read just before would keep the news to itself. */
 function whenDarkChanges(listener) {
   matchMedia(NIGHT).addEventListener("change", listener);
+  atPrinting.push(listener);
+}
+
+// -- on paper --
+
+let paper = false; // whether the page is just being printed: in light colours, and drawn where the reader has not been too
+const atPrinting = [];
+const drawnForPaper = [];
+const FINE = 3; // dots for each pixel of the screen
+
+/** Call `drawn` before the page is printed, to draw at once what else is drawn when it is seen. */
+function onPaper(drawn) {
+  drawnForPaper.push(drawn);
+}
+
+function setPaper(printing) {
+  paper = printing;
+  document.documentElement.classList.toggle("paper", paper);
+  for (const listener of atPrinting) listener();
+  if (paper) for (const drawn of drawnForPaper) drawn();
+}
+
+addEventListener("beforeprint", () => setPaper(true));
+addEventListener("afterprint", () => setPaper(false));
+
+/** Dots of a canvas for each CSS pixel. */
+function density() {
+  return Math.max(paper ? FINE : 1, devicePixelRatio || 1);
 }
 
 const SCALES = {

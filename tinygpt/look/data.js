@@ -3,7 +3,7 @@
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const tokens = facts.ids.length;
-const now = { token: Math.max(0, facts.prompt - 1), layer: 0, head: 0, sight: facts.sights.findIndex((sight) => sight.shown), step: 0 };
+const now = { token: facts.start, block: 0, head: 0, sight: facts.sights.findIndex((sight) => sight.shown), step: 0 };
 
 // -- what is shown --
 
@@ -47,9 +47,9 @@ function bytes(base64) {
 }
 
 /** How much token `query` takes from token `key` there: NaN where it cannot see, undefined where it was not kept. */
-function attentionOf(sight, layer, head) {
+function attentionOf(sight, block, head) {
   const { first, shown } = facts.sights[sight];
-  const values = numbers(`attention ${sight} ${layer} ${head}`);
+  const values = numbers(`attention ${sight} ${block} ${head}`);
   const before = (first * (first + 1)) / 2; // weights of rows that were not kept
   const unit = shown ? 1 : 1 / 255;
   return (query, key) => (key > query ? NaN : query < first ? undefined : values[(query * (query + 1)) / 2 + key - before] * unit);
@@ -99,8 +99,8 @@ function count(number) {
 }
 
 function stepName(sight) {
-  const { step } = facts.sights[sight];
-  return step === null ? "as it is" : `after step ${count(step)}`;
+  const { step, best } = facts.sights[sight];
+  return step === null ? "as it is" : `after step ${count(step)}${best ? " (the best)" : ""}`;
 }
 
 // -- the page --

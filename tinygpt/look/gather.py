@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+import tensor
 from tensor.random import Generator
 from tensor.tape import Value
 from tinygpt.config import check, check_count, check_kinds, check_sampling, option
 from tinygpt.console import visible
 from tinygpt.errors import InputError
-from tinygpt.generation import sampling
+from tinygpt.generation import evaluating, sampling
 from tinygpt.generation import steps as generate
 from tinygpt.look import learning
 from tinygpt.look.learning import Losses, Weights
@@ -65,6 +66,7 @@ class Sight:
 
     step: int | None
     shown: bool  # the weights that the page is about
+    best: bool  # those with the lowest validation loss, where the run went on after them
     attention: list[Any]  # a layer each: (H, T, T), what does not see is 0
     candidates: Any  # (T, n) ids, the likeliest first
     probabilities: Any  # (T, n)
@@ -91,10 +93,21 @@ class Look:
     def sight(self) -> Sight:
         return next(sight for sight in self.sights if sight.shown)
 
+    @property
+    def start(self) -> int:
+        """The place in the prompt after which the model knows least what comes: there is most to see. Not the first, which sees but itself."""
+        p = self.walked["probabilities"].array[0, : self.text.prompt].astype(np.float64)
+        entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)  # nats
+        return int(entropy[1:].argmax()) + 1 if len(entropy) > 1 else 0
+
 
 def gather(run: Run, model: GPT, tokenizer: Tokenizer, config: LookConfig, best: bool = True) -> Look:
     """Continue the prompt, then look at the whole with all weights that were kept. Raises InputError for what cannot be looked at."""
-    text = _continued(model, tokenizer, _given(run, tokenizer, config), config)
+    given = _given(run, tokenizer, config)
+    room = _room(model, given, config)
+    with tensor.no_grad(), evaluating(model):
+        check_finite(run, model(np.array(given)).numpy(), last=not best)  # before it writes: what it would draw from them means nothing
+    text = _continued(model, tokenizer, given, min(LENGTH, room) if config.length is None else config.length, config)
     check_size(model, len(text.ids))
     centre, axes, share = learning.plane(_table(model))
     mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *text.ids})
@@ -102,6 +115,7 @@ def gather(run: Run, model: GPT, tokenizer: Tokenizer, config: LookConfig, best:
     sights = []
     for weights in learning.learned(run, model, best):
         arrays = walked if weights.shown else walk(weights.model, text.ids)
+        check_finite(run, arrays["logits"].array, last=not (best and weights.shown))  # what broke a snapshot is in the last weights too
         points = ((_table(weights.model)[mapped] - centre) @ axes).astype(np.float32)
         sights.append(_sight(weights, arrays, text, tokenizer, config, points))
     why = "" if len(sights) > 1 else "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
@@ -114,7 +128,8 @@ def _given(run: Run, tokenizer: Tokenizer, config: LookConfig) -> list[int]:
     return ids if config.prompt is not None or len(ids) <= run.model.context else ids[: max(1, run.model.context // 2)]
 
 
-def _continued(model: GPT, tokenizer: Tokenizer, ids: list[int], config: LookConfig) -> Text:
+def _room(model: GPT, ids: list[int], config: LookConfig) -> int:
+    """How many tokens can be added to these. Raises InputError where that is fewer than is asked for."""
     context = model.config.context
     if not ids:
         raise InputError("the prompt has no token\ngive it at least one: --prompt TEXT")
@@ -123,7 +138,18 @@ def _continued(model: GPT, tokenizer: Tokenizer, ids: list[int], config: LookCon
         raise InputError(f"the prompt has {len(ids)} tokens, and the model sees {context} at once\ngive a shorter one: --prompt TEXT")
     if (config.length or 0) > room:
         raise InputError(f"--length {config.length}: after a prompt of {len(ids)} tokens there is room for {room} more in the context of {context}")
-    new = _written(model, ids, min(LENGTH, room) if config.length is None else config.length, config)
+    return room
+
+
+def check_finite(run: Run, logits: Any, last: bool) -> None:
+    """Raises InputError where logits are no finite numbers, with the command that tells who made them so, of the last weights or the best."""
+    if not np.isfinite(logits.astype(np.float32)).all():
+        broken = "the model's logits are not finite numbers: its weights are broken; take an earlier checkpoint, or train with a lower learning rate"
+        raise InputError(f"{broken}\nwho made it: tinygpt step {run.name} --plain --break nan" + " --last" * last)
+
+
+def _continued(model: GPT, tokenizer: Tokenizer, ids: list[int], length: int, config: LookConfig) -> Text:
+    new = _written(model, ids, length, config)
     given, written = (visible(tokenizer.decode(part), lines=False) for part in (ids, new))
     return Text(ids + new, len(ids), words_of(tokenizer, ids + new), given, written)
 
@@ -170,4 +196,4 @@ def _sight(weights: Weights, arrays: dict[str, Value], text: Text, tokenizer: To
     guessed = p[np.arange(text.prompt - 1), text.ids[1 : text.prompt]].astype(np.float64)
     loss = float(-np.log(np.maximum(guessed, 1e-30)).mean()) if len(guessed) else None
     top = np.take_along_axis(p, candidates, -1).astype(np.float32)
-    return Sight(weights.step, weights.shown, attention, candidates.astype(np.int32), top, written, loss, points)
+    return Sight(weights.step, weights.shown, weights.best, attention, candidates.astype(np.int32), top, written, loss, points)

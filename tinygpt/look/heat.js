@@ -30,6 +30,7 @@ function heatMap(host) {
   map.canvas.addEventListener("pointermove", (event) => pointAt(map, event));
   map.canvas.addEventListener("keydown", (event) => step(map, event));
   map.canvas.addEventListener("focus", () => map.shown && tell(map));
+  onPaper(() => map.shown && map.place && !map.host.hidden && draw(map));
   return map;
 }
 
@@ -39,7 +40,8 @@ function show(map, shown) {
   map.cell = map.cell && map.cell[0] < shown.rows && map.cell[1] < shown.columns ? map.cell : [shown.rows - 1, 0];
   map.canvas.setAttribute("aria-label", `${shown.label}. Arrow keys move from number to number.`);
   if (map.pointed) tell(map, true);
-  else map.said.textContent = shown.hint || "Point at a cell to read its number.";
+  else map.said.textContent = "Point at a cell to read its number.";
+  map.said.classList.toggle("hint", !map.pointed);
   refresh(map, true);
 }
 
@@ -59,9 +61,10 @@ function refresh(map, anew) {
 
 function draw(map) {
   const { shown, canvas } = map;
-  map.awaited = map.stale = false;
+  map.awaited = false;
+  map.stale = paper && !map.visible; // to be drawn for the screen again
   const { left, top, width, height, across, down } = map.place;
-  const ratio = devicePixelRatio || 1;
+  const ratio = density();
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
@@ -225,6 +228,7 @@ function go(map, row, column) {
 
 function tell(map) {
   map.pointed = true;
+  map.said.classList.remove("hint");
   const [row, column] = map.cell;
   map.said.textContent = map.shown.say(row, column, map.shown.value(row, column));
 }

@@ -25,6 +25,7 @@ function makeSlider() {
     change({ sight: Number(slider.value) });
   });
   $("play").addEventListener("click", () => (playing ? stop() : play()));
+  $("when-said").style.minWidth = `${Math.max(...facts.sights.map((_, i) => stepName(i).length))}ch`; // the slider stands still
   when(["sight"], showSlider);
   showSlider();
 }
@@ -63,7 +64,7 @@ function makeSamples() {
 }
 
 function sampleRow(sight, i) {
-  const name = sight.step === null ? "now" : count(sight.step);
+  const name = sight.step === null ? "now" : `${count(sight.step)}${sight.best ? " (the best)" : ""}`;
   const button = element("button", { type: "button", text: name, "aria-label": `Show the model ${stepName(i)}` });
   const text = element("td", { children: [element("bdi", { text: tailOf(facts.given) }), element("bdi", { kind: "written", text: spaced(sight.written) })] });
   const loss = element("td", { kind: "number", text: sight.loss === null ? "\u2013" : sight.loss.toFixed(3) });
@@ -89,7 +90,7 @@ function showSample() {
 
 /** A pen for a canvas as large as its place, in CSS pixels. */
 function fitted(canvas) {
-  const ratio = devicePixelRatio || 1;
+  const ratio = density();
   const [width, height] = [canvas.clientWidth, canvas.clientHeight];
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
@@ -107,6 +108,7 @@ function drawnWhenSeen(canvas, draw) {
   }, { rootMargin: "100px" }).observe(canvas);
   new ResizeObserver(again).observe(canvas.parentElement);
   whenDarkChanges(again);
+  onPaper(draw);
   return again;
 }
 

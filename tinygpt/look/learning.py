@@ -25,6 +25,7 @@ class Weights:
     step: int | None  # None: of a run that counted none, an imported one
     model: GPT
     shown: bool = False  # the one that the page is about
+    best: bool = False  # the one with the lowest validation loss, where the run went on after it
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Losses:
 
 def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
     """The snapshots in the order of their steps, the model itself, whose weights are whole, among them."""
-    step = step_of(run, best)
+    step, last = step_of(run, best), step_of(run, best=False)
     kept = [(at, state) for at, state in snapshots.load(run) if at != step]
     for at, state in kept:
         if step is not None and at < step:
             yield Weights(at, _filled(run, state))
-    yield Weights(step, model, shown=True)
+    yield Weights(step, model, shown=True, best=step != last)
     for at, state in kept:
         if step is None or at > step:
             yield Weights(at, _filled(run, state))

@@ -7,7 +7,7 @@ function makeHead() {
   $("text").classList.toggle("long", facts.given.length + facts.written.length > 160);
   if (facts.written) $("text").lastChild.title = "written by the model";
   const parts = [
-    `${facts.run}: a GPT of ${facts.layers} ${facts.layers === 1 ? "layer" : "layers"} with ${facts.heads} ${facts.heads === 1 ? "head" : "heads"} each`,
+    `${facts.run}: a GPT of ${facts.layers} ${facts.layers === 1 ? "block" : "blocks"} with ${facts.heads} ${facts.heads === 1 ? "head" : "heads"} each`,
     `${facts.width} numbers a token`,
     `a vocabulary of ${count(facts.vocabulary)} tokens`,
     `a context of ${count(facts.context)} of them`,
@@ -18,13 +18,13 @@ function makeHead() {
   $("end").textContent = "One file, which asks for nothing from the network. Made by tinygpt look.";
 }
 
-/** Radio buttons 1, 2, ... for a field of `now`. */
+/** Radio buttons 0, 1, ... for a field of `now`. */
 function makeChoice(field, many) {
   const host = $(field);
   for (let i = 0; i < many; i++) {
-    const input = element("input", { type: "radio", name: field, value: i, "aria-label": `${field} ${i + 1}` });
+    const input = element("input", { type: "radio", name: field, value: i, "aria-label": `${field} ${i}` });
     input.addEventListener("change", () => change({ [field]: i }));
-    host.append(element("label", { children: [input, element("span", { text: String(i + 1) })] }));
+    host.append(element("label", { children: [input, element("span", { text: String(i) })] }));
   }
   const check = () => (host.querySelectorAll("input")[now[field]].checked = true);
   when([field], check);
@@ -32,7 +32,7 @@ function makeChoice(field, many) {
 }
 
 makeHead();
-makeChoice("layer", facts.layers);
+makeChoice("block", facts.layers);
 makeChoice("head", facts.heads);
 makeTokens();
 makeAttention();

@@ -25,6 +25,7 @@ function makeMap() {
   });
   canvas.setAttribute("aria-label", "Token embeddings in a plane. Arrow keys move from token to token.");
   $("map-said").textContent = "Point at a token to name it.";
+  $("map-said").classList.add("hint");
   $("map-note").textContent = `Tokens that lie together are alike to the model. The plane shows ${percent(facts.share)} of how the ${count(facts.vocabulary)} embeddings differ; filled: tokens of the text.`;
 }
 
@@ -112,5 +113,6 @@ function sayPoint() {
   const away = Array.from(chart.ids, (id, i) => ({ id, i, far: Math.hypot(at[2 * i] - x, at[2 * i + 1] - y) }));
   const near = away.filter(({ i }) => i !== chart.pointed).sort((a, b) => a.far - b.far).slice(0, 3);
   const id = chart.ids[chart.pointed];
+  $("map-said").classList.remove("hint");
   $("map-said").textContent = `${spoken(id)} (id ${id}) at ${figure(x)}, ${figure(y)}. Nearest: ${near.map((other) => spoken(other.id)).join(", ") || "none"}.`;
 }

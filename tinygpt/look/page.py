@@ -96,6 +96,7 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
         "written": text.written,
         "ids": text.ids,
         "prompt": text.prompt,
+        "start": look.start,
         "words": dict(zip(named, words_of(tokenizer, named), strict=True)),
         "layers": config.layers,
         "heads": config.heads,
@@ -131,7 +132,7 @@ def _sight(look: Look, number: int, sight: Sight, first: int, blocks: Blocks) ->
             triangle = weights[head][query[lower], key[lower]]
             blocks[f"attention {number} {layer} {head}"] = triangle if sight.shown else np.round(triangle * 255).astype(np.uint8)
     blocks[f"candidates {number}"], blocks[f"probabilities {number}"], blocks[f"map {number}"] = sight.candidates, sight.probabilities, sight.points
-    return {"step": sight.step, "shown": sight.shown, "first": first, "written": sight.written, "loss": sight.loss}
+    return {"step": sight.step, "shown": sight.shown, "best": sight.best, "first": first, "written": sight.written, "loss": sight.loss}
 
 
 def _columns(look: Look) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ LABELLED = 200  # points that can be named in the plane
 
 
 def attention(look: Look, path: Path) -> None:
-    """A map for each head, a row of them for each layer: row t, column u, how much token t takes from token u."""
+    """A map for each head, a row of them for each block: row t, column u, how much token t takes from token u."""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm  # here: matplotlib takes longer to import than all the rest
     from matplotlib.figure import Figure
 
@@ -34,11 +35,11 @@ def attention(look: Look, path: Path) -> None:
     grid = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
     scale = LinearSegmentedColormap.from_list("shares", SHARES)
     seen = np.tri(len(words), dtype=bool)
-    for layer, row in enumerate(grid):
+    for block, row in enumerate(grid):
         for head, axes in enumerate(row):
-            shares = np.where(seen, look.sight.attention[layer][head], np.nan)  # the future is left blank
+            shares = np.where(seen, look.sight.attention[block][head], np.nan)  # the future is left blank
             image = axes.imshow(shares, cmap=scale, norm=PowerNorm(0.5, 0, 1), aspect="equal", interpolation="nearest")
-            axes.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=9)
+            axes.set_title(f"block {block}, head {head}", fontsize=9)
             if named:
                 _name(axes, words)
     figure.supylabel("token that looks", fontsize=10)
@@ -88,4 +89,5 @@ def _save(figure: Any, path: Path, flag: str) -> None:
     except OSError as error:
         raise InputError(f"cannot write to {shown(path)} ({error.strerror or error})\nname another file: --{flag} FILE") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a disk that takes no file gives none away either, not even one that is not there
+            temporary.unlink(missing_ok=True)

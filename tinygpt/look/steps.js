@@ -23,7 +23,7 @@ function makeSteps() {
 function partList(part, number) {
   const items = steps.flatMap((step, i) => (step.part === part ? [element("li", { children: [stepButton(step, i)] })] : []));
   const list = element("details", { children: [element("summary", { text: part }), element("ol", { children: items })] });
-  list.open = !/^Block (?!1:)/.test(part); // of the blocks, which are all alike, the first
+  list.open = !/^Block (?!0:)/.test(part); // of the blocks, which are all alike, the first
   return list;
 }
 
@@ -121,7 +121,7 @@ function showArray(map, step) {
     rowName: (row) => wordAt(row + first),
     columnName: columns.short,
     label: `${step.title} of ${step.part}`,
-    say: (row, column, number) => `Row ${spoken(facts.ids[row + first])} (token ${row + first + 1}), ${columns.long(column)}: ${number === undefined || Number.isNaN(number) ? "0, masked" : figure(number)}`,
+    say: (row, column, number) => `Row ${spoken(facts.ids[row + first])} (position ${row + first}), ${columns.long(column)}: ${number === undefined || Number.isNaN(number) ? "0, masked" : figure(number)}`,
   });
 }
 
@@ -135,7 +135,7 @@ function markToken(map) {
 
 function columnNames(step) {
   const last = step.axes.at(-1);
-  if (last === "S") return { short: wordAt, long: (column) => `column ${spoken(facts.ids[column])} (token ${column + 1})` };
+  if (last === "S") return { short: wordAt, long: (column) => `column ${spoken(facts.ids[column])} (position ${column})` };
   if (last === "V") return { short: (column) => word(facts.columns[column]), long: (column) => `column ${spoken(facts.columns[column])} (id ${facts.columns[column]})` };
   return { short: null, long: (column) => `column ${column}` };
 }
@@ -154,7 +154,7 @@ function limitOf(step, value) {
 
 function note(step) {
   const parts = [];
-  if (step.axes.includes("H")) parts.push(`Head ${now.head + 1} of ${facts.heads}: choose another in the bar above.`);
+  if (step.axes.includes("H")) parts.push(`${step.part.split(":")[0]}, head ${now.head}: choose another head in the bar above.`);
   const kind = step.axes.at(-1);
   parts.push(`Rows: tokens. Columns: ${kind === "S" ? "the tokens looked at" : kind === "V" ? "tokens of the vocabulary" : "the numbers of a token"}.`);
   if (step.rows < tokens) parts.push(`Of ${count(tokens)} tokens the last ${step.rows} are kept in this page.`);

@@ -43,7 +43,7 @@ def _embedding(config: GPTConfig) -> Iterator[Step]:
 
 
 def _block(config: GPTConfig, i: int) -> Iterator[Step]:
-    attention, feed_forward = f"Block {i + 1}: attention", f"Block {i + 1}: feed-forward"
+    attention, feed_forward = f"Block {i}: attention", f"Block {i}: feed-forward"
     pre = config.norm == "pre"
     if pre:
         yield _norm(f"blocks.{i}.attention_norm", attention)
@@ -83,7 +83,7 @@ def _attention(config: GPTConfig, at: str, part: str) -> Iterator[Step]:
     yield Step(at + "weights", part, "Weights", text, "w = softmax(s)", "BHTS")
     yield Step(at + "heads", part, "What each head brings", "The values of all tokens, mixed by these shares.", "y = w v", "BHTD")
     text = f"The {config.heads} heads side by side again. Their rows lay apart in memory, so this is the one place where numbers are copied."
-    yield Step(at + "merged", part, "Heads merged", text, "y = [head 1 | head 2 | …]", "BTC")
+    yield Step(at + "merged", part, "Heads merged", text, "y = [head 0 | head 1 | …]", "BTC")
     yield Step(at + "projection", part, "Projection", "A product that lets the heads' findings be combined.", "a = y W" + " + b" * config.bias, "BTC")
 
 
@@ -94,7 +94,7 @@ def _feed_forward(config: GPTConfig, at: str, part: str) -> Iterator[Step]:
     more = "what makes layers more than one product."
     if config.activation == "gelu":
         text = f"Negative answers are nearly silenced, smoothly: {more}"
-        yield Step(at + "activation", part, "GELU", text, "g = h · P(X ≤ h),  X ~ N(0, 1)", "BTF")
+        yield Step(at + "activation", part, "GELU", text, "g = h/2 (1 + tanh(√(2/π) (h + 0.044715 h³)))", "BTF")
     else:
         yield Step(at + "activation", part, "ReLU", f"Negative answers are silenced: {more}", "g = max(h, 0)", "BTF")
     yield Step(at + "feed_forward", part, "Projection", "Back to the width of the stream.", "f = g W" + bias, "BTC")

@@ -11,7 +11,7 @@ function makeTokens() {
   strip.addEventListener("pointerover", (event) => choose(event.target.closest("li")));
   strip.addEventListener("focusin", (event) => choose(event.target.closest("li")));
   strip.addEventListener("keydown", walkTokens);
-  when(["token", "layer", "head", "sight"], showTokens);
+  when(["token", "block", "head", "sight"], showTokens);
   when(["token", "sight"], showExpected);
   whenDarkChanges(showTokens);
   showTokens();
@@ -20,7 +20,7 @@ function makeTokens() {
 
 function chip(id, place) {
   const written = place >= facts.prompt;
-  const name = `${spoken(id)}, token ${place + 1}, id ${id}${written ? ", written by the model" : ""}`;
+  const name = `${spoken(id)}, position ${place}, id ${id}${written ? ", written by the model" : ""}`;
   const attributes = { role: "option", tabindex: -1, "data-place": place, "aria-label": name, kind: written ? "written" : "" };
   if (tokens > MANY) return element("li", { ...attributes, text: word(id) }); // one element each: hundreds must follow the reader at once
   const parts = [element("bdi", { kind: "word", text: word(id) }), element("span", { kind: "small", text: String(id) }), element("span", { kind: "small" })];
@@ -43,7 +43,7 @@ let chosen = null; // the chip that can be reached with the tab key
 
 function showTokens() {
   $("stronger").textContent = dark.matches ? "brighter" : "darker";
-  const weight = attentionOf(now.sight, now.layer, now.head);
+  const weight = attentionOf(now.sight, now.block, now.head);
   const chips = $("tokens").children;
   if (paintedDark !== dark.matches) paintedAs.length = 0;
   paintedDark = dark.matches;
@@ -77,10 +77,10 @@ function paintChip(item, place, share) {
 /** What the chosen token looks at most, in words. */
 function seen(weight) {
   if (weight(now.token, 0) === undefined) return [`Of the model ${stepName(now.sight)} this page holds the attention of the last ${tokens - facts.sights[now.sight].first} tokens.`];
-  const parts = [element("b", { text: wordAt(now.token) }), ` (token ${now.token + 1}) takes most from `];
+  const parts = [element("b", { text: wordAt(now.token) }), ` (position ${now.token}) takes most from `];
   largest(weight, 4).forEach(({ place, share }, i) => {
     if (i) parts.push(", ");
-    parts.push(element("b", { text: wordAt(place) }), place === now.token ? " (itself) " : ` (token ${place + 1}) `, percent(share));
+    parts.push(element("b", { text: wordAt(place) }), place === now.token ? " (itself) " : ` (position ${place}) `, percent(share));
   });
   return [...parts, "."];
 }
