@@ -21,7 +21,7 @@ from tinygpt.look.learning import Losses, Weights
 from tinygpt.look.walk import walk
 from tinygpt.model import GPT
 from tinygpt.runs import Run
-from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import Tokenizer, word_of
 
 CANDIDATES = 8  # tokens that are named for each place
 LENGTH = 16  # tokens written, if there is room and nothing else is asked for
@@ -163,14 +163,7 @@ def _written(model: GPT, ids: list[int], length: int, config: LookConfig) -> lis
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Each token as text that is safe to show; of one that is a part of a character, the bytes."""
-    return [_word(tokenizer, i) for i in ids]
-
-
-def _word(tokenizer: Tokenizer, token: int) -> str:
-    text = tokenizer.decode([token])
-    if "\ufffd" in text and hasattr(tokenizer, "decode_bytes"):
-        return "".join(f"\\x{byte:02x}" for byte in tokenizer.decode_bytes([token]))
-    return visible(text, lines=False)
+    return [word_of(tokenizer, i) for i in ids]
 
 
 def check_size(model: GPT, tokens: int) -> None:
