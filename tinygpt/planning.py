@@ -33,6 +33,7 @@ from tensor.nn import Module
 from tensor.optim import clip_gradients
 from tensor.random import Key, keyed
 from tensor.recompute import Recomputed
+from tensor.tape import in_bytes
 from tinygpt import training
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import duration, short
@@ -308,20 +309,20 @@ def table(plan: Plan) -> list[str]:
     """The lines that `tinygpt plan` prints."""
     model, config = plan.model, plan.training
     batch = f"{config.batch}{f' x {config.accumulation}' if config.accumulation > 1 else ''} windows of {model.context}"
-    kept = f"of its {size(plan.again)} for backward" if plan.again else "for backward"
+    kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
     kinds = [
         ("weights", plan.weights, f"{config.dtype}"),
         ("gradients", plan.gradients, ""),
         ("moments", plan.moments, config.optimizer),
-        ("activations", plan.activations, f"each layer keeps {size(plan.layer)} {kept}"),
+        ("activations", plan.activations, f"each layer keeps {in_bytes(plan.layer)} {kept}"),
         ("logits", plan.logits, f"{model.vocabulary:,} a token, with what the loss makes of them"),
     ]
     return [
         f"model        {plan.parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
         f"step         {plan.tokens:,} tokens: {batch}",
         "",
-        *(f"{name:<13}{size(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
-        f"together     {size(plan.memory):>10}   and up to {size(plan.passing)} in passing",
+        *(f"{name:<13}{in_bytes(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
+        f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
         "",
         f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
         f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: measured here just now",
@@ -332,11 +333,3 @@ def table(plan: Plan) -> list[str]:
 def digits(number: float) -> str:
     """0.319, 12.5, 13,100"""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def size(amount: float) -> str:
-    """512 B, 4.2 MiB"""
-    for unit, least in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
-        if amount >= least:
-            return f"{amount / least:.1f} {unit}"
-    return f"{amount:.0f} B"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import tensor
-from tensor.tape import Entry, Tape, Total, short, totals
+from tensor.tape import Entry, Tape, Total, in_bytes, totals
 from tinygpt.training import StepRecord
 
 WARM = 3  # steps before the first that is recorded: the first of all make the kernels' memory, and caches, warm
@@ -81,11 +81,11 @@ class Profile:
         """A line for each, with its share of the time in all ops."""
         steps = len(self.seconds)
         kept = {row.name: row.saved for row in _folded(totals(self._entries(1), what))}
-        lines = [f"{'ms':>8}  {'':4}  {'forward':>8} {'backward':>8} {'calls':>6} {'written':>8} {'kept':>8}  {what}"]
+        lines = [f"{'ms':>8}  {'':4}  {'forward':>8} {'backward':>8} {'calls':>6} {'written':>9} {'kept':>9}  {what}"]
         for row in _folded(totals(self._entries(), what)):
             both = (row.forward + row.backward) / steps
             numbers = f"{row.forward / steps * 1e3:8.2f} {row.backward / steps * 1e3:8.2f} {row.calls / steps:6.3g}"
-            lines.append(f"{both * 1e3:8.2f}  {both / ops:4.0%}  {numbers} {short(row.bytes // steps):>8} {short(kept.get(row.name, 0)):>8}  {row.name}")
+            lines.append(f"{both * 1e3:8.2f}  {both / ops:4.0%}  {numbers} {in_bytes(row.bytes / steps):>9} {in_bytes(kept.get(row.name, 0)):>9}  {row.name}")
         return lines
 
 

@@ -10,12 +10,12 @@ from typing import TypeAlias
 import numpy as np
 
 from tensor import devices
+from tensor.tape import in_bytes
 from tinygpt import checkpoint
 from tinygpt.checkpoint import HostArray
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.model import GPT
-from tinygpt.planning import size
 from tinygpt.runs import Run
 
 FOLDER = "snapshots"
@@ -51,10 +51,10 @@ def described(model: GPT, config: TrainConfig) -> str:
     if not config.snapshots:
         return "none: as asked"
     if not steps:
-        return f"none: one takes {size(each)} in float16, and {size(BUDGET)} is the most for all"
+        return f"none: one takes {in_bytes(each)} in float16, and {in_bytes(BUDGET)} is the most for all"
     if BUDGET // each < config.snapshots:
-        return f"{len(steps)} of {config.snapshots}: {size(each)} each in float16, and {size(BUDGET)} is the most for all"
-    return f"{len(steps)} in float16, {size(len(steps) * each)} together: for tinygpt look"
+        return f"{len(steps)} of {config.snapshots}: {in_bytes(each)} each in float16, and {in_bytes(BUDGET)} is the most for all"
+    return f"{len(steps)} in float16, {in_bytes(len(steps) * each)} together: for tinygpt look"
 
 
 def save(run: Run, model: GPT, step: int) -> None:

@@ -14,7 +14,7 @@ replay.py      an op, once more line by line  find.py        arrays by name     
 from tensor.tape.entries import Backward, Contribution, Entry, Forward, Saved, Value, Work
 from tensor.tape.recording import Tape, record
 from tensor.tape.replay import Moment, Source, replay, source_of
-from tensor.tape.report import Total, short, totals
+from tensor.tape.report import Total, in_bytes, totals
 
 __all__ = [
     "Backward",
@@ -28,9 +28,9 @@ __all__ = [
     "Total",
     "Value",
     "Work",
+    "in_bytes",
     "record",
     "replay",
-    "short",
     "source_of",
     "totals",
 ]

@@ -49,21 +49,21 @@ def _row(entry: Entry) -> tuple[str, ...]:
         return number, "", entry.name, "", "", "", "", time, ""
     if isinstance(entry, Forward):
         shape, strides = (str(entry.outputs[0].shape), str(entry.outputs[0].strides)) if entry.outputs else ("none", "")
-        kept = short(entry.saved_bytes) if entry.saved else ""
-        size = "" if entry.implementation == "view" else short(sum(value.bytes for value in entry.outputs))
+        kept = in_bytes(entry.saved_bytes) if entry.saved else ""
+        size = "" if entry.implementation == "view" else in_bytes(sum(value.bytes for value in entry.outputs))
         return number, entry.module, entry.op, shape, strides, size, kept, time, f"{entry.implementation}, {entry.line.place}"
     dy = next(value for value in entry.upstream if value is not None)
     handed = ", ".join(f"{c.to} {c.number}/{c.count}" for c in entry.contributions)
-    size = short(sum(c.value.bytes for c in entry.contributions))
+    size = in_bytes(sum(c.value.bytes for c in entry.contributions))
     return number, entry.module, f"<- {entry.op}", str(dy.shape), str(dy.strides), size, "", time, handed
 
 
-def short(count: int) -> str:
-    """950 B, 12.3 kB, 4.5 MB"""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return f"{count} B"
+def in_bytes(amount: float) -> str:
+    """512 B, 4.2 MiB"""
+    for unit, least in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if amount >= least:
+            return f"{amount / least:.1f} {unit}"
+    return f"{amount:.0f} B"
 
 
 # -- totals ---------------------------------------------------------------------------------------------------------------

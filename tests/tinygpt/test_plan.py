@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from tensor import random
 from tensor.random import Key
+from tensor.tape import in_bytes
 from tests.tinygpt.program import contents, refused
 from tinygpt import GPT, GPTConfig, TrainConfig, planning, training
 from tinygpt.__main__ import main
-from tinygpt.planning import Part, affordable, flops, kept_bytes, on_line, parameter_count, predict, size, table
+from tinygpt.planning import Part, affordable, flops, kept_bytes, on_line, parameter_count, predict, table
 
 SMALL = GPTConfig(1, 168, 3 * 24, 3, 3)  # longer, wider and of more heads than the models whose graphs are counted
 
@@ -102,7 +103,7 @@ def test_memory_is_what_a_step_takes(dtype: str, optimizer: Any, recompute: bool
 def test_lines() -> None:
     assert on_line(lambda x: 3 * x + 2, 100, 4, 6) == 302
     assert on_line(lambda x: 0 if x > 6 else x * x, 6, 4, 6) == 36
-    assert [size(n) for n in (0, 1023, 1024, 1.5 * 2**20, 3 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]
+    assert [in_bytes(n) for n in (0, 1023, 1024, 1.5 * 2**20, 3 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]
 
 
 # -- measured ---------------------------------------------------------------------------------------------------------

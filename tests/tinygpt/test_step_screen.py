@@ -150,13 +150,13 @@ def test_arrays_are_chosen_watched_and_drawn(run: Path) -> None:
         d.app.action_array(-2)
         assert "➤ in     bias" in d.text("values")
         await d.press("d")
-        assert "drawn: step-blocks.0.attention.qkv.linear.bias.png" in d.text("status")
+        assert d.text("status") == f"drawn: {Path('step-blocks.0.attention.qkv.linear.bias.png').resolve()}"
         await d.answer("w", "blocks.0.attention.weights")
         assert "6 x 6" in d.text("watch")
         await d.press("n")
         assert "6 x 6" in d.text("watch")
         await d.answer("w", "no.such")
-        assert "nothing on this tape is named" in d.text("status")
+        assert "nothing in this walk is named" in d.text("status")
         await d.answer("w", "")
         assert not d.app.query_one("#watch").display
         await d.press("down", "m", "question_mark")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensor.tape import in_bytes
 from tinygpt import inspection, runs
 from tinygpt.cli import Parser, nearest
 from tinygpt.console import say
@@ -22,7 +23,6 @@ from tinygpt.errors import InputError
 from tinygpt.inspection import Branch, Matrix
 from tinygpt.metrics import finite
 from tinygpt.model import GPT
-from tinygpt.planning import size
 from tinygpt.runs import Run
 
 WIDTH = 80
@@ -96,7 +96,7 @@ def graph_view(run: Run, model: GPT, which: str) -> Iterator[str]:
     yield ""
     yield from _table(list(_rows(root, "", "")))
     yield ""
-    yield f"parameters  {root.numbers:,}, {size(root.bytes)} in {run.training.dtype}"
+    yield f"parameters  {root.numbers:,}, {in_bytes(root.bytes)} in {run.training.dtype}"
     for matrix in inspection.matrices(model):
         if not matrix.learned:
             yield f"buffer      {matrix.name}: {matrix.numbers:,} numbers that do not learn, not counted"
@@ -128,11 +128,11 @@ def _rows(branch: Branch, first: str, rest: str) -> Iterator[Row]:
     """The line of it and of all below; `first` and `rest` are the lines of the tree before the first and the others."""
     matrix = branch.matrix
     if matrix is None:
-        sizes = (f"{branch.numbers:,}", size(branch.bytes)) if branch.numbers else ("tied", "")
+        sizes = (f"{branch.numbers:,}", in_bytes(branch.bytes)) if branch.numbers else ("tied", "")
         yield Row(first + branch.name, branch.note, "", "", *sizes)
     else:
         name = first + branch.name if matrix.learned else f"{first}{branch.name} (buffer)"
-        yield Row(name, "", str(matrix.shape), str(matrix.strides), f"{matrix.numbers:,}", size(matrix.bytes))
+        yield Row(name, "", str(matrix.shape), str(matrix.strides), f"{matrix.numbers:,}", in_bytes(matrix.bytes))
     branches = _folded(branch.branches) if branch.open else []
     for i, below in enumerate(branches, start=1):
         yield from _rows(below, rest + ("├─ " if i < len(branches) else "└─ "), rest + ("│  " if i < len(branches) else "   "))
@@ -159,7 +159,7 @@ def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
         facts = inspection.statistics(matrix.tensor)
         yield ""
         yield f"{matrix.name}{'' if matrix.learned else ' (buffer)'}  {matrix.shape}, strides {matrix.strides}"
-        yield f"  {matrix.numbers:,} numbers, {size(matrix.bytes)}; norm {facts.norm:.4g}; {facts.near_zero:.1%} near zero"
+        yield f"  {matrix.numbers:,} numbers, {in_bytes(matrix.bytes)}; norm {facts.norm:.4g}; {facts.near_zero:.1%} near zero"
         yield f"  mean {facts.mean:.4g}, std {facts.std:.4g}, from {facts.smallest:.4g} to {facts.largest:.4g}"
         if facts.not_finite:
             yield f"  {facts.not_finite:,} are not finite numbers, and left out of these"

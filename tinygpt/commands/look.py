@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from tensor.tape import in_bytes
 from tinygpt import runs
 from tinygpt.cli import Parser, add_flags, read_config
 from tinygpt.console import say, shown
 from tinygpt.errors import InputError
 from tinygpt.look import page, pictures
 from tinygpt.look.gather import LookConfig, gather
-from tinygpt.planning import size
 
 PAGE = "look.html"
 TYPES = {"output": ("html", "htm"), "attention": pictures.FORMATS, "embeddings": pictures.FORMATS}  # of each file
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         said.append(f"the embeddings in a plane: {shown(files['embeddings'])}")
     if "output" in files:
         written = page.write(look, tokenizer, files["output"])
-        said.append(f"page: {shown(files['output'])}, {size(written)}; open it in a browser")
+        said.append(f"page: {shown(files['output'])}, {in_bytes(written)}; open it in a browser")
     say("\n".join(said))
     return 0
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import sys
+from collections.abc import Iterable
 
 from tinygpt import jobs, runs
 from tinygpt.cli import Parser
@@ -23,6 +25,7 @@ from tinygpt.step.conditions import KINDS
 from tinygpt.step.recorded import How, Session, recorded
 from tinygpt.step.show import show
 from tinygpt.step.training import Step, trained
+from tinygpt.step.values import written
 
 
 def arguments(parser: Parser) -> None:
@@ -46,7 +49,10 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Record, then show."""
-    if not options.plain:
+    runs.find(options.run)
+    if options.plain:
+        _check_show(options)
+    else:
         _check_screen(options)
     session, step = _session(options)
     for text in options.breaks:
@@ -58,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
 
     if options.breaks:
         session.walk.resume()
-    StepApp(session).run()
-    return 0
+    app = StepApp(session)
+    app.run()
+    return app.return_code or 0
 
 
 def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
@@ -80,10 +87,20 @@ def _check_screen(options: argparse.Namespace) -> None:
     given = [name for name in ("only", "show", "into", "values") if getattr(options, name)]
     if given:
         raise InputError(f"--{given[0]} is for text: give --plain too\nin the full-screen program i steps into an op, / goes to a name")
+    if os.environ.get("TERM") == "dumb":
+        raise InputError("the full-screen program needs a terminal that can place its text; this one is dumb\nprint the walk: tinygpt step --plain")
     if not sys.stdout.isatty() or not sys.stdin.isatty():
         raise InputError("the full-screen program needs a terminal\nfor a pipe or a file print the walk: tinygpt step --plain")
     if importlib.util.find_spec("textual") is None:
         raise InputError("the full-screen program needs the package textual: pip install 'tinygpt[step]'\nwithout it print the walk: tinygpt step --plain")
+
+
+def _check_show(options: argparse.Namespace) -> None:
+    """Raise InputError where --show, which prints one array, was given with what prints stops."""
+    flags = {"--only": options.only, "--into": options.into, "--values": options.values, "--break": options.breaks}
+    given = [flag for flag, value in flags.items() if value]
+    if options.show is not None and given:
+        raise InputError(f"--show prints one array, {given[0]} is for stops: leave one of the two out\nsee: tinygpt step --help")
 
 
 def _print(session: Session, step: Step | None, options: argparse.Namespace) -> None:
@@ -91,26 +108,29 @@ def _print(session: Session, step: Step | None, options: argparse.Namespace) -> 
     numbers = plain.chosen(walk, options.only)
     if options.weight is not None and options.only is None:
         numbers = [i for i in numbers if walk.stops[i].concerns(options.weight)]
+    array = list(show(walk.tape, options.show, session.names, width)) if options.show is not None else []
     for fact in session.facts:
-        for line in plain.wrapped(fact, width):
-            say(line)
+        _say(plain.wrapped(fact, width))
     if options.show is not None:
-        for line in show(walk.tape, options.show, session.tokens, width):
-            say(line)
+        _say(array)
         return
     if not options.breaks:
         style = plain.Style(width, options.values, options.into)
-        for line in plain.text(walk, numbers, style, *_updates(step, options, width)):
-            say(line)
+        _say(plain.text(walk, numbers, style, *_updates(step, options, width)))
         return
     found = next((i for i in numbers if walk.halts(i)), None)
-    names = ", ".join(shown(condition) for condition in walk.breaks)
     if found is None:
+        names = ", ".join(shown(condition) for condition in walk.breaks)
         say(f"\nno stop of {len(numbers)} halts at {names}" + (": all that was made is finite" if names == "nan" else ""))
         return
-    say(f"\nhalted at {names}")
-    for line in plain.text(walk, [found], plain.Style(width, True, options.into)):
-        say(line)
+    walk.go(found)
+    _say(["", f"halted at {walk.met()}", *plain.text(walk, [found], plain.Style(width, True, options.into))])
+
+
+def _say(lines: Iterable[str]) -> None:
+    """Print them, with plain characters where the output's encoding has no others."""
+    for line in lines:
+        say(written(line))
 
 
 def _updates(step: Step | None, options: argparse.Namespace, width: int) -> tuple[plain.Lines, plain.Lines]:

@@ -20,6 +20,7 @@ from tinygpt.errors import InputError
 from tinygpt.step.stops import Seen, Stop, value_of
 from tinygpt.step.values import is_finite, statistics
 
+INSIDE = {"softmax": ("attention", "weights")}  # ops that are a line of another one: which, and the variable that it makes
 KINDS = "op=NAME, module=PATH, shape=4,32,64 or nan"
 
 
@@ -42,6 +43,11 @@ def condition(text: str, stops: Sequence[Stop]) -> Condition:
         return Condition("nan")
     if kind == "op" and what:
         known = list(dict.fromkeys(stop.op for stop in stops))
+        if what in INSIDE and what not in known and (around := next((stop for stop in stops if stop.op == INSIDE[what][0]), None)):
+            op, variable = INSIDE[what]
+            name = f"{around.module}.{variable}"
+            where = f"go there: --plain --show {name}; in the full-screen program g {name}"
+            raise InputError(f"breakpoint op={what}: here that is a line inside {op}, which makes its variable {variable}\n{where}")
         if what not in known:
             exists = "is an op, but not of this walk" if what in OPS else "is no op"
             raise InputError(f"breakpoint op={shown(what)}: that {exists}{nearest(what, known)}\nits ops: {', '.join(known)}")

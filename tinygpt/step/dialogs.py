@@ -11,11 +11,28 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from tinygpt.step.values import written
+
 MATCHES = 8
 
 
+def matches(text: str, names: Sequence[str]) -> list[str]:
+    """Of the names those that begin with the text, then those that hold it."""
+    if not text:
+        return []
+    begin = [name for name in names if name.startswith(text)]
+    return (begin + [name for name in names if text in name and name not in begin])[:MATCHES]
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return written("\n".join(texts))
+
+
 class Ask(ModalScreen[str | None]):
-    """One line of text, with what it could be below; Tab takes the first of these. Escape gives None."""
+    """One line of text, with what it could be below; Tab takes the first of these, as does Enter where the text alone is no name.
+
+    Escape gives None.
+    """
 
     BINDINGS = [Binding("escape", "cancel", "close"), Binding("tab", "complete", "complete", priority=True)]
 
@@ -25,21 +42,14 @@ class Ask(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
-            yield Static(Text(self._title, "bold"))
+            yield Static(Text(written(self._title), "bold"))
             yield Input(id="answer")
-            yield Static(Text("\n".join(self._told or self._names[:MATCHES])), id="matches")
-
-    def matches(self, text: str) -> list[str]:
-        """Names that begin with the text, then those that hold it."""
-        if not text:
-            return []
-        begin = [name for name in self._names if name.startswith(text)]
-        return (begin + [name for name in self._names if text in name and name not in begin])[:MATCHES]
+            yield Static(Text(_lines(self._told or self._names[:MATCHES])), id="matches")
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Show what the text could become."""
-        found = self.matches(event.value)
-        self.query_one("#matches", Static).update(Text("\n".join(found or self._told)))
+        found = matches(event.value, self._names)
+        self.query_one("#matches", Static).update(Text(_lines(found or self._told)))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Done."""
@@ -48,7 +58,7 @@ class Ask(ModalScreen[str | None]):
     def action_complete(self) -> None:
         """The first match."""
         answer = self.query_one("#answer", Input)
-        if found := self.matches(answer.value):
+        if found := matches(answer.value, self._names):
             answer.value = found[0] if answer.value != found[0] or len(found) == 1 else found[1]
             answer.cursor_position = len(answer.value)
 
@@ -66,7 +76,7 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
-            yield Static(Text(self._text))
+            yield Static(Text(written(self._text)))
 
     def on_key(self) -> None:
         """Close."""

@@ -5,25 +5,27 @@ Every mark is a character, so that nothing is lost without colour. All of it is 
 
 from __future__ import annotations
 
-import inspect
+import ast
 import math
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import CodeType
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from tensor.op import OPS
-from tensor.tape import Forward
-from tensor.tape.report import short
+from tensor.tape import Forward, in_bytes
 from tinygpt.console import shown
 from tinygpt.step.conditions import blame
-from tinygpt.step.plain import facts, kept, sizes
+from tinygpt.step.names import NAMELESS, WIDEST, Names, frame
+from tinygpt.step.plain import facts, fitted, kept, sizes
 from tinygpt.step.stops import Seen, Stop
 from tinygpt.step.values import NOT_FINITE, Map, first, heat_map, plane, statistics
 from tinygpt.step.walk import Walk
 
 HERE = "bold reverse"
 FAINT = "dim"
+SCROLLED = 40  # rows of a plane up to which each is shown, if need be by scrolling
 POSITIVE, NEGATIVE, BROKEN = "#e69f00", "#56b4e9", "bold #ff6e9c"  # orange and sky blue of Okabe & Ito: told apart by all eyes
 
 
@@ -33,6 +35,7 @@ class View:
 
     array: int = 0  # of those at the stop
     plane: int = 0  # of its leading axes
+    source: int = 0  # lines that the source was scrolled by
 
 
 # -- the module tree ----------------------------------------------------------------------------------------------------
@@ -73,16 +76,11 @@ def window(rows: list[tuple[str, str]], here: int, height: int) -> list[tuple[st
     return rows[start : start + max(height, 1)]
 
 
-def fitted(text: str, width: int) -> str:
-    """Cut to a width, with a mark where something is left out."""
-    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
-
-
 # -- the source ---------------------------------------------------------------------------------------------------------
 
 
-def source(walk: Walk, width: int, height: int) -> Text:
-    """The op's own source; the line that has just run is marked."""
+def source(walk: Walk, width: int, height: int, view: View | None = None) -> Text:
+    """The op's own source; the line that has just run is marked. A view that was scrolled too far is put right."""
     found = walk.stop.source()
     numbered = list(enumerate(found.lines, found.first))
     moment = walk.moment
@@ -93,7 +91,11 @@ def source(walk: Walk, width: int, height: int) -> Text:
     now = moment.number if moment is not None else None
     focus = now if now is not None else _body(walk.stop)
     at = next((i for i, (number, _) in enumerate(numbered) if number == focus), 0)
-    start = max(0, min(at - (height // 2 if now is not None else 0), len(numbered) - height))
+    first = max(0, min(at - (height // 2 if now is not None else 0), len(numbered) - height))
+    start = first
+    if view is not None:
+        start = max(0, min(first + view.source, len(numbered) - height))
+        view.source = start - first
     text = Text(no_wrap=True)
     for number, line in numbered[start : start + max(height, 1)]:
         mark = "➤" if number == now else " "
@@ -102,22 +104,34 @@ def source(walk: Walk, width: int, height: int) -> Text:
 
 
 def _body(stop: Stop) -> int:
-    """The line where what runs here begins: below the docstring, or, going backward, the backward inside."""
-    function = stop.function or (OPS[stop.op].reference if stop.op in OPS else None)  # type: ignore[attr-defined]
-    if function is None:
-        return 0
-    code: CodeType = inspect.unwrap(function).__code__
-    inner = [const for const in code.co_consts if isinstance(const, CodeType) and const.co_name not in ("<genexpr>", "<listcomp>")]
+    """The line where what runs here begins: below the docstring and the checks of arguments, or, going backward, the backward inside."""
+    found = stop.source()
+    try:
+        function = ast.parse(textwrap.dedent("\n".join(found.lines))).body[0]
+    except (SyntaxError, IndexError):
+        return found.first
+    if not isinstance(function, ast.FunctionDef):
+        return found.first
+    inner = [node.lineno for node in ast.walk(function) if isinstance(node, (ast.FunctionDef, ast.Lambda)) and node is not function]
     if stop.phase == "backward" and inner:
-        return min(const.co_firstlineno for const in inner)
-    lines = sorted({line for _, _, line in code.co_lines() if line})
-    return next((line for line in lines if line > code.co_firstlineno + 1), code.co_firstlineno)
+        return found.first + min(inner) - 1
+    body = function.body
+    while len(body) > 1 and (_checks(body[0]) or (isinstance(body[0], ast.Assign) and _checks(body[1]))):  # a size is named to be checked
+        body = body[1:]
+    return found.first + body[0].lineno - 1
+
+
+def _checks(part: ast.stmt) -> bool:
+    """Whether a statement is a docstring, a call that makes nothing, or only raises."""
+    if isinstance(part, ast.If):
+        return not part.orelse and isinstance(part.body[-1], ast.Raise)
+    return isinstance(part, ast.Expr)
 
 
 # -- the arrays ---------------------------------------------------------------------------------------------------------
 
 
-def arrays(walk: Walk, view: View, width: int, height: int) -> Text:
+def arrays(walk: Walk, view: View, width: int, height: int, names: Names = NAMELESS) -> Text:
     """Formula, arrays, the chosen one with its values, what is saved, what did it."""
     stop, text = walk.stop, Text()
     found, others = walk.seen()
@@ -134,7 +148,7 @@ def arrays(walk: Walk, view: View, width: int, height: int) -> Text:
         text.append("this line makes no array\n", FAINT)
     used = sum(math.ceil(max(len(line), 1) / max(width, 1)) for line in text.plain.splitlines())
     if found:
-        text.append_text(contents(found[chosen], view.plane, width, height - used, brief=height < 16))
+        text.append_text(contents(found[chosen], view.plane, width, height - used, names, brief=height < 16, rows=SCROLLED))
     if walk.moment is None:
         text.append_text(_told(stop))
     return text
@@ -151,8 +165,8 @@ def _row(seen: Seen, here: bool, width: int) -> str:
     return fitted(f"{'➤' if here else ' '} {role}{value.name:<10} {sizes(value.shape):<14} {note}", width).ljust(width)
 
 
-def contents(seen: Seen, which: int, width: int, height: int, brief: bool = False) -> Text:
-    """Layout, statistics, the first numbers, a map of one plane. brief: without what can be seen elsewhere."""
+def contents(seen: Seen, which: int, width: int, height: int, names: Names, *, brief: bool = False, rows: int = 0) -> Text:
+    """Layout, statistics, the first numbers, a map of one plane. brief: without what can be seen elsewhere.   rows: so many are shown in any height."""
     value, text = seen.value, Text()
     if seen.role != "watched":
         layout = facts(value) if seen.role != "line" else facts(value)[2:]  # a line's array was copied: its strides say nothing
@@ -166,18 +180,22 @@ def contents(seen: Seen, which: int, width: int, height: int, brief: bool = Fals
     row = "" if brief else first(found.values[0], width - 12)
     text.append(f"starts with {row}\n" if row else "", FAINT)
     used = sum(math.ceil(max(len(line), 1) / max(width, 1)) for line in text.plain.splitlines())
-    drawn = heat_map(found.values, max(3, min(height - used - 1, 24)), max(4, width // 2))
+    down, across = names.of(value.source or value.name, value.shape)
+    left = min(max(map(cell_len, down), default=-1), WIDEST) + 1
+    fitting = len(found.values) if len(found.values) <= rows else max(3, min(height - used - 1, 24))
+    drawn = heat_map(found.values, fitting, max(4, (width - left) // 2))
     turn = f"{found.text}, {which % found.places + 1} of {found.places} by [ ]: " if found.places > 1 else ""
-    rows, columns = found.values.shape
-    text.append(f"{turn}{rows} x {columns}, {drawn.legend}\n", FAINT)
-    text.append_text(coloured(drawn))
+    text.append(f"{turn}{found.values.shape[0]} x {found.values.shape[1]}, {drawn.legend}\n", FAINT)
+    text.append_text(coloured(drawn, *frame(drawn, down, across)))
     return text
 
 
-def coloured(drawn: Map) -> Text:
-    """The cells of a map: orange above zero, blue, with a minus, below."""
+def coloured(drawn: Map, top: str, lefts: Sequence[str]) -> Text:
+    """The cells of a map: orange above zero, blue, with a minus, below.   top, lefts: what its columns and rows are called."""
     text = Text(no_wrap=True)
-    for row in drawn.rows:
+    text.append(f"{top}\n" if top else "", FAINT)
+    for left, row in zip(lefts, drawn.rows, strict=True):
+        text.append(left, FAINT)
         for cell, level in row:
             text.append(cell, BROKEN if level == NOT_FINITE else POSITIVE if level > 0 else NEGATIVE if level < 0 else FAINT)
         text.append("\n")
@@ -215,7 +233,7 @@ def place(walk: Walk, width: int) -> Text:
         text.append(f"  line {walk.line + 1} of {len(walk.lines)}")
     elif isinstance(stop.entry, Forward) and stop.saved:
         total = sum(saved.bytes for saved in stop.saved if saved.made)
-        text.append(f"  keeps {short(total)}" if total else "", FAINT)
+        text.append(f"  keeps {in_bytes(total)}" if total else "", FAINT)
     if walk.halts(walk.at):
         text.append("  ● breakpoint", BROKEN)
     text.truncate(width, overflow="ellipsis")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,15 @@ from tinygpt.errors import InputError
 from tinygpt.step.values import Plane, number
 
 NUMBERED = 24  # rows and columns up to which the numbers are written
+NAMED = 64  # and up to which their names are
+SHORT = 4  # letters of a name that stands upright above its column
 
 
-def draw(found: Plane, title: str, folder: Path) -> Path:
-    """Write the picture, under a name made from the title; the file. Raises InputError where that cannot be done."""
+def draw(found: Plane, title: str, folder: Path, down: Sequence[str] = (), across: Sequence[str] = ()) -> Path:
+    """Write the picture, under a name made from the title; the file. Raises InputError where that cannot be done.
+
+    down, across: what the rows and columns are called, if anything.
+    """
     from matplotlib.figure import Figure  # here: matplotlib takes longer to import than all the rest
 
     values = found.values
@@ -31,11 +38,17 @@ def draw(found: Plane, title: str, folder: Path) -> Path:
         _write_numbers(axes, values, limit, signed)
     axes.set_title(f"{title} {found.text}".replace("$", r"\$"), fontsize=9)
     axes.set(xlabel="last axis", ylabel="axis before it")
+    if down and rows <= NAMED:
+        axes.set_yticks(range(rows), [name.replace("$", r"\$") for name in down], fontsize=8)
+    if across and columns <= NAMED:
+        axes.set_xticks(range(columns), [name.replace("$", r"\$") for name in across], fontsize=8, rotation=90 * (max(map(len, across)) > SHORT))
     figure.colorbar(image, ax=axes)
-    path = folder / (re.sub(r"[^\w.]+", "-", f"step-{title}{found.text}").strip("-") + ".png")
+    place = f"[{','.join(map(str, found.place))}]" if found.place else ""
+    path = folder / (re.sub(r"[^\w.#]+", "-", f"step-{title}").strip("-") + place + ".png")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        figure.savefig(temporary, format="png")
+        with warnings.catch_warnings(action="ignore"):  # a token that the font cannot draw is a box
+            figure.savefig(temporary, format="png")
         checkpoint.replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path.name} here ({error.strerror or error})") from None

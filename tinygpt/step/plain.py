@@ -8,8 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from tensor.layout import Shape
-from tensor.tape import Value
-from tensor.tape.report import short
+from tensor.tape import Value, in_bytes
 from tinygpt.cli import nearest
 from tinygpt.console import shown
 from tinygpt.errors import InputError
@@ -72,8 +71,10 @@ class Style:
 
     def _moments(self, stop: Stop) -> Iterator[str]:
         """Line by line: the line, and what it made."""
+        if stop.stands_in:
+            yield from self._parts("", ["the reference of this kernel, line by line:"])
         for moment in stop.lines():
-            yield f"{INDENT}{moment.number:>5}  {moment.text}"[: self.width].rstrip()
+            yield fitted(f"{INDENT}{moment.number:>5}  {moment.text}", self.width).rstrip()
             arrays, others = variables(moment)
             parts = [f"{seen.value.name} {sizes(seen.value.shape)}" for seen in arrays] + [shown(text) for text in others]
             yield from self._parts("", parts, deeper=6)
@@ -108,6 +109,11 @@ def wrapped(fact: str, width: int) -> list[str]:
     return textwrap.wrap(fact, width, subsequent_indent=" " * 9, break_on_hyphens=False) or [""]
 
 
+def fitted(text: str, width: int) -> str:
+    """Cut to a width, with a mark where something is left out."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
 def sizes(shape: Shape) -> str:
     """(4, 32, 64) as (4,32,64), which no line end breaks."""
     return str(shape).replace(" ", "")
@@ -117,7 +123,7 @@ def facts(value: Value) -> list[str]:
     """Strides, offset, contiguity, dtype, bytes."""
     at = f" from {value.offset}" if value.offset else ""
     contiguous = "contiguous" if value.contiguous else "not contiguous"
-    return [f"strides {sizes(value.strides)}{at}", contiguous, value.dtype, short(value.bytes)]
+    return [f"strides {sizes(value.strides)}{at}", contiguous, value.dtype, in_bytes(value.bytes)]
 
 
 def kept(stop: Stop) -> list[str]:
@@ -127,19 +133,24 @@ def kept(stop: Stop) -> list[str]:
     parts = []
     for saved in stop.saved:
         what = " = ".join(dict.fromkeys(name for name in (saved.name, saved.source) if name)) or "an array of its own"
-        parts.append(f"{what} {sizes(saved.shape)} {short(saved.bytes)}{'' if saved.made else ' (lives anyway)'}")
+        parts.append(f"{what} {sizes(saved.shape)} {in_bytes(saved.bytes)}{'' if saved.made else ' (lives anyway)'}")
     total = sum(saved.bytes for saved in stop.saved if saved.made)
-    return [*parts, f"{short(total)} for backward alone"]
+    return [*parts, f"{in_bytes(total)} for backward alone"]
 
 
 # -- a whole walk -------------------------------------------------------------------------------------------------------
 
 
 def chosen(walk: Walk, pattern: str | None) -> list[int]:
-    """The stops that are printed: of an op, a module and those below it, or a name; with * and ? for what may vary. InputError where none fits."""
+    """The stops that are printed: of an op, a module and those below it, or a name, or the end of one: qkv.
+
+    * and ? stand for what may vary. Raises InputError where none fits.
+    """
     if pattern is None:
         return list(range(len(walk.stops)))
-    found = [i for i, stop in enumerate(walk.stops) if _fits(stop, pattern)]
+    found: list[int] = []
+    for wanted in (pattern, f"*.{pattern}"):  # the last parts of a path where nothing else is called so
+        found = found or [i for i, stop in enumerate(walk.stops) if _fits(stop, wanted)]
     if not found:
         near = nearest(pattern, walk.names())
         raise InputError(f"--only {shown(pattern)}: no stop has such an op, module or name{near}\nsee them all: tinygpt step --plain")

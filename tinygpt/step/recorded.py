@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -15,7 +17,8 @@ from tinygpt.errors import InputError
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 from tinygpt.step.conditions import holders
-from tinygpt.step.stops import stops_of
+from tinygpt.step.names import NAMELESS, Names
+from tinygpt.step.stops import Stop, stops_of
 from tinygpt.step.walk import Walk
 from tinygpt.tokenizers import Tokenizer
 
@@ -29,7 +32,7 @@ class Session:
     walk: Walk
     title: str  # one line
     facts: list[str]  # each begins with a word in a column of 9
-    tokens: tuple[str, ...] = ()  # of the text that is walked, where there is one
+    names: Names = NAMELESS  # of the places on an axis, where a text is walked
 
 
 def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how: How) -> Session:
@@ -41,28 +44,30 @@ def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how
         tape, loss = _record(model, x, y, how, values=True)
         other, _ = _record(model, x, y, "as run" if how == "reference" else "reference", values=False)
     stops = stops_of(tape)
-    text = shown(tokenizer.decode(ids))
+    text = shown(repr(tokenizer.decode(ids)))
     facts = [
         f"run      {run.name}",
-        f"text     {text!r}: {len(ids)} tokens",
+        f"text     {text}: {len(ids)} tokens",
         f"task     from each of the first {len(ids) - 1}, predict the one that follows: ids (1, {len(ids) - 1})",
         f"loss     {loss:.4f} nats a token",
-        *said(tape, other),
+        *said(stops, tape, other),
         *(f"NaN      {line}" for line in bad),
     ]
-    return Session(Walk(stops, tape), f"{run.name} · {text!r} · loss {loss:.4f}", facts, tuple(tokenizer.decode([token]) for token in ids[:-1]))
+    sizes = frozenset((model.config.width, model.config.width // model.config.heads))
+    names = Names(tuple(tokenizer.decode([token]) for token in ids[:-1]), model.config.vocabulary, lambda token: tokenizer.decode([token]), sizes)
+    return Session(Walk(stops, tape), f"{run.name} · {text} · loss {loss:.4f}", facts, names)
 
 
-def said(tape: Tape, other: Tape) -> list[str]:
-    """How many stops and nodes there are, and how many in the other way of running."""
-    forward, backward = len(tape.forwards), len(tape.backwards)
+def said(stops: Sequence[Stop], tape: Tape, other: Tape) -> list[str]:
+    """How many stops and nodes there are, and how many nodes in the other way of running."""
+    phases = Counter(stop.phase for stop in stops)
     counts = {tape.implementation: tape.nodes, other.implementation: other.nodes}
     shown_here = {
         "reference": "walked op by op",
         "as run": "walked as run",
     }
     return [
-        f"walk     {forward + backward} stops: {forward} ops forward, {backward} backward",
+        f"walk     {len(stops)} stops: {', '.join(f'{n} {phase}' + 's' * (phase == 'update' and n > 1) for phase, n in phases.items())}",
         f"graph    {counts['reference']} nodes op by op, {counts['as run']} as run, with kernels; {shown_here[tape.implementation]}",
     ]
 
@@ -74,6 +79,8 @@ def _ids(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None) -> list
         ids = ids[:most]
     if len(ids) > most:
         raise InputError(f"the prompt has {len(ids)} tokens, but the model sees {most - 1}, and predicts one more\ngive one of at most {most}: --prompt TEXT")
+    if prompt == "":
+        raise InputError("the prompt is empty: there is nothing to walk through\ngive it at least two tokens: --prompt TEXT")
     if len(ids) < 2:
         raise InputError("a prompt of one token has no next token to predict\ngive it at least two: --prompt TEXT")
     return ids

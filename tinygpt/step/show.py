@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from rich.cells import cell_len, set_cell_size
 
 from tensor.tape import Tape
 from tinygpt.console import shown
-from tinygpt.errors import InputError
+from tinygpt.step.names import WIDEST, Names, array_of, frame, quoted
 from tinygpt.step.values import Floats, heat_map, norm, number, plane, statistics
 
-PLACES = re.compile(r"(.+?)\[([\d,\s-]*)\]$")
+LOGITS = "logits", "logits.linear"
+LIKELIEST = 5  # next tokens that are shown for each place of the text
 
 
-def show(tape: Tape, wanted: str, tokens: Sequence[str], width: int) -> Iterator[str]:
+def show(tape: Tape, wanted: str, names: Names, width: int) -> Iterator[str]:
     """Name and shape, statistics, of a gradient where it comes from, and the numbers of one plane where they fit, else a map.
 
-    An axis as long as the text has its tokens beside it.   wanted: a name as in tensor/tape/find.py, and behind it, in brackets, a place on the
-    first axes.   Raises InputError with the nearest names.
+    An axis as long as the text has its tokens beside it; of logits the likeliest next tokens are shown.   wanted: a name as in
+    tensor/tape/find.py, and behind it, in brackets, a place on the first axes.   Raises InputError with the nearest names.
     """
-    array = found(tape, wanted)
+    array = array_of(tape, wanted, "see the names: tinygpt step --plain")
     yield ""
     yield f"{shown(wanted)}: shape {array.shape}, {array.dtype}"
     yield f"{statistics(array)}"
@@ -32,7 +33,11 @@ def show(tape: Tape, wanted: str, tokens: Sequence[str], width: int) -> Iterator
     if seen.text:
         yield f"of it {seen.text}:"
     yield ""
-    yield from rows(seen.values, tokens if array.ndim > 1 else (), width)
+    down, across = names.of(wanted, array.shape)
+    if wanted.partition("[")[0] in LOGITS and array.ndim > 1 and array.shape[-1] == names.vocabulary and np.isfinite(seen.values).all():
+        yield from likeliest(seen.values, down, names, width)
+    else:
+        yield from rows(seen.values, down, across, width)
 
 
 def arrivals(tape: Tape, name: str) -> Iterator[str]:
@@ -45,40 +50,32 @@ def arrivals(tape: Tape, name: str) -> Iterator[str]:
         yield f"{part.number} of {part.count} from {step.name} ({step.op}): norm {number(norm(part.value.array))}{sums}"
 
 
-def found(tape: Tape, wanted: str) -> Floats:
-    """The array of that name, at the place in brackets if there is one."""
-    try:
-        return tape[wanted]
-    except KeyError as error:
-        parts = PLACES.match(wanted)
-        if parts is None:
-            raise InputError(f"{error.args[0]}\nsee the names: tinygpt step --plain") from None
-    try:
-        array = tape[parts[1]]
-    except KeyError as error:
-        raise InputError(f"{error.args[0]}\nsee the names: tinygpt step --plain") from None
-    try:
-        place: Floats = array[tuple(int(part) for part in parts[2].split(",") if part.strip())]
-    except (IndexError, ValueError) as error:
-        raise InputError(f"{shown(wanted)}: {error}\n{shown(parts[1])} has shape {array.shape}") from None
-    return place
+def likeliest(logits: Floats, heads: Sequence[str], names: Names, width: int) -> Iterator[str]:
+    """For each place of the text the five tokens that the model thinks likeliest to come next, p = softmax(logits)."""
+    left = max(map(cell_len, heads), default=0)
+    yield f"{'':>{left}}  likeliest next tokens, p = softmax of the row"
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    for head, row in zip(heads or [""] * len(logits), shifted / shifted.sum(-1, keepdims=True), strict=True):
+        best = np.argsort(-row, kind="stable")[:LIKELIEST]
+        line = f"{' ' * (left - cell_len(head))}{head}  " + "  ".join(f"{quoted(names.token(int(i)))} {row[i]:.3f}" for i in best)
+        yield set_cell_size(line, min(cell_len(line), width)).rstrip()
 
 
-def rows(values: Floats, tokens: Sequence[str], width: int) -> Iterator[str]:
-    """A plane in numbers, or as a map where these are too wide."""
-    down, across = (len(tokens) == n for n in values.shape)
-    heads = [shown(repr(token)) for token in tokens] if down else [""] * len(values)
-    left = max(map(len, heads))
+def rows(values: Floats, down: Sequence[str], across: Sequence[str], width: int) -> Iterator[str]:
+    """A plane in numbers, or as a map where these are too wide.   down, across: what its rows and columns are called, if anything."""
+    heads = down or [""] * len(values)
+    left = max(map(cell_len, heads))
     cells = [[number(round(float(value), 3)) if np.isfinite(value) else str(value) for value in row] for row in values]
-    columns = [shown(repr(token)) for token in tokens] if across else []
-    room = max(map(len, [cell for row in cells for cell in row] + columns)) + 1
+    room = max(map(cell_len, [cell for row in cells for cell in row] + list(across))) + 1
     if left + room * values.shape[1] <= width:
-        if columns:
-            yield (" " * left + "".join(head.rjust(room) for head in columns)).rstrip()
+        if across:
+            yield " " * left + "".join(" " * (room - cell_len(head)) + head for head in across)
         for head, row in zip(heads, cells, strict=True):
-            yield head.rjust(left) + "".join(cell.rjust(room) for cell in row)
+            yield " " * (left - cell_len(head)) + head + "".join(cell.rjust(room) for cell in row)
         return
-    drawn = heat_map(values, len(values) if down else 32, (width - left - 1) // 2)
+    drawn = heat_map(values, len(values) if down else 32, (width - min(left, WIDEST) - 1) // 2)
+    top, lefts = frame(drawn, down, across)
     yield drawn.legend
+    yield from [top.rstrip()] * bool(top)
     for i, line in enumerate(drawn.lines):
-        yield f"{heads[i] if down and drawn.block[0] == 1 else '':>{left}} {line}"
+        yield f"{lefts[i]}{line}"

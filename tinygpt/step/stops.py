@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from tensor import kernels
 from tensor.op import OPS
 from tensor.tape import Backward, Contribution, Forward, Moment, Saved, Source, Tape, Value, source_of
 from tinygpt.step.values import norm
@@ -72,6 +73,11 @@ class Stop:
         return self.name.removeprefix(self.module).lstrip(".").removesuffix(".backward").removesuffix(".update")
 
     @property
+    def stands_in(self) -> bool:
+        """Whether the source is not what ran here but the reference of the kernel that did."""
+        return isinstance(self.entry, Forward) and "kernel" in self.entry.implementation
+
+    @property
     def outputs(self) -> list[Seen]:
         """What is made here."""
         return [seen for seen in self.seen if seen.role in ("out", "after")]
@@ -88,16 +94,19 @@ _source = functools.cache(source_of)  # which reads the file and looks where the
 def stops_of(tape: Tape) -> list[Stop]:
     """A stop for each op on a tape with values, in the order they ran."""
     arrivals = Arrivals()
+    off = tape.implementation == "reference" and not kernels.disabled()
     entries = [entry for entry in tape.entries if isinstance(entry, (Forward, Backward))]
-    return [_forward(entry) if isinstance(entry, Forward) else _backward(entry, arrivals) for entry in entries]
+    return [_forward(entry, off) if isinstance(entry, Forward) else _backward(entry, arrivals) for entry in entries]
 
 
-def _forward(entry: Forward) -> Stop:
+def _forward(entry: Forward, off: bool) -> Stop:
+    """off: it was the walk that turned the kernels off."""
     seen = [Seen("in", value, f"from {value.source}") for value in entry.inputs]
     seen += [Seen("out", value, "a view of its input's memory" if entry.implementation == "view" else "") for value in entry.outputs]
     settings = ", ".join(f"{name}={value!r:.60}" for name, value in entry.settings.items() if value is not None and not hasattr(value, "shape"))
     formula = _line(entry.formula) + (f"   with {settings}" if settings else "")
-    by = f"{entry.implementation}: {entry.reason}"
+    reason = "walked op by op; --as-run shows the kernel" if off and entry.reason == "kernels are off" else entry.reason
+    by = f"{entry.implementation}: {reason}"
     return Stop("forward", entry.module, entry.op, entry.name, formula, tuple(seen), entry.saved, by, str(entry.line), entry)
 
 

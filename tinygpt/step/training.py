@@ -150,7 +150,7 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
         f"batch    {x.shape[0]} windows of {x.shape[1]} tokens, by the step's number and the seed",
         f"loss     {step.loss:.4f} nats a token",
         f"rule     {config.optimizer}, learning rate {step.lr:.4g}; gradient norm {step.norm:.4g}, limit {step.limit:g}, so gradients times {step.factor:.4g}",
-        *said(tape, other),
+        *said(stops, tape, other),
         *(["skipped  the norm is not finite: no weight changes, as in training"] if step.skipped else []),
     ]
     return Session(Walk(stops, tape), f"{job.run.name} · training step {step.number:,} · loss {step.loss:.4f}", facts), step
@@ -169,8 +169,11 @@ def _record(job: Job, how: How, values: bool) -> Tape:
 def _clip(step: Step) -> Stop:
     formula = "all gradients times min(1, limit / norm), norm = sqrt of the sum of squares of all of them together   Pascanu et al. 2013"
     by = f"norm {step.norm:.6g}, limit {step.limit:g}: gradients times {step.factor:.6g}"
-    seen = [Seen("out", value_of("g", update.before["g"]), f"of {update.name}") for update in step.updates]
-    return Stop("clip", "", "clip_gradients", "clip_gradients", formula, tuple(seen) if len(seen) == 1 else (), by=by, function=clip_gradients)
+    seen: list[Seen] = []
+    for update in step.updates if len(step.updates) == 1 else []:
+        seen.append(Seen("in", value_of("gradient", update.gradient), f"of {update.name}, as backward left it, norm {norm(update.gradient):.4g}"))
+        seen.append(Seen("out", value_of("g", update.before["g"]), f"of {update.name}, norm {norm(update.before['g']):.4g}"))
+    return Stop("clip", "", "clip_gradients", "clip_gradients", formula, tuple(seen), by=by, function=clip_gradients)
 
 
 def _update(step: Step, update: Update) -> Stop:

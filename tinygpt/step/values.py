@@ -1,12 +1,14 @@
 """What an array holds, in little room: statistics, one plane of it, and a small map of that.
 
 A map has two characters for each cell, so that it reads without colour too: ░▒▓█ how large the value is against the largest of its plane,
-with a minus before it where the value is negative, `·` for exactly 0, `NaN` and infinities in letters.
+with a minus before it where the value is negative, `·` for exactly 0, `NaN` and infinities in letters. Where the output's encoding has no
+such characters, `:+%#` and a full stop stand for them.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +16,7 @@ import numpy as np
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 SHADES = "░▒▓█"
+ASCII = str.maketrans("░▒▓█·∞␣➤▾▸━─●…", ":+%#.I_>v>=-*~")
 NOT_FINITE = 9  # the level of a cell that holds a NaN or an infinity
 
 
@@ -74,6 +77,24 @@ def share(count: int, size: int) -> str:
     """0 %, 43 %; less than one in a hundred, but some: <1 %."""
     percent = 100 * count / size
     return "<1 %" if 0 < percent < 1 else f"{percent:.0f} %"
+
+
+# -- what the output can write ------------------------------------------------------------------------------------------
+
+
+def is_plain() -> bool:
+    """Whether the output's encoding lacks one of the characters that maps and marks are made of."""
+    encoding = getattr(sys.stdout, "encoding", None) or getattr(sys.__stdout__, "encoding", None)  # the full-screen program puts its own there
+    try:
+        "".join(map(chr, ASCII)).encode(encoding or "utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def written(text: str) -> str:
+    """As the output's encoding can write it: another character for each that not every encoding has."""
+    return text.translate(ASCII) if is_plain() else text
 
 
 # -- one plane --------------------------------------------------------------------------------------------------------

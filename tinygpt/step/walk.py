@@ -6,7 +6,7 @@ Going back costs nothing, since all that ran is on the tape: it is the position 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,10 @@ from tensor.tape.entries import codes_of
 from tinygpt.console import shown
 from tinygpt.errors import InputError
 from tinygpt.step.conditions import Condition, condition, first_bad, meets
+from tinygpt.step.names import array_of
 from tinygpt.step.stops import Seen, Stop, value_of, variables
+
+PHASES = "forward", "backward", "clip", "update"
 
 
 class Walk:
@@ -124,6 +127,10 @@ class Walk:
         """Whether a breakpoint is met at the i-th stop."""
         return any(meets(wanted, self.stops, i, self.bad) for wanted in self.breaks)
 
+    def met(self) -> str:
+        """The breakpoints that are met where the walk stands."""
+        return ", ".join(str(wanted) for wanted in self.breaks if meets(wanted, self.stops, self.at, self.bad))
+
     def halt_at(self, text: str) -> Condition:
         """A new breakpoint. Raises InputError for one that no stop can meet."""
         wanted = condition(text, self.stops)
@@ -148,19 +155,29 @@ class Walk:
     def find(self, name: str) -> None:
         """Go to a stop by number (from 1), name, module or op, the next one of several; to the line that makes a variable; to what uses a parameter.
 
-        Raises InputError where there is none.
+        forward, backward, clip and update are the first such stop. Where nothing has the name, what ends in it: weights. InputError where there is none.
         """
         name = name.strip()
         if name.isdecimal():
             if not 1 <= int(name) <= len(self.stops):
                 raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
             return self.go(int(name) - 1)
+        if name in PHASES:
+            start = next((i for i, stop in enumerate(self.stops) if stop.phase == name), None)
+            if start is None:
+                raise InputError(f"this walk has no {name}: a step of training has one, tinygpt step --train")
+            return self.go(start)
         order = [*range(self.at + 1, len(self.stops)), *range(self.at + 1)]
         for fits in (self._is_named, self._is_op_or_module, self._takes):
             found = next((i for i in order if fits(self.stops[i], name)), None)
             if found is not None:
                 return self.go(found)
-        if self._to_variable(name):
+        if self._to_variable(name, range(len(self.stops))):
+            return None
+        end = next((i for i in order if any(path.endswith(f".{name}") for path in (self.stops[i].name, self.stops[i].module))), None)
+        if end is not None:
+            return self.go(end)
+        if self._to_variable(name, order, ending=True):
             return None
         close = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
         raise InputError(f"nothing here is named {shown(name)!r}" + (f"; near it: {', '.join(close)}" if close else ""))
@@ -177,11 +194,13 @@ class Walk:
             return any(seen.note.startswith(f"to {name.removesuffix('.grad')}: ") for seen in stop.outputs)
         return stop.phase == "forward" and any(seen.value.source == name for seen in stop.inputs)
 
-    def _to_variable(self, name: str) -> bool:
-        """MODULE.VARIABLE: to the line that binds it."""
+    def _to_variable(self, name: str, order: Iterable[int], ending: bool = False) -> bool:
+        """MODULE.VARIABLE: to the line that binds it.   ending: of the module's path the last parts, or none, are enough."""
         module, _, variable = name.rpartition(".")
-        for i, stop in enumerate(self.stops):
-            if module in (stop.module, stop.name) and any(variable in (*code.co_varnames, *code.co_cellvars) for code in codes_of(stop.op)):
+        for i in order:
+            stop = self.stops[i]
+            there = module in (stop.module, stop.name) or (ending and (not module or any(f".{p}".endswith(f".{module}") for p in (stop.module, stop.name))))
+            if there and any(variable in (*code.co_varnames, *code.co_cellvars) for code in codes_of(stop.op)):
                 with np.errstate(all="ignore"):
                     lines = stop.lines()
                 bound = [n for n, moment in enumerate(lines) if variable in moment.values]
@@ -191,15 +210,12 @@ class Walk:
         return False
 
     def array(self, name: str) -> Seen:
-        """An array of the whole walk by its name, to be watched. Raises InputError where there is none."""
+        """An array of the whole walk by its name, to be watched, with a place in brackets as --show takes it. Raises InputError where there is none."""
         update = next((stop for stop in self.stops if stop.phase == "update" and stop.name.removesuffix(".update") == name), None)
         if update is not None:
             return update.outputs[0]
-        try:
-            with np.errstate(all="ignore"):
-                return Seen("watched", value_of(name, self.tape[name]), "")
-        except KeyError as error:
-            raise InputError(str(error.args[0])) from None
+        with np.errstate(all="ignore"):
+            return Seen("watched", value_of(name, array_of(self.tape, name)), "")
 
     # -- what is shown --
 
