@@ -36,13 +36,9 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
     both before anything is deposited.
     """
     nodes = passed = reachable(node for node, _ in seeds)
-    allowed = None if wanted is None else set(wanted)
-    if allowed is not None:
-        passed, oldest = [], min((node.order for node in wanted or ()), default=0)
-        for node in nodes:  # parents come first; a freed node has forgotten them, so any older node may lie behind it
-            if any(parent in allowed for parent in node.parents) or (node.order > oldest and type(node) is Node and node.backward is None):
-                allowed.add(node)
-                passed.append(node)
+    allowed = None
+    if wanted is not None:
+        allowed, passed = _leading_to(wanted, nodes)
         nodes = [node for node in nodes if node in allowed]
     _check_usable(passed)
 
@@ -89,6 +85,16 @@ def walk(seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, ret
     for node, dy in late:
         node.deposit(dy, False)
     return found
+
+
+def _leading_to(wanted: Collection[Any], nodes: Sequence[Any]) -> tuple[set[Any], list[Any]]:
+    """(the wanted nodes and all that lead to them, those that lead to them): the walk goes through the second."""
+    allowed, passed, oldest = set(wanted), [], min((node.order for node in wanted), default=0)
+    for node in nodes:  # parents come first; a freed node has forgotten them, so any older node may lie behind it
+        if any(parent in allowed for parent in node.parents) or (node.order > oldest and type(node) is Node and node.backward is None):
+            allowed.add(node)
+            passed.append(node)
+    return allowed, passed
 
 
 def _step(node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], allowed: set[Any] | None, anomaly: bool, tape: Any) -> None:
