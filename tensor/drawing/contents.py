@@ -308,6 +308,7 @@ def input_name(op: str, position: int) -> tuple[str, bool]:
 
 
 def leaf_size(leaf: Accumulator) -> int:
+    """How many numbers a leaf holds."""
     return int(np.prod(leaf.shape, dtype=np.int64))
 
 

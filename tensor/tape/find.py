@@ -30,11 +30,15 @@ def array(tape: Tape, name: str) -> Floats:
         raise ValueError("this tape holds no arrays: record(values=True) keeps them")
     found = _gradient(tape, name.removesuffix(".grad")) if name.endswith(".grad") else _value(tape, name)
     if found is None:
-        known = names(tape)
-        variables = (f"{entry.module}.{variable}" for entry in tape.forwards for variable in sorted(_locals_of(entry)) if entry.module)
-        close = difflib.get_close_matches(name, dict.fromkeys([*known, *variables]), n=3, cutoff=0.4)
-        raise KeyError(f"nothing on this tape is named {name!r}; near it: {', '.join(close) or ', '.join(known[:3])}")
+        raise KeyError(f"nothing on this tape is named {name!r}; near it: {', '.join(nearest(tape, name))}")
     return found
+
+
+def nearest(tape: Tape, name: str) -> list[str]:
+    """At most three names on the tape, local variables of ops among them, that are like this one; else the first three."""
+    known = names(tape)
+    variables = (f"{entry.module}.{variable}" for entry in tape.forwards for variable in sorted(_locals_of(entry)) if entry.module)
+    return difflib.get_close_matches(name, dict.fromkeys([*known, *variables]), n=3, cutoff=0.4) or known[:3]
 
 
 def names(tape: Tape) -> list[str]:

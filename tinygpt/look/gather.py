@@ -167,6 +167,7 @@ def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
 
 
 def check_size(model: GPT, tokens: int) -> None:
+    """Raise InputError where the attention of so many tokens is more than a page can hold, with the largest number that it can."""
     heads = model.config.layers * model.config.heads
     if heads * tokens * (tokens + 1) * 2 > ATTENTION:
         most = int((ATTENTION / 2 / heads) ** 0.5)

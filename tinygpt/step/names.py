@@ -11,6 +11,7 @@ from rich.cells import cell_len, set_cell_size
 
 from tensor.layout import Shape
 from tensor.tape import Tape
+from tensor.tape.find import nearest
 from tinygpt.console import shown
 from tinygpt.errors import InputError
 from tinygpt.step.values import Floats, Map
@@ -52,7 +53,7 @@ NAMELESS = Names()
 
 def quoted(token: str) -> str:
     """A token between quotes, safe to show; a line end as \\n."""
-    return shown(repr(token))
+    return f"'{shown(token)}'"
 
 
 def frame(drawn: Map, rows: Sequence[str], columns: Sequence[str]) -> tuple[str, list[str]]:
@@ -77,14 +78,14 @@ def array_of(tape: Tape, wanted: str, hint: str = "") -> Floats:
     """
     try:
         return tape[wanted]
-    except KeyError as error:
+    except KeyError:
         parts = PLACES.match(wanted)
         if parts is None:
-            raise _missing(tape, error, hint) from None
+            raise _missing(tape, wanted, hint) from None
     try:
         array = tape[parts[1]]
-    except KeyError as error:
-        raise _missing(tape, error, hint) from None
+    except KeyError:
+        raise _missing(tape, parts[1], hint) from None
     try:
         place: Floats = np.asarray(array[tuple(int(part) for part in parts[2].split(",") if part.strip())])
     except (IndexError, ValueError) as error:
@@ -92,9 +93,9 @@ def array_of(tape: Tape, wanted: str, hint: str = "") -> Floats:
     return place
 
 
-def _missing(tape: Tape, error: KeyError, hint: str) -> InputError:
-    """What the tape says, in the words of a walk."""
-    what = str(error.args[0]).replace("on this tape", "in this walk").replace("tape", "walk")
+def _missing(tape: Tape, name: str, hint: str) -> InputError:
+    """What is near a name that nothing has."""
+    what = f"nothing in this walk is named {name!r}; near it: {', '.join(nearest(tape, name))}"
     if tape.implementation == "as run":
         hint = "it was walked as run, where fused ops make fewer arrays: leave out --as-run"
     return InputError(f"{what}\n{hint}".rstrip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -20,7 +21,7 @@ from tinygpt.step.conditions import holders
 from tinygpt.step.names import NAMELESS, Names
 from tinygpt.step.stops import Stop, stops_of
 from tinygpt.step.walk import Walk
-from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import Tokenizer, word_of
 
 How: TypeAlias = Literal["reference", "as run"]
 
@@ -54,7 +55,7 @@ def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how
         *(f"NaN      {line}" for line in bad),
     ]
     sizes = frozenset((model.config.width, model.config.width // model.config.heads))
-    names = Names(tuple(tokenizer.decode([token]) for token in ids[:-1]), model.config.vocabulary, lambda token: tokenizer.decode([token]), sizes)
+    names = Names(tuple(word_of(tokenizer, token) for token in ids[:-1]), model.config.vocabulary, partial(word_of, tokenizer), sizes)
     return Session(Walk(stops, tape), f"{run.name} · {text} · loss {loss:.4f}", facts, names)
 
 
