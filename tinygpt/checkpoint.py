@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +26,7 @@ from tensor import devices
 from tensor.devices import Array
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.files import replace, write_json
 
 HostArray: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -128,11 +127,6 @@ def _difference(found: Mapping[str, tuple[tuple[int, ...], str]], expected: Mapp
 # -- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file in one move: a reader sees the old one or the new one."""
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises InputError when it is missing, or holds anything else."""
     try:
@@ -146,42 +140,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{shown(path)} is damaged (it holds a {type(content).__name__}, not an object)\nrestore it from a copy, or train again")
     return content
-
-
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Text into a temporary file beside `path`, flushed to the disk, then moved over it."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def replace(source: Path, target: Path) -> None:
-    """os.replace that lasts: on POSIX the folder is flushed too, so that the new name survives a power cut.
-
-    Windows cannot flush a folder, and refuses to replace a file that another program (a virus scanner, an editor) has open just
-    now: there the move is tried again for a second.
-    """
-    if sys.platform == "win32":
-        for pause in (0.05, 0.15, 0.3, 0.5):
-            try:
-                os.replace(source, target)
-                return
-            except PermissionError:
-                time.sleep(pause)
-    os.replace(source, target)
-    if sys.platform != "win32":
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -26,6 +26,7 @@ from tinygpt.checkpoint import DTYPES, HostArray
 from tinygpt.config import GPTConfig
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.files import replace, write_json
 from tinygpt.model import GPT
 from tinygpt.tokenizers.byte_pair import END, BytePairTokenizer
 
@@ -251,7 +252,7 @@ def save(model: GPT, folder: str | os.PathLike[str], *, tokenizer: BytePairToken
         _write(temporary, model, content, tokenizer)
         if folder.exists():
             folder.rmdir()  # Windows moves no folder over another, not even over an empty one
-        checkpoint.replace(temporary, folder)
+        replace(temporary, folder)
     except OSError as error:
         raise InputError(f"cannot write to {shown(folder)} ({error.strerror or shown(error)})\nname a folder you may write to") from None
     finally:
@@ -288,7 +289,7 @@ def _write(folder: Path, model: GPT, content: dict[str, Any], tokenizer: BytePai
         tokenizer.save_gpt2(folder / VOCABULARY, folder / MERGES)
     for key in ("bos_token_id", "eos_token_id"):
         content.setdefault(key, tokenizer.specials.get(END) if tokenizer else None)  # unsaid, it would mean 50256
-    checkpoint.write_json(folder / CONFIG, content)
+    write_json(folder / CONFIG, content)
     state = model.state()
     arrays = {(row.theirs if row.theirs == HEAD else PREFIX + row.theirs): turned(row, state[row.ours].array) for row in rows(model.config)}
     checkpoint.write_arrays(folder / WEIGHTS, arrays, form="pt")

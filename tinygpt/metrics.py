@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from tinygpt import checkpoint
 from tinygpt.errors import InputError
+from tinygpt.files import write_atomically
 
 SCALARS = {  # in a record: in TensorBoard
     "loss": "loss",
@@ -56,7 +56,7 @@ def cut(path: Path, step: int) -> None:
     """Forget what was noted after the checkpoint of that step: it will be again."""
     if path.exists():
         lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
-        checkpoint.write_atomically(path, "".join(line + "\n" for line in lines))
+        write_atomically(path, "".join(line + "\n" for line in lines))
 
 
 def _step_of(line: str) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure  # without pyplot: a file, never a window, also on a machine without a screen
 from matplotlib.ticker import LogLocator
 
-from tinygpt.checkpoint import replace
+from tinygpt.files import replace
 
 
 def draw(metrics: Path, picture: Path, *, unknowing: float, floor: float | None = None, unit: str = "character") -> None:

@@ -32,6 +32,7 @@ from tinygpt.cli import nearest
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.files import write_json
 from tinygpt.grammar import END
 from tinygpt.model import GPT
 from tinygpt.tokenizers import Tokenizer
@@ -79,7 +80,7 @@ def create(run: Run, tokenizer: Tokenizer) -> Run:
         folder = _make(folder) if folder != RUNS else _make_numbered(RUNS / _name_of(run.training.text))
         try:
             choices = {"model": asdict(run.model), "training": asdict(run.training), "opening": run.opening, "text": run.text, "tokenizer": tokenizer.hash}
-            checkpoint.write_json(folder / CONFIG, choices)
+            write_json(folder / CONFIG, choices)
             tokenizer.save(folder / TOKENIZER)
         except OSError:
             (folder / CONFIG).unlink(missing_ok=True)

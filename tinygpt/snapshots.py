@@ -15,6 +15,7 @@ from tinygpt import checkpoint
 from tinygpt.checkpoint import HostArray
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
+from tinygpt.files import replace
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 
@@ -69,7 +70,7 @@ def save(run: Run, model: GPT, step: int) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         checkpoint.write_arrays(temporary, state)
-        checkpoint.replace(temporary, path)
+        replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

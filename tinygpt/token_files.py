@@ -23,6 +23,7 @@ from tinygpt import checkpoint
 from tinygpt.console import shown
 from tinygpt.corpus import MappedIds, opening
 from tinygpt.errors import InputError
+from tinygpt.files import write_json
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
@@ -183,7 +184,7 @@ def _write(folder: Path, tokenizer: Tokenizer, text: Iterable[str], validation: 
     kept = int(tokens * validation) if most is None else min(int(tokens * validation), most)
     header = Header(VERSION, dtype, tokens, tokens - kept, hashed.hexdigest(), tokenizer.hash, seen.characters, opening(seen.start))
     tokenizer.save(folder / TOKENIZER)
-    checkpoint.write_json(folder / MARK, asdict(header))
+    write_json(folder / MARK, asdict(header))
     return header
 
 

@@ -38,6 +38,7 @@ from tinygpt.config import GPTConfig
 from tinygpt.console import shown
 from tinygpt.corpus import IGNORED, Ids
 from tinygpt.errors import InputError
+from tinygpt.files import write_json
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 
@@ -189,7 +190,7 @@ def _copy(run: Run, folder: Path) -> int:
         raise InputError(f"{runs.STATE} in {run.name} is damaged: it stands at step {shown(step):.60}\nrestore it from a copy, or train again")
     steps = max(run.training.steps, step) + STEPS + 1
     choices["training"] |= {"steps": steps, "evaluate": steps, "patience": None, "snapshots": 0, "device": "cpu"}
-    checkpoint.write_json(folder / runs.CONFIG, choices)
+    write_json(folder / runs.CONFIG, choices)
     return step
 
 

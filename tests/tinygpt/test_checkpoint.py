@@ -23,6 +23,7 @@ from safetensors import numpy as library
 from tensor import Tensor
 from tinygpt import checkpoint
 from tinygpt.errors import InputError
+from tinygpt.files import replace, write_json
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -82,10 +83,10 @@ def test_pytorch_reads_bfloat16(tmp_path: Path) -> None:
 
 def test_json_comes_back(tmp_path: Path) -> None:
     content = {"text": "Käse \x1b[2J", "list": [1, 2.5, None], "loss": 0.1}
-    checkpoint.write_json(tmp_path / "a.json", content)
+    write_json(tmp_path / "a.json", content)
     assert checkpoint.read_json(tmp_path / "a.json") == content
     with pytest.raises(ValueError, match="JSON"):
-        checkpoint.write_json(tmp_path / "a.json", {"loss": float("nan")})
+        write_json(tmp_path / "a.json", {"loss": float("nan")})
     assert checkpoint.read_json(tmp_path / "a.json") == content  # the old one, whole
     assert os.listdir(tmp_path) == ["a.json"]
 
@@ -251,6 +252,7 @@ def test_killed_before_each_call_of_a_save(tmp_path: Path, monkeypatch: pytest.M
 FOREVER = """
 import itertools, pathlib, sys
 from tests.tinygpt.test_checkpoint import save_version
+from tinygpt.files import replace, write_json
 for version in itertools.count(int(sys.argv[2])):
     save_version(pathlib.Path(sys.argv[1]), version)
 """
@@ -322,7 +324,7 @@ def test_windows_tries_again_when_a_file_is_open_elsewhere(tmp_path: Path, monke
     monkeypatch.setattr(os, "open", None)  # folders cannot be opened there
     (tmp_path / "new").write_text("new")
     (tmp_path / "old").write_text("old")
-    checkpoint.replace(tmp_path / "new", tmp_path / "old")
+    replace(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").read_text() == "new"
     assert len(tries) == 3
     assert len(pauses) == 2
@@ -332,7 +334,7 @@ def test_windows_tries_again_when_a_file_is_open_elsewhere(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "replace", locked)
     with pytest.raises(PermissionError):  # not for ever
-        checkpoint.replace(tmp_path / "old", tmp_path / "new")
+        replace(tmp_path / "old", tmp_path / "new")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders cannot be flushed there")
@@ -340,5 +342,5 @@ def test_elsewhere_the_folder_is_flushed(tmp_path: Path, monkeypatch: pytest.Mon
     flushed: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.path.sameopenfile(descriptor, os.open(tmp_path, os.O_RDONLY))))
     (tmp_path / "new").write_text(json.dumps(1))
-    checkpoint.replace(tmp_path / "new", tmp_path / "old")
+    replace(tmp_path / "new", tmp_path / "old")
     assert flushed == [True]

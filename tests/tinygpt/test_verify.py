@@ -23,6 +23,7 @@ from tests.tinygpt.program import TINY, contents, refused
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, runs, training, verification
 from tinygpt.__main__ import main
 from tinygpt.errors import InputError
+from tinygpt.files import write_json
 from tinygpt.runs import Run
 from tinygpt.verification import CHECKS, Verdict
 
@@ -250,6 +251,7 @@ FORGETFUL = """
 import sys
 from tensor.optim import Optimizer
 from tinygpt.__main__ import main
+from tinygpt.files import write_json
 load = Optimizer.load_state_dict
 Optimizer.load_state_dict = lambda self, state: load(self, {**state, 'arrays': self.state_dict()['arrays']})
 sys.exit(main(sys.argv[1:]))
@@ -352,7 +354,7 @@ def test_both_copies_are_of_one_step(run: Path, monkeypatch: pytest.MonkeyPatch)
 
     def saved_meanwhile(source: Any, target: Any, **options: Any) -> Any:
         if Path(source).name == "optimizer.safetensors" and (step := next(saves, None)):
-            checkpoint.write_json(run / "state.json", state | {"step": step})
+            write_json(run / "state.json", state | {"step": step})
         return copy(source, target, **options)
 
     seen: list[int] = []

@@ -17,6 +17,7 @@ from tinygpt.cli import Parser
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import say, shown
 from tinygpt.errors import InputError
+from tinygpt.files import write_json
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 from tinygpt.tokenizers import BytePairTokenizer
@@ -75,7 +76,7 @@ def _free(stem: Path) -> Path:
 def _save(run: Run, model: GPT, keys: dict[str, object]) -> None:
     """The checkpoint, without an optimiser: nothing has been trained; and their config.json, for the way back."""
     try:
-        checkpoint.write_json(run.folder / gpt2.KEPT, keys)
+        write_json(run.folder / gpt2.KEPT, keys)
         checkpoint.save(run.folder, {runs.MODEL: {name: weights.array for name, weights in model.state().items()}}, runs.Progress()._asdict())
     except BaseException as error:
         runs.discard_unsaved(run)

@@ -12,10 +12,11 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinygpt import checkpoint, runs
+from tinygpt import runs
 from tinygpt.cli import Parser
 from tinygpt.console import say, shown
 from tinygpt.errors import InputError
+from tinygpt.files import replace
 
 PICTURE = "losses.png"
 FORMATS = ("png", "svg", "pdf")
@@ -118,7 +119,7 @@ def draw(curves: list[Curve], picture: Path) -> None:
     temporary = picture.with_name(f".{picture.name}.tmp")
     try:
         figure.savefig(temporary, format=picture.suffix[1:].lower())
-        checkpoint.replace(temporary, picture)
+        replace(temporary, picture)
     except OSError as error:
         with contextlib.suppress(OSError):  # on a disk that is read-only it is not there, and removing it fails too
             temporary.unlink(missing_ok=True)

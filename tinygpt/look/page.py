@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from tensor.tape import Value
-from tinygpt import checkpoint
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.files import write_atomically
 from tinygpt.look.gather import Look, Sight, words_of
 from tinygpt.look.steps import Step, steps
 from tinygpt.tokenizers import Tokenizer
@@ -37,7 +37,7 @@ def write(look: Look, tokenizer: Tokenizer, path: Path) -> int:
     """Write the page, whole or not at all; the bytes it has. Raises InputError where that cannot be done."""
     text = page(look, tokenizer)
     try:
-        checkpoint.write_atomically(path, text)
+        write_atomically(path, text)
     except OSError as error:
         raise InputError(f"cannot write to {shown(path)} ({error.strerror or error})\nname another file: --output FILE") from None
     return len(text.encode())

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt import checkpoint
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.files import replace
 from tinygpt.look.gather import Look, words_of
 from tinygpt.tokenizers import Tokenizer
 
@@ -85,7 +85,7 @@ def _save(figure: Any, path: Path, flag: str) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing")  # a letter that no font here has is drawn as a box
             figure.savefig(temporary, format=path.suffix[1:].lower())
-        checkpoint.replace(temporary, path)
+        replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write to {shown(path)} ({error.strerror or error})\nname another file: --{flag} FILE") from None
     finally:

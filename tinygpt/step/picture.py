@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tinygpt import checkpoint
 from tinygpt.errors import InputError
+from tinygpt.files import replace
 from tinygpt.step.values import Plane, number
 
 NUMBERED = 24  # rows and columns up to which the numbers are written
@@ -49,7 +49,7 @@ def draw(found: Plane, title: str, folder: Path, down: Sequence[str] = (), acros
     try:
         with warnings.catch_warnings(action="ignore"):  # a token that the font cannot draw is a box
             figure.savefig(temporary, format="png")
-        checkpoint.replace(temporary, path)
+        replace(temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path.name} here ({error.strerror or error})") from None
     finally:

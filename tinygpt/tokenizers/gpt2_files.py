@@ -17,8 +17,8 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tinygpt.checkpoint import write_atomically
 from tinygpt.console import shown
+from tinygpt.files import write_atomically
 from tinygpt.tokenizers.tokenizer import TokenizerError
 
 VERSION = "#version: 0.2"

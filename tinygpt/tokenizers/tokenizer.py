@@ -10,9 +10,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from tinygpt.checkpoint import write_json
 from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.files import write_json
 
 
 class TokenizerError(InputError):
