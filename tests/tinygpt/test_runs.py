@@ -260,7 +260,7 @@ def test_a_save_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs, "write_json", full)
+    monkeypatch.setattr(checkpoint, "write_json", full)
     with pytest.raises(InputError, match=r"cannot save to runs.story-1 \(No space left on device\)"):
         runs.save(run, model, optimizer_of(model, run.training), runs.Progress(2))
     runs.load(run.folder)
