@@ -1,7 +1,9 @@
 """Kernels: faster stand-ins for whole ops, and why one was or was not taken.
 
-A kernel has the signature of the op's reference, `(arrays, **options) -> (y, backward)`, and must give the same values and gradients.
-Where it meets values that it cannot treat it returns NotImplemented, and the reference runs.
+A kernel has the signature of the op's reference, `(arrays, **options) -> (y, backward)`, and must give the same values and gradients:
+to rounding where they are finite, and NaN and infinities in the same places. (Only where finite numbers overflow in the middle of a sum may the
+two differ: there the order of the sum decides.) Where a kernel meets values that it cannot treat it returns NotImplemented, and the
+reference runs.
 
     @kernel_for("layer_norm", device="cuda", supports=lambda x, gain, bias, **_: None if x.shape[-1] % 8 == 0 else "...")
 
@@ -29,6 +31,7 @@ class Kernel(NamedTuple):
 
 
 KERNELS: dict[str, list[Kernel]] = {}
+NOTES: list[str] = []  # lines that `explain` adds: what is not as usual, though kernels run
 _DISABLED = os.environ.get("TENSOR_KERNELS", "on").lower() in ("off", "0", "no", "false")
 _TAKEN = {"cpu": "cpu kernel", "cuda": "cuda kernel"}
 _last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and why
@@ -80,7 +83,7 @@ def all_off() -> bool:
     return _DISABLED or "*" in MODE.get().kernels_off
 
 
-def off(*names: str) -> Switch:
+def off(*names: str) -> Switch[None]:
     """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of those named. Also a decorator."""
     unknown = [name for name in names if name not in KERNELS]
     if unknown:
@@ -94,8 +97,9 @@ def disabled() -> bool:
 
 
 def explain() -> str:
-    """A table: each op that has kernels, what its latest call took, and the reason."""
+    """A table: each op that has kernels, what its latest call took, and the reason. Then what is not as usual here."""
     rows = [("op", "implementation", "reason")]
     rows += [(name, *_last.get(name, ("-", "not called yet"))) for name, kernels in sorted(KERNELS.items()) if kernels]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *NOTES])

@@ -8,7 +8,7 @@ FOLDER = "tensor/kernels/cpu/"
 ATTEND, NORM, GELU, ENTROPY, EMBED, PRODUCT, ADAMW = (
     f"{FOLDER}{n}.c" for n in ("attention", "layer_norm", "gelu", "cross_entropy", "embedding", "product", "adamw")
 )
-VALUES, EDGES, ROOMS, COMPILED = (f"tests/tensor/test_{name}.py::" for name in ("cpu_kernels", "kernel_edges", "rooms", "compiled"))
+VALUES, EDGES, ROOMS, COMPILED, BUILT = (f"tests/tensor/test_{name}.py::" for name in ("cpu_kernels", "kernel_edges", "rooms", "compiled", "built"))
 ROOM = f"{ROOMS}test_bug_01_a_room_is_overwritten_first_and_added_to_then"
 
 ATTENTION = [
@@ -63,19 +63,12 @@ ATTENTION = [
         "i < keys; i++) row[i] = -1e4f;",
         "tests/tensor/test_attention.py::test_bug_34_future_weighs_exactly_nothing",
     ),
-    Bug(  # a weight of 0 times NaN
-        33,
-        ATTEND,
-        "if (zero != 0) job->not_finite = 1;",
-        "if (zero > 0) job->not_finite = 1;",
-        f"{EDGES}test_bug_33_attention_keeps_what_is_not_finite_from_the_past",
-    ),
-    Bug(  # the same in NumPy
+    Bug(  # a weight of 0 times NaN, in NumPy
         33,
         f"{FOLDER}attention.py",
         "    if not np.isfinite(qkv[..., C:]).all():\n        return NotImplemented\n",
         "",
-        f"{EDGES}test_attention_by_blocks_leaves_nan_to_the_composition",
+        "tests/tensor/test_kernel_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
     ),
     Bug(  # in NumPy: one token too far, across a block's edge too
         55,
@@ -137,8 +130,8 @@ ROWS = [
         "dloss",
         f"{VALUES}test_cross_entropy",
     ),
-    Bug(39, f"{FOLDER}cross_entropy.py", "max(int(np.count_nonzero(used)), 1)", "used.size", f"{VALUES}test_bug_39_ignored_targets"),
-    Bug(39, ENTROPY, "        if (share == 0) {", "        if (0) {", f"{VALUES}test_bug_39_ignored_targets"),
+    Bug(39, f"{FOLDER}cross_entropy.py", "max(int(np.count_nonzero(targets != ignore_index)), 1)", "rows", f"{VALUES}test_bug_39_ignored_targets"),
+    Bug(39, ENTROPY, "if (job->ignores && target == job->ignored) {  /*", "if (0) {  /*", f"{VALUES}test_bug_39_ignored_targets"),
     Bug(26, EMBED, "to[id[i] * width + j] += from", "to[id[i] * width + j] = from", f"{VALUES}test_positional_embedding"),
     Bug(26, EMBED, "job->ids[i] >= job->count", "job->ids[i] > job->count", f"{EDGES}test_ids_and_targets_out_of_range_raise"),
     Bug(63, EMBED, "i % job->context * width", "(i + 1) % job->context * width", f"{VALUES}test_positional_embedding"),
@@ -178,11 +171,49 @@ PRODUCTS = [
     ),
     Bug(  # a library made for another processor
         65,
-        f"{FOLDER}compiled.py",
+        f"{FOLDER}built.py",
         ", _processor().encode()]",
         "]",
-        f"{COMPILED}test_what_a_library_was_made_from_is_in_its_name",
+        f"{BUILT}test_what_a_library_was_made_from_is_in_its_name",
     ),
+]
+
+PRIVATE, FILE, LOAD = (f"{FOLDER}{n}.py" for n in ("private", "built", "compiled"))
+PLANTED, BROKEN = f"{BUILT}test_bug_82_a_planted_library_is_not_loaded", f"{BUILT}test_bug_82_a_broken_cache"
+
+LIBRARY = [
+    Bug(82, PRIVATE, "if status.st_mode & OTHERS_WRITE and (", "if False and (", f"{PLANTED}[folder open to all, by the user]"),
+    Bug(82, PRIVATE, "not status.st_mode & stat.S_ISVTX)", "False)", f"{PLANTED}[folder above open to all]"),
+    Bug(
+        82,
+        PRIVATE,
+        "or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:",
+        "or status.st_uid != os.geteuid():",
+        f"{PLANTED}[file open to all, by the user]",
+    ),
+    Bug(82, PRIVATE, "or status.st_uid != os.geteuid() or status.st_mode", "or status.st_mode", f"{BUILT}test_bug_82_nothing_of_another_user_is_taken"),
+    Bug(82, PRIVATE, "status.st_uid != os.geteuid() and (last or status.st_uid != 0)", "False", f"{BUILT}test_bug_82_nothing_of_another_user_is_taken"),
+    Bug(82, PRIVATE, 'getattr(os, "O_NOFOLLOW", 0)', "0", f"{PLANTED}[file a symbolic link, by the user]"),
+    Bug(
+        82, PRIVATE, "Path(os.path.realpath(wanted.parent)) / wanted.name", "Path(os.path.realpath(wanted))", f"{PLANTED}[folder a symbolic link, by the user]"
+    ),
+    Bug(82, FILE, "if os.path.isabs(base):", "if base:", f"{PLANTED}[relative XDG_CACHE_HOME, by the user]"),
+    Bug(82, FILE, 'if path.stem == f"{name}-{_checksum(descriptor)}":', "if True:", f"{BROKEN}[cut after 9/18]"),
+    Bug(82, FILE, "_hash(file.read(LARGEST))", "_hash(file.read(4096))", f"{BUILT}test_bug_82_every_byte_of_a_library_counts"),
+    Bug(82, PRIVATE, 'getattr(os, "O_NONBLOCK", 0)', "0", f"{BROKEN}[a FIFO]"),
+    Bug(82, PRIVATE, "not stat.S_ISREG(status.st_mode) or ", "", f"{BUILT}test_bug_82_only_regular_files_are_read"),
+    Bug(82, LOAD, "(OSError, AttributeError) as error", "OSError as error", f"{BROKEN}[without symbols, checksum right]"),
+    Bug(82, LOAD, "            path.unlink()\n", "            pass\n", f"{BROKEN}[without symbols, checksum right]"),  # turned off for ever
+    Bug(82, FILE, "with alone(folder, PATIENCE):", "with suppress():", f"{BUILT}test_bug_82_builders_at_once_build_once"),
+    Bug(
+        82, FILE, "return _intact(folder, made.name) or _build(made, folder)", "return _build(made, folder)", f"{BUILT}test_bug_82_builders_at_once_build_once"
+    ),
+    Bug(82, FILE, "file.chmod(0o600)", "file.stat()", f"{BUILT}test_folders_and_files_are_made_for_this_user_alone"),
+    Bug(82, FILE, "stderr.read(HEARD)\n        while", "stderr.read()\n        while", f"{BUILT}test_a_compiler_that_talks_without_end_costs_no_memory"),
+    Bug(82, FILE, "c if c.isprintable() else", "c if True else", f"{BUILT}test_what_a_compiler_says_is_short_and_harmless"),
+    Bug(72, LOAD, "    with _loading:\n        return _trouble()", "    return _trouble()", f"{BUILT}test_bug_72_threads_at_once_load_one_library"),
+    Bug(72, LOAD, "@functools.cache\ndef _trouble()", "def _trouble()", f"{BUILT}test_bug_72_threads_at_once_load_one_library"),
+    Bug(72, PRODUCT, "if (!prepared++) pthread_atfork", "pthread_atfork", f"{BUILT}test_bug_72_a_second_load_registers_nothing_for_forks"),
 ]
 
 ROOMS_AND_UPDATES = [
@@ -207,12 +238,12 @@ ROOMS_AND_UPDATES = [
     Bug(
         42,
         ADAMW,
-        "w[i] = w[i] * keep - step * m[i] / (sqrtf(v[i]) * spread + eps);",
-        "w[i] = (w[i] - step * m[i] / (sqrtf(v[i]) * spread + eps)) * keep;",
+        "w[i] = w[i] * keep - step * (m[i] / (sqrtf(v[i]) * spread + eps));",
+        "w[i] = (w[i] - step * (m[i] / (sqrtf(v[i]) * spread + eps))) * keep;",
         f"{VALUES}test_adamw",
     ),
     Bug(43, ADAMW, "return (n + STRETCH - 1) / STRETCH;", "return n < STRETCH ? 1 : n / STRETCH;", f"{VALUES}test_norm_and_scale"),
     Bug(43, ADAMW, "    double total = 0;\n#pragma", "    float total = 0;\n#pragma", f"{VALUES}test_norm_and_scale"),
 ]
 
-ZOO = [*ATTENTION, *ROWS, *PRODUCTS, *ROOMS_AND_UPDATES]
+ZOO = [*ATTENTION, *ROWS, *PRODUCTS, *LIBRARY, *ROOMS_AND_UPDATES]

@@ -1,56 +1,68 @@
-"""The C files of this folder as one library: built by the system's C compiler when first needed, kept for later, loaded with ctypes.
+"""The C functions of this folder, loaded with ctypes from the library that built.py finds or makes.
 
-Optional: without a compiler, or with TENSOR_COMPILE=off, `unavailable()` says why, every kernel here declines with that reason, and NumPy does
-the work. Nothing is compiled at install or at import. TENSOR_THREADS sets the number of threads, by default the cores this process may use
-(or OMP_NUM_THREADS).
+Optional: without a compiler, or with TENSOR_COMPILE=off, `unavailable()` says why, every kernel
+here declines with that reason, and NumPy does the work. Nothing is compiled at install or at
+import. TENSOR_THREADS sets the number of threads, by default the cores this process may use (or
+OMP_NUM_THREADS).
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
-import platform
-import re
-import shutil
-import subprocess
 import sys
-import tempfile
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tensor.dtypes import float32
+from tensor.kernels import NOTES
+from tensor.kernels.cpu.built import Recipe, UnavailableError, kept, recipe, shown, unkept
 
-HERE = Path(__file__).parent
-FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-fPIC", "-shared", "-pthread"]
+IN_ORDER = 0x101  # NumPy's bits for contiguous, and for aligned
 _TYPES = {"array": ctypes.py_object, "arrays": ctypes.py_object, "size": ctypes.c_ssize_t, "real": ctypes.c_double}
+
+# A thread that asks while another one loads the library waits for it.
+# So does a fork: the child would inherit half a library.
+_loading = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
 
 
 @functools.cache
 def unavailable() -> str | None:
     """Why there are no compiled kernels; None when there are, after building and loading them."""
+    with _loading:
+        return _trouble()
+
+
+@functools.cache
+def _trouble() -> str | None:
+    """The same, once: two threads can both find the other cache empty."""
     try:
         _load()
-    except (UnavailableError, OSError) as reason:  # OSError: no folder may be written, a disk is full, a source is missing
-        return str(reason)
+    except (UnavailableError, OSError) as reason:  # OSError: a disk is full, a source is missing
+        return shown(str(reason), most=600)
     return None
 
 
-def refusal(*arrays: Any) -> str | None:
-    """Why the C kernels cannot take these arrays: None when all are float32 and contiguous, and the library is there."""
+def refusal(*arrays: Any, dtype: Any = float32) -> str | None:
+    """Why the C kernels cannot take these arrays: None when all have that dtype and are in order, and the library is there."""
     for array in arrays:
-        if array.dtype != float32:
+        if array.dtype is not dtype and array.dtype != dtype:
             return f"dtype {array.dtype}"
-        if not array.flags.c_contiguous:
-            return "not contiguous"
+        if array.flags.num & IN_ORDER != IN_ORDER:
+            return "not aligned" if array.flags.c_contiguous else "not contiguous"
     return unavailable()
 
 
-class UnavailableError(Exception):
-    """There can be no compiled kernels here; says why."""
+def in_order(array: Any) -> Any:
+    """The array itself where C can walk it, else a copy: where it is not contiguous, or its elements straddle their boundaries."""
+    return array if array.flags.num & IN_ORDER == IN_ORDER else array.copy()
 
 
 class Library:
@@ -64,84 +76,49 @@ library = Library()
 
 
 def _load() -> None:
-    """Build or find the library, and bind its functions."""
+    """Load the library from the cache, else one built for this process, and make it ready."""
     if os.environ.get("TENSOR_COMPILE", "on").lower() in ("off", "0", "no", "false"):
         raise UnavailableError("TENSOR_COMPILE is off")
     if sys.platform == "win32" or sys.implementation.name != "cpython":
         raise UnavailableError(f"compiled kernels need CPython on Linux or macOS, not {sys.implementation.name} on {sys.platform}")
-    path = _built()
+    wanted = recipe()
     try:
-        loaded = ctypes.CDLL(str(path))
-    except OSError as error:
-        raise UnavailableError(f"{path} does not load: {error}") from None
-    for name, parameters in _signatures().items():
-        function = getattr(loaded, name)
-        function.argtypes, function.restype = [_TYPES[kind] for kind in parameters], ctypes.c_double
-        setattr(library, name, function)
+        _load_kept(wanted)
+    except OSError as trouble:
+        with unkept(wanted) as path:
+            _bind(path, wanted)
+        NOTES.append(shown(f"built for this process alone: {trouble} (XDG_CACHE_HOME can name another folder)", most=600))
     probe = np.arange(4, dtype=np.float32)
-    if library.squared_norm(probe[1:], 3) != 14:  # 1 + 4 + 9: an array's data are where NumPy has always kept them
+    if library.squared_norm(probe[1:], 3) != 14:  # 1 + 4 + 9: the data are where NumPy keeps them
         raise UnavailableError("this NumPy keeps its data elsewhere in an array than the kernels look")
     library.set_threads(thread_count())
     _find_blas()
 
 
-def _built() -> Path:
-    """The library file, compiled now unless a former run left it. Its name says what it was made from, by what, for which processor."""
-    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        raise UnavailableError("no C compiler found (cc, gcc, clang)")
-    sources = sorted(HERE.glob("*.c"))
-    head = f"-DOBJECT_HEAD={object.__basicsize__}"
-    made_from = [*(path.read_bytes() for path in [HERE / "kernels.h", *sources]), " ".join([compiler, head, *FLAGS]).encode(), _processor().encode()]
-    target = _cache() / f"kernels-{hashlib.sha256(b''.join(made_from)).hexdigest()[:16]}.so"
-    if target.exists():
-        return target
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:  # renamed when whole: two processes may build at once
-        made = Path(folder) / target.name
-        command = [compiler, *FLAGS, head, "-o", str(made), *map(str, sources), "-lm"]
-        try:
-            result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise UnavailableError(f"{compiler} failed: {error}") from None
-        if result.returncode:
-            said = result.stderr.strip() or f"exit status {result.returncode}"
-            first = next((line for line in said.splitlines() if "error" in line), said[:200])
-            raise UnavailableError(f"{compiler} failed: {first}")
-        os.replace(made, target)
-    return target
-
-
-def _cache() -> Path:
-    """The folder for built libraries: the user's cache, or else one of this process's own."""
-    wanted = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinygpt"
+def _load_kept(wanted: Recipe) -> None:
+    """Load the library from the cache. One that does not load is removed, to be built anew."""
+    path = kept(wanted)
     try:
-        wanted.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(wanted, os.W_OK) and wanted.stat().st_uid == os.getuid():  # a library that others could replace is not loaded
-            return wanted
-    except (OSError, RuntimeError):
-        pass
-    return Path(tempfile.mkdtemp(prefix="tinygpt-"))
-
-
-def _processor() -> str:
-    """What tells processors apart: a home folder may be shared by machines, and the code is for one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+        _bind(path, wanted)
     except OSError:
-        return platform.processor() + platform.machine()
+        with suppress(OSError):
+            path.unlink()
+        raise
 
 
-def _signatures() -> dict[str, list[str]]:
-    """name -> kinds of its parameters, from the lines that start with KERNEL."""
-    found = {}
-    for path in HERE.glob("*.c"):
-        for name, parameters in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", path.read_text(), re.MULTILINE):
-            found[name] = [part.split()[0] for part in parameters.split(",") if part.strip() not in ("", "void")]
-    return found
+def _bind(path: Path, wanted: Recipe) -> None:
+    """Give `library` the functions of a file. Raises OSError where one of them is missing."""
+    try:
+        loaded = ctypes.CDLL(str(path))
+        functions = {name: getattr(loaded, name) for name in wanted.functions}
+    except (OSError, AttributeError) as error:
+        raise OSError(f"the library does not load: {error}") from None
+    for name, function in functions.items():
+        function.argtypes, function.restype = [_TYPES[kind] for kind in wanted.functions[name]], ctypes.c_double
+        setattr(library, name, function)
 
 
-# -- threads ------------------------------------------------------------------------------------------------------------------
+# -- threads ---------------------------------------------------------------------------------------
 
 
 def thread_count() -> int:
@@ -153,7 +130,9 @@ def thread_count() -> int:
 
 
 def _find_blas() -> None:
-    """Hand the kernels the sgemm of the OpenBLAS that NumPy uses. Raises UnavailableError where NumPy uses another BLAS."""
+    """Hand the kernels the sgemm of the OpenBLAS that NumPy uses. Raises UnavailableError where
+    NumPy uses another BLAS.
+    """
     from threadpoolctl import ThreadpoolController
 
     for blas in ThreadpoolController().lib_controllers:

@@ -49,7 +49,8 @@ KERNEL use_blas(size sgemm_address, size counts_in_64_bits, size set_threads_add
     wide = (int)counts_in_64_bits;
     set_blas_threads = (void (*)(int))set_threads_address;
     get_blas_threads = (int (*)(void))get_threads_address;
-    pthread_atfork(close_door, open_door, nobody_inside);  /* loaded once, so registered once */
+    static int prepared = 0;
+    if (!prepared++) pthread_atfork(close_door, open_door, nobody_inside);  /* a door that is closed twice never opens */
     return 0;
 }
 
