@@ -7,6 +7,7 @@ The data decides. An op is written once, with NumPy's names; a CuPy array answer
 from __future__ import annotations
 
 import functools
+import re
 import sys
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -48,7 +49,7 @@ def array_module(device: str) -> ModuleType:
     """numpy for "cpu", cupy for "cuda" and "cuda:N". Raises DeviceError for other names."""
     if device == "cpu":
         return np
-    if device == "cuda" or (device.startswith("cuda:") and device[5:].isdigit()):
+    if re.fullmatch("cuda(:[0-9]{1,9})?", device):
         module = cupy()
         count = module.cuda.runtime.getDeviceCount()
         if int(device[5:] or 0) >= count:

@@ -190,6 +190,11 @@ class _Signature:
         return inputs[: self.count] + (None,) * (self.count - len(inputs)), {**given, **options}
 
 
+def reference_of(name: str) -> Callable[..., Any]:
+    """The function of an op as it is written: bare arrays in, result and backward out."""
+    return OPS[name].reference  # type: ignore[attr-defined, no-any-return]
+
+
 def _register(name: str, call: Callable[..., Any], reference: Callable[..., Any]) -> None:
     call.reference = reference  # type: ignore[attr-defined]
     OPS[name] = call

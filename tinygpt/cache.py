@@ -9,7 +9,6 @@ What a token's keys and values are depends on its position. So a full cache ends
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from tensor import Tensor
 from tensor.devices import Array
 from tensor.errors import ShapeError
+from tensor.op import reference_of
 from tinygpt.corpus import Ids
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Cache:
     def of(self, rows: Sequence[int]) -> Cache:
         """The cache of some rows, in the same memory: for new tokens that only those have."""
         part = copy.copy(self)
-        part.rows = np.array(rows)
+        part.rows = np.arange(len(self.seen))[list(rows)]  # checked, and counted from 0: C would take -1 for what lies before the cache
         return part
 
     @property
@@ -92,10 +92,7 @@ def cached_attention(qkv: Array, keys: Array, values: Array, seen: Ids, rows: Id
         new = slice(seen[row], seen[row] + T)
         keys[row, :, new], values[row, :, new] = k[b], v[b]
     total = int(seen[rows].max()) + T  # S: the longest row's
-    s = (q @ keys[rows, :, :total].swapaxes(-1, -2)) * (1 / math.sqrt(D))  # (B, H, T, S)
     place = seen[rows, None] + np.arange(T)  # (B, T)
-    after = np.arange(total) > place[:, None, :, None]  # (B, 1, T, S): what a token does not see, or what is not there
-    s = np.where(np.asarray(after, like=s), -np.inf, s)
-    e = np.exp(s - s.max(-1, keepdims=True))
-    y = (e / e.sum(-1, keepdims=True)) @ values[rows, :, :total]  # (B, H, T, D)
+    there = np.arange(total) <= place[:, None, :, None]  # (B, 1, T, S): what a token sees
+    y, _ = reference_of("attention")(q, keys[rows, :, :total], values[rows, :, :total], mask=there)  # (B, H, T, D)
     return y.swapaxes(1, 2).reshape(B, T, C3 // 3)

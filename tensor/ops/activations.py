@@ -65,11 +65,12 @@ def gelu(x: Array, form: str = "tanh") -> Any:
         raise ValueError(f"gelu has the forms 'tanh' and 'erf', not {form!r}")
     k = math.sqrt(2 / math.pi)
     with np.errstate(over="ignore"):  # (1 + tanh u) / 2 = 1 / (1 + e^-2u), which keeps its digits where 1 + tanh u is close to 0
-        s = 1 / (1 + np.exp(-2 * k * (x + 0.044715 * x * x * x)))
+        square = np.minimum(x * x, 1e30)  # beyond, s is 0 or 1, and stays so; but 0 times an infinite square would be NaN
+        s = 1 / (1 + np.exp(-2 * k * (x + 0.044715 * square * x)))
 
     def dx(dy: Array) -> Array:
-        du = k * (1 + 3 * 0.044715 * x * x)  # 2 s (1 - s) du is the slope of s
-        return dy * s * (1 + 2 * x * (1 - s) * du)
+        du = k * (1 + 3 * 0.044715 * square)  # 2 s (1 - s) du is the slope of s
+        return dy * (s + x * (2 * s * (1 - s) * du))
 
     return x * s, (dx,)
 

@@ -40,33 +40,39 @@ def attention(
     _check_shapes(q, k, v)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     allowed = _allowed(q.shape[-2], k.shape[-2], mask, causal, q)
-    k_finite, v_finite = _finite(k, allowed), _finite(v, allowed)
 
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
+    strange = allowed is not None and not (np.isfinite(scores).all() & np.isfinite(v).all())  # there is more to hide than weights
     if bias is not None:
         scores = scores + bias
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
     weights = softmax_array(scores, -1)  # (..., T, S)
+    if allowed is not None and strange:
+        weights = np.where(allowed, weights, 0)  # a query that is NaN makes all its weights NaN
     keep = None
     if dropout:
         if key is None:
             raise ValueError("attention with dropout needs a key: random.Key(seed, step, module, sample)")
         keep = scaled_mask(weights, dropout, key)
     dropped = weights if keep is None else weights * keep
-    y = dropped @ v_finite
-    if v_finite is not v:  # a value that is not finite reaches those queries, and only those, that look at it
-        y = np.where((dropped > 0) @ ~np.isfinite(v), np.nan, y).astype(v.dtype)
+    y = _seen_product(dropped, v) if strange else dropped @ v
     shapes = q.shape, k.shape, v.shape, None if bias is None else bias.shape
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dv = dropped.swapaxes(-1, -2) @ dy
-        dweights = dy @ v_finite.swapaxes(-1, -2)
+        dweights = dy @ v.swapaxes(-1, -2)
+        careful = allowed is not None and (strange or not np.isfinite(dweights).all())
+        product: Any = _seen_product if careful else np.matmul
+        if careful:
+            dweights = np.where(weights == 0, 0, product(dy, v.swapaxes(-1, -2)))
         if keep is not None:
             dweights = dweights * keep
         dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True))  # the softmax, backwards
-        dq = scale * (dscores @ k_finite)
-        dk = scale * (dscores.swapaxes(-1, -2) @ q)
+        if careful:
+            dscores = np.where(weights == 0, 0, dscores)
+        dv = product(dropped.swapaxes(-1, -2), dy)
+        dq = scale * product(dscores, k)
+        dk = scale * product(dscores.swapaxes(-1, -2), q)
         gradients = (dq, dk, dv, None if bias is None else dscores)
         return tuple(None if shape is None else sum_to(shape)(g.astype(dy.dtype, copy=False)) for g, shape in zip(gradients, shapes, strict=True))
 
@@ -95,8 +101,14 @@ def _allowed(queries: int, keys: int, mask: Array | None, causal: bool, like: Ar
     return seen if mask is None else mask & seen
 
 
-def _finite(x: Array, allowed: Array | None) -> Array:
-    """x with what is not finite replaced by 0, where a mask is there to hide it: a weight of 0 times NaN would be NaN."""
-    if allowed is None or np.isfinite(x).all():
-        return x
-    return np.where(np.isfinite(x), x, 0)
+def _seen_product(a: Array, b: Array) -> Array:
+    """a b, where 0 times anything is 0: what has no weight may hold infinity and NaN, and what has one passes them on."""
+    finite = np.isfinite(b)
+    if finite.all():
+        return a @ b
+    y = a @ np.where(finite, b, 0)
+    above, below = b == np.inf, b == -np.inf
+    y[((a > 0) @ above) | ((a < 0) @ below)] += np.inf
+    y[((a > 0) @ below) | ((a < 0) @ above)] -= np.inf  # where both are, NaN
+    y[(a != 0) @ np.isnan(b)] = np.nan
+    return y

@@ -57,7 +57,7 @@ def _gradients(parameters: Module | Optimizer | Iterable[Tensor]) -> list[Array]
 
 
 def _squared(g: Array) -> float:
-    """Sum of squares: float32 dot products of stretches, added up in float64."""
+    """Sum of squares, in float64: that of a float32 overflows from 2e19 on."""
     kernel = choose("squared_norm", KERNELS["squared_norm"], [g], {}, MODE.get().kernels_off)
     if kernel:
         return float(kernel(g))
@@ -65,4 +65,5 @@ def _squared(g: Array) -> float:
     flat = flat.astype(float32) if flat.dtype in NARROW else flat
     if not isinstance(flat, np.ndarray):
         return float(flat.dot(flat))
-    return float(sum(float(part @ part) for part in np.split(flat, range(65536, flat.size, 65536))))
+    stretches = (part.astype(np.float64, copy=False) for part in np.split(flat, range(65536, flat.size, 65536)))
+    return float(sum(float(part @ part) for part in stretches))

@@ -183,7 +183,7 @@ DECLINED: list[tuple[str, str, Callable[[], Any]]] = [
     ("attention", "q (2, 4), k (3, 4), v (3, 4): equal shapes", lambda: tensor.attention(Tensor(draw(2, 4)), *[Tensor(draw(3, 4))] * 2)),
     ("cross_entropy", "label_smoothing", lambda: tensor.cross_entropy(Tensor(draw(3, 4)), Tensor([0, 1, 2]), label_smoothing=0.1)),
     ("cross_entropy", "targets (3,) int32 of logits (3, 4)", lambda: tensor.cross_entropy(Tensor(draw(3, 4)), Tensor([0, 1, 2], dtype="int32"))),
-    ("cross_entropy", "targets (3,) int64 of logits (3, 4)", lambda: tensor.cross_entropy(Tensor(draw(3, 4)), Tensor([0, 9, 1, 9, 2, 9])[::2])),
+    ("cross_entropy", "not contiguous", lambda: tensor.cross_entropy(Tensor(draw(3, 4)), Tensor([0, 9, 1, 9, 2, 9])[::2])),
     ("positional_embedding", "ids (3,) int64", lambda: tensor.positional_embedding(Tensor([0, 1, 2]), Tensor(draw(4, 3)), Tensor(draw(5, 3)))),
     ("positional_embedding", "ids (1, 2) int32", lambda: tensor.positional_embedding(Tensor([[0, 1]], dtype="int32"), Tensor(draw(4, 3)), Tensor(draw(5, 3)))),
 ]  # fmt: skip
@@ -235,7 +235,7 @@ def test_bug_33_attention_keeps_what_is_not_finite_from_the_past(part: str, wron
     np.testing.assert_allclose(y[0, :3], clean[0, :3], rtol=0, atol=1e-6)
     assert np.isfinite(y[0, :, 3:]).all()  # the other head
     assert np.isfinite(y[0, 4:]).all() or part != "q"
-    assert np.isnan(y[0, 3, :3]).any() or (part == "k" and wrong != NAN)  # a score of -inf is a weight of 0
+    assert not np.isfinite(y[0, 3, :3]).all() or (part == "k" and wrong != NAN)  # a score of -inf is a weight of 0
     np.testing.assert_array_equal(np.isnan(y), np.isnan(without[0]))
     if part != "q":
         for a, b in zip(with_kernel, without, strict=True):

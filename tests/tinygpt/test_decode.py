@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -229,3 +230,37 @@ def test_parameters_that_were_packed_meanwhile(dtype: str, device: str) -> None:
     with no_grad():
         model.token_embedding.weight[...] = 0  # the tied head
     assert not model([4], cache).numpy().any()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("options", [{}, {"norm": "post", "activation": "relu"}, {"bias": False, "tied": False}], ids=str)
+def test_bug_33_weights_that_are_not_finite(options: dict[str, Any], compiled_kernels: Any) -> None:
+    """NaN and infinities in the logits stand where they do without the kernel, whatever parameter they come from."""
+    ids = ids_of(2, 20)
+    for which in range(len(list(make("float32", **options).parameters()))):
+        for value in (np.nan, np.inf, -np.inf, 3e38, 1e-45):
+            ways = []
+            for switch in (nullcontext(), kernels.off()):
+                model = make("float32", **options)
+                parameter = list(model.parameters())[which]
+                with no_grad(), switch:
+                    parameter[(1,) * parameter.ndim] = value
+                    ways.append(in_portions(model, ids, [7, 1, 12]))
+            a, b = ways
+            finite = np.isfinite(b)
+            np.testing.assert_array_equal(np.where(np.isfinite(a), 0, a), np.where(finite, 0, b), err_msg=f"{value} in parameter {which}")
+            np.testing.assert_allclose(a[finite], b[finite], rtol=0, atol=1e-3 * np.abs(b[finite]).max(initial=1))
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_bug_33_what_a_cache_forgot_harms_nobody(on: bool, compiled_kernels: Any) -> None:
+    """A run that ended in NaN leaves its keys and values behind; tokens that come after clear() see nothing of them."""
+    model = make("float32")
+    clean, stained = Cache(model, 2), Cache(model, 2)
+    stained.keys[...] = stained.values[...] = np.nan
+    with nullcontext() if on else kernels.off():
+        for row, length in ((0, 9), (1, 4)):  # so that row 1 is shorter, when both come together
+            for cache in (clean, stained):
+                model(ids_of(1, length), cache.of([row]))
+        a, b = (model(ids_of(2, 3), cache).numpy() for cache in (stained, clean))
+    np.testing.assert_array_equal(a, b)

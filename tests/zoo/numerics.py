@@ -117,8 +117,8 @@ ZOO = [
     Bug(  # a weight of 0 times NaN
         row=33,
         file=ATTEND,
-        old="if allowed is None or np.isfinite(x).all():",
-        new="if True:",
+        old="    if finite.all():",
+        new="    if True:",
         test=ATTENTION + "test_bug_33_anything_behind_a_mask",
     ),
     Bug(
@@ -201,8 +201,8 @@ ZOO = [
     Bug(  # 0.044715 mistyped
         row=37,
         file="tensor/ops/activations.py",
-        old="np.exp(-2 * k * (x + 0.044715 * x * x * x))",
-        new="np.exp(-2 * k * (x + 0.04475 * x * x * x))",
+        old="np.exp(-2 * k * (x + 0.044715 * square * x))",
+        new="np.exp(-2 * k * (x + 0.04475 * square * x))",
         test=NUMERICS + "test_bug_37_two_forms_of_gelu",
     ),
     Bug(
@@ -278,7 +278,7 @@ ZOO = [
     Bug(
         row=47,
         file="tensor/nn/layers.py",
-        old="if not self.training or self.p == 0:",
+        old="if not self.learning or self.p == 0:",
         new="if self.p == 0:",
         test=NN + "test_bug_47_evaluation_is_the_identity",
     ),

@@ -1,6 +1,6 @@
 /* AdamW, and the norm and scaling of gradients before it: each one pass over flat arrays, shared out in stretches of 16 K elements.
 
-       m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w = keep w - step m / (spread sqrt(v) + eps)
+       m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w = keep w - step (m / (spread sqrt(v) + eps))
 
    step = lr / (1 - b1^t), spread = 1 / sqrt(1 - b2^t), keep = 1 - lr * weight_decay: worked out by who calls. 28 bytes an element. */
 
@@ -25,7 +25,7 @@ static void update(size item, void *data) {
     for (size i = start; i < stop; i++) {
         m[i] = b1 * m[i] + new1 * g[i];
         v[i] = b2 * v[i] + new2 * (g[i] * g[i]);
-        w[i] = w[i] * keep - step * m[i] / (sqrtf(v[i]) * spread + eps);
+        w[i] = w[i] * keep - step * (m[i] / (sqrtf(v[i]) * spread + eps));
     }
 }
 

@@ -7,7 +7,11 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
 
 
-@kernel_for("adamw", device="cpu", supports=refusal)
+def _supports(w: Array, g: Array) -> str | None:
+    return refusal(w, g) if w.flags.writeable else "read-only"
+
+
+@kernel_for("adamw", device="cpu", supports=_supports)
 def adamw_in_one_pass(w: Array, g: Array, m: Array, v: Array, *, b1: float, b2: float, size: float, spread: float, eps: float, keep: float) -> None:
     """w, g, m, v read once and written once."""
     library.adamw(w, g, m, v, w.size, b1, b2, size, spread, eps, keep)
@@ -19,7 +23,7 @@ def squared_norm_of_all(g: Array) -> float:
     return float(library.squared_norm(g, g.size))
 
 
-@kernel_for("scale", device="cpu", supports=lambda g, factor: refusal(g))
+@kernel_for("scale", device="cpu", supports=lambda g, factor: _supports(g, g))
 def scale_of_all(g: Array, factor: float) -> None:
     """g *= factor"""
     library.scale_all(g, g.size, factor)

@@ -94,7 +94,8 @@ struct attention_job {
     size T, H, D;             /* H: heads beside each other in a row */
     size step, out_step;      /* from one row of q, k, v to the next; of y */
     float scale;
-    int causal, not_finite;
+    int causal;
+    int not_finite;           /* told: a result was not; what holds where 0 meets infinity is for the reference to say */
 };
 
 /* Where the rows of a head start, in arrays whose rows are `step` apart. */
@@ -109,19 +110,25 @@ static inline void fetch_row(const float *row, size D) {
     for (size d = 0; d < D; d += 16) __builtin_prefetch(row + d);
 }
 
-/* (T, padded D) from rows that lie `step` apart; returns NaN when a value is not finite, else 0. */
-static float copy_rows(const float *from, size step, float *to, size T, size D) {
+/* (T, padded D) from rows that lie `step` apart */
+static void copy_rows(const float *from, size step, float *to, size T, size D) {
     size P = padded(D);
-    float zero = 0;
     for (size t = 0; t < T; t++) {
         fetch_row(from + (t + AHEAD) * step, D);
-#pragma omp simd reduction(+ : zero)
-        for (size d = 0; d < D; d++) {
-            to[t * P + d] = from[t * step + d];
-            zero += from[t * step + d] * 0.0f;
-        }
+        for (size d = 0; d < D; d++) to[t * P + d] = from[t * step + d];
         for (size d = D; d < P; d++) to[t * P + d] = 0;
     }
+}
+
+/* The way back; returns NaN when a value is not finite, else 0. */
+static float copy_back(const float *from, float *to, size step, size T, size D) {
+    float zero = 0;
+    for (size t = 0; t < T; t++)
+#pragma omp simd reduction(+ : zero)
+        for (size d = 0; d < D; d++) {
+            to[t * step + d] = from[t * padded(D) + d];
+            zero += from[t * padded(D) + d] * 0.0f;
+        }
     return zero;
 }
 
@@ -155,8 +162,9 @@ static void forward(size item, void *data) {
     float *y = job->y + head_start(job, item, out_step), *greatest = job->most + item * T, *totals = job->total + item * T;
     float *memory = aligned_memory(2 * T * P + D * S + BLOCK * (S + P));
     float *rows = memory, *values = rows + T * P, *turned_k = values + T * P, *s = turned_k + D * S, *out = s + BLOCK * S;
-    float zero = copy_rows(k, step, rows, T, D) + copy_rows(v, step, values, T, D);
-    if (zero != 0) job->not_finite = 1;
+    float zero = 0;  /* NaN, once a result is not finite */
+    copy_rows(k, step, rows, T, D);
+    copy_rows(v, step, values, T, D);
     turn_rows(rows, turned_k, T, D);
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T), seen = scores(job, q, step, turned_k, s, start, stop), keys = padded(seen);
@@ -175,8 +183,14 @@ static void forward(size item, void *data) {
         }
         multiply((struct product){s, values, out, S, 1, P, P, stop - start, P, seen, 0});
         for (size t = start; t < stop; t++)
-            for (size d = 0; d < D; d++) y[t * out_step + d] = out[(t - start) * P + d] / totals[t];
+#pragma omp simd reduction(+ : zero)
+            for (size d = 0; d < D; d++) {
+                float value = out[(t - start) * P + d] / totals[t];
+                y[t * out_step + d] = value;
+                zero += value * 0.0f;
+            }
     }
+    if (zero != 0) tell(&job->not_finite);
     free(memory);
 }
 
@@ -213,17 +227,13 @@ static void backward(size item, void *data) {
         multiply((struct product){p, dy + start * P, dv, 1, S, P, P, seen, P, count, 1});
         multiply((struct product){ds, q + start * P, dk, 1, S, P, P, seen, P, count, 1});
     }
-    for (size t = 0; t < T; t++)
-        for (size d = 0; d < D; d++) {
-            job->dq[here + t * step + d] = dq[t * P + d];
-            job->dk[here + t * step + d] = dk[t * P + d];
-            job->dv[here + t * step + d] = dv[t * P + d];
-        }
+    float zero = copy_back(dq, job->dq + here, step, T, D) + copy_back(dk, job->dk + here, step, T, D) + copy_back(dv, job->dv + here, step, T, D);
+    if (zero != 0) tell(&job->not_finite);
     free(memory);
 }
 
-/* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), kept (2, B, H, T), always causal. Returns 1 when a key or value was not finite: then a query may
-   have seen what lies after it. */
+/* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), kept (2, B, H, T), always causal. Returns 1 when something was not finite: then a query may have
+   seen what lies after it. */
 int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D, float scale) {
     struct attention_job job = {.q = qkv, .k = qkv + H * D, .v = qkv + 2 * H * D, .y = y, .most = kept, .total = kept + B * H * T, .T = T, .H = H, .D = D,
                                 .step = 3 * H * D, .out_step = H * D, .scale = scale, .causal = 1};
@@ -235,7 +245,7 @@ KERNEL packed_attention_forward(array qkv, array y, array kept, size B, size T, 
     return packed_attention(floats(qkv), floats(y), floats(kept), B, T, H, D, (float)scale);
 }
 
-/* dqkv (B, T, 3, H, D) */
+/* dqkv (B, T, 3, H, D). Returns 1 when something in it is not finite. */
 KERNEL packed_attention_backward(array qkv, array kept, array dy, array dqkv, size B, size T, size H, size D, real scale) {
     const float *q = floats(qkv);
     float *dq = floats(dqkv);
@@ -243,10 +253,10 @@ KERNEL packed_attention_backward(array qkv, array kept, array dy, array dqkv, si
                                 .dk = dq + H * D, .dv = dq + 2 * H * D, .T = T, .H = H, .D = D, .step = 3 * H * D, .out_step = H * D,
                                 .scale = (float)scale, .causal = 1};
     parallel(B * H, 5.0 * B * H * T * T, backward, &job);
-    return 0;
+    return job.not_finite;
 }
 
-/* q, k, v, y (N, T, D), kept (2, N, T). Returns 1 when a key or value was not finite. */
+/* q, k, v, y (N, T, D), kept (2, N, T). Returns 1 when something was not finite; so does backward. */
 KERNEL attention_forward(array q, array k, array v, array y, array kept, size N, size T, size D, real scale, size causal) {
     struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .most = floats(kept),
                                 .total = floats(kept) + N * T, .T = T, .H = 1, .D = D,
@@ -260,5 +270,5 @@ KERNEL attention_backward(array q, array k, array v, array kept, array dy, array
                                 .dq = floats(dq), .dk = floats(dk), .dv = floats(dv), .T = T, .H = 1, .D = D, .step = D, .out_step = D,
                                 .scale = (float)scale, .causal = (int)causal};
     parallel(N, 5.0 * N * T * T, backward, &job);
-    return 0;
+    return job.not_finite;
 }

@@ -10,7 +10,8 @@ import numpy as np
 from tensor.devices import Array
 from tensor.dtypes import float32, float64
 from tensor.kernels import kernel_for
-from tensor.kernels.cpu.compiled import library, refusal
+from tensor.kernels.cpu.compiled import in_order, library, refusal
+from tensor.op import reference_of
 from tensor.random import Key
 
 BLOCK = 128  # queries at a time, in NumPy
@@ -33,14 +34,24 @@ def attention_by_heads(qkv: Array, heads: int, *, dropout: float = 0.0, key: Key
     D = C // heads
     y, kept, scale = np.empty((B, T, C), qkv.dtype), np.empty((2, B, heads, T), qkv.dtype), 1 / math.sqrt(D)
     if library.packed_attention_forward(qkv, y, kept, B, T, heads, D, scale):
-        return NotImplemented  # a key or value is not finite: the composition keeps it from the queries before it
+        return NotImplemented  # something is not finite: the composition keeps it from the queries before it
 
     def backward(dy: Array) -> tuple[Array]:
-        dqkv = np.empty(qkv.shape, qkv.dtype)
-        library.packed_attention_backward(qkv, kept, np.ascontiguousarray(dy), dqkv, B, T, heads, D, scale)
+        dy, dqkv = in_order(dy), np.empty(qkv.shape, qkv.dtype)
+        if library.packed_attention_backward(qkv, kept, dy, dqkv, B, T, heads, D, scale):
+            return (_by_reference(qkv, heads, dy),)
         return (dqkv,)
 
     return y, backward
+
+
+def _by_reference(qkv: Array, heads: int, dy: Array) -> Array:
+    """The gradient of packed heads as the reference finds it, where something in it is not finite."""
+    B, T, C = dy.shape
+    q, k, v = np.moveaxis(qkv.reshape(B, T, 3, heads, C // heads), (2, 3), (0, 2))  # 3 x (B, H, T, D)
+    _, backward = reference_of("attention")(q, k, v, causal=True)
+    parts = backward(dy.reshape(B, T, heads, C // heads).swapaxes(1, 2))[:3]
+    return np.ascontiguousarray(np.moveaxis(np.stack(parts), (0, 2), (2, 3))).reshape(qkv.shape)
 
 
 def _supports_apart(q: Array, k: Array, v: Array, bias: Array | None = None, **options: Any) -> str | None:
@@ -58,14 +69,16 @@ def attention_of_heads(q: Array, k: Array, v: Array, bias: Array | None = None, 
     """The same for q, k, v: (..., T, D) that lie apart."""
     T, D = q.shape[-2:]
     heads, factor = q.size // (T * D), 1 / math.sqrt(D) if scale is None else scale
-    q, k, v = np.ascontiguousarray(q), np.ascontiguousarray(k), np.ascontiguousarray(v)
+    q, k, v = in_order(q), in_order(k), in_order(v)
     y, kept = np.empty(q.shape, q.dtype), np.empty((2, *q.shape[:-1]), q.dtype)
     if library.attention_forward(q, k, v, y, kept, heads, T, D, factor, causal):
         return NotImplemented
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dq, dk, dv = (np.empty(q.shape, q.dtype) for _ in range(3))
-        library.attention_backward(q, k, v, kept, np.ascontiguousarray(dy), dq, dk, dv, heads, T, D, factor, causal)
+        dy = in_order(dy)
+        if library.attention_backward(q, k, v, kept, dy, dq, dk, dv, heads, T, D, factor, causal):
+            dq, dk, dv, _ = reference_of("attention")(q, k, v, causal=causal, scale=factor)[1](dy)
         return dq, dk, dv, None
 
     return y, backward
@@ -103,8 +116,12 @@ def attention_by_blocks(qkv: Array, heads: int, *, dropout: float = 0.0, key: Ke
         total = s.sum(-1, keepdims=True)
         heads_of_y[:, :, start:stop] = (s @ v[:, :, :stop]) / total
         lse[:, :, start:stop] = m + np.log(total)
+    if not (np.isfinite(y).all() and np.isfinite(lse).all()):
+        return NotImplemented
 
     def backward(dy: Array) -> tuple[Array]:
+        if not np.isfinite(dy).all():
+            return (_by_reference(qkv, heads, dy),)
         dqkv = np.zeros((B, T, 3, heads, D), qkv.dtype)
         dq, dk, dv = np.moveaxis(dqkv, (2, 3), (0, 2))
         dy = dy.reshape(B, T, heads, D).swapaxes(1, 2)

@@ -12,7 +12,7 @@ struct entropy_job {
     size rows, width;
     int64_t ignored;  /* a target that counts for nothing, where `ignores` */
     int ignores;
-    int out_of_range;
+    int out_of_range, not_finite;  /* told */
 };
 
 enum { FEW = 4 };  /* rows in an item: they may be long */
@@ -35,7 +35,7 @@ static void forward(size block, void *data) {
             job->losses[i] = 0;
             continue;
         }
-        if (target < 0 || target >= width) job->out_of_range = 1;
+        if (target < 0 || target >= width) tell(&job->out_of_range);
         else job->losses[i] = level - (x[target] - most);
     }
 }
@@ -47,10 +47,11 @@ static void backward(size block, void *data) {
         const float *restrict x = job->x + i * width;
         float *restrict dx = job->dx + i * width, most = job->most[i], level = job->level[i], share = job->shares[i];
         int64_t target = job->targets[i];
-        if (share == 0) {  /* ignored: whatever the logits are */
+        if (job->ignores && target == job->ignored) {  /* whatever the logits are */
             memset(dx, 0, sizeof(float) * width);
             continue;
         }
+        if (!(fabsf(share) <= FLT_MAX)) tell(&job->not_finite);
 #pragma omp simd
         for (size j = 0; j < width; j++) dx[j] = exponential((x[j] - most) - level) * share;
         if (target >= 0 && target < width) dx[target] -= share;  /* whatever was written there since, uncounted, this stays in its row */
@@ -65,10 +66,11 @@ KERNEL cross_entropy_forward(array x, array targets, array losses, array totals,
     return job.out_of_range;
 }
 
-/* dx: (rows, width);   shares: dloss of each row */
-KERNEL cross_entropy_backward(array x, array targets, array totals, array shares, array dx, size rows, size width) {
+/* dx: (rows, width);   shares: dloss of each row. Returns 1 when one is not finite: our e^x is 0 too early to be multiplied by that. */
+KERNEL cross_entropy_backward(array x, array targets, array totals, array shares, array dx, size rows, size width, size ignores, size ignored) {
     struct entropy_job job = {.x = floats(x), .shares = floats(shares), .targets = integers(targets), .most = floats(totals),
-                              .level = floats(totals) + rows, .dx = floats(dx), .rows = rows, .width = width};
+                              .level = floats(totals) + rows, .dx = floats(dx), .rows = rows, .width = width, .ignores = (int)ignores,
+                              .ignored = ignored};
     parallel((rows + FEW - 1) / FEW, 4.0 * rows * width, backward, &job);
-    return 0;
+    return job.not_finite;
 }

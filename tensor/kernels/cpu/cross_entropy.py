@@ -10,14 +10,15 @@ from tensor.devices import Array
 from tensor.dtypes import int64
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
+from tensor.op import reference_of
 
 
 def _supports(logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> str | None:
     if label_smoothing or reduction not in ("mean", "sum", "none"):
         return "label_smoothing"
-    if logits.size == 0 or logits.ndim == 0 or targets.shape != logits.shape[:-1] or targets.dtype != int64 or not targets.flags.c_contiguous:
+    if logits.size == 0 or logits.ndim == 0 or targets.shape != logits.shape[:-1] or targets.dtype != int64:
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"
-    return refusal(logits)
+    return refusal(targets, dtype=int64) or refusal(logits)
 
 
 @kernel_for("cross_entropy", device="cpu", supports=_supports)
@@ -26,18 +27,18 @@ def cross_entropy_by_rows(logits: Array, targets: Array, *, ignore_index: int | 
     width, shape = logits.shape[-1], targets.shape
     rows = logits.size // width
     losses, totals = np.empty(shape, logits.dtype), np.empty((2, rows), logits.dtype)
-    if library.cross_entropy_forward(logits, targets, losses, totals, rows, width, ignore_index is not None, ignore_index or 0):
+    ignored = ignore_index is not None, ignore_index or 0
+    if library.cross_entropy_forward(logits, targets, losses, totals, rows, width, *ignored):
         return NotImplemented  # a target out of range: the reference says which
-    used = None if ignore_index is None else targets != ignore_index
-    count = rows if used is None else max(int(np.count_nonzero(used)), 1)
+    count = rows if ignore_index is None else max(int(np.count_nonzero(targets != ignore_index)), 1)
 
     def dlogits(dloss: Array) -> Array:
         shares = np.empty(shape, logits.dtype)
         shares[...] = dloss / count if reduction == "mean" else dloss
-        if used is not None:
-            shares[~used] = 0
         dx = np.empty(logits.shape, logits.dtype)
-        library.cross_entropy_backward(logits, targets, totals, shares, dx, rows, width)
+        if library.cross_entropy_backward(logits, targets, totals, shares, dx, rows, width, *ignored):
+            _, (exact, _) = reference_of("cross_entropy")(logits, targets, ignore_index=ignore_index, reduction=reduction)
+            return exact(dloss)
         return dx
 
     if reduction == "none":

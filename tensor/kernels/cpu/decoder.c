@@ -71,6 +71,7 @@ struct decoder {
     float *kept;                 /* (2, rows, H) */
     size rows, C, layers, flags;
     float eps;
+    int *not_finite;             /* told: a variance was not */
 };
 
 /* The parameters of a block in their order. Where it has no biases the weight stands in their place too, and is not looked at. */
@@ -87,7 +88,7 @@ static void add_and_normalise(struct decoder *d, size norm, const float *y) {
     const float *gain = parameter(d, norm / 2, norm % 2 ? NORM2 : NORM1), *bias = parameter(d, norm / 2, norm % 2 ? NORM2_BIAS : NORM1_BIAS);
     int first = d->flags & NORM_FIRST || norm == 2 * d->layers;
     float *sum = !y ? NULL : first ? d->spare : d->h, *out = first ? d->h : d->spare, *x = d->x;
-    normalise(x, y, sum, gain, bias, out, d->rows, d->C, d->eps);
+    if (normalise(x, y, sum, gain, bias, out, d->rows, d->C, d->eps)) tell(d->not_finite);
     if (first && !y) return;
     d->x = d->spare;  /* the sum; or its norm, where norms come after */
     d->spare = x;
@@ -142,13 +143,14 @@ static void run_between(struct decoder *d, size layer) {
 }
 
 /* ids (B, T), rows (B);   keys, values (R, layers, H, capacity, D): of row r seen[r] tokens are there, and the new ones are added, but not counted.
-   logits (B, T, V), or with LAST (B, V) */
+   logits (B, T, V), or with LAST (B, V). Returns 1 when one of them, or a variance, is not finite. */
 KERNEL decode(array ids, arrays parameters, array keys, array values, array seen, array rows, array logits, size B, size T, size layers,
               size H, size D, size capacity, size V, size flags, real eps) {
     size C = H * D, N = B * T, fresh = T > 1;
     float *memory = malloc(sizeof(float) * N * (15 * C + 2 * H));
+    int not_finite = 0;
     struct decoder d = {parameters, memory, memory + N * C, memory + N * 2 * C, memory + N * 3 * C, memory + N * 4 * C, memory + N * 7 * C,
-                        memory + N * 11 * C, memory + N * 15 * C, N, C, layers, flags, (float)eps};
+                        memory + N * 11 * C, memory + N * 15 * C, N, C, layers, flags, (float)eps, &not_finite};
     const int64_t *id = integers(ids), *row = integers(rows);
     for (size b = 0; b < B; b++) {
         size old = integers(seen)[row[b]];
@@ -168,5 +170,5 @@ KERNEL decode(array ids, arrays parameters, array keys, array values, array seen
     if (!(flags & NORM_FIRST)) add_and_normalise(&d, 2 * layers, NULL);
     linear(d.h, floats(item_of(parameters, 2 + layers * PARTS + 2)), NULL, floats(logits), NULL, d.rows, C, V, (flags & TURNED_HEAD) != 0);
     free(memory);
-    return 0;
+    return not_finite || !all_finite(floats(logits), d.rows * V);
 }

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tensor.devices import Array
-from tensor.dtypes import float32
+from tensor.dtypes import float32, int64
 from tensor.kernels import kernel_for
-from tensor.kernels.cpu.compiled import library, refusal, unavailable
+from tensor.kernels.cpu.compiled import library, refusal
 
 NORM_FIRST, RELU, BIASES, TURNED_HEAD, LAST = 1, 2, 4, 8, 16
 
 
 def _supports(ids: Array, keys: Array, values: Array, seen: Array, rows: Array, parameters: tuple[Array, ...], **_: bool | float) -> str | None:
-    for array in parameters:
-        if array.dtype is not float32 or not array.flags.c_contiguous:  # of fifty arrays, most are told at a glance
-            reason = refusal(array)
-            if reason:
-                return reason
-    return unavailable()
+    return refusal(ids, seen, rows, dtype=int64) or refusal(keys, values, *parameters)
 
 
 @kernel_for("decode", device="cpu", supports=_supports)
@@ -36,8 +33,8 @@ def decode_in_one_call(
     tied: bool,
     last: bool,
     eps: float,
-) -> Array:
-    """The logits of new tokens, which join the cache; it does not count them yet.
+) -> Any:
+    """The logits of new tokens, which join the cache; it does not count them yet. NotImplemented where a logit is not finite.
 
     ids: (B, T)   keys, values: (rows, layers, H, context, D)   seen: (rows,)   rows: (B,), those that the tokens are for
     logits: (B, T, V), or (B, 1, V) with `last`
@@ -48,5 +45,5 @@ def decode_in_one_call(
     vocabulary = len(parameters[0])
     logits = np.empty((B, 1 if last else T, vocabulary), float32)
     flags = NORM_FIRST * pre_norm + RELU * relu + BIASES * biases + TURNED_HEAD * tied + LAST * last
-    library.decode(ids, parameters, keys, values, seen, rows, logits, B, T, layers, H, D, context, vocabulary, flags, eps)
-    return logits
+    strange = library.decode(ids, parameters, keys, values, seen, rows, logits, B, T, layers, H, D, context, vocabulary, flags, eps)
+    return NotImplemented if strange else logits

@@ -15,7 +15,7 @@ static void forward(size block, void *data) {
     size width = job->width, stop = smaller((block + 1) * ROWS, job->rows);
     for (size i = block * ROWS; i < stop; i++) {
         if (job->ids[i] < 0 || job->ids[i] >= job->count) {
-            job->out_of_range = 1;
+            tell(&job->out_of_range);
             continue;
         }
         const float *restrict token = job->tokens + job->ids[i] * width, *restrict position = job->positions + i % job->context * width;

@@ -10,15 +10,15 @@ from tensor.devices import Array
 from tensor.dtypes import int64
 from tensor.graph import Room, new_or_room
 from tensor.kernels import kernel_for
-from tensor.kernels.cpu.compiled import library, refusal
+from tensor.kernels.cpu.compiled import in_order, library, refusal
 
 
 def _supports(ids: Array, tokens: Array, positions: Array) -> str | None:
-    if ids.dtype != int64 or ids.ndim != 2 or ids.size == 0 or not ids.flags.c_contiguous:
+    if ids.dtype != int64 or ids.ndim != 2 or ids.size == 0:
         return f"ids {ids.shape} {ids.dtype}"
     if tokens.ndim != 2 or positions.ndim != 2 or tokens.shape[1] != positions.shape[1] or positions.shape[0] < ids.shape[1]:
         return f"tables {tokens.shape}, {positions.shape} for ids {ids.shape}"
-    return refusal(tokens, positions)
+    return refusal(ids, dtype=int64) or refusal(tokens, positions)
 
 
 @kernel_for("positional_embedding", device="cpu", supports=_supports)
@@ -34,13 +34,13 @@ def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) ->
         out = np.zeros((V, C), dtype) if into is None else into.array
         if into is not None and not into.add:
             out[...] = 0
-        library.add_rows(ids, np.ascontiguousarray(dy), out, B * T, C, V)
+        library.add_rows(ids, in_order(dy), out, B * T, C, V)
         return out
 
     def dpositions(dy: Array, *, into: Room | None = None) -> Array:
         out = new_or_room(into, (context, C), dtype)
         out[T:] = 0
-        library.column_sums(np.ascontiguousarray(dy), out, B, T * C)  # its first T rows
+        library.column_sums(in_order(dy), out, B, T * C)  # its first T rows
         return out
 
     return y, (None, dtokens, dpositions)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tensor.devices import Array
 from tensor.kernels import kernel_for
-from tensor.kernels.cpu.compiled import library, refusal
+from tensor.kernels.cpu.compiled import in_order, library, refusal
 
 
 def _supports(x: Array, form: str = "tanh") -> str | None:
@@ -26,7 +26,7 @@ def gelu_without_tanh(x: Array, form: str = "tanh") -> Any:
 
     def dx(dy: Array) -> Array:
         dx = np.empty(x.shape, x.dtype)
-        library.gelu_backward(x, np.ascontiguousarray(dy), dx, rows, width)
+        library.gelu_backward(x, in_order(dy), dx, rows, width)
         return dx
 
     return y, (dx,)

@@ -2,7 +2,7 @@
 
    arrays  a Python tuple of them: floats(item_of(t, i)) is the i-th one's
    array   a NumPy array, as Python holds it; floats(a) is the address of its first element. Who calls has made sure that it is
-           contiguous and holds float32 (int64 where integers(a) is asked for): nothing is checked here.
+           contiguous, aligned and holds float32 (int64 where integers(a) is asked for): nothing is checked here.
    size    a whole number: rows, width, items
    real    a float
 
@@ -11,6 +11,7 @@
 #ifndef TENSOR_KERNELS
 #define TENSOR_KERNELS
 
+#include <float.h>
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +31,16 @@ static inline int64_t *integers(array a) { return *(int64_t **)((char *)a + OBJE
 
 /* A tuple holds its items right after its length. */
 static inline array item_of(arrays a, size i) { return ((array *)((char *)a + OBJECT_HEAD + sizeof(size)))[i]; }
+
+/* Set what a job tells its caller. Several threads may do so at once. */
+static inline void tell(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
+
+static inline int all_finite(const float *x, size n) {
+    float zero = 0;
+#pragma omp simd reduction(+ : zero)
+    for (size j = 0; j < n; j++) zero += x[j] * 0.0f;
+    return zero == 0;
+}
 
 static inline size smaller(size a, size b) { return a < b ? a : b; }
 
@@ -53,10 +64,10 @@ void linear(const float *x, const float *weight, const float *bias, float *y, fl
 void product(int turn_a, int turn_b, size m, size n, size k, const float *a, size lda, const float *b, size ldb, float keep, float *c, size ldc);
 void come_or_go(int change);
 
-/* layer_norm.c: out = layer_norm(s), s = x + y;   or of x, when y and s are NULL. */
-void normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps);
+/* layer_norm.c: out = layer_norm(s), s = x + y;   or of x, when y and s are NULL. Returns 1 when a variance is not finite. */
+int normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps);
 
-/* attention.c: qkv (B, T, 3, H, D) -> y (B, T, H, D), kept (2, B, H, T); causal. Returns 1 when a key or value was not finite: y is then worthless. */
+/* attention.c: qkv (B, T, 3, H, D) -> y (B, T, H, D), kept (2, B, H, T); causal. Returns 1 when something was not finite: y is then worthless. */
 int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D, float scale);
 
 /* gelu.c: y = gelu(x), n elements. */

@@ -17,6 +17,7 @@ struct norm_job {
     float *sums;                 /* (2, blocks, width): of dgain, of dbias */
     size rows, width, blocks;
     float eps;
+    int not_finite;              /* told: a row's variance, or a sum of gradients, was not */
 };
 
 static void forward(size block, void *data) {
@@ -42,6 +43,7 @@ static void forward(size block, void *data) {
         }
         rest /= width;  /* what rounding left out of the mean */
         mean += rest;
+        if (!(squares <= FLT_MAX)) tell(&job->not_finite);
         float scale = 1.0f / sqrtf(fmaxf(squares / width - rest * rest, 0) + job->eps);
         float *restrict out = job->out + i * width;
         for (size j = 0; j < width; j++) out[j] = (s[j] - mean) * scale * gain[j] + bias[j];
@@ -54,9 +56,10 @@ static void forward(size block, void *data) {
 static void run_forward(struct norm_job *job) { parallel(row_blocks(job->rows), 4.0 * job->rows * job->width, forward, job); }
 
 /* the same where nothing is kept for backward; s = x + y where there is a y, else both are NULL */
-void normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps) {
+int normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps) {
     struct norm_job job = {.x = x, .y = y, .s = s, .gain = gain, .bias = bias, .out = out, .rows = rows, .width = width, .eps = eps};
     run_forward(&job);
+    return job.not_finite;
 }
 
 static void backward(size block, void *data) {
@@ -78,6 +81,7 @@ static void backward(size block, void *data) {
             dgain[j] += n * dout[j];
             dbias[j] += dout[j];
         }
+        if (!(fabsf(total) <= FLT_MAX) || !(fabsf(dot) <= FLT_MAX)) tell(&job->not_finite);
         total /= width;
         dot /= width;
         for (size j = 0; j < width; j++) dx[j] = scale * (dout[j] * gain[j] - total - (s[j] - mean) * scale * dot);
@@ -88,7 +92,7 @@ static void backward(size block, void *data) {
     }
 }
 
-static void run_backward(struct norm_job *job, float *dgain, float *dbias) {
+static int run_backward(struct norm_job *job, float *dgain, float *dbias) {
     size width = job->width;
     job->blocks = row_blocks(job->rows);
     job->sums = malloc(sizeof(float) * (2 * job->blocks * width + 1));
@@ -96,14 +100,15 @@ static void run_backward(struct norm_job *job, float *dgain, float *dbias) {
     add_blocks(job->sums, dgain, job->blocks, width);
     add_blocks(job->sums + job->blocks * width, dbias, job->blocks, width);
     free(job->sums);
+    return job->not_finite || !all_finite(dgain, width) || !all_finite(dbias, width);
 }
 
-/* out = layer_norm(x);   mean and scale = 1 / sqrt(variance + eps): (rows) */
+/* out = layer_norm(x);   mean and scale = 1 / sqrt(variance + eps): (rows). Returns 1 when a variance is not finite. */
 KERNEL norm_forward(array x, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
     struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias), .out = floats(out), .mean = floats(mean),
                            .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
-    return 0;
+    return job.not_finite;
 }
 
 /* s = x + y;   out = layer_norm(s) */
@@ -111,21 +116,19 @@ KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, 
     struct norm_job job = {.x = floats(x), .y = floats(y), .s = floats(s), .gain = floats(gain), .bias = floats(bias), .out = floats(out),
                            .mean = floats(mean), .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
-    return 0;
+    return job.not_finite;
 }
 
-/* dx from dout;   dgain, dbias: (width) */
+/* dx from dout;   dgain, dbias: (width). Returns 1 when a sum is not finite. */
 KERNEL norm_backward(array s, array gain, array mean, array scale, array dout, array dx, array dgain, array dbias, size rows, size width) {
     struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(mean), .scale = floats(scale), .dout = floats(dout),
                            .out = floats(dx), .rows = rows, .width = width};
-    run_backward(&job, floats(dgain), floats(dbias));
-    return 0;
+    return run_backward(&job, floats(dgain), floats(dbias));
 }
 
 /* the same, with ds, the gradient that came for the sum itself, added to dx */
 KERNEL residual_norm_backward(array s, array gain, array mean, array scale, array dout, array ds, array dx, array dgain, array dbias, size rows, size width) {
     struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(mean), .scale = floats(scale), .dout = floats(dout),
                            .ds = floats(ds), .out = floats(dx), .rows = rows, .width = width};
-    run_backward(&job, floats(dgain), floats(dbias));
-    return 0;
+    return run_backward(&job, floats(dgain), floats(dbias));
 }

@@ -9,7 +9,8 @@ import numpy as np
 from tensor.devices import Array
 from tensor.graph import new_or_room
 from tensor.kernels import kernel_for
-from tensor.kernels.cpu.compiled import library, refusal
+from tensor.kernels.cpu.compiled import in_order, library, refusal
+from tensor.op import reference_of
 
 
 def _supports(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str | None:
@@ -30,11 +31,14 @@ def layer_norm_by_rows(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     width = x.shape[-1]
     rows = x.size // width
     y, mean, scale = np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
-    library.norm_forward(x, gain, bias, y, mean, scale, rows, width, eps)
+    if library.norm_forward(x, gain, bias, y, mean, scale, rows, width, eps):
+        return NotImplemented  # a variance is not finite: whether it is depends on the order of the sum
 
     def backward(dy: Array, *, into: Any = (None, None, None)) -> tuple[Array, Array, Array]:
         dx, dgain, dbias = np.empty(x.shape, x.dtype), new_or_room(into[1], (width,), x.dtype), new_or_room(into[2], (width,), x.dtype)
-        library.norm_backward(x, gain, mean, scale, np.ascontiguousarray(dy), dx, dgain, dbias, rows, width)
+        dy = in_order(dy)
+        if library.norm_backward(x, gain, mean, scale, dy, dx, dgain, dbias, rows, width):
+            dx, dgain[...], dbias[...] = reference_of("layer_norm")(x, gain, bias, eps=eps)[1](dy)
         return dx, dgain, dbias
 
     return y, backward
@@ -46,17 +50,21 @@ def residual_layer_norm_by_rows(x: Array, y: Array, gain: Array, bias: Array, *,
     width = x.shape[-1]
     rows = x.size // width
     s, normed, mean, scale = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
-    library.residual_norm_forward(x, y, s, gain, bias, normed, mean, scale, rows, width, eps)
+    if library.residual_norm_forward(x, y, s, gain, bias, normed, mean, scale, rows, width, eps):
+        return NotImplemented
 
     def backward(ds: Array | None, dn: Array | None, *, into: Any = (None,) * 4) -> tuple[Array | None, ...]:
         if dn is None:
             return ds, ds, None, None
         dx, dgain, dbias = np.empty(s.shape, s.dtype), new_or_room(into[2], (width,), s.dtype), new_or_room(into[3], (width,), s.dtype)
-        dn = np.ascontiguousarray(dn)
+        dn = in_order(dn)
         if ds is None:
-            library.norm_backward(s, gain, mean, scale, dn, dx, dgain, dbias, rows, width)
+            strange = library.norm_backward(s, gain, mean, scale, dn, dx, dgain, dbias, rows, width)
         else:
-            library.residual_norm_backward(s, gain, mean, scale, dn, np.ascontiguousarray(ds), dx, dgain, dbias, rows, width)
+            strange = library.residual_norm_backward(s, gain, mean, scale, dn, in_order(ds), dx, dgain, dbias, rows, width)
+        if strange:
+            dx, dgain[...], dbias[...] = reference_of("layer_norm")(s, gain, bias, eps=eps)[1](dn)
+            dx = dx if ds is None else dx + ds
         return dx, dx, dgain, dbias
 
     return (s, normed), backward

@@ -9,7 +9,7 @@ import numpy as np
 from tensor.devices import Array
 from tensor.graph import Room, new_or_room
 from tensor.kernels import kernel_for
-from tensor.kernels.cpu.compiled import library, refusal
+from tensor.kernels.cpu.compiled import in_order, library, refusal
 
 
 def _supports(x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False) -> str | None:
@@ -39,15 +39,15 @@ def linear_by_bands(x: Array, weight: Array, bias: Array | None = None, *, trans
 
     def dx(dy: Array) -> Array:
         dx = np.empty((*lead, inputs), dy.dtype)
-        library.linear_dx(np.ascontiguousarray(dy), weight, dx, rows, inputs, outputs, transposed)
+        library.linear_dx(in_order(dy), weight, dx, rows, inputs, outputs, transposed)
         return dx
 
     def dweight(dy: Array, *, into: Room | None = None) -> Array:
-        return _dweight(x, np.ascontiguousarray(dy), shape, rows, inputs, outputs, transposed, into)
+        return _dweight(x, in_order(dy), shape, rows, inputs, outputs, transposed, into)
 
     def dbias(dy: Array, *, into: Room | None = None) -> Array:
         dbias = new_or_room(into, (outputs,), dy.dtype)
-        library.column_sums(np.ascontiguousarray(dy), dbias, rows, outputs)
+        library.column_sums(in_order(dy), dbias, rows, outputs)
         return dbias
 
     return y, (dx, dweight, None if bias is None else dbias)
@@ -64,7 +64,7 @@ def linear_gelu_by_bands(x: Array, weight: Array, bias: Array | None = None) -> 
 
     def backward(dy: Array, *, into: Any = (None, None, None)) -> tuple[Array | None, ...]:
         dh, dbias, dx = np.empty_like(h), new_or_room(into[2], (outputs,), h.dtype) if has_bias else None, np.empty(shape, h.dtype)
-        dy = np.ascontiguousarray(dy)
+        dy = in_order(dy)
         if has_bias:
             library.gelu_backward_sums(h, dy, dh, dbias, rows, outputs)
         else:

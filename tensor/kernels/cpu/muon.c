@@ -84,7 +84,8 @@ static void one_matrix(size item, void *data) {
         x[i] /= most;  /* first by the largest, so that no square vanishes or overflows */
         squares += (double)x[i] * x[i];
     }
-    float norm = fmaxf((float)sqrt(squares), 1.17549435e-38f);
+    float norm = (float)sqrt(squares);
+    if (norm < 1.17549435e-38f) norm = 1.17549435e-38f;  /* NaN stays NaN, as fmaxf would not let it */
     for (size i = 0; i < n; i++) x[i] /= norm;
     x = orthogonal(x, memory + n, memory + 2 * n, R, S, job->steps);
     float rate = job->lr * sqrtf(R < S ? (float)S / R : 1.0f), keep = job->keep;
