@@ -186,8 +186,8 @@ class Tensor:
             raise ShapeError(f".grad of a tensor {self.shape} {self.dtype} cannot be {value.shape} {value.dtype}")
         place = self.node.place
         if value is not None and place is not None and value is not place:
-            place.array[...] = Tensor.wrap(value).array
             place.bump()
+            place.array[...] = Tensor.wrap(value).array
             value = place
         elif value is not None and place is None and value is not self.node.gradient:
             value = Tensor(value, device=self.device)  # a copy: backward adds into it
@@ -281,14 +281,16 @@ class Tensor:
     # -- writing --------------------------------------------------------------------------------------------------------
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """x[key] = value, in place. Raises, before a byte changes, IndexError for a place that is not there, ShapeError for values that do
-        not fit it, and MutationError where a graph forbids it (see `writable`).
-        """
+        """x[key] = value, in place. Raises, before a byte changes, IndexError, ShapeError, or MutationError (see `writable`)."""
         basic, key = ops.split_key(key)
         region = self.layout.index(key) if basic else self.layout
         value = self.writable(region, value)
-        ops.write(self.array, key, value)
-        self.bump(region)
+        try:
+            ops.write(self.array, key, value)
+            self.bump(region)
+        except KeyboardInterrupt:  # between the two, perhaps: a write must be counted
+            self.bump(region)
+            raise
 
     def writable(self, region: Layout, value: Any = None) -> Any:
         """Check that `region` may be written with `value`, which comes back as an array or scalar.
@@ -317,24 +319,25 @@ class Tensor:
     def bump(self, region: Layout | None = None) -> None:
         """Count a write to `region` (all of this tensor by default), so that graphs which kept that memory notice."""
         storage = self._storage
-        if storage is not None:
-            if storage.saved:
-                storage.wrote(region or self.layout, user_line(1))
-            else:  # no graph ever kept this memory, so none will ask what was written before it does
-                storage.version += 1
+        if storage is not None and storage.saved:
+            storage.wrote(region or self.layout, user_line(1))
+        elif storage is not None:  # no graph ever kept this memory, so none will ask what was written before it does
+            storage.version += 1
 
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into this very memory."""
         if not self.is_leaf and not graph.freed(self.node):
-            made = graph.describe(self.node)
-            raise MutationError(f"in-place {ufunc.__name__} on a result ({made}): write x = x + ... in full, or build with where, stack or concatenate")
+            raise MutationError(f"in-place {ufunc.__name__} on a result ({graph.describe(self.node)}): write x = x + ..., or use where, stack or concatenate")
         value = self.writable(self.layout, value)
         try:
             ufunc(self.array, value, out=self.array, casting="same_kind")
+            self.bump()
+        except KeyboardInterrupt:  # between the two, perhaps
+            self.bump()
+            raise
         except ValueError:
             ops.fitting(np.shape(value), self.shape, drop_ones=False)  # raises, with both shapes
             raise
-        self.bump()
         return self
 
     # -- showing itself ---------------------------------------------------------------------------------------------------

@@ -150,12 +150,12 @@ class Accumulator:
 
         if self.gradient is not None:
             buffer = self.gradient.array
+            self.gradient.bump()  # first: an interrupt must leave no write uncounted
             np.add(buffer, dx, out=buffer)
-            self.gradient.bump()
         elif self.place is not None:
+            self.place.bump()
             self.place.array[...] = dx
             self.gradient = self.place
-            self.gradient.bump()
         else:
             self.gradient = Tensor.from_array(dx if fresh else dx.copy())
 

@@ -1,106 +1,107 @@
-"""How ops run just now: recording or not, watching for anomalies or not, with kernels or not.
+"""How ops run just now: recording or not, with kernels or not, under which random key, and so on.
 
-The switches are context variables, so threads and tasks do not see each other's.
+All switches are fields of one context variable, so threads and tasks do not see each other's.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import io
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import dataclass, fields
+from itertools import repeat, starmap
+from operator import attrgetter, getitem, not_
+from typing import Any, Generic, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
-    """The switches, for a stretch of code."""
+@dataclass(slots=True, eq=False)
+class Mode(dict[object, "Mode"]):
+    """The switches, for a stretch of code. No field is written later.
+
+    mode[key]: the mode when the block of the switch with that key has ended.
+    """
 
     recording: bool = True
     anomaly: bool = False
     kernels_off: frozenset[str] = frozenset()  # op names; "*" is all of them
-    reads: Callable[..., None] | None = None  # told what ops are given, for a checkpoint (recompute.py)
+    reads: Callable[..., None] | None = None  # told what ops are given, for a checkpoint
     tape: Any = None  # told what ops did, for `tensor.record` (tape/recording.py)
-    switch: Switch | None = None  # what made this mode, and of which other
+    evaluating: bool = False  # no module is in training
+    drawing: bool = True  # layers draw the weights that they start with
+    key: Any = None  # of random layers (random.py)
+    stream: Any = None  # in place of the default generator, while a checkpoint runs again
+    switch: Switch[Any] | None = None  # what made this mode, and of which other
     outer: Mode | None = None
 
+    def __missing__(self, key: object) -> Mode:
+        """A block that ends before one inside it, as in generators: the other's change stays.
 
-MODE: ContextVar[Mode] = ContextVar("tensor_mode", default=Mode())  # noqa: B039 (frozen)
+        A key that is not here (a generator that began in another context) changes nothing.
+        """
+        if self.switch is None or self.outer is None:
+            return self
+        return self.switch.over(self.outer[key])
 
 
-class Switch:
-    """A context manager and decorator that sets fields of the mode, and takes back its own change and no other: generators that hold
-    one each may end in any order, and threads may share one."""
+MODE: ContextVar[Mode] = ContextVar("tensor_mode", default=Mode())  # noqa: B039 (written once)
+_fields = attrgetter(*(field.name for field in fields(Mode)))
+_NOW = starmap(MODE.get, repeat(()))  # the mode, as often as one asks
+
+
+class Switch(io.IOBase, Generic[T]):
+    """A context manager and a decorator: changes fields of the mode for a block.
+
+    One switch may be used many times, within itself too. An interrupt leaves no switch on, for
+    Python looks for signals in two places: where a Python function begins, and after a call.
+
+        __enter__   may be Python. The change is its last act, and no call: `map` makes the
+                    change while its result is unpacked.
+        __exit__    must be C, since an interrupt may come before the first line of a Python
+                    function. IOBase.__exit__ is C, and calls `close`. Here `close` is a chain
+                    of C functions: MODE.set(MODE.get()[key]).
+
+    Only a block that ends before one inside it needs Python for that (`Mode.__missing__`).
+    """
+
+    closed = True  # for IOBase, which closes what is not closed when it is thrown away
 
     def __init__(self, **changes: Any):
         self._changes = changes
+        self._key = object()
+        outer = map(getitem, _NOW, repeat(self._key))
+        left = map(not_, map(MODE.set, outer))  # False: the exception of the block goes on
+        self.close = left.__next__  # type: ignore[method-assign, assignment]
 
-    def __enter__(self) -> None:
-        self._apply(MODE.get())
+    def __enter__(self) -> T:  # type: ignore[override]
+        mode, given = self.over(MODE.get()), self._changes.get("tape")
+        (_,) = map(MODE.set, (mode,))
+        return given  # type: ignore[return-value]
 
-    def _apply(self, outer: Mode) -> None:
-        changes = dict(self._changes)
-        if "kernels_off" in changes:  # these add up, so that an inner switch never turns back on what an outer one turned off
-            changes["kernels_off"] |= outer.kernels_off
-        MODE.set(replace(outer, switch=self, outer=outer, **changes))
+    def over(self, outer: Mode) -> Mode:
+        """The mode inside a block, of that around it."""
+        mode = Mode(*_fields(outer))
+        for name, value in self._changes.items():
+            setattr(mode, name, value)
+        mode.kernels_off |= outer.kernels_off  # an inner switch turns no kernel back on
+        mode.switch, mode.outer = self, outer
+        mode[self._key] = outer
+        return mode
 
-    def __exit__(self, *_: object) -> None:
-        mode, later = MODE.get(), []
-        while mode.switch is not self and mode.outer is not None:
-            later.append(mode.switch)
-            mode = mode.outer
-        if mode.outer is not None:  # None: entered in another context, which has ended
-            MODE.set(mode.outer)
-            for switch in reversed(later):
-                switch._apply(MODE.get())  # type: ignore[union-attr]
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if inspect.isasyncgenfunction(function):
-            raise TypeError(f"a switch cannot decorate the async generator {function.__name__!r}: use `with` inside it, around what does not yield")
-        if inspect.isgeneratorfunction(function):
-            return self._around_generator(function)
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def awaited(*args: Any, **kwargs: Any) -> Any:
-                with Switch(**self._changes):
-                    return await function(*args, **kwargs)
-
-            return awaited
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{function.__name__!r} pauses (yield, await), and a switch decorates only functions that do not\nuse `with` inside it")
 
         @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with Switch(**self._changes):
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+            with self:
                 return function(*args, **kwargs)
-
-        return wrapped
-
-    def _around_generator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Each resumption runs with the switch set, and what consumes the generator does not see it."""
-
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            generator = function(*args, **kwargs)
-            resume: Callable[[], Any] = functools.partial(next, generator)
-            while True:
-                try:
-                    with Switch(**self._changes):
-                        item = resume()
-                except StopIteration as stop:
-                    return stop.value
-                try:
-                    resume = functools.partial(generator.send, (yield item))
-                except GeneratorExit:
-                    with Switch(**self._changes):
-                        generator.close()
-                    raise
-                except BaseException as error:
-                    resume = functools.partial(generator.throw, error)
 
         return wrapped
 
@@ -121,11 +122,11 @@ def watched(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def no_grad() -> Switch:
+def no_grad() -> Switch[None]:
     """`with no_grad():` or `@no_grad()`: results carry no graph, and leaves may be written."""
     return Switch(recording=False)
 
 
-def detect_anomaly() -> Switch:
+def detect_anomaly() -> Switch[None]:
     """`with detect_anomaly():` stops at the first op, forward or backward, that makes a NaN or an infinity. Slow: each result is read once more."""
     return Switch(anomaly=True)

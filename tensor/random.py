@@ -7,7 +7,6 @@ Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
 from __future__ import annotations
 
 import math
-from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from tensor.devices import Array, array_module
 from tensor.kernels import KERNELS, choose
 from tensor.layout import Shape
-from tensor.mode import MODE
+from tensor.mode import MODE, Switch
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 _WEYL = 0x9E3779B9, 0xBB67AE85  # added to the key each round: the golden ratio and sqrt(3) - 1, as fractions of 2^32
@@ -66,26 +65,15 @@ def keep_mask(x: Array, p: float, key: Key) -> Array:
     return bits.reshape(x.shape) >= np.uint32(threshold) if threshold <= MASK else xp.zeros(x.shape, bool)
 
 
-_key: ContextVar[Key | None] = ContextVar("tensor_key", default=None)
-
-
-class keyed:  # noqa: N801 (read like a function: `with keyed(key):`)
+def keyed(key: Key) -> Switch[None]:
     """`with keyed(Key(seed, step)):` random layers inside use that key, each with its own module number."""
-
-    def __init__(self, key: Key):
-        self._key = key
-
-    def __enter__(self) -> None:
-        self._token = _key.set(self._key)
-
-    def __exit__(self, *_: object) -> None:
-        _key.reset(self._token)
+    return Switch(key=key)
 
 
 def next_key(module: int = 0) -> Key:
     """The key of the surrounding `keyed` block, or else a new one drawn from the default generator."""
-    key = _key.get()
-    return key._replace(module=module) if key is not None else Key(default.seed, default.advance(), module)
+    key: Key | None = MODE.get().key
+    return key._replace(module=module) if key is not None else Key(*default.advance(), module)
 
 
 class Generator:
@@ -94,10 +82,10 @@ class Generator:
     def __init__(self, seed: int = 0):
         self.seed, self.draws = seed, 0
 
-    def advance(self) -> int:
-        """The number of this draw."""
+    def advance(self) -> tuple[int, int]:
+        """(the seed, the number of this draw)"""
         self.draws += 1
-        return self.draws - 1
+        return self.seed, self.draws - 1
 
     def state(self) -> dict[str, int]:
         """What `load_state` takes: enough to continue the stream."""
@@ -108,8 +96,8 @@ class Generator:
 
     def bits(self, count: int, device: str = "cpu") -> Array:
         """`count` words of 32 random bits."""
-        draw = self.advance()
-        key = Key(self.seed, draw & MASK, 0xFFFFFFFF, (draw >> 32) & MASK)  # apart from the keys of layers
+        seed, draw = self.advance()
+        key = Key(seed, draw & MASK, 0xFFFFFFFF, (draw >> 32) & MASK)  # apart from the keys of layers
         return random_bits(1, count, key, array_module(device))[0]
 
     def uniform(self, shape: Shape = (), device: str = "cpu") -> Array:
@@ -139,10 +127,30 @@ class Generator:
         return np.argsort(self.bits(2 * n).view(np.uint64), kind="stable")
 
 
-default = Generator(0)
+class _Default(Generator):
+    """The generator of whoever names none.
+
+    While a checkpoint runs again, another stands in its place (Mode.stream): it draws what the
+    first run drew. So nothing here must be put back afterwards.
+    """
+
+    def advance(self) -> tuple[int, int]:
+        stream: Generator | None = MODE.get().stream
+        return super().advance() if stream is None else stream.advance()
+
+    def state(self) -> dict[str, int]:
+        stream: Generator | None = MODE.get().stream
+        return super().state() if stream is None else stream.state()
+
+    def load_state(self, state: dict[str, int]) -> None:
+        stream: Generator | None = MODE.get().stream
+        super().load_state(state) if stream is None else stream.load_state(state)
+
+
+default: Generator = _Default(0)
 
 
 def manual_seed(seed: int) -> Generator:
     """Restart the default generator; everything random that was given no generator or key follows from it."""
-    default.seed, default.draws = int(seed), 0
+    default.load_state({"seed": seed, "draws": 0})
     return default

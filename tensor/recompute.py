@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import tensor.core as core
@@ -45,8 +45,6 @@ def checkpoint(function: Callable[..., Any], *inputs: Any, **options: Any) -> An
             raise TypeError(f"checkpoint: the function must return a tensor or a tuple of tensors, not {type(y).__name__}")
     if mode.reads is not None:  # a checkpoint in a checkpoint
         mode.reads(*reads.tensors.values())
-    if random.default.state() == rule.draws:
-        rule = replace(rule, draws=None)
     _, parents = _parted([y.node for y in ys if y.node is not None], since)
     if not parents:
         return result
@@ -72,7 +70,7 @@ class Recomputed:
     inputs: tuple[Any, ...]
     options: dict[str, Any]
     context: Context  # the key of random layers, and the mode
-    draws: dict[str, int] | None  # the default generator's state, where the function drew from it
+    draws: dict[str, int]  # the state of the default generator
 
     def again(self, node: Node) -> tuple[list[Any], list[Any]]:
         """Run it, recorded: the node of each output, and all new nodes in the order of their making."""
@@ -85,15 +83,10 @@ class Recomputed:
         return roots, nodes
 
     def _run(self, tape: Any) -> Any:
-        now = random.default.state()
-        if self.draws is not None:
-            random.default.load_state(self.draws)
-        try:
-            with Switch(tape=tape):  # the first run's recording may have ended
-                return self.function(*self.inputs, **self.options)
-        finally:
-            if self.draws is not None:
-                random.default.load_state(now)
+        stream = random.Generator()
+        stream.load_state(self.draws)
+        with Switch(tape=tape, stream=stream):  # the recording of the first run may have ended
+            return self.function(*self.inputs, **self.options)
 
     def kept(self) -> dict[str, Any]:
         """What is held for backward."""

@@ -102,8 +102,9 @@ def _saved(name: str, backward: Any, inputs: Sequence[Any], arrays: Sequence[Any
     """Storage and version of every input and output that the closures of `backward` hold."""
     saved: list[Saved] = []
     unknown = []
-    if name in UNSTUDIED and (op := UNSTUDIED.pop(name, None)):  # another thread may have taken it: then the rule is searched once more
+    if name in UNSTUDIED and (op := UNSTUDIED.get(name)):  # another thread may be done first
         study(*op)
+        UNSTUDIED.pop(name, None)  # last: an interrupted study must be done again
     for rule in backward if type(backward) is tuple else (backward,):
         if rule is None:
             continue

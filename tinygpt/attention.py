@@ -25,7 +25,7 @@ class Attention(nn.Module):
     def __call__(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         if cache is not None:
             return self.projection(cache.attend(self.qkv(x)))
-        p = self.weights_dropout.p if self.training else 0.0
+        p = self.weights_dropout.p if self.learning else 0.0
         key = self.weights_dropout.key() if p else None
         y = tensor.causal_self_attention(self.qkv(x), self.heads, dropout=p, key=key)  # (B, T, 3C) -> (B, T, C)
         return self.dropout(self.projection(y))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -19,9 +18,8 @@ import numpy as np
 
 from tensor import Tensor, random
 from tensor.devices import move, to_host
-from tensor.nn import Module
 from tinygpt.cache import Cache
-from tinygpt.config import check_sampling
+from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ Sampling: TypeAlias = "Callable[[Any], Floats]"  # logits (V,) -> p (V,)
 
 def sampling(temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Sampling:
     """`distribution` with these options, which are checked now, as a function of the logits."""
-    check_sampling(temperature, top_k, top_p)
+    SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)  # raises for what cannot be
     if temperature == 0:
         top_k, temperature = 1, 1.0
     return partial(_distribution, temperature, top_k, top_p)
@@ -92,19 +90,6 @@ def pick(p: Floats, generator: random.Generator) -> int:
     """The token i with p[0] + ... + p[i-1] <= u < p[0] + ... + p[i], u uniform in [0, 1)."""
     edges = p.cumsum()
     return int(edges.searchsorted(float(generator.uniform()) * edges[-1], side="right"))
-
-
-@contextmanager
-def evaluating(model: Module) -> Iterator[None]:
-    """Evaluation behaviour inside (no dropout); afterwards each module has the mode it had."""
-    training = [module for _, module in model.named_modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 class Step(NamedTuple):

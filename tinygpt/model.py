@@ -24,11 +24,13 @@ from tensor.mode import MODE
 from tinygpt import generation
 from tinygpt.attention import Attention
 from tinygpt.cache import Cache
-from tinygpt.config import GPTConfig
+from tinygpt.config import ConfigError, GPTConfig
 from tinygpt.corpus import IGNORED
 from tinygpt.feed_forward import FeedForward
 
 DROPOUTS = 3  # in each block: attention's weights, attention's output, feed-forward's output
+ENTRY = 60  # bytes that a safetensors header takes for a tensor, at least: its name, dtype, shape and place
+SINUSOIDS = 1 << 22  # numbers in the table of sinusoids, at most, beyond as many as the model has parameters
 SPREAD = 0.02  # standard deviation of fresh weights
 
 
@@ -90,6 +92,11 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig, *, generator: random.Generator | None = None, dtype: DTypeLike = "float32", device: str = "cpu", draw: bool = True):
         self.config = config
         learned = config.positions == "learned"
+        if not learned and config.context * config.width > SINUSOIDS + parameter_count(config):  # no file's size bounds this table
+            raise ConfigError(
+                f"context {config.context:,}: a table of {config.context:,} x {config.width:,} sinusoids is far larger than the model\n"
+                f"take positions that are learned, or a context of at most {(SINUSOIDS + parameter_count(config)) // config.width:,}"
+            )
         table = np.zeros((config.context, config.width)) if learned else sinusoids(config.context, config.width)
         with nn.undrawn():
             self.token_embedding = nn.Embedding(config.vocabulary, config.width)
@@ -131,7 +138,7 @@ class GPT(nn.Module):
 
         last: only those of the last position, (B, 1, V).
         """
-        h = through_blocks(self.blocks, self.final_norm, x, cache, self.recompute and self.training)  # (B, T, C)
+        h = through_blocks(self.blocks, self.final_norm, x, cache, self.recompute and self.learning)  # (B, T, C)
         if last and h.shape[1] > 1:
             h = h[:, -1:].contiguous()
         if self.head is not None:
@@ -158,10 +165,11 @@ class GPT(nn.Module):
         }
         options["eps"] = self.final_norm.eps
         kernel = choose("decode", KERNELS.setdefault("decode", []), arrays, options, MODE.get().kernels_off)
-        if kernel:
-            logits = Tensor.from_array(kernel(*arrays, **options))
+        found = NotImplemented if kernel is None else kernel(*arrays, **options)
+        if found is not NotImplemented:
+            logits = Tensor.from_array(found)
         else:
-            with tensor.no_grad(), generation.evaluating(self):
+            with tensor.no_grad(), nn.evaluating():
                 places = cache.seen[cache.rows, None] + np.arange(ids.shape[1])  # (B, T)
                 x = self.token_embedding(ids) + tensor.embedding(places, self.position_embedding)  # (B, T, C)
                 logits = self.logits(x, last, cache)
@@ -267,5 +275,26 @@ def sinusoids(context: int, width: int) -> np.ndarray[Any, np.dtype[np.float64]]
     """table[t, 2i] = sin(t / 10000^(2i / width)),   table[t, 2i + 1] = cos of the same.   (T, C)      Vaswani et al. 2017, section 3.5"""
     time = np.arange(context)[:, None]  # (T, 1)
     column = np.arange(width)  # (C,)
-    angle = time / 10000.0 ** ((column - column % 2) / width)  # (T, C)
-    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle))
+    table: np.ndarray[Any, np.dtype[np.float64]] = time / 10000.0 ** ((column - column % 2) / width)  # (T, C), the angles
+    np.sin(table[:, 0::2], out=table[:, 0::2])
+    np.cos(table[:, 1::2], out=table[:, 1::2])
+    return table
+
+
+# -- sizes, known before anything is made -----------------------------------------------------------------------------
+
+
+def parameter_count(config: GPTConfig) -> int:
+    """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C, and 12 C^2 + 4 C + 9 C of biases a layer."""
+    V, T, C = config.vocabulary, config.context, config.width
+    tables = V * C * (1 if config.tied else 2) + T * C * (config.positions == "learned")
+    return tables + 2 * C + config.layers * (12 * C**2 + 4 * C + 9 * C * config.bias)
+
+
+def least_bytes(config: GPTConfig, itemsize: int = 2) -> int:
+    """The least size of a safetensors file of the parameters: numbers, and ENTRY bytes for each tensor.
+
+    A smaller file is of another model. Compare before time and memory are spent on a config.json.
+    """
+    tensors = 3 + (config.positions == "learned") + (not config.tied) + config.layers * (8 + 4 * config.bias)
+    return parameter_count(config) * itemsize + tensors * ENTRY

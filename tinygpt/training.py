@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tensor import full_like, no_grad
+from tensor.nn import evaluating
 from tensor.optim import AdamW, LossScale, Muon, Optimizer, clip_gradients, warmup_cosine
 from tensor.random import Generator, Key, keyed, philox
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.corpus import IGNORED, Ids, Windows
-from tinygpt.generation import evaluating
 from tinygpt.model import GPT
 
 EPOCHS = 1 << 32  # the draw that shuffles epoch 0: far from the draws that made the weights, which count from 0
@@ -202,7 +202,7 @@ def mean_loss(model: GPT, windows: Windows, batch: int, rows: Ids | None = None)
     """The mean loss over the targets of those windows, all by default; dropout off, nothing recorded. Nats a token."""
     rows = np.arange(len(windows)) if rows is None else rows
     total, targets = 0.0, 0
-    with no_grad(), evaluating(model):
+    with no_grad(), evaluating():
         for start in range(0, len(rows), batch):
             x, y = windows[rows[start : start + batch]]
             total += float(model.loss(x, y, reduction="sum"))

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from tensor import creation, ops
 from tensor.core import Tensor
+from tensor.mode import MODE, Switch
 from tensor.nn.module import Module, Parameter
 from tensor.random import Key, next_key
 
-_DRAWING: ContextVar[bool] = ContextVar("tensor_nn_drawing", default=True)
 
+def undrawn() -> Switch[None]:
+    """`with undrawn():` layers start as zeros, for a model that draws or loads its own weights.
 
-@contextmanager
-def undrawn() -> Iterator[None]:
-    """Layers made inside start as zeros: for a model that draws its own weights, or loads them. Drawing takes seconds at GPT-2's size."""
-    token = _DRAWING.set(False)
-    try:
-        yield
-    finally:
-        _DRAWING.reset(token)
+    Drawing takes seconds at GPT-2's size.
+    """
+    return Switch(drawing=False)
 
 
 def _uniform(bound: float, *shape: int) -> Tensor:
-    return (creation.rand(*shape) * 2 - 1) * bound if _DRAWING.get() else creation.zeros(*shape)
+    return (creation.rand(*shape) * 2 - 1) * bound if MODE.get().drawing else creation.zeros(*shape)
 
 
 class Linear(Module):
@@ -49,7 +43,7 @@ class Embedding(Module):
     """y = weight[ids]: a row of `width` numbers for each of `count` ids.   ids: (...)   y: (..., width).   Starts as N(0, 1)."""
 
     def __init__(self, count: int, width: int):
-        self.weight = Parameter(creation.randn(count, width) if _DRAWING.get() else creation.zeros(count, width))
+        self.weight = Parameter(creation.randn(count, width) if MODE.get().drawing else creation.zeros(count, width))
 
     def __call__(self, ids: Any) -> Tensor:
         return ops.embedding(ids, self.weight)
@@ -86,6 +80,6 @@ class Dropout(Module):
         return next_key(self.number)
 
     def __call__(self, x: Any) -> Tensor:
-        if not self.training or self.p == 0:
+        if not self.learning or self.p == 0:
             return Tensor.wrap(x)
         return ops.dropout(x, self.p, key=self.key())

@@ -9,7 +9,7 @@ from tensor.core import Tensor
 from tensor.devices import move
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import DTypeError, ShapeError
-from tensor.mode import no_grad
+from tensor.mode import MODE, Switch, no_grad
 from tensor.nn.packing import Flat, group_of, pack
 
 M = TypeVar("M", bound="Module")
@@ -79,6 +79,11 @@ class Module:
         """Evaluation behaviour (dropout off) for this module and all below."""
         return self.train(False)
 
+    @property
+    def learning(self) -> bool:
+        """Whether to behave as in training: `training` is set, and no `evaluating()` is around."""
+        return self.training and not MODE.get().evaluating
+
     def state(self) -> dict[str, Tensor]:
         """name -> parameter, detached: the model's own memory, not a copy."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
@@ -130,3 +135,8 @@ class Module:
         """Lay the parameters and their gradients out flat, one storage for each dtype and group; see packing.py."""
         self.flats = pack(self.named_parameters(), group)
         return self.flats
+
+
+def evaluating() -> Switch[None]:
+    """`with evaluating():` all modules behave as in evaluation (no dropout), whatever they are set to."""
+    return Switch(evaluating=True)

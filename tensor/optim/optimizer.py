@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,7 +17,7 @@ from tensor.kernels import KERNELS, choose
 from tensor.layout import Layout
 from tensor.mode import MODE, watched
 from tensor.nn.module import Module
-from tensor.nn.packing import Flat, group_of, pack
+from tensor.nn.packing import Flat, Place, group_of, pack
 from tensor.optim.scaling import LossScale
 
 Rule: TypeAlias = "partial[None]"  # an update and its numbers; a kernel of the function's name may stand in for it
@@ -73,7 +73,10 @@ class Optimizer:
 
     @watched
     def step(self) -> None:
-        """One update of every parameter that has a gradient."""
+        """One update of every parameter that has a gradient.
+
+        An interrupt leaves some parameters updated and others not, each with its own step count.
+        """
         if not all(flat.current for flat in (*self.flats, *self.frozen)):
             raise GraphError(
                 "the model was packed again after this optimiser was made (to(), pack(), another optimiser), "
@@ -82,24 +85,24 @@ class Optimizer:
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
             if "master" in state and flat.weights.storage.version != self._seen[i]:
                 _follow(flat.weights.array, state["master"])
-            for start, stop, count in self._runs(flat):
-                self._update_run(flat, state, start, stop, count)
+            for run in self._runs(flat):
+                start, stop, count = run[0].start, run[-1].end, self.counts[run[0].name] + 1
+                # first: an interrupt must leave no write uncounted
                 flat.weights.bump(Layout((stop - start,), (1,), start))
+                self._update_run(flat, state, start, stop, count)
+                self.counts |= dict.fromkeys([place.name for place in run], count)
             self._seen[i] = flat.weights.storage.version
 
-    def _runs(self, flat: Flat) -> Iterator[tuple[int, int, int]]:
-        """(start, stop, step count) of neighbouring parameters that have gradients and equal counts: usually one run, all of it."""
-        run: tuple[int, int, int] | None = None
+    def _runs(self, flat: Flat) -> list[list[Place]]:
+        """Neighbouring parameters that have gradients and equal counts: usually one run, all of them."""
+        runs: list[list[Place]] = []
         for place in flat.reached():
-            count = self.counts[place.name] = self.counts[place.name] + 1
-            if run and run[1] == place.start and run[2] == count:
-                run = run[0], place.end, count
+            last = runs[-1][-1] if runs else None
+            if last and last.end == place.start and self.counts[last.name] == self.counts[place.name]:
+                runs[-1].append(place)
             else:
-                if run:
-                    yield run
-                run = place.start, place.end, count
-        if run:
-            yield run
+                runs.append([place])
+        return runs
 
     def _exact(self, gradients: Array, dtype: Any) -> Array:
         """Gradients in the dtype that the update runs in, freed of the loss scale."""

@@ -12,6 +12,7 @@ and with .grad behind it, the gradient that arrived there: of an array all of dL
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,15 +71,16 @@ def _value(tape: Tape, name: str) -> Floats | None:
 
 def _entry(tape: Tape, name: str) -> Forward | None:
     """The last op of a module's run; else the op of that name. A run is a stretch of the tape without ops of other modules."""
-    module, _, times = name.rpartition("#") if name.rpartition("#")[2].isdecimal() else (name, "", "")
+    numbered = re.fullmatch("(.*)#([0-9]{1,9})", name, re.DOTALL)
+    module, run = (numbered[1], int(numbered[2])) if numbered else (name, 1)
     runs: list[Forward] = []
     before = None
     for entry in tape.forwards:
         if entry.module == module or entry.module.startswith(module + "."):
             runs[-1:] = [entry] if before in runs[-1:] else [*runs[-1:], entry]
         before = entry
-    if 1 <= int(times or 1) <= len(runs):
-        return runs[int(times or 1) - 1]
+    if 1 <= run <= len(runs):
+        return runs[run - 1]
     return next((entry for entry in tape.forwards if entry.name == name), None)
 
 

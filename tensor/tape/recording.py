@@ -30,19 +30,7 @@ from tensor.tape.entries import UNKNOWN, Backward, Contribution, Entry, Forward,
 from tensor.tape.naming import Names, elsewhere
 
 
-class Recording(Switch):
-    """`with record() as tape:`"""
-
-    def __init__(self, tape: Tape, **changes: Any):
-        super().__init__(tape=tape, **changes)
-        self._tape = tape
-
-    def __enter__(self) -> Tape:  # type: ignore[override]
-        super().__enter__()
-        return self._tape
-
-
-def record(implementation: Literal["as run", "reference"] = "as run", *, values: bool = True) -> Recording:
+def record(implementation: Literal["as run", "reference"] = "as run", *, values: bool = True) -> Switch[Tape]:
     """`with record() as tape:` keeps every op that runs inside, forward and backward.
 
     implementation: "as run" records what does the work, kernels and fused ops among them; "reference" turns the kernels off inside, so that
@@ -52,7 +40,7 @@ def record(implementation: Literal["as run", "reference"] = "as run", *, values:
     if implementation not in ("as run", "reference"):
         raise ValueError(f'implementation {implementation!r}: choose "as run" or "reference"')
     off = {"kernels_off": frozenset("*")} if implementation == "reference" else {}
-    return Recording(Tape(implementation, values), **off)
+    return Switch(tape=Tape(implementation, values), **off)
 
 
 class Tape:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import inspect
 import sys
+from _thread import start_new_thread
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
+from queue import SimpleQueue
 from tokenize import TokenError
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -52,12 +54,30 @@ def replay(function: Callable[..., Any], arguments: Sequence[Any], options: dict
     """(what the function returns, its moments). A first moment, at its `def`, holds what it was given and what its closure knows."""
     source = source_of(function)
     recorder = _Recorder(inspect.unwrap(function).__code__, source)
-    result = recorder.watch(function, arguments, options)
-    if not recorder.moments:  # within a trace function, as at the prompt of a debugger, Python traces nothing more in this thread
-        with ThreadPoolExecutor(1) as other:
-            result = other.submit(copy_context().run, recorder.watch, function, arguments, options).result()
+    result = _apart(partial(copy_context().run, recorder.watch, function, arguments, options))
     text = dict(enumerate(source.lines, source.first))
     return result, [Moment(number, text.get(number, "").strip(), values) for number, values in recorder.moments]
+
+
+def _apart(function: Callable[[], Any]) -> Any:
+    """function(), in a thread of its own: its trace function ends with it.
+
+    So an interrupt leaves no trace function here, and the trace function of a debugger stays. No
+    thread of `threading`: an interrupt while one starts can end as a RuntimeError.
+    """
+    answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def answer() -> None:
+        try:
+            answers.put((function(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    start_new_thread(answer, ())
+    result, error = answers.get()
+    if error is not None:
+        raise error
+    return result
 
 
 class _Recorder:
@@ -73,12 +93,11 @@ class _Recorder:
 
     def watch(self, function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]) -> Any:
         """Call the function and follow it."""
-        outer = sys.gettrace()
         sys.settrace(self.enter)
         try:
             return function(*arguments, **options)
         finally:
-            sys.settrace(outer)
+            sys.settrace(None)
             self.frame = None  # it holds the recorder, and through its callers all that they hold
 
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:

@@ -60,7 +60,7 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 def in_bytes(amount: float) -> str:
     """512 B, 4.2 MiB"""
-    for unit, least in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+    for unit, least in (("PiB", 1 << 50), ("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if amount >= least:
             return f"{amount / least:.1f} {unit}"
     return f"{amount:.0f} B"

@@ -32,8 +32,8 @@ ZOO = [
     Bug(  # tokens of a portion see those after them
         row=56,
         file=CACHE,
-        old="np.arange(total) > place[:, None, :, None]",
-        new="np.arange(total) > place.max(1)[:, None, None, None]",
+        old="np.arange(total) <= place[:, None, :, None]",
+        new="np.arange(total) <= place.max(1)[:, None, None, None]",
         test=TESTS + "test_bug_56_cache_equals_no_cache",
     ),
     Bug(  # a short row sees what lies beyond its end, since another is longer

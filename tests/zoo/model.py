@@ -229,16 +229,16 @@ ZOO = [
     ),
     Bug(
         row=47,
-        file="tinygpt/generation.py",
-        old="        module.training = False\n",
-        new="        pass\n",
+        file="tinygpt/model.py",
+        old="            with tensor.no_grad(), nn.evaluating():\n",
+        new="            with tensor.no_grad():\n",
         test=f"{GENERATION}::test_bug_47_generate_without_dropout_restores_the_mode",
     ),
     Bug(
         row=47,
-        file="tinygpt/generation.py",
-        old=" if module.training]",
-        new="]",
+        file="tinygpt/model.py",
+        old="            with tensor.no_grad(), nn.evaluating():\n",
+        new="            self.eval()\n            with tensor.no_grad():\n",
         test=f"{GENERATION}::test_bug_47_generate_without_dropout_restores_the_mode",
     ),
 ]

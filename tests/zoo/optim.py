@@ -40,8 +40,8 @@ ZOO = [
     Bug(  # one count for all: a parameter that was skipped is corrected as if it had not been
         row=41,
         file="tensor/optim/optimizer.py",
-        old="            count = self.counts[place.name] = self.counts[place.name] + 1\n",
-        new="            self.counts[place.name] += 1\n            count = max(self.counts.values())\n",
+        old="run[-1].end, self.counts[run[0].name] + 1\n",
+        new="run[-1].end, max(self.counts.values()) + 1\n",
         test=TESTS + "test_bug_41_ten_steps_against_the_closed_form",
     ),
     Bug(  # a resumed run starts counting anew

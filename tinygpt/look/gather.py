@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 import tensor
+from tensor.nn import evaluating
 from tensor.random import Generator
 from tensor.tape import Value
-from tinygpt.config import check, check_count, check_kinds, check_sampling, option
+from tinygpt.config import LARGE, SEEDS, VOCABULARY, check, check_fields, option
 from tinygpt.console import visible
 from tinygpt.errors import InputError
-from tinygpt.generation import evaluating, sampling
+from tinygpt.generation import sampling
 from tinygpt.generation import steps as generate
 from tinygpt.look import learning
-from tinygpt.look.learning import Losses, Weights
+from tinygpt.look.learning import Weights
 from tinygpt.look.walk import walk
+from tinygpt.metrics import Losses
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 from tinygpt.tokenizers import Tokenizer, word_of
@@ -34,19 +36,15 @@ class LookConfig:
     """The text to look at, and how it goes on. Temperature first, then top-k, then top-p."""
 
     prompt: str | None = option(None, "text to look at (the first words of the text it learned, if not given)", "TEXT")
-    length: int | None = option(None, f"tokens that the model adds ({LENGTH}, or as many as there is room for, if not given)")
-    temperature: float = option(0.0, "0 always takes the likeliest token; 1 draws as the model says; above, wilder")
-    top_k: int | None = option(None, "draw from the k likeliest tokens only")
-    top_p: float | None = option(None, "draw from the fewest tokens that together have probability p")
-    seed: int = option(0, "what the draws follow from")
+    length: int | None = option(None, f"tokens that the model adds ({LENGTH}, or as many as there is room for, if not given)", least=0, most=1_000_000)
+    temperature: float = option(0.0, "0 always takes the likeliest token; 1 draws as the model says; above, wilder", least=0, most=LARGE)
+    top_k: int | None = option(None, "draw from the k likeliest tokens only", least=1, most=VOCABULARY)
+    top_p: float | None = option(None, "draw from the fewest tokens that together have probability p", above=0, most=1)
+    seed: int = option(0, "what the draws follow from", least=0, most=SEEDS)
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_fields(self)
         check(self.prompt != "", "the prompt is empty: give it at least one character")
-        if self.length is not None:
-            check_count("length", self.length, least=0)
-        check_sampling(self.temperature, self.top_k, self.top_p)
-        check(0 <= self.seed < 2**64, f"seed {self.seed}: a whole number from 0 to 2^64 - 1")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def gather(run: Run, model: GPT, tokenizer: Tokenizer, config: LookConfig, best:
     """Continue the prompt, then look at the whole with all weights that were kept. Raises InputError for what cannot be looked at."""
     given = _given(run, tokenizer, config)
     room = _room(model, given, config)
-    with tensor.no_grad(), evaluating(model):
+    with tensor.no_grad(), evaluating():
         check_finite(run, model(np.array(given)).numpy(), last=not best)  # before it writes: what it would draw from them means nothing
     text = _continued(model, tokenizer, given, min(LENGTH, room) if config.length is None else config.length, config)
     check_size(model, len(text.ids))

@@ -11,14 +11,14 @@ import numpy as np
 
 import tensor
 from tensor.layout import contiguous_strides
+from tensor.nn import evaluating
 from tensor.tape import Forward, Value
-from tinygpt.generation import evaluating
 from tinygpt.model import GPT
 
 
 def walk(model: GPT, ids: list[int]) -> dict[str, Value]:
     """name -> array, for each step of steps.py."""
-    with tensor.no_grad(), evaluating(model), tensor.record(implementation="reference") as tape:
+    with tensor.no_grad(), evaluating(), tensor.record(implementation="reference") as tape:
         given = model.check_ids(np.array(ids))
         model(given).softmax(-1)
     entries = {entry.name: entry for entry in tape.forwards}
