@@ -13,12 +13,12 @@ import codecs
 import re
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, overload
 
 import numpy as np
 
 from tinygpt.errors import InputError
+from tinygpt.files import brief, open_regular, reason
 
 Ids: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 PART = 1 << 18  # bytes of a file that are read at a time
@@ -42,31 +42,28 @@ def read_text(path: str) -> str:
 def read_parts(path: str, size: int = PART, progress: Callable[[int], None] | None = None) -> Iterator[str]:
     """The text of a UTF-8 file, a part at a time; line ends of Windows become plain ones, and a byte order mark at the start is dropped.
 
-    size: bytes to read for a part; the parts together are the same text whatever it is. `progress` is told the bytes of each. Raises
-    InputError for a file that is missing, a folder, empty, or not UTF-8 (with the place of the first wrong byte).
+    size: bytes to read for a part; the parts together are the same text whatever it is.
+    `progress` is told the bytes of each. Raises InputError for a file that is missing, a folder,
+    no regular file, empty, or not UTF-8 (with the place of the first wrong byte).
     """
-    empty = True
+    empty, name = True, f"'{brief(path)}'"
     try:
-        with Path(path).open("rb") as file:
-            for part in _decoded(file, path, size, progress):
+        with open_regular(path) as file:
+            for part in _decoded(file, name, size, progress):
                 empty = False
                 yield part
     except InputError:  # is a ValueError too
         raise
     except FileNotFoundError:
-        raise InputError(f"no file is named {path!r}\ngive the path of a text file, or of a folder of them") from None
-    except IsADirectoryError:
-        raise InputError(f"{path!r} is a folder\ngive the path of a text file in it") from None
-    except OSError as error:
-        what = "is a folder" if Path(path).is_dir() else f"cannot be read: {error.strerror or error}"  # Windows refuses folders as unreadable
-        raise InputError(f"{path!r} {what}\ngive the path of a text file that you may read") from None
-    except ValueError as error:  # a path that no file can have
-        raise InputError(f"{path!r} cannot be a file: {error}\ngive the path of a text file") from None
+        raise InputError(f"no file is named {name}\ngive the path of a text file, or of a folder of them") from None
+    except (OSError, ValueError) as error:  # a ValueError: a path that no file can have
+        advice = "give the path of a text file that you may read; save what another program writes to a file first"
+        raise InputError(f"{name} cannot be read: {reason(error)}\n{advice}") from None
     if empty:
-        raise InputError(f"{path!r} is empty\ngive a file with some text in it")
+        raise InputError(f"{name} is empty\ngive a file with some text in it")
 
 
-def _decoded(file: BinaryIO, path: str, size: int, progress: Callable[[int], None] | None) -> Iterator[str]:
+def _decoded(file: BinaryIO, name: str, size: int, progress: Callable[[int], None] | None) -> Iterator[str]:
     """What lies across the border of two reads waits for the next one: part of a character, and the first half of a line end."""
     offset, rest, half = 0, b"", ""
     while True:
@@ -76,7 +73,7 @@ def _decoded(file: BinaryIO, path: str, size: int, progress: Callable[[int], Non
             text, used = codecs.utf_8_decode(data, "strict", not read)
         except UnicodeDecodeError as error:
             wrong = f"byte 0x{data[error.start]:02x} at offset {offset + error.start:,}"
-            raise InputError(f"{path!r} is not UTF-8: {wrong}\nsave it as UTF-8: the `save as` of most editors can") from None
+            raise InputError(f"{name} is not UTF-8: {wrong}\nsave it as UTF-8: the `save as` of most editors can") from None
         text = half + (text if offset else text.removeprefix("\ufeff"))
         rest, offset, half = data[used:], offset + used, "\r" if read and text.endswith("\r") else ""
         text = (text[:-1] if half else text).replace("\r\n", "\n")

@@ -21,6 +21,7 @@ from tinygpt.config import TrainConfig
 from tinygpt.console import Bar
 from tinygpt.corpus import Ids, MappedIds, SideBySide, Windows
 from tinygpt.errors import InputError
+from tinygpt.files import brief
 from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, TokenizerError, WordTokenizer
 
 GRAMMAR_CHARACTERS = 2_000_000  # of stories to learn from: more than a model of this kind sees in an hour on a CPU
@@ -123,7 +124,7 @@ def files(path: str) -> list[str]:
         return [path]
     found = sorted(Path(path).rglob("*.txt"))
     if not found:
-        raise InputError(f"the folder {path!r} holds no .txt file\ngive a folder of text files, or one file")
+        raise InputError(f"the folder '{brief(path)}' holds no .txt file\ngive a folder of text files, or one file")
     return [str(file) for file in found]
 
 

@@ -6,12 +6,15 @@ write_atomically(path, text)   a reader sees the old file or the new one, also a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -23,9 +26,14 @@ from tinygpt.errors import InputError
 
 T = TypeVar("T")
 
-MOST = 1 << 26  # bytes of a JSON file, if the caller names no other bound: a vocabulary of a million tokens
-LONGEST = 200  # characters of another program's message that are shown
+MOST = 1 << 20  # bytes of a JSON file, if the caller names no other bound: choices and numbers take a thousandth
+VOCABULARY = 1 << 25  # bytes of one that holds the tokens of a tokenizer: a million of them
+LONGEST = 200  # characters of a file's text, or of another program's message, that an error shows
 RESTORE = "restore it from a copy, or train again"
+
+
+class Missing(InputError):  # noqa: N818 (what it says, as InputError's others do)
+    """No file has that name."""
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -36,7 +44,10 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+        if not stat.S_ISREG(mode):
             raise OSError(None, "it is no regular file", os.fspath(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
@@ -46,23 +57,33 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def read_bytes(path: str | os.PathLike[str], most: int = MOST, advice: str = RESTORE) -> bytes:
     """The bytes of a regular file of at most `most` bytes. Raises InputError that ends with `advice` where there are none to be had."""
+    with telling(path, advice), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{shown(path)} has {size:,} bytes, and {most:,} are the most that such a file can have\n{advice}")
+        return file.read(size)
+
+
+@contextmanager
+def telling(path: str | os.PathLike[str], advice: str = RESTORE) -> Iterator[None]:
+    """Turn an OSError of reading that file into an InputError with its path and the reason.
+
+    Not every OSError knows its file: that of a read has no name.
+    """
     try:
-        with open_regular(path) as file:
-            data = file.read(most + 1)
+        yield
     except FileNotFoundError:
-        raise InputError(f"{shown(path)} is missing\n{advice}") from None
+        raise Missing(f"{shown(path)} is missing\n{advice}") from None
     except OSError as error:
         raise InputError(f"{shown(path)} cannot be read ({reason(error)})\n{advice}") from None
-    if len(data) > most:
-        raise InputError(f"{shown(path)} is larger than {most:,} bytes, the most that such a file can have\n{advice}")
-    return data
 
 
 def read_json(path: str | os.PathLike[str], kind: type[T], *, most: int = MOST, advice: str = RESTORE) -> T:
     """The content of a JSON file as a `kind`: a dataclass, a msgspec.Struct, or a type such as dict[str, int].
 
-    Missing and unknown fields, wrong types, NaN, numbers out of range, deep nesting and broken UTF-8 raise InputError: one sentence, then
-    `advice`.
+    Raises InputError, one sentence and then `advice`, for: missing and unknown fields, a name that
+    stands twice in one object, wrong types, NaN, numbers out of range, deep nesting, half of a
+    surrogate pair, broken UTF-8.
     """
     return parse_json(read_bytes(path, most, advice), kind, name=shown(path), advice=advice)
 
@@ -70,13 +91,22 @@ def read_json(path: str | os.PathLike[str], kind: type[T], *, most: int = MOST, 
 def parse_json(data: bytes, kind: type[T], *, name: str, advice: str = RESTORE) -> T:
     """The same of bytes that were read already; `name` is what the error calls them."""
     try:
-        content = msgspec.json.decode(data)
-        value = msgspec.convert(content, kind)
+        value = msgspec.json.decode(data, type=kind)  # before anything else: a wrong type is found before memory is taken
+        content = json.loads(data, object_pairs_hook=_once)
         for field in unknown_fields(content, value):
             raise ValueError(f"it has a field {field!r}, which is not known here")
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise InputError(f"{name} is damaged ({reason(error)})\n{advice}") from None
     return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object: each reader would take another of two entries with one name."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise ValueError(f"{counts.most_common(1)[0][0]!r} stands in it twice")
+    return content
 
 
 def unknown_fields(content: Any, value: Any) -> Iterator[str]:
@@ -94,17 +124,31 @@ def unknown_fields(content: Any, value: Any) -> Iterator[str]:
 
 def reason(error: BaseException) -> str:
     """What another program's error says: one line, short, safe to show."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    line = shown(text)
+    return brief(getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def brief(what: object) -> str:
+    """A text from a file in one line of at most LONGEST characters, safe to show."""
+    line = shown(str(what)[: LONGEST + 1])
     return line if len(line) <= LONGEST else line[:LONGEST] + " ..."
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file in one move: a reader sees the old one or the new one."""
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+def write_json(path: Path, content: Mapping[str, Any], most: int = MOST) -> None:
+    """Write a JSON file in one move: a reader sees the old one or the new one.
+
+    Raises InputError for what `read_json` would refuse.
+    """
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        size = len(text.encode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{shown(path)} cannot hold this ({reason(error)})") from None
+    if size > most:
+        raise InputError(f"{shown(path)} would have {size:,} bytes, and {most:,} are the most that such a file can have")
+    write_atomically(path, text)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,8 +14,9 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -26,15 +27,16 @@ from tinygpt.checkpoint import DTYPES, HostArray
 from tinygpt.config import GPTConfig
 from tinygpt.console import shown
 from tinygpt.errors import InputError
-from tinygpt.files import replace, write_json
+from tinygpt.files import brief, open_regular, parse_json, read_json, reason, replace, write_json
 from tinygpt.model import GPT
 from tinygpt.tokenizers.byte_pair import END, BytePairTokenizer
+from tinygpt.tokenizers.gpt2_files import RESTORE
 
 CONFIG, WEIGHTS, VOCABULARY, MERGES = "config.json", "model.safetensors", "vocab.json", "merges.txt"
 INDEX = "model.safetensors.index.json"  # which tensor is in which file, where there are several
 FILES = f"a GPT-2 of Hugging Face is a folder with {CONFIG}, {WEIGHTS}, {VOCABULARY} and {MERGES}"
 KEPT = "gpt2.json"  # their config.json in the folder of a run that was imported: the way back says again what only they know
-RESTORE = "restore it from where it came from"
+HEADER = 1 << 21  # bytes of the header of a safetensors file, at most: 20,000 tensors
 
 # -- the tables -------------------------------------------------------------------------------------------------------
 
@@ -110,6 +112,18 @@ def turned(row: Row, array: Array) -> Array:
 
 # -- reading ----------------------------------------------------------------------------------------------------------
 
+SCALAR: Any = None | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
+
+
+def nested(depth: int) -> Any:
+    """The type of a JSON value whose lists and objects are nested so deep at most."""
+    inner: Any = nested(depth - 1) if depth else SCALAR
+    return SCALAR | list[inner] | dict[str, inner]
+
+
+VALUE: Any = nested(5)
+KEYS: Any = dict[str, VALUE]  # of config.json, where any key may stand: all are kept for the way back
+
 
 def load(folder: str | os.PathLike[str], *, dtype: DTypeLike | None = None, device: str = "cpu") -> GPT:
     """The model in a folder of Hugging Face's, ready to write (dropout off), in the dtype of its file unless another is given.
@@ -127,28 +141,25 @@ def load(folder: str | os.PathLike[str], *, dtype: DTypeLike | None = None, devi
 
 def read_keys(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What config.json says, as it stands. Raises InputError."""
-    if not (Path(folder) / CONFIG).is_file():
-        raise InputError(f"{shown(folder)} holds no {CONFIG}\n{FILES}")
-    return _read_json(Path(folder) / CONFIG)
+    keys: dict[str, Any] = read_json(Path(folder) / CONFIG, KEYS, advice=f"{RESTORE}: {FILES}")
+    return keys
 
 
 def as_config(keys: Mapping[str, Any]) -> GPTConfig:
     """Our choices for their keys. Raises InputError for a model that is no GPT-2 as it is built here, with the key and what it may be."""
     for key, meanings in FIXED.items():
         if keys.get(key, meanings[0]) not in meanings:
-            raise InputError(
-                f"{CONFIG}: {key} {shown(json.dumps(keys[key])):.60} is not supported, only {' or '.join(json.dumps(value) for value in meanings)}"
-            )
+            raise InputError(f"{CONFIG}: {key} {brief(json.dumps(keys[key]))} is not supported, only {' or '.join(json.dumps(value) for value in meanings)}")
     choices: dict[str, Any] = {}
     for key, (name, usual) in CHOICES.items():
         value = keys.get(key, usual)
         if not (type(value) is type(usual) or (name == "dropout" and type(value) is int)):
-            raise InputError(f"{CONFIG}: {key} {shown(json.dumps(value)):.60}: a value like {json.dumps(usual)} is needed")
+            raise InputError(f"{CONFIG}: {key} {brief(json.dumps(value))}: a value like {json.dumps(usual)} is needed")
         if choices.setdefault(name, value) != value:
             raise InputError(f"{CONFIG}: {key} is {value}, resid_pdrop {choices[name]}: one dropout in all places is supported\nset them to one value there")
     width, inner = choices["width"], keys.get("n_inner")
     if inner not in (None, 4 * width):
-        raise InputError(f"{CONFIG}: n_inner {shown(json.dumps(inner)):.60} is not supported, only null or 4 n_embd, here {4 * width}")
+        raise InputError(f"{CONFIG}: n_inner {brief(json.dumps(inner))} is not supported, only null or 4 n_embd, here {4 * width}")
     try:
         return GPTConfig(**choices, **GPT2)
     except InputError as error:
@@ -174,7 +185,7 @@ def matched(found: Mapping[str, HostArray], config: GPTConfig) -> dict[str, Host
             raise InputError(f"{HEAD} differs from wte.weight, which {CONFIG} ties it to\nset tie_word_embeddings to false there, if the head is its own")
         known.add(HEAD)
     for name in (name for name in found if name not in known):
-        raise InputError(f"{shown(name):.60} of shape {found[name].shape} is in {WEIGHTS}, and the model of {CONFIG} has no such tensor")
+        raise InputError(f"{brief(name)} of shape {found[name].shape} is in {WEIGHTS}, and the model of {CONFIG} has no such tensor")
     return state
 
 
@@ -182,55 +193,56 @@ def read_tensors(folder: Path) -> dict[str, HostArray]:
     """Every tensor of one file or of several, without the prefix and the masks: windows on the files, which are not read before they are used."""
     files = [WEIGHTS]
     if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
-        files = _shards(folder / INDEX)
+        files = sorted(set(read_json(folder / INDEX, Index, advice=RESTORE).weight_map.values()))
     found: dict[str, HostArray] = {}
     for file in files:
         for name, array in _windows(folder / file):
             if name in found:
-                raise InputError(f"{shown(name):.60} stands twice in the weights of {shown(folder)}\n{RESTORE}")
+                raise InputError(f"{brief(name)} stands twice in the weights of {shown(folder)}\n{RESTORE}")
             found[name] = array
     return found
 
 
-def _shards(index: Path) -> list[str]:
-    places = _read_json(index).get("weight_map")
-    names = set(places.values()) if isinstance(places, dict) and all(isinstance(name, str) for name in places.values()) else set()
-    if not names or any(re.fullmatch(r"[\w.-]+\.safetensors", name) is None for name in names):  # a path could lead anywhere
-        raise InputError(f"{shown(index)} is damaged: it does not name safetensors files beside it\n{RESTORE}")
-    return sorted(names)
+FileName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[\w.-]{1,200}\.safetensors\Z")]
+
+
+class Index(msgspec.Struct):
+    """Which tensor is in which file. A name that is a path could lead anywhere."""
+
+    weight_map: Annotated[dict[str, FileName], msgspec.Meta(min_length=1)]
+
+
+class Entry(msgspec.Struct):
+    """A tensor, as the header of a safetensors file tells of it."""
+
+    dtype: str = ""
+    shape: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(max_length=8)] = ()  # beyond, NumPy cannot hold it
+    data_offsets: tuple[int, int] = (0, 0)
 
 
 def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
     try:
-        with safe_open(path, framework="numpy"):  # the library's checks: the header is sound, and its offsets fill the file
-            data = np.memmap(path, np.uint8, mode="r")
+        with open_regular(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > HEADER:
+                raise SafetensorError(f"its header has {length:,} bytes, and {HEADER:,} are the most")
+            header = file.read(length)
+            with safe_open(path, framework="numpy"):  # the library's checks: the header is sound, and its offsets fill the file
+                data = np.memmap(file, np.uint8, mode="r")
     except FileNotFoundError:
         pickled = (path.parent / "pytorch_model.bin").exists()
-        reason = "pytorch_model.bin is a pickle, which can run code: let transformers save it as safetensors" if pickled else FILES
-        raise InputError(f"{shown(path)} is missing\n{reason}") from None
+        why = "pytorch_model.bin is a pickle, which can run code: let transformers save it as safetensors" if pickled else FILES
+        raise InputError(f"{shown(path)} is missing\n{why}") from None
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{shown(path)} is damaged or no safetensors file ({shown(error):.100})\n{RESTORE}") from None
-    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8:start].tobytes())
-    for name, about in header.items():
+        raise InputError(f"{shown(path)} is damaged or no safetensors file ({reason(error)})\n{RESTORE}") from None
+    for name, entry in parse_json(header, dict[str, Entry], name=f"the header of {shown(path)}", advice=RESTORE).items():
         plain = name.removeprefix(PREFIX)
         if name == "__metadata__" or BUFFER.fullmatch(plain):
             continue
-        if DTYPES.get(about["dtype"]) not in FLOATS:
-            raise InputError(f"{shown(name):.60} is {about['dtype']}: tensors of F64, F32, F16 and BF16 can be read")
-        first, end = about["data_offsets"]
-        yield plain, np.asarray(data[start + first : start + end]).view(DTYPES[about["dtype"]]).reshape(about["shape"])
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
-        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()  # what could not be written again
-    except (ValueError, RecursionError, OSError) as error:
-        raise InputError(f"{shown(path)} is damaged ({shown(error):.100})\n{RESTORE}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{shown(path)} is damaged (it holds a {type(content).__name__}, not an object)\n{RESTORE}")
-    return content
+        if DTYPES.get(entry.dtype) not in FLOATS:
+            raise InputError(f"{brief(name)} is {entry.dtype}: tensors of F64, F32, F16 and BF16 can be read")
+        first, end = entry.data_offsets
+        yield plain, np.asarray(data[8 + length :][first:end]).view(DTYPES[entry.dtype]).reshape(entry.shape)
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -254,7 +266,7 @@ def save(model: GPT, folder: str | os.PathLike[str], *, tokenizer: BytePairToken
             folder.rmdir()  # Windows moves no folder over another, not even over an empty one
         replace(temporary, folder)
     except OSError as error:
-        raise InputError(f"cannot write to {shown(folder)} ({error.strerror or shown(error)})\nname a folder you may write to") from None
+        raise InputError(f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

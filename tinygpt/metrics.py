@@ -1,18 +1,29 @@
-"""The numbers of a run as they come: lines of metrics.jsonl and, by `--tensorboard`, event files beside it."""
+"""The numbers of a run as they come: lines of metrics.jsonl, and how they are read again.
+
+With `--tensorboard` they are written into event files as well.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import math
+import os
+import shutil
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Annotated, Any, NamedTuple, TypeAlias
 
+import msgspec
+
+from tinygpt.console import shown
 from tinygpt.errors import InputError
-from tinygpt.files import write_atomically
+from tinygpt.files import RESTORE, open_regular, reason, telling
 
+LINE = 1 << 16  # bytes of a line, at most: a longer one was not written here
 SCALARS = {  # in a record: in TensorBoard
     "loss": "loss",
     "validation_loss": "validation_loss",
@@ -23,12 +34,14 @@ SCALARS = {  # in a record: in TensorBoard
 
 
 class Metrics:
-    """`with Metrics(path, step) as metrics:` goes on with the file after that step; nothing of a fresh run stands in it before."""
+    """`with Metrics(path, step) as metrics:` goes on with the file after that step; nothing of a
+    fresh run stands in it before.
+    """
 
     def __init__(self, path: Path, step: int = 0, tensorboard: bool = False):
         if step:
             cut(path, step)
-        self._file: IO[str] = path.open("a" if step else "w", encoding="utf-8", buffering=1)  # a line at a time: others may read along
+        self._file = _lines(path, "a+" if step else "w+")
         self._events = EventFile(path.parent, step) if tensorboard else None
 
     def note(self, record: dict[str, Any]) -> None:
@@ -37,6 +50,16 @@ class Metrics:
         self._file.write(json.dumps(numbers) + "\n")
         if self._events:
             self._events.add(numbers)
+
+    def follow(self, path: Path) -> bool:
+        """Go on in `path`, with all that was noted, if the file was removed; whether it was."""
+        if os.fstat(self._file.fileno()).st_nlink > 0:
+            return False
+        self._file.seek(0)
+        with self._file as removed:
+            self._file = _lines(path, "w+")
+            shutil.copyfileobj(removed, self._file)
+        return True
 
     def __enter__(self) -> Metrics:
         return self
@@ -52,18 +75,101 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _lines(path: Path, mode: str) -> IO[str]:
+    """The file, written a line at a time: others may read along."""
+    return path.open(mode, encoding="utf-8", buffering=1)
+
+
 def cut(path: Path, step: int) -> None:
-    """Forget what was noted after the checkpoint of that step: it will be again."""
-    if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= step]
-        write_atomically(path, "".join(line + "\n" for line in lines))
+    """Forget what was noted after the checkpoint of that step: it will be again.
 
+    A part of a line at the end goes too.
 
-def _step_of(line: str) -> float:
+    Raises InputError for a file that cannot be read.
+    """
+    if not path.exists():
+        return
+    end = 0
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):  # half a line, where a run was killed
-        return math.inf
+        with open_regular(path) as file:
+            while (line := file.readline(LINE)).endswith(b"\n"):  # a longer one was not written here
+                noted = _step_of(line)
+                if noted is not None and noted > step:
+                    break
+                end = file.tell() if noted is not None else end
+        os.truncate(path, end)
+    except OSError as error:
+        raise InputError(f"{shown(path)} cannot be read or cut ({reason(error)})\nmove it away: the run goes on without what it noted so far") from None
+
+
+def _step_of(line: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(line, type=Record).step
+    except (ValueError, RecursionError):  # half a line, where a run was killed
+        return None
+
+
+# -- reading ------------------------------------------------------------------------------------------------------------
+
+LARGEST = 1e38  # about what float32 holds: no picture shows more
+Loss: TypeAlias = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+
+
+class Record(msgspec.Struct):
+    """A line of metrics.jsonl, as far as it is read.
+
+    A step has `lr`, a measuring `validation_loss`, the last measuring `windows`.
+    """
+
+    step: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+    loss: Loss | None = None
+    validation_loss: Loss | None = None
+    lr: float | None = None
+    gradient_norm: float | None = None
+    windows: int | None = None
+
+
+class Losses(NamedTuple):
+    """What the records of a run say of its losses, nats a token."""
+
+    steps: list[int]
+    losses: list[float]  # of the batch of each of these steps
+    validation: list[tuple[int, float]]  # (step, loss)
+    final: tuple[int, float] | None  # the mean over the windows of the text, measured after the last step
+
+
+def read(path: Path, advice: str = RESTORE) -> Losses:
+    """The losses in a metrics.jsonl that are finite.
+
+    Raises InputError, which ends with `advice`, where there is no file to read.
+    """
+    found = Losses([], [], [], None)
+    with telling(path, advice):
+        for record in records(path):
+            if record.lr is not None and record.loss is not None:
+                found.steps.append(record.step)
+                found.losses.append(record.loss)
+            if record.validation_loss is not None:
+                found.validation.append((record.step, record.validation_loss))
+            if record.windows is not None and record.loss is not None:
+                found = found._replace(final=(record.step, record.loss))
+    return found
+
+
+def records(path: Path) -> Iterator[Record]:
+    """Line by line. What is no Record is left out: half a line, where a run was killed or writes now.
+
+    Raises OSError.
+    """
+    decoder = msgspec.json.Decoder(Record)
+    with open_regular(path) as file:
+        for line in iter(partial(file.readline, LINE), b""):
+            if len(line) == LINE:
+                return
+            try:
+                yield decoder.decode(line)
+            except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+                continue
 
 
 # -- TensorBoard ----------------------------------------------------------------------------------------------------------
@@ -76,13 +182,16 @@ def check_tensorboard() -> None:
 
 
 class EventFile:
-    """Scalars in the form that `tensorboard --logdir runs` reads, through that package's own writer.
+    """Scalars in the form that `tensorboard --logdir runs` reads, through that package's own
+    writer.
 
-    What a killed run had written after the checkpoint that it goes on from is left out by TensorBoard, which is told where the start is.
+    What a killed run had written after the checkpoint that it goes on from is left out by
+    TensorBoard, which is told where the start is.
     """
 
     def __init__(self, folder: Path, step: int):
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # here: they take a second to import
+        # here: they take a second to import
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
@@ -95,7 +204,8 @@ class EventFile:
         shown = {SCALARS[name]: value for name, value in record.items() if name in SCALARS and value is not None}
         if "tokens" in record:
             shown["tokens_per_second"] = record["tokens"] / record["seconds"]
-        if "windows" in record:  # the loss at the end, over the windows: another one than that of a batch
+        # the loss at the end, over the windows: another one than that of a batch
+        if "windows" in record:
             shown = {"final_loss": record["loss"]}
         for tag, value in shown.items():
             self._writer.add_event(self._event(wall_time=time.time(), step=record["step"], summary=self._scalar(tag, value)))

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure  # without pyplot: a file, never a window, also on a machine without a screen
 from matplotlib.ticker import LogLocator
 
+from tinygpt import metrics
 from tinygpt.files import replace
 
+POINTS = 2000  # of a curve that are drawn: the picture is half as many dots wide
 
-def draw(metrics: Path, picture: Path, *, unknowing: float, floor: float | None = None, unit: str = "character") -> None:
-    """Draw metrics.jsonl: the loss of each step, smoothed too, the validation losses, the last (over the windows), and lines to read them against.
+
+def draw(source: Path, picture: Path, *, unknowing: float, floor: float | None = None, unit: str = "character") -> None:
+    """Draw a metrics.jsonl: the loss of each step, smoothed too, the validation losses, the last (over the windows), and lines to read them against.
 
     unknowing: ln V, nats a token of a model that knows nothing.   floor: nats that no model can go below, where that is known.
     """
-    steps, losses, measured, final = _read(metrics.read_text(encoding="utf-8").splitlines())
+    steps, losses, measured, final = metrics.read(source)
+    places = thin(losses)
+    chosen, dots = [steps[i] for i in places], [measured[i] for i in thin([loss for _, loss in measured])]
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(steps, losses, color="tab:blue", alpha=0.35, linewidth=1, label="each batch")
-    axes.plot(steps, smooth(losses), color="tab:blue", linewidth=2, label="mean of neighbouring batches")
-    if measured:
-        axes.plot(*zip(*measured, strict=True), "o-", color="tab:red", markersize=4, label=f"validation, not learned from: {measured[-1][1]:.3f}")
+    axes.plot(chosen, [losses[i] for i in places], color="tab:blue", alpha=0.35, linewidth=1, label="each batch")
+    axes.plot(chosen, smooth(losses, places), color="tab:blue", linewidth=2, label="mean of neighbouring batches")
+    if dots:
+        axes.plot(*zip(*dots, strict=True), "o-", color="tab:red", markersize=4, label=f"validation, not learned from: {measured[-1][1]:.3f}")
     if final is not None:
         axes.plot(*final, "o", color="tab:red", zorder=5, clip_on=False, label=f"at the end, over the windows, no dropout: {final[1]:.3f}")
     axes.axhline(unknowing, color="tab:gray", linestyle="--", label=f"a model that knows nothing, ln V: {unknowing:.3f}")
@@ -43,18 +46,22 @@ def draw(metrics: Path, picture: Path, *, unknowing: float, floor: float | None 
     replace(temporary, picture)
 
 
-def _read(lines: Iterable[str]) -> tuple[list[int], list[float], list[tuple[int, float]], tuple[int, float] | None]:
-    """(steps, losses, validation losses, the final measurement if it is there); what was not finite is left out."""
-    records: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    batches = [r for r in records if "lr" in r and r["loss"] is not None]
-    measured = [(r["step"], r["validation_loss"]) for r in records if r.get("validation_loss") is not None]
-    final = next(((r["step"], r["loss"]) for r in records if "windows" in r and r["loss"] is not None), None)
-    return [r["step"] for r in batches], [r["loss"] for r in batches], measured, final
+def thin(values: Sequence[float]) -> list[int]:
+    """The places of at most POINTS values that make the same picture: the lowest and the highest of each of many stretches, the first, the last."""
+    if len(values) <= POINTS:
+        return list(range(len(values)))
+    places, start = {0, len(values) - 1}, 0
+    for stretch in np.array_split(np.asarray(values, dtype=np.float64), POINTS // 2 - 1):
+        places |= {start + int(stretch.argmin()), start + int(stretch.argmax())}
+        start += len(stretch)
+    return sorted(places)
 
 
-def smooth(values: list[float]) -> list[float]:
-    """The mean of each value and its neighbours, a fiftieth of all values on either side together; at the ends, of those there are."""
-    window = np.ones(2 * (len(values) // 100) + 1)
-    sums, counts = (np.convolve(series, window)[len(window) // 2 :][: len(values)] for series in (values, np.ones(len(values))))
-    means: list[float] = (sums / counts).tolist()
-    return means
+def smooth(values: Sequence[float], places: Iterable[int] | None = None) -> list[float]:
+    """The mean of the value at each place (all, if none are given) and its neighbours; at the ends, of those there are.
+
+    A fiftieth of all values are neighbours, on either side together.
+    """
+    numbers, reach = np.asarray(values, dtype=np.float64), len(values) // 100
+    chosen = range(len(values)) if places is None else places
+    return [float(numbers[max(0, place - reach) : place + reach + 1].mean()) for place in chosen]

@@ -12,40 +12,52 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 
-from tinygpt import checkpoint
 from tinygpt.console import shown
 from tinygpt.corpus import MappedIds, opening
 from tinygpt.errors import InputError
-from tinygpt.files import write_json
+from tinygpt.files import open_regular, parse_json, read_bytes, reason, telling, write_json
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
 IDS, TOKENIZER, MARK = "tokens.bin", "tokenizer.json", "tokens.json"
-VERSION = 1
+VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 HASHED = 1 << 26  # bytes up to which a file is hashed when it is opened: a tenth of a second
 AGAIN = "restore it from a copy, or make it again: tinygpt tokenize"
 
 
-@dataclass(frozen=True)
-class Header:
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+
+
+class Version(msgspec.Struct):
+    """What tokens.json says in every version."""
+
+    version: Count
+
+
+class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What tokens.json says."""
 
-    version: int
-    dtype: str
-    tokens: int
-    learned: int  # so many of them, the first, are to learn from; the rest to measure on
+    version: Literal[1]
+    dtype: Literal["uint16", "uint32"]
+    tokens: Count
+    learned: Count  # so many of them, the first, are to learn from; the rest to measure on
     hash: str  # SHA-256 of tokens.bin
     tokenizer: str  # hash of the tokenizer
-    characters: int  # of the text
+    characters: Count  # of the text
     opening: str  # its first words
+
+    def __post_init__(self) -> None:
+        if self.learned > self.tokens:
+            raise ValueError(f"{self.learned:,} of {self.tokens:,} tokens to learn from")
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class TokenFolder:
         return sha256(" ".join(seen).encode()).hexdigest()
 
 
-def dtype_for(size: int) -> str:
+def dtype_for(size: int) -> Literal["uint16", "uint32"]:
     """The narrowest of the two that holds ids from 0 to size - 1: uint16 for 65,536 tokens, uint32 for one more."""
     return "uint16" if size <= 1 << 16 else "uint32"
 
@@ -84,11 +96,7 @@ def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
     folder, name = Path(path), shown(path)
     if not (folder / MARK).exists():
         raise InputError(f"{name} is half written: it has no {MARK}, which comes last\nmake it again: tinygpt tokenize FILE --out {name}")
-    header = _header(folder / MARK)
-    try:
-        own = load_tokenizer(folder / TOKENIZER)
-    except OSError as error:
-        raise InputError(f"{TOKENIZER} in {name} cannot be read ({shown(error.strerror or error)})\n{AGAIN}") from None
+    header, own = _header(folder / MARK), load_tokenizer(folder / TOKENIZER, AGAIN)
     if own.hash != header.tokenizer:
         raise InputError(f"{TOKENIZER} in {name} is not the one that its tokens were made with: they would read as another text\n{AGAIN}")
     if own.size > np.iinfo(DTYPES[header.dtype]).max + 1:
@@ -102,32 +110,22 @@ def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
 
 
 def _header(path: Path) -> Header:
-    content = checkpoint.read_json(path)
-    version = content.get("version")
-    if type(version) is int and version > VERSION:
-        raise InputError(f"{shown(path)} is of version {version}, written by a later tinygpt; this one knows {VERSION}\nmake it again: tinygpt tokenize")
-    try:
-        header = Header(**content)
-    except TypeError as error:
-        raise InputError(f"{shown(path)} is damaged ({shown(error):.100})\n{AGAIN}") from None
-    kinds = {"int": int, "str": str}
-    sound = all(type(getattr(header, name)) is kinds[str(kind)] for name, kind in Header.__annotations__.items())
-    if not sound or header.version != VERSION or header.dtype not in DTYPES or not 0 < header.learned <= header.tokens:
-        raise InputError(f"{shown(path)} is damaged: it says {shown(asdict(header)):.200}\n{AGAIN}")
-    return header
+    data, name = read_bytes(path, advice=AGAIN), shown(path)
+    version = parse_json(data, Version, name=name, advice=AGAIN).version
+    if version > VERSION:
+        raise InputError(f"{name} is of version {version}, written by a later tinygpt; this one knows {VERSION}\nmake it again: tinygpt tokenize")
+    return parse_json(data, Header, name=name, advice=AGAIN)
 
 
 def _mapped(path: Path, header: Header) -> np.ndarray[Any, Any]:
     """The file as an array of which the operating system reads what is looked at."""
     dtype = DTYPES[header.dtype]
-    try:
-        size = path.stat().st_size
+    with telling(path, AGAIN), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size != header.tokens * dtype.itemsize:
             says = f"{size:,} bytes, not the {header.tokens * dtype.itemsize:,} of {header.tokens:,} tokens"
             raise InputError(f"{shown(path)} holds {says}: it was cut off, or is another text's\n{AGAIN}")
-        ids = np.asarray(np.memmap(path, dtype, mode="r"))
-    except OSError as error:
-        raise InputError(f"{shown(path)} cannot be read ({shown(error.strerror or error)})\n{AGAIN}") from None
+        ids = np.asarray(np.memmap(file, dtype, mode="r"))
     if size <= HASHED and sha256(ids.data).hexdigest() != header.hash:
         raise InputError(f"{shown(path)} is not what {MARK} beside it was written for: its hash is another\n{AGAIN}")
     return ids
@@ -167,7 +165,7 @@ def write(folder: Path, tokenizer: Tokenizer, text: Iterable[str], validation: f
                 folder.rmdir()
             raise
     except OSError as error:
-        raise InputError(f"cannot write to {shown(folder)} ({error.strerror or error})\nname a folder you may write to, with room: --out FOLDER") from None
+        raise InputError(f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to, with room: --out FOLDER") from None
     return header
 
 
@@ -184,7 +182,7 @@ def _write(folder: Path, tokenizer: Tokenizer, text: Iterable[str], validation: 
     kept = int(tokens * validation) if most is None else min(int(tokens * validation), most)
     header = Header(VERSION, dtype, tokens, tokens - kept, hashed.hexdigest(), tokenizer.hash, seen.characters, opening(seen.start))
     tokenizer.save(folder / TOKENIZER)
-    write_json(folder / MARK, asdict(header))
+    write_json(folder / MARK, msgspec.structs.asdict(header))
     return header
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from tensor import random
 from tests.tinygpt.gpt2_folder import BYTES, Keys, drawn, write
-from tests.tinygpt.program import environment, refused, sampled
+from tests.tinygpt.program import environment, put_weights, refused, sampled
 from tinygpt import GPT, GPTConfig, checkpoint, gpt2
 from tinygpt.__main__ import main
 from tinygpt.errors import InputError
@@ -71,7 +71,7 @@ def test_a_trained_run_of_characters(run: Path, capsys: pytest.CaptureFixture[st
 def test_the_best_weights_go_unless_the_last_are_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that sample and eval take, too."""
     arrays = load_file(run / "model.safetensors")
-    save_file({name: 2 * array for name, array in arrays.items()}, run / "best.safetensors")
+    put_weights(run, {name: 2 * array for name, array in arrays.items()}, "best.safetensors")
     for flags, which, factor in ((["--last"], "last", 1), ([], "best", 2)):
         assert main(["export-gpt2", "story-1", which, *flags]) == 0
         assert f"to {which}: runs/story-1, its {which} weights\n" in capsys.readouterr().out
@@ -108,15 +108,16 @@ def test_without_torch_and_transformers(here: Path) -> None:
         ({"add_cross_attention": True}, "add_cross_attention true"),
         ({"model_type": "llama\x1b[2J"}, 'model_type "llama\\u001b[2J" is not supported, only "gpt2"'),
         ({"embd_pdrop": 0.0}, "embd_pdrop is 0.0, resid_pdrop 0.1: one dropout"),
-        ({"resid_pdrop": 1, "embd_pdrop": 1, "attn_pdrop": 1}, "resid_pdrop 1: a share"),
+        ({"resid_pdrop": 1, "embd_pdrop": 1, "attn_pdrop": 1}, "resid_pdrop 1: a number, at least 0 and below 1, is needed"),
         ({"n_head": 3}, "n_embd 8 is not divisible by heads 3"),
-        ({"n_head": 10**12}, "n_embd 8 is not divisible by heads 1000000000000"),
+        ({"n_head": 10**6}, "n_embd 8 is not divisible by heads 1000000"),
+        ({"n_head": 10**12}, "n_head 1000000000000: a whole number, at least 1 and at most 1,000,000, is needed"),
         ({"n_head": 0}, "n_head 0: a whole number"),
         ({"n_layer": "two"}, 'n_layer "two": a value like 12 is needed'),
         ({"n_layer": True}, "n_layer true: a value like 12 is needed"),
-        ({"n_layer": 10**12}, "h.2.ln_1.weight of shape (8,) is missing"),  # at once
+        ({"n_layer": 10**4}, "h.2.ln_1.weight of shape (8,) is missing"),  # at once
         ({"n_layer": 1}, "h.1.attn.c_attn.bias of shape (24,) is in model.safetensors, and the model of config.json has no such tensor"),
-        ({"n_embd": 2**40}, "wte.weight has shape (258, 8), not (258, 1099511627776)"),  # without asking for the memory
+        ({"n_embd": 10**6}, "wte.weight has shape (258, 8), not (258, 1000000)"),  # without asking for the memory
         ({"n_positions": 15}, "wpe.weight has shape (16, 8), not (15, 8)"),
         ({"vocab_size": 257}, "vocab.json holds 258 tokens, vocab_size in config.json is 257"),
         ({"tie_word_embeddings": False}, "lm_head.weight of shape (258, 8) is missing"),
@@ -156,7 +157,60 @@ def test_missing_and_damaged_files(here: Path, capsys: pytest.CaptureFixture[str
         refused(capsys, "import-gpt2", "a", says=name)
     os.remove(here / "a" / name)
     refused(capsys, "import-gpt2", "a", says=name)
-    refused(capsys, "import-gpt2", "nowhere", says="nowhere holds no config.json")
+    refused(capsys, "import-gpt2", "nowhere", says="nowhere/config.json is missing")
+
+
+def test_bug_86_a_header_of_any_size(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only as much of it is read as a model's can have."""
+    path = write(here / "a", BYTES, drawn(BYTES)) / "model.safetensors"
+    whole = path.read_bytes()
+    for size in (2**63, 2**40, gpt2.HEADER + 1):
+        path.write_bytes(size.to_bytes(8, "little") + whole[8:])
+        os.truncate(path, 40 << 30)
+        assert main(["import-gpt2", "a"]) == 2
+        assert f"its header has {size:,} bytes, and {gpt2.HEADER:,} are the most" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"shape": [1] * 70, "data_offsets": [0, 4]}, "Expected `array` of length <= 8"),
+        ({"shape": [2**40, 2**20, 0], "data_offsets": [0, 0]}, "Expected `int` >= 1"),
+        ({"shape": [2**40, 2**40], "data_offsets": [0, 4]}, "is damaged or no safetensors file"),
+        ({"shape": [1], "data_offsets": [0, 8]}, "is damaged or no safetensors file"),
+        ({"shape": [1], "data_offsets": [-4, 0]}, "is damaged or no safetensors file"),
+        ({"shape": [1.5], "data_offsets": [0, 4]}, "is damaged or no safetensors file"),
+    ],
+    ids=str,
+)
+def test_bug_86_tensors_that_cannot_be(here: Path, capsys: pytest.CaptureFixture[str], entry: dict[str, Any], says: str) -> None:
+    path = write(here / "a", BYTES, drawn(BYTES)) / "model.safetensors"
+    header = json.dumps({"wte.weight": {"dtype": "F32"} | entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(entry["data_offsets"][1]))
+    refused(capsys, "import-gpt2", "a", says=says)
+
+
+@pytest.mark.parametrize("keys", [{"n_layer": 10**9}, {"n_positions": 10**12}, {"vocab_size": 10**15}, {"n_embd": 8 * 10**9}], ids=str)
+def test_a_config_that_asks_for_more_than_the_file_holds(here: Path, keys: Keys) -> None:
+    """Found before anything is made of it."""
+    write(here / "a", BYTES, drawn(BYTES), **keys)
+    tracemalloc.start()
+    with pytest.raises(InputError):
+        gpt2.load(here / "a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("value", [10**30, "x" * 10_000, [[[[[[[[1]]]]]]]], {"a": 1}, "\x1b[2J"], ids=lambda value: str(value)[:20])
+def test_bug_86_odd_values_are_told_in_short(here: Path, capsys: pytest.CaptureFixture[str], value: Any) -> None:
+    for key in (*BYTES, "model_type", "n_inner", "attn_pdrop"):
+        write(here / "a", BYTES, drawn(BYTES), **{key: value})
+        assert main(["import-gpt2", "a"]) == 2
+        err = capsys.readouterr().err
+        assert err.count("\n") in (1, 2)
+        assert "\x1b" not in err
+        assert len(err) < 500
 
 
 def test_a_pickle_is_not_opened(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,7 +225,7 @@ def test_an_index_that_leads_elsewhere(here: Path, capsys: pytest.CaptureFixture
     write(here / "a", BYTES, drawn(BYTES))
     os.remove("a/model.safetensors")
     Path("a/model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
-    refused(capsys, "import-gpt2", "a", says="index.json is damaged: it does not name safetensors files beside it")
+    refused(capsys, "import-gpt2", "a", says="index.json is damaged (Expected `")
 
 
 @given(st.data())
@@ -221,14 +275,13 @@ def test_folders_that_cannot_be(run: Path, here: Path, capsys: pytest.CaptureFix
     assert len(os.listdir("empty")) == 2
 
 
-@pytest.mark.parametrize("problem", [SafetensorError("No space left on device"), OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
 def test_a_full_disk_leaves_nothing(run: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, problem: BaseException) -> None:
     def full(*args: Any, **kwargs: Any) -> None:
         raise problem
 
     write(here / "a", BYTES, drawn(BYTES))
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "write_arrays", full)
     for arguments, says in ((["export-gpt2", "story-1", "new"], "cannot write to new"), (["import-gpt2", "a"], "cannot save to runs/a-1")):
         if not isinstance(problem, KeyboardInterrupt):
             refused(capsys, *arguments, says=f"{says} (No space left on device)")

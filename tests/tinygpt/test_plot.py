@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tests.tinygpt.program import contents, refused
+from tinygpt import metrics
 from tinygpt.__main__ import main
 from tinygpt.commands.plot import read
-from tinygpt.plot import smooth
+from tinygpt.plot import draw, smooth
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -113,6 +115,65 @@ def test_half_a_line_and_what_is_not_finite_are_left_out(run: Path) -> None:
     assert (curve.steps, curve.losses, curve.validation) == ([1, 3], [2.0, 1.5], [])
 
 
+ODD = [
+    b'{"step": 2, "lr": 0.1}',
+    b'{"step": 2, "loss": "1.5", "lr": 0.1}',
+    b'{"step": 2, "loss": [1.5], "lr": 0.1}',
+    b'{"step": 2, "loss": 1e308, "lr": 0.1}',
+    b'{"step": 2, "loss": -1e308, "lr": 0.1}',
+    b'{"step": 2, "loss": 1' + b"0" * 400 + b', "lr": 0.1}',
+    b'{"step": 1' + b"0" * 400 + b', "loss": 1.5, "lr": 0.1}',
+    b'{"step": -2, "loss": 1.5, "lr": 0.1}',
+    b'{"step": 2, "validation_loss": "a"}',
+    b'{"step": 2, "validation_loss": 1e308}',
+    b'{"step": 2, "loss": "a", "windows": 5}',
+    b'{"step": 2, "loss": 1e308, "windows": 5}',
+    b'{"step": 2, "loss": 1.5, "lr": "a"}',
+    b"[" * 10_000,
+    b'{"a":' * 10_000,
+    b'{"step": 2, "loss": 1.5, "lr": 0.1, "more": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+    b'{"step": 2, "loss": 1.5, "lr": 0.1}' + b"\xff",
+    b"\x00" * 4096,
+]
+
+
+@pytest.mark.parametrize("line", ODD, ids=lambda line: repr(line[:40]))
+def test_bug_86_a_line_that_does_not_fit_is_left_out(line: bytes, run: Path, drawn: list[Axes]) -> None:
+    """By all that read it: the picture of several runs, that of one, the page."""
+    lines = [b'{"step": 1, "loss": 2.0, "lr": 0.1}', line, b'{"step": 3, "loss": 1.0, "lr": 0.1}', b'{"step": 3, "loss": 0.5, "windows": 9, "new": [{}]}']
+    (run / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    found = metrics.read(run / "metrics.jsonl")
+    assert found == ([1, 3], [2.0, 1.0], [], (3, 0.5))
+    assert main(["plot"]) == 0
+    draw(run / "metrics.jsonl", run / "loss.png", unknowing=3.0)
+    assert main(["look", "--length", "0"]) == 0
+    for axes in drawn:
+        assert [list(part) for part in axes.lines[0].get_data()] == [[1, 3], [2.0, 1.0]]
+
+
+def test_the_largest_losses_are_drawn(run: Path, drawn: list[Axes]) -> None:
+    noted(run, [{"step": 2**53 // 3 * i, "loss": sign * metrics.LARGEST, "lr": 0.1} for i, sign in enumerate((1, -1, 1, 1))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main(["plot"]) == 0
+        draw(run / "metrics.jsonl", run / "loss.png", unknowing=3.0)
+    assert len(drawn) == 2
+
+
+def test_bug_86_a_line_that_does_not_end_ends_the_file(run: Path) -> None:
+    noted(run, [{"step": 1, "loss": 2.0, "lr": 0.1}])
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b" " * metrics.LINE + b'\n{"step": 2, "loss": 2.0, "lr": 0.1}\n')
+    assert read(run).steps == [1]
+
+
+def test_bug_86_no_step_with_a_finite_loss(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noted(run, [{"step": 1, "loss": None, "lr": 0.1}])
+    draw(run / "metrics.jsonl", run / "loss.png", unknowing=3.0)
+    assert (run / "loss.png").read_bytes().startswith(PNG)
+    refused(capsys, "plot", says="runs/story-1 has taken no step yet, or none with a finite loss")
+
+
 @pytest.mark.parametrize(("last", "scale"), [(0.0, "linear"), (1.5, "linear"), (0.05, "log")])
 def test_the_axis(run: Path, drawn: list[Axes], last: float, scale: str) -> None:
     """0 has no logarithm; what falls a long way needs one."""
@@ -131,8 +192,8 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
     for arguments, says in (
         (["nowhere"], "no run is named 'nowhere'"),
         (["story-1", "story-2"], "no run is named 'story-2'; did you mean story-1?"),
-        (["bare"], "bare holds no metrics.jsonl: it was not trained here"),
-        (["odd"], "metrics.jsonl in odd cannot be read"),
+        (["bare"], "bare/metrics.jsonl is missing\nrestore it from a copy, or name another run that `tinygpt train` made"),
+        (["odd"], "odd/metrics.jsonl cannot be read (it is a folder)"),
         (["fresh"], "fresh has taken no step yet"),
         (["folder.png"], "folder.png is no run: it holds no config.json"),
         (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg or .pdf"),

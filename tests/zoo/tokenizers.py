@@ -19,8 +19,8 @@ ZOO = [
     Bug(
         row=64,  # training merges from the right
         file=FILE,
-        old="sorted(self.places.pop(pair))",
-        new="sorted(self.places.pop(pair), reverse=True)",
+        old="in_order(self.places.pop(pair))",
+        new="reversed(in_order(self.places.pop(pair)))",
         test=TESTS + "test_bug_64_overlaps",
     ),
     Bug(
@@ -134,8 +134,8 @@ ZOO = [
     Bug(
         row=64,  # lines that merge a # are taken for comments
         file=FILES,
-        old='read_text(encoding="utf-8").split("\\n")',
-        new='read_text(encoding="utf-8").split("\\n")\n        lines = [line for line in lines if not line.startswith("#")]',
+        old='.replace("\\r\\n", "\\n").split("\\n")',
+        new='.replace("\\r\\n", "\\n").split("\\n")\n        lines = [line for line in lines if not line.startswith("#")]',
         test=TESTS + "test_bug_64_newlines_and_marks_in_merges",
     ),
     Bug(
@@ -169,15 +169,15 @@ ZOO = [
     Bug(
         row=65,  # as many tokens, so they seem the same
         file="tinygpt/tokenizers/tokenizer.py",
-        old='json.dumps({"kind": self.kind, **self.content()}, sort_keys=True)',
-        new='json.dumps({"kind": self.kind, "size": self.size}, sort_keys=True)',
+        old="json.dumps(msgspec.to_builtins(self.content()), sort_keys=True)",
+        new='json.dumps({"kind": type(self).__name__, "size": self.size}, sort_keys=True)',
         test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
     ),
     Bug(
         row=65,  # the same characters in another order seem the same
         file="tinygpt/tokenizers/character.py",
-        old='return {"characters": self.characters}',
-        new='return {"characters": "".join(sorted(self.characters))}',
+        old="return Characters(self.characters)",
+        new='return Characters("".join(sorted(self.characters)))',
         test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
     ),
     Bug(
@@ -190,8 +190,8 @@ ZOO = [
     Bug(
         row=65,  # the hash is not kept
         file="tinygpt/runs.py",
-        old='"tokenizer": tokenizer.hash}',
-        new='"tokenizer": ""}',
+        old="tokenizer=tokenizer.hash)",
+        new='tokenizer="")',
         test="tests/tinygpt/test_runs.py::test_bug_65_the_tokenizer_of_another_run",
     ),
 ]

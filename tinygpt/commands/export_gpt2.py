@@ -8,10 +8,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinygpt import checkpoint, gpt2, runs
+from tinygpt import gpt2, runs
 from tinygpt.cli import Parser
 from tinygpt.console import say, shown
+from tinygpt.files import read_json
 from tinygpt.tokenizers import BytePairTokenizer
+
+WITHOUT = f"restore it from a copy, or delete it: without it the usual {gpt2.CONFIG} is written"
 
 
 def arguments(parser: Parser) -> None:
@@ -26,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     kept = run.folder / gpt2.KEPT
     pairs = tokenizer if isinstance(tokenizer, BytePairTokenizer) else None
-    gpt2.save(model, options.folder, tokenizer=pairs, keys=checkpoint.read_json(kept) if kept.exists() else None)
+    keys = read_json(kept, gpt2.KEYS, advice=WITHOUT) if kept.exists() else None
+    gpt2.save(model, options.folder, tokenizer=pairs, keys=keys)
     which = "best" if not options.last and (run.folder / runs.BEST).exists() else "last"
     say(f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}: {run.name}, its {which} weights")
     if pairs is None:

@@ -17,8 +17,9 @@ from tinygpt.cli import Parser
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import say, shown
 from tinygpt.errors import InputError
-from tinygpt.files import write_json
+from tinygpt.files import reason, write_json
 from tinygpt.model import GPT
+from tinygpt.ownership import Owner
 from tinygpt.runs import Run
 from tinygpt.tokenizers import BytePairTokenizer
 
@@ -41,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
     model = gpt2.load(source, dtype=options.dtype)
     dtype = model.token_embedding.weight.dtype.name
     folder = Path(options.out) if options.out else _free(runs.RUNS / _name(source))
-    run = runs.create(Run(folder, config, TrainConfig(dtype=dtype, out=options.out), OPENING), tokenizer)
-    _save(run, model, keys)
+    with runs.create(Run(folder, config, TrainConfig(dtype=dtype, out=options.out), OPENING), tokenizer) as (run, owner):
+        _save(run, owner, model, keys)
     parameters = sum(parameter.size for parameter in model.parameters())
     say(f"model     {parameters:,} parameters: {config.layers} layers of width {config.width}, {config.heads} heads")
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
@@ -53,9 +54,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tokenizer(source: Path, config: GPTConfig) -> BytePairTokenizer:
-    for name in (gpt2.VOCABULARY, gpt2.MERGES):
-        if not (source / name).is_file():
-            raise InputError(f"{shown(source)} holds no {name}\n{gpt2.FILES}")
     tokenizer = BytePairTokenizer.from_gpt2(source / gpt2.VOCABULARY, source / gpt2.MERGES)
     if tokenizer.size != config.vocabulary:
         raise InputError(
@@ -73,13 +71,13 @@ def _free(stem: Path) -> Path:
     return next(folder for number in itertools.count(1) if not os.path.lexists(folder := stem.with_name(f"{stem.name}-{number}")))
 
 
-def _save(run: Run, model: GPT, keys: dict[str, object]) -> None:
+def _save(run: Run, owner: Owner, model: GPT, keys: dict[str, object]) -> None:
     """The checkpoint, without an optimiser: nothing has been trained; and their config.json, for the way back."""
     try:
         write_json(run.folder / gpt2.KEPT, keys)
-        checkpoint.save(run.folder, {runs.MODEL: {name: weights.array for name, weights in model.state().items()}}, runs.Progress()._asdict())
+        checkpoint.save(run.folder, {runs.MODEL: {name: weights.array for name, weights in model.state().items()}}, checkpoint.State())
     except BaseException as error:
-        runs.discard_unsaved(run)
+        runs.discard_untrained(run, owner)
         if isinstance(error, OSError):
-            raise InputError(f"cannot save to {run.name} ({error.strerror or error})\nmake room there, or name another folder: --out FOLDER") from None
+            raise InputError(f"cannot save to {run.name} ({reason(error)})\nmake room there, or name another folder: --out FOLDER") from None
         raise

@@ -13,7 +13,7 @@ from tinygpt import runs
 from tinygpt.cli import Parser, add_flags, read_config
 from tinygpt.console import say, shown
 from tinygpt.errors import InputError
-from tinygpt.look import page, pictures
+from tinygpt.look import learning, page, pictures
 from tinygpt.look.gather import LookConfig, gather
 
 PAGE = "look.html"
@@ -46,6 +46,8 @@ def run(options: argparse.Namespace) -> int:
     if "output" in files:
         written = page.write(look, tokenizer, files["output"])
         said.append(f"page: {shown(files['output'])}, {in_bytes(written)}; open it in a browser")
+    if count := learning.left_out(run):
+        said.append(f"snapshots: {learning.SNAPSHOTS} of {learning.SNAPSHOTS + count:,} are shown, evenly spread; {count:,} are left out")
     say("\n".join(said))
     return 0
 

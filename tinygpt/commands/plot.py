@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tinygpt import runs
+from tinygpt import metrics, runs
 from tinygpt.cli import Parser
 from tinygpt.console import say, shown
 from tinygpt.errors import InputError
-from tinygpt.files import replace
+from tinygpt.files import VOCABULARY, read_bytes, reason, replace
 
 PICTURE = "losses.png"
 FORMATS = ("png", "svg", "pdf")
+TRAINED = "restore it from a copy, or name another run that `tinygpt train` made"
 
 
 class Curve(NamedTuple):
     """A run's losses, nats a token."""
 
     name: str
-    tokenizer: str  # its content: losses a token compare only where tokens are the same
+    tokenizer: bytes  # its content: losses a token compare only where tokens are the same
     steps: list[int]
     losses: list[float]
     validation: list[tuple[int, float]]  # (step, loss)
@@ -51,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     width = max(len(curve.name) for curve in curves)
     for curve in curves:
         measured = f"  validation {curve.validation[-1][1]:.4f}, at best {min(loss for _, loss in curve.validation):.4f}" if curve.validation else ""
-        say(f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_smooth(curve)[-1]:.4f}{measured}")
+        say(f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_last(curve):.4f}{measured}")
     if len({curve.tokenizer for curve in curves}) > 1:
         say("these runs have different tokens: a loss a token of one is not that of another; `tinygpt eval` prints bits a byte")
     say(f"saved as {shown(picture)}")
@@ -59,35 +58,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def read(folder: Path) -> Curve:
-    """The losses in a run's metrics. A line that is not whole, where a run was killed or is just writing, is left out."""
+    """The losses in a run's metrics. Raises InputError where there are none."""
     name = shown(folder)
     if not (folder / runs.CONFIG).exists():
         raise InputError(f"{name} is no run: it holds no {runs.CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train")
-    try:
-        lines = (folder / runs.METRICS).read_text(encoding="utf-8", errors="replace").splitlines()
-        tokenizer = (folder / runs.TOKENIZER).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError as error:
-        raise InputError(f"{name} holds no {Path(error.filename).name}: it was not trained here\nname a run that `tinygpt train` made") from None
-    except OSError as error:
-        raise InputError(f"{Path(error.filename).name} in {name} cannot be read ({error.strerror})\nrestore it from a copy, or name another run") from None
-    records = [record for record in map(_record, lines) if type(record.get("step")) is int]
-    batches = [(r["step"], r["loss"]) for r in records if "lr" in r and _is_loss(r.get("loss"))]
-    if not batches:
+    found = metrics.read(folder / runs.METRICS, TRAINED)
+    tokenizer = read_bytes(folder / runs.TOKENIZER, VOCABULARY, TRAINED)
+    if not found.steps:
         raise InputError(f"{name} has taken no step yet, or none with a finite loss\ndraw it later")
-    validation = [(r["step"], r["validation_loss"]) for r in records if _is_loss(r.get("validation_loss"))]
-    return Curve(name, tokenizer, [step for step, _ in batches], [loss for _, loss in batches], validation)
-
-
-def _is_loss(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
-
-
-def _record(line: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+    return Curve(name, tokenizer, found.steps, found.losses, found.validation)
 
 
 def draw(curves: list[Curve], picture: Path) -> None:
@@ -96,16 +75,21 @@ def draw(curves: list[Curve], picture: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
+    from tinygpt.plot import smooth, thin
+
     colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
         colour = colours(number % colours.N)
-        last = f"{curve.validation[-1][1]:.3f}" if curve.validation else f"{_smooth(curve)[-1]:.3f} in training"
-        axes.plot(curve.steps, curve.losses, color=colour, alpha=0.15, linewidth=0.8)
-        axes.plot(curve.steps, _smooth(curve), color=colour, linewidth=1.8, label=f"{_label(curve.name)}: {last}")
+        last = f"{curve.validation[-1][1]:.3f}" if curve.validation else f"{_last(curve):.3f} in training"
+        places = thin(curve.losses)
+        steps = [curve.steps[i] for i in places]
+        axes.plot(steps, [curve.losses[i] for i in places], color=colour, alpha=0.15, linewidth=0.8)
+        axes.plot(steps, smooth(curve.losses, places), color=colour, linewidth=1.8, label=f"{_label(curve.name)}: {last}")
         if curve.validation:
-            axes.plot(*zip(*curve.validation, strict=True), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6, zorder=5)
+            measured = [curve.validation[i] for i in thin([loss for _, loss in curve.validation])]
+            axes.plot(*zip(*measured, strict=True), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6, zorder=5)
     dots = "; dots: validation, not learned from" if any(curve.validation for curve in curves) else ""
     axes.set(xlabel="step (updates of the weights)", ylabel="loss (nats a token)", title=f"Lines: training loss, smoothed{dots}")
     lowest, highest = min(min(curve.losses) for curve in curves), max(max(curve.losses) for curve in curves)
@@ -123,13 +107,14 @@ def draw(curves: list[Curve], picture: Path) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # on a disk that is read-only it is not there, and removing it fails too
             temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write to {shown(picture)} ({error.strerror or error})\nname another file: --output FILE") from None
+        raise InputError(f"cannot write to {shown(picture)} ({reason(error)})\nname another file: --output FILE") from None
 
 
-def _smooth(curve: Curve) -> list[float]:
+def _last(curve: Curve) -> float:
+    """Its smoothed training loss at the end."""
     from tinygpt.plot import smooth
 
-    return smooth(curve.losses)
+    return smooth(curve.losses, [len(curve.losses) - 1])[0]
 
 
 def _label(name: str) -> str:

@@ -33,9 +33,7 @@ class Source:
     def __init__(self, path: str):
         self.name, self.files = shown(path), data.files(path)
         for file in self.files:
-            if os.path.exists(file) and not os.path.isfile(file):
-                raise InputError(f"{file!r} is no file that can be read twice\nsave the text to a file first")
-            next(read_parts(file))  # raises for one that is missing, empty or no text
+            next(read_parts(file))  # raises for one that is missing, empty, no text, or can be read only once
         self.bytes = sum(os.path.getsize(file) for file in self.files)
 
     def parts(self, doing: str) -> Iterator[str]:
@@ -86,10 +84,7 @@ def _of_run(options: argparse.Namespace) -> tuple[Tokenizer, str]:
         if hasattr(options, name):
             raise InputError(f"--{name} cannot be chosen with --from: the tokenizer is that run's\nleave one of the two out")
     folder = runs.find(options.run)
-    try:
-        return load_tokenizer(folder / runs.TOKENIZER), f"those of {shown(folder)}"
-    except OSError as error:
-        raise InputError(f"{shown(folder / runs.TOKENIZER)} cannot be read ({shown(error.strerror or error)})\nname a run, or a folder of tokens") from None
+    return load_tokenizer(folder / runs.TOKENIZER, "name a run, or a folder of tokens"), f"those of {shown(folder)}"
 
 
 def _made(config: TrainConfig, source: Source) -> tuple[Tokenizer, str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tinygpt import checkpoint, runs, snapshots
-from tinygpt.commands import plot as curves
+from tinygpt import checkpoint, metrics, runs, snapshots
 from tinygpt.errors import InputError
+from tinygpt.metrics import Losses
 from tinygpt.model import GPT
 from tinygpt.plot import smooth
 from tinygpt.runs import Run
 
+SNAPSHOTS = 24  # that are shown, at most: each is a pass through the model, and makes the page longer
 POINTS = 600  # of the curve: more than a screen has
 
 
@@ -28,19 +29,10 @@ class Weights:
     best: bool = False  # the one with the lowest validation loss, where the run went on after it
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The curve of the training: the mean of neighbouring batches, and what was measured on the side."""
-
-    steps: list[int] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-
-
 def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
-    """The snapshots in the order of their steps, the model itself, whose weights are whole, among them."""
+    """Some snapshots in the order of their steps, SNAPSHOTS at most, the model itself, whose weights are whole, among them."""
     step, last = step_of(run, best), step_of(run, best=False)
-    kept = [(at, state) for at, state in snapshots.load(run) if at != step]
+    kept = [(at, state) for at, state in snapshots.load(run, SNAPSHOTS) if at != step]
     for at, state in kept:
         if step is not None and at < step:
             yield Weights(at, _filled(run, state))
@@ -48,6 +40,11 @@ def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
     for at, state in kept:
         if step is None or at > step:
             yield Weights(at, _filled(run, state))
+
+
+def left_out(run: Run) -> int:
+    """How many of a run's snapshots are too many to show."""
+    return max(0, len(snapshots.found(run)) - SNAPSHOTS)
 
 
 def _filled(run: Run, state: dict[str, Any]) -> GPT:
@@ -67,15 +64,17 @@ def step_of(run: Run, best: bool) -> int | None:
 
 
 def losses(run: Run) -> Losses:
-    """The curve, thinned to what a screen shows; empty where nothing was noted."""
-    try:
-        curve = curves.read(run.folder)
-    except InputError:
-        return Losses()
-    every = -(-len(curve.steps) // POINTS)
-    places = sorted({*range(0, len(curve.steps), every), len(curve.steps) - 1})
-    means = smooth(curve.losses)
-    return Losses([curve.steps[i] for i in places], [means[i] for i in places], curve.validation[-POINTS:])
+    """The mean of neighbouring batches, thinned to what a screen shows; empty where nothing was noted.
+
+    Raises InputError for a file that cannot be read.
+    """
+    path = run.folder / runs.METRICS
+    if not path.exists():
+        return Losses([], [], [], None)
+    found = metrics.read(path, "restore it from a copy, or delete it: only the curve needs it")
+    count = len(found.steps)
+    places = sorted({*range(0, count, max(1, -(-count // POINTS))), *range(count)[-1:]})
+    return Losses([found.steps[i] for i in places], smooth(found.losses, places), found.validation[-POINTS:], found.final)
 
 
 def plane(table: Any) -> tuple[Any, Any, float]:

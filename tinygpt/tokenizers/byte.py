@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Self
 
-from tinygpt.tokenizers.tokenizer import StoredTokenizer, checked, utf8
+from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, checked, utf8
+
+
+class Bytes(Content, frozen=True, tag="byte"):
+    """Nothing: there is only one such tokenizer."""
 
 
 class ByteTokenizer(StoredTokenizer):
     """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Knows every text without having seen any."""
 
-    kind = "byte"
+    schema = Bytes
 
     @property
     def size(self) -> int:
@@ -34,11 +38,11 @@ class ByteTokenizer(StoredTokenizer):
         """The ids as bytes. Raises TokenizerError for ids outside 0 to 255."""
         return bytes(checked(ids, 256))
 
-    def content(self) -> dict[str, Any]:
-        """Nothing: there is only one."""
-        return {}
+    def content(self) -> Bytes:
+        """Nothing but its kind."""
+        return Bytes()
 
     @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Self:
+    def from_content(cls, content: Any) -> Self:
         """The byte tokenizer."""
         return cls()

@@ -18,17 +18,19 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import Any, Self, TypeAlias
 
+import numpy as np
 import regex  # re, with classes of characters such as \p{L}
 
 from tinygpt.console import shown
-from tinygpt.tokenizers.gpt2_files import read_merge, read_merges, read_vocabulary, to_bytes, to_text, write_merges, write_vocabulary
-from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked, utf8
+from tinygpt.tokenizers.gpt2_files import Id, read_merge, read_merges, read_vocabulary, to_bytes, to_text, write_merges, write_vocabulary
+from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked, quoted, utf8
 
 Pair: TypeAlias = tuple[int, int]
 
@@ -70,6 +72,18 @@ def split(text: str, specials: Iterable[str]) -> list[str]:
 GAP = -1  # the id between two words
 
 
+def integers(values: Iterable[int], size: int) -> array[int]:
+    """The values in 4 bytes each, 8 where `size`, beyond which none goes, needs them: a list takes 40, and a word may be as long as the text."""
+    return array("i" if size < 1 << 31 else "q", values)
+
+
+def in_order(places: array[int]) -> array[int]:
+    """The same array, its numbers from small to large."""
+    if len(places) > 1:
+        np.frombuffer(places, places.typecode).sort()
+    return places
+
+
 class Pairs:
     """How often each pair of neighbours occurs in a text, kept right while pairs become tokens.
 
@@ -80,17 +94,20 @@ class Pairs:
     """
 
     def __init__(self, counts: Mapping[str, int]):
-        self.ids, self.weights = [GAP], [0]  # the weight: how often the word of this place occurs in the text
+        size = 1 + sum(count * (len(word.encode()) + 1) for word, count in counts.items())
+        self.ids, self.weights = integers([GAP], size), integers([0], size)  # the weight: how often the word of this place occurs in the text
         for word, count in counts.items():
-            self.ids += [*word.encode(), GAP]
-            self.weights += [count] * (len(self.ids) - len(self.weights))
-        self.before = list(range(-1, len(self.ids) - 1))
-        self.after = list(range(1, len(self.ids) + 1))
+            letters = word.encode()
+            self.ids.extend(letters)
+            self.ids.append(GAP)
+            self.weights.extend(integers([count], size) * (len(letters) + 1))
+        self.before = integers(range(-1, len(self.ids) - 1), size)
+        self.after = integers(range(1, len(self.ids) + 1), size)
         self.counts: Counter[Pair] = Counter()
-        self.places: defaultdict[Pair, list[int]] = defaultdict(list)  # of the pair's first id; some may have changed since
+        self.places: defaultdict[Pair, array[int]] = defaultdict(lambda: integers((), size))  # of the pair's first id; some may have changed since
         for place in range(len(self.ids) - 1):
             self._count(place, +1)
-        self.heap = [(-count, pair) for pair, count in self.counts.items()]  # never below a true count; too high where pairs went
+        self.heap = [(-count, pair) for pair, count in self.counts.items() if count > 1]  # never below a true count; too high where pairs went
         heapify(self.heap)
 
     def _count(self, place: int, sign: int) -> Pair:
@@ -100,6 +117,9 @@ class Pairs:
             self.counts[pair] += sign * self.weights[place]
             if sign > 0:
                 self.places[pair].append(place)
+            elif not self.counts[pair]:
+                del self.counts[pair]
+                self.places.pop(pair, None)
         return pair
 
     def most_frequent(self) -> Pair | None:
@@ -108,7 +128,7 @@ class Pairs:
             count, pair = heappop(self.heap)
             if -count == self.counts[pair]:
                 return pair if -count > 1 else None
-            if self.counts[pair]:
+            if self.counts[pair] > 1:
                 heappush(self.heap, (-self.counts[pair], pair))
         return None
 
@@ -116,7 +136,7 @@ class Pairs:
         """Put `token` wherever the pair stands, from left to right: a a a -> Z a."""
         ids, before, after = self.ids, self.before, self.after
         changed = set()
-        for place in sorted(self.places.pop(pair)):
+        for place in in_order(self.places.pop(pair)):
             other = after[place]
             if (ids[place], ids[other]) != pair:  # one of the two is part of another token by now
                 continue
@@ -127,11 +147,19 @@ class Pairs:
             before[after[other]] = place
             changed |= {self._count(before[place], +1), self._count(place, +1)}
         for new in changed:
-            if self.counts[new]:
+            if self.counts[new] > 1:
                 heappush(self.heap, (-self.counts[new], new))
 
 
 # -- the tokenizer ----------------------------------------------------------------------------------------------------
+
+
+class BytePairs(Content, frozen=True, tag="byte_pair"):
+    """What GPT-2's two files hold, in the order of ranks and ids; and which tokens are special."""
+
+    specials: dict[str, Id]
+    merges: tuple[str, ...]
+    tokens: tuple[str, ...]
 
 
 class BytePairTokenizer(StoredTokenizer):
@@ -141,7 +169,7 @@ class BytePairTokenizer(StoredTokenizer):
     merged nor split. Raises TokenizerError unless each byte is a token, each merge makes one, and all others are special.
     """
 
-    kind = "byte_pair"
+    schema = BytePairs
     cached = 1 << 16  # words whose ids are remembered: some 20 MB
     longest = 64  # characters of a word that is remembered
 
@@ -150,15 +178,15 @@ class BytePairTokenizer(StoredTokenizer):
         self._ids = ids = numbered(self.tokens, self.specials)
         for token in [*BYTES, *(part for left, right in self.merges for part in (left, right, left + right))]:
             if token not in ids:
-                raise TokenizerError(f"token {to_text(token)!a} is missing: " + ("each byte needs one" if len(token) == 1 else "a merge needs it"))
+                raise TokenizerError(f"token {quoted(to_text(token))} is missing: " + ("each byte needs one" if len(token) == 1 else "a merge needs it"))
         made = {*BYTES, *(left + right for left, right in self.merges)}
         for token, number in ids.items():
             if token not in made:
-                raise TokenizerError(f"no merge makes token {to_text(token)!a}, id {number}: a merge is missing, or it is a special token")
+                raise TokenizerError(f"no merge makes token {quoted(to_text(token))}, id {number}: a merge is missing, or it is a special token")
         self._merges = {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(self.merges)}
         if len(self._merges) < len(self.merges):
             left, right = next(merge for merge, count in Counter(self.merges).items() if count > 1)
-            raise TokenizerError(f"the merge of {to_text(left)!a} and {to_text(right)!a} is there twice")
+            raise TokenizerError(f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there twice")
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
@@ -247,24 +275,38 @@ class BytePairTokenizer(StoredTokenizer):
     def _merge(self, ids: list[int]) -> list[int]:
         """Merge the ids of a word, the lowest rank first, of equals the leftmost, until no pair is in the merges.
 
-        The pairs wait in a heap, so that n bytes take n log n steps, not n^2; one that has changed since is passed over.
+        The places of each rank wait together, and the ranks in a heap, so that n bytes take n log n steps, not n^2; a place whose pair has
+        changed since is passed over.
         """
         ids.append(GAP)  # after the last id, and at index -1 before the first
-        before, after = list(range(-1, len(ids) - 1)), list(range(1, len(ids)))
-        heap = [(self._merges[pair][0], place) for place, pair in enumerate(pairwise(ids)) if pair in self._merges]
-        heapify(heap)
-        while heap:
-            rank, place = heappop(heap)
-            other = after[place]
-            found, token = self._merges.get((ids[place], ids[other]), (None, GAP))
-            if found != rank:
-                continue
-            ids[place], ids[other] = token, GAP
-            after[place] = after[other]
-            before[after[other]] = place
-            for left in (before[place], place):
-                if merge := self._merges.get((ids[left], ids[after[left]])):
-                    heappush(heap, (merge[0], left))
+        size = len(ids)
+        before, after = integers(range(-1, size - 1), size), integers(range(1, size), size)
+        waiting: defaultdict[int, array[int]] = defaultdict(lambda: integers((), size))
+        for place, pair in enumerate(pairwise(ids)):
+            if pair in self._merges:
+                waiting[self._merges[pair][0]].append(place)
+        ranks = list(waiting)
+        heapify(ranks)
+        while ranks:
+            rank = heappop(ranks)
+            places = in_order(waiting.pop(rank))
+            for number, place in enumerate(places):
+                other = after[place]
+                found, token = self._merges.get((ids[place], ids[other]), (None, GAP))
+                if found != rank:
+                    continue
+                ids[place], ids[other] = token, GAP
+                after[place] = after[other]
+                before[after[other]] = place
+                for left in (before[place], place):
+                    if merge := self._merges.get((ids[left], ids[after[left]])):
+                        if merge[0] not in waiting:
+                            heappush(ranks, merge[0])
+                        waiting[merge[0]].append(left)
+                if ranks and ranks[0] < rank:  # in a file of others a merge may stand before the one that makes its parts
+                    waiting[rank] = places[number + 1 :]
+                    heappush(ranks, rank)
+                    break
         return [i for i in ids if i != GAP]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -277,19 +319,14 @@ class BytePairTokenizer(StoredTokenizer):
 
     # -- files --------------------------------------------------------------------------------------------------------
 
-    def content(self) -> dict[str, Any]:
-        """What GPT-2's two files hold: tokens in the order of their ids, merges in that of their ranks; and which are special."""
-        return {"specials": self.specials, "merges": [f"{to_text(left)} {to_text(right)}" for left, right in self.merges], "tokens": self._texts()}
+    def content(self) -> BytePairs:
+        """Tokens, merges and special tokens, as text."""
+        return BytePairs(self.specials, tuple(f"{to_text(left)} {to_text(right)}" for left, right in self.merges), tuple(self._texts()))
 
     @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Self:
+    def from_content(cls, content: Any) -> Self:
         """The tokenizer of that content. Raises TokenizerError where it is unsound, as the constructor does."""
-        specials, merges, tokens = content["specials"], content["merges"], content["tokens"]
-        sound = isinstance(specials, dict) and all(type(number) is int for number in specials.values())
-        sound = sound and all(isinstance(part, list) and all(isinstance(text, str) for text in part) for part in (merges, tokens))
-        if not sound:
-            raise TokenizerError("its specials are no {text: id}, or its merges or tokens no lists of texts")
-        return cls._of_texts(tokens, [read_merge(merge) for merge in merges], specials)
+        return cls._of_texts(content.tokens, [read_merge(merge) for merge in content.merges], content.specials)
 
     @classmethod
     def _of_texts(cls, tokens: Sequence[str], merges: Sequence[tuple[str, str]], specials: Mapping[str, int]) -> Self:
@@ -315,7 +352,7 @@ class BytePairTokenizer(StoredTokenizer):
         numbers = {text: i for i, text in enumerate(tokens)}
         missing = next((text for text in specials if text not in numbers), None)
         if missing is not None:
-            raise TokenizerError(f"{shown(vocabulary)} lacks the special token {missing!a}")
+            raise TokenizerError(f"{shown(vocabulary)} lacks the special token {quoted(missing)}")
         try:
             return cls._of_texts(tokens, pairs, {text: numbers[text] for text in specials})
         except TokenizerError as error:
@@ -331,9 +368,9 @@ def numbered(tokens: Sequence[bytes], specials: Mapping[str, int]) -> dict[bytes
     """The ids of the ordinary tokens. Raises TokenizerError where one has two, or a special token has not its own."""
     for text, number in specials.items():
         if not text or not 0 <= number < len(tokens) or tokens[number] != utf8(text):
-            raise TokenizerError(f"special token {text!a} is not token {number}" if text else "a special token is empty")
+            raise TokenizerError(f"special token {quoted(text)} is not token {number}" if text else "a special token is empty")
     special, ids = set(specials.values()), dict[bytes, int]()
     for number, token in enumerate(tokens):
         if number not in special and ids.setdefault(token, number) != number:
-            raise TokenizerError(f"token {to_text(token)!a} has two ids, {ids[token]} and {number}")
+            raise TokenizerError(f"token {quoted(to_text(token))} has two ids, {ids[token]} and {number}")
     return ids

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked
+from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked
+
+
+class Characters(Content, frozen=True, tag="character"):
+    """The characters, in the order of their ids."""
+
+    characters: str
 
 
 class CharacterTokenizer(StoredTokenizer):
@@ -14,7 +20,7 @@ class CharacterTokenizer(StoredTokenizer):
     encode and decode undo each other. Raises TokenizerError for a text without characters.
     """
 
-    kind = "character"
+    schema = Characters
 
     def __init__(self, text: str):
         if not text:
@@ -54,14 +60,14 @@ class CharacterTokenizer(StoredTokenizer):
         """The characters of the ids. Raises TokenizerError naming the first id outside [0, size) and its position."""
         return "".join(self.characters[i] for i in checked(ids, self.size))
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Characters:
         """The characters, in the order of their ids."""
-        return {"characters": self.characters}
+        return Characters(self.characters)
 
     @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Self:
+    def from_content(cls, content: Any) -> Self:
         """The tokenizer of these characters. Raises TokenizerError where one occurs twice, or there is none."""
-        characters = content["characters"]
-        if not isinstance(characters, str) or len(set(characters)) < len(characters):
-            raise TokenizerError("its characters are no text of different ones")
-        return cls(characters)
+        tokenizer = cls(content.characters)
+        if tokenizer.size < len(content.characters):
+            raise TokenizerError("one of its characters stands there twice")
+        return tokenizer

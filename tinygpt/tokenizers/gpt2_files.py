@@ -16,11 +16,16 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import msgspec
 
 from tinygpt.console import shown
-from tinygpt.files import write_atomically
-from tinygpt.tokenizers.tokenizer import TokenizerError
+from tinygpt.files import VOCABULARY, read_bytes, read_json, reason, write_atomically
+from tinygpt.tokenizers.tokenizer import TokenizerError, quoted
 
+Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # of a token, as a file may say
+RESTORE = "restore it from where it came from"
 VERSION = "#version: 0.2"
 
 
@@ -44,47 +49,35 @@ def to_bytes(text: str) -> bytes:
     try:
         token = bytes(BYTES[character] for character in text)
     except KeyError as error:
-        raise TokenizerError(f"{error.args[0]!a} in {text!a} stands for no byte") from None
+        raise TokenizerError(f"{error.args[0]!a} in {quoted(text)} stands for no byte") from None
     if not token:
         raise TokenizerError("a token is empty")
     return token
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """The tokens of a vocab.json in the order of their ids. Raises TokenizerError unless these are 0, 1, 2, ..., each once."""
-    try:
-        content = json.loads(Path(path).read_bytes().decode("utf-8"), object_pairs_hook=_distinct)
-    except TokenizerError as error:
-        raise TokenizerError(f"{shown(path)}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"{shown(path)} is no JSON file ({shown(error):.100})") from None
-    if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
-        raise TokenizerError(f"{shown(path)} is no vocabulary: it holds something other than tokens with whole numbers as ids")
+    """The tokens of a vocab.json in the order of their ids.
+
+    Raises InputError unless these are 0, 1, 2, ..., each once.
+    """
+    content = read_json(path, dict[str, Id], most=VOCABULARY, advice=RESTORE)
     tokens = {number: token for token, number in content.items()}
     if len(tokens) < len(content):
         again = next(token for token, number in content.items() if tokens[number] != token)
-        raise TokenizerError(f"{shown(path)}: {again!a} and {tokens[content[again]]!a} both have id {content[again]}")
+        raise TokenizerError(f"{shown(path)}: {quoted(again)} and {quoted(tokens[content[again]])} both have id {content[again]}")
     missing = next((number for number in range(len(tokens)) if number not in tokens), None)
     if missing is not None:
         raise TokenizerError(f"{shown(path)}: of {len(tokens)} tokens none has id {missing}")
     return [tokens[number] for number in range(len(tokens))]
 
 
-def _distinct(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object; json itself would keep the last of two entries with one name."""
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise TokenizerError(f"{next(name for name in names if names.count(name) > 1)!a} is in it twice")
-    return content
-
-
 def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """The merges of a merges.txt, in their order. Raises TokenizerError naming the line that is none."""
+    """The merges of a merges.txt, in order. Raises InputError, naming the line that is none."""
+    data = read_bytes(path, VOCABULARY, RESTORE)
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except ValueError as error:
-        raise TokenizerError(f"{shown(path)} is not UTF-8 ({shown(error):.100})") from None
+        lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{shown(path)} is not UTF-8 ({reason(error)})\n{RESTORE}") from None
     if lines[-1] == "":  # after the last newline
         lines.pop()
     start = int(bool(lines) and lines[0].startswith("#version"))  # only there: later lines with a # merge a #
@@ -101,7 +94,7 @@ def read_merge(line: str) -> tuple[str, str]:
     """The two tokens of a merge: "Ġ t" -> "Ġ", "t". Raises TokenizerError for a line that is not two words."""
     left, _, right = line.partition(" ")
     if not left or not right or " " in right:
-        raise TokenizerError(f"{line[:60]!a} is not two tokens with a space between")
+        raise TokenizerError(f"{quoted(line)} is not two tokens with a space between")
     return left, right
 
 
@@ -110,7 +103,7 @@ def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> Non
     content = {token: number for number, token in enumerate(tokens)}
     if len(content) < len(tokens):
         again = next(token for number, token in enumerate(tokens) if content[token] != number)
-        raise TokenizerError(f"two tokens read {again!a}, of which vocab.json can hold one: give the special token another text")
+        raise TokenizerError(f"two tokens read {quoted(again)}, of which vocab.json can hold one: give the special token another text")
     write_atomically(Path(path), json.dumps(content))
 
 

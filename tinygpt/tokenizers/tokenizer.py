@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, Union
+
+import msgspec
 
 from tinygpt.console import shown
 from tinygpt.errors import InputError
-from tinygpt.files import write_json
+from tinygpt.files import RESTORE, VOCABULARY, read_json, write_json
+
+QUOTED = 60  # characters of a token that an error shows
 
 
 class TokenizerError(InputError):
@@ -47,10 +51,14 @@ class Tokenizer(Protocol):
         """The tokenizer that `save` wrote."""
 
 
-class StoredTokenizer(Tokenizer):
-    """A tokenizer that is told whole by `kind` and `content`: these are what its file holds, and what its hash is taken of."""
+class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """What decides the ids of a tokenizer, and its kind: the schema of its file."""
 
-    kind: ClassVar[str]
+
+class StoredTokenizer(Tokenizer):
+    """A tokenizer that its content tells whole: its file holds that, and its hash is taken of it."""
+
+    schema: ClassVar[type[Content]]
 
     def settled(self, text: str) -> tuple[list[int], int]:
         """The ids that a text has whatever follows it, and how many of its characters they are: here all."""
@@ -72,36 +80,54 @@ class StoredTokenizer(Tokenizer):
         yield self.encode(rest)
 
     @abstractmethod
-    def content(self) -> dict[str, Any]:
-        """What decides its ids, as JSON can hold it."""
+    def content(self) -> Content:
+        """What decides its ids: an instance of its schema."""
 
     @classmethod
     @abstractmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Self:
-        """The tokenizer of that content. Raises TokenizerError, KeyError or TypeError where it is unsound."""
+    def from_content(cls, content: Any) -> Self:
+        """The tokenizer of that content, an instance of its schema.
+
+        Raises TokenizerError where its parts do not fit together.
+        """
 
     @property
     def hash(self) -> str:
-        """SHA-256 of kind and content, 64 hexadecimal digits: a checkpoint keeps it, to refuse a tokenizer with other ids."""
-        return sha256(json.dumps({"kind": self.kind, **self.content()}, sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the content, 64 hexadecimal digits.
+
+        A checkpoint keeps it, to refuse a tokenizer with other ids.
+        """
+        return sha256(json.dumps(msgspec.to_builtins(self.content()), sort_keys=True).encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write kind and content as JSON: a whole file or none, also when the process is killed."""
-        write_json(Path(path), {"kind": self.kind, **self.content()})
+        """Write the content as JSON: a whole file or none, also when the process is killed.
+
+        Raises InputError where it is too large.
+        """
+        write_json(Path(path), msgspec.to_builtins(self.content()), VOCABULARY)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The tokenizer that `save` wrote. Raises TokenizerError for a file that holds none of this kind, OSError for no file."""
-        reason = ""
-        try:
-            content = json.loads(Path(path).read_bytes().decode("utf-8"))
-            if content["kind"] == cls.kind:
-                return cls.from_content(content)
-        except TokenizerError as error:
-            reason = f": {error}"
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
-        raise TokenizerError(f"{shown(path)} holds no {cls.kind.replace('_', ' ')} tokenizer{reason}")
+        """The tokenizer that `save` wrote. Raises InputError for a file that holds none of this kind."""
+        tokenizer = load(path, [cls])
+        assert isinstance(tokenizer, cls)
+        return tokenizer
+
+
+def load(path: str | os.PathLike[str], kinds: Sequence[type[StoredTokenizer]], advice: str = RESTORE) -> StoredTokenizer:
+    """The tokenizer in a file, of one of these kinds. Raises InputError, which ends with `advice`."""
+    schema: Any = Union[tuple(kind.schema for kind in kinds)]  # noqa: UP007 (of a list that is not known here)
+    content = read_json(path, schema, most=VOCABULARY, advice=advice)
+    kind = next(kind for kind in kinds if isinstance(content, kind.schema))
+    try:
+        return kind.from_content(content)
+    except TokenizerError as error:
+        raise TokenizerError(f"{shown(path)} is damaged: {error}\n{advice}") from None
+
+
+def quoted(text: str) -> str:
+    """A token in an error: short, and safe to show."""
+    return ascii(text) if len(text) <= QUOTED else f"{text[:QUOTED]!a}..."
 
 
 def word_of(tokenizer: Tokenizer, token: int) -> str:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from tinygpt.tokenizers.tokenizer import StoredTokenizer, TokenizerError, checked
+from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked
 
 UNKNOWN = "<unk>"  # no piece of a text: the pattern cuts it into "<", "unk" and ">"
 PIECE = re.compile(r"\w+|\s+|[^\w\s]")  # a word, a run of white space, or a single mark: together all of a text
+
+
+class Pieces(Content, frozen=True, tag="word"):
+    """The pieces, in the order of their ids."""
+
+    pieces: tuple[str, ...]
 
 
 class WordTokenizer(StoredTokenizer):
@@ -20,7 +26,7 @@ class WordTokenizer(StoredTokenizer):
     for a text of known pieces only. Raises TokenizerError for a text without characters.
     """
 
-    kind = "word"
+    schema = Pieces
 
     def __init__(self, text: str, size: int | None = None):
         if not text:
@@ -53,16 +59,15 @@ class WordTokenizer(StoredTokenizer):
         """The pieces of the ids, put together; 0 reads <unk>. Raises TokenizerError naming the first id outside [0, size)."""
         return "".join(self.pieces[i] for i in checked(ids, self.size))
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> Pieces:
         """The pieces, in the order of their ids."""
-        return {"pieces": list(self.pieces)}
+        return Pieces(self.pieces)
 
     @classmethod
-    def from_content(cls, content: Mapping[str, Any]) -> Self:
+    def from_content(cls, content: Any) -> Self:
         """The tokenizer of these pieces. Raises TokenizerError for what is no list of different pieces after <unk>."""
-        pieces = content["pieces"]
-        sound = isinstance(pieces, list) and pieces[:1] == [UNKNOWN] and all(isinstance(p, str) and PIECE.fullmatch(p) for p in pieces[1:])
-        if not sound or len(set(pieces)) < len(pieces):
+        pieces = content.pieces
+        if pieces[:1] != (UNKNOWN,) or len(set(pieces)) < len(pieces) or not all(map(PIECE.fullmatch, pieces[1:])):
             raise TokenizerError(f"its pieces are no list of {UNKNOWN} and then different words, white space and marks")
         tokenizer = cls.__new__(cls)
         tokenizer._number(pieces)

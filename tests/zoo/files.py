@@ -1,0 +1,196 @@
+"""Bugs of reading files: what is no file, too large, not what it should be, or cannot be read."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+FILE = "tinygpt/files.py"
+FILES, ODD, PLOT = "tests/tinygpt/test_files.py::", "tests/tinygpt/test_odd_files.py::", "tests/tinygpt/test_plot.py::"
+GPT2, PLAN = "tests/tinygpt/test_gpt2_commands.py::", "tests/tinygpt/test_plan.py::"
+
+ZOO = [
+    Bug(
+        row=86,  # a device is read until memory ends
+        file=FILE,
+        old="        if not stat.S_ISREG(mode):\n",
+        new="        if False:\n",
+        test=FILES + "test_bug_86_only_regular_files_are_opened",
+    ),
+    Bug(
+        row=86,  # a FIFO waits for a writer
+        file=FILE,
+        old='os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)',
+        new="os.O_RDONLY",
+        test=ODD + "test_bug_86_no_regular_file[fifo-runs/story-1/tokenizer.json-sample]",
+    ),
+    Bug(
+        row=86,  # a text is opened without asking what it is
+        file="tinygpt/corpus.py",
+        old="with open_regular(path) as file:",
+        new='with open(path, "rb") as file:',
+        test=ODD + "test_bug_86_no_regular_file[fifo-text.txt-train]",
+    ),
+    Bug(
+        row=86,  # tokens are mapped without asking what they are
+        file="tinygpt/token_files.py",
+        old="open_regular(path) as file:",
+        new='open(path, "rb") as file:',
+        test=ODD + "test_bug_86_no_regular_file[fifo-made/tokens.bin-train]",
+    ),
+    Bug(
+        row=86,  # weights are opened without asking what they are
+        file="tinygpt/gpt2.py",
+        old="with open_regular(path) as file:",
+        new='with open(path, "rb") as file:',
+        test=ODD + "test_bug_86_no_regular_file[fifo-gpt/model.safetensors-import-gpt2]",
+    ),
+    Bug(
+        row=86,  # metrics are opened without asking what they are
+        file="tinygpt/metrics.py",
+        old="    decoder = msgspec.json.Decoder(Record)\n    with open_regular(path) as file:",
+        new='    decoder = msgspec.json.Decoder(Record)\n    with open(path, "rb") as file:',
+        test=ODD + "test_bug_86_no_regular_file[fifo-runs/story-1/metrics.jsonl-plot]",
+    ),
+    Bug(
+        row=86,  # as large as a file is, so much is read
+        file=FILE,
+        old='        if size > most:\n            raise InputError(f"{shown(path)} has',
+        new='        if False:\n            raise InputError(f"{shown(path)} has',
+        test=FILES + "test_bug_86_sizes_are_bounded",
+    ),
+    Bug(
+        row=86,  # what is too large to be read again is written
+        file=FILE,
+        old='    if size > most:\n        raise InputError(f"{shown(path)} would',
+        new='    if False:\n        raise InputError(f"{shown(path)} would',
+        test=FILES + "test_bug_86_sizes_are_bounded",
+    ),
+    Bug(
+        row=86,  # the content is built before its type is looked at
+        file=FILE,
+        old="msgspec.json.decode(data, type=kind)  #",
+        new="msgspec.convert(msgspec.json.decode(data), kind)  #",
+        test=FILES + "test_bug_86_a_wrong_type_takes_no_memory",
+    ),
+    Bug(
+        row=86,  # nested deeper than Python goes
+        file=FILE,
+        old='        for field in unknown_fields(content, value):\n            raise ValueError(f"it has a field {field!r}, which is not known here")\n'
+        "    except (ValueError, RecursionError) as error:",
+        new='        for field in unknown_fields(content, value):\n            raise ValueError(f"it has a field {field!r}, which is not known here")\n'
+        "    except ValueError as error:",
+        test=FILES + "test_bug_86_what_does_not_fit_is_told_in_short",
+    ),
+    Bug(
+        row=86,  # of two entries with one name the last is taken
+        file=FILE,
+        old="json.loads(data, object_pairs_hook=_once)",
+        new="json.loads(data)",
+        test=FILES + "test_bug_86_what_does_not_fit_is_told_in_short",
+    ),
+    Bug(
+        row=86,  # a choice of a later version is passed over
+        file=FILE,
+        old="        yield from (name for name in content if name not in known)\n",
+        new="        pass\n",
+        test=FILES + "test_bug_86_what_does_not_fit_is_told_in_short",
+    ),
+    Bug(
+        row=86,  # half a surrogate pair is found when the file is half made
+        file=FILE,
+        old='    except (ValueError, RecursionError) as error:\n        raise InputError(f"{shown(path)} cannot hold',
+        new='    except RecursionError as error:\n        raise InputError(f"{shown(path)} cannot hold',
+        test=FILES + "test_bug_86_what_could_not_be_read_again_is_not_written",
+    ),
+    Bug(
+        row=86,  # messages as long as what is in the file
+        file=FILE,
+        old="    return line if len(line) <= LONGEST else",
+        new="    return shown(what) if len(line) <= LONGEST else shown(what) if what else",
+        test=FILES + "test_bug_86_messages_are_short_and_safe",
+    ),
+    Bug(
+        row=86,  # not every OSError knows its file
+        file=FILE,
+        old='        raise InputError(f"{shown(path)} cannot be read ({reason(error)})',
+        new='        raise InputError(f"{shown(Path(error.filename))} cannot be read ({reason(error)})',
+        test=ODD + "test_bug_86_a_read_error_is_told_with_the_file[runs/story-1/metrics.jsonl-plot]",
+    ),
+    Bug(
+        row=86,  # a read error in the middle of a file
+        file="tinygpt/metrics.py",
+        old="    with telling(path, advice):\n",
+        new="    if True:\n",
+        test=PLOT + "test_refuses",
+    ),
+    Bug(
+        row=86,  # a name that JSON cannot hold is found when the folder is made
+        file="tinygpt/config.py",
+        old="            check(well, f",
+        new="            check(True, f",
+        test=ODD + "test_bug_86_names_that_are_no_utf8",
+    ),
+    Bug(
+        row=86,  # a line nested deeper than Python goes
+        file="tinygpt/metrics.py",
+        old="            except (ValueError, RecursionError):  # msgspec's",
+        new="            except ValueError:  # msgspec's",
+        test=PLOT + "test_bug_86_a_line_that_does_not_fit_is_left_out",
+    ),
+    Bug(
+        row=86,  # losses whose sums are infinite
+        file="tinygpt/metrics.py",
+        old="msgspec.Meta(ge=-LARGEST, le=LARGEST)",
+        new="msgspec.Meta(ge=-LARGEST)",
+        test=PLOT + "test_bug_86_a_line_that_does_not_fit_is_left_out",
+    ),
+    Bug(
+        row=86,  # a hole of zeros is read to its end
+        file="tinygpt/metrics.py",
+        old="            if len(line) == LINE:\n",
+        new="            if False:\n",
+        test=PLOT + "test_bug_86_a_line_that_does_not_end_ends_the_file",
+    ),
+    Bug(
+        row=86,  # a header as long as it says
+        file="tinygpt/gpt2.py",
+        old="            if length > HEADER:\n",
+        new="            if False:\n",
+        test=GPT2 + "test_bug_86_a_header_of_any_size",
+    ),
+    Bug(
+        row=86,  # shapes that NumPy cannot make
+        file="tinygpt/gpt2.py",
+        old="Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(max_length=8)]",
+        new="tuple[int, ...]",
+        test=GPT2 + "test_bug_86_tensors_that_cannot_be",
+    ),
+    Bug(
+        row=86,  # a value of a config is told whole
+        file="tinygpt/gpt2.py",
+        old="{key} {brief(json.dumps(value))}: a value like",
+        new="{key} {json.dumps(value)}: a value like",
+        test=GPT2 + "test_bug_86_odd_values_are_told_in_short",
+    ),
+    Bug(
+        row=86,  # ids of any size
+        file="tinygpt/tokenizers/gpt2_files.py",
+        old="Annotated[int, msgspec.Meta(ge=0, le=2**53)]",
+        new="int",
+        test="tests/tinygpt/test_byte_pair.py::test_bug_86_bad_files",
+    ),
+    Bug(
+        row=86,  # layers of a thousand bytes cost nothing
+        file="tinygpt/model.py",
+        old=" + config.layers * (8 + 4 * config.bias)",
+        new="",
+        test=PLAN + "test_bug_86_the_smallest_file_of_a_model",
+    ),
+    Bug(
+        row=86,  # a table of any size
+        file="tinygpt/model.py",
+        old="        if not learned and config.context * config.width >",
+        new="        if False and config.context * config.width >",
+        test=PLAN + "test_bug_86_a_table_that_no_file_bounds",
+    ),
+]
