@@ -10,11 +10,15 @@
 From here read model.py, top to bottom.
 """
 
-from tinygpt.config import ConfigError, GPTConfig, SampleConfig, TrainConfig
-from tinygpt.corpus import CorpusError, floor, story, windows
-from tinygpt.errors import InputError
-from tinygpt.model import GPT
-from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, TokenizerError, WordTokenizer
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as typing has it, which takes longer to import than all that is here
+if TYPE_CHECKING:
+    from tinygpt.config import ConfigError, GPTConfig, SampleConfig, TrainConfig
+    from tinygpt.corpus import CorpusError, floor, story, windows
+    from tinygpt.errors import InputError
+    from tinygpt.model import GPT
+    from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, TokenizerError, WordTokenizer
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,3 +38,20 @@ __all__ = [
     "story",
     "windows",
 ]
+MODULES = ("config", "corpus", "errors", "model", "tokenizers")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """A name of `__all__`, imported when it is first asked for: `tinygpt --help` needs none,
+        and Ctrl-C finds little to interrupt.
+        """
+        if name in __all__:
+            import importlib
+
+            for module in MODULES:
+                found = getattr(importlib.import_module(f"tinygpt.{module}"), name, None)
+                if found is not None:
+                    globals()[name] = found
+                    return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,19 @@
-"""What the terminal shows: text with control characters escaped, one live line while training, nothing where nobody looks."""
+"""What the terminal shows: text with control characters escaped, one live line while training,
+nothing where nobody looks.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
 import unicodedata
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 # Characters that reorder what stands around them: a name shown with one could read as another.
 BIDIRECTIONAL = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+TOLD = 280  # characters of an error that are shown, at most
 REFRESH = 0.1  # seconds between two drawings of the live line, at least: drawing it must not slow the training
 
 
@@ -26,9 +31,11 @@ REFRESH = 0.1  # seconds between two drawings of the live line, at least: drawin
 
 
 def visible(text: str, *, lines: bool = True) -> str:
-    r"""Text that a model or a file made, safe to show: an escape character comes out as the four characters \x1b and clears no screen.
+    r"""Text that a model or a file made, safe to show: an escape character comes out as the four
+    characters \x1b and clears no screen.
 
-    Control characters, lone surrogates and those that reverse the direction are escaped; newline and tab stay, unless `lines` is False.
+    Control characters, lone surrogates and those that reverse the direction are escaped; newline
+    and tab stay, unless `lines` is False.
     """
     return "".join(c if _harmless(c) or (lines and c in "\n\t") else c.encode("unicode_escape").decode() for c in text)
 
@@ -42,9 +49,77 @@ def shown(what: object) -> str:
     return visible(str(what), lines=False)
 
 
+def brief(problem: str) -> str:
+    """An error's text in two lines of at most TOLD characters together, safe to show; a line that is too long loses its middle.
+
+    What is wrong stands at the ends of a line: `--layers: 'a very long ... word' is not a whole number`.
+    """
+    what, end, fix = problem.partition("\n")
+    cut = _fitting(what, fix)  # first, for escaping looks at each character, and there may be hundreds of millions
+    return end.join(_fitting(*map(shown, cut)))
+
+
+def _fitting(what: str, fix: str) -> tuple[str, str]:
+    """The two lines, without their middles where they are longer than TOLD together."""
+    return (what, fix) if len(what) + len(fix) <= TOLD else (_without_middle(what), _without_middle(fix))
+
+
+def _without_middle(line: str) -> str:
+    half = TOLD // 4 - len(" ... ")
+    return line if len(line) <= TOLD // 2 else f"{line[:half]} ... {line[-half:]}"
+
+
 def say(text: str = "", end: str = "\n") -> None:
     """Print at once: a pipe must not keep back a sample that is being written."""
     print(text, end=end, flush=True)
+
+
+class _Outliving:
+    """A stream whose reader may end: what can then not be written is let go, and the program goes
+    on.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            let_go(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            let_go(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def let_go(stream: IO[str]) -> None:
+    """Write to that stream's file no more: what is written from here on, and at the end of the
+    program, goes nowhere.
+    """
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def outliving() -> Iterator[None]:
+    """A training outlives its pipes and its terminal: while this lasts, what nobody can read any
+    more is no error.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = cast("TextIO", _Outliving(sys.stdout)), cast("TextIO", _Outliving(sys.stderr))
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 def duration(seconds: float) -> str:
@@ -68,7 +143,8 @@ def short(number: float) -> str:
 
 
 class Bar:
-    """The last line of the terminal, which shows how far something is; nothing where stderr is no terminal.
+    """The last line of the terminal, which shows how far something is; nothing where stderr is no
+    terminal.
 
     412/767 ━━━━━━━━━━ pairs merged
     """
@@ -117,7 +193,9 @@ class LiveLine(Bar):
         self.draw(record.step, self.total, self.text(record))
 
     def text(self, record: StepRecord) -> str:
-        """What stands behind the bar; to be called once a record, for the speed is a mean over recent ones."""
+        """What stands behind the bar; to be called once a record, for the speed is a mean over
+        recent ones.
+        """
         self._seconds, self._tokens = 0.95 * self._seconds + record.seconds, 0.95 * self._tokens + record.tokens
         speed = self._tokens / max(self._seconds, 1e-9)
         left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
@@ -125,7 +203,9 @@ class LiveLine(Bar):
 
 
 def _live() -> Live:
-    """rich's live display, drawn only when told to; it knows the width of the terminal, NO_COLOR and old Windows consoles."""
+    """rich's live display, drawn only when told to; it knows the width of the terminal, NO_COLOR
+    and old Windows consoles.
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -133,7 +213,9 @@ def _live() -> Live:
 
 
 def _row(done: int, total: int, count: str, text: str, width: int) -> Table:
-    """420/1000 ━━━━━━ text, the bar as long as there is room; three columns stay free, where a terminal writes ^C."""
+    """420/1000 ━━━━━━ text, the bar as long as there is room; three columns stay free, where a
+    terminal writes ^C.
+    """
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -144,18 +226,24 @@ def _row(done: int, total: int, count: str, text: str, width: int) -> Table:
     return row
 
 
-# -- Ctrl-C -----------------------------------------------------------------------------------------------------------
+# -- Ctrl-C and its like ----------------------------------------------------------------------------------------------
 
 
 class Interrupt:
-    """`with Interrupt() as stop:` Ctrl-C sets `stop.asked`, so that the step under way can end and be saved; a second one stops at once."""
+    """`with Interrupt() as stop:` a signal sets `stop.asked` to its number, so that the step under
+    way can end and be saved.
+
+    A second Ctrl-C stops at once. A second signal of another kind does not: a terminal that closes
+    may send several.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():  # Python runs handlers there only, and lets no other thread set them
+        # Python runs handlers there only, and lets no other thread set them
+        if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._ask) for number in stop_signals()}
         return self
 
@@ -164,13 +252,16 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked = self.asked or number
 
 
 def stop_signals() -> tuple[int, ...]:
-    """What asks a program to end: Ctrl-C everywhere, and Ctrl-Break on Windows, SIGTERM elsewhere."""
+    """What asks a program to end: Ctrl-C everywhere; Ctrl-Break on Windows; elsewhere SIGTERM and,
+    unless it runs under nohup, SIGHUP.
+    """
     if sys.platform == "win32":
         return signal.SIGINT, signal.SIGBREAK
-    return signal.SIGINT, signal.SIGTERM
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGINT, signal.SIGTERM, *hangup

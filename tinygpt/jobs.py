@@ -15,6 +15,7 @@ from tensor.errors import DeviceError
 from tensor.optim import Optimizer
 from tensor.random import Generator
 from tinygpt import runs, training
+from tinygpt.checkpoint import Progress
 from tinygpt.cli import read_config
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import shown
@@ -22,7 +23,9 @@ from tinygpt.data import Data, prepare
 from tinygpt.errors import InputError
 from tinygpt.metrics import check_tensorboard
 from tinygpt.model import GPT
-from tinygpt.runs import Progress, Run
+from tinygpt.ownership import Owner
+from tinygpt.planning import check_memory
+from tinygpt.runs import Run
 from tinygpt.token_files import is_token_folder
 
 
@@ -35,6 +38,7 @@ class Job(NamedTuple):
     optimizer: Optimizer
     progress: Progress
     until: int  # the step to stop after
+    owner: Owner | None = None  # of the run's folder; None where nothing is written
 
 
 def fresh(options: argparse.Namespace) -> Job:
@@ -49,6 +53,7 @@ def fresh(options: argparse.Namespace) -> Job:
     context = read_config(GPTConfig, options, vocabulary=1).context
     data = prepare(config, context)
     model_config = read_config(GPTConfig, options, vocabulary=data.tokenizer.size)
+    _check_memory(model_config, config, options)
     model = GPT(model_config, generator=Generator(config.seed), dtype=config.dtype, device=config.device)
     return _job(Run(_folder(config), model_config, config, data.opening, data.hash), data, model, options)
 
@@ -61,6 +66,7 @@ def _initialised(options: argparse.Namespace, config: TrainConfig) -> Job:
         raise InputError(f"--{chosen[0].replace('_', '-')} cannot be chosen with --init: the {whose} is that run's\nleave it out, or train from the start")
     before, model, tokenizer = runs.load(runs.find(options.init), best=True)
     model_config = replace(before.model, dropout=getattr(options, "dropout", before.model.dropout))
+    _check_memory(model_config, config, options, "weights")
     data = prepare(config, model_config.context, tokenizer)
     own = GPT(model_config, dtype=config.dtype, device=config.device, draw=False)
     own.load_state({name: weights.to(dtype=config.dtype) for name, weights in model.state().items()})
@@ -76,6 +82,7 @@ def resumed(options: argparse.Namespace) -> Job:
         raise InputError(f"{flag} cannot be chosen with --resume: a run goes on with its own choices\nleave it out, or start a new run from it: --init")
     job = reopened(options.resume)
     run, step = job.run, job.progress.step
+    _check_memory(run.model, run.training, options, "weights", "moments")
     if step >= run.training.steps:
         raise InputError(f"{run.name} has taken all its {run.training.steps:,} steps\nstart a new run from it: --init {run.name}")
     job = job._replace(until=_until(run, options))
@@ -113,6 +120,11 @@ def _until(run: Run, options: argparse.Namespace) -> int:
 
 def _folder(config: TrainConfig) -> Path:
     return Path(config.out) if config.out else runs.RUNS
+
+
+def _check_memory(model: GPTConfig, config: TrainConfig, options: argparse.Namespace, *loaded: str) -> None:
+    if not options.ignore_memory:
+        check_memory(model, config, *loaded)
 
 
 def _check(config: TrainConfig) -> None:

@@ -1,19 +1,23 @@
-"""The steps of `tinygpt train`, around the loop of training.py: shown, noted, measured, saved and drawn, until the end or Ctrl-C."""
+"""The steps of `tinygpt train`, around the loop of training.py: shown, noted, measured, saved and
+drawn, until the end or a signal.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinygpt import runs, snapshots, training
-from tinygpt.console import Interrupt, LiveLine, duration, say, short, shown
+from tinygpt.checkpoint import Progress
+from tinygpt.console import Bar, Interrupt, LiveLine, duration, say, short
+from tinygpt.errors import InputError
+from tinygpt.files import reason
 from tinygpt.jobs import Job
 from tinygpt.metrics import Metrics, finite
 from tinygpt.planning import Plan
 from tinygpt.profile import Profile
-from tinygpt.runs import Progress
 from tinygpt.training import StepRecord
 
 SAVE_SECONDS = 60.0  # between checkpoints: what a power cut may cost
@@ -36,44 +40,81 @@ class Tally:
         self.skipped, self.in_a_row = self.skipped + record.skipped, self.in_a_row + 1 if record.skipped else 0
 
 
-def take_steps(job: Job, metrics: Metrics, plan: Plan | None, profile: Profile | None = None) -> tuple[int, Progress]:
-    """Train to the end, or to Ctrl-C (130), or until nothing can be learned any more (1); the checkpoint is saved in each case."""
-    config, progress, tally, picture = job.run.training, job.progress, Tally(), Picture(job)
+def take_steps(job: Job, metrics: Metrics, plan: Plan | None, profile: Profile | None = None) -> tuple[int, Job]:
+    """Train to the end, or to a signal (128 + its number), or until nothing can be learned any more
+    (1).
+
+    The checkpoint is saved in each case.
+
+    Returns the exit code, and the job where it now stands.
+    """
+    config, tally, picture, first = job.run.training, Tally(), Picture(), job.progress.step
     kept = snapshots.chosen(job.model, config)
     start = saved = time.monotonic()
     with Interrupt() as stop, LiveLine(config.steps) as live:
-        if progress.step == 0:
-            _keep(job, 0, kept, live)
-        records = training.train(job.model, job.data.windows, config, job.optimizer, progress.step)
+        if first == 0:
+            job = _keep(job, 0, kept, metrics, live)
+        records = training.train(job.model, job.data.windows, config, job.optimizer, first)
         for record in records if profile is None else profile.watch(records):
-            progress = progress._replace(step=record.step)
+            job = job._replace(progress=replace(job.progress, step=record.step))
             tally.count(record)
             live.show(record)
             metrics.note(record._asdict())
-            _keep(job, record.step, kept, live)
+            job = _keep(job, record.step, kept, metrics, live)
             if record.skipped and tally.skipped == 1:
                 live.note(_skipped(record))
             measured = job.data.validation is not None and (record.step % config.evaluate_steps == 0 or record.step == config.steps)
             if measured:
-                progress = _evaluate(job, progress, metrics, live)
-            if stop.asked or tally.in_a_row == HOPELESS or record.step == job.until or (measured and _no_better(job, progress)):
+                job = _evaluate(job, metrics, live)
+            if stop.asked or tally.in_a_row == HOPELESS or record.step == job.until or (measured and _no_better(job)):
                 break
             if measured or time.monotonic() - saved > SAVE_SECONDS:
-                runs.save(job.run, job.model, job.optimizer, progress)
-                picture.refresh()
+                job = _save(job, metrics, live)
+                picture.refresh(job)
                 saved = time.monotonic()
-        runs.save(job.run, job.model, job.optimizer, progress)  # with Ctrl-C still held back
+        job = _save(job, metrics, live)  # with the signals still held back
     score = f" ({plan.score(tally.tokens, tally.seconds)})" if plan is not None and tally.tokens else ""
-    return _ended(job, progress, time.monotonic() - start, tally, stop.asked, score), progress
+    return _ended(job, job.progress.step - first, time.monotonic() - start, tally, stop.asked, score), job
 
 
-def _keep(job: Job, step: int, steps: tuple[int, ...], live: LiveLine) -> None:
-    """A snapshot, if this step is to have one, before any checkpoint of the step. One that cannot be written ends no training."""
+def _save(job: Job, metrics: Metrics, live: Bar) -> Job:
+    """Write the checkpoint where the folder is now; the job with that folder."""
+    while True:
+        job = _followed(job, metrics, live)
+        try:
+            runs.save(job.run, job.model, job.optimizer, job.progress)
+            return job
+        except InputError:
+            # else the folder was moved while it was written to
+            if job.owner is None or job.owner.stays():
+                raise
+
+
+def _followed(job: Job, metrics: Metrics, live: Bar) -> Job:
+    """The job with the folder where it is now: one that was renamed is followed, one that was
+    removed is made anew.
+    """
+    if job.owner is None:
+        return job
+    run = runs.follow(job.run, job.owner, job.data.tokenizer)
+    removed = metrics.follow(run.folder / runs.METRICS)
+    if removed or run.folder != job.run.folder:
+        live.note(f"{job.run.name} was renamed or removed meanwhile: the run goes on in {run.name}")
+    return job._replace(run=run)
+
+
+def _keep(job: Job, step: int, steps: tuple[int, ...], metrics: Metrics, live: Bar) -> Job:
+    """A snapshot, if this step is to have one, before any checkpoint of the step.
+
+    One that cannot be written ends no training.
+    """
     if step in steps:
+        job = _followed(job, metrics, live)
         try:
             snapshots.save(job.run, job.model, step)
         except (OSError, OverflowError) as error:
-            live.note(f"no snapshot of step {step:,}: {shown(getattr(error, 'strerror', None) or error)}")
+            live.note(f"no snapshot of step {step:,}: {reason(error)}")
+    return job
 
 
 def _skipped(record: StepRecord) -> str:
@@ -85,13 +126,13 @@ def _skipped(record: StepRecord) -> str:
     return f"step {record.step} skipped: its gradient norm is {record.gradient_norm}; the weights stay as they were{scale}"
 
 
-def _no_better(job: Job, progress: Progress) -> bool:
-    return bool(job.run.training.patience) and progress.worse >= (job.run.training.patience or 0)
+def _no_better(job: Job) -> bool:
+    return bool(job.run.training.patience) and job.progress.worse >= (job.run.training.patience or 0)
 
 
-def _ended(job: Job, progress: Progress, seconds: float, tally: Tally, asked: bool, score: str) -> int:
-    """Say how it went; the exit code."""
-    step, config, taken, skipped = progress.step, job.run.training, progress.step - job.progress.step, tally.skipped
+def _ended(job: Job, taken: int, seconds: float, tally: Tally, asked: int, score: str) -> int:
+    """Say how it went; the exit code. asked: the number of the signal that ended it, if one did."""
+    step, config, skipped = job.progress.step, job.run.training, tally.skipped
     say(
         f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, {short(tally.tokens / max(tally.seconds, 1e-9))} tokens/s{score}"
         + f"; {skipped:,} of them skipped" * (skipped > 0)
@@ -103,43 +144,46 @@ def _ended(job: Job, progress: Progress, seconds: float, tally: Tally, asked: bo
         return 0
     if asked or step == job.until:
         say(f"stopped after step {step:,} of {config.steps:,}; go on: tinygpt train --resume {job.run.name}")
-        return 130 if asked else 0
-    say(f"stopped after step {step:,}: {progress.worse} measurings in a row were no better than {_shown(progress.best)}")
+        return 128 + asked if asked else 0
+    say(f"stopped after step {step:,}: {job.progress.worse} measurings in a row were no better than {_shown(job.progress.best)}")
     return 0
 
 
 # -- measuring ----------------------------------------------------------------------------------------------------------
 
 
-def _evaluate(job: Job, progress: Progress, metrics: Metrics, live: LiveLine) -> Progress:
+def _evaluate(job: Job, metrics: Metrics, live: LiveLine) -> Job:
     """The validation loss now, noted and shown; the random state of the training is not touched."""
     assert job.data.validation is not None
-    start = time.monotonic()
+    start, progress = time.monotonic(), job.progress
     loss = training.mean_loss(job.model, job.data.validation, training.batch_of(job.run.model, job.run.model.context))
     metrics.note({"step": progress.step, "validation_loss": loss, "seconds": time.monotonic() - start})
     better = math.isfinite(loss) and (progress.best is None or loss < progress.best)
     above = f", {loss - job.data.floor:.4f} above the floor" if job.data.floor is not None else ""
     live.note(f"step {progress.step:,}: validation loss {loss:.4f}{above}" + ("" if better or progress.best is None else f", not below {progress.best:.4f}"))
     if better:
-        return progress._replace(loss=loss, best=loss, best_step=progress.step, worse=0)
-    return progress._replace(loss=finite(loss), worse=progress.worse + 1)
+        return job._replace(progress=Progress(progress.step, loss, best=loss, best_step=progress.step))
+    return job._replace(progress=replace(progress, loss=finite(loss), worse=progress.worse + 1))
 
 
-def measure(job: Job, metrics: Metrics, progress: Progress) -> None:
-    """The mean loss over the windows, where they are all there is: printed, and the last line of the metrics."""
+def measure(job: Job, metrics: Metrics) -> Job:
+    """The mean loss over the windows, where they are all there is: printed, saved, and the last
+    line of the metrics.
+    """
     if job.data.validation is not None:
-        losses = f"validation loss {_shown(progress.loss)}, at best {_shown(progress.best)}"
+        losses = f"validation loss {_shown(job.progress.loss)}, at best {_shown(job.progress.best)}"
         say(f"{losses}: the mean over {len(job.data.validation):,} windows that were not learned from")
-        return
+        return job
     config, rows = job.run.training, training.measured_rows(job.data.windows)
     whole = len(rows) == len(job.data.windows)
     if not whole:
         say(f"measuring the loss on {len(rows):,} of the {len(job.data.windows):,} windows, evenly spread ...")
     loss = training.mean_loss(job.model, job.data.windows, training.batch_of(job.run.model, job.run.model.context), rows)
     metrics.note({"step": config.steps, "loss": loss, "windows": len(rows)})
-    runs.save(job.run, job.model, job.optimizer, progress._replace(loss=finite(loss)))
+    job = _save(job._replace(progress=replace(job.progress, loss=finite(loss))), metrics, Bar())
     above = f"; {loss - job.data.floor:.4f} above the floor" if job.data.floor is not None else ""
     say(f"loss {loss:.4f}: the mean over {'all ' * whole}{len(rows):,} windows, dropout off{above}")
+    return job
 
 
 def _shown(loss: float | None) -> str:
@@ -150,25 +194,30 @@ def _shown(loss: float | None) -> str:
 
 
 class Picture:
-    """loss.png, kept up to date while the steps go on; seldom, since a drawing takes as long as many steps."""
+    """loss.png, kept up to date while the steps go on; seldom, since a drawing takes as long as
+    many steps.
+    """
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self) -> None:
         self._next = time.monotonic() + PICTURE_SECONDS
 
-    def refresh(self) -> None:
-        """Draw it anew, if that is due. A picture that cannot be written ends no training: the checkpoint could be."""
+    def refresh(self, job: Job) -> None:
+        """Draw it anew, if that is due.
+
+        A picture that cannot be written ends no training: the checkpoint could be.
+        """
         start = time.monotonic()
         if start >= self._next:
-            with contextlib.suppress(OSError):
-                draw(self._job)
+            with contextlib.suppress(OSError, InputError):
+                draw(job)
             now = time.monotonic()
             self._next = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
 
 
 def draw(job: Job) -> None:
     """The curve of the metrics so far, with the floor where there is one."""
-    from tinygpt.plot import draw as draw_losses  # here: matplotlib takes longer to import than all the rest
+    # here: matplotlib takes longer to import than all the rest
+    from tinygpt.plot import draw as draw_losses
 
     unknowing = math.log(job.run.model.vocabulary)
     draw_losses(job.run.folder / runs.METRICS, job.run.folder / runs.PICTURE, unknowing=unknowing, floor=job.data.floor, unit=job.data.unit)

@@ -19,7 +19,7 @@ from tinygpt.files import replace
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 
-FOLDER = "snapshots"
+FOLDER = checkpoint.SNAPSHOTS
 BUDGET = 64 << 20  # bytes of all of them together
 HEADER = 160  # bytes that the header of a file takes for each array, at most: name, dtype, shape, where it lies
 EARLY = 50  # the first snapshot after the fresh weights is of this fraction of the steps
@@ -76,15 +76,18 @@ def save(run: Run, model: GPT, step: int) -> None:
         raise
 
 
-def load(run: Run) -> list[tuple[int, State]]:
+def load(run: Run, most: int | None = None) -> list[tuple[int, State]]:
     """(step, name -> float16 array) of each snapshot, the first one first; each state fits `model.load_state`. None were kept: an empty list.
 
-    Raises InputError for one that is damaged, or of another model.
+    most: of more than that, as many evenly spread ones, the first and the last among them.   Raises InputError for one that is damaged, or of another model.
     """
     model = GPT(run.model, draw=False)
     expected = {name: (weights.shape, "float16") for name, weights in model.state().items()}
+    steps = found(run)
+    if most is not None and len(steps) > most:
+        steps = [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]
     try:
-        return [(step, checkpoint.load_arrays(run.folder / FOLDER / f"{step}.safetensors", expected)) for step in found(run)]
+        return [(step, checkpoint.load_arrays(run.folder / FOLDER / f"{step}.safetensors", expected)) for step in steps]
     except InputError as error:
         problem = str(error).partition("\n")[0]
         raise InputError(f"{problem}\nrestore it from a copy, or delete it: only the pictures of how the run learned need it") from None

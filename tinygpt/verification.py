@@ -14,13 +14,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import itertools
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,14 +31,14 @@ import tensor
 from tensor import Tensor, kernels, no_grad
 from tensor.optim import Optimizer
 from tensor.random import Generator, Key
-from tinygpt import checkpoint, generation, runs, snapshots, training
+from tinygpt import checkpoint, generation, metrics, runs, training
 from tinygpt.cache import Cache
 from tinygpt.checkpoint import DTYPES
 from tinygpt.config import GPTConfig
 from tinygpt.console import shown
 from tinygpt.corpus import IGNORED, Ids
 from tinygpt.errors import InputError
-from tinygpt.files import write_json
+from tinygpt.files import RESTORE, write_json
 from tinygpt.model import GPT
 from tinygpt.runs import Run
 
@@ -47,7 +47,6 @@ CLOSE = 1e-9  # to PyTorch, whose sums are in another order and whose tanh is an
 PROGRAM = [sys.executable, "-m", "tinygpt"]
 REFUSED = "tinygpt: error: "  # how it begins to say why not
 STEPS = 6  # that are taken at once, and in two halves
-ATTEMPTS = 20  # to copy a run that is in training
 NEAR_END = 8  # tokens generated up to the end of the context, and as many past it
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Gradients = dict[str, Floats]
@@ -161,37 +160,27 @@ def resume(run: Run, model: GPT) -> Verdict:
                 count += 1
         for a, b in zip(_losses(halves, step), _losses(straight, step), strict=True):
             if a != b:
-                return Verdict(False, f"step {b['step']}: loss {a['loss']!r} after a break, {b['loss']!r} without; gradient norms {a['norm']!r}, {b['norm']!r}")
+                norms = f"gradient norms {a.gradient_norm!r}, {b.gradient_norm!r}"
+                return Verdict(False, f"step {b.step}: loss {a.loss!r} after a break, {b.loss!r} without; {norms}")
         if checkpoint.read_json(halves / runs.STATE) != checkpoint.read_json(straight / runs.STATE):
             return Verdict(False, f"{runs.STATE} differs, though no tensor does")
     return Verdict(True, f"steps {step + 1} to {step + STEPS} at once = in two processes: {count} arrays and {STEPS} losses bit for bit")
 
 
 def _copy(run: Run, folder: Path) -> int:
-    """The checkpoint of the run, with more steps to take than will be taken, and nothing measured meanwhile; the step it stands at.
-
-    A run that is in training saves now and then: a copy during which the checkpoint changed is made anew.
-    """
-    for _ in range(ATTEMPTS):
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            before = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
-            shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("best.*", "*.png", "*.new", "*.tmp", snapshots.FOLDER))
-            for name in (runs.MODEL, runs.OPTIMIZER, runs.STATE):
-                shutil.copy2(checkpoint.current(run.folder, name), folder / name)
-        except (shutil.Error, FileNotFoundError):  # one has got its name meanwhile
-            continue
-        if before == checkpoint.read_json(checkpoint.current(run.folder, runs.STATE)) == checkpoint.read_json(folder / runs.STATE):
-            break
-    else:
-        raise InputError(f"{run.name} is written again and again: something trains it\nwait until it has ended")
-    step, choices = before.get("step"), checkpoint.read_json(folder / runs.CONFIG)
-    if type(step) is not int or step < 0:
-        raise InputError(f"{runs.STATE} in {run.name} is damaged: it stands at step {shown(step):.60}\nrestore it from a copy, or train again")
-    steps = max(run.training.steps, step) + STEPS + 1
-    choices["training"] |= {"steps": steps, "evaluate": steps, "patience": None, "snapshots": 0, "device": "cpu"}
-    write_json(folder / runs.CONFIG, choices)
-    return step
+    """The checkpoint of the run, also while it is in training, with more steps to take than will be taken, and nothing measured; its step."""
+    state, contents = checkpoint.contents(run.folder, dict.fromkeys((runs.MODEL, runs.OPTIMIZER), sys.maxsize))
+    if state is None:
+        raise InputError(f"{runs.STATE} in {run.name} is missing\n{RESTORE}")
+    folder.mkdir()
+    shutil.copy2(run.folder / runs.TOKENIZER, folder)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    write_json(folder / runs.STATE, asdict(state))
+    steps = max(run.training.steps, state.step) + STEPS + 1
+    training = replace(run.training, steps=steps, evaluate=steps, patience=None, snapshots=0, device="cpu")
+    write_json(folder / runs.CONFIG, runs.choices(replace(run, training=training)))
+    return state.step
 
 
 def _go_on(folder: Path, until: int) -> None:
@@ -217,10 +206,9 @@ def _difference(a: tuple[str, bytes] | None, b: tuple[str, bytes] | None) -> str
     return f"differs by up to {np.abs(x - y).max():.1e}"
 
 
-def _losses(folder: Path, after: int) -> list[dict[str, Any]]:
-    """Loss and gradient norm of the steps after that one."""
-    records = [json.loads(line) for line in (folder / runs.METRICS).read_text(encoding="utf-8").splitlines()]
-    return [{"step": r["step"], "loss": r["loss"], "norm": r["gradient_norm"]} for r in records if "lr" in r and r["step"] > after]
+def _losses(folder: Path, after: int) -> list[metrics.Record]:
+    """What was noted of the steps after that one."""
+    return [record for record in metrics.records(folder / runs.METRICS) if record.lr is not None and record.step > after]
 
 
 # -- causal -------------------------------------------------------------------------------------------------------------

@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import save_file
 
 import tinygpt
+from tinygpt import checkpoint, runs
 from tinygpt.__main__ import main
+from tinygpt.runs import Run
+from tinygpt.tokenizers import Tokenizer
 
 PROGRAM = [sys.executable, "-m", "tinygpt"]
 TINY = ["--width", "8", "--heads", "2", "--layers", "1", "--context", "8", "--batch", "4"]
@@ -54,3 +59,23 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, says: str) -> N
 
 def contents() -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
+
+
+def created(run: Run, tokenizer: Tokenizer) -> Run:
+    """The run, in a folder of its own that nobody holds."""
+    with runs.create(run, tokenizer) as (made, _):
+        return made
+
+
+def put_weights(run: Path, weights: dict[str, Any], name: str = "model.safetensors") -> None:
+    """These arrays as a file of the run's checkpoint."""
+    save_file(weights, run / name)
+    reseal(run, name)
+
+
+def reseal(run: Path, name: str) -> None:
+    """Let state.json say that this file of the checkpoint is as it should be."""
+    path = run / "state.json"
+    state = json.loads(path.read_text())
+    state["files"][name] = asdict(checkpoint.Seal.of((run / name).read_bytes()))
+    path.write_text(json.dumps(state))

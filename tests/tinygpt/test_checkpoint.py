@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors import SafetensorError
 from safetensors import numpy as library
 
 from tensor import Tensor
 from tinygpt import checkpoint
+from tinygpt.checkpoint import State
 from tinygpt.errors import InputError
 from tinygpt.files import replace, write_json
 
@@ -41,8 +41,8 @@ def header(arrays: Arrays) -> dict[str, tuple[tuple[int, ...], str]]:
     return {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
 
 
-def write(folder: Path, arrays: Any = ARRAYS, **state: Any) -> Path:
-    checkpoint.save(folder, {"model.safetensors": arrays}, state)
+def write(folder: Path, arrays: Any = ARRAYS, step: int = 0) -> Path:
+    checkpoint.save(folder, {"model.safetensors": arrays}, State(step))
     return folder / "model.safetensors"
 
 
@@ -122,19 +122,28 @@ def test_names_from_a_file_are_escaped(tmp_path: Path) -> None:
     assert r"\x1b[2Jx" in str(caught.value)
 
 
-def test_a_file_that_gets_its_name_meanwhile(tmp_path: Path) -> None:
+def test_a_file_that_gets_its_name_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training saves: what was still under .new when looked for lies under its own name when it is read."""
     write(tmp_path, {"x": np.ones(1)}, step=3)
-    arrays = checkpoint.load_arrays(tmp_path / "model.safetensors.new", {"x": ((1,), "float64")})
-    assert arrays["x"].tolist() == [1]
-    assert checkpoint.read_json(tmp_path / "state.json.new") == {"step": 3}
+    for name in ("model.safetensors", "state.json"):
+        (tmp_path / name).rename(tmp_path / f"{name}.new")
+    read = checkpoint._sealed
+
+    def moved_meanwhile(path: Path, seal: checkpoint.Seal) -> bytes | None:
+        checkpoint.settle(tmp_path)
+        return read(path, seal)
+
+    monkeypatch.setattr(checkpoint, "_sealed", moved_meanwhile)
+    monkeypatch.setattr(checkpoint, "_unmoved", lambda folder, state: ["model.safetensors"] if (tmp_path / "model.safetensors.new").exists() else [])
+    state, arrays = checkpoint.load(tmp_path, {"model.safetensors": {"x": ((1,), "float64")}})
+    assert arrays["model.safetensors"]["x"].tolist() == [1]
+    assert state is not None
+    assert state.step == 3
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         checkpoint.load_arrays(tmp_path / "model.safetensors", {})
-    with pytest.raises(InputError, match="is missing"):
-        checkpoint.load_arrays(tmp_path / "model.safetensors.new", {})
     with pytest.raises(InputError, match="is missing"):
         checkpoint.read_json(tmp_path / "config.json")
 
@@ -194,59 +203,15 @@ def test_garbage_instead_of_json(tmp_path: Path, content: bytes) -> None:
 
 def versions(folder: Path) -> set[int]:
     """The version numbers in the files of the checkpoint; a whole one has the same in all."""
-    numbers = {int(checkpoint.read_json(checkpoint.current(folder, "state.json"))["version"])}
-    for name in ("model.safetensors", "optimizer.safetensors"):
-        array = checkpoint.load_arrays(checkpoint.current(folder, name), {"x": ((20_000,), "float64")})["x"]
-        numbers |= {int(array[0]), int(array[-1])}
-    return numbers
+    header = {"x": ((20_000,), "float64")}
+    state, arrays = checkpoint.load(folder, {"model.safetensors": header, "optimizer.safetensors": header})
+    assert state is not None
+    return {state.step, *(int(array) for content in arrays.values() for array in np.unique(content["x"]))}
 
 
 def save_version(folder: Path, version: int) -> None:
     x = np.full(20_000, float(version))
-    checkpoint.save(folder, {"model.safetensors": {"x": x}, "optimizer.safetensors": {"x": x}}, {"version": version})
-
-
-class Killed(BaseException):
-    """The power is cut."""
-
-
-def test_killed_before_each_call_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever call to the operating system is the last: the old checkpoint or the new one is there, whole; and the next save works."""
-    finished, version, seen = False, 1, set()
-    save_version(tmp_path, version)
-    for last in range(100):
-        calls = iter(range(10_000))
-
-        def counted(function: Any, calls: Any = calls, last: int = last) -> Any:
-            def call(*args: Any, **kwargs: Any) -> Any:
-                if next(calls) >= last:
-                    raise Killed
-                return function(*args, **kwargs)
-
-            return call
-
-        with monkeypatch.context() as patched:
-            patched.setattr(os, "replace", counted(os.replace))
-            patched.setattr(os, "fsync", counted(os.fsync))
-            patched.setattr(checkpoint, "save_file", counted(library.save_file))
-            patched.setattr(Path, "touch", counted(Path.touch))
-            patched.setattr(Path, "chmod", counted(Path.chmod))
-            try:
-                save_version(tmp_path, version + 1)
-                finished = True
-            except Killed:
-                pass
-        (found,) = versions(tmp_path)
-        assert found in (version, version + 1)
-        seen.add(found - version)
-        if finished:
-            break
-        save_version(tmp_path, version := version + 2)
-        assert versions(tmp_path) == {version}
-    assert finished
-    assert last > 10
-    assert seen == {0, 1}
-    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    checkpoint.save(folder, {"model.safetensors": {"x": x}, "optimizer.safetensors": {"x": x}}, State(version))
 
 
 FOREVER = """
@@ -291,17 +256,99 @@ def wait_for(condition: Any, seconds: float = 30.0) -> None:
     raise AssertionError("waited in vain")
 
 
-def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's own error for a failed write is an OSError here, and the checkpoint before it is whole."""
+def test_read_while_it_is_saved(tmp_path: Path) -> None:
+    """A reader beside a training that saves without pause: each time it gets one checkpoint, whole, and never a false alarm."""
+    root = Path(checkpoint.__file__).parents[1]
+    seen: list[int] = []
+    end = time.monotonic() + 60
+    with subprocess.Popen([sys.executable, "-c", FOREVER, str(tmp_path), "1"], env=dict(os.environ, PYTHONPATH=str(root))) as process:
+        try:
+            wait_for(lambda: versions(tmp_path))
+            while len(seen) < 100 or (len(set(seen)) < 4 and time.monotonic() < end):
+                (found,) = versions(tmp_path)
+                seen.append(found)
+        finally:
+            process.kill()
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 3
+
+
+# -- which files belong to it -----------------------------------------------------------------------------------------
+
+
+def test_bug_81_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = write(tmp_path, {"x": np.zeros(100)})
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors is not the file that its state\.json was written for: it was changed or is damaged\n"):
+        checkpoint.load(tmp_path, {"model.safetensors": {"x": ((100,), "float64")}})
+
+
+def test_bug_81_a_file_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
     save_version(tmp_path, 1)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    save_version(tmp_path, 2)
+    (tmp_path / "model.safetensors").write_bytes(before)
+    with pytest.raises(InputError, match=r"model\.safetensors is not the file"):
+        versions(tmp_path)
 
-    def full(*args: Any, **kwargs: Any) -> None:
-        raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        save_version(tmp_path, 2)
-    assert versions(tmp_path) == {1}
+@pytest.mark.parametrize("moments", [{1}, {2}, {1, 2}, {2, 4}])
+def test_bug_81_a_checkpoint_that_is_replaced_while_it_is_read(moments: set[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two files: all of them are read anew."""
+    read, places = checkpoint._content, iter(range(1, 100))
+
+    def saved_meanwhile(*arguments: Any) -> bytes:
+        if next(places) in moments:
+            with monkeypatch.context() as plain:
+                plain.setattr(checkpoint, "_content", read)
+                save_version(tmp_path, max(versions(tmp_path)) + 1)
+        return read(*arguments)
+
+    save_version(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "_content", saved_meanwhile)
+    (found,) = versions(tmp_path)
+    assert found > 1
+
+
+def test_a_file_that_no_state_names_is_refused(tmp_path: Path) -> None:
+    write(tmp_path).rename(tmp_path / "best.safetensors")
+    with pytest.raises(InputError, match="is not the file"):
+        checkpoint.load(tmp_path, {"best.safetensors": header(ARRAYS)})
+
+
+def test_without_seals_all_is_taken(tmp_path: Path) -> None:
+    """As an older version wrote it; or the weights alone, as somebody passed them on."""
+    write(tmp_path, {"x": np.zeros(1)}, step=3)
+    state = json.loads((tmp_path / "state.json").read_text())
+    del state["files"]
+    expected = {"model.safetensors": {"x": ((1,), "float64")}}
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    assert checkpoint.load(tmp_path, expected)[0] == State(3)
+    (tmp_path / "state.json").unlink()
+    assert checkpoint.load(tmp_path, expected)[0] is None
+
+
+def test_no_more_is_read_than_the_model_can_have(tmp_path: Path) -> None:
+    """A file of holes is refused by its size."""
+    path = write(tmp_path, {"x": np.zeros(1)})
+    os.truncate(path, 1 << 40)
+    with pytest.raises(InputError, match="is not the file"):
+        checkpoint.load(tmp_path, {"model.safetensors": {"x": ((1,), "float64")}})
+    (tmp_path / "state.json").unlink()
+    with pytest.raises(InputError, match=r"1,0\d\d,\d\d\d"):
+        checkpoint.load(tmp_path, {"model.safetensors": {"x": ((1,), "float64")}})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no FIFOs")
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="no regular file"):
+        checkpoint.load(tmp_path, {"model.safetensors": {}})
+    os.mkfifo(tmp_path / "state.json")
+    with pytest.raises(InputError, match="no regular file"):
+        checkpoint.load(tmp_path, {"model.safetensors": {}})
 
 
 # -- operating systems ------------------------------------------------------------------------------------------------

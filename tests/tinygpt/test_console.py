@@ -53,10 +53,12 @@ def stopped(here: Path, number: int) -> tuple[int, str, str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals cannot be sent there")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", 1)])
 def test_ctrl_c_saves(number: int, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip("the tests run under nohup")
     code, out, err = stopped(here, number)
-    assert (code, err) == (130, "")
+    assert (code, err) == (128 + number, "")
     records = losses(here / "runs/story-1")
     assert f"stopped after step {len(records)} of 1,000,000; go on: tinygpt train --resume runs/story-1" in out
     assert json.loads((here / "runs/story-1/state.json").read_text())["step"] == len(records) >= 3
@@ -83,8 +85,9 @@ def interrupt() -> Iterator[console.Interrupt]:
 
 
 def test_a_second_ctrl_c_stops_at_once(interrupt: console.Interrupt) -> None:
-    signal.raise_signal(signal.SIGINT)
-    assert interrupt.asked
+    for number in (signal.SIGTERM, signal.SIGTERM):  # a second one of these says nothing new
+        signal.raise_signal(number)
+    assert interrupt.asked == signal.SIGTERM
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
 
@@ -100,7 +103,11 @@ def test_only_the_main_thread_listens() -> None:
 
 def test_signals_of_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert console.stop_signals() == (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     assert console.stop_signals() == (signal.SIGINT, signal.SIGTERM)
+    signal.signal(signal.SIGHUP, before)
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(signal, "SIGBREAK", 21, raising=False)
     assert console.stop_signals() == (signal.SIGINT, 21)
@@ -116,16 +123,37 @@ def test_ctrl_c_elsewhere(run: Path, capsys: pytest.CaptureFixture[str], monkeyp
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")
-def test_terminated(run: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_terminated(name: str, run: Path) -> None:
     """What is half done is removed, as after an error."""
     program = (
         "import os, signal, sys, tempfile\nimport tinygpt.commands.plan\nfrom tinygpt.__main__ import main\n"
-        "def run(options):\n    with tempfile.TemporaryDirectory(dir='.'):\n        os.kill(os.getpid(), signal.SIGTERM)\n        print('later')\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
+        f"def run(options):\n    with tempfile.TemporaryDirectory(dir='.'):\n        os.kill(os.getpid(), signal.{name})\n        print('later')\n"
         "tinygpt.commands.plan.run = run\nsys.exit(main(['plan']))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=run, env=environment(), capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (128 + getattr(signal, name), "", "")
     assert not [path for path in run.iterdir() if path.is_dir() and path.name != "snapshots"]
+
+
+DURING = """
+import signal, sys
+class Pressed:
+    def find_spec(self, name, *rest):
+        if name == sys.argv[1]:
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Pressed())
+from tinygpt.__main__ import main
+sys.exit(main(["plan"]))
+"""
+
+
+@pytest.mark.parametrize("module", ["tinygpt.cli", "tinygpt.console", "argparse", "tinygpt.commands", "numpy", "numpy.linalg", "tensor.core", "msgspec"])
+def test_ctrl_c_while_it_starts(module: str, here: Path) -> None:
+    """The imports are most of the start."""
+    done = subprocess.run([sys.executable, "-c", DURING, module], env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninterrupted\n")
 
 
 # -- terminals and pipes ----------------------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ def test_a_drawing_that_takes_long_comes_seldom(monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loop, "draw", draw)
-    picture = loop.Picture(None)  # type: ignore[arg-type]
+    picture = loop.Picture()
     while now[0] < 1000:
-        picture.refresh()
+        picture.refresh(None)  # type: ignore[arg-type]
         now[0] += 1.0
     assert drawn[0] == 30.0
     assert [round(b - a) for a, b in pairwise(drawn)] == [102] * (len(drawn) - 1)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from tensor.random import Generator
+from tests.tinygpt.program import created
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, runs
+from tinygpt.checkpoint import Seal
 from tinygpt.errors import InputError
+from tinygpt.ownership import Owner
 from tinygpt.runs import Run
 from tinygpt.training import optimizer_of
 
@@ -27,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def new(folder: Path = runs.RUNS, text: str | None = None, **training: Any) -> Run:
     model = GPTConfig(TOKENIZER.size, context=4, width=8, heads=2, layers=1)
-    return runs.create(Run(folder, model, TrainConfig(text=text, **training), "The cat"), TOKENIZER)
+    return created(Run(folder, model, TrainConfig(text=text, **training), "The cat"), TOKENIZER)
 
 
 def saved(folder: Path = runs.RUNS, step: int = 1, **training: Any) -> tuple[Run, GPT]:
@@ -101,12 +104,24 @@ def test_what_cannot_be_written_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert (here / "file").read_bytes() == b""
 
 
-def test_discarding_what_was_never_saved() -> None:
+def test_discarding_what_was_never_trained() -> None:
+    """Not a run with a checkpoint, not one of which a step is noted, not another folder that has its name now."""
     run, _ = saved()
-    runs.discard_unsaved(run)
-    assert run.folder.exists()
+    noted = new()
+    (noted.folder / runs.METRICS).write_text('{"step": 1}\n')
+    for kept in (run, noted):
+        with Owner(kept.folder) as owner:
+            runs.discard_untrained(kept, owner)
+        assert kept.folder.exists()
     run = new()
-    runs.discard_unsaved(run)
+    with Owner(run.folder) as owner:
+        run.folder.rename("elsewhere")
+        run.folder.mkdir()
+        runs.discard_untrained(run, owner)
+        assert run.folder.exists()
+        run.folder.rmdir()
+        Path("elsewhere").rename(run.folder)
+        runs.discard_untrained(run, owner)
     assert not run.folder.exists()
 
 
@@ -160,10 +175,12 @@ def test_a_run_comes_back(dtype: str) -> None:
 
 def test_state_json() -> None:
     run, model = saved(step=7)
-    state = checkpoint.read_json(run.folder / runs.STATE)
-    assert state["step"] == 7
-    assert state["loss"] is None
-    assert set(state["optimizer"]["counts"]) == set(model.state())
+    state = checkpoint.state_of(run.folder)
+    assert state is not None
+    assert (state.step, state.loss) == (7, None)
+    assert state.optimizer is not None
+    assert set(state.optimizer.counts) == set(model.state())
+    assert state.files == {name: Seal.of((run.folder / name).read_bytes()) for name in (runs.MODEL, runs.OPTIMIZER)}
 
 
 def test_the_saved_optimiser_goes_on_where_it_was() -> None:
@@ -177,6 +194,16 @@ def test_the_saved_optimiser_goes_on_where_it_was() -> None:
     back = checkpoint.load_arrays(run.folder / runs.OPTIMIZER, {name: (array.shape, array.dtype.name) for name, array in arrays.items()})
     assert any(array.any() for array in back.values())
     assert all(np.array_equal(back[name], array) for name, array in arrays.items())
+
+
+def test_bug_81_all_that_resumes_is_of_one_checkpoint() -> None:
+    """A training saves between the loading of the model and that of its optimiser."""
+    run, _ = saved()
+    _, model, _ = runs.load(run.folder)
+    later = GPT(run.model, generator=Generator(2))
+    runs.save(run, later, optimizer_of(later, run.training), runs.Progress(2))
+    assert runs.resume(run, model, optimizer_of(model, run.training)).step == 2
+    assert all(np.array_equal(weights.numpy(), later.state()[name].numpy()) for name, weights in model.state().items())
 
 
 # -- refusing ---------------------------------------------------------------------------------------------------------
@@ -199,16 +226,18 @@ def change(run: Run, name: str, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model__width": 16}, "does not fit"),
-        ({"model__layers": 2}, "does not fit"),
-        ({"model__width": 10**7}, "is too small for the model"),
-        ({"model__layers": 10**9}, "is too small for the model"),
+        ({"model__width": 16}, "is too small for the model"),
+        ({"model__layers": 2}, "is too small for the model"),
+        ({"model__width": 4}, "does not fit"),
+        ({"model__width": 10**6}, "is too small for the model"),
+        ({"model__layers": 10**9}, "at most 10,000"),
         ({"model__heads": 3}, "not divisible"),
         ({"model__width": "8"}, "config.json is damaged"),
         ({"model__surprise": 1}, "surprise"),
         ({"model__vocabulary": None}, "vocabulary"),
         ({"model__vocabulary": 5}, "knows 9 tokens, the model 5"),
-        ({"training__dtype": "float64"}, "does not fit"),
+        ({"training__dtype": "float64"}, "is too small for the model"),
+        ({"training__dtype": "float16"}, "does not fit"),
         ({"training__dtype": "float99"}, "float99"),
         ({"model": [1]}, "config.json is damaged"),
         ({"model": None}, "config.json is damaged"),
@@ -260,7 +289,7 @@ def test_a_save_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_json", full)
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
     with pytest.raises(InputError, match=r"cannot save to runs.story-1 \(No space left on device\)"):
         runs.save(run, model, optimizer_of(model, run.training), runs.Progress(2))
     runs.load(run.folder)

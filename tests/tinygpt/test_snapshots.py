@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from tensor.random import Generator
-from tests.tinygpt.program import PROGRAM, TINY, environment, refused
+from tests.tinygpt.program import PROGRAM, TINY, environment, refused, reseal
 from tests.tinygpt.test_checkpoint import wait_for
 from tinygpt import GPT, GPTConfig, TrainConfig, checkpoint, runs, snapshots, story
 from tinygpt.__main__ import main
@@ -115,6 +115,7 @@ def test_weights_beyond_float16_are_told_and_left_out(text: None, capsys: pytest
     weights = load_file(path)
     weights["final_norm.bias"][0] = 1e6
     checkpoint.write_arrays(path, weights)
+    reseal(Path("runs/one"), "best.safetensors")
     assert main(["train", "--init", "one", "--text", "text.txt", "--steps", "1", "--out", "runs/two"]) == 0
     assert "no snapshot of step 0: final_norm.bias holds numbers beyond float16\n" in capsys.readouterr().err
     assert Path("runs/two/model.safetensors").exists()
@@ -124,11 +125,11 @@ def test_weights_beyond_float16_are_told_and_left_out(text: None, capsys: pytest
 def test_a_snapshot_that_cannot_be_written_ends_no_training(text: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     write = checkpoint.write_arrays
 
-    def full(path: Path, *rest: Any) -> None:
+    def full(path: Path, *rest: Any) -> checkpoint.Seal:
         if path.parent.name == "snapshots" and path.name.startswith("5."):
             path.write_bytes(b"half")
             raise OSError(28, "No space left on device")
-        write(path, *rest)
+        return write(path, *rest)
 
     monkeypatch.setattr(checkpoint, "write_arrays", full)
     assert main(["train", *CHOICES, "--out", "runs/one"]) == 0
@@ -168,10 +169,11 @@ def test_bug_52_a_snapshot_has_no_name_until_it_is_whole(text: None, monkeypatch
     """A kill while it is written would leave what is there then: the ones before it, and a temporary file."""
     write, seen = checkpoint.write_arrays, []
 
-    def looked_at(path: Path, *rest: Any) -> None:
-        write(path, *rest)
+    def looked_at(path: Path, *rest: Any) -> checkpoint.Seal:
+        seal = write(path, *rest)
         if path.parent.name == "snapshots":
             seen.append(len(list(path.parent.glob("*.safetensors"))))
+        return seal
 
     monkeypatch.setattr(checkpoint, "write_arrays", looked_at)
     assert main(["train", *CHOICES, "--out", "runs/one"]) == 0

@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import tensor
 import tinygpt.cache
 from tensor import Tensor, random
 from tensor.kernels import KERNELS, Kernel
 from tensor.optim import clip_gradients
-from tests.tinygpt.program import TINY, contents, refused
+from tests.tinygpt.program import TINY, contents, created, put_weights, refused, reseal
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, runs, training, verification
 from tinygpt.__main__ import main
+from tinygpt.checkpoint import Progress
 from tinygpt.errors import InputError
-from tinygpt.files import write_json
 from tinygpt.runs import Run
+from tinygpt.training import optimizer_of
 from tinygpt.verification import CHECKS, Verdict
 
 SMALL: dict[str, Any] = {"vocabulary": 11, "context": 10, "width": 12, "heads": 3, "layers": 2}
@@ -298,8 +299,8 @@ def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str])
     """Refused when asked for, passed over among all."""
     tokenizer = CharacterTokenizer("The cat")
     model = weighted(vocabulary=tokenizer.size)
-    made = runs.create(Run(Path("made"), model.config, TrainConfig(), "The"), tokenizer)
-    checkpoint.save(made.folder, {runs.MODEL: {name: w.array for name, w in model.state().items()}}, runs.Progress()._asdict())
+    made = created(Run(Path("made"), model.config, TrainConfig(), "The"), tokenizer)
+    checkpoint.save(made.folder, {runs.MODEL: {name: w.array for name, w in model.state().items()}}, checkpoint.State())
     refused(capsys, "verify", "resume", "made", says="made was not trained here: it has no optimizer.safetensors to go on with\nleave resume out")
     assert main(["verify", "made"]) == 0
     out = capsys.readouterr().out
@@ -312,19 +313,19 @@ def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str])
 def test_weights_that_give_no_number(run: Path, capsys: pytest.CaptureFixture[str], wrong: float) -> None:
     """NaN is not even equal to itself: not a word of a leak or of a cache that differs."""
     weights = load_file(run / "model.safetensors")
-    save_file({name: (array * wrong).astype(array.dtype) for name, array in weights.items()}, run / "model.safetensors")
+    put_weights(run, {name: (array * wrong).astype(array.dtype) for name, array in weights.items()})
     refused(capsys, "verify", says="the logits of runs/story-1 are not finite numbers: its weights are broken\nrestore them")
 
 
 @pytest.mark.parametrize(
     ("state", "says"),
     [
-        ('{"step": "x"}', "state.json in runs/story-1 is damaged: it stands at step x"),
-        ('{"step": -5}', "it stands at step -5"),
-        ('{"step": true}', "it stands at step True"),
-        ("{}", "it stands at step None"),
-        ("[]", "state.json is damaged (it holds a list"),
-        (None, "state.json is missing"),
+        ('{"step": "x"}', "state.json is damaged (Expected `int`, got `str` - at `$.step`)"),
+        ('{"step": -5}', "state.json is damaged (Expected `int` >= 0 - at `$.step`)"),
+        ('{"step": true}', "state.json is damaged (Expected `int`, got `bool` - at `$.step`)"),
+        ("{}", "state.json in it does not fit this run (it has no numbers of an optimiser)"),
+        ("[]", "state.json is damaged (Expected `object`, got `array`)"),
+        (None, "state.json in runs/story-1 is missing"),
     ],
 )
 def test_a_state_that_says_no_step(run: Path, capsys: pytest.CaptureFixture[str], state: str | None, says: str) -> None:
@@ -337,6 +338,8 @@ def test_a_state_that_says_no_step(run: Path, capsys: pytest.CaptureFixture[str]
 def test_why_a_copy_cannot_go_on(run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The error, not what was said before it, without the name of a folder that is gone; of a traceback its last line."""
     (run / "optimizer.safetensors").write_bytes(b"half")
+    refused(capsys, "verify", "resume", says="optimizer.safetensors is not the file that its state.json was written for")
+    reseal(run, "optimizer.safetensors")
     refused(capsys, "verify", "resume", says="the copy could not go on: optimizer.safetensors is damaged or no safetensors file")
     for said, says in (
         ("step 4 skipped\ntinygpt: error: no\nway\n", "no\n"),
@@ -350,19 +353,22 @@ def test_why_a_copy_cannot_go_on(run: Path, capsys: pytest.CaptureFixture[str], 
 def test_both_copies_are_of_one_step(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is in training saves while it is copied: a copy of files of two steps, or two copies of two, would differ."""
     loaded, model, _ = runs.load(run)
-    state, copy, saves = json.loads((run / "state.json").read_text()), shutil.copy2, iter(range(4, 7))
+    read, saves = checkpoint._content, iter(range(4, 7))
 
-    def saved_meanwhile(source: Any, target: Any, **options: Any) -> Any:
-        if Path(source).name == "optimizer.safetensors" and (step := next(saves, None)):
-            write_json(run / "state.json", state | {"step": step})
-        return copy(source, target, **options)
+    def saved_meanwhile(folder: Path, name: str, *rest: Any) -> bytes:
+        if name == "optimizer.safetensors" and (step := next(saves, None)):
+            optimizer = optimizer_of(model, loaded.training)
+            for array in optimizer.state_dict()["arrays"].values():
+                array[...] = step
+            runs.save(loaded, model, optimizer, Progress(step))
+        return read(folder, name, *rest)
 
     seen: list[int] = []
 
     def go_on(folder: Path, until: int) -> None:
         seen.append(json.loads((folder / "state.json").read_text())["step"])
 
-    monkeypatch.setattr(shutil, "copy2", saved_meanwhile)
+    monkeypatch.setattr(checkpoint, "_content", saved_meanwhile)
     monkeypatch.setattr(verification, "_go_on", go_on)
     monkeypatch.setattr(verification, "_losses", lambda folder, after: [])
     assert CHECKS["resume"](loaded, model).passed

@@ -10,15 +10,15 @@ ZOO = [
     Bug(
         row=51,  # steps are counted from the start of the program
         file="tinygpt/loop.py",
-        old="            _keep(job, record.step, kept, live)\n",
-        new="            _keep(job, record.step - job.progress.step, kept, live)\n",
+        old="_keep(job, record.step, kept, metrics, live)",
+        new="_keep(job, record.step - first, kept, metrics, live)",
         test=SNAPSHOTS + "test_bug_51_a_resumed_run_has_the_same_snapshots",
     ),
     Bug(
         row=51,  # that of the fresh weights is written anew when a run goes on
         file="tinygpt/loop.py",
-        old="        if progress.step == 0:\n            _keep(job, 0, kept, live)\n",
-        new="        _keep(job, 0, kept, live)\n",
+        old="        if first == 0:\n            job = _keep(job, 0, kept, metrics, live)\n",
+        new="        job = _keep(job, 0, kept, metrics, live)\n",
         test=SNAPSHOTS + "test_bug_51_a_resumed_run_has_the_same_snapshots",
     ),
     Bug(

@@ -9,7 +9,7 @@ RESUME = "tests/tinygpt/test_resume.py::"
 SAME = RESUME + "test_bug_51_a_resumed_run_equals_one_that_never_stopped"
 HALF = "tests/tinygpt/test_half_precision.py::"
 AGAIN = "tests/tensor/test_recompute.py::"
-TRAINING, LOOP, JOBS, RUNS, METRICS = (f"tinygpt/{name}.py" for name in ("training", "loop", "jobs", "runs", "metrics"))
+TRAINING, RUNS, METRICS = (f"tinygpt/{name}.py" for name in ("training", "runs", "metrics"))
 OPTIMIZER, SCALING, RECOMPUTE = "tensor/optim/optimizer.py", "tensor/optim/scaling.py", "tensor/recompute.py"
 
 ZOO = [
@@ -65,14 +65,14 @@ ZOO = [
     Bug(
         row=47,
         file="tinygpt/training.py",
-        old="    with no_grad(), evaluating(model):\n",
+        old="    with no_grad(), evaluating():\n",
         new="    with no_grad():\n",
         test=TESTS + "test_bug_47_measuring_is_without_dropout",
     ),
     Bug(
         row=47,
         file="tinygpt/training.py",
-        old="    with no_grad(), evaluating(model):\n",
+        old="    with no_grad(), evaluating():\n",
         new="    model.eval()\n    with no_grad():\n",
         test=TESTS + "test_bug_47_measuring_is_without_dropout",
     ),
@@ -238,8 +238,8 @@ ZOO = [
     Bug(
         row=51,  # moments start anew
         file=RUNS,
-        old='        optimizer.load_state_dict({**state["optimizer"]',
-        new='        dict({**state["optimizer"]',
+        old="    optimizer.load_state_dict({**asdict(state.optimizer)",
+        new="    dict({**asdict(state.optimizer)",
         test=SAME,
     ),
     Bug(
@@ -272,9 +272,9 @@ ZOO = [
     ),
     Bug(
         row=51,  # the weights are the best ones, not the last
-        file=JOBS,
-        old="runs.load(runs.find(name))",
-        new="runs.load(runs.find(name), best=True)",
+        file=RUNS,
+        old="    model.load_state(arrays[MODEL])\n    optimizer",
+        new="    model.load_state(checkpoint.load(run.folder, {BEST: _weights_of(model)})[1][BEST])\n    optimizer",
         test=SAME,
     ),
     Bug(
@@ -301,8 +301,8 @@ ZOO = [
     Bug(
         row=51,  # measurings without a better loss are counted anew
         file=RUNS,
-        old="Progress(**{name: state[name] for name in Progress._fields})",
-        new='Progress(**{name: state[name] for name in Progress._fields if name != "worse"})',
+        old="for field in fields(Progress)})",
+        new='for field in fields(Progress) if field.name != "worse"})',
         test=RESUME + "test_bug_51_early_stopping_counts_on",
     ),
     Bug(
@@ -316,22 +316,22 @@ ZOO = [
     Bug(
         row=52,  # written over the one that is there
         file="tinygpt/checkpoint.py",
-        old="        write_arrays(_new(folder, name), content)\n",
-        new="        write_arrays(folder / name, content)\n",
+        old="{name: write_arrays(_new(folder, name), content) for",
+        new="{name: (write_arrays(folder / name, content), write_arrays(_new(folder, name), content))[1] for",
         test=RESUME + "test_bug_52_twenty_kills_while_saving",
     ),
     Bug(
         row=52,  # said to be complete before it is
         file="tinygpt/checkpoint.py",
-        old="    for name, content in arrays.items():\n",
-        new="    write_json(_new(folder, MARK), state)\n    for name, content in arrays.items():\n",
+        old="    try:\n        written =",
+        new="    try:\n        write_atomically(_new(folder, STATE), json.dumps(asdict(state)))\n        written =",
         test=RESUME + "test_bug_52_twenty_kills_while_saving",
     ),
     Bug(
         row=52,  # Ctrl-C ends the step under way, and what is saved is from before
         file="tinygpt/console.py",
-        old="        self.asked = True\n",
-        new="        self.asked = True\n        raise KeyboardInterrupt\n",
+        old="        self.asked = self.asked or number\n",
+        new="        self.asked = self.asked or number\n        raise KeyboardInterrupt\n",
         test=RESUME + "test_bug_52_no_part_of_a_step_is_saved",
     ),
     # -- computing again what was not kept ----------------------------------------------------------------------------------
@@ -345,8 +345,8 @@ ZOO = [
     Bug(
         row=47,  # the draws go on where forward left them
         file=RECOMPUTE,
-        old="        if self.draws is not None:\n            random.default.load_state(self.draws)",
-        new="        if False:\n            random.default.load_state(self.draws)",
+        old="        stream.load_state(self.draws)\n",
+        new="        stream.load_state(random.default.state())\n",
         test=AGAIN + "test_bug_47_dropout_masks_are_those_of_forward",
     ),
     Bug(

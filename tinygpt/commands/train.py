@@ -1,7 +1,8 @@
 """Train a GPT on the story that comes with it, on stories from a grammar, or on your own text: `tinygpt train --text FILE`.
 
 Leaves a run folder (runs/story-1, ...) with the weights, the losses and their curve. Ctrl-C saves what has been learned so far, and
-`tinygpt train --resume RUN` goes on, as if it had never stopped. `--init RUN` starts from the weights and tokenizer of another run.
+`tinygpt train --resume RUN` goes on, as if it had never stopped. A terminal that is closed is as good as Ctrl-C; a pipe that nobody reads
+any more stops nothing. `--init RUN` starts from the weights and tokenizer of another run.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from tinygpt import jobs, runs, snapshots, training
 from tinygpt.cli import Parser, add_flags, reader
 from tinygpt.commands import sample
 from tinygpt.config import GPTConfig, SampleConfig, TrainConfig
-from tinygpt.console import say, shown
+from tinygpt.console import outliving, say, shown
 from tinygpt.data import Data
 from tinygpt.errors import InputError
 from tinygpt.jobs import Job
 from tinygpt.loop import draw, measure, take_steps
 from tinygpt.metrics import Metrics
+from tinygpt.ownership import Owner
 from tinygpt.planning import predict
 from tinygpt.profile import MOST, TRACE, Profile
 
@@ -38,6 +40,7 @@ def arguments(parser: Parser) -> None:
     start.add_argument("--init", metavar="RUN", help="start with the weights and the tokenizer of another run")
     start.add_argument("--until", metavar="N", type=int, help="stop after step N of --steps, to go on later with --resume")
     parser.add_argument("--profile", metavar="N", type=reader(int), help=f"record N steps: time and memory by module and by op, and {TRACE} for Chrome")
+    parser.add_argument("--ignore-memory", action="store_true", help="train also where a step seems to need more memory than is free")
     add_flags(parser, TrainConfig)
     add_flags(parser, GPTConfig)
 
@@ -47,35 +50,36 @@ def run(options: argparse.Namespace) -> int:
     if options.profile is not None and not 1 <= options.profile <= MOST:
         raise InputError(f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20")
     with ExitStack() as held:
+        held.enter_context(outliving())
         if options.resume is not None:
-            held.enter_context(runs.alone(runs.find(options.resume)))
+            owner = held.enter_context(Owner(runs.find(options.resume)))
             job = jobs.resumed(options)
         else:
             job = jobs.fresh(options)
-            job = job._replace(run=runs.create(job.run, job.data.tokenizer))
-            held.enter_context(runs.alone(job.run.folder))
+            run, owner = held.enter_context(runs.create(job.run, job.data.tokenizer))
+            job = job._replace(run=run)
         try:
-            return _train(job, options)
+            return _train(job._replace(owner=owner), options)
         except BaseException:  # memory that is not there, a token file that is damaged where a step reads it, Ctrl-C before the first step
-            runs.discard_unsaved(job.run)
+            runs.discard_untrained(job.run, owner)
             raise
 
 
 def _train(job: Job, options: argparse.Namespace) -> int:
     for line in _choices(job, options):
         say(line)
-    config, folder = job.run.training, job.run.folder
+    config = job.run.training
     profile = None if options.profile is None else Profile(options.profile)
     with threadpool_limits(training.threads(job.run.model, config), user_api="blas"), np.errstate(all="ignore"):  # a skipped step says so
         plan = predict(job.run.model, config) if job.until - job.progress.step >= PLANNED and profile is None else None
-        with Metrics(folder / runs.METRICS, job.progress.step, config.tensorboard) as metrics:
-            code, progress = take_steps(job, metrics, plan, profile)
-            if code == 0 and progress.step >= config.steps:
-                measure(job, metrics, progress)
+        with Metrics(job.run.folder / runs.METRICS, job.progress.step, config.tensorboard) as metrics:
+            code, job = take_steps(job, metrics, plan, profile)
+            if code == 0 and job.progress.step >= config.steps:
+                job = measure(job, metrics)
         if profile is not None:
             for line in ["", *profile.lines()]:
                 say(line)
-            say(f"each op of these steps, as a trace that Chrome opens: {shown(profile.save(folder))}\n")
+            say(f"each op of these steps, as a trace that Chrome opens: {shown(profile.save(job.run.folder))}\n")
         draw(job)
         say(f"saved in {job.run.name}; {runs.PICTURE} there shows the curve")
         if code == 0:
@@ -95,7 +99,7 @@ def _kernels(config: TrainConfig) -> str:
     reason = compiled.refusal() if config.dtype == "float32" else f"compiled kernels are for float32, not {config.dtype}"
     if reason is None:
         count = compiled.thread_count()
-        return f"compiled C, {count} thread{'s' if count > 1 else ''}: TENSOR_THREADS sets how many"
+        return "; ".join([f"compiled C, {count} thread{'s' if count > 1 else ''}: TENSOR_THREADS sets how many", *kernels.NOTES])
     return f"NumPy alone, slower: {reason}"
 
 
