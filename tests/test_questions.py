@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+
+from tests.tinygpt.program import put_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = re.search(r"(?s)\n## Ten questions\n(.*?)\n## ", (ROOT / "README.md").read_text(encoding="utf-8"))
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = place / "runs" / "broken" / "model.safetensors"
     weights = load_file(file)
     weights["blocks.1.feed_forward.expand.bias"][3] = np.nan
-    save_file(weights, file)
+    put_weights(file.parent, weights)
     os.utime(place / "runs" / "story-1" / "model.safetensors")  # the run saved last
     return place
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import types
-import typing
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tinygpt
 from tinygpt.commands import COMMANDS
+from tinygpt.config import kinds
+from tinygpt.console import shown
 from tinygpt.errors import InputError
 
 C = TypeVar("C")
@@ -28,11 +28,10 @@ NUMBERS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X
 def run(arguments: Sequence[str]) -> int:
     """Find the command, read its flags, run it; its exit code."""
     parser = _top()
-    if not arguments:
+    name = parser.parse_args(arguments[:1]).command  # --help and --version end here
+    if name is None:
         parser.print_help()
         return 0
-    options = parser.parse_args(arguments[:1])  # --help and --version end here
-    name = options.command
     if name not in COMMANDS:
         raise InputError(f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help")
     module = importlib.import_module("tinygpt.commands." + name.replace("-", "_"))
@@ -77,13 +76,20 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             if word.startswith("-"):
                 flag = word.split("=")[0]
-                raise InputError(f"no flag is named {flag}{nearest(flag, self._option_string_actions)}\nsee: {self.prog} --help")
+                raise InputError(f"no flag is named {shown(flag)}{nearest(flag, self._option_string_actions)}\nsee: {self.prog} --help")
         if unknown:
             raise InputError(f"{unknown[0]!r} is one word too many\nsee: {self.prog} --help")
         return options
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Of a flag that is followed by `--` argparse makes an empty list."""
+        value = super()._get_values(action, arg_strings)
+        if action.nargs is None and isinstance(value, list):
+            raise argparse.ArgumentError(action, "expected one argument")
+        return value
+
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message.removeprefix('argument ')}\nsee: {self.prog} --help")
+        raise InputError(f"{shown(message.removeprefix('argument '))}\nsee: {self.prog} --help")
 
 
 # -- dataclass -> flags -> dataclass ------------------------------------------------------------------------------------
@@ -95,11 +101,10 @@ def add_flags(parser: argparse.ArgumentParser, config: type, only: Collection[st
     What is not given stays out of the parsed options, so that the default has one home, the dataclass.
     """
     group = parser.add_argument_group(config.__name__, (config.__doc__ or "").partition("\n")[0]) if only is None else parser
-    hints = typing.get_type_hints(config)
     for field in _choosable(config):
         if only is not None and field.name not in only:
             continue
-        kind, choices = _kind(hints[field.name])
+        kind, choices, _ = kinds(config)[field.name]
         text = field.metadata["help"].replace("%", "%%") + ("" if field.default is None else f" (default: {field.default})")
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:
@@ -129,15 +134,6 @@ def flag(name: str) -> str:
 
 def _choosable(config: type) -> list[Field[Any]]:
     return [field for field in fields(config) if field.default is not MISSING]
-
-
-def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
-    """int | None -> int;   Literal["pre", "post"] -> str and its choices."""
-    if typing.get_origin(hint) is Literal:
-        return str, typing.get_args(hint)
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        (hint,) = (part for part in typing.get_args(hint) if part is not type(None))
-    return hint, ()
 
 
 def reader(kind: type) -> Callable[[str], Any]:

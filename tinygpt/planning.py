@@ -1,4 +1,4 @@
-"""What a training will take, told before it starts: `predict(model_config, train_config)`.
+"""What a training will take, told before it starts: `counted(model_config, train_config)`, and `predict`, which measures the time too.
 
     parameters, FLOPs    counted by formula
     activations          counted on the graph of small models of this depth and context: whatever the ops keep for backward here and now
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from statistics import median
 from types import FunctionType
 from typing import Any, NamedTuple, cast
@@ -34,11 +34,12 @@ from tensor.optim import clip_gradients
 from tensor.random import Key, keyed
 from tensor.recompute import Recomputed
 from tensor.tape import in_bytes
-from tinygpt import training
+from tinygpt import memory, training
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import duration, short
 from tinygpt.corpus import IGNORED
-from tinygpt.model import GPT, through_blocks
+from tinygpt.errors import InputError
+from tinygpt.model import GPT, parameter_count, through_blocks
 
 SECONDS = 0.1  # for each of four measurements
 WORK = 1.5e9  # FLOPs in what is measured, at most (a hundred times that on a GPU): larger models are measured on fewer rows, or narrower
@@ -60,8 +61,9 @@ class Plan:
     again: int  # what a layer has to keep while backward has computed it again; 0 where it never does
     ends: int  # by the embedding and the last norm
     logits: int  # these, their gradient, and what cross-entropy makes of them on the way
+    windows: int  # the ids and targets of a step
     flops: float  # a step
-    seconds: float  # a step
+    seconds: float = math.nan  # a step; NaN where nothing was measured
 
     @property
     def activations(self) -> int:
@@ -71,7 +73,7 @@ class Plan:
     @property
     def memory(self) -> int:
         """At the peak of a step, beside Python and its libraries; what backward makes in passing comes on top."""
-        return self.weights + self.gradients + self.moments + self.activations + max(self.logits, self.again)
+        return self.weights + self.gradients + self.moments + self.activations + self.windows + max(self.logits, self.again)
 
     @property
     def passing(self) -> int:
@@ -96,6 +98,11 @@ class Plan:
 
 def predict(model: GPTConfig, config: TrainConfig) -> Plan:
     """Count and measure. Draws from no generator, and leaves nothing behind. Raises DeviceError for a device that is not there."""
+    return replace(counted(model, config), seconds=step_seconds(model, config))
+
+
+def counted(model: GPTConfig, config: TrainConfig) -> Plan:
+    """Count alone, which takes a fraction of a second for a model of any size."""
     size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
     matrices = 12 * model.layers * model.width**2 if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
@@ -112,19 +119,35 @@ def predict(model: GPTConfig, config: TrainConfig) -> Plan:
         again=again,
         ends=ends,
         logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
+        windows=2 * 8 * config.batch * config.accumulation * model.context,
         flops=flops(model, config.batch, config.recompute) * config.accumulation,
-        seconds=step_seconds(model, config),
     )
 
 
+def shortage(plan: Plan, loaded: int = 0) -> str:
+    """Why the device has too little memory for a step: `12.0 GiB for a step, and 8.0 GiB are free`; "" where there is enough, or nobody knows.
+
+    loaded: the bytes of them that are in memory already.
+    """
+    room = memory.free(plan.training.device)
+    if room is None or plan.memory <= room + loaded:
+        return ""
+    return f"{in_bytes(plan.memory)} for a step, and {in_bytes(room + loaded)} are free"
+
+
+def check_memory(model: GPTConfig, config: TrainConfig, *loaded: str) -> None:
+    """Raise InputError, with the numbers of the plan, where a step does not fit into the memory that is free.
+
+    loaded: which of weights and moments are in memory already.
+    """
+    plan = counted(model, config)
+    if why := shortage(plan, sum(getattr(plan, kind) for kind in loaded)):
+        kinds = ("weights", "gradients", "moments", "activations", "logits", "windows")
+        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in kinds)
+        raise InputError(f"too little memory: {why} ({parts})\ntake a smaller --batch, --context, --width or --layers, or try it: --ignore-memory")
+
+
 # -- counted ------------------------------------------------------------------------------------------------------------
-
-
-def parameter_count(model: GPTConfig) -> int:
-    """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C, and 12 C^2 + 4 C + 9 C of biases a layer."""
-    V, T, C = model.vocabulary, model.context, model.width
-    tables = V * C * (1 if model.tied else 2) + T * C * (model.positions == "learned")
-    return tables + 2 * C + model.layers * (12 * C**2 + 4 * C + 9 * C * model.bias)
 
 
 def flops(model: GPTConfig, rows: int, recompute: bool = False) -> float:
@@ -142,7 +165,11 @@ def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
     What is kept grows with rows, heads and head width along straight lines, and so does the part of each token with the context: two
     small models a line tell what a large one keeps.
     """
+    return _activations(model, config, MODE.get().kernels_off)
 
+
+@lru_cache(maxsize=4)  # a training asks twice: whether there is memory, and how fast it will be
+def _activations(model: GPTConfig, config: TrainConfig, kernels_off: frozenset[str]) -> tuple[int, int]:
     def kept(context: int, heads: int, head_width: int) -> Any:
         small = replace(model, vocabulary=1, context=context, heads=heads, width=heads * head_width)
         (a, b), (c, d) = ([kept_bytes(replace(small, layers=layers), config, rows) for layers in (1, 2)] for rows in (1, 2))
@@ -316,15 +343,22 @@ def table(plan: Plan) -> list[str]:
         ("moments", plan.moments, config.optimizer),
         ("activations", plan.activations, f"each layer keeps {in_bytes(plan.layer)} {kept}"),
         ("logits", plan.logits, f"{model.vocabulary:,} a token, with what the loss makes of them"),
+        ("windows", plan.windows, "ids and targets"),
     ]
-    return [
+    lines = [
         f"model        {plan.parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
         f"step         {plan.tokens:,} tokens: {batch}",
         "",
         *(f"{name:<13}{in_bytes(amount):>10}{'   ' if note else ''}{note}" for name, amount, note in kinds),
         f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
         "",
-        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
+        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step",
+    ]
+    if math.isnan(plan.seconds):
+        return lines
+    return [
+        *lines[:-1],
+        f"{lines[-1]}, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
         f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: measured here just now",
         f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, measuring and saving apart",
     ]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from tensor import random
-from tests.tinygpt.program import TINY, contents, refused
+from tests.tinygpt.program import TINY, contents, created, put_weights, refused
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, data, grammar, runs, story
 from tinygpt.__main__ import main
 from tinygpt.commands.eval import byte_count, targets_of
@@ -59,8 +59,8 @@ def by_hand(model: GPT, ids: list[int]) -> float:
 def made(tokenizer: Tokenizer, config: GPTConfig, **choices: Any) -> tuple[Path, GPT]:
     """A run with fresh weights, as after no step."""
     model = GPT(config, generator=random.Generator(3))
-    run = runs.create(Run(Path("made"), config, TrainConfig(**choices), "The"), tokenizer)
-    checkpoint.save(run.folder, {runs.MODEL: {name: w.array for name, w in model.state().items()}}, runs.Progress()._asdict())
+    run = created(Run(Path("made"), config, TrainConfig(**choices), "The"), tokenizer)
+    checkpoint.save(run.folder, {runs.MODEL: {name: w.array for name, w in model.state().items()}}, checkpoint.State())
     return run.folder, model
 
 
@@ -167,7 +167,7 @@ def test_best_and_last_weights(own: Path, capsys: pytest.CaptureFixture[str]) ->
     """The best by default, as sample takes them."""
     weights = load_file(own / "model.safetensors")
     weights["token_embedding.weight"] = weights["token_embedding.weight"] * 40
-    save_file(weights, own / "model.safetensors")
+    put_weights(own, weights)
     capsys.readouterr()
     best, last = told(capsys, "mine", "--best"), told(capsys, "mine", "--last")
     assert told(capsys, "mine") == best
@@ -233,7 +233,7 @@ def test_refuses_weights_that_give_no_number(run: Path, capsys: pytest.CaptureFi
     """Not `loss nan`, and as unsure as between nan characters."""
     weights = load_file(run / "model.safetensors")
     weights["final_norm.gain"][0] = wrong
-    save_file(weights, run / "model.safetensors")
+    put_weights(run, weights)
     refused(capsys, "eval", says="the loss of runs/story-1 is nan: what its weights give is no finite number\nrestore them from a copy, or train again")
 
 

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import tensor
 from tensor.random import Generator
-from tests.tinygpt.program import PROGRAM, environment, refused
+from tests.tinygpt.program import PROGRAM, environment, put_weights, refused
 from tinygpt import GPT, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.commands.inspect import graph_view, matrix_view
 from tinygpt.inspection import cells, matrices, shares, statistics, tree
-from tinygpt.planning import parameter_count
+from tinygpt.model import parameter_count
 from tinygpt.runs import Run
 
 SMALL = GPTConfig(11, context=5, width=6, heads=2, layers=3)
@@ -220,7 +220,7 @@ def test_broken_weights_are_shown_as_they_are(run: Path, capsys: pytest.CaptureF
     weights["final_norm.gain"][:] = math.nan
     weights["final_norm.bias"][:2] = math.inf, 3e38
     weights["blocks.0.attention.qkv.bias"][:] = 0
-    save_file(weights, run / "model.safetensors")
+    put_weights(run, weights)
     out = inspected(capsys, "--matrices")
     assert "  8 are not finite numbers, and left out of these\n  |????????|" in out
     assert "  1 are not finite numbers, and left out of these\n  |?@......|" in out
@@ -246,7 +246,7 @@ def test_plain_characters_where_the_terminal_has_no_others(run: Path) -> None:
 
 def test_the_best_weights_or_the_last(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(run / "model.safetensors")
-    save_file({name: 2 * w for name, w in weights.items()}, run / "best.safetensors")
+    put_weights(run, {name: 2 * w for name, w in weights.items()}, "best.safetensors")
     best, last = (json.loads(inspected(capsys, "--json", *more)) for more in ([], ["--last"]))
     assert (best["weights"], last["weights"]) == ("best", "last")
     assert best["matrices"][0]["norm"] == pytest.approx(2 * last["matrices"][0]["norm"])

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from safetensors.numpy import load_file, save_file
 
 import tensor
-from tests.tinygpt.program import TINY, refused, sampled
-from tinygpt import checkpoint, runs
+from tests.tinygpt.program import TINY, put_weights, refused, sampled
+from tinygpt import files, runs
 from tinygpt.__main__ import main
 from tinygpt.config import GPTConfig
 from tinygpt.errors import InputError
@@ -292,7 +292,8 @@ def test_a_page_is_never_half_written(run: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "replace", full)
+    for module in (files, pictures):
+        monkeypatch.setattr(module, "replace", full)
     capsys.readouterr()
     refused(capsys, "look", "--prompt", "cat", "--output", "page.html", says="No space left")
     refused(capsys, "look", "--prompt", "cat", "--attention", "a.png", says="No space left")
@@ -363,7 +364,7 @@ def test_an_opening_longer_than_the_context(run: Path) -> None:
 def test_broken_weights(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(run / "model.safetensors")
     weights["final_norm.gain"][0] = np.nan
-    save_file(weights, run / "model.safetensors")
+    put_weights(run, weights)
     for options in ([], ["--length", "0"], ["--attention", "a.png"]):
         refused(capsys, "look", *options, says="its weights are broken; take an earlier checkpoint")
         refused(capsys, "look", *options, says="\nwho made it: tinygpt step runs/story-1 --plain --break nan\n")

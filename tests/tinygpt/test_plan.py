@@ -6,6 +6,7 @@ import math
 import time
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from tensor import random
 from tensor.random import Key
 from tensor.tape import in_bytes
 from tests.tinygpt.program import contents, refused
-from tinygpt import GPT, GPTConfig, TrainConfig, planning, training
+from tinygpt import GPT, ConfigError, GPTConfig, TrainConfig, checkpoint, planning, training
 from tinygpt.__main__ import main
-from tinygpt.planning import Part, affordable, flops, kept_bytes, on_line, parameter_count, predict, table
+from tinygpt.model import SINUSOIDS, least_bytes, parameter_count
+from tinygpt.planning import Part, affordable, flops, kept_bytes, on_line, predict, table
 
 SMALL = GPTConfig(1, 168, 3 * 24, 3, 3)  # longer, wider and of more heads than the models whose graphs are counted
 
@@ -40,6 +42,26 @@ SMALL = GPTConfig(1, 168, 3 * 24, 3, 3)  # longer, wider and of more heads than 
 def test_parameters(vocabulary: int, context: int, heads: int, head_width: int, layers: int, positions: Any, bias: bool, tied: bool) -> None:
     config = GPTConfig(vocabulary, context, heads * head_width, heads, layers, positions=positions, bias=bias, tied=tied)
     assert parameter_count(config) == sum(parameter.size for parameter in GPT(config, draw=False).parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("choices", [{}, {"positions": "sinusoidal"}, {"tied": False}, {"bias": False}, {"layers": 30}, {"width": 1, "heads": 1}], ids=str)
+def test_bug_86_the_smallest_file_of_a_model(choices: dict[str, Any], dtype: str, tmp_path: Path) -> None:
+    """Never more than is written, and at most a third less, also where the header is most of it."""
+    config = GPTConfig(**{"vocabulary": 5, "context": 3, "width": 4, "heads": 2, "layers": 1} | choices)
+    path = tmp_path / "model.safetensors"
+    model = GPT(config, dtype=dtype)
+    checkpoint.write_arrays(path, {name: weights.array for name, weights in model.state().items()})
+    assert 2 / 3 * path.stat().st_size < least_bytes(config, 2 if dtype == "float16" else 4) <= path.stat().st_size
+    assert least_bytes(config) <= least_bytes(config, 4)
+
+
+def test_bug_86_a_table_that_no_file_bounds() -> None:
+    """1 kB of config.json could ask for gigabytes of sinusoids."""
+    largest = (SINUSOIDS + parameter_count(GPTConfig(5, 8, 64, positions="sinusoidal"))) // 64
+    with pytest.raises(ConfigError, match=rf"a table of {largest + 1:,} x 64 sinusoids is far larger than the model\n.*a context of at most {largest:,}$"):
+        GPT(GPTConfig(5, largest + 1, 64, positions="sinusoidal"), draw=False)
+    assert GPT(GPTConfig(5, largest, 64, positions="sinusoidal"), draw=False).position_embedding.shape == (largest, 64)
 
 
 def test_flops_are_those_of_the_products() -> None:
@@ -175,6 +197,7 @@ def plan_of(**changes: Any) -> planning.Plan:
         "again": 0,
         "ends": 1 << 19,
         "logits": 1 << 10,
+        "windows": 1 << 14,
     }
     plan = planning.Plan(GPTConfig(22, layers=4), TrainConfig(batch=16, accumulation=2), **numbers, flops=2e9, seconds=0.1)
     return replace(plan, **changes)

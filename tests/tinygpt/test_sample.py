@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from tests.tinygpt.program import PROGRAM, environment, refused, sampled
+from tests.tinygpt.program import PROGRAM, environment, put_weights, refused, sampled
 from tinygpt.__main__ import main
 from tinygpt.commands import sample
 from tinygpt.generation import steps
@@ -83,7 +83,7 @@ def test_no_prompts_or_two_kinds_of_them(run: Path, capsys: pytest.CaptureFixtur
 def test_broken_weights_are_told_on_a_line_of_their_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = load_file(run / "model.safetensors")
     weights["final_norm.gain"][0] = np.nan
-    save_file(weights, run / "model.safetensors")
+    put_weights(run, weights)
     assert main(["sample", "--prompt", "The"]) == 2
     out, err = capsys.readouterr()
     assert out == "The\n"

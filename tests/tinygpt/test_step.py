@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import tensor
-from tests.tinygpt.program import TINY, contents, refused
+from tests.tinygpt.program import TINY, contents, put_weights, refused
 from tinygpt import runs
 from tinygpt.__main__ import main
 from tinygpt.errors import InputError
@@ -40,7 +40,7 @@ def damaged(run: Path, name: str, place: tuple[int, ...], value: float) -> None:
     weights = load_file(run / "model.safetensors")
     weights[name] = weights[name].copy()
     weights[name][place] = value
-    save_file(weights, run / "model.safetensors")
+    put_weights(run, weights)
 
 
 # -- the walk as text ---------------------------------------------------------------------------------------------------

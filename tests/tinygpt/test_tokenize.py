@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -216,9 +216,9 @@ def test_the_tokenizer_of_a_run(text: str, capsys: pytest.CaptureFixture[str]) -
         (["text.txt", "--out", "full"], "full is not empty\nname a new folder"),
         (["text.txt", "--out", "text.txt/new"], "cannot write to text.txt/new"),
         (["text.txt", "--out", "new", "--tokenizer", "bpe", "--tokens", "9"], "at least 257 tokens"),
-        (["text.txt", "--out", "new", "--validation", "1"], "--validation 1.0: a share"),
+        (["text.txt", "--out", "new", "--validation", "1"], "--validation 1.0: a number, at least 0 and below 1, is needed"),
         (["text.txt", "--out", "new", "--from", "nowhere"], "no run is named 'nowhere'"),
-        (["text.txt", "--out", "new", "--from", "empty"], "cannot be read"),
+        (["text.txt", "--out", "new", "--from", "empty"], "empty/tokenizer.json is missing\nname a run, or a folder of tokens"),
         (["text.txt", "--out", "new", "--lr", "1"], "no flag is named --lr"),
     ],
 )
@@ -274,11 +274,11 @@ def test_what_a_kill_leaves_is_no_token_folder(here: Path, capsys: pytest.Captur
 
 
 def test_every_tokenizer_is_exported() -> None:
-    for kind in tokenizers.KINDS.values():
+    for kind in tokenizers.KINDS:
         assert getattr(tinygpt, kind.__name__) is getattr(tokenizers, kind.__name__) is kind
         assert kind.__name__ in tinygpt.__all__
         assert kind.__name__ in tokenizers.__all__
-    assert {kind.__name__ for kind in tokenizers.KINDS.values()} == {name for name in tokenizers.__all__ if name.endswith("Tokenizer")} - {"Tokenizer"}
+    assert {kind.__name__ for kind in tokenizers.KINDS} == {name for name in tokenizers.__all__ if name.endswith("Tokenizer")} - {"Tokenizer"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
@@ -294,7 +294,7 @@ def test_a_bar_while_byte_pairs_are_learned(command: list[str], text: str, here:
 
 def test_the_header_is_all_that_json_holds(text: str) -> None:
     found = made()
-    assert json.loads(Path("made/tokens.json").read_text()) == dataclasses.asdict(found.header)
+    assert json.loads(Path("made/tokens.json").read_text()) == msgspec.structs.asdict(found.header)
 
 
 def test_a_text_is_never_there_whole(here: Path) -> None:

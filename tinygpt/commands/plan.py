@@ -1,7 +1,7 @@
 """What a training will take, before it starts: `tinygpt plan` with the flags you would give to `tinygpt train`.
 
 Prints the parameters, the memory by kind, the work of a step, and the speed and time that a second of measuring on this machine
-promises. Nothing is trained or written.
+promises. Where the memory that is free does not hold a step, that is said, and nothing is measured. Nothing is trained or written.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tinygpt.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.console import say
 from tinygpt.errors import InputError
-from tinygpt.planning import predict, table
+from tinygpt.planning import counted, predict, shortage, table
 
 
 def arguments(parser: Parser) -> None:
@@ -36,8 +36,12 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(str(error)) from None
     read_config(GPTConfig, options, vocabulary=1)  # what is wrong with a flag is said before a text is read
     vocabulary = vocabulary_of(config) if options.vocabulary is None else options.vocabulary
-    for line in table(predict(read_config(GPTConfig, options, vocabulary=vocabulary), config)):
+    model = read_config(GPTConfig, options, vocabulary=vocabulary)
+    why = shortage(counted(model, config))
+    for line in table(counted(model, config) if why else predict(model, config)):
         say(line)
+    if why:
+        say(f"\ntoo little memory: {why}; the speed was not measured")
     return 0
 
 

@@ -59,7 +59,7 @@ def condition(text: str, stops: Sequence[Stop]) -> Condition:
         return Condition("module", what)
     if kind == "shape" and what:
         sizes = [part.strip() for part in what.strip("()").split(",") if part.strip()]
-        if not all(size.isdecimal() for size in sizes):
+        if not all(size.isdecimal() and len(size) < 19 for size in sizes):
             raise InputError(f"breakpoint shape={shown(what)}: whole numbers with commas between are needed, such as shape=4,32,64")
         shape = tuple(map(int, sizes))
         return Condition("shape", ",".join(map(str, shape)), shape)

@@ -255,7 +255,7 @@ class StepApp(App[None]):
 
     def _break(self, text: str) -> None:
         breaks = self.walk.breaks
-        if text.isdecimal() and 1 <= int(text) <= len(breaks):
+        if text.isdecimal() and len(text) < 19 and 1 <= int(text) <= len(breaks):
             self.status = f"removed {breaks.pop(int(text) - 1)}"
         elif text:
             self.status = f"breakpoint {self.walk.halt_at(text)}: c continues to it"

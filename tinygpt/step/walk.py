@@ -158,7 +158,7 @@ class Walk:
         forward, backward, clip and update are the first such stop. Where nothing has the name, what ends in it: weights. InputError where there is none.
         """
         name = name.strip()
-        if name.isdecimal():
+        if name.isdecimal() and len(name) < 19:
             if not 1 <= int(name) <= len(self.stops):
                 raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
             return self.go(int(name) - 1)
