@@ -1,7 +1,7 @@
 """Which commands read which file; and one input: a damaged file and one of these commands.
 
 A command runs whole, as `tinygpt COMMAND` would, but its flags are parsed once, and a picture is drawn
-for one input in a hundred. What was accepted so goes a little further: a sample of two tokens, a step
+for three inputs in a thousand. What was accepted so goes a little further: a sample of two tokens, a step
 and a save.
 """
 
@@ -35,7 +35,7 @@ from tinygpt.config import SampleConfig
 RUN = "RUN"  # stands in a command line for the run
 ROOM = 1 << 12  # tokens of a step that are taken here: a larger batch takes what it asks for, and tells nothing about reading
 OFTEN = {"look": 1, "train": 2, "tokenize": 2}  # of 6 inputs that go to another command: these take longer
-DRAWN = 0.01  # share of inputs for which pictures are drawn
+DRAWN = 0.003  # share of inputs for which pictures are drawn
 
 
 class Reader(NamedTuple):

@@ -112,10 +112,11 @@ def on_a_terminal(*arguments: str, ignore: bool = False) -> tuple[subprocess.Pop
 @pytest.mark.parametrize(("ignore", "steps", "code"), [(False, LONG, 129), (True, "300", 0)], ids=["closed", "under nohup"])
 def test_bug_84_a_terminal_that_is_closed(ignore: bool, steps: str, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     """It saves as at Ctrl-C; where the signal is ignored it goes on without showing."""
-    process, ours = on_a_terminal(*CHOICES, "--steps", steps, ignore=ignore)
+    process, ours = on_a_terminal(*CHOICES, "--steps", steps, "--evaluate", steps, ignore=ignore)
+    noted = Path("one/metrics.jsonl")
     try:
         os.set_blocking(ours, False)
-        wait_for(lambda: drained(ours) and Path("one/state.json").exists())
+        wait_for(lambda: drained(ours) and noted.exists() and noted.read_text().count("\n") >= 20)
         os.close(ours)
         assert process.wait(timeout=60) == code
     finally:

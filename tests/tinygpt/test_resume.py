@@ -267,7 +267,7 @@ def test_bug_52_no_part_of_a_step_is_saved(number: int, here: Path, monkeypatch:
     healthy, parts = GPT.loss, iter(range(1000))
 
     def loss(self: GPT, *arguments: Any, **options: Any) -> Any:
-        if self.training and next(parts) == 3 * 3 + 1:
+        if self.training and "reduction" in options and next(parts) == 3 * 3 + 1:  # of a step: counting memory asks for losses too
             signal.raise_signal(number)
             if number != signal.SIGINT:  # a closing terminal sends more than one
                 signal.raise_signal(number)
