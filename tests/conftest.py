@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import threadpoolctl
 from hypothesis import HealthCheck, settings
@@ -12,6 +14,11 @@ settings.load_profile("default")
 
 
 threadpoolctl.threadpool_limits(1, user_api="blas")  # the products of tests are small: a second thread only waits
+
+# nohup and a background job of a script hand down signals that are ignored; the tests send them
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
