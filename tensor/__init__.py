@@ -1,4 +1,5 @@
-"""tensor: n-dimensional arrays with explicit strides, and reverse-mode gradients, from first principles.
+"""tensor: n-dimensional arrays with explicit strides, and reverse-mode gradients, from first
+principles.
 
     >>> import tensor
     >>> x = tensor.Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -6,45 +7,26 @@
     >>> x.grad
     Tensor([2., 4., 6.])
 
-Start reading at layout.py, then storage.py, core.py, graph.py, autograd.py, and any file of ops/.
+Start reading at memory/layout.py and memory/storage.py, then base.py, graph.py, autograd/plain.py,
+and any file of ops/.
 """
 
-from tensor.core import Tensor  # isort: skip (first: core takes its methods from ops, and ops make tensors)
-
-from tensor import dtypes, errors, kernels, ops, random
-from tensor.autograd import grad
-from tensor.creation import (
-    arange,
-    empty,
-    empty_like,
-    eye,
-    from_dlpack,
-    full,
-    full_like,
-    ones,
-    ones_like,
-    rand,
-    rand_like,
-    randint,
-    randint_like,
-    randn,
-    randn_like,
-    tril,
-    triu,
-    zeros,
-    zeros_like,
-)
+# ruff: noqa: F403 (every op and every way to make a tensor is public, by its own name)
+from tensor import creation, dtypes, errors, kernels, ops, random
+from tensor.autograd.backward import grad
+from tensor.autograd.recompute import checkpoint
+from tensor.creation import *
 from tensor.drawing import draw
 from tensor.dtypes import bfloat16, float16, float32, float64
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
-from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels; CuPy stays unimported)
-from tensor.layout import Layout
-from tensor.memory import keep_freed_memory
+from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels)
+from tensor.memory.freed import keep_freed_memory
+from tensor.memory.layout import Layout
 from tensor.mode import detect_anomaly, no_grad
-from tensor.ops import *  # noqa: F403 (every op is public, by its own name)
+from tensor.ops import *
 from tensor.random import Generator, manual_seed
-from tensor.recompute import checkpoint
-from tensor.tape import record
+from tensor.recording import record
+from tensor.tensor import Tensor
 
 __version__ = "0.1.0"
 
@@ -54,39 +36,21 @@ __all__ = [
     "Generator",
     "Layout",
     "Tensor",
-    "arange",
     "bfloat16",
     "checkpoint",
     "detect_anomaly",
     "draw",
     "dtypes",
-    "empty",
-    "empty_like",
     "errors",
-    "eye",
     "float16",
     "float32",
     "float64",
-    "from_dlpack",
-    "full",
-    "full_like",
     "grad",
     "kernels",
     "manual_seed",
     "no_grad",
-    "ones",
-    "ones_like",
-    "rand",
-    "rand_like",
-    "randint",
-    "randint_like",
-    "randn",
-    "randn_like",
     "random",
     "record",
-    "tril",
-    "triu",
-    "zeros",
-    "zeros_like",
 ]
+__all__ += creation.__all__
 __all__ += ops.__all__

@@ -1,4 +1,6 @@
-"""New tensors from nothing but a shape. All take dtype=, device=, requires_grad=; random ones also generator=."""
+"""New tensors from nothing but a shape. All take dtype=, device=, requires_grad=; random ones also
+generator=.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,33 @@ from typing import Any
 import numpy as np
 
 from tensor import ops, random
-from tensor.core import Tensor
-from tensor.devices import Array, array_module, cupy, move
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
 from tensor.errors import ShapeError
-from tensor.layout import Shape
+from tensor.memory.devices import Array, array_module, cupy, move
+from tensor.memory.layout import Shape
+from tensor.tensor import Tensor
+
+__all__ = [
+    "arange",
+    "empty",
+    "empty_like",
+    "eye",
+    "from_dlpack",
+    "full",
+    "full_like",
+    "ones",
+    "ones_like",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "tril",
+    "triu",
+    "zeros",
+    "zeros_like",
+]
 
 
 def _shape(sizes: tuple[Any, ...]) -> Shape:
@@ -26,39 +50,70 @@ def _made(array: Array, requires_grad: bool) -> Tensor:
     return Tensor.from_array(array, requires_grad)
 
 
-def full(shape: Any, value: Any, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+def full(
+    shape: Any,
+    value: Any,
+    *,
+    dtype: DTypeLike | None = None,
+    device: str = "cpu",
+    requires_grad: bool = False,
+) -> Tensor:
     """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
     dtype = Tensor(value).dtype if dtype is None else as_dtype(dtype)
-    return _made(array_module(device).full(_shape((shape,)), Tensor(value, device=device).array, dtype=dtype), requires_grad)
+    filled = Tensor(value, device=device).array
+    return _made(array_module(device).full(_shape((shape,)), filled, dtype), requires_grad)
 
 
-def zeros(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
+) -> Tensor:
     """Every element 0."""
     return _made(array_module(device).zeros(_shape(shape), as_dtype(dtype)), requires_grad)
 
 
-def ones(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
+) -> Tensor:
     """Every element 1."""
     return full(_shape(shape), 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def empty(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+def empty(
+    *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
+) -> Tensor:
     """Uninitialised: whatever the memory held. Write before you read."""
     return _made(array_module(device).empty(_shape(shape), as_dtype(dtype)), requires_grad)
 
 
 def arange(
-    start: float, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    *,
+    dtype: DTypeLike | None = None,
+    device: str = "cpu",
+    requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... before stop; arange(n) counts from 0. int64 for integers, float32 for floats unless a dtype is given."""
+    """start, start + step, ... before stop; arange(n) counts from 0. int64 for integers, float32
+    for floats unless a dtype is given.
+    """
     if stop is None:
         start, stop = 0, start
     if dtype is None:
-        dtype = int64 if all(isinstance(n, (int, np.integer)) for n in (start, stop, step)) else float32
-    return _made(move(np.arange(start, stop, step).astype(as_dtype(dtype)), device), requires_grad)  # made on the host: the same bits on every device
+        whole = all(isinstance(n, (int, np.integer)) for n in (start, stop, step))
+        dtype = int64 if whole else float32
+    # made on the host: the same bits on every device
+    return _made(move(np.arange(start, stop, step).astype(as_dtype(dtype)), device), requires_grad)
 
 
-def eye(rows: int, columns: int | None = None, *, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False) -> Tensor:
+def eye(
+    rows: int,
+    columns: int | None = None,
+    *,
+    dtype: DTypeLike = float32,
+    device: str = "cpu",
+    requires_grad: bool = False,
+) -> Tensor:
     """1 on the diagonal, 0 elsewhere."""
     return _made(array_module(device).eye(rows, columns, dtype=as_dtype(dtype)), requires_grad)
 
@@ -80,25 +135,48 @@ def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
     xp = array_module(x.device)
     distance = xp.arange(columns) - xp.arange(rows)[:, None] - diagonal
     inside = Tensor.from_array(distance <= 0 if lower else distance >= 0)
-    filled: Tensor = ops.masked_fill(x, ops.invert(inside), False)  # the zero of every dtype, bool too
+    # the zero of every dtype, bool too
+    filled: Tensor = ops.masked_fill(x, ops.invert(inside), False)
     return filled
 
 
-def rand(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None) -> Tensor:
+def rand(
+    *shape: Any,
+    dtype: DTypeLike = float32,
+    device: str = "cpu",
+    requires_grad: bool = False,
+    generator: random.Generator | None = None,
+) -> Tensor:
     """Uniform in [0, 1)."""
     dtype = as_dtype(dtype)
     drawn = (generator or random.default).uniform(_shape(shape), device)
     if dtype != np.float64:  # rounding to fewer bits must not give 1
-        drawn = np.floor(drawn * 2.0**8) * 2.0**-8 if dtype.itemsize == 2 else np.floor(drawn * 2.0**24) * 2.0**-24
+        steps = 2.0**8 if dtype.itemsize == 2 else 2.0**24
+        drawn = np.floor(drawn * steps) / steps
     return _made(drawn.astype(dtype), requires_grad)
 
 
-def randn(*shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False, generator: random.Generator | None = None) -> Tensor:
+def randn(
+    *shape: Any,
+    dtype: DTypeLike = float32,
+    device: str = "cpu",
+    requires_grad: bool = False,
+    generator: random.Generator | None = None,
+) -> Tensor:
     """Normal, mean 0 and variance 1."""
-    return _made((generator or random.default).normal(_shape(shape), device).astype(as_dtype(dtype)), requires_grad)
+    drawn = (generator or random.default).normal(_shape(shape), device)
+    return _made(drawn.astype(as_dtype(dtype)), requires_grad)
 
 
-def randint(low: int, high: int, shape: Any, *, dtype: DTypeLike = int64, device: str = "cpu", generator: random.Generator | None = None) -> Tensor:
+def randint(
+    low: int,
+    high: int,
+    shape: Any,
+    *,
+    dtype: DTypeLike = int64,
+    device: str = "cpu",
+    generator: random.Generator | None = None,
+) -> Tensor:
     """Integers in [low, high), each equally likely."""
     drawn = (generator or random.default).integers(low, high, _shape((shape,)), device)
     return _made(drawn.astype(as_dtype(dtype)), False)

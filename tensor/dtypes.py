@@ -1,9 +1,11 @@
 """dtypes: the NumPy ones plus bfloat16, and NumPy 2's promotion taught to include it.
 
-    float32 op float64 -> float64      int64 op float32 -> float64      bfloat16 op float32 -> float32
+    float32 op float64 -> float64      int64 op float32 -> float64      bfloat16 op float32 ->
+    float32
     a Python scalar is weak: float32 * 2.0 -> float32, int64 * 2.0 -> float64
 
-bfloat16 is float32 cut after 16 bits: the same range, 8 bits of precision. NumPy has no such dtype; `ml_dtypes` adds it.
+bfloat16 is float32 cut after 16 bits: the same range, 8 bits of precision. NumPy has no such dtype;
+`ml_dtypes` adds it.
 """
 
 from __future__ import annotations
@@ -20,26 +22,36 @@ DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
 
 float64, float32, float16 = np.dtype("float64"), np.dtype("float32"), np.dtype("float16")
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
-int64, int32, int16, int8, uint8 = (np.dtype(name) for name in ("int64", "int32", "int16", "int8", "uint8"))
+int64, int32, int16, int8, uint8 = (
+    np.dtype(name) for name in ("int64", "int32", "int16", "int8", "uint8")
+)
 bool_ = np.dtype("bool")
 
 FLOATS = frozenset((float64, float32, float16, bfloat16))
-NARROW = frozenset((float16, bfloat16))  # arithmetic in these runs in float32 and is rounded once, at the end
+# arithmetic in these runs in float32 and is rounded once, at the end
+NARROW = frozenset((float16, bfloat16))
 
 
 def as_dtype(dtype: DTypeLike) -> DType:
-    """The dtype of that name: "float32", np.float32, "bfloat16". Raises DTypeError for what no array here may hold."""
+    """The dtype of that name: "float32", np.float32, "bfloat16". Raises DTypeError for what no
+    array here may hold.
+    """
     try:
         found = np.dtype(dtype)
     except TypeError:
-        raise DTypeError(f"no dtype is named {dtype!r}; use float64, float32, float16, bfloat16, an integer or bool") from None
+        raise DTypeError(
+            f"no dtype is named {dtype!r}; use float64, float32, float16, bfloat16, "
+            "an integer or bool"
+        ) from None
     if found not in FLOATS and found.kind not in "iub":
         raise DTypeError(f"tensors hold floats, integers and bools, not {found}")
     return found
 
 
 def promote(*dtypes: DType) -> DType:
-    """The dtype that holds a mix of `dtypes` in NumPy 2; bfloat16 stands where float16 would, and the two meet in float32."""
+    """The dtype that holds a mix of `dtypes` in NumPy 2; bfloat16 stands where float16 would, and
+    the two meet in float32.
+    """
     if bfloat16 not in dtypes:
         return np.result_type(*dtypes)
     if float16 in dtypes:

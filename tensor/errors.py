@@ -1,29 +1,71 @@
-"""What goes wrong, by name. Each error is also the builtin a user would catch without knowing this file."""
+"""What goes wrong, by name. Each error is also the builtin a user would catch without knowing this
+file.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class ViewError(ValueError, RuntimeError):
-    """The strides cannot express the wanted shape, so only a copy could (ValueError as in NumPy, RuntimeError as in PyTorch)."""
+class TensorError(Exception):
+    """What the engine refuses. The message is complete, so the traceback is cut to the user's line
+    and one of the engine's.
+    """
 
 
-class ShapeError(ValueError):
+class ViewError(TensorError, ValueError, RuntimeError):
+    """The strides cannot express the wanted shape, so only a copy could (ValueError as in NumPy,
+    RuntimeError as in PyTorch).
+    """
+
+
+class ShapeError(TensorError, ValueError):
     """Shapes, axes or indices that do not fit together."""
 
 
-class DTypeError(TypeError):
+class DTypeError(TensorError, TypeError):
     """A dtype that the operation is not defined for."""
 
 
-class GraphError(RuntimeError):
+class GraphError(TensorError, RuntimeError):
     """The graph cannot be walked: nothing recorded, already freed, or no upstream gradient."""
 
 
-class MutationError(RuntimeError):
+class MutationError(TensorError, RuntimeError):
     """Memory that a graph still needs was written, or was about to be."""
 
 
-class DeviceError(RuntimeError):
+class DeviceError(TensorError, RuntimeError):
     """A device that is not there, or two devices in one operation."""
 
 
-class GradientError(AssertionError):
+class GradientError(TensorError, AssertionError):
     """A gradient is wrong: of the wrong shape, not finite, or not what central differences say."""
+
+
+class IndexingError(TensorError, IndexError):
+    """An index that is not there, or is no index."""
+
+
+def brief(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: the traceback of what `function` refuses ends in its own frame, one below the
+    user's line.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except TensorError as error:
+            raise error.with_traceback(None) from None
+
+    named: Any = call
+    named.__code__ = named.__code__.replace(
+        co_name=function.__name__, co_qualname=function.__qualname__
+    )
+    return call

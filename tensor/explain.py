@@ -1,45 +1,57 @@
-"""What a tensor shows of itself: in short, as `repr`; and by `Tensor.explain()`: storage, layout, sharing, contiguity, and why."""
+"""What a tensor shows of itself: in short, as `repr`; and by `Tensor.explain()`: storage, layout,
+sharing, contiguity, and why.
+"""
 
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from tensor.devices import to_host
-from tensor.layout import Layout, contiguous_strides
-
-if TYPE_CHECKING:
-    from tensor.core import Tensor
+from tensor.base import TensorBase
+from tensor.memory.devices import to_host
+from tensor.memory.layout import Layout, contiguous_strides
 
 CELLS = 24  # elements of storage drawn; more would not fit a line
 LETTERS = "ijklmnopqrstuvwxyz"  # one for each axis
 
 
-def in_short(x: Tensor) -> str:
-    """The values, the middle left out where they are many, and what is not as usual: dtype, device, strides; and what made it."""
-    text = np.array2string(to_host(x.array), separator=", ", prefix="Tensor(", threshold=100, edgeitems=3)
+def in_short(x: TensorBase) -> str:
+    """The values, the middle left out where they are many, and what is not as usual: dtype, device,
+    strides; and what made it.
+    """
+    text = np.array2string(
+        to_host(x.array), separator=", ", prefix="Tensor(", threshold=100, edgeitems=3
+    )
     facts = [] if x.dtype.name in ("float32", "int64", "bool") else [f"dtype={x.dtype}"]
     facts += [] if x.device == "cpu" else [f"device={x.device}"]
     facts += [] if x.is_contiguous() else [f"strides={x.strides}", f"offset={x.offset}"]
-    facts += [f"made by {x.node.op}"] if not x.is_leaf else (["requires_grad"] if x.requires_grad else [])
+    if not x.is_leaf:
+        facts.append(f"made by {x.node.op}")
+    elif x.requires_grad:
+        facts.append("requires_grad")
     return f"Tensor({', '.join([text, *facts])})"
 
 
-def explain(x: Tensor, sharing: list[Tensor]) -> str:
+def explain(x: TensorBase, sharing: list[Any]) -> str:
     """The storage as a row of cells, where each index lands in it, who else looks at it."""
     storage, layout = x.storage, x.layout
-    formula = " + ".join([str(layout.offset), *(f"{name}*{stride}" for name, stride in zip(LETTERS, layout.strides, strict=False))])
+    steps = zip(LETTERS, layout.strides, strict=False)
+    formula = " + ".join([str(layout.offset), *(f"{name}*{stride}" for name, stride in steps)])
     lines = [
         x.describe(),
-        f"storage     {storage.flat.size} x {storage.dtype} ({storage.flat.nbytes:,} bytes) on {storage.device}, version {storage.version}",
+        f"storage     {storage.flat.size} x {storage.dtype} ({storage.flat.nbytes:,} bytes) on "
+        f"{storage.device}, version {storage.version}",
         f"layout      shape {layout.shape}, strides {layout.strides}, offset {layout.offset}",
         f"element     [{', '.join(LETTERS[: len(layout.shape)])}] lives at {formula}",
         *_diagram(x),
         f"contiguous  {_contiguity(layout)}",
     ]
-    lines += [f"shared with {other.describe()}, strides {other.strides}, offset {other.offset}" for other in sharing] or ["shared with no other tensor"]
+    lines += [
+        f"shared with {other.describe()}, strides {other.strides}, offset {other.offset}"
+        for other in sharing
+    ] or ["shared with no other tensor"]
     return "\n".join(lines)
 
 
@@ -48,10 +60,13 @@ def _contiguity(layout: Layout) -> str:
     if gap is None:
         return "yes: row-major, without gaps"
     needed = contiguous_strides(layout.shape)[gap]
-    return f"no: axis {gap} steps by {layout.strides[gap]}, row-major order needs {needed}; .contiguous() copies {layout.size:,} elements"
+    return (
+        f"no: axis {gap} steps by {layout.strides[gap]}, row-major order needs {needed}; "
+        f".contiguous() copies {layout.size:,} elements"
+    )
 
 
-def _diagram(x: Tensor) -> list[str]:
+def _diagram(x: TensorBase) -> list[str]:
     """Each storage cell, and under it the first index that lives there; a dot where none does."""
     layout, flat = x.layout, x.storage.flat
     if not 0 < flat.size <= CELLS or layout.size > 4 * CELLS:
@@ -60,7 +75,10 @@ def _diagram(x: Tensor) -> list[str]:
     for index in product(*map(range, layout.shape)):
         place = layout.offset + sum(i * s for i, s in zip(index, layout.strides, strict=True))
         name = ",".join(map(str, index)) or "()"
-        first[place] = first[place] + "+" if place in first and not first[place].endswith("+") else first.get(place, name)
+        if place not in first:
+            first[place] = name
+        elif not first[place].endswith("+"):  # several indices
+            first[place] += "+"
     cells = [f"{float(value):g}" for value in flat.tolist()]
     names = [first.get(place, ".") for place in range(len(cells))]
     widths = [max(len(a), len(b)) for a, b in zip(cells, names, strict=True)]

@@ -2,10 +2,12 @@
 
     dL/dx_i  ~  (L(x + h e_i) - L(x - h e_i)) / 2h,      L(x) = <dy, f(x)>, dy random
 
-Ones in place of a random dy would pass any rule for softmax and LayerNorm, whose gradient is then truly 0. The error of a central
-difference is h^2 from the curvature plus 1e-16 / h from rounding: smallest, about 3e-11, near h = 1e-5.
+Ones in place of a random dy would accept any gradient of softmax and LayerNorm, whose gradient is
+then truly 0. The error of a central difference is h^2 from the curvature plus 1e-16 / h from
+rounding: smallest, about 3e-11, near h = 1e-5.
 
-`python -m tensor.gradcheck [OP ...]` checks every op of the registry over shapes and memory layouts.
+`python -m tensor.gradcheck [OP ...]` checks every op of the registry over shapes and memory
+layouts.
 """
 
 from __future__ import annotations
@@ -19,30 +21,44 @@ from typing import Any
 import numpy as np
 
 from tensor import ops
-from tensor.autograd import grad
-from tensor.core import Tensor
-from tensor.devices import Array, array_module, to_host
+from tensor.autograd.backward import grad
 from tensor.dtypes import FLOATS, float64
 from tensor.errors import DeviceError, DTypeError, GradientError
 from tensor.gradient_cases import CASES, LAYOUTS, WITHOUT_GRADIENT, Case
+from tensor.memory.devices import Array, array_module, to_host
 from tensor.mode import no_grad
+from tensor.tensor import Tensor
 
-ELEMENTS = 600  # inputs up to this size are differenced element by element, larger ones along random directions
+# inputs up to this size are differenced element by element, larger ones along random directions
+ELEMENTS = 600
 DIRECTIONS = 8
 
 
-def gradcheck(function: Callable[..., Any], inputs: Sequence[Any], step: float = 1e-5, rtol: float = 1e-6, atol: float = 1e-9, seed: int = 0) -> float:
-    """The worst relative error max|a - n| / max|n| over the float inputs of `function`; where n is 0 throughout, max|a - n|.
+def gradcheck(
+    function: Callable[..., Any],
+    inputs: Sequence[Any],
+    step: float = 1e-5,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    seed: int = 0,
+) -> float:
+    """The worst relative error max|a - n| / max|n| over the float inputs of `function`; where n is
+    0 throughout, max|a - n|.
 
-    inputs: tensors or arrays; floats must be float64 and are differentiated, others are passed as they are. The function may return a
-    tensor or a tuple of them. Small functions are checked by their full Jacobian (one row an output element), all by a random upstream
-    gradient. Raises GradientError naming input, index and both numbers when the error of an input exceeds rtol (atol where n is 0).
+    inputs: tensors or arrays; floats must be float64 and are differentiated, others are passed as
+    they are. The function may return a tensor or a tuple of them. Small functions are checked by
+    their full Jacobian (one row an output element), all by a random upstream gradient. Raises
+    GradientError naming input, index and both numbers when the error of an input exceeds rtol (atol
+    where n is 0).
     """
     tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in inputs]
     checked = [i for i, x in enumerate(tensors) if x.dtype in FLOATS]
     for i in checked:
         if tensors[i].dtype != float64:
-            raise DTypeError(f"gradcheck needs float64, input {i} is {tensors[i].dtype}: in fewer bits the differences are mostly rounding")
+            raise DTypeError(
+                f"gradcheck needs float64, input {i} is {tensors[i].dtype}: "
+                "in fewer bits the differences are mostly rounding"
+            )
     leaves = [Tensor.from_array(x.array, requires_grad=i in checked) for i, x in enumerate(tensors)]
     outputs = _as_tuple(function(*leaves))
     rng = np.random.default_rng(seed)
@@ -54,12 +70,20 @@ def gradcheck(function: Callable[..., Any], inputs: Sequence[Any], step: float =
     analytic = [_analytic(outputs, [leaves[i] for i in checked], dys) for dys in upstreams]
     for position, i in enumerate(checked):
         directions = _directions(leaves[i], rng)
-        rows = _differences(function, leaves, i, directions, step)  # per direction: the change of each output
+        # per direction: the change of each output
+        rows = _differences(function, leaves, i, directions, step)
         for dys, gradients in zip(upstreams, analytic, strict=True):
-            numeric = np.array([sum(float((dy * change).sum()) for dy, change in zip(dys, row, strict=True)) for row in rows])
-            exact = np.array([float((gradients[position] * direction).sum()) for direction in directions])
-            worst = max(worst, _compare(exact, numeric, i, leaves[i].shape, len(directions) == leaves[i].size, rtol, atol))
+            numeric = np.array([_product(dys, row) for row in rows])
+            exact = np.array([_product([gradients[position]], [d]) for d in directions])
+            by_element = len(directions) == leaves[i].size
+            error = _compare(exact, numeric, i, leaves[i].shape, by_element, rtol, atol)
+            worst = max(worst, error)
     return worst
+
+
+def _product(a: Sequence[Array], b: Sequence[Array]) -> float:
+    """The sum of all products of the elements of arrays."""
+    return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
 
 
 def _as_tuple(y: Any) -> tuple[Tensor, ...]:
@@ -83,28 +107,38 @@ def _analytic(outputs: tuple[Tensor, ...], leaves: list[Tensor], dys: list[Array
         return []
     reached = [(y, dy) for y, dy in zip(outputs, dys, strict=True) if y.requires_grad]
     if not reached:
-        raise GradientError("the function's result carries no graph: every output must depend on an input")
+        raise GradientError(
+            "the function's result carries no graph: every output must depend on an input"
+        )
     ys, upstream = zip(*reached, strict=True)
     xp: Any = array_module(ys[0].device)
     gradients = grad(ys, leaves, [xp.asarray(dy) for dy in upstream], retain_graph=True)
-    return [np.zeros(x.shape) if g is None else to_host(g.array) for x, g in zip(leaves, gradients, strict=True)]
+    return [
+        np.zeros(x.shape) if g is None else to_host(g.array)
+        for x, g in zip(leaves, gradients, strict=True)
+    ]
 
 
 def _directions(x: Tensor, rng: np.random.Generator) -> list[Array]:
-    """Unit vectors for every element of a small input, random directions of unit length in a large one."""
+    """Unit vectors for every element of a small input, random directions of unit length in a large
+    one.
+    """
     if x.size <= ELEMENTS:
         return list(np.eye(x.size).reshape(x.size, *x.shape))
     drawn = [rng.standard_normal(x.shape) for _ in range(DIRECTIONS)]
     return [d / np.sqrt((d * d).sum()) for d in drawn]
 
 
-def _differences(function: Callable[..., Any], leaves: list[Tensor], i: int, directions: list[Array], step: float) -> list[list[Array]]:
+def _differences(
+    function: Callable[..., Any], leaves: list[Tensor], i: int, directions: list[Array], step: float
+) -> list[list[Array]]:
     """Central differences of every output along each direction of input i."""
     xp: Any = array_module(leaves[i].device)
 
     def at(x: Array) -> list[Array]:
         with no_grad():
-            moved = [Tensor.from_array(x) if j == i else Tensor.from_array(leaf.array) for j, leaf in enumerate(leaves)]
+            arrays = [x if j == i else leaf.array for j, leaf in enumerate(leaves)]
+            moved = map(Tensor.from_array, arrays)
             return [to_host(y.array) for y in _as_tuple(function(*moved))]
 
     rows = []
@@ -115,8 +149,18 @@ def _differences(function: Callable[..., Any], leaves: list[Tensor], i: int, dir
     return rows
 
 
-def _compare(exact: Array, numeric: Array, i: int, shape: tuple[int, ...], by_element: bool, rtol: float, atol: float) -> float:
-    """The relative error of one input's gradient. Raises GradientError past the tolerance, or when a value is not finite."""
+def _compare(
+    exact: Array,
+    numeric: Array,
+    i: int,
+    shape: tuple[int, ...],
+    by_element: bool,
+    rtol: float,
+    atol: float,
+) -> float:
+    """The relative error of one input's gradient. Raises GradientError past the tolerance, or when
+    a value is not finite.
+    """
     if exact.size == 0:
         return 0.0
     scale = float(np.abs(numeric).max())
@@ -125,17 +169,22 @@ def _compare(exact: Array, numeric: Array, i: int, shape: tuple[int, ...], by_el
     error = float(difference.max()) / (1 if zero else scale)
     if not error <= (atol if zero else rtol):  # NaN compares false, and so is caught
         at = int(np.argmax(np.where(np.isnan(difference), np.inf, difference)))
-        where = f"index {tuple(int(n) for n in np.unravel_index(at, shape))}" if by_element else f"direction {at}"
+        where = f"direction {at}"
+        if by_element:
+            where = f"index {tuple(int(n) for n in np.unravel_index(at, shape))}"
         raise GradientError(
-            f"gradient of input {i} at {where}: the rule gives {exact[at]:.10g}, central differences {numeric[at]:.10g} (error {error:.1e} of the largest)"
+            f"gradient of input {i} at {where}: backward gives {exact[at]:.10g}, "
+            f"central differences {numeric[at]:.10g} (error {error:.1e} of the largest)"
         )
     return 0.0 if zero else error
 
 
-# -- every op, shape and layout ------------------------------------------------------------------------------------------------------
+# -- every op, shape and layout
 
 
-def check_case(case: Case, layout: str, device: str = "cpu", seed: int = 0, rtol: float = 1e-6) -> float:
+def check_case(
+    case: Case, layout: str, device: str = "cpu", seed: int = 0, rtol: float = 1e-6
+) -> float:
     """One case with its inputs in one memory layout."""
     xp: Any = array_module(device)
     arrays = [LAYOUTS[layout](x) for x in case.inputs(seed)]
@@ -178,18 +227,23 @@ def check_op(name: str, device: str = "cpu", seed: int = 0) -> tuple[int, float,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print op, cases and worst relative error; 1 when one is above 1e-6."""
-    parser = argparse.ArgumentParser(prog="python -m tensor.gradcheck", description="Check the gradient of every op against central differences in float64.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tensor.gradcheck",
+        description="Check the gradient of every op against central differences in float64.",
+    )
     parser.add_argument("ops", nargs="*", metavar="OP", help="check only these")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs and upstream gradients (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the inputs and upstream gradients (default: 0)"
+    )
     options = parser.parse_args(arguments)
     names = options.ops or sorted(ops.OPS)
-    if unknown := [name for name in names if name not in ops.OPS]:
-        print(f"no op is named {unknown[0]!r}; the ops are: {', '.join(sorted(ops.OPS))}", file=sys.stderr)
-        return 2
     try:
         array_module(options.device)
-    except DeviceError as error:
+        if unknown := [name for name in names if name not in ops.OPS]:
+            known = ", ".join(sorted(ops.OPS))
+            raise LookupError(f"no op is named {unknown[0]!r}; the ops are: {known}")
+    except (DeviceError, LookupError) as error:
         print(error, file=sys.stderr)
         return 2
     failures, total, worst_of_all = 0, 0, 0.0
@@ -201,7 +255,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         count, worst, failure = check_op(name, options.device, options.seed)
         failures += failure is not None
         total, worst_of_all = total + count, max(worst_of_all, worst)
-        print(f"{name:22}{count:7}  {worst:.1e}" + (f"  FAILED {failure}" if failure else ""), flush=True)
+        print(
+            f"{name:22}{count:7}  {worst:.1e}" + (f"  FAILED {failure}" if failure else ""),
+            flush=True,
+        )
     print(f"{total} cases, worst {worst_of_all:.1e}, {failures} ops failed")
     return int(failures > 0)
 

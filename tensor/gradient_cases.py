@@ -1,24 +1,29 @@
-"""One table of calls with which every op's gradient is checked: by `python -m tensor.gradcheck` and by the tests.
+"""One table of calls with which every op's gradient is checked: by `python -m tensor.gradcheck` and
+by the tests.
 
-Inputs are float64, drawn anew by seed; where an op has a kink or a tie, `draw` keeps every input at least ten steps away from it.
+Inputs are float64, drawn anew by seed; where an op has a kink or a tie, `draw` keeps every input at
+least ten steps away from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensor import ops
-from tensor.layout import Shape
+from tensor.memory.layout import Shape
 from tensor.random import Key
 
 Array = Any
 
 
 class Case(NamedTuple):
-    """`call(*tensors)` for inputs of these shapes; `repeats` says whether equal values in one input are harmless (no ties)."""
+    """`call(*tensors)` for inputs of these shapes; `repeats` says whether equal values in one input
+    are harmless (no ties).
+    """
 
     op: str
     call: Callable[..., Any]
@@ -41,153 +46,192 @@ def positive(rng: np.random.Generator, shapes: tuple[Shape, ...]) -> list[Array]
 
 
 def distinct(rng: np.random.Generator, shapes: tuple[Shape, ...]) -> list[Array]:
-    """No two elements of all inputs together closer than 0.01, none closer than that to 0 or to -1 and 1: no kinks, no ties."""
+    """No two elements of all inputs together closer than 0.01, none closer than that to 0 or to -1
+    and 1: no kinks, no ties.
+    """
     sizes = [int(np.prod(shape)) for shape in shapes]
     values = rng.permutation((np.arange(sum(sizes)) + 0.5 - sum(sizes) / 2 + 0.1) * 0.037)
     values = np.where(np.abs(np.abs(values) - 1) < 0.01, values * 1.05, values)
-    return [part.reshape(shape) for part, shape in zip(np.split(values, np.cumsum(sizes)[:-1]), shapes, strict=True)]
+    return [
+        part.reshape(shape)
+        for part, shape in zip(np.split(values, np.cumsum(sizes)[:-1]), shapes, strict=True)
+    ]
 
 
 CASES: list[Case] = []
 
 
-def case(op: str, call: Callable[..., Any], *shapes: Shape, draw: Any = normal, repeats: bool = True) -> None:
-    """Add a line to the table."""
-    CASES.append(Case(op, call, shapes, draw, repeats))
+def case(
+    op: str,
+    shapes: str,
+    call: Callable[..., Any] | None = None,
+    draw: Any = normal,
+    repeats: bool = True,
+    **options: Any,
+) -> None:
+    """Add a line to the table: `call`, by default the op itself with these options.
+
+    shapes: of the inputs, as in "2 3 4, 4 5".
+    """
+    sizes = tuple(tuple(map(int, shape.split())) for shape in shapes.split(","))
+    CASES.append(Case(op, call or partial(getattr(ops, op), **options), sizes, draw, repeats))
 
 
-# -- elementwise: equal shapes, broadcasts of both sides, scalars on either side -------------------------------------------
+# -- elementwise: equal shapes, broadcasts of both sides, scalars on either side
 
-_PAIRS: list[tuple[Shape, Shape]] = [((3, 4), (3, 4)), ((3, 1), (1, 4)), ((4,), (2, 3, 4)), ((2, 3), ()), ((1, 3), (1, 3)), ((0, 3), (1, 3))]
-_DRAWS = {"add": normal, "subtract": normal, "multiply": normal, "divide": positive, "power": positive, "maximum": distinct, "minimum": distinct}
-for _name, _draw in _DRAWS.items():
-    for _a, _b in _PAIRS:
-        case(_name, getattr(ops, _name), _a, _b, draw=_draw, repeats=_draw is not distinct)
-case("add", lambda x: 2.0 + x + 3, (2, 3))
-case("subtract", lambda x: 2.0 - x - 3, (2, 3))
-case("multiply", lambda x: 2.0 * x * 3, (2, 3))
-case("divide", lambda x: 2.0 / x / 3, (2, 3), draw=positive)
+for _shapes in ("3 4, 3 4", "3 1, 1 4", "4, 2 3 4", "2 3,", "1 3, 1 3", "0 3, 1 3"):
+    for _op in ("add", "subtract", "multiply"):
+        case(_op, _shapes)
+    for _op in ("divide", "power"):
+        case(_op, _shapes, draw=positive)
+    for _op in ("maximum", "minimum"):
+        case(_op, _shapes, draw=distinct, repeats=False)
+case("add", "2 3", call=lambda x: 2.0 + x + 3)
+case("subtract", "2 3", call=lambda x: 2.0 - x - 3)
+case("multiply", "2 3", call=lambda x: 2.0 * x * 3)
+case("divide", "2 3", call=lambda x: 2.0 / x / 3, draw=positive)
+case("power", "2 3", call=lambda x: 2.0**x)
 for _exponent in (2, 3, 0, -1, 0.5):
-    case("power", lambda x, exponent=_exponent: x**exponent, (2, 3), draw=positive)
-case("power", lambda x: 2.0**x, (2, 3))
-for _name, _draw in {
-    "negative": normal, "abs": distinct, "exp": normal, "log": positive, "sqrt": positive, "sin": normal, "cos": normal, "tanh": normal,
-    "erf": normal, "sigmoid": normal, "relu": distinct, "silu": normal,
-}.items():  # fmt: skip
-    for _shape in ((3, 4), (2, 1, 5), ()):
-        case(_name, getattr(ops, _name), _shape, draw=_draw, repeats=True)
+    case("power", "2 3", call=lambda x, n=_exponent: x**n, draw=positive)
+for _shape in ("3 4", "2 1 5", ""):
+    for _op in ("negative", "exp", "sin", "cos", "tanh", "erf", "sigmoid", "silu"):
+        case(_op, _shape)
+    for _op in ("log", "sqrt"):
+        case(_op, _shape, draw=positive)
+    for _op in ("abs", "relu"):
+        case(_op, _shape, draw=distinct)
 for _form in ("tanh", "erf"):
-    case("gelu", lambda x, form=_form: ops.gelu(x, form=form), (3, 4))
-    case("gelu", lambda x, form=_form: ops.gelu(3 * x, form), (2, 3, 4))
-case("clip", lambda x: ops.clip(x, low=-0.2, high=0.3), (3, 4), draw=lambda rng, shapes: [d * 0.7 for d in distinct(rng, shapes)])
-case("clip", lambda x: x.clip(high=0.1), (3, 4), draw=distinct)
-case("where", lambda a, b: ops.where([[True], [False], [True]], a, b), (3, 4), (4,))
-case("where", lambda a: ops.where(np.eye(3, dtype=bool), a, 0.0), (2, 3, 3))
-case("masked_fill", lambda x: x.masked_fill(np.eye(3, dtype=bool), 5.0), (2, 3, 3))
-case("masked_fill", lambda x, value: ops.masked_fill(x, np.eye(3, dtype=bool), value), (2, 3, 3), ())
+    case("gelu", "3 4", form=_form)
+    case("gelu", "2 3 4", call=lambda x, form=_form: ops.gelu(3 * x, form))
+case("clip", "3 4", low=-0.2, high=0.3, draw=distinct)
+case("clip", "3 4", high=0.1, draw=distinct)
+case("where", "3 4, 4", call=partial(ops.where, [[True], [False], [True]]))
+case("where", "2 3 3", call=lambda a: ops.where(np.eye(3, dtype=bool), a, 0.0))
+case("masked_fill", "2 3 3", call=lambda x: x.masked_fill(np.eye(3, dtype=bool), 5.0))
+case("masked_fill", "2 3 3, ", call=lambda x, y: ops.masked_fill(x, np.eye(3, dtype=bool), y))
 
-# -- reductions: every form of axis ----------------------------------------------------------------------------------------
+# -- reductions: every form of axis
 
-for _name in ("sum", "mean", "var", "std", "max", "min", "logsumexp"):
-    for _axis in (None, 0, -1, (0, 2), (-1, 1)):
-        for _keep in (False, True):
-            case(
-                _name, lambda x, name=_name, axis=_axis, keep=_keep: getattr(ops, name)(x, axis=axis, keepdims=keep), (2, 3, 4),
-                draw=distinct if _name in ("max", "min") else normal, repeats=_name not in ("max", "min", "std"),
-            )  # fmt: skip
-case("sum", lambda x: x.sum(), ())
-case("sum", lambda x: x.sum(1), (3, 0, 2))
-for _name in ("var", "std"):
-    case(_name, lambda x, name=_name: getattr(ops, name)(x, axis=1, correction=1), (3, 4), repeats=False)
+for _axis in (None, 0, -1, (0, 2), (-1, 1)):
+    for _keep in (False, True):
+        for _op in ("sum", "mean", "var", "logsumexp"):
+            case(_op, "2 3 4", axis=_axis, keepdims=_keep)
+        case("std", "2 3 4", axis=_axis, keepdims=_keep, repeats=False)
+        for _op in ("max", "min"):
+            case(_op, "2 3 4", axis=_axis, keepdims=_keep, draw=distinct, repeats=False)
+case("sum", "")
+case("sum", "3 0 2", axis=1)
+for _op in ("var", "std"):
+    case(_op, "3 4", axis=1, correction=1, repeats=False)
 for _axis in (0, 1, -1):
-    case("cumsum", lambda x, axis=_axis: ops.cumsum(x, axis=axis), (2, 3, 4))
-    case("softmax", lambda x, axis=_axis: ops.softmax(x, axis=axis), (2, 3, 4))
-    case("log_softmax", lambda x, axis=_axis: ops.log_softmax(x, axis=axis), (2, 3, 4))
+    for _op in ("cumsum", "softmax", "log_softmax"):
+        case(_op, "2 3 4", axis=_axis)
 
-# -- products, positions, views ----------------------------------------------------------------------------------------------
+# -- products, positions, views
 
-_FACTORS: list[tuple[Shape, Shape]] = [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)), ((2, 3), (3, 0))]
-_FACTORS += [((4,), (4,)), ((3, 4), (4,)), ((4,), (2, 4, 5)), ((2, 3, 4), (4,))]
-for _a, _b in _FACTORS:
-    case("matmul", ops.matmul, _a, _b)
-case("matmul", lambda x: x @ x.T, (3, 4))
-case("linear", ops.linear, (3, 4), (4, 5), (5,))
-case("linear", ops.linear, (2, 3, 4), (4, 5))
-case("linear", ops.linear, (4,), (4, 2), (2,))
-case("linear", lambda x, w, b: ops.linear(x, w, b, transposed=True), (2, 3, 4), (5, 4), (5,))
-case("take", lambda x: x[[0, 2, 0]], (3, 4))
-case("take", lambda x: x[[0, 1, 0], :, [2, 2, 2]], (2, 3, 4))
-case("take", lambda x: x[np.arange(12).reshape(3, 4) % 3 == 0], (3, 4))
-case("take", lambda x: x[..., [[1, 0], [1, 1]]], (2, 3))
-case("gather", lambda x: ops.gather(x, [[0, 0], [2, 1]], axis=1), (2, 3))
-case("gather", lambda x: ops.gather(x, [[1, 0, 1]], axis=0), (2, 3))
-case("embedding", lambda w: ops.embedding([[0, 2, 0], [1, 0, 2]], w), (4, 3))
-case("embedding", lambda w: ops.embedding(np.zeros((0,), dtype=np.int64), w), (4, 3))
-case("concatenate", lambda a, b: ops.concatenate([a, b], axis=1), (2, 3), (2, 2))
-case("concatenate", lambda a: ops.concatenate([a, a]), (2, 3))
-case("concatenate", lambda a, b: ops.stack([a, b], axis=-1), (2, 3), (2, 3))
-case("pad", lambda x: ops.pad(x, width=((1, 0), (0, 2))), (2, 3))
-case("pad", lambda x: ops.pad(x, 1, 2.0), (2, 3))
-case("clone", lambda x: x.clone(), (2, 3))
-case("cast", lambda x: x.to("float64") * 1.0, (2, 3))
-case("cast", lambda x: ops.OPS["cast"](x, dtype="float64"), (2, 3))
-case("transfer", lambda x: ops.OPS["transfer"](x, device=x.device), (2, 3))
-case("view", lambda x: x.contiguous().view(4, -1), (2, 3, 4))
-case("permute", lambda x: x.permute(2, 0, 1), (2, 3, 4))
-case("permute", lambda x: x.T, (2, 3, 4))
-case("transpose", lambda x: x.transpose(0, -1), (2, 3, 4))
-case("expand", lambda x: x.expand(4, 2, 3), (2, 1))
-case("expand", lambda x: x.expand(2, -1), (3,))
-case("squeeze", lambda x: x.squeeze(), (2, 1, 3, 1))
-case("squeeze", lambda x: x.squeeze((1, 2)), (2, 1, 3, 1))
-case("unsqueeze", lambda x: x.unsqueeze(1), (2, 3))
-case("index", lambda x: x[1], (2, 3))
-case("index", lambda x: x[..., None, ::-2, 1:], (2, 4, 3))
-case("index", lambda x: x[1:1], (2, 3))
-case("split", lambda x: x.split(2, 1), (2, 5))
-case("split", lambda x: x.split([1, 3, 1], -1)[1], (2, 5))
-case("split", lambda x: x.chunk(3), (5, 2))
+_FACTORS = "3 4, 4 5; 2 3 4, 2 4 5; 2 1 3 4, 5 4 2; 2 3, 3 0; 4, 4; 3 4, 4; 4, 2 4 5; 2 3 4, 4"
+for _shapes in _FACTORS.split("; "):
+    case("matmul", _shapes)
+case("matmul", "3 4", call=lambda x: x @ x.T)
+case("linear", "3 4, 4 5, 5")
+case("linear", "2 3 4, 4 5")
+case("linear", "4, 4 2, 2")
+case("linear", "2 3 4, 5 4, 5", transposed=True)
+case("take", "3 4", call=lambda x: x[[0, 2, 0]])
+case("take", "2 3 4", call=lambda x: x[[0, 1, 0], :, [2, 2, 2]])
+case("take", "3 4", call=lambda x: x[np.arange(12).reshape(3, 4) % 3 == 0])
+case("take", "2 3", call=lambda x: x[..., [[1, 0], [1, 1]]])
+case("gather", "2 3", call=lambda x: ops.gather(x, [[0, 0], [2, 1]], axis=1))
+case("gather", "2 3", call=lambda x: ops.gather(x, [[1, 0, 1]], axis=0))
+case("embedding", "4 3", call=partial(ops.embedding, [[0, 2, 0], [1, 0, 2]]))
+case("embedding", "4 3", call=partial(ops.embedding, np.zeros((0,), dtype=np.int64)))
+case("concatenate", "2 3, 2 2", call=lambda a, b: ops.concatenate([a, b], axis=1))
+case("concatenate", "2 3", call=lambda a: ops.concatenate([a, a]))
+case("concatenate", "2 3, 2 3", call=lambda a, b: ops.stack([a, b], axis=-1))
+case("pad", "2 3", width=((1, 0), (0, 2)))
+case("pad", "2 3", width=1, value=2.0)
+case("clone", "2 3")
+case("cast", "2 3", call=lambda x: x.to("float64") * 1.0)
+case("cast", "2 3", call=partial(ops.OPS["cast"], dtype="float64"))
+case("transfer", "2 3", call=lambda x: ops.OPS["transfer"](x, device=x.device))
+case("view", "2 3 4", call=lambda x: x.contiguous().view(4, -1))
+case("permute", "2 3 4", call=lambda x: x.permute(2, 0, 1))
+case("permute", "2 3 4", call=lambda x: x.T)
+case("transpose", "2 3 4", i=0, j=-1)
+case("expand", "2 1", call=lambda x: x.expand(4, 2, 3))
+case("expand", "3", call=lambda x: x.expand(2, -1))
+case("squeeze", "2 1 3 1")
+case("squeeze", "2 1 3 1", axis=(1, 2))
+case("unsqueeze", "2 3", axis=1)
+case("index", "2 3", call=lambda x: x[1])
+case("index", "2 4 3", call=lambda x: x[..., None, ::-2, 1:])
+case("index", "2 3", call=lambda x: x[1:1])
+case("split", "2 5", size=2, axis=1)
+case("split", "2 5", call=lambda x: x.split([1, 3, 1], -1)[1])
+case("split", "5 2", call=lambda x: x.chunk(3))
 
-# -- layers and losses ---------------------------------------------------------------------------------------------------------
+# -- layers and losses
 
-for _lead in ((), (3,), (2, 3), (2, 2, 3)):
-    case("layer_norm", ops.layer_norm, (*_lead, 5), (5,), (5,), repeats=bool(_lead))  # a constant row is a kink but for eps
-case("layer_norm", lambda x: ops.layer_norm(x, [1.0], [0.5]), (4, 1))
-case("layer_norm", lambda x, g, b: ops.layer_norm(x, g, b, eps=0.1), (3, 4), (4,), (4,))
+for _lead in ("", "3 ", "2 3 ", "2 2 3 "):
+    # a constant row is a kink but for eps
+    case("layer_norm", f"{_lead}5, 5, 5", repeats=bool(_lead))
+case("layer_norm", "4 1", call=lambda x: ops.layer_norm(x, [1.0], [0.5]))
+case("layer_norm", "3 4, 4, 4", eps=0.1)
 _IDS = [[0, 3, 1], [2, 2, 0]]
-_OPTIONS: list[dict[str, Any]] = [{}, {"reduction": "sum"}, {"reduction": "none"}, {"ignore_index": 2}, {"label_smoothing": 0.1}]
-for _options in [*_OPTIONS, {"ignore_index": 0, "label_smoothing": 0.2, "reduction": "sum"}]:
-    case("cross_entropy", lambda x, options=_options: ops.cross_entropy(x, _IDS, **options), (2, 3, 4))
-case("cross_entropy", lambda x: ops.cross_entropy(x, [1, 1], ignore_index=1), (2, 4))
+for _options in (
+    {},
+    {"reduction": "sum"},
+    {"reduction": "none"},
+    {"ignore_index": 2},
+    {"label_smoothing": 0.1},
+    {"ignore_index": 0, "label_smoothing": 0.2, "reduction": "sum"},
+):
+    case("cross_entropy", "2 3 4", call=lambda x, o=_options: ops.cross_entropy(x, _IDS, **o))
+case("cross_entropy", "2 4", call=lambda x: ops.cross_entropy(x, [1, 1], ignore_index=1))
 for _reduction in ("mean", "sum", "none"):
-    case("mean_squared_error", lambda a, b, r=_reduction: ops.mean_squared_error(a, b, reduction=r), (2, 3), (2, 3))
-    case("binary_cross_entropy", lambda x, t, r=_reduction: ops.binary_cross_entropy(x, t.sigmoid(), reduction=r), (2, 3), (2, 3))
+    case("mean_squared_error", "2 3, 2 3", reduction=_reduction)
+    case(
+        "binary_cross_entropy",
+        "2 3, 2 3",
+        call=lambda x, t, r=_reduction: ops.binary_cross_entropy(x, t.sigmoid(), reduction=r),
+    )
 for _p in (0.0, 0.4, 1.0):
-    case("dropout", lambda x, p=_p: ops.dropout(x, p, key=Key(7, 1, 2)), (3, 4))
-case("attention", ops.attention, (2, 3, 4), (2, 5, 4), (2, 5, 6))
-case("attention", lambda q, k, v: ops.attention(q, k, v, causal=True), (2, 3, 4), (2, 5, 4), (2, 5, 4))
-case("attention", lambda q, k, v: ops.attention(q, k, v, causal=True), (5, 2), (3, 2), (3, 2))
-case("attention", lambda q, k, v, bias: ops.attention(q, k, v, bias, causal=True, scale=0.3), (2, 2, 3, 4), (2, 2, 3, 4), (2, 2, 3, 4), (2, 1, 1, 3))
-case("attention", lambda q, k, v: ops.attention(q, k, v, mask=[[True, False, True], [False, False, False]]), (2, 2, 4), (2, 3, 4), (2, 3, 4))
-case("attention", lambda q, k, v: ops.attention(q, k, v, causal=True, dropout=0.3, key=Key(3)), (2, 3, 4), (2, 3, 4), (2, 3, 4))
-case("attention", lambda x: ops.attention(x, x, x, causal=True), (2, 3, 4))
-
-case("linear_gelu", ops.linear_gelu, (2, 3, 4), (4, 5), (5,))
-case("linear_gelu", ops.linear_gelu, (3, 4), (4, 5))
-case("residual_layer_norm", lambda *inputs: ops.concatenate(ops.residual_layer_norm(*inputs)), (2, 3, 4), (2, 3, 4), (4,), (4,))
-case("residual_layer_norm", lambda *inputs: ops.residual_layer_norm(*inputs, eps=0.1)[1], (3, 4), (3, 4), (4,), (4,))
-case("causal_self_attention", lambda x: ops.causal_self_attention(x, 2), (2, 3, 12))
-case("causal_self_attention", lambda x: ops.causal_self_attention(x, 1, dropout=0.3, key=Key(3)), (2, 3, 6))
-case("positional_embedding", lambda w, p: ops.positional_embedding([[0, 2, 0], [1, 0, 2]], w, p), (4, 3), (5, 3))
+    case("dropout", "3 4", p=_p, key=Key(7, 1, 2))
+_MASK = [[True, False, True], [False, False, False]]
+case("attention", "2 3 4, 2 5 4, 2 5 6")
+case("attention", "2 3 4, 2 5 4, 2 5 4", causal=True)
+case("attention", "5 2, 3 2, 3 2", causal=True)
+case("attention", "2 2 3 4, 2 2 3 4, 2 2 3 4, 2 1 1 3", causal=True, scale=0.3)
+case("attention", "2 2 4, 2 3 4, 2 3 4", mask=_MASK)
+case("attention", "2 3 4, 2 3 4, 2 3 4", causal=True, dropout=0.3, key=Key(3))
+case("attention", "2 3 4", call=lambda x: ops.attention(x, x, x, causal=True))
+case("linear_gelu", "2 3 4, 4 5, 5")
+case("linear_gelu", "3 4, 4 5")
+case(
+    "residual_layer_norm",
+    "2 3 4, 2 3 4, 4, 4",
+    call=lambda *inputs: ops.concatenate(ops.residual_layer_norm(*inputs)),
+)
+case(
+    "residual_layer_norm",
+    "3 4, 3 4, 4, 4",
+    call=lambda *inputs: ops.residual_layer_norm(*inputs, eps=0.1)[1],
+)
+case("causal_self_attention", "2 3 12", heads=2)
+case("causal_self_attention", "2 3 6", heads=1, dropout=0.3, key=Key(3))
+case(
+    "positional_embedding",
+    "4 3, 5 3",
+    call=partial(ops.positional_embedding, [[0, 2, 0], [1, 0, 2]]),
+)
 
 # Ops that have no gradient: their results are bools, integers or steps.
-WITHOUT_GRADIENT = {
-    "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "bitwise_and", "bitwise_or", "bitwise_xor", "invert",
-    "argmax", "argmin", "any", "all", "one_hot", "step",
-}  # fmt: skip
+_NAMES = """equal not_equal less less_equal greater greater_equal bitwise_and bitwise_or bitwise_xor
+invert argmax argmin any all one_hot step"""
+WITHOUT_GRADIENT = set(_NAMES.split())
 
 
-# -- the seven memory layouts: the same values, another way through memory ---------------------------------------------------------
+# -- the seven memory layouts: the same values, another way through memory
 
 
 def _permuted(x: Array) -> Array:

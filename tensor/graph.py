@@ -1,56 +1,86 @@
 """The graph: what an op leaves behind for reverse mode. autograd.py walks back over it.
 
-While an op runs forward, a `Node` remembers its parents and its `backward`. Nodes point to nodes, never to tensors: an array lives only
-as long as the user, or a `backward` that needs it, names it. A leaf's node is its `Accumulator`, which holds the `.grad`.
+While an op runs forward, a `Node` remembers its parents and its `backward`. Nodes point to nodes,
+never to tensors: an array lives only as long as the user, or a `backward` that needs it, names it.
+A leaf's node is its `Accumulator`, which holds the `.grad`.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.dtypes import DType
 from tensor.errors import GradientError
-from tensor.layout import Shape
-from tensor.storage import Line, Storage
+from tensor.memory.devices import Array
+from tensor.memory.layout import Shape
+from tensor.memory.storage import Exported, Line, Storage
 
-if TYPE_CHECKING:
-    from tensor.results import Exported
-
-# What an op hands back beside its result: one function that returns a gradient for each positional input, or a tuple with one
-# function for each, of which the engine keeps (and so lets hold memory) only those whose input wants a gradient.
-Backward: TypeAlias = "Callable[..., tuple[Array | None, ...]] | tuple[Callable[[Array], Array] | None, ...] | None"
+# What an op hands back beside its result: one function that returns a gradient for each positional
+# input, or a tuple with one
+# function for each, of which the engine keeps (and so lets hold memory) only those whose input
+# wants a gradient.
+Backward: TypeAlias = (
+    "Callable[..., tuple[Array | None, ...]] | tuple[Callable[[Array], Array] | None, ...] | None"
+)
 
 _order = itertools.count()  # nodes in the order of their making; the walk goes against it
 _by_order = attrgetter("order")
-_hook_keys = itertools.count()  # never used twice: a remover called again must not remove another hook
+# never used twice: a remover called again must not remove another hook
+_hook_keys = itertools.count()
 
 
-# -- nodes -------------------------------------------------------------------------------------------------------------
+# -- nodes
 
 
-# An array that a backward holds, with its storage and the version that had when it was taken. A bare tuple: one is made for each.
+# An array that a backward holds, with its storage and the version that had when it was taken. A
+# bare tuple: one is made for each.
 Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
 
 
 class Node:
-    """One recorded op: where it was called, what it came from, and how gradients go back through it."""
+    """One recorded op: where it was called, what it came from, and how gradients go back through
+    it.
+    """
 
-    __slots__ = ("__weakref__", "backward", "dtype", "hooks", "op", "order", "outputs", "parents", "place", "saved", "shape")
+    __slots__ = (
+        "__weakref__",
+        "backward",
+        "called_at",
+        "dtype",
+        "hooks",
+        "op",
+        "order",
+        "outputs",
+        "parents",
+        "saved",
+        "shape",
+    )
+    buffer = None  # only the gradient of a leaf has one
 
-    def __init__(self, op: str, parents: tuple[Any, ...], backward: Any, saved: tuple[Saved, ...], shape: Shape, dtype: DType, place: Any):
+    def __init__(
+        self,
+        op: str,
+        parents: tuple[Any, ...],
+        backward: Any,
+        saved: tuple[Saved, ...],
+        shape: Shape,
+        dtype: DType,
+        called_at: Any,
+    ):
         self.op = op
-        self.parents = parents  # a Node, Output or Accumulator for each input; None where no gradient is wanted
+        # a Node, Output or Accumulator for each input; None where no gradient is wanted
+        self.parents = parents
         self.backward = backward  # None once freed
         self.saved = saved
         self.shape = shape
         self.dtype = dtype
-        self.place = place  # the user's line, as (code, instruction)
+        self.called_at = called_at  # the user's line, as (code, instruction)
         self.order = next(_order)
         self.outputs = 1
         self.hooks: dict[int, Callable[[Any], Any]] | None = None
@@ -58,47 +88,68 @@ class Node:
     @property
     def line(self) -> Line:
         """Where in the user's code the op was called."""
-        return Line(*self.place)
+        return Line(*self.called_at)
 
-    def gradients(self, *dys: Array | None, allowed: set[Any] | None = None, places: bool = False) -> Sequence[Array | None]:
-        """Call the rule with the gradient of each output: a gradient for each input, None where none is wanted (or in `allowed`).
+    def gradients(
+        self, *dys: Array | None, wanted: Collection[Any] | None = None, in_buffers: bool = False
+    ) -> Sequence[Array | None]:
+        """A gradient for each input, from those of the outputs; None where none is wanted.
 
-        places: a rule that takes a keyword `into` is offered the memory where the gradients of leaves belong, a `Room` or None for each.
+        in_buffers: a function with the keyword `out` may write a leaf's gradient into its buffer.
         """
         backward, parents = self.backward, self.parents
         if type(backward) is tuple:
-            return [
-                None
-                if rule is None or (allowed is not None and parent not in allowed)
-                else rule(*dys, into=room_of(parent, parents))
-                if places and type(parent) is Accumulator and takes_room(rule)
-                else rule(*dys)
-                for rule, parent in zip(backward, parents, strict=True)
+            found: list[Array | None] = []
+            for function, parent in zip(backward, parents, strict=True):
+                if function is None or (wanted is not None and parent not in wanted):
+                    found.append(None)
+                elif in_buffers and parent.buffer is not None and takes_out(function):
+                    out, add = parent.offer(parents)
+                    found.append(function(*dys, out=out, add=add))
+                else:
+                    found.append(function(*dys))
+            return found
+        if in_buffers and takes_out(backward):
+            offers = [
+                (None, False) if parent is None or parent.buffer is None else parent.offer(parents)
+                for parent in parents
             ]
-        if places and takes_room(backward):
-            gradients = backward(*dys, into=[room_of(parent, parents) for parent in parents])
+            out, add = zip(*offers, strict=True)
+            gradients = backward(*dys, out=out, add=add)
         else:
             gradients = backward(*dys)
-        if type(gradients) is not tuple or len(gradients) != len(self.parents):
-            raise GradientError(f"backward of `{self.op}` must return a tuple of {len(self.parents)} gradients, one for each input; got {gradients!r:.80}")
+        if type(gradients) is not tuple or len(gradients) != len(parents):
+            raise GradientError(
+                f"backward of `{self.op}` must return a tuple of {len(parents)} gradients, "
+                f"one for each input; got {gradients!r:.80}"
+            )
         return gradients
 
-    def fills_rooms(self) -> bool:
-        """Whether a rule writes gradients of leaves straight where they belong."""
-        rules = self.backward if type(self.backward) is tuple else (self.backward,)
-        return any(type(parent) is Accumulator and parent.place is not None for parent in self.parents) and any(r and takes_room(r) for r in rules)
+    def functions(self) -> list[Callable[..., Any]]:
+        """The backward functions: one for each input that wants a gradient, or one for all."""
+        functions = self.backward if type(self.backward) is tuple else (self.backward,)
+        return [function for function in functions if function is not None]
+
+    def writes_buffers(self) -> bool:
+        """Whether a backward function may write the gradient of a leaf into its buffer."""
+        packed = any(parent is not None and parent.buffer is not None for parent in self.parents)
+        return packed and any(map(takes_out, self.functions()))
 
     def kept(self) -> dict[str, Any]:
         """What is held for backward: the names that the closures mention, with their values."""
         if hasattr(self.backward, "kept"):  # of a checkpoint
-            return self.backward.kept()  # type: ignore[no-any-return]
-        functions = self.backward if isinstance(self.backward, tuple) else (self.backward,)
-        return {
-            name: cell.cell_contents
-            for function in functions
-            if function is not None
-            for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-        }
+            return self.backward.kept()
+        kept: dict[str, Any] = {}
+        for function in self.functions():
+            kept |= inspect.getclosurevars(function).nonlocals
+        return kept
+
+    def give_outputs(self, outs: Sequence[Any]) -> None:
+        """Give each of several results its `Output`; None for a result that has no gradient."""
+        self.outputs = len(outs)
+        for index, out in enumerate(outs):
+            if out is not None:
+                out.node = Output(self, index, out.shape, out.dtype)
 
     def free(self) -> None:
         self.backward, self.saved, self.parents = None, (), ()
@@ -108,9 +159,12 @@ class Node:
 
 
 class Output:
-    """Output `index` of an op that returns several tensors: passes its gradient to that place of the op's node."""
+    """Output `index` of an op that returns several tensors: passes its gradient to that place of
+    the op's node.
+    """
 
     __slots__ = ("__weakref__", "dtype", "hooks", "index", "order", "parents", "shape")
+    buffer = None
 
     def __init__(self, node: Node, index: int, shape: Shape, dtype: DType):
         self.parents: tuple[Any, ...] = (node,)
@@ -126,48 +180,6 @@ class Output:
         return f"Output({self.index} of {self.parents[0]!r})"
 
 
-class Accumulator:
-    """The node of a leaf: sums what arrives into `.grad`, a buffer that nobody else holds.
-
-    `place`, once parameters are packed, is this leaf's stretch of the flat gradient storage: the first gradient of a step
-    overwrites it, further ones are added.
-    """
-
-    __slots__ = ("__weakref__", "dtype", "gradient", "hooks", "order", "place", "shape")
-    parents: tuple[Any, ...] = ()
-    op = "leaf"
-
-    def __init__(self, shape: Shape, dtype: DType):
-        self.shape, self.dtype = shape, dtype
-        self.order = next(_order)
-        self.gradient: Any = None  # a Tensor
-        self.place: Any = None  # a Tensor
-        self.hooks: dict[int, Callable[[Any], Any]] | None = None
-
-    def deposit(self, dx: Array, fresh: bool) -> None:
-        """Add dx. `fresh`: nobody else holds that array, so it may become the buffer itself."""
-        from tensor.core import Tensor
-
-        if self.gradient is not None:
-            buffer = self.gradient.array
-            self.gradient.bump()  # first: an interrupt must leave no write uncounted
-            np.add(buffer, dx, out=buffer)
-        elif self.place is not None:
-            self.place.bump()
-            self.place.array[...] = dx
-            self.gradient = self.place
-        else:
-            self.gradient = Tensor.from_array(dx if fresh else dx.copy())
-
-    def received(self) -> None:
-        """A rule has written (or added) its gradient into the place."""
-        self.gradient = self.place
-        self.place.bump()
-
-    def __repr__(self) -> str:
-        return f"Accumulator({self.shape}, {self.dtype})"
-
-
 def add_hook(node: Any, hook: Callable[[Any], Any]) -> Callable[[], None]:
     """Call `hook` with the node's gradient when it is complete; returns the remover."""
     hooks = node.hooks
@@ -178,37 +190,24 @@ def add_hook(node: Any, hook: Callable[[Any], Any]) -> Callable[[], None]:
     return lambda: hooks.pop(key, None) and None
 
 
-# -- rooms ------------------------------------------------------------------------------------------------------------
+# -- buffers of gradients
 
 
-class Room(NamedTuple):
-    """Memory where a gradient belongs, offered to a rule that can write there itself: to overwrite, or to add to."""
+def takes_out(function: Callable[..., Any]) -> bool:
+    """Whether a backward function can write into a given array: has the keywords `out` and `add`.
 
-    array: Array
-    add: bool
-
-
-def takes_room(rule: Callable[..., Any]) -> bool:
-    """Whether a rule has the keyword `into`."""
-    code = rule.__code__
-    return code.co_kwonlyargcount > 0 and "into" in code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    `out` is the buffer of a leaf's gradient, or None; `add` says whether to add to it. A function
+    for all inputs takes a tuple of each.
+    """
+    return "out" in (function.__kwdefaults__ or ())
 
 
-def room_of(node: Any, inputs: Sequence[Any]) -> Room | None:
-    """The room of a leaf that was packed, is one input of the op only, and has no hook that asks to see what arrives; else None."""
-    if type(node) is not Accumulator or node.place is None or node.hooks or (node.gradient is not None and node.gradient is not node.place):
-        return None
-    if inputs.count(node) > 1 or node.place.storage.saved:  # or an op has kept a `.grad`, which its rule may read while it writes here
-        return None
-    return Room(node.place.array, node.gradient is not None)
+def overwritable(out: Array | None, add: bool, shape: Shape, dtype: DType) -> Array:
+    """Memory to overwrite with a gradient: the buffer, unless it must be added to."""
+    return np.empty(shape, dtype) if out is None or add else out
 
 
-def new_or_room(room: Room | None, shape: Shape, dtype: DType) -> Array:
-    """Memory to overwrite with a gradient: the room, unless it must be added to."""
-    return np.empty(shape, dtype) if room is None or room.add else room.array
-
-
-# -- looking at it ----------------------------------------------------------------------------------------------------
+# -- looking at it
 
 
 def reachable(roots: Iterable[Any], since: int = 0) -> list[Any]:
@@ -240,11 +239,17 @@ def describe(node: Any) -> str:
     """`multiply` at model.py:31 `y = x * w`, (2, 3) <- (2, 3), (2, 3)"""
     if type(node) is Output:
         node = node.parents[0]
-    inputs = ", ".join("constant" if parent is None else str(parent.shape) for parent in node.parents)
+    inputs = ", ".join(
+        "constant" if parent is None else str(parent.shape) for parent in node.parents
+    )
     return f"`{node.op}` at {node.line}, {node.shape} <- {inputs}"
 
 
 def behind(node: Any, count: int = 5) -> str:
     """The ops that led here, the nearest first."""
-    nodes = [n for n in reachable(p for p in node.parents if p is not None) if type(n) is Node][-count:]
-    return "behind it: " + ("\n           ".join(describe(n) for n in reversed(nodes)) or "leaves only")
+    nodes = [n for n in reachable(p for p in node.parents if p is not None) if type(n) is Node][
+        -count:
+    ]
+    return "behind it: " + (
+        "\n           ".join(describe(n) for n in reversed(nodes)) or "leaves only"
+    )

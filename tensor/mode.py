@@ -95,8 +95,15 @@ class Switch(io.IOBase, Generic[T]):
         return mode
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{function.__name__!r} pauses (yield, await), and a switch decorates only functions that do not\nuse `with` inside it")
+        if (
+            inspect.isgeneratorfunction(function)
+            or inspect.iscoroutinefunction(function)
+            or inspect.isasyncgenfunction(function)
+        ):
+            raise TypeError(
+                f"{function.__name__!r} pauses (yield, await), "
+                "and a switch decorates only functions that do not\nuse `with` inside it"
+            )
 
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -128,5 +135,7 @@ def no_grad() -> Switch[None]:
 
 
 def detect_anomaly() -> Switch[None]:
-    """`with detect_anomaly():` stops at the first op, forward or backward, that makes a NaN or an infinity. Slow: each result is read once more."""
+    """`with detect_anomaly():` stops at the first op, forward or backward, that makes a NaN or an
+    infinity. Slow: each result is read once more.
+    """
     return Switch(anomaly=True)

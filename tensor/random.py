@@ -1,7 +1,9 @@
-"""Random numbers from a counter: number i of a stream is a function of (key, i), with no state in between.
+"""Random numbers from a counter: number i of a stream is a function of (key, i), with no state in
+between.
 
-Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): ten rounds that mix a 128-bit counter with a
-64-bit key. The same bits on NumPy and CuPy, in any order, on any number of threads, and again when a layer is recomputed.
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): ten rounds that
+mix a 128-bit counter with a 64-bit key. The same bits on NumPy and CuPy, in any order, on any
+number of threads, and again when a layer is recomputed.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensor.devices import Array, array_module
-from tensor.kernels import KERNELS, choose
-from tensor.layout import Shape
+from tensor.kernels import pick
+from tensor.memory.devices import Array, array_module
+from tensor.memory.layout import Shape
 from tensor.mode import MODE, Switch
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
-_WEYL = 0x9E3779B9, 0xBB67AE85  # added to the key each round: the golden ratio and sqrt(3) - 1, as fractions of 2^32
+# added to the key each round: the golden ratio and sqrt(3) - 1, as fractions of 2^32
+_WEYL = 0x9E3779B9, 0xBB67AE85
 MASK = 0xFFFFFFFF
 
 
@@ -30,12 +33,17 @@ class Key(NamedTuple):
     sample: int = 0  # of the first row of the batch; row i has sample + i
 
 
-def philox(words: tuple[Array, Array, Array, Array], seed: int) -> tuple[Array, Array, Array, Array]:
-    """Four 32-bit random words for each counter of four 32-bit words (arrays of uint64, which broadcast), under a 64-bit seed."""
+def philox(
+    words: tuple[Array, Array, Array, Array], seed: int
+) -> tuple[Array, Array, Array, Array]:
+    """Four 32-bit random words for each counter of four 32-bit words (arrays of uint64, which
+    broadcast), under a 64-bit seed.
+    """
     c0, c1, c2, c3 = words
     k0, k1 = seed & MASK, (seed >> 32) & MASK
     for _ in range(10):
-        p0, p1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])  # 32 x 32 -> 64 bits
+        # 32 x 32 -> 64 bits
+        p0, p1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])
         high0, low0 = p0 >> np.uint64(32), p0 & np.uint64(MASK)
         high1, low1 = p1 >> np.uint64(32), p1 & np.uint64(MASK)
         c0, c1, c2, c3 = high1 ^ c1 ^ np.uint64(k0), low1, high0 ^ c3 ^ np.uint64(k1), low0
@@ -44,8 +52,10 @@ def philox(words: tuple[Array, Array, Array, Array], seed: int) -> tuple[Array, 
 
 
 def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
-    """(rows, columns) of uint32: row r, column c are word c % 4 of the counter (c // 4, step, module, sample + r)."""
-    kernel = choose("random_bits", KERNELS.setdefault("random_bits", []), [rows, columns, key, xp], {}, MODE.get().kernels_off) if xp is np else None
+    """(rows, columns) of uint32: row r, column c are word c % 4 of the counter (c // 4, step,
+    module, sample + r).
+    """
+    kernel = pick("random_bits", rows, columns, key, xp) if xp is np else None
     if kernel:
         return kernel(rows, columns, key, xp)
     blocks = xp.arange(-(-columns // 4), dtype=np.uint64)[None, :]
@@ -53,7 +63,11 @@ def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
     step, module = (xp.full((1, 1), n & MASK, dtype=np.uint64) for n in (key.step, key.module))
     words = philox((blocks, step, module, sample), key.seed)
     shape = (rows, blocks.shape[1])
-    return xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1).astype(np.uint32).reshape(rows, 4 * shape[1])[:, :columns]
+    return (
+        xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1)
+        .astype(np.uint32)
+        .reshape(rows, 4 * shape[1])[:, :columns]
+    )
 
 
 def keep_mask(x: Array, p: float, key: Key) -> Array:
@@ -61,23 +75,30 @@ def keep_mask(x: Array, p: float, key: Key) -> Array:
     rows = x.shape[0] if x.ndim > 1 else 1
     xp: Any = np if isinstance(x, np.ndarray) else array_module("cuda")
     bits = random_bits(rows, x.size // max(rows, 1), key, xp)
-    threshold = math.ceil(p * 2.0**32)  # words are whole numbers: as many are below it as below p * 2^32 itself
-    return bits.reshape(x.shape) >= np.uint32(threshold) if threshold <= MASK else xp.zeros(x.shape, bool)
+    # words are whole numbers: as many are below it as below p * 2^32 itself
+    threshold = math.ceil(p * 2.0**32)
+    return (
+        bits.reshape(x.shape) >= np.uint32(threshold)
+        if threshold <= MASK
+        else xp.zeros(x.shape, bool)
+    )
 
 
 def keyed(key: Key) -> Switch[None]:
-    """`with keyed(Key(seed, step)):` random layers inside use that key, each with its own module number."""
+    """`with keyed(Key(seed, step)):` random layers inside use that key, each with its own module
+    number.
+    """
     return Switch(key=key)
 
 
 def next_key(module: int = 0) -> Key:
-    """The key of the surrounding `keyed` block, or else a new one drawn from the default generator."""
+    """The key of the surrounding `keyed` block, or else a new one from the default generator."""
     key: Key | None = MODE.get().key
     return key._replace(module=module) if key is not None else Key(*default.advance(), module)
 
 
 class Generator:
-    """A stream of draws: draw n of seed s is the same everywhere. Its whole state is (seed, draws)."""
+    """A stream of draws: draw n of seed s is the same everywhere. Its state is (seed, draws)."""
 
     def __init__(self, seed: int = 0):
         self.seed, self.draws = seed, 0
@@ -97,30 +118,39 @@ class Generator:
     def bits(self, count: int, device: str = "cpu") -> Array:
         """`count` words of 32 random bits."""
         seed, draw = self.advance()
-        key = Key(seed, draw & MASK, 0xFFFFFFFF, (draw >> 32) & MASK)  # apart from the keys of layers
+        # apart from the keys of layers
+        key = Key(seed, draw & MASK, 0xFFFFFFFF, (draw >> 32) & MASK)
         return random_bits(1, count, key, array_module(device))[0]
 
     def uniform(self, shape: Shape = (), device: str = "cpu") -> Array:
         """float64 in [0, 1), 53 random bits each."""
         count = math.prod(shape)
-        if count == 1 and device == "cpu":  # the same in Python's integers, a third quicker: one is drawn for every token that is written
+        # the same in Python's integers, a third quicker: one is drawn for every token that is
+        # written
+        if count == 1 and device == "cpu":
             high, low = self.bits(2).tolist()
             return np.full(shape, ((high << 21) ^ (low >> 11)) * 2.0**-53)
         words = self.bits(2 * count, device).astype(np.uint64)
-        return ((words[:count] << np.uint64(21)) ^ (words[count:] >> np.uint64(11))).astype(np.float64).reshape(shape) * 2.0**-53
+        return ((words[:count] << np.uint64(21)) ^ (words[count:] >> np.uint64(11))).astype(
+            np.float64
+        ).reshape(shape) * 2.0**-53
 
     def normal(self, shape: Shape = (), device: str = "cpu") -> Array:
         """float64, mean 0 and variance 1, by Box and Muller (1958): sqrt(-2 ln u) cos(2 pi v)."""
         count = math.prod(shape)
         u = self.uniform((2, (count + 1) // 2), device)
         radius, angle = np.sqrt(-2 * np.log1p(-u[0])), 2 * math.pi * u[1]
-        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(shape)
+        return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count].reshape(
+            shape
+        )
 
     def integers(self, low: int, high: int, shape: Shape = (), device: str = "cpu") -> Array:
         """int64 in [low, high), each equally likely to within 2^-53 of the range."""
         if high <= low:
             raise ValueError(f"integers from {low} to {high}: the range is empty")
-        return (np.floor(self.uniform(shape, device) * (high - low)).astype(np.int64) + low).clip(low, high - 1)
+        return (np.floor(self.uniform(shape, device) * (high - low)).astype(np.int64) + low).clip(
+            low, high - 1
+        )
 
     def permutation(self, n: int) -> Array:
         """0 to n - 1 in random order."""
@@ -151,6 +181,8 @@ default: Generator = _Default(0)
 
 
 def manual_seed(seed: int) -> Generator:
-    """Restart the default generator; everything random that was given no generator or key follows from it."""
+    """Restart the default generator; everything random that was given no generator or key follows
+    from it.
+    """
     default.load_state({"seed": seed, "draws": 0})
     return default

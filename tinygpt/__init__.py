@@ -4,7 +4,8 @@
     >>> text = tinygpt.story()
     >>> tokenizer = tinygpt.CharacterTokenizer(text)
     >>> x, y = tinygpt.windows(tokenizer.encode(text), context=32)
-    >>> model = tinygpt.GPT(tinygpt.GPTConfig(tokenizer.size, context=32, width=64, heads=4, layers=2))
+    >>> model = tinygpt.GPT(tinygpt.GPTConfig(tokenizer.size, context=32, width=64, heads=4,
+    layers=2))
     >>> model.loss(x, y).backward()
 
 From here read model.py, top to bottom.
@@ -15,10 +16,17 @@ from __future__ import annotations
 TYPE_CHECKING = False  # as typing has it, which takes longer to import than all that is here
 if TYPE_CHECKING:
     from tinygpt.config import ConfigError, GPTConfig, SampleConfig, TrainConfig
-    from tinygpt.corpus import CorpusError, floor, story, windows
+    from tinygpt.data.reading import story
+    from tinygpt.data.windows import CorpusError, floor, windows
     from tinygpt.errors import InputError
-    from tinygpt.model import GPT
-    from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, TokenizerError, WordTokenizer
+    from tinygpt.model.gpt import GPT
+    from tinygpt.tokenizers import (
+        BytePairTokenizer,
+        ByteTokenizer,
+        CharacterTokenizer,
+        TokenizerError,
+        WordTokenizer,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,7 +46,7 @@ __all__ = [
     "story",
     "windows",
 ]
-MODULES = ("config", "corpus", "errors", "model", "tokenizers")
+MODULES = ("config", "data.reading", "data.windows", "errors", "runs.gpt2", "tokenizers")
 
 if not TYPE_CHECKING:
 

@@ -21,9 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from sys.argv by default.
     """
     try:
-        from tinygpt.program import run
+        from importlib import import_module
 
-        return run(sys.argv[1:] if argv is None else argv)
+        program = import_module("tinygpt.commands.program")
+        return int(program.run(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         from contextlib import suppress
 

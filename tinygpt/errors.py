@@ -4,4 +4,6 @@ from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Something given is wrong: a flag, a file, a run, a checkpoint. The message says what, and then what to do about it."""
+    """Something given is wrong: a flag, a file, a run, a checkpoint. The message says what, and
+    then what to do about it.
+    """

@@ -1,17 +1,22 @@
-"""Files, read and written with care: only regular files are opened, sizes are bounded, and a written file is whole or absent.
+"""Files, read and written with care: only regular files are opened, sizes are bounded, and a
+written file is whole or absent.
 
-read_json(path, Kind)          a JSON file checked against a type, before anything is done with its content
-write_atomically(path, text)   a reader sees the old file or the new one, also after a kill or a power cut
+read_json(path, Kind)          a JSON file checked against a type, before anything is done with its
+content
+write_atomically(path, text)   a reader sees the old file or the new one, also after a kill or a
+power cut
 """
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +26,13 @@ from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 
-from tinygpt.console import shown
 from tinygpt.errors import InputError
+from tinygpt.terminal import shown
 
 T = TypeVar("T")
 
-MOST = 1 << 20  # bytes of a JSON file, if the caller names no other bound: choices and numbers take a thousandth
+# bytes of a JSON file, if the caller names no other bound: choices and numbers take a thousandth
+MOST = 1 << 20
 VOCABULARY = 1 << 25  # bytes of one that holds the tokens of a tokenizer: a million of them
 LONGEST = 200  # characters of a file's text, or of another program's message, that an error shows
 RESTORE = "restore it from a copy, or train again"
@@ -36,12 +42,20 @@ class Missing(InputError):  # noqa: N818 (what it says, as InputError's others d
     """No file has that name."""
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
+# -- reading
+# ----------------------------------------------------------------------------------------------------------
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file to read its bytes. Raises OSError for anything else: a FIFO would hang, a device would never end."""
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    """Open a regular file to read its bytes. Raises OSError for anything else: a FIFO would hang, a
+    device would never end.
+    """
+    flags = (
+        os.O_RDONLY
+        | getattr(os, "O_NONBLOCK", 0)
+        | getattr(os, "O_CLOEXEC", 0)
+        | getattr(os, "O_BINARY", 0)
+    )
     descriptor = os.open(path, flags)
     try:
         mode = os.fstat(descriptor).st_mode
@@ -56,11 +70,15 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = MOST, advice: str = RESTORE) -> bytes:
-    """The bytes of a regular file of at most `most` bytes. Raises InputError that ends with `advice` where there are none to be had."""
+    """The bytes of a regular file of at most `most` bytes. Raises InputError that ends with
+    `advice` where there are none to be had.
+    """
     with telling(path, advice), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise InputError(f"{shown(path)} has {size:,} bytes, and {most:,} are the most that such a file can have\n{advice}")
+            raise InputError(
+                f"{shown(path)} has {size:,} bytes, and {most:,} are the most that such a file can have\n{advice}"
+            )
         return file.read(size)
 
 
@@ -78,8 +96,11 @@ def telling(path: str | os.PathLike[str], advice: str = RESTORE) -> Iterator[Non
         raise InputError(f"{shown(path)} cannot be read ({reason(error)})\n{advice}") from None
 
 
-def read_json(path: str | os.PathLike[str], kind: type[T], *, most: int = MOST, advice: str = RESTORE) -> T:
-    """The content of a JSON file as a `kind`: a dataclass, a msgspec.Struct, or a type such as dict[str, int].
+def read_json(
+    path: str | os.PathLike[str], kind: type[T], *, most: int = MOST, advice: str = RESTORE
+) -> T:
+    """The content of a JSON file as a `kind`: a dataclass, a msgspec.Struct, or a type such as
+    dict[str, int].
 
     Raises InputError, one sentence and then `advice`, for: missing and unknown fields, a name that
     stands twice in one object, wrong types, NaN, numbers out of range, deep nesting, half of a
@@ -91,7 +112,8 @@ def read_json(path: str | os.PathLike[str], kind: type[T], *, most: int = MOST, 
 def parse_json(data: bytes, kind: type[T], *, name: str, advice: str = RESTORE) -> T:
     """The same of bytes that were read already; `name` is what the error calls them."""
     try:
-        value = msgspec.json.decode(data, type=kind)  # before anything else: a wrong type is found before memory is taken
+        # before anything else: a wrong type is found before memory is taken
+        value = msgspec.json.decode(data, type=kind)
         content = json.loads(data, object_pairs_hook=_once)
         for field in unknown_fields(content, value):
             raise ValueError(f"it has a field {field!r}, which is not known here")
@@ -110,7 +132,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def unknown_fields(content: Any, value: Any) -> Iterator[str]:
-    """Names in the JSON objects that the dataclasses made of them do not have: an option of a later version must not be passed over."""
+    """Names in the JSON objects that the dataclasses made of them do not have: an option of a later
+    version must not be passed over.
+    """
     if not isinstance(content, dict):
         return
     if is_dataclass(value):
@@ -133,7 +157,8 @@ def brief(what: object) -> str:
     return line if len(line) <= LONGEST else line[:LONGEST] + " ..."
 
 
-# -- writing ----------------------------------------------------------------------------------------------------------
+# -- writing
+# ----------------------------------------------------------------------------------------------------------
 
 
 def write_json(path: Path, content: Mapping[str, Any], most: int = MOST) -> None:
@@ -147,16 +172,18 @@ def write_json(path: Path, content: Mapping[str, Any], most: int = MOST) -> None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{shown(path)} cannot hold this ({reason(error)})") from None
     if size > most:
-        raise InputError(f"{shown(path)} would have {size:,} bytes, and {most:,} are the most that such a file can have")
+        raise InputError(
+            f"{shown(path)} would have {size:,} bytes, and {most:,} are the most that such a file can have"
+        )
     write_atomically(path, text)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Text into a temporary file beside `path`, flushed to the disk, then moved over it."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Content into a temporary file beside `path`, flushed to the disk, then moved over it."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         replace(temporary, path)
@@ -165,10 +192,28 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def replace(source: Path, target: Path) -> None:
-    """os.replace that lasts: on POSIX the folder is flushed too, so that the new name survives a power cut.
+def write_output(path: Path, content: str | bytes, advice: str) -> None:
+    """Write a file that a command was asked for. InputError ends with the advice."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise InputError(f"cannot write to {shown(path)} ({reason(error)})\n{advice}") from None
 
-    Windows cannot flush a folder, and refuses to replace a file that another program (a virus scanner, an editor) has open. There the
+
+def write_picture(figure: Any, path: Path, advice: str) -> None:
+    """Write a figure of matplotlib, as `write_output` does, in the format that the path ends in."""
+    picture = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):  # a letter that no font has is drawn as a box
+        figure.savefig(picture, format=path.suffix[1:].lower())
+    write_output(path, picture.getvalue(), advice)
+
+
+def replace(source: Path, target: Path) -> None:
+    """os.replace that lasts: on POSIX the folder is flushed too, so that the new name survives a
+    power cut.
+
+    Windows cannot flush a folder, and refuses to replace a file that another program (a virus
+    scanner, an editor) has open. There the
     move is tried again for a second.
     """
     if sys.platform == "win32":

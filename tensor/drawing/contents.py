@@ -1,100 +1,128 @@
-"""What is in the picture, before anything has a place: boxes with their rows, and the values that go from box to box."""
+"""The content of a picture, without positions: boxes with rows, arrows between them, frames."""
 
 from __future__ import annotations
 
 import inspect
 import math
+import os
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensor.core import Tensor
-from tensor.devices import to_host
-from tensor.drawing.fold import Part, call_name, parts
+from tensor.base import Accumulator
+from tensor.drawing.fold import call_name, parts
 from tensor.dtypes import float32
 from tensor.errors import GraphError
-from tensor.graph import Accumulator, Node, Output, describe, reachable
-from tensor.op import OPS
+from tensor.graph import Node, Output, describe, reachable
+from tensor.memory.devices import to_host
+from tensor.ops.op import OPS
+from tensor.tensor import Tensor
 
-MOST_ROWS = 8  # leaves listed one by one in a box of several ops
-MOST_INPUTS = 40  # inputs listed one by one in the box of an op
+MOST_ROWS = 8  # leaves that a box of several ops lists one by one
+MOST_INPUTS = 40  # inputs that the box of an op lists one by one
 MOST_SHARED = 60  # boxes of leaves that several boxes use
-MOST_OPS = 8  # kinds of ops named in a box of several
+MOST_OPS = 8  # kinds of ops that a box of several ops names
+MOST_LINES = 12  # ops that a tooltip describes
 
-# A row of a box is a kind and its columns. Kinds: "title", "soft" (what is said about the box), "leaf", "constant", "result".
+# A row of a box is a kind and the texts of its columns.
+# The kinds: "title", "soft" (a remark), "leaf", "constant", "result".
 Row = tuple[str, tuple[str, ...]]
 
 
 @dataclass(eq=False)
 class Box:
-    """One box. `nodes`: the ops, or else the leaves, that it stands for."""
+    """One box: a part of the ops, or leaves that several parts use."""
 
     kind: str  # "op", "call", "repeat" or "leaf"
-    nodes: tuple[Any, ...]
-    rows: list[Row]
-    tooltip: str
-    frame: int = -1  # number of the frame that it stands in
-    leaves: list[Accumulator] = field(default_factory=list)
+    name: str
+    nodes: Sequence[Any]
+    call: int
+    leaves: list[Accumulator] = field(default_factory=list)  # that no other box has
+    rows: list[Row] = field(default_factory=list)
+    frame: Frame | None = None
+    wires: list[Wire] = field(default_factory=list)  # that leave the box
+    row: int = 0  # the layout sets this and all below
+    x: float = 0.0  # of the middle
+    y: float = 0.0  # of the top
+    width: float = 0.0
+    height: float = 0.0
+
+    @property
+    def tooltip(self) -> str:
+        """The ops, with the lines that called them."""
+        if self.kind == "leaf":
+            return "a leaf that several boxes use"
+        lines = [visible(describe(node)) for node in self.nodes[:MOST_LINES]]
+        if len(self.nodes) > MOST_LINES:
+            lines.append(f"and {len(self.nodes) - MOST_LINES:,} more")
+        return "\n".join(lines)
 
 
-class Edge(NamedTuple):
-    """`times` inputs of one box are one value that another made."""
+@dataclass(eq=False)
+class Wire:
+    """A value on its way from its box to others. The layout sets where."""
 
     source: Box
-    target: Box
     value: Any  # Node, Output or Accumulator
-    times: int
-    label: str
+    targets: Counter[Box] = field(default_factory=Counter)  # how many inputs of a box it is
+    label: str = ""
+    leaves: float = 0.0  # x at the source
+    right: float = 0.0  # x of the lane past the rows between
+    enters: dict[Box, float] = field(default_factory=dict)  # x at a target
+
+    @property
+    def near(self) -> list[Box]:
+        """The targets in the next row."""
+        return [box for box in self.targets if box.row == self.source.row + 1]
 
 
-class Frame(NamedTuple):
-    """A call of a function whose ops are boxes of their own."""
+@dataclass(eq=False)
+class Frame:
+    """A call whose ops have boxes of their own; `module` holds their leaves."""
 
     name: str
     module: str
+    boxes: list[Box]
+    text: tuple[float, float] = (0.0, 0.0)  # its width and height
+    left: float = 0.0
+    right: float = 0.0
+    top: float = 0.0
+    bottom: float = 0.0
 
 
-@dataclass
-class Contents:
-    """Boxes in an order in which no arrow points backwards."""
+class Contents(NamedTuple):
+    """Boxes in an order in which no arrow points back, and all else that is drawn."""
 
     boxes: list[Box]
-    edges: list[Edge]
-    frames: dict[int, Frame]
+    wires: list[Wire]
+    frames: list[Frame]
     title: str
     facts: str
-    gradients: bool  # whether a leaf has one
 
 
 def contents(y: Tensor, model: Any = None, collapse: bool | None = None) -> Contents:
-    """Everything behind y. Raises GraphError where there is no graph, or backward has freed part of it."""
+    """Everything behind y. Raises GraphError where no graph is, or backward has freed a part."""
     nodes = _ops_behind(y)
-    names = _names(model)
-    made = parts(nodes, collapse)
-    users = _users(made)
-    frames = _frames(made, users, names)
-    shared = {leaf: places for leaf, places in users.items() if len(places) > 1}
-    gradients = any(leaf.gradient is not None for leaf in users)
-
-    maker = _Maker(names, users, shared, gradients)
-    boxes = maker.shared_boxes()
-    owner: dict[Any, Box] = {leaf: box for box in boxes for leaf in box.nodes}
-    for number, part in enumerate(made):
-        box = maker.box(part, number, frames.get(part.call))
-        box.frame = part.call if part.call in frames else -1
-        owner.update(dict.fromkeys(part.nodes, box))
-        boxes.append(box)
-    boxes[-1].rows.append(("result", (_result(y),)))
-    edges = _edges(nodes, owner)
+    boxes = [Box(*part) for part in parts(nodes, collapse)]
+    owner: dict[Any, Box] = {node: box for box in boxes for node in box.nodes}
+    leaves = _Leaves(nodes, owner, _names(model))
+    frames = _frames(boxes, leaves)
+    boxes = sorted([*leaves.shared, *boxes], key=lambda box: box.call)
+    for box in boxes:
+        box.rows += _rows(box, leaves)
+    result = f"the result: {float(y.item()):.5g}" if y.size == 1 else "the result"
+    boxes[-1].rows.append(("result", (result,)))
     title = f"How this result of `{shortened(nodes[-1].op)}` was computed"
-    count = sum(leaf_size(leaf) for leaf in users)
-    facts = f"{_many(len(nodes), 'op')}, {_many(len(users), 'leaf')} (parameters) with {_many(count, 'number')}" + (
-        f", in {_many(len(boxes), 'box')}" if len(made) < len(nodes) else ""
-    )
-    return Contents(boxes, edges, frames, title, facts, gradients)
+    facts = f"{_many(len(nodes), 'op')}, {_many(len(leaves.inputs), 'leaf')} (parameters)"
+    facts += f" with {_size(leaves.inputs)}"
+    if len(boxes) - len(leaves.shared) < len(nodes):
+        facts += f", in {_many(len(boxes), 'box')}"
+    return Contents(boxes, _wires(nodes, owner), frames, title, facts)
 
 
 def _ops_behind(y: Any) -> list[Node]:
@@ -102,228 +130,213 @@ def _ops_behind(y: Any) -> list[Node]:
     if not isinstance(y, Tensor):
         raise TypeError(f"draw: y must be a tensor, such as a loss, not {type(y).__name__}")
     if y.is_leaf:
+        why = "is in no graph: compute it from a leaf with requires_grad=True, outside no_grad()"
         if y.requires_grad:
-            raise GraphError(f"draw: {y.describe()}, which no op made, so there is nothing to draw: draw a result computed from it")
-        raise GraphError(f"draw: {y.describe()}, is in no graph: compute it from a leaf with requires_grad=True, outside no_grad()")
+            why = "which no op made, so there is nothing to draw: draw a result computed from it"
+        raise GraphError(f"draw: {y.describe()}, {why}")
     nodes = [node for node in reachable([y.node]) if type(node) is Node]
     for node in nodes:
         if node.backward is None:
             raise GraphError(
-                f"draw: backward has freed the graph behind `{node.op}` ({node.line}). Draw before backward, or call backward(retain_graph=True): "
+                f"draw: backward has freed the graph behind `{node.op}` ({node.line}). "
+                "Draw before backward, or call backward(retain_graph=True): "
                 "then the gradients are drawn too"
             )
     return nodes
 
 
 def _names(model: Any) -> dict[Any, str]:
-    """The leaf of each parameter -> the parameter's name."""
+    """The name of each parameter, by its leaf."""
     if model is None:
         return {}
     if not hasattr(model, "named_parameters"):
-        raise TypeError(f"draw: model= gives the parameters their names, so it must have named_parameters(), as nn.Module has; {type(model).__name__} has not")
-    return {parameter.node: name for name, parameter in model.named_parameters() if type(parameter.node) is Accumulator}
+        raise TypeError(
+            f"draw: model= gives the parameters their names, so it must have named_parameters(), as nn.Module has; {type(model).__name__} has not"
+        )
+    named = model.named_parameters()
+    return {leaf.node: name for name, leaf in named if type(leaf.node) is Accumulator}
 
 
-def _users(made: Sequence[Part]) -> dict[Accumulator, dict[int, list[tuple[Node, int]]]]:
-    """leaf -> the parts that use it -> where: the op and the position of the input."""
-    users: dict[Accumulator, dict[int, list[tuple[Node, int]]]] = {}
-    for number, part in enumerate(made):
-        for node in part.nodes:
-            for position, parent in enumerate(node.parents):
-                if type(parent) is Accumulator:
-                    users.setdefault(parent, {}).setdefault(number, []).append((node, position))
-    return users
+# -- arrows ---------------------------------------------------------------------------------------
 
 
-def _frames(made: Sequence[Part], users: dict[Accumulator, dict[int, Any]], names: dict[Any, str]) -> dict[int, Frame]:
-    """Calls of which several boxes are drawn, by number; none where all is one call."""
-    sizes = Counter(part.call for part in made)
-    if len(sizes) == 1 or any(part.rounds for part in made):
-        return {}
-    frames: dict[int, Frame] = {}
-    members: dict[int, list[str]] = {}
-    for leaf, places in users.items():
-        if len(places) == 1 and leaf in names:
-            members.setdefault(made[next(iter(places))].call, []).append(names[leaf])
-    for part in made:
-        if sizes[part.call] > 1 and part.call not in frames:
-            frames[part.call] = Frame(shortened(call_name(part.nodes[0])), visible(common(members.get(part.call, []))))
-    return frames
-
-
-def common(names: Sequence[str]) -> str:
-    """blocks.0.attention, of blocks.0.attention.qkv.weight and blocks.0.attention.projection.bias"""
-    split = [name.split(".")[:-1] for name in names]
-    same = 0
-    while split and all(len(parts) > same and parts[same] == split[0][same] for parts in split):
-        same += 1
-    return ".".join(split[0][:same]) if split else ""
-
-
-def _edges(nodes: Sequence[Node], owner: dict[Any, Box]) -> list[Edge]:
-    """One for each (value, box that uses it); values that stay inside a box are not seen."""
-    counts: Counter[tuple[Any, Box]] = Counter()
+def _wires(nodes: Sequence[Node], owner: dict[Any, Box]) -> list[Wire]:
+    """An arrow from each value to the other boxes that use the value."""
+    wires: dict[Any, Wire] = {}
     for node in nodes:
-        for parent in node.parents:
-            if parent is None or (type(parent) is Accumulator and parent not in owner):
+        for value in node.parents:
+            source = owner.get(_maker(value))  # a leaf inside a box has no owner
+            if source is None or source is owner[node]:
                 continue
-            maker = parent.parents[0] if type(parent) is Output else parent
-            if owner[maker] is not owner[node]:
-                counts[parent, owner[node]] += 1
-    edges = []
-    for (value, target), count in counts.items():
-        source = owner[value.parents[0] if type(value) is Output else value]
-        edges.append(Edge(source, target, value, count, _label(source, value)))
-    return _told_apart(edges)
+            if value not in wires:
+                wires[value] = Wire(source, value)
+                source.wires.append(wires[value])
+            wires[value].targets[owner[node]] += 1
+    for wire in wires.values():
+        wire.label = _label(wire)
+    return list(wires.values())
 
 
-def _told_apart(edges: list[Edge]) -> list[Edge]:
-    """Where several values leave a box and one is labelled, all are."""
-    values: dict[Box, set[Any]] = {edge.source: set() for edge in edges if edge.label}
-    for edge in edges:
-        if edge.source in values:
-            values[edge.source].add(edge.value)
-    several = {box for box, made in values.items() if len(made) > 1}
-    return [edge._replace(label=shortened(edge.value.op)) if edge.source in several and not edge.label else edge for edge in edges]
+def _maker(value: Any) -> Any:
+    """The node that made a value."""
+    return value.parents[0] if type(value) is Output else value
 
 
-def _label(source: Box, value: Any) -> str:
-    """What the arrow says: which output it is, or of which op; and the shape where the box does not say so."""
-    if source.kind == "leaf":
-        return "" if len(source.nodes) == 1 else shape_of(value)
-    last = source.nodes[-1]
-    node = value.parents[0] if type(value) is Output else value
-    said = value.shape == last.shape and value.dtype == last.dtype
-    which = f"output {value.index}" if type(value) is Output else ""
-    if node is not last:
-        which = f"{node.op} {which}".strip()
-    return " ".join(filter(None, (shortened(which), "" if said else shape_of(value))))
+def _label(wire: Wire) -> str:
+    """Which value leaves the box, and its shape, where the box does not say so."""
+    box, value = wire.source, wire.value
+    if box.kind == "leaf":
+        return shape_of(value) if len(box.nodes) > 1 else ""
+    last, node = box.nodes[-1], _maker(value)
+    words = [f"output {value.index}"] if type(value) is Output else []
+    if node is not last or not (words or len(box.wires) == 1):
+        words.insert(0, shortened(node.op))
+    if shape_of(value) != shape_of(last):
+        words.append(shape_of(value))
+    return " ".join(words)
 
 
-# -- the rows of a box ----------------------------------------------------------------------------------------------------
+# -- leaves, boxes, frames ------------------------------------------------------------------------
 
 
-class _Maker:
-    """Makes boxes: it knows the names of leaves, and which of them have boxes of their own."""
+class _Leaves:
+    """The leaves of the graph. Each belongs to the box that uses it, or to one of `shared`."""
 
-    def __init__(self, names: dict[Any, str], users: dict[Accumulator, dict[int, Any]], shared: dict[Accumulator, Any], gradients: bool):
-        self.names, self.users, self.shared, self.gradients = names, users, shared, gradients
-        self.used_by: dict[int, list[Accumulator]] = {}
-        for leaf, places in users.items():
-            if leaf not in shared:
-                self.used_by.setdefault(next(iter(places)), []).append(leaf)
-
-    def box(self, part: Part, number: int, frame: Frame | None) -> Box:
-        """The box of a part."""
-        leaves = self.used_by.get(number, [])
-        if len(part.nodes) == 1 and not part.rounds:
-            node = part.nodes[0]
-            rows: list[Row] = [("title", (shortened(node.op), _made(node)))]
-            rows += self._inputs(node, frame.module if frame else "")
-            return Box("op", part.nodes, rows, visible(describe(node)), leaves=leaves)
-        module = common([self.names[leaf] for leaf in leaves if leaf in self.names])
-        last = part.nodes[-1]
-        if part.rounds:
-            what = f"the {part.of} boxes above, {part.rounds:,} more times" if part.of > 1 else f"the box above, {part.rounds:,} more times"
-            rows = [("title", (what, _made(last)))]
-            if spans := _spans(self.names[leaf] for leaf in leaves if leaf in self.names):
-                rows.append(("soft", (spans,)))
-        else:
-            rows = [("title", (shortened(part.name), _made(last)))]
-            rows += [("soft", (shortened(module),))] if module else []
-        rows += [("soft", (line,)) for line in _listed(part.nodes)]
-        rows += self._several(leaves, module)
-        return Box("repeat" if part.rounds else "call", part.nodes, rows, _tooltip(part.nodes), leaves=leaves)
-
-    def shared_boxes(self) -> list[Box]:
-        """A box for each leaf that several boxes use; leaves that the same ones use share theirs."""
-        together: dict[Any, list[Accumulator]] = {}
-        for leaf, places in self.shared.items():
-            together.setdefault(tuple(places), []).append(leaf)
-        if len(together) > MOST_SHARED:
-            together = {(): list(self.shared)}
-        boxes = []
-        for leaves in together.values():
-            if len(leaves) == 1:
-                rows: list[Row] = [("leaf", (shortened(self._name(leaves[0])), *self._facts(leaves[0])))]
+    def __init__(self, nodes: Sequence[Node], owner: dict[Any, Box], names: dict[Any, str]):
+        self.names = names
+        self.inputs: dict[Accumulator, str] = {}  # each leaf, and which input it is first
+        users: dict[Accumulator, dict[Box, None]] = {}
+        for node in nodes:
+            for position, leaf in enumerate(node.parents):
+                if type(leaf) is Accumulator:
+                    if leaf not in self.inputs:
+                        self.inputs[leaf] = f"{input_name(node.op, position)[0]} of {node.op}"
+                    users.setdefault(leaf, {})[owner[node]] = None
+        self.gradients = any(leaf.gradient is not None for leaf in users)
+        groups: dict[tuple[Box, ...], list[Accumulator]] = {}
+        for leaf, boxes in users.items():
+            groups.setdefault(tuple(boxes), []).append(leaf)
+        self.shared: list[Box] = []
+        for (first, *others), leaves in groups.items():
+            if others:
+                self.shared.append(Box("leaf", "", leaves, first.call, leaves))
             else:
-                rows = self._several(leaves, "")
-            boxes.append(Box("leaf", tuple(leaves), [*rows, ("soft", ("used in several places",))], "a leaf that several boxes use", leaves=leaves))
-        return boxes
+                first.leaves = leaves
+        if len(self.shared) > MOST_SHARED:
+            leaves = [leaf for box in self.shared for leaf in box.leaves]
+            self.shared = [Box("leaf", "", leaves, 0, leaves)]
+        owner.update((leaf, box) for box in self.shared for leaf in box.leaves)
 
-    def _inputs(self, node: Node, module: str) -> list[Row]:
-        """A row for each input of an op that no other box made."""
-        rows: list[Row] = []
-        for position, parent in enumerate(node.parents):
-            name, needed = input_name(node.op, position)
-            if parent is None and needed:
-                rows.append(("constant", (visible(name), "constant")))
-            elif type(parent) is Accumulator and parent not in self.shared and parent not in node.parents[:position]:
-                full, times = self.names.get(parent, name), node.parents.count(parent)
-                rows.append(("leaf", (_within(full, module) + (f" ×{times}" if times > 1 else ""), *self._facts(parent))))
-        if len(rows) > MOST_INPUTS:
-            rows[MOST_INPUTS:] = [("soft", (f"and {_many(len(rows) - MOST_INPUTS, 'more input')}",))]
-        return rows
+    def named(self, leaves: Iterable[Accumulator]) -> list[str]:
+        """The names of those that are parameters of the model."""
+        return [self.names[leaf] for leaf in leaves if leaf in self.names]
 
-    def _several(self, leaves: Sequence[Accumulator], module: str) -> list[Row]:
-        """A row for each leaf, or one for all where they are many."""
+    def rows(self, leaves: Sequence[Accumulator], module: str) -> list[Row]:
+        """A row for each leaf, or one row for all where they are many."""
         if len(leaves) <= MOST_ROWS:
-            return [("leaf", (_within(self._name(leaf), module), *self._facts(leaf))) for leaf in leaves]
+            return [self.row(leaf, self.inputs[leaf], module) for leaf in leaves]
+        return [("leaf", (_many(len(leaves), "leaf"), _size(leaves), self._gradient(leaves)))]
+
+    def row(self, leaf: Accumulator, otherwise: str, module: str, times: int = 1) -> Row:
+        """Name (or `otherwise`), shape, and the norm of the gradient."""
+        name = shortened(self.names.get(leaf, otherwise).removeprefix(f"{module}."))
+        return "leaf", (name + _times(times), shape_of(leaf), self._gradient([leaf]))
+
+    def _gradient(self, leaves: Sequence[Accumulator]) -> str:
         norms = [norm(leaf) for leaf in leaves if leaf.gradient is not None]
-        total = f"gradient {np.hypot.reduce(norms):.3g}" if norms else self._missing()
-        return [("leaf", (f"{len(leaves):,} leaves", f"{_many(sum(map(leaf_size, leaves)), 'number')}", total))]
-
-    def _name(self, leaf: Accumulator) -> str:
-        """A parameter's name; of a leaf that has none, the op and the input that it is."""
-        if leaf in self.names:
-            return self.names[leaf]
-        node, position = next(iter(self.users[leaf].values()))[0]
-        return f"{input_name(node.op, position)[0]} of {node.op}"
-
-    def _facts(self, leaf: Accumulator) -> tuple[str, str]:
-        """Shape, and the norm of the gradient."""
-        return shape_of(leaf), self._missing() if leaf.gradient is None else f"gradient {norm(leaf):.3g}"
-
-    def _missing(self) -> str:
+        if norms:
+            return f"gradient {np.hypot.reduce(norms):.3g}"
         return "no gradient" if self.gradients else ""
 
 
-def _signature(op: str) -> tuple[inspect.Parameter, ...]:
-    reference = getattr(OPS.get(op), "reference", None)
-    return tuple(inspect.signature(reference).parameters.values()) if reference else ()
+def _frames(boxes: Sequence[Box], leaves: _Leaves) -> list[Frame]:
+    """The frames around the boxes of one call, where there are several calls."""
+    frames = []
+    for _, group in groupby(boxes, key=lambda box: box.call):
+        members = list(group)
+        if 1 < len(members) < len(boxes):
+            module = common(leaves.named(leaf for box in members for leaf in box.leaves))
+            name = shortened(call_name(members[0].nodes[0]))
+            frames.append(Frame(name, visible(module), members))
+            for box in members:
+                box.frame = frames[-1]
+    return frames
+
+
+def _rows(box: Box, leaves: _Leaves) -> list[Row]:
+    """What is written in a box."""
+    if box.kind == "leaf":
+        return [*leaves.rows(box.leaves, ""), ("soft", ("used in several places",))]
+    last = box.nodes[-1]
+    outputs = f"{last.outputs} × " if last.outputs > 1 else ""
+    title: Row = "title", (shortened(box.name), outputs + shape_of(last))
+    if box.kind == "op":
+        return [title, *_inputs(box, leaves)]
+    names = leaves.named(box.leaves)
+    module = common(names)
+    lines = [_span(names) if box.kind == "repeat" else module, *_listed(box.nodes)]
+    remarks: list[Row] = [("soft", (shortened(line),)) for line in lines if line]
+    return [title, *remarks, *leaves.rows(box.leaves, module)]
+
+
+def _inputs(box: Box, leaves: _Leaves) -> list[Row]:
+    """A row for each input of an op that no other box made."""
+    (node,) = box.nodes
+    module = box.frame.module if box.frame else ""
+    rows: list[Row] = []
+    for position, parent in enumerate(node.parents):
+        name, needed = input_name(node.op, position)
+        if parent is None and needed:
+            rows.append(("constant", (name, "constant")))
+        elif parent in box.leaves and parent not in node.parents[:position]:
+            rows.append(leaves.row(parent, name, module, node.parents.count(parent)))
+    if len(rows) > MOST_INPUTS:
+        more = _many(len(rows) - MOST_INPUTS, "more input")
+        rows[MOST_INPUTS:] = [("soft", (f"and {more}",))]
+    return rows
 
 
 def input_name(op: str, position: int) -> tuple[str, bool]:
-    """What the op calls an input, and whether it must be there."""
-    parameters = _signature(op)
-    if not parameters:
+    """The op's name for an input, and whether the op needs it."""
+    reference = getattr(OPS.get(op), "reference", None)
+    if reference is None:
         return f"input {position}", True
-    last = min(position, len(parameters) - 1)
-    while last and parameters[last].kind is inspect.Parameter.KEYWORD_ONLY:
-        last -= 1
-    parameter = parameters[last]
+    parameters = list(inspect.signature(reference).parameters.values())
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    index = min(position, len(positional) - 1)
+    parameter = positional[index]
     if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-        return f"{parameter.name}[{position - last}]", True
+        return f"{parameter.name}[{position - index}]", True
     return parameter.name, parameter.default is parameter.empty
 
 
-def leaf_size(leaf: Accumulator) -> int:
-    """How many numbers a leaf holds."""
-    return int(np.prod(leaf.shape, dtype=np.int64))
-
-
 def norm(leaf: Accumulator) -> float:
-    """The Euclidean norm of a leaf's gradient; computed in parts of the largest number, whose square may be none that there is."""
+    """The Euclidean norm of a leaf's gradient.
+
+    Each number is divided by the largest, whose square may be too large or too small for a float.
+    """
     gradient = np.abs(to_host(leaf.gradient.array).astype(np.float64))
     largest = float(gradient.max(initial=0.0))
-    if largest == 0.0 or not math.isfinite(largest):
+    if not 0.0 < largest < np.inf:
         return largest
-    return largest * math.sqrt(np.square(gradient / largest).sum())
+    return largest * float(np.linalg.norm(gradient / largest))
 
 
-def _result(y: Tensor) -> str:
-    """What the last box says: this is what was drawn."""
-    return f"the result: {float(y.item()):.5g}" if y.size == 1 else "the result"
+# -- texts ----------------------------------------------------------------------------------------
+
+
+def common(names: Sequence[str]) -> str:
+    """The innermost module that holds all these parameters.
+
+    blocks.0.attention for blocks.0.attention.qkv.weight and blocks.0.attention.projection.bias
+    """
+    modules = [name.split(".")[:-1] for name in names]
+    return ".".join(os.path.commonprefix(modules))  # noqa: RUF071  of lists: module by module
+
+
+def _size(leaves: Iterable[Accumulator]) -> str:
+    """How many numbers the leaves hold."""
+    return _many(sum(math.prod(leaf.shape) for leaf in leaves), "number")
 
 
 def shape_of(value: Any) -> str:
@@ -331,42 +344,25 @@ def shape_of(value: Any) -> str:
     return str(tuple(value.shape)) + ("" if value.dtype == float32 else f" {value.dtype}")
 
 
-def _made(node: Node) -> str:
-    return (f"{node.outputs} × " if node.outputs > 1 else "") + shape_of(node)
-
-
 def _listed(nodes: Sequence[Node]) -> list[str]:
     """12 ops: linear ×2, split, view ×4, ...   in lines"""
     counts = Counter(node.op for node in nodes)
-    words = [shortened(op) + (f" ×{n:,}" if n > 1 else "") for op, n in counts.items()]
+    words = [shortened(op) + _times(count) for op, count in counts.items()]
     if len(words) > MOST_OPS:
         words[MOST_OPS:] = [f"{len(words) - MOST_OPS} other kinds"]
-    lines: list[str] = []
-    line = f"{_many(len(nodes), 'op')}:"
-    for word in [word + "," for word in words[:-1]] + words[-1:]:
-        if len(line) + len(word) > 48:
-            lines.append(line)
-            line = word
-        else:
-            line += " " + word
-    return [*lines, line]
+    whole = ", ".join(words).replace(" ×", "\xa0×")  # a line does not end before the ×
+    lines = textwrap.wrap(f"{_many(len(nodes), 'op')}: {whole}", 44, break_long_words=False)
+    return [line.replace("\xa0", " ") for line in lines]
 
 
-def _tooltip(nodes: Sequence[Node]) -> str:
-    """The ops of a box, the first ones with their lines."""
-    lines = [describe(node) for node in nodes[:12]]
-    return "\n".join(visible(line) for line in [*lines, *([f"and {len(nodes) - 12:,} more"] if len(nodes) > 12 else [])])
-
-
-def _spans(names: Iterable[str]) -> str:
+def _span(names: Sequence[str]) -> str:
     """blocks.1 to blocks.11, of the names of parameters below these."""
-    stems = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
-    return shortened(f"{stems[0]} to {stems[-1]}" if len(stems) > 1 else "".join(stems))
+    stems = [".".join(name.split(".")[:2]) for name in names]
+    return " to ".join(dict.fromkeys(stems[:1] + stems[-1:]))
 
 
-def _within(name: str, module: str) -> str:
-    """A parameter's name inside a box or frame of its module."""
-    return shortened(name.removeprefix(module + ".") if module else name)
+def _times(count: int) -> str:
+    return f" ×{count:,}" if count > 1 else ""
 
 
 def _many(count: int, word: str) -> str:
@@ -376,11 +372,13 @@ def _many(count: int, word: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Text with what cannot be seen, or turns the direction of writing, escaped; lines stay."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    """The text with escapes for letters that cannot be seen, or that turn the writing round."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def shortened(text: str, most: int = 44) -> str:
-    """At most so many characters, the middle left out."""
+    """At most so many letters; the middle is left out."""
     text = visible(text).replace("\n", " ")
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

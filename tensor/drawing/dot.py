@@ -1,30 +1,43 @@
-"""The contents as text in the language DOT, for those who have Graphviz: `dot -Tsvg graph.dot`."""
+"""The contents in the language DOT, for Graphviz: `dot -Tsvg graph.dot`."""
 
 from __future__ import annotations
 
 from tensor.drawing.contents import Box, Contents
 
+STYLES = {
+    "op": "",
+    "leaf": ", style=rounded",
+    "call": ", peripheries=2",
+    "repeat": ", peripheries=2, style=dashed",
+}
+
 
 def dot(contents: Contents) -> str:
-    """A digraph: a node for each box, an edge for each value that goes from one to another, a cluster for each frame."""
-    name = {box: f"b{i}" for i, box in enumerate(contents.boxes)}
-    lines = ["digraph {", f"  label={_quoted(contents.title)}; labelloc=t; fontname=sans;", "  node [shape=box, fontname=sans]; edge [fontname=sans];"]
-    for number, frame in contents.frames.items():
+    """A digraph: a node for each box, an edge for each arrow, a cluster for each frame."""
+    names = {box: f"b{i}" for i, box in enumerate(contents.boxes)}
+    lines = [
+        "digraph {",
+        f"  label={_quoted(contents.title)}; labelloc=t; fontname=sans;",
+        "  node [shape=box, fontname=sans]; edge [fontname=sans];",
+    ]
+    for number, frame in enumerate(contents.frames):
+        inside = [names[box] for box in frame.boxes]
         lines.append(f"  subgraph cluster_{number} {{")
         lines.append(f"    label={_quoted(f'{frame.name}  {frame.module}'.strip())}; style=dashed;")
-        lines += [f"    {_node(name[box], box)}" for box in contents.boxes if box.frame == number]
+        lines.append(f"    {'; '.join(inside)};")
         lines.append("  }")
-    lines += [f"  {_node(name[box], box)}" for box in contents.boxes if box.frame not in contents.frames]
-    for edge in contents.edges:
-        label = " ".join(filter(None, (edge.label, f"×{edge.times:,}" if edge.times > 1 else "")))
-        lines.append(f"  {name[edge.source]} -> {name[edge.target]}" + (f" [label={_quoted(label)}];" if label else ";"))
+    lines += [f"  {name} {_attributes(box)};" for box, name in names.items()]
+    for wire in contents.wires:
+        for box, times in wire.targets.items():
+            label = f"{wire.label} ×{times:,}" if times > 1 else wire.label
+            attributes = f" [label={_quoted(label.strip())}]" if label else ""
+            lines.append(f"  {names[wire.source]} -> {names[box]}{attributes};")
     return "\n".join([*lines, "}", ""])
 
 
-def _node(name: str, box: Box) -> str:
+def _attributes(box: Box) -> str:
     label = "\n".join("  ".join(filter(None, texts)) for _, texts in box.rows)
-    shape = {"leaf": ", style=rounded", "call": ", peripheries=2", "repeat": ", peripheries=2, style=dashed"}.get(box.kind, "")
-    return f"{name} [label={_quoted(label)}, tooltip={_quoted(box.tooltip)}{shape}];"
+    return f"[label={_quoted(label)}, tooltip={_quoted(box.tooltip)}{STYLES[box.kind]}]"
 
 
 def _quoted(text: str) -> str:

@@ -1,105 +1,117 @@
-"""Which ops share a box: each its own, the ops of one call together, or the like of what was drawn already.
+"""Which ops share a box: each op has its own, or the ops of one call do, or parts that repeat.
 
-Every part is a stretch of the order in which the ops ran. So whatever the graph, no arrow between two parts points backwards.
+Each part is a stretch of the order in which the ops ran, so no arrow between two parts points back.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
-import numpy as np
+from tensor.base import Accumulator
+from tensor.graph import Node
 
-from tensor.graph import Accumulator, Node
-
-COLLAPSE_ABOVE = 40  # boxes: past that the ops of one call become one box
-FOLD_ABOVE = 100  # boxes: past that what repeats is drawn once
-MERGE_ABOVE = 300  # boxes: past that neighbours are drawn as one
-MOST = 2000  # boxes, however much is asked for
-LONGEST_REPEAT = 64  # parts in one round of what is looked for
+COLLAPSE_ABOVE = 40  # boxes: a larger graph is drawn call by call
+FOLD_ABOVE = 100  # boxes: above, parts that repeat are drawn once
+MERGE_ABOVE = 300  # boxes: above, neighbours share a box
+MOST = 2000  # boxes that collapse=False may draw
+LONGEST_REPEAT = 64  # parts in one round of a repetition
 
 
 class Part(NamedTuple):
-    """What one box stands for. `rounds` times the `of` boxes before it, if it is a repetition."""
+    """The ops of one box."""
 
+    kind: str  # "op", "call" or "repeat"
+    name: str
     nodes: tuple[Node, ...]
-    call: int  # the number of the call it belongs to
-    name: str = ""  # of the call, where the part is one
-    rounds: int = 0
-    of: int = 0
+    call: int  # the number of the call that ran the first op
 
 
 def parts(nodes: Sequence[Node], collapse: bool | None) -> list[Part]:
-    """The boxes for these ops, which are in the order they ran.   collapse: None decides by their number."""
-    found = calls(nodes)
-    single = [Part((node,), number) for number, call in enumerate(found) for node in call]
+    """The parts of these ops, which are in the order they ran. collapse=None: by their number."""
+    found = list(calls(nodes))
+    made = [Part("op", node.op, (node,), call) for node, call in zip(nodes, found, strict=True)]
     if collapse is False:
-        if len(single) > MOST:
-            raise ValueError(f"draw: collapse=False would draw {len(single):,} boxes, and {MOST:,} is the most: leave collapse out")
-        return single
-    if collapse is None and (len(single) <= COLLAPSE_ABOVE or len(found) == 1):
-        made = single
-    else:
-        made = [Part(tuple(call), number, call_name(call[0]) if len(call) > 1 else "") for number, call in enumerate(found)]
+        if len(made) > MOST:
+            raise ValueError(
+                f"draw: collapse=False would draw {len(made):,} boxes, and {MOST:,} is the most: leave collapse out"
+            )
+        return made
+    if collapse or (len(made) > COLLAPSE_ABOVE and found[-1] > 0):
+        groups = [list(group) for _, group in groupby(made, key=lambda part: part.call)]
+        made = [_joined("call", call_name(group[0].nodes[0]), group) for group in groups]
     if len(made) > FOLD_ABOVE:
         made = folded(made)
-    if len(made) > MERGE_ABOVE:
-        size = -(-len(made) // MERGE_ABOVE)
-        groups = [made[i : i + size] for i in range(0, len(made), size)]
-        made = [Part(tuple(node for part in group for node in part.nodes), group[0].call, f"{len(group)} boxes in one") for group in groups]
-    return made
+    size = -(-len(made) // MERGE_ABOVE)
+    groups = [made[i : i + size] for i in range(0, len(made), size)]
+    return [_joined("call", f"{len(group)} boxes in one", group) for group in groups]
 
 
-def calls(nodes: Sequence[Node]) -> list[list[Node]]:
-    """Runs of ops that the same function called, one after the other, without jumping back: a further call, or round of a loop, starts anew."""
-    found: list[list[Node]] = []
-    for before, node in pairwise((None, *nodes)):
-        assert node is not None
-        if before is None or node.place[0] is not before.place[0] or node.place[1] < before.place[1]:
-            found.append([])
-        found[-1].append(node)
-    return found
+def calls(nodes: Sequence[Node]) -> Iterator[int]:
+    """The number of each op's call. A call ends where another function runs an op, or the same
+    function runs an earlier line: it was called again, or its loop goes round.
+    """
+    call = 0
+    yield call
+    for before, node in pairwise(nodes):
+        call += (
+            node.called_at[0] is not before.called_at[0] or node.called_at[1] < before.called_at[1]
+        )
+        yield call
 
 
 def call_name(node: Node) -> str:
-    """Attention.__call__, for an op that was called there."""
-    code = node.place[0]
+    """The function that ran the op, such as Attention.__call__; at the top of a file, the file."""
+    code = node.called_at[0]
     name: str = code.co_qualname.replace(".<locals>", "")
     return name if name != "<module>" else os.path.basename(code.co_filename)
 
 
 def folded(made: list[Part]) -> list[Part]:
-    """Of three rounds or more of the same parts the first is kept, and one part stands for the others."""
+    """Keep the first of three or more equal rounds; one part stands for all the others."""
     numbers: dict[Any, int] = {}
-    same = np.array([numbers.setdefault(_kind(part), len(numbers)) for part in made])
-    runs = {period: _runs(same, period) for period in range(1, min(LONGEST_REPEAT, len(made) // 3) + 1)}
+    kinds = [numbers.setdefault(_kind(part), len(numbers)) for part in made]
     result: list[Part] = []
-    at = 0
-    while at < len(made):
-        covered, period = 0, 1
-        for length, run in runs.items():
-            rounds = 1 + int(run[at]) // length if at < len(run) else 1
-            if rounds >= 3 and rounds * length > covered:
-                covered, period = rounds * length, length
-        result += made[at : at + period]
-        if covered:
-            rest = made[at + period : at + covered]
-            result.append(Part(tuple(node for part in rest for node in part.nodes), rest[0].call, "", covered // period - 1, period))
-        at += max(covered, 1)
+    start = 0
+    while start < len(made):
+        length, rounds = _repetition(kinds, start)
+        first, end = start + length, start + length * rounds
+        result += made[start:first]
+        if rounds > 1:
+            what = "the box above" if length == 1 else f"the {length} boxes above"
+            name = f"{what}, {rounds - 1:,} more times"
+            result.append(_joined("repeat", name, made[first:end]))
+        start = end
     return result
+
+
+def _joined(kind: str, name: str, members: Sequence[Part]) -> Part:
+    """One part of several; a part alone stays as it is."""
+    if len(members) == 1:
+        return members[0]
+    nodes = tuple(node for part in members for node in part.nodes)
+    return Part(kind, name, nodes, members[0].call)
 
 
 def _kind(part: Part) -> Any:
     """Equal for parts that look alike: the same function, ops, shapes and leaves."""
-    code = part.nodes[0].place[0]
-    return code, tuple((n.op, n.shape, n.dtype, tuple(p.shape for p in n.parents if type(p) is Accumulator)) for n in part.nodes)
+    ops = []
+    for node in part.nodes:
+        leaves = tuple(parent.shape for parent in node.parents if type(parent) is Accumulator)
+        ops.append((node.op, node.shape, node.dtype, leaves))
+    return part.nodes[0].called_at[0], tuple(ops)
 
 
-def _runs(same: Any, period: int) -> Any:
-    """At each place, how many parts from there on equal the one a period later."""
-    differs = np.flatnonzero(same[period:] != same[:-period])
-    ends = np.append(differs, len(same) - period)
-    places = np.arange(len(same) - period)
-    return ends[np.searchsorted(ends, places)] - places
+def _repetition(kinds: Sequence[int], start: int) -> tuple[int, int]:
+    """(parts in a round, rounds) of the longest repetition that begins at `start`, or (1, 1)."""
+    best = 1, 1
+    for length in range(1, LONGEST_REPEAT + 1):
+        end = start + length
+        while kinds[end : end + length] == kinds[start : start + length]:
+            end += length
+        rounds = (end - start) // length
+        if rounds >= 3 and length * rounds > best[0] * best[1]:
+            best = length, rounds
+    return best

@@ -1,4 +1,4 @@
-"""The scene as PNG, through matplotlib: the light colours, the same places."""
+"""The picture as PNG, through matplotlib, in the light colours."""
 
 from __future__ import annotations
 
@@ -7,100 +7,56 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from tensor.drawing.scene import BOLD, WRITING, Curve, Rect, Scene, Text
-from tensor.drawing.svg import ARROW, DASHED, EDGE, FILL, PAGE, PLAIN, ROUND, TEXT, THICK
+from tensor.drawing.shapes import ARROW, EDGE, FILL, PAGE, TEXT, Rect, Scene, Shape, Text, bezier
 
 SHARP = 2.0  # pixels to a unit
-MOST_PIXELS = 16e6  # of taller pictures the pixels are larger
+MOST_PIXELS = 16e6  # in a larger picture, fewer pixels to a unit
 LONGEST = 60_000  # pixels to a side; matplotlib ends at 65,536
-SMALLEST = 0.5  # pixels to a unit; below that nothing can be read
+SMALLEST = 0.5  # pixels to a unit: with fewer, nothing can be read
+SIDES = {"start": "left", "middle": "center", "end": "right"}
 
 
 def png(scene: Scene, path: Path) -> None:
-    """Write the file. Raises ValueError where it would be too large to be read."""
-    from matplotlib.figure import Figure  # without pyplot: a file, never a window
+    """Write the file. Raises ValueError where the picture is too large to be read."""
+    from matplotlib.figure import Figure  # not pyplot: a file, never a window
 
-    scale = min(SHARP, LONGEST / max(scene.width, scene.height), math.sqrt(MOST_PIXELS / (scene.width * scene.height)))
+    width, height = scene.width, scene.height
+    scale = min(SHARP, LONGEST / max(width, height), math.sqrt(MOST_PIXELS / (width * height)))
     if scale < SMALLEST:
-        raise ValueError(f"draw: {scene.width:,.0f} x {scene.height:,.0f} is too large for a PNG: save as .svg, or draw with collapse=True")
-    dpi = 72 * scale  # so that a point is a unit
-    figure = Figure(figsize=(scene.width / 72, scene.height / 72), dpi=dpi, facecolor=PAGE[0])
+        raise ValueError(
+            f"draw: {width:,.0f} x {height:,.0f} is too large for a PNG: save as .svg, or draw with collapse=True"
+        )
+    figure = Figure((width / 72, height / 72), 72 * scale, facecolor=PAGE[0])  # a point is a unit
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, scene.width), ylim=(scene.height, 0))
+    axes.set(xlim=(scene.x, scene.x + width), ylim=(scene.y + height, scene.y))
     axes.set_axis_off()
-    painter = _Painter(axes)
-    for mark in scene.marks[: scene.frames]:
-        painter.shapes(mark.shapes)
-    for curve in scene.curves:
-        painter.curve(curve)
-    for mark in scene.marks[scene.frames :]:
-        painter.shapes(mark.shapes)
+    for mark in scene.marks:
+        for shape in mark.shapes:
+            _paint(axes, shape)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font has not: an empty square stands for it
-        figure.savefig(path, format="png", dpi=dpi)
+        warnings.simplefilter("ignore", UserWarning)  # a square stands for an unknown letter
+        figure.savefig(path, format="png", dpi="figure")
 
 
-class _Painter:
-    """Puts shapes on matplotlib's axes, each above those before."""
+def _paint(axes: Any, shape: Shape) -> None:
+    from matplotlib.patches import FancyBboxPatch, PathPatch
+    from matplotlib.path import Path as Line
 
-    def __init__(self, axes: Any):
-        self.axes, self.order = axes, 0
-
-    def _next(self) -> int:
-        self.order += 1
-        return self.order
-
-    def shapes(self, shapes: list[Rect | Text]) -> None:
-        for shape in shapes:
-            if isinstance(shape, Text):
-                self._text(shape)
-            else:
-                self._rect(shape)
-
-    def _rect(self, rect: Rect) -> None:
-        from matplotlib.patches import FancyBboxPatch
-
-        edge = "none" if rect.style in PLAIN else EDGE[0]
-        dashes = DASHED.get(rect.style)
-        patch = FancyBboxPatch(
-            (rect.x, rect.y),
-            rect.width,
-            rect.height,
-            boxstyle=f"round,pad=0,rounding_size={min(ROUND[rect.style], rect.height / 4):g}",
-            facecolor=FILL[rect.style][0],
-            edgecolor=edge,
-            linewidth=THICK.get(rect.style, 1.2),
-            linestyle=(0, tuple(map(float, dashes.split()))) if dashes else "solid",
-            zorder=self._next(),
-        )
-        self.axes.add_patch(patch)
-
-    def _text(self, text: Text) -> None:
-        self.axes.text(
-            text.x,
-            text.y,
-            text.text,
-            color=TEXT[text.style][0],
-            fontsize=WRITING[text.style],
-            fontweight="bold" if text.style in BOLD else "normal",
-            family="DejaVu Sans",
-            horizontalalignment={"start": "left", "middle": "center", "end": "right"}[text.anchor],
-            verticalalignment="baseline",
-            parse_math=False,  # a dollar sign in a name is a dollar sign
-            zorder=self._next(),
-        )
-
-    def curve(self, curve: Curve) -> None:
-        from matplotlib.patches import PathPatch, Polygon
-        from matplotlib.path import Path as Line
-
-        points: list[tuple[float, float]] = []
-        codes: list[Any] = []
-        for x, y, a, b in curve.strokes:
-            middle = (y + b) / 2
-            points += [(x, y), (a, b)] if x == a else [(x, y), (x, middle), (a, middle), (a, b)]
-            codes += [Line.MOVETO, Line.LINETO] if x == a else [Line.MOVETO, Line.CURVE4, Line.CURVE4, Line.CURVE4]
-        if points:
-            self.axes.add_patch(PathPatch(Line(points, codes), facecolor="none", edgecolor=ARROW[0], linewidth=1.5, zorder=self._next()))
-        for x, y in curve.tips:
-            self.axes.add_patch(Polygon([(x, y), (x - 4.5, y - 9), (x + 4.5, y - 9)], closed=True, facecolor=ARROW[0], zorder=self._next()))
+    if isinstance(shape, Text):
+        pen = TEXT[shape.style]
+        text = axes.text(shape.x, shape.y, shape.text, family="DejaVu Sans", size=pen.size)
+        text.set(color=pen.colours[0], ha=SIDES[shape.anchor], weight=pen.weight)
+        text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
+    elif isinstance(shape, Rect):
+        fill = FILL[shape.style]
+        patch = FancyBboxPatch(shape[1:3], *shape[3:], f"round,pad=0,rounding_size={fill.radius}")
+        patch.set(facecolor=fill.colours[0], edgecolor=EDGE[0], linewidth=fill.line)
+        if fill.dashes:
+            patch.set_linestyle((0, fill.dashes))
+        axes.add_patch(patch)
+    else:
+        codes = [Line.MOVETO, Line.CURVE4, Line.CURVE4, Line.CURVE4] * len(shape.strokes)
+        points = [point for stroke in shape.strokes for point in bezier(*stroke)]
+        axes.add_patch(PathPatch(Line(points, codes), fill=False, ec=ARROW[0], lw=1.5))
+        for x, y in shape.tips:
+            axes.fill((x, x - 4.5, x + 4.5), (y, y - 9, y - 9), color=ARROW[0], lw=0)

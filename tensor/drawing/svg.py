@@ -1,95 +1,87 @@
-"""The scene as SVG: text that can be searched and pointed at, light or dark as the reader's screen is."""
+"""The picture as SVG: text that can be searched, tooltips, light or dark like the screen."""
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
-
-from tensor.drawing.scene import BOLD, WRITING, Curve, Mark, Rect, Scene, Text
+from tensor.drawing.shapes import (
+    ARROW,
+    EDGE,
+    FILL,
+    PAGE,
+    TEXT,
+    Rect,
+    Scene,
+    Shape,
+    Text,
+    bezier,
+)
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif"
-
-# colours of each style: (light, dark); of rectangles what they are filled with, and their edge
-PAGE = ("#ffffff", "#14171c")
-TEXT = {
-    "heading": ("#16191d", "#f0f3f7"),
-    "name": ("#16191d", "#f0f3f7"),
-    "call": ("#16191d", "#f0f3f7"),
-    "plain": ("#24292f", "#dde3ea"),
-    "soft": ("#57606a", "#aab4c0"),
-    "label": ("#57606a", "#aab4c0"),
-    "foot": ("#57606a", "#aab4c0"),
-    "gradient": ("#8f3a00", "#ffb27d"),
-}
-FILL = {
-    "frame": ("#f5f6f8", "#1a1e24"),
-    "op": ("#ffffff", "#232830"),
-    "call": ("#fff9ea", "#2e2a20"),
-    "sheet": ("#fff9ea", "#2e2a20"),
-    "repeat": ("#fff9ea", "#2e2a20"),
-    "leaf": ("#ffffff", "#232830"),
-    "result": ("#ffffff", "#232830"),
-    "band": ("#e8f0fe", "#22334d"),
-    "bar": ("#2f6fd0", "#6ea8fe"),
-}
-EDGE = ("#6b7480", "#8a94a1")
-ARROW = ("#4a525c", "#a3adb9")
-THICK = {"result": 2.5}  # edges are 1.2 elsewhere
-PLAIN = ("band", "bar")  # rectangles without an edge
-DASHED = {"frame": "5 4", "repeat": "2 3"}
-ROUND = {"op": 6, "call": 6, "sheet": 6, "repeat": 6, "leaf": 6, "result": 6, "frame": 10, "band": 2, "bar": 1}
 
 
 def svg(scene: Scene) -> str:
     """The whole file."""
-    width, height = f"{scene.width:.0f}", f"{scene.height:.0f}"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="tensor-graph" role="img" width="{width}" height="{height}" viewBox="0 0 {width} {height}">',
-        f"<title>{escape(scene.title)}</title>",
-        f"<desc>{escape(scene.description)}</desc>",
+    x, y, width, height = (f"{number:.0f}" for number in scene[:4])
+    size = f'width="{width}" height="{height}"'
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" class="tensor-graph" role="img"',
+        f'{size} viewBox="{x} {y} {width} {height}">',
+        f"<title>{_text(scene.title)}</title>",
+        f"<desc>{_text(scene.description)}</desc>",
         f"<style>{_style()}</style>",
-        f'<rect class="page" width="{width}" height="{height}"/>',
-        *map(_mark, scene.marks[: scene.frames]),
-        *map(_curve, scene.curves),
-        *map(_mark, scene.marks[scene.frames :]),
-        "</svg>\n",
+        f'<rect class="page" x="{x}" y="{y}" {size}/>',
     ]
-    return "\n".join(parts)
+    for mark in scene.marks:
+        title = f"<title>{_text(mark.tooltip)}</title>" if mark.tooltip else ""
+        lines.append(f"<g>{title}{''.join(map(_shape, mark.shapes))}</g>")
+    return "\n".join([*lines, "</svg>\n"])
 
 
 def _style() -> str:
-    """Every rule begins with the picture's class: in a notebook a style holds for the whole page."""
-    light, dark = _colours(0), _colours(1)
-    sizes = [f".{name}{{font-size:{size:g}px{';font-weight:600' if name in BOLD else ''}}}" for name, size in WRITING.items()]
-    edges = [f".r-{name}{{stroke-dasharray:{dashes}}}" for name, dashes in DASHED.items()]
-    edges += [f".r-{name}{{stroke-width:{THICK.get(name, 1.2):g}}}" for name in FILL if name not in PLAIN]
-    base = [*sizes, *edges, f"text{{font-family:{FONT};white-space:pre}}", ".arrow{fill:none;stroke-width:1.5}", ".label{paint-order:stroke;stroke-width:4px}"]
-    root = ".tensor-graph "
-    return "".join(root + rule for rule in [*base, *light]) + "@media (prefers-color-scheme: dark){" + "".join(root + rule for rule in dark) + "}"
+    rules = {"text": f"font-family:{FONT};white-space:pre"}
+    rules[".arrow"] = "fill:none;stroke-width:1.5"
+    rules[".label"] = "paint-order:stroke;stroke-width:4px"
+    for name, pen in TEXT.items():
+        rules[f".t-{name}"] = f"font-size:{pen.size:g}px;font-weight:{pen.weight}"
+    dark = f"@media (prefers-color-scheme: dark){{{_css(_colours(1))}}}"
+    return _css(rules) + _css(_colours(0)) + dark
 
 
-def _colours(which: int) -> list[str]:
-    rules = [f".page{{fill:{PAGE[which]}}}", f".arrow{{stroke:{ARROW[which]}}}", f".tip{{fill:{ARROW[which]}}}", f".label{{stroke:{PAGE[which]}}}"]
-    rules += [f".{name}{{fill:{colours[which]}}}" for name, colours in TEXT.items()]
-    return rules + [f".r-{name}{{fill:{fill[which]}{'' if name in PLAIN else f';stroke:{EDGE[which]}'}}}" for name, fill in FILL.items()]
+def _colours(dark: int) -> dict[str, str]:
+    rules = {".page": f"fill:{PAGE[dark]}", ".t-label": f"stroke:{PAGE[dark]}"}
+    rules[".arrow"], rules[".tip"] = f"stroke:{ARROW[dark]}", f"fill:{ARROW[dark]}"
+    for name, fill in FILL.items():
+        rules[f".r-{name}"] = f"fill:{fill.colours[dark]};stroke:{EDGE[dark]}"
+    for name, pen in TEXT.items():
+        rules[f"text.t-{name}"] = f"fill:{pen.colours[dark]}"
+    return rules
 
 
-def _mark(mark: Mark) -> str:
-    title = f"<title>{escape(mark.tooltip)}</title>" if mark.tooltip else ""
-    return f'<g class="m-{mark.kind}">{title}{"".join(map(_shape, mark.shapes))}</g>'
+def _css(rules: dict[str, str]) -> str:
+    """Each rule holds for this picture only: in a notebook a style is the whole page's."""
+    return "".join(f".tensor-graph {name}{{{rule}}}" for name, rule in rules.items())
 
 
-def _shape(shape: Rect | Text) -> str:
+def _shape(shape: Shape) -> str:
     if isinstance(shape, Text):
-        anchor = "" if shape.anchor == "start" else f' text-anchor="{shape.anchor}"'
-        return f'<text class="{shape.style}" x="{shape.x:.1f}" y="{shape.y:.1f}"{anchor}>{escape(shape.text)}</text>'
-    size = f'x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.width:.1f}" height="{shape.height:.1f}"'
-    return f'<rect class="r-{shape.style}" {size} rx="{min(ROUND[shape.style], shape.height / 4):g}"/>'
+        place = f'x="{shape.x:.1f}" y="{shape.y:.1f}" text-anchor="{shape.anchor}"'
+        return f'<text class="t-{shape.style}" {place}>{_text(shape.text)}</text>'
+    if isinstance(shape, Rect):
+        return _rect(shape)
+    strokes = ""
+    for stroke in shape.strokes:
+        start, *rest = (f"{x:.1f} {y:.1f}" for x, y in bezier(*stroke))
+        strokes += f"M{start}C{' '.join(rest)}"
+    tips = "".join(f"M{x:.1f} {y:.1f}l-4.5 -9h9z" for x, y in shape.tips)
+    return f'<path class="arrow" d="{strokes}"/><path class="tip" d="{tips}"/>'
 
 
-def _curve(curve: Curve) -> str:
-    steps = "".join(
-        f"M{x:.1f} {y:.1f}V{b:.1f}" if x == a else f"M{x:.1f} {y:.1f}C{x:.1f} {(y + b) / 2:.1f} {a:.1f} {(y + b) / 2:.1f} {a:.1f} {b:.1f}"
-        for x, y, a, b in curve.strokes
-    )
-    tips = "".join(f"M{x:.1f} {y:.1f}l-4.5 -9h9z" for x, y in curve.tips)
-    return f'<path class="arrow" d="{steps}"/>' + (f'<path class="tip" d="{tips}"/>' if tips else "")
+def _rect(rect: Rect) -> str:
+    fill = FILL[rect.style]
+    size = f'x="{rect.x:.1f}" y="{rect.y:.1f}" width="{rect.width:.1f}" height="{rect.height:.1f}"'
+    dashes = " ".join(map(str, fill.dashes)) or "none"
+    edge = f'stroke-width="{fill.line:g}" stroke-dasharray="{dashes}"'
+    return f'<rect class="r-{rect.style}" {size} rx="{fill.radius:g}" {edge}/>'
+
+
+def _text(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

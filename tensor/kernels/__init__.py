@@ -1,13 +1,16 @@
 """Kernels: faster stand-ins for whole ops, and why one was or was not taken.
 
-A kernel has the signature of the op's reference, `(arrays, **options) -> (y, backward)`, and must give the same values and gradients:
-to rounding where they are finite, and NaN and infinities in the same places. (Only where finite numbers overflow in the middle of a sum may the
-two differ: there the order of the sum decides.) Where a kernel meets values that it cannot treat it returns NotImplemented, and the
-reference runs.
+A kernel has the signature of the op's reference, `(arrays, **options) -> (y, backward)`, and must
+give the same values and gradients: to rounding where they are finite, and NaN and infinities in the
+same places. (Only where finite numbers overflow in the middle of a sum may the two differ: there
+the order of the sum decides.) Where a kernel meets values that it cannot treat it returns
+NotImplemented, and the reference runs.
 
-    @kernel_for("layer_norm", device="cuda", supports=lambda x, gain, bias, **_: None if x.shape[-1] % 8 == 0 else "...")
+    @kernel_for("layer_norm", device="cuda", supports=lambda x, gain, bias, **_: None if x.shape[-1]
+    % 8 == 0 else "...")
 
-Off switches: the environment variable TENSOR_KERNELS=off, `with kernels.off():`, and `with kernels.off("layer_norm"):`.
+Off switches: the environment variable TENSOR_KERNELS=off, `with kernels.off():`, and `with
+kernels.off("layer_norm"):`.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensor.devices import Array, is_cuda
+from tensor.memory.devices import Array, is_cuda
 from tensor.mode import MODE, Switch
 
 
 class Kernel(NamedTuple):
-    """One stand-in: `supports(*arrays, **options)` returns None, or the sentence that says why not."""
+    """A kernel: `supports(*arrays, **options)` returns None, or a sentence that says why not."""
 
     device: str
     function: Callable[..., Any]
@@ -37,7 +40,9 @@ _TAKEN = {"cpu": "cpu kernel", "cuda": "cuda kernel"}
 _last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and why
 
 
-def kernel_for(name: str, *, device: str, supports: Callable[..., str | None]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def kernel_for(
+    name: str, *, device: str, supports: Callable[..., str | None]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel of op `name` on "cpu" or "cuda"."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,12 +52,22 @@ def kernel_for(name: str, *, device: str, supports: Callable[..., str | None]) -
     return register
 
 
-def choose(name: str, kernels: Sequence[Kernel], arrays: Sequence[Array], options: dict[str, Any], off: frozenset[str]) -> Callable[..., Any] | None:
-    """The first kernel for these very arrays, None for the reference; either way with the reason, for `explain`."""
+def choose(
+    name: str,
+    kernels: Sequence[Kernel],
+    arrays: Sequence[Array],
+    options: dict[str, Any],
+    off: frozenset[str],
+) -> Callable[..., Any] | None:
+    """The first kernel for these very arrays, None for the reference; either way with the reason,
+    for `explain`.
+    """
     if _DISABLED or "*" in off or name in off:
         _last[name] = "reference", "kernels are off" if name not in off else "this kernel is off"
         return None
-    device = "cpu" if type(arrays[0]) is np.ndarray or not any(is_cuda(a) for a in arrays) else "cuda"
+    device = (
+        "cpu" if type(arrays[0]) is np.ndarray or not any(is_cuda(a) for a in arrays) else "cuda"
+    )
     reason = None
     for kernel in kernels:
         if kernel.device == device:
@@ -63,6 +78,11 @@ def choose(name: str, kernels: Sequence[Kernel], arrays: Sequence[Array], option
             reason = refusal if reason is None else f"{reason}; {refusal}"
     _last[name] = "reference", reason or f"no kernel for {device}"
     return None
+
+
+def pick(name: str, *arrays: Any, **options: Any) -> Callable[..., Any] | None:
+    """The kernel of that name for these arrays, for what is no op; None for the reference."""
+    return choose(name, KERNELS.get(name, ()), arrays, options, MODE.get().kernels_off)
 
 
 def passed_over(name: str, reason: str, off: frozenset[str]) -> None:
@@ -84,7 +104,9 @@ def all_off() -> bool:
 
 
 def off(*names: str) -> Switch[None]:
-    """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of those named. Also a decorator."""
+    """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of
+    those named. Also a decorator.
+    """
     unknown = [name for name in names if name not in KERNELS]
     if unknown:
         raise ValueError(f"no op is named {unknown[0]!r}")
@@ -97,9 +119,18 @@ def disabled() -> bool:
 
 
 def explain() -> str:
-    """A table: each op that has kernels, what its latest call took, and the reason. Then what is not as usual here."""
+    """A table: each op that has kernels, what its latest call took, and the reason. Then what is
+    not as usual here.
+    """
     rows = [("op", "implementation", "reason")]
-    rows += [(name, *_last.get(name, ("-", "not called yet"))) for name, kernels in sorted(KERNELS.items()) if kernels]
+    rows += [
+        (name, *_last.get(name, ("-", "not called yet")))
+        for name, kernels in sorted(KERNELS.items())
+        if kernels
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return "\n".join([*lines, *NOTES])

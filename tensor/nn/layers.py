@@ -1,4 +1,6 @@
-"""The layers a transformer is made of. Weights start as PyTorch starts them; a model may draw its own."""
+"""The layers a transformer is made of. Weights start as PyTorch starts them; a model may draw its
+own.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ import math
 from typing import Any
 
 from tensor import creation, ops
-from tensor.core import Tensor
 from tensor.mode import MODE, Switch
 from tensor.nn.module import Module, Parameter
 from tensor.random import Key, next_key
+from tensor.tensor import Tensor
 
 
 def undrawn() -> Switch[None]:
@@ -25,14 +27,15 @@ def _uniform(bound: float, *shape: int) -> Tensor:
 
 
 class Linear(Module):
-    """y = x weight + bias.   x: (..., inputs)   weight: (inputs, outputs)   bias: (outputs,)   y: (..., outputs)
+    """y = x weight + bias.   x: (..., inputs)   weight: (inputs, outputs)   bias: (outputs,)   y:
+    (..., outputs)
 
     Both start uniform in +-1 / sqrt(inputs).
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True):
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, role: str = "matrix"):
         bound = 1 / math.sqrt(inputs) if inputs else 0.0
-        self.weight = Parameter(_uniform(bound, inputs, outputs))
+        self.weight = Parameter(_uniform(bound, inputs, outputs), role=role)
         self.bias = Parameter(_uniform(bound, outputs)) if bias else None
 
     def __call__(self, x: Any) -> Tensor:
@@ -40,34 +43,42 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """y = weight[ids]: a row of `width` numbers for each of `count` ids.   ids: (...)   y: (..., width).   Starts as N(0, 1)."""
+    """y = weight[ids]: a row of `width` numbers for each of `count` ids.   ids: (...)   y: (...,
+    width).   Starts as N(0, 1).
+    """
 
     def __init__(self, count: int, width: int):
-        self.weight = Parameter(creation.randn(count, width) if MODE.get().drawing else creation.zeros(count, width))
+        start = creation.randn if MODE.get().drawing else creation.zeros
+        self.weight = Parameter(start(count, width), role="table")
 
     def __call__(self, ids: Any) -> Tensor:
         return ops.embedding(ids, self.weight)
 
 
 class LayerNorm(Module):
-    """y = gain * (x - mean) / sqrt(variance + eps) + bias over the last axis, of size `width`.   Starts as gain 1, bias 0."""
+    """y = gain * (x - mean) / sqrt(variance + eps) + bias over the last axis, of size `width`.
+    Starts as gain 1, bias 0.
+    """
 
     def __init__(self, width: int, eps: float = 1e-5):
-        self.gain, self.bias, self.eps = Parameter(creation.ones(width)), Parameter(creation.zeros(width)), eps
+        self.gain, self.bias = Parameter(creation.ones(width)), Parameter(creation.zeros(width))
+        self.eps = eps
 
     def __call__(self, x: Any) -> Tensor:
         return ops.layer_norm(x, self.gain, self.bias, eps=self.eps)
 
     def after_sum(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
-        """(s, n):   s = x + y, a residual sum,   n = self(s).   One op, where a kernel does both."""
+        """(s, n):   s = x + y, a residual sum,   n = self(s).   One op where a kernel does both."""
         s, n = ops.residual_layer_norm(x, y, self.gain, self.bias, eps=self.eps)
         return s, n
 
 
 class Dropout(Module):
-    """Elements zeroed with probability p and the rest scaled by 1 / (1 - p), in training; the identity in evaluation.
+    """Elements zeroed with probability p and the rest scaled by 1 / (1 - p), in training; the
+    identity in evaluation.
 
-    `number` tells the dropouts of one model apart: their masks differ, and are the same again when a step is repeated.
+    `number` tells the dropouts of one model apart: their masks differ, and are the same again when
+    a step is repeated.
     """
 
     def __init__(self, p: float, number: int = 0):

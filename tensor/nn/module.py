@@ -5,27 +5,42 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from tensor.core import Tensor
-from tensor.devices import move
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import DTypeError, ShapeError
+from tensor.memory.devices import move
 from tensor.mode import MODE, Switch, no_grad
 from tensor.nn.packing import Flat, group_of, pack
+from tensor.tensor import Tensor
 
 M = TypeVar("M", bound="Module")
 
 
 class Parameter(Tensor):
-    """A leaf that a model learns: it requires gradients unless told otherwise."""
+    """A leaf that a model learns: it requires gradients unless told otherwise.
 
-    __slots__ = ()
+    `role` is what the numbers are for, and optimisers ask for it: "matrix" maps vectors to vectors,
+    "table" has a row for each token or position, "head" turns a vector into logits, "vector" is a
+    gain or a bias. By default a parameter of two or more axes is a matrix.
+    """
 
-    def __init__(self, data: Any, *, requires_grad: bool = True, **options: Any):
+    __slots__ = ("role",)
+
+    def __init__(
+        self, data: Any, *, requires_grad: bool = True, role: str | None = None, **options: Any
+    ):
         super().__init__(data, requires_grad=requires_grad, **options)
+        self.role = role or ("matrix" if self.ndim >= 2 else "vector")
+
+
+def role_of(parameter: Tensor) -> str:
+    """The role of a parameter; a tensor that is none counts as a matrix."""
+    return getattr(parameter, "role", "matrix")
 
 
 class Module:
-    """Base of layers and models. Parameters, modules and lists of modules set as attributes are found; nothing is registered."""
+    """Base of layers and models. Parameters, modules and lists of modules set as attributes are
+    found; nothing is registered.
+    """
 
     training = True
     flats: tuple[Flat, ...] = ()  # filled by pack()
@@ -33,7 +48,11 @@ class Module:
     def _children(self) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
             if isinstance(value, (list, tuple)):
-                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Module, Parameter)))
+                yield from (
+                    (f"{name}.{i}", item)
+                    for i, item in enumerate(value)
+                    if isinstance(item, (Module, Parameter))
+                )
             elif isinstance(value, (Module, Parameter)):
                 yield name, value
 
@@ -45,7 +64,9 @@ class Module:
                 yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Each parameter once, in the order of definition, under its first name: a tied one has several."""
+        """Each parameter once, in the order of definition, under its first name: a tied one has
+        several.
+        """
         seen: set[int] = set()
         for name, parameter in self._named(""):
             if id(parameter) not in seen:
@@ -89,14 +110,22 @@ class Module:
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Write `state` into the parameters. Raises KeyError for missing or unknown names and ShapeError, all before anything is written."""
+        """Write `state` into the parameters. Raises KeyError for missing or unknown names and
+        ShapeError, all before anything is written.
+        """
         own = dict(self.named_parameters())
         missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
         if missing or unknown:
-            raise KeyError(f"state does not fit this model: missing {', '.join(missing[:5]) or 'nothing'}; unknown {', '.join(unknown[:5]) or 'nothing'}")
+            raise KeyError(
+                f"state does not fit this model: missing {', '.join(missing[:5]) or 'nothing'}; "
+                f"unknown {', '.join(unknown[:5]) or 'nothing'}"
+            )
         for name, parameter in own.items():
             if tuple(state[name].shape) != parameter.shape:
-                raise ShapeError(f"state of {name} has shape {tuple(state[name].shape)}, the model's is {parameter.shape}")
+                raise ShapeError(
+                    f"state of {name} has shape {tuple(state[name].shape)}, "
+                    f"the model's is {parameter.shape}"
+                )
         with no_grad():
             for name, parameter in own.items():
                 value = state[name]
@@ -104,15 +133,18 @@ class Module:
                 parameter[...] = move(array, parameter.device)
 
     def to(self: M, *, dtype: DTypeLike | None = None, device: str | None = None) -> M:
-        """Every parameter in another dtype or on another device, the same Parameter objects; gradients are dropped, packing is redone.
+        """Every parameter in another dtype or on another device, the same Parameter objects;
+        gradients are dropped, packing is redone.
 
-        Buffers (tensors that are no parameters) come along; integers and bools among them keep their dtype. Raises DTypeError unless
-        dtype is a float.
+        Buffers (tensors that are no parameters) come along; integers and bools among them keep
+        their dtype. Raises DTypeError unless dtype is a float.
         """
         if dtype is not None and as_dtype(dtype) not in FLOATS:
             raise DTypeError(f"parameters learn, so they are floats, not {as_dtype(dtype)}")
         for parameter in self.parameters():
-            moved = Tensor(parameter, dtype=as_dtype(dtype) if dtype is not None else None, device=device)
+            moved = Tensor(
+                parameter, dtype=as_dtype(dtype) if dtype is not None else None, device=device
+            )
             learns = parameter.requires_grad
             parameter.node = None
             parameter.relocate(moved.storage, moved.layout)
@@ -120,23 +152,37 @@ class Module:
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Tensor) and not isinstance(value, Parameter):  # a buffer
-                    setattr(module, name, value.to(dtype=dtype if value.dtype in FLOATS else None, device=device))
+                    setattr(
+                        module,
+                        name,
+                        value.to(dtype=dtype if value.dtype in FLOATS else None, device=device),
+                    )
         if self.flats:
             self.pack()
         return self
 
     @property
     def packed(self) -> bool:
-        """Whether `flats` hold this module's parameters as they are now: all of them, and none that is gone."""
-        places = [place for flat in self.flats for place in flat.places]
-        return bool(places) and all(flat.current for flat in self.flats) and {id(p.parameter) for p in places} == {id(p) for p in self.parameters()}
+        """Whether `flats` hold this module's parameters as they are now: all of them, and none that
+        is gone.
+        """
+        slots = [slot for flat in self.flats for slot in flat.slots]
+        return (
+            bool(slots)
+            and all(flat.current for flat in self.flats)
+            and {id(p.parameter) for p in slots} == {id(p) for p in self.parameters()}
+        )
 
     def pack(self, group: Callable[[Tensor], str] = group_of) -> tuple[Flat, ...]:
-        """Lay the parameters and their gradients out flat, one storage for each dtype and group; see packing.py."""
+        """Lay the parameters and their gradients out flat, one storage for each dtype and group;
+        see packing.py.
+        """
         self.flats = pack(self.named_parameters(), group)
         return self.flats
 
 
 def evaluating() -> Switch[None]:
-    """`with evaluating():` all modules behave as in evaluation (no dropout), whatever they are set to."""
+    """`with evaluating():` all modules behave as in evaluation (no dropout), whatever they are set
+    to.
+    """
     return Switch(evaluating=True)

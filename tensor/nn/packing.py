@@ -1,10 +1,10 @@
 """Packing: a model's parameters as views of a few flat storages, and their gradients likewise.
 
     weights    | token_embedding ......... | pad | blocks.0.qkv.weight ........ | pad | ...
-    gradients  | the same places ......... |     | ............................ |     |
+    gradients  | the same slots ......... |     | ............................ |     |
 
-so that AdamW, the global norm, an all-reduce and a checkpoint each walk one array. Every parameter starts on a multiple of 256
-bytes; the padding is zero and stays so.
+so that AdamW, the global norm, an all-reduce and a checkpoint each walk one array. Every parameter
+starts on a multiple of 256 bytes; the padding is zero and stays so.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tensor import creation
-from tensor.core import Tensor
 from tensor.dtypes import DType
-from tensor.layout import Layout
+from tensor.memory.layout import Layout
+from tensor.tensor import Tensor
 
 ALIGNMENT = 256  # bytes
 
 
-class Place(NamedTuple):
-    """One parameter's stretch of a flat storage: elements start to stop, and padding from there to `end`, where the next one starts."""
+class Slot(NamedTuple):
+    """One parameter's stretch of a flat storage: elements start to stop, and padding from there to
+    `end`, where the next one starts.
+    """
 
     name: str
     parameter: Tensor
@@ -31,74 +33,101 @@ class Place(NamedTuple):
 
 
 class Flat:
-    """The parameters of one dtype and group side by side: `weights` and `gradients` are 1-D tensors over all of them."""
+    """The parameters of one dtype and group side by side: `weights` and `gradients` are 1-D tensors
+    over all of them.
+    """
 
     def __init__(self, group: str, named: list[tuple[str, Tensor]], dtype: DType, device: str):
         self.group, self.dtype, self.device = group, dtype, device
-        self.places: list[Place] = []
+        self.slots: list[Slot] = []
         end, step = 0, ALIGNMENT // dtype.itemsize
         for name, parameter in named:
             start, end = end, end + -(-parameter.size // step) * step
-            self.places.append(Place(name, parameter, start, start + parameter.size, end))
+            self.slots.append(Slot(name, parameter, start, start + parameter.size, end))
         self.weights = creation.zeros(end, dtype=dtype, device=device)
         self.gradients = creation.zeros(end if group != "frozen" else 0, dtype=dtype, device=device)
-        for place in self.places:
-            self._adopt(place)
+        for slot in self.slots:
+            self._adopt(slot)
 
-    def _adopt(self, place: Place) -> None:
-        """Move a parameter's values here and make the same object a view of them; so too its gradient."""
-        parameter, layout = place.parameter, Layout.contiguous(place.parameter.shape)
-        layout = Layout(layout.shape, layout.strides, place.start)
+    def _adopt(self, slot: Slot) -> None:
+        """Move a parameter's values here and make the same object a view of them; so too its
+        gradient.
+        """
+        parameter, layout = slot.parameter, Layout.contiguous(slot.parameter.shape)
+        layout = Layout(layout.shape, layout.strides, slot.start)
         here = Tensor.over(self.weights.storage, layout)
         here.array[...] = parameter.array
         parameter.relocate(self.weights.storage, layout)
-        self.attach(place)
+        self.attach(slot)
 
-    def attach(self, place: Place) -> None:
-        """Make a stretch of the flat gradients the place of a parameter's gradient: when packed, and when it learns again after a freeze."""
-        parameter, node = place.parameter, place.parameter.node
-        if node is None or (node.place is not None and node.place.storage is self.gradients.storage):
+    def attach(self, slot: Slot) -> None:
+        """Make a stretch of the flat gradients the slot of a parameter's gradient: when packed, and
+        when it learns again after a freeze.
+        """
+        parameter, node = slot.parameter, slot.parameter.node
+        if node is None or (
+            node.buffer is not None and node.buffer.storage is self.gradients.storage
+        ):
             return
-        gradient, node.place = node.gradient, Tensor.over(self.gradients.storage, parameter.layout)
-        parameter.grad = gradient  # copied into its place, where there is one
+        gradient, node.buffer = node.gradient, Tensor.over(self.gradients.storage, parameter.layout)
+        parameter.grad = gradient  # copied into its slot, where there is one
 
     @property
     def current(self) -> bool:
-        """Whether the parameters still live here (not after a later pack()), and none that was packed as frozen learns now."""
+        """Whether the parameters still live here (not after a later pack()), and none that was
+        packed as frozen learns now.
+        """
         frozen = self.group == "frozen"
-        return all(p.parameter.storage is self.weights.storage and not (frozen and p.parameter.requires_grad) for p in self.places)
+        return all(
+            p.parameter.storage is self.weights.storage
+            and not (frozen and p.parameter.requires_grad)
+            for p in self.slots
+        )
 
     def grouped_by(self, group: Callable[[Tensor], str]) -> bool:
-        """Whether the parameters here that learn are of this group by that rule too."""
-        return all(group(place.parameter) == self.group for place in self.places if place.parameter.requires_grad)
+        """Whether the parameters here that learn are of this group for that function too."""
+        return all(
+            group(slot.parameter) == self.group
+            for slot in self.slots
+            if slot.parameter.requires_grad
+        )
 
-    def reached(self) -> list[Place]:
+    def reached(self) -> list[Slot]:
         """The parameters that have a gradient now."""
         found, storage = [], self.gradients.storage
-        for place in self.places:
-            node = place.parameter.node
-            if node is None or node.place is None or node.place._storage is not storage:
-                self.attach(place)
-                node = place.parameter.node
+        for slot in self.slots:
+            node = slot.parameter.node
+            if node is None or node.buffer is None or node.buffer._storage is not storage:
+                self.attach(slot)
+                node = slot.parameter.node
             if node is not None and node.gradient is not None:
-                found.append(place)
+                found.append(slot)
         return found
 
 
 def group_of(parameter: Tensor) -> str:
-    """ "frozen" without gradients; "decayed" for matrices and tables; "not decayed" for gains and biases."""
+    """ "frozen" without gradients; "decayed" for matrices and tables; "not decayed" for gains and
+    biases.
+    """
     if not parameter.requires_grad:
         return "frozen"
     return "decayed" if parameter.ndim >= 2 else "not decayed"
 
 
-def pack(named: Iterable[tuple[str, Tensor]], group: Callable[[Tensor], str] = group_of) -> tuple[Flat, ...]:
-    """One Flat for each (group, dtype, device) met, in order. The parameters stay the same objects, so tied ones stay tied.
+def pack(
+    named: Iterable[tuple[str, Tensor]], group: Callable[[Tensor], str] = group_of
+) -> tuple[Flat, ...]:
+    """One Flat for each (group, dtype, device) met, in order. The parameters stay the same objects,
+    so tied ones stay tied.
 
-    `group` says which lie side by side: an optimiser may have groups of its own.
-    Views taken of a parameter before keep the old memory; an optimiser made before raises at its next step.
+    `group` says which lie side by side: an optimiser may have groups of its own. Views taken of a
+    parameter before keep the old memory; an optimiser made before raises at its next step.
     """
     groups: dict[tuple[str, DType, str], list[tuple[str, Tensor]]] = {}
     for name, parameter in named:
-        groups.setdefault((group(parameter), parameter.dtype, parameter.device), []).append((name, parameter))
-    return tuple(Flat(group, members, dtype, device) for (group, dtype, device), members in groups.items())
+        groups.setdefault((group(parameter), parameter.dtype, parameter.device), []).append(
+            (name, parameter)
+        )
+    return tuple(
+        Flat(group, members, dtype, device) for (group, dtype, device), members in groups.items()
+    )

@@ -1,52 +1,19 @@
 """Every operation, one file a family; the registry `OPS` is filled by their decorators."""
 
-from tensor.op import OPS as OPS
-from tensor.ops.activations import gelu, relu, sigmoid, silu, step
-from tensor.ops.attention import attention
-from tensor.ops.dropout import dropout
-from tensor.ops.elementwise import (
-    abs,
-    add,
-    bitwise_and,
-    bitwise_or,
-    bitwise_xor,
-    clip,
-    cos,
-    divide,
-    equal,
-    erf,
-    exp,
-    greater,
-    greater_equal,
-    invert,
-    less,
-    less_equal,
-    log,
-    masked_fill,
-    maximum,
-    minimum,
-    multiply,
-    negative,
-    not_equal,
-    power,
-    sin,
-    sqrt,
-    subtract,
-    tanh,
-    where,
-)
-from tensor.ops.fused import causal_self_attention, linear_gelu, positional_embedding, residual_layer_norm
-from tensor.ops.indexing import concatenate, embedding, gather, one_hot, pad, stack
-from tensor.ops.indexing import fitting as fitting
-from tensor.ops.indexing import getitem as getitem
-from tensor.ops.indexing import split_key as split_key
-from tensor.ops.indexing import write as write
-from tensor.ops.losses import binary_cross_entropy, cross_entropy, mean_squared_error
-from tensor.ops.matmul import linear, matmul
-from tensor.ops.normalization import layer_norm
-from tensor.ops.reductions import all, any, argmax, argmin, cumsum, logsumexp, max, mean, min, std, sum, var
-from tensor.ops.softmax import log_softmax, softmax
-from tensor.ops.views import chunk, clone, contiguous, expand, flatten, permute, reshape, split, squeeze, to, transpose, unsqueeze, view
+# ruff: noqa: F403, F405 (the list below says which names are ops)
+from tensor.ops.activations import *
+from tensor.ops.attention import *
+from tensor.ops.dropout import *
+from tensor.ops.elementwise import *
+from tensor.ops.fused import *
+from tensor.ops.indexing import *
+from tensor.ops.losses import *
+from tensor.ops.matmul import *
+from tensor.ops.normalization import *
+from tensor.ops.op import OPS as OPS
+from tensor.ops.reductions import *
+from tensor.ops.softmax import *
+from tensor.ops.views import *
 
 __all__ = [
     "abs",

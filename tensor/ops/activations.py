@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.errors import GraphError
-from tensor.op import check_float, elementwise_op
+from tensor.memory.devices import Array
 from tensor.ops.elementwise import error_function
+from tensor.ops.op import check_float, elementwise_op
 
 
 def logistic(x: Array) -> Array:
@@ -35,7 +35,9 @@ def relu(x: Array) -> Any:
 
 @elementwise_op
 def silu(x: Array) -> Any:
-    """y = x s(x), s the sigmoid,   dx = s (1 + x (1 - s)) dy      Elfwing et al. 2018, eq. 5; also called swish"""
+    """y = x s(x), s the sigmoid,   dx = s (1 + x (1 - s)) dy      Elfwing et al. 2018, eq. 5; also
+    called swish
+    """
     check_float("silu", x)
     s = logistic(x)
     return x * s, (lambda dy: dy * s * (1 + x * (1 - s)),)
@@ -43,17 +45,23 @@ def silu(x: Array) -> Any:
 
 @elementwise_op
 def step(x: Array) -> Any:
-    """y = 1 where x > 0, else 0: the perceptron's activation (Rosenblatt 1958). It has no gradient: backward through it raises GraphError."""
+    """y = 1 where x > 0, else 0: the perceptron's activation (Rosenblatt 1958). It has no gradient:
+    backward through it raises GraphError.
+    """
 
     def dx(dy: Array) -> Array:
-        raise GraphError("`step` has no gradient: its slope is 0 everywhere and undefined at 0, so nothing can be learnt through it. Use sigmoid or relu")
+        raise GraphError(
+            "`step` has no gradient: its slope is 0 everywhere and undefined at 0, "
+            "so nothing can be learnt through it. Use sigmoid or relu"
+        )
 
     return (x > 0).astype(x.dtype), (dx,)
 
 
 @elementwise_op
 def gelu(x: Array, form: str = "tanh") -> Any:
-    """y = x (1 + tanh u) / 2,  u = sqrt(2/pi) (x + 0.044715 x^3), close to x P(X <= x) for X ~ N(0, 1).      Hendrycks & Gimpel 2016, section 2
+    """y = x (1 + tanh u) / 2,  u = sqrt(2/pi) (x + 0.044715 x^3), close to x P(X <= x) for X ~ N(0,
+    1).      Hendrycks & Gimpel 2016, section 2
 
     form "tanh":  this one, what GPT-2 was trained with; at most 4.7e-4 off, near |x| = 2.7
     form "erf":   y = x (1 + erf(x / sqrt 2)) / 2, exactly
@@ -64,8 +72,10 @@ def gelu(x: Array, form: str = "tanh") -> Any:
     if form != "tanh":
         raise ValueError(f"gelu has the forms 'tanh' and 'erf', not {form!r}")
     k = math.sqrt(2 / math.pi)
-    with np.errstate(over="ignore"):  # (1 + tanh u) / 2 = 1 / (1 + e^-2u), which keeps its digits where 1 + tanh u is close to 0
-        square = np.minimum(x * x, 1e30)  # beyond, s is 0 or 1, and stays so; but 0 times an infinite square would be NaN
+    # (1 + tanh u) / 2 = 1 / (1 + e^-2u), which keeps its digits where 1 + tanh u is close to 0
+    with np.errstate(over="ignore"):
+        # beyond, s is 0 or 1, and stays so; but 0 times an infinite square would be NaN
+        square = np.minimum(x * x, 1e30)
         s = 1 / (1 + np.exp(-2 * k * (x + 0.044715 * square * x)))
 
     def dx(dy: Array) -> Array:

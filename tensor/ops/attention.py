@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
+from tensor.autograd.broadcast import sum_to
 from tensor.errors import DTypeError, ShapeError
-from tensor.op import compute_op
+from tensor.memory.devices import Array
 from tensor.ops.dropout import scaled_mask
+from tensor.ops.op import compute_op
 from tensor.ops.softmax import softmax_array
 from tensor.random import Key
-from tensor.results import sum_to
 
 
 @compute_op
@@ -31,18 +31,22 @@ def attention(
 ) -> Any:
     """y = softmax(scale q k^T + bias) v, over the keys that may be seen.
 
-    q: (..., T, D)   k: (..., S, D)   v: (..., S, E)   bias: broadcasts to (..., T, S), added to the scores   y: (..., T, E)
-    mask: broadcasts to (..., T, S), True where looking is allowed.   causal: query t sees keys up to t + S - T, so the last query sees
+    q: (..., T, D)   k: (..., S, D)   v: (..., S, E)   bias: broadcasts to (..., T, S), added to the
+    scores   y: (..., T, E)
+    mask: broadcasts to (..., T, S), True where looking is allowed.   causal: query t sees keys up
+    to t + S - T, so the last query sees
     all.   scale: 1 / sqrt(D) by default.   dropout: leaves out that share of the weights, by `key`.
 
-    What may not be seen has weight and gradient exactly 0, whatever it holds; a query that may see nothing gives 0 and gradient 0.
+    What may not be seen has weight and gradient exactly 0, whatever it holds; a query that may see
+    nothing gives 0 and gradient 0.
     """
     _check_shapes(q, k, v)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     allowed = _allowed(q.shape[-2], k.shape[-2], mask, causal, q)
 
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
-    strange = allowed is not None and not (np.isfinite(scores).all() & np.isfinite(v).all())  # there is more to hide than weights
+    # there is more to hide than weights
+    strange = allowed is not None and not (np.isfinite(scores).all() & np.isfinite(v).all())
     if bias is not None:
         scores = scores + bias
     if allowed is not None:
@@ -53,7 +57,9 @@ def attention(
     keep = None
     if dropout:
         if key is None:
-            raise ValueError("attention with dropout needs a key: random.Key(seed, step, module, sample)")
+            raise ValueError(
+                "attention with dropout needs a key: random.Key(seed, step, module, sample)"
+            )
         keep = scaled_mask(weights, dropout, key)
     dropped = weights if keep is None else weights * keep
     y = _seen_product(dropped, v) if strange else dropped @ v
@@ -67,34 +73,48 @@ def attention(
             dweights = np.where(weights == 0, 0, product(dy, v.swapaxes(-1, -2)))
         if keep is not None:
             dweights = dweights * keep
-        dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True))  # the softmax, backwards
+        # the softmax, backwards
+        dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True))
         if careful:
             dscores = np.where(weights == 0, 0, dscores)
         dv = product(dropped.swapaxes(-1, -2), dy)
         dq = scale * product(dscores, k)
         dk = scale * product(dscores.swapaxes(-1, -2), q)
         gradients = (dq, dk, dv, None if bias is None else dscores)
-        return tuple(None if shape is None else sum_to(shape)(g.astype(dy.dtype, copy=False)) for g, shape in zip(gradients, shapes, strict=True))
+        return tuple(
+            None if shape is None else sum_to(shape)(g.astype(dy.dtype, copy=False))
+            for g, shape in zip(gradients, shapes, strict=True)
+        )
 
     return y, backward
 
 
 def _check_shapes(q: Array, k: Array, v: Array) -> None:
     if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise ShapeError(f"attention of q {q.shape}, k {k.shape}, v {v.shape}: q and k share their last axis, k and v their second last")
+        raise ShapeError(
+            f"attention of q {q.shape}, k {k.shape}, v {v.shape}: "
+            "q and k share their last axis, k and v their second last"
+        )
 
 
 def causal_mask(queries: int, keys: int, like: Array) -> Array:
-    """(T, S), True where key s <= t + S - T: aligned to the end, so that a cache of older keys is all visible."""
+    """(T, S), True where key s <= t + S - T: aligned to the end, so that a cache of older keys is
+    all visible.
+    """
     return np.arange(keys, like=like) <= np.arange(queries, like=like)[:, None] + (keys - queries)
 
 
-def _allowed(queries: int, keys: int, mask: Array | None, causal: bool, like: Array) -> Array | None:
+def _allowed(
+    queries: int, keys: int, mask: Array | None, causal: bool, like: Array
+) -> Array | None:
     """The given mask and the causal one together; None when all may be seen."""
     if mask is not None:
         mask = np.asarray(mask, like=like)
         if mask.dtype != bool:
-            raise DTypeError(f"attention mask must hold bools (True: look), not {mask.dtype}; numbers to add are `bias`")
+            raise DTypeError(
+                f"attention mask must hold bools (True: look), not {mask.dtype}; "
+                "numbers to add are `bias`"
+            )
     if not causal:
         return mask
     seen = causal_mask(queries, keys, like)
@@ -102,7 +122,9 @@ def _allowed(queries: int, keys: int, mask: Array | None, causal: bool, like: Ar
 
 
 def _seen_product(a: Array, b: Array) -> Array:
-    """a b, where 0 times anything is 0: what has no weight may hold infinity and NaN, and what has one passes them on."""
+    """a b, where 0 times anything is 0: what has no weight may hold infinity and NaN, and what has
+    one passes them on.
+    """
     finite = np.isfinite(b)
     if finite.all():
         return a @ b

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensor.devices import Array
-from tensor.op import compute_op
+from tensor.memory.devices import Array
+from tensor.ops.op import compute_op
 from tensor.random import Key, keep_mask
 
 
 @compute_op
 def dropout(x: Array, p: float, *, key: Key) -> Any:
-    """y = x * mask / (1 - p), mask 0 with probability p, else 1;   dx = dy * mask / (1 - p).      Srivastava et al. 2014
+    """y = x * mask / (1 - p), mask 0 with probability p, else 1;   dx = dy * mask / (1 - p).
+    Srivastava et al. 2014
 
-    x: (samples, ...).   The mask of sample i depends on the key and i alone (random.Key), so it is the same however the batch is split,
-    on every device and when recomputed.   p = 1 gives zeros.   Raises ValueError for p outside [0, 1].
+    x: (samples, ...).   The mask of sample i depends on the key and i alone (random.Key), so it is
+    the same however the batch is split,
+    on every device and when recomputed.   p = 1 gives zeros.   Raises ValueError for p outside [0,
+    1].
     """
     factor = scaled_mask(x, p, key)
     return x * factor, (lambda dy: dy * factor,)

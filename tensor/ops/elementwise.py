@@ -1,7 +1,8 @@
-"""Element by element: y[i] = f(a[i], b[i]). Shapes are equal here; broadcasting happened before, and its gradient happens after.
+"""Element by element: y[i] = f(a[i], b[i]). Shapes are equal here; broadcasting happened before,
+and its gradient happens after.
 
-Each op returns its result and, for each input, the function that makes that input's gradient from dy; what a function does not
-mention is not kept.
+Each op returns its result and, for each input, the function that makes that input's gradient from
+dy; what a function does not mention is not kept.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
-from tensor.op import Mask, check_float, elementwise_op
+from tensor.memory.devices import Array
+from tensor.ops.op import Mask, check_float, elementwise_op
 
 
 def slope(dy: Array, s: Array) -> Array:
-    """dy * s, where a dy of 0 gives 0 even if the slope s is infinite: `where(x > 0, log(x), 0)` sends 0 to the log it did not take."""
+    """dy * s, where a dy of 0 gives 0 even if the slope s is infinite: `where(x > 0, log(x), 0)`
+    sends 0 to the log it did not take.
+    """
     with np.errstate(invalid="ignore"):
         return np.where(dy == 0, 0, dy * s)
 
 
-# -- arithmetic ---------------------------------------------------------------------------------------------------------
+# -- arithmetic
 
 
 @elementwise_op
@@ -59,10 +62,17 @@ def divide(a: Array, b: Array) -> Any:
 
 @elementwise_op
 def power(a: Array, b: Array) -> Any:
-    """y = a^b,   da = b a^(b-1) dy,   db = ln(a) y dy.   0^0 = 1, where both gradients are 0 by choice; a < 0 has no db: NaN."""
-    if type(b) is int and b < 0 and a.dtype.kind in "biu":  # NumPy says so itself, CuPy computes something
-        raise ValueError(f"{a.dtype} to the power {b}: integers to negative integer powers are no integers; use .to('float32')")
-    y = np.power(a, b) if type(b) is int and a.dtype == bool else a**b  # int64; of b = 2 alone NumPy's ** would make a square, an int8
+    """y = a^b,   da = b a^(b-1) dy,   db = ln(a) y dy.   0^0 = 1, where both gradients are 0 by
+    choice; a < 0 has no db: NaN.
+    """
+    # NumPy says so itself, CuPy computes something
+    if type(b) is int and b < 0 and a.dtype.kind in "biu":
+        raise ValueError(
+            f"{a.dtype} to the power {b}: integers to negative integer powers are no integers; "
+            "use .to('float32')"
+        )
+    # int64; of b = 2 alone NumPy's ** would make a square, an int8
+    y = np.power(a, b) if type(b) is int and a.dtype == bool else a**b
 
     def da(dy: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -70,7 +80,8 @@ def power(a: Array, b: Array) -> Any:
 
     def db(dy: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            log_a = np.log(a, dtype=y.dtype)  # a may be a Python number, whose logarithm NumPy would make float64
+            # a may be a Python number, whose logarithm NumPy would make float64
+            log_a = np.log(a, dtype=y.dtype)
             return slope(dy, np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, y * log_a))
 
     return y, (da, db)
@@ -88,7 +99,7 @@ def abs(x: Array) -> Any:
     return np.abs(x), (lambda dy: dy * np.sign(x),)
 
 
-# -- functions ------------------------------------------------------------------------------------------------------------
+# -- functions
 
 
 @elementwise_op
@@ -147,14 +158,30 @@ def erf(x: Array) -> Any:
     return error_function(x), (lambda dy: dy * (2 / math.sqrt(math.pi) * np.exp(-x * x)),)
 
 
-# erf near 0: its Maclaurin series, 18 terms, x * sum (-1)^n x^(2n) / (n! (2n+1)), good to 1e-16 on [-1, 1]
-_SERIES = [2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(18)]
-# beyond: erfc(x) e^(x^2) as a polynomial in t = (x-4)/(x+4), interpolated at Chebyshev nodes of [1, 7] with 60 digits
+# erf near 0: its Maclaurin series, 18 terms, x * sum (-1)^n x^(2n) / (n! (2n+1)), good to 1e-16
+# where |x| <= 1
+_SERIES = [
+    2 / math.sqrt(math.pi) * (-1) ** n / (math.factorial(n) * (2 * n + 1)) for n in range(18)
+]
+# beyond: erfc(x) e^(x^2) as a polynomial in t = (x-4)/(x+4), interpolated at 15 Chebyshev nodes
+# of the interval from 1 to 7, with 60 digits
 _TAIL = [
-    0.13699945762506133, -0.25906804876016787, 0.21871967891830318, -0.16425781669814948, 0.10896317739388167,
-    -0.06310781558992483, 0.03129905679229873, -0.012843947107324914, 0.004060256542233801, -0.00079912120472831,
-    -2.167758776221619e-05, 7.906584254441565e-05, -2.289702275253739e-05, -2.725980902288274e-06, 2.5551798363695425e-06,
-]  # fmt: skip
+    0.13699945762506133,
+    -0.25906804876016787,
+    0.21871967891830318,
+    -0.16425781669814948,
+    0.10896317739388167,
+    -0.06310781558992483,
+    0.03129905679229873,
+    -0.012843947107324914,
+    0.004060256542233801,
+    -0.00079912120472831,
+    -2.167758776221619e-05,
+    7.906584254441565e-05,
+    -2.289702275253739e-05,
+    -2.725980902288274e-06,
+    2.5551798363695425e-06,
+]
 
 
 def error_function(x: Array) -> Array:
@@ -169,7 +196,7 @@ def error_function(x: Array) -> Array:
     return np.where(size <= 1, x * near, np.sign(x) * (1 - np.exp(-square) * far))
 
 
-# -- choices --------------------------------------------------------------------------------------------------------------
+# -- choices
 
 
 def _share(a: Array, b: Array, wins: Array, dtype: Any) -> Array:
@@ -180,13 +207,19 @@ def _share(a: Array, b: Array, wins: Array, dtype: Any) -> Array:
 @elementwise_op
 def maximum(a: Array, b: Array) -> Any:
     """y = max(a, b); a tie sends half the gradient to each."""
-    return np.maximum(a, b), (lambda dy: dy * _share(a, b, np.greater(a, b), dy.dtype), lambda dy: dy * _share(a, b, np.less(a, b), dy.dtype))
+    return np.maximum(a, b), (
+        lambda dy: dy * _share(a, b, np.greater(a, b), dy.dtype),
+        lambda dy: dy * _share(a, b, np.less(a, b), dy.dtype),
+    )
 
 
 @elementwise_op
 def minimum(a: Array, b: Array) -> Any:
     """y = min(a, b); a tie sends half the gradient to each."""
-    return np.minimum(a, b), (lambda dy: dy * _share(a, b, np.less(a, b), dy.dtype), lambda dy: dy * _share(a, b, np.greater(a, b), dy.dtype))
+    return np.minimum(a, b), (
+        lambda dy: dy * _share(a, b, np.less(a, b), dy.dtype),
+        lambda dy: dy * _share(a, b, np.greater(a, b), dy.dtype),
+    )
 
 
 @elementwise_op
@@ -202,19 +235,29 @@ def clip(x: Array, low: float | None = None, high: float | None = None) -> Any:
 
 @elementwise_op
 def where(condition: Mask, a: Array, b: Array) -> Any:
-    """y = a where the condition holds, else b; each gradient is dy where its side was taken and 0 elsewhere."""
+    """y = a where the condition holds, else b; each gradient is dy where its side was taken and 0
+    elsewhere.
+    """
     if float in (type(a), type(b)) and not (hasattr(a, "dtype") or hasattr(b, "dtype")):
         a = np.float32(a)  # two Python numbers, of which NumPy would make float64
-    return np.where(condition, a, b), (None, lambda dy: np.where(condition, dy, 0), lambda dy: np.where(condition, 0, dy))
+    return np.where(condition, a, b), (
+        None,
+        lambda dy: np.where(condition, dy, 0),
+        lambda dy: np.where(condition, 0, dy),
+    )
 
 
 @elementwise_op
 def masked_fill(x: Array, mask: Mask, value: Array) -> Any:
     """y = value where mask is True, else x: `scores.masked_fill(tril == 0, float("-inf"))`."""
-    return np.where(mask, value, x), (lambda dy: np.where(mask, 0, dy), None, lambda dy: np.where(mask, dy, 0))
+    return np.where(mask, value, x), (
+        lambda dy: np.where(mask, 0, dy),
+        None,
+        lambda dy: np.where(mask, dy, 0),
+    )
 
 
-# -- comparisons and logic: no gradients ------------------------------------------------------------------------------------
+# -- comparisons and logic: no gradients
 
 
 @elementwise_op

@@ -1,4 +1,6 @@
-"""Reading by position: x[key], gather, embedding; and putting tensors side by side. What is read twice gets both gradients."""
+"""Reading by position: x[key], gather, embedding; and putting tensors side by side. What is read
+twice gets both gradients.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +9,67 @@ from typing import Any
 
 import numpy as np
 
-import tensor.core as core
-from tensor.devices import Array, add_at, device_of, is_cuda, move, zeros_like
-from tensor.errors import DTypeError, ShapeError
-from tensor.layout import Shape, broadcast_shape, normalise_axis
-from tensor.op import LOOK_FIRST, Ids, compute_op, copy_op
+from tensor.base import TensorBase
+from tensor.errors import DTypeError, IndexingError, ShapeError, brief
+from tensor.memory.devices import Array, add_at, device_of, is_cuda, move, zeros_like
+from tensor.memory.layout import Shape, broadcast_shape, normalise_axis
+from tensor.ops.inputs import LOOK_FIRST
+from tensor.ops.op import Ids, compute_op, copy_op
 from tensor.ops.views import index, unsqueeze
 
 
 def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
-    """(basic, key as a tuple of ints, slices, None, `...` and arrays): basic keys make views, arrays make copies."""
+    """(basic, key as a tuple of ints, slices, None, `...` and arrays): basic keys make views,
+    arrays make copies.
+    """
     parts = []
     for part in key if isinstance(key, tuple) else (key,):
-        if isinstance(part, core.Tensor):
+        if isinstance(part, TensorBase):
             part = part.array
-        elif isinstance(part, (list, tuple, range, bool, np.bool_)) or (hasattr(part, "__array__") and not hasattr(part, "strides")):
+        elif isinstance(part, (list, tuple, range, bool, np.bool_)) or (
+            hasattr(part, "__array__") and not hasattr(part, "strides")
+        ):
             part = np.asarray(part)
-            part = part if part.size else part.astype(bool if part.dtype == bool else np.intp)  # an empty list is no list of floats
+            # an empty list is no list of floats
+            part = part if part.size else part.astype(bool if part.dtype == bool else np.intp)
         if hasattr(part, "dtype") and part.ndim == 0 and part.dtype.kind in "iu":
             part = int(part)
         if hasattr(part, "dtype") and part.dtype.kind not in "iub":
-            raise IndexError(f"an index must hold integers or bools, not {part.dtype}")
-        if not (part is None or part is Ellipsis or isinstance(part, slice) or hasattr(part, "dtype") or hasattr(part, "__index__")):
-            raise IndexError(f"an index is an integer, a slice, None, `...` or an array of integers or bools, not {part!r}")
+            raise IndexingError(f"an index must hold integers or bools, not {part.dtype}")
+        if not (
+            part is None
+            or part is Ellipsis
+            or isinstance(part, slice)
+            or hasattr(part, "dtype")
+            or hasattr(part, "__index__")
+        ):
+            raise IndexingError(
+                "an index is an integer, a slice, None, `...` or an array of integers or bools, "
+                f"not {part!r}"
+            )
         parts.append(part)
     return not any(hasattr(part, "dtype") for part in parts), tuple(parts)
 
 
 def on_device(key: tuple[Any, ...], shape: Shape, device: str) -> tuple[tuple[Any, ...], Shape]:
-    """(key with its arrays on the device, shape of x[key]), checked as NumPy would. Raises IndexError.
+    """(key with its arrays on the device, shape of x[key]), checked as NumPy would. Raises
+    IndexError.
 
-    CuPy wraps what is out of range. So NumPy indexes an array of that shape that takes no memory; arrays that are on the GPU already
-    are stood for by zeros, since looking at their values would stop the stream: there only shapes are checked.
+    CuPy wraps what is out of range. So NumPy indexes an array of that shape that takes no memory;
+    arrays that are on the GPU already are stood for by zeros, since looking at their values would
+    stop the stream: there only shapes are checked.
     """
     probe = tuple(np.zeros(part.shape, part.dtype) if is_cuda(part) else part for part in key)
     result = np.broadcast_to(np.uint8(0), shape)[probe].shape
-    return tuple(move(part, device) if isinstance(part, np.ndarray) else part for part in key), result
+    return tuple(
+        move(part, device) if isinstance(part, np.ndarray) else part for part in key
+    ), result
 
 
 def write(target: Array, key: tuple[Any, ...], value: Any) -> None:
-    """target[key] = value. Raises IndexError for a place that is not there and ShapeError for values that do not fit it, on any device."""
+    """target[key] = value. Raises IndexError for a place that is not there and ShapeError for
+    values that do not fit it, on any device.
+    """
     if is_cuda(target):
         key, shape = on_device(key, target.shape, device_of(target))
         value = value if is_cuda(value) else move(np.asarray(value), device_of(target))
@@ -54,14 +77,17 @@ def write(target: Array, key: tuple[Any, ...], value: Any) -> None:
     try:
         target[key] = value
     except (TypeError, ValueError):
-        shape = fitting(np.shape(value), on_device(key, target.shape, "cpu")[1])  # raises, naming the axis
+        # raises, naming the axis
+        shape = fitting(np.shape(value), on_device(key, target.shape, "cpu")[1])
         if shape == np.shape(value):
             raise
         target[key] = np.reshape(value, shape)
 
 
 def fitting(values: Shape, place: Shape, drop_ones: bool = True) -> Shape:
-    """The shape as which values go into a place: without axes of size 1 in front that it lacks. Raises ShapeError unless that broadcasts to it."""
+    """The shape as which values go into a place: without axes of size 1 in front that it lacks.
+    Raises ShapeError unless that broadcasts to it.
+    """
     while drop_ones and len(values) > len(place) and values[0] == 1:
         values = values[1:]
     if broadcast_shape(values, place) != place:
@@ -79,22 +105,33 @@ class _Hole:
 HOLE = _Hole()
 
 
+@brief
 def getitem(x: Any, key: Any) -> Any:
-    """x[key] as in NumPy: a view for integers, slices, None and `...`; a copy where a bool mask or integer array is among them."""
+    """x[key] as in NumPy: a view for integers, slices, None and `...`; a copy where a bool mask or
+    integer array is among them.
+    """
     basic, parts = split_key(key)
     if basic:
         return index(x, key=parts)
     original = key if isinstance(key, tuple) else (key,)
-    arrays = [given if isinstance(given, core.Tensor) else core.Tensor(part) for given, part in zip(original, parts, strict=True) if hasattr(part, "dtype")]
+    arrays: list[Any] = [
+        TensorBase.wrap(given) if isinstance(given, TensorBase) else TensorBase.kind(part)
+        for given, part in zip(original, parts, strict=True)
+        if hasattr(part, "dtype")
+    ]
     if x.device != "cpu":
         on_device(parts, x.shape, x.device)  # raises what NumPy would
         arrays = [a.to(x.device) for a in arrays]
-    return take(x, *arrays, pattern=tuple(HOLE if hasattr(part, "dtype") else part for part in parts))
+    return take(
+        x, *arrays, pattern=tuple(HOLE if hasattr(part, "dtype") else part for part in parts)
+    )
 
 
 @compute_op
 def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
-    """y = x[key], where `pattern` is the key and HOLE stands for each index array in turn;   dx[key] += dy, repeats adding up."""
+    """y = x[key], where `pattern` is the key and HOLE stands for each index array in turn;
+    dx[key] += dy, repeats adding up.
+    """
     arrays = iter(indices)
     key = tuple(next(arrays) if part is HOLE else part for part in pattern)
     shape = x.shape
@@ -109,13 +146,21 @@ def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
 
 @compute_op
 def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
-    """y[..., i, ...] = x[..., indices[..., i, ...], ...] along one axis, NumPy's take_along_axis; repeated places add their gradients."""
+    """y[..., i, ...] = x[..., indices[..., i, ...], ...] along one axis, NumPy's take_along_axis;
+    repeated places add their gradients.
+    """
     axis, shape = normalise_axis(axis, x.ndim), x.shape
     if indices.ndim != x.ndim:
-        raise ShapeError(f"gather from {shape} with indices {indices.shape}: as many axes as the tensor are needed")
+        raise ShapeError(
+            f"gather from {shape} with indices {indices.shape}: "
+            "as many axes as the tensor are needed"
+        )
     _check_range("gather", indices, shape[axis])
     # every place along the other axes, so that indices of size 1 there broadcast
-    places = [np.arange(n, like=indices).reshape([-1 if i == j else 1 for j in range(x.ndim)]) for i, n in enumerate(shape)]
+    places = [
+        np.arange(n, like=indices).reshape([-1 if i == j else 1 for j in range(x.ndim)])
+        for i, n in enumerate(shape)
+    ]
     places[axis] = indices
     key = tuple(places)
 
@@ -129,9 +174,11 @@ def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
 
 @compute_op
 def embedding(ids: Ids, weight: Array) -> Any:
-    """y = weight[ids]: row `id` of the table for each id;   dweight[id] = the sum of dy over all places that hold it.
+    """y = weight[ids]: row `id` of the table for each id;   dweight[id] = the sum of dy over all
+    places that hold it.
 
-    ids: (...) integers   weight: (V, C)   y: (..., C).   Raises IndexError for an id outside [0, V), DTypeError for ids that are no integers.
+    ids: (...) integers   weight: (V, C)   y: (..., C).   Raises IndexError for an id outside [0,
+    V), DTypeError for ids that are no integers.
     """
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"embedding ids must be integers, not {ids.dtype}")
@@ -144,7 +191,8 @@ def embedding(ids: Ids, weight: Array) -> Any:
         if is_cuda(dy):
             add_at(dweight, ids.ravel(), rows)
         elif rows.size:
-            order = np.argsort(ids, axis=None, kind="stable")  # equal ids side by side, so that each run is one sum
+            # equal ids side by side, so that each run is one sum
+            order = np.argsort(ids, axis=None, kind="stable")
             run = ids.ravel()[order]
             starts = np.flatnonzero(np.concatenate([[True], run[1:] != run[:-1]]))
             dweight[run[starts]] = np.add.reduceat(rows[order], starts, axis=0)
@@ -154,28 +202,39 @@ def embedding(ids: Ids, weight: Array) -> Any:
 
 
 def _check_range(name: str, ids: Array, size: int, low: int | None = None) -> None:
-    """Raise IndexError for an id out of range. On a GPU looking would stop the stream: there the caller validates."""
+    """Raise IndexError for an id out of range. On a GPU looking would stop the stream: there the
+    caller validates.
+    """
     if is_cuda(ids) or ids.size == 0:
         return
     low = -size if low is None else low
     smallest, largest = int(ids.min()), int(ids.max())
     if smallest < low or largest >= size:
-        raise IndexError(f"`{name}` got index {largest if largest >= size else smallest}, outside {low} to {size - 1}")
+        raise IndexingError(
+            f"`{name}` got index {largest if largest >= size else smallest}, "
+            f"outside {low} to {size - 1}"
+        )
 
 
 def _look(name: str, ids: Any, size: int, low: int | None = None) -> None:
-    """The same of ids that are still on the host, where looking costs nothing: lists and NumPy arrays, before they go to a GPU."""
-    if not isinstance(ids, core.Tensor) and not is_cuda(ids):
-        _check_range(name, core.Tensor(ids).array, size, low)
+    """The same of ids that are still on the host, where looking costs nothing: lists and NumPy
+    arrays, before they go to a GPU.
+    """
+    if not isinstance(ids, TensorBase) and not is_cuda(ids):
+        _check_range(name, TensorBase.kind(ids).array, size, low)
 
 
-LOOK_FIRST["gather"] = lambda x, indices, axis=-1: _look("gather", indices, x.shape[normalise_axis(axis, x.ndim)])
+LOOK_FIRST["gather"] = lambda x, indices, axis=-1: _look(
+    "gather", indices, x.shape[normalise_axis(axis, x.ndim)]
+)
 LOOK_FIRST["embedding"] = lambda ids, weight: _look("embedding", ids, len(weight), low=0)
 
 
 @compute_op
 def one_hot(ids: Ids, count: int | None = None) -> Any:
-    """y[..., j] = 1 where j == ids, else 0, as float32; `count` classes (by default the largest id + 1). No gradient."""
+    """y[..., j] = 1 where j == ids, else 0, as float32; `count` classes (by default the largest id
+    + 1). No gradient.
+    """
     count = int(ids.max()) + 1 if count is None else count
     _check_range("one_hot", ids, count, low=0)
     return (ids[..., None] == np.arange(count, like=ids)).astype(np.float32), None
@@ -195,34 +254,46 @@ def _concatenate(*arrays: Array, axis: int) -> Any:
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
-    """The tensors one after the other along an axis that exists. Raises ShapeError unless the other axes agree."""
-    parts = [core.Tensor.wrap(x) for x in tensors]
+    """The tensors one after the other along an axis that exists. Raises ShapeError unless the other
+    axes agree.
+    """
+    parts = [TensorBase.wrap(x) for x in tensors]
     if not parts:
         raise ShapeError("concatenate of no tensors")
     axis = normalise_axis(axis, parts[0].ndim)
     rest = {x.shape[:axis] + x.shape[axis + 1 :] for x in parts}
     if len(rest) > 1 or len({x.ndim for x in parts}) > 1:
-        raise ShapeError(f"concatenate along axis {axis} of shapes {', '.join(str(x.shape) for x in parts)}: all other axes must agree")
+        raise ShapeError(
+            f"concatenate along axis {axis} of shapes {', '.join(str(x.shape) for x in parts)}: "
+            "all other axes must agree"
+        )
     return _concatenate(*parts, axis=axis)
 
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     """The tensors side by side along a new axis. Raises ShapeError unless the shapes are equal."""
-    parts = [core.Tensor.wrap(x) for x in tensors]
+    parts = [TensorBase.wrap(x) for x in tensors]
     if len({x.shape for x in parts}) != 1:
-        raise ShapeError(f"stack of shapes {', '.join(str(x.shape) for x in parts) or 'none'}: they must be equal")
+        raise ShapeError(
+            f"stack of shapes {', '.join(str(x.shape) for x in parts) or 'none'}: "
+            "they must be equal"
+        )
     axis = normalise_axis(axis, parts[0].ndim + 1)
     return concatenate([unsqueeze(x, axis) for x in parts], axis)
 
 
 @copy_op
 def pad(x: Array, width: Any, value: float = 0) -> Any:
-    """x with `value` around it. width: one (before, after) for each axis, one pair or one int for all, as in NumPy."""
+    """x with `value` around it. width: one (before, after) for each axis, one pair or one int for
+    all, as in NumPy.
+    """
     pairs = np.broadcast_to(np.asarray(width), (x.ndim, 2)).tolist()
     if any(n < 0 for pair in pairs for n in pair):
         raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
     inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
-    y = zeros_like(x, tuple(n + before + after for (before, after), n in zip(pairs, x.shape, strict=True)))
+    y = zeros_like(
+        x, tuple(n + before + after for (before, after), n in zip(pairs, x.shape, strict=True))
+    )
     y[...] = value
     y[inside] = x
     return y, (lambda dy: dy[inside],)

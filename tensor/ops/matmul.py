@@ -1,21 +1,22 @@
-"""Matrix products. NumPy and BLAS walk the strides themselves: a transposed operand costs no copy."""
+"""Matrix products. NumPy and BLAS walk the strides: a transposed operand costs no copy."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from tensor.devices import Array
+from tensor.autograd.broadcast import sum_to
 from tensor.errors import ShapeError
-from tensor.op import compute_op
-from tensor.results import sum_to
+from tensor.memory.devices import Array
+from tensor.ops.op import compute_op
 
 
 @compute_op
 def matmul(a: Array, b: Array) -> Any:
     """y = a b,   da = dy b^T,   db = a^T dy.
 
-    a: (..., M, K)   b: (..., K, N)   y: (..., M, N); leading axes broadcast. A 1-D a is one row, a 1-D b one column, and that axis
+    a: (..., M, K)   b: (..., K, N)   y: (..., M, N); leading axes broadcast. A 1-D a is one row, a
+    1-D b one column, and that axis
     is left out of y.   Raises ShapeError naming the two inner sizes.
     """
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
@@ -28,7 +29,10 @@ def matmul(a: Array, b: Array) -> Any:
         y = left @ right
     except ValueError:  # only the leading axes are left to be wrong
         stacks = f"{left.shape[:-2]} and {right.shape[:-2]}"
-        raise ShapeError(f"matmul of {a.shape} and {b.shape}: the axes before the last two, {stacks}, do not broadcast") from None
+        raise ShapeError(
+            f"matmul of {a.shape} and {b.shape}: "
+            f"the axes before the last two, {stacks}, do not broadcast"
+        ) from None
     full = y.shape  # (..., M, N)
     if b.ndim == 1:
         y = y[..., 0]
@@ -47,11 +51,18 @@ def matmul(a: Array, b: Array) -> Any:
 def _do_not_fit(a: Array, b: Array) -> ShapeError:
     """Which two sizes differ, and whether b only lies the wrong way round."""
     if a.ndim == 0 or b.ndim == 0:
-        return ShapeError(f"matmul of {a.shape} and {b.shape}: a scalar has no axis to sum over; to scale, use *")
+        return ShapeError(
+            f"matmul of {a.shape} and {b.shape}: a scalar has no axis to sum over; to scale, use *"
+        )
     which, size = ("second last", b.shape[-2]) if b.ndim > 1 else ("only", b.shape[0])
-    way_out = ". The second one transposed would fit: .mT" if b.ndim > 1 and a.shape[-1] == b.shape[-1] else ""
+    way_out = (
+        ". The second one transposed would fit: .mT"
+        if b.ndim > 1 and a.shape[-1] == b.shape[-1]
+        else ""
+    )
     return ShapeError(
-        f"matmul of {a.shape} and {b.shape}: the last axis of the first, {a.shape[-1]}, must equal the {which} axis of the second, {size}{way_out}"
+        f"matmul of {a.shape} and {b.shape}: the last axis of the first, {a.shape[-1]}, "
+        f"must equal the {which} axis of the second, {size}{way_out}"
     )
 
 
@@ -59,18 +70,29 @@ def _do_not_fit(a: Array, b: Array) -> ShapeError:
 def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False) -> Any:
     """y = x weight + bias,   dx = dy weight^T,   dweight = x^T dy,   dbias = sum dy.
 
-    x: (..., I)   weight: (I, O), or (O, I) when `transposed`   bias: (O,) or None   y: (..., O).   One two-dimensional product over all
+    x: (..., I)   weight: (I, O), or (O, I) when `transposed`   bias: (O,) or None   y: (..., O).
+    One two-dimensional product over all
     leading axes together: a product per item of a batch is several times slower.
     """
-    inputs, outputs = (weight.shape if not transposed else weight.shape[::-1]) if weight.ndim == 2 else (-1, -1)
+    inputs, outputs = (
+        (weight.shape if not transposed else weight.shape[::-1]) if weight.ndim == 2 else (-1, -1)
+    )
     if x.ndim == 0 or x.shape[-1] != inputs:
         wanted = x.shape[-1] if x.ndim else "inputs"
         needed = f"(outputs, {wanted})" if transposed else f"({wanted}, outputs)"
-        takes = f"its last axis has {wanted} numbers, weight {weight.shape} takes {inputs}" if x.ndim and weight.ndim == 2 else f"weight {weight.shape}"
+        takes = (
+            f"its last axis has {wanted} numbers, weight {weight.shape} takes {inputs}"
+            if x.ndim and weight.ndim == 2
+            else f"weight {weight.shape}"
+        )
         raise ShapeError(f"linear of x {x.shape}: {takes}; a weight {needed} is needed")
     if bias is not None and bias.shape != (outputs,):
-        raise ShapeError(f"linear of x {x.shape}: bias {bias.shape} must be ({outputs},), a number for each output of weight {weight.shape}")
-    shape, count = x.shape, math.prod(x.shape[:-1])  # N: not -1, which an axis of size 0 leaves open
+        raise ShapeError(
+            f"linear of x {x.shape}: bias {bias.shape} must be ({outputs},), "
+            f"a number for each output of weight {weight.shape}"
+        )
+    # N: not -1, which an axis of size 0 leaves open
+    shape, count = x.shape, math.prod(x.shape[:-1])
     rows = x.reshape(count, inputs)  # (N, I)
     matrix = weight.T if transposed else weight  # (I, O)
     y = rows @ matrix  # (N, O)

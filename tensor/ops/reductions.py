@@ -1,21 +1,26 @@
-"""Sums and their kind, over one axis, several (a tuple) or all (None). float16 and bfloat16 are summed in float32."""
+"""Sums and their kind, over one axis, several (a tuple) or all (None). float16 and bfloat16 are
+summed in float32.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.errors import ShapeError
-from tensor.layout import Shape, normalise_axes, normalise_axis
-from tensor.op import check_float, compute_op
+from tensor.memory.devices import Array
+from tensor.memory.layout import Shape, normalise_axes, normalise_axis
+from tensor.ops.op import check_float, compute_op
 
 Axis = Any  # an int, a tuple of ints, or None for all axes
 
 
 def _kept(shape: Shape, axes: Shape) -> Shape:
-    """The shape with the reduced axes left in as 1: what a reduced array must be reshaped to, to broadcast against x."""
+    """The shape with the reduced axes left in as 1: what a reduced array must be reshaped to, to
+    broadcast against x.
+    """
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
@@ -32,7 +37,9 @@ def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @compute_op
 def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
-    """y = sum of x / n, n the number of elements summed;   dx = dy / n, repeated.   Integers give floats."""
+    """y = sum of x / n, n the number of elements summed;   dx = dy / n, repeated.   Integers give
+    floats.
+    """
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     count = _count(shape, axes, "mean")
 
@@ -43,9 +50,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 
 def _count(shape: Shape, axes: Shape, name: str) -> int:
-    count = 1
-    for axis in axes:
-        count *= shape[axis]
+    count = math.prod(shape[axis] for axis in axes)
     if count == 0:
         raise ShapeError(f"`{name}` over no elements: shape {shape}, axes {axes}")
     return count
@@ -53,7 +58,9 @@ def _count(shape: Shape, axes: Shape, name: str) -> int:
 
 @compute_op
 def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
-    """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).   correction=1: the sample variance."""
+    """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).
+    correction=1: the sample variance.
+    """
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     centred, count = _centre(x, axes, correction, "var")
 
@@ -66,21 +73,26 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
 @compute_op
 def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
-    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    axes = normalise_axes(axis, x.ndim)
     centred, count = _centre(x, axes, correction, "std")
     y = np.sqrt((centred * centred).sum(axis=axes, keepdims=True) / count)
 
     def backward(dy: Array) -> tuple[Array]:
         return (centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y))),)
 
-    return y if keepdims else y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes)), backward
+    return y if keepdims else y.squeeze(axes), backward
 
 
 def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array, float]:
-    """x minus its mean, and the divisor n - correction. Taken from the first element, so that equal elements give exactly 0."""
+    """x minus its mean, and the divisor n - correction. Taken from the first element, so that equal
+    elements give exactly 0.
+    """
     size = _count(x.shape, axes, name)
     if size <= correction:
-        raise ShapeError(f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: needs more than {correction}")
+        raise ShapeError(
+            f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: "
+            f"needs more than {correction}"
+        )
     first = x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
     shifted = x - 1.0 * first  # 1.0: as floats, for integers too
     return shifted - shifted.sum(axis=axes, keepdims=True) / size, size - correction
@@ -94,14 +106,18 @@ def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
 
     def backward(dy: Array) -> tuple[Array]:
         chosen = x == y
-        return (chosen * (dy.reshape(y.shape) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)),)
+        return (
+            chosen * (dy.reshape(y.shape) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)),
+        )
 
-    return y.copy() if keepdims else y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes)), backward
+    return y.copy() if keepdims else y.squeeze(axes), backward
 
 
 @compute_op
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The largest value over the axes; equal largest elements share the gradient equally. The place: argmax."""
+    """The largest value over the axes; equal largest elements share the gradient equally. The
+    place: argmax.
+    """
     return _extreme(x, axis, keepdims, "max")
 
 
@@ -113,7 +129,9 @@ def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @compute_op
 def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Where the largest value is (the first, at a tie), as an integer; over the flattened tensor when axis is None. No gradient."""
+    """Where the largest value is (the first, at a tie), as an integer; over the flattened tensor
+    when axis is None. No gradient.
+    """
     return x.argmax(axis=axis, keepdims=keepdims), None
 
 
@@ -137,7 +155,9 @@ def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @compute_op
 def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
-    """y = ln sum e^x = m + ln sum e^(x - m), m the maximum;   dx = softmax(x) dy.   All -inf gives -inf and gradient 0."""
+    """y = ln sum e^x = m + ln sum e^(x - m), m the maximum;   dx = softmax(x) dy.   All -inf gives
+    -inf and gradient 0.
+    """
     check_float("logsumexp", x)
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     _count(shape, axes, "logsumexp")
@@ -151,7 +171,7 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     def backward(dy: Array) -> tuple[Array]:
         return (e * (dy.reshape(total.shape) / np.where(total == 0, 1, total)),)
 
-    return y if keepdims else y.reshape(tuple(n for i, n in enumerate(shape) if i not in axes)), backward
+    return y if keepdims else y.squeeze(axes), backward
 
 
 @compute_op

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
-from tensor.op import check_float, compute_op
+from tensor.memory.devices import Array
+from tensor.ops.op import check_float, compute_op
 
 
 def softmax_array(x: Array, axis: int) -> Array:
@@ -22,7 +22,9 @@ def softmax_array(x: Array, axis: int) -> Array:
 
 @compute_op
 def softmax(x: Array, axis: int = -1) -> Any:
-    """y_i = e^x_i / sum_j e^x_j,   dx = y (dy - sum_j y_j dy_j).   A row of nothing but -inf gives zeros and gradient 0."""
+    """y_i = e^x_i / sum_j e^x_j,   dx = y (dy - sum_j y_j dy_j).   A row of nothing but -inf gives
+    zeros and gradient 0.
+    """
     check_float("softmax", x)
     y = softmax_array(x, axis)
 

@@ -1,4 +1,6 @@
-"""Views: the same memory under another layout. A rule maps a layout to a layout, and carries the gradient back through the same door."""
+"""Views: the same memory under another layout. A reference maps a layout to a layout, and its
+backward function maps the gradient back.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-import tensor.core as core
-from tensor.devices import Array, device_of, move, zeros_like
+from tensor.autograd.broadcast import sum_to
+from tensor.base import TensorBase
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
-from tensor.errors import ShapeError, ViewError
-from tensor.layout import Layout, Shape, normalise_axis
-from tensor.op import copy_op, view_op
-from tensor.results import sum_to
+from tensor.errors import ShapeError, ViewError, brief
+from tensor.memory.devices import Array, device_of, move, zeros_like
+from tensor.memory.layout import Layout, Shape, normalise_axis
+from tensor.ops.op import copy_op, view_op
 
 
 def _sizes(shape: tuple[Any, ...]) -> Shape:
@@ -39,7 +41,7 @@ def view(x: Layout, *shape: Any, itemsize: int = 0) -> Any:
 
 def reshape(x: Any, *shape: Any) -> Any:
     """A view where strides allow one, else a copy in row-major order and a view of that."""
-    x = core.Tensor.wrap(x)
+    x = TensorBase.wrap(x)
     try:
         return view(x, *shape)
     except ViewError:
@@ -48,18 +50,22 @@ def reshape(x: Any, *shape: Any) -> Any:
 
 def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
     """Axes start to end (included) joined into one: (B, T, H, D).flatten(2, 3) -> (B, T, H*D)."""
-    x = core.Tensor.wrap(x)
+    x = TensorBase.wrap(x)
     if x.ndim == 0:
         return reshape(x, 1)
     first, last = normalise_axis(start, x.ndim), normalise_axis(end, x.ndim)
     if last < first:
-        raise ShapeError(f"flatten from axis {start} to {end} of shape {x.shape}: the end comes before the start")
-    return reshape(x, *x.shape[:first], int(np.prod(x.shape[first : last + 1])), *x.shape[last + 1 :])
+        raise ShapeError(
+            f"flatten from axis {start} to {end} of shape {x.shape}: the end comes before the start"
+        )
+    return reshape(
+        x, *x.shape[:first], int(np.prod(x.shape[first : last + 1])), *x.shape[last + 1 :]
+    )
 
 
 @view_op
 def permute(x: Layout, *order: Any) -> Any:
-    """y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]: (2, 3, 4).permute(2, 0, 1) -> (4, 2, 3)."""
+    """y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]: (2, 3, 4).permute(2, 0, 1) -> (4, 2, 3)"""
     axes = tuple(normalise_axis(axis, len(x.shape)) for axis in _sizes(order))
     layout = x.permute(axes)
 
@@ -81,7 +87,9 @@ def transpose(x: Layout, i: int, j: int) -> Any:
 
 @view_op
 def expand(x: Layout, *shape: Any) -> Any:
-    """Axes of size 1, and new ones in front, repeated without a copy (stride 0); -1 keeps. Backward sums over the repeats."""
+    """Axes of size 1, and new ones in front, repeated without a copy (stride 0); -1 keeps. Backward
+    sums over the repeats.
+    """
     return x.expand(_sizes(shape)), sum_to(x.shape)
 
 
@@ -109,7 +117,7 @@ def unsqueeze(x: Layout, axis: int) -> Any:
 
 @view_op
 def index(x: Layout, *, key: tuple[Any, ...]) -> Any:
-    """y = x[key] for integers, slices, None and `...`: a view. Backward: zeros, with dy at [key]."""
+    """y = x[key] for integers, slices, None and `...`: a view. Backward: zeros, and dy at [key]"""
     shape = x.shape
 
     def backward(dy: Array) -> Array:
@@ -122,7 +130,9 @@ def index(x: Layout, *, key: tuple[Any, ...]) -> Any:
 
 @view_op
 def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> Any:
-    """Pieces of `size` along an axis, the last one shorter; or pieces of the sizes listed. All views, one node: backward joins."""
+    """Pieces of `size` along an axis, the last one shorter; or pieces of the sizes listed. All
+    views, one node: backward joins.
+    """
     axis = normalise_axis(axis, len(x.shape))
     length = x.shape[axis]
     if not isinstance(size, (tuple, list)):
@@ -132,27 +142,37 @@ def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> 
     else:
         sizes = list(map(operator.index, size))
         if sum(sizes) != length or min(sizes, default=0) < 0:
-            raise ShapeError(f"split sizes {sizes} sum to {sum(sizes)}, axis {axis} of {x.shape} has {length}")
+            raise ShapeError(
+                f"split sizes {sizes} sum to {sum(sizes)}, axis {axis} of {x.shape} has {length}"
+            )
     ends = np.cumsum(sizes).tolist()
     pieces = tuple(x.slice(axis, end - n, end) for n, end in zip(sizes, ends, strict=True))
 
     def backward(*dys: Array | None) -> Array:
         like = next(dy for dy in dys if dy is not None)
-        return np.concatenate([zeros_like(like, p.shape) if dy is None else dy for dy, p in zip(dys, pieces, strict=True)], axis)
+        return np.concatenate(
+            [
+                zeros_like(like, p.shape) if dy is None else dy
+                for dy, p in zip(dys, pieces, strict=True)
+            ],
+            axis,
+        )
 
     return pieces, backward
 
 
 def chunk(x: Any, n: int, axis: int = 0) -> Any:
-    """At most n pieces of equal size along an axis, the last one shorter; an empty axis gives n empty pieces, as in PyTorch."""
-    x = core.Tensor.wrap(x)
+    """At most n pieces of equal size along an axis, the last one shorter; an empty axis gives n
+    empty pieces, as in PyTorch.
+    """
+    x = TensorBase.wrap(x)
     if n < 1:
         raise ShapeError(f"chunk into {n} pieces: at least 1")
     length = x.shape[normalise_axis(axis, x.ndim)]
     return split(x, -(-length // n) if length else [0] * n, axis)
 
 
-# -- copies: the values move, unchanged ---------------------------------------------------------------------------------
+# -- copies: the values move, unchanged
 
 
 @copy_op
@@ -163,13 +183,15 @@ def clone(x: Array) -> Any:
 
 def contiguous(x: Any) -> Any:
     """x itself when it is row-major and gapless, else a copy that is."""
-    x = core.Tensor.wrap(x)
+    x = TensorBase.wrap(x)
     return x if x.is_contiguous() else clone(x)
 
 
 @copy_op
 def cast(x: Array, dtype: Any) -> Any:
-    """The values in another dtype, rounded to nearest. Between floats the gradient is cast back; to integers or bool there is none."""
+    """The values in another dtype, rounded to nearest. Between floats the gradient is cast back; to
+    integers or bool there is none.
+    """
     before, after = x.dtype, as_dtype(dtype)
     return x.astype(after), (lambda dy: dy.astype(before),) if after in FLOATS else None
 
@@ -181,14 +203,19 @@ def transfer(x: Array, device: str) -> Any:
     return move(x, device), (lambda dy: move(dy, before),)
 
 
+@brief
 def to(x: Any, *targets: Any, dtype: DTypeLike | None = None, device: str | None = None) -> Any:
-    """x.to("float32"), x.to("cuda"), x.to(dtype=..., device=...): x itself where nothing changes."""
+    """x.to("float32"), x.to("cuda"), x.to(dtype=..., device=...): x itself where nothing changes"""
     for target in targets:
         if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
             device = target
         else:
             dtype = target
-    x = core.Tensor.wrap(x)
-    if device is not None and x.device != device and not (device == "cuda" and x.device.startswith("cuda")):
+    x = TensorBase.wrap(x)
+    if (
+        device is not None
+        and x.device != device
+        and not (device == "cuda" and x.device.startswith("cuda"))
+    ):
         x = transfer(x, device=device)
     return cast(x, dtype=dtype) if dtype is not None and as_dtype(dtype) != x.dtype else x

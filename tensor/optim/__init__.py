@@ -8,4 +8,13 @@ from tensor.optim.scaling import LossScale
 from tensor.optim.schedules import warmup_cosine
 from tensor.optim.sgd import SGD
 
-__all__ = ["SGD", "AdamW", "LossScale", "Muon", "Optimizer", "clip_gradients", "gradient_norm", "warmup_cosine"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "LossScale",
+    "Muon",
+    "Optimizer",
+    "clip_gradients",
+    "gradient_norm",
+    "warmup_cosine",
+]

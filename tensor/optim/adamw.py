@@ -8,24 +8,24 @@ from functools import partial
 
 import numpy as np
 
-from tensor.core import Tensor
-from tensor.devices import Array
-from tensor.nn.module import Module
+from tensor.memory.devices import Array
+from tensor.nn.module import Module, role_of
 from tensor.nn.packing import Flat, group_of
-from tensor.optim.optimizer import Optimizer, Rule, named_with
-
-EMBEDDING = {"embedding"}  # the word in the names of tables whose rows stand for tokens or places
+from tensor.optim.optimizer import Optimizer, Rule
+from tensor.tensor import Tensor
 
 
 class AdamW(Optimizer):
     """w <- w - lr * weight_decay * w,   then   w <- w - lr * m^ / (sqrt(v^) + eps)
 
-    m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  m^ = m / (1 - b1^t),  v^ = v / (1 - b2^t),  t the steps of that parameter from 1.
-    The decay is decoupled (not part of g), and only matrices and tables decay: gains and biases do not. With decay_embeddings=False neither
-    do parameters of a module that have the word "embedding" in a name, as `token_embedding.weight` (a tied head with it).
+    m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  m^ = m / (1 - b1^t),  v^ = v / (1 - b2^t),
+    t the steps of that parameter from 1.
+    The decay is decoupled (not part of g), and only matrices and tables decay: gains and biases do
+    not, nor with decay_embeddings=False parameters of the role "table" (a tied head is one).
     """
 
-    slots = ("m", "v")
+    state_names = ("m", "v")
+    ratio = 1.0  # the rate of this update is `lr` times that
 
     def __init__(
         self,
@@ -37,32 +37,57 @@ class AdamW(Optimizer):
         decay_embeddings: bool = True,
     ):
         if eps <= 0:
-            raise ValueError(f"AdamW eps={eps}: above 0, or an element whose gradient was always 0 would become 0 / 0")
-        self._spared = named_with(parameters, EMBEDDING) if not decay_embeddings else set()
+            raise ValueError(
+                f"AdamW eps={eps}: above 0, "
+                "or an element whose gradient was always 0 would become 0 / 0"
+            )
+        self.decay_embeddings = decay_embeddings
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
 
     def group_of(self, parameter: Tensor) -> str:
         group = group_of(parameter)
-        return "not decayed" if group == "decayed" and id(parameter) in self._spared else group
+        spared = not self.decay_embeddings and role_of(parameter) == "table"
+        return "not decayed" if group == "decayed" and spared else group
 
     def rule(self, flat: Flat, count: int) -> Rule:
-        b1, b2 = self.betas
-        keep = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0
-        return partial(adamw, b1=b1, b2=b2, size=self.lr / (1 - b1**count), spread=1 / math.sqrt(1 - b2**count), eps=self.eps, keep=keep)
+        (b1, b2), lr = self.betas, self.lr * self.ratio
+        return partial(
+            adamw,
+            b1=b1,
+            b2=b2,
+            step_size=lr / (1 - b1**count),
+            bias_correction=1 / math.sqrt(1 - b2**count),
+            eps=self.eps,
+            decay=1 - lr * self.weight_decay if flat.group == "decayed" else 1.0,
+        )
 
 
-def adamw(w: Array, g: Array, m: Array, v: Array, *, b1: float, b2: float, size: float, spread: float, eps: float, keep: float) -> None:
-    """m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w = keep w - size m / (spread sqrt(v) + eps), in place."""
+def adamw(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    b1: float,
+    b2: float,
+    step_size: float,
+    bias_correction: float,
+    eps: float,
+    decay: float,
+) -> None:
+    """m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,
+    w = decay w - step_size m / (bias_correction sqrt(v) + eps), in place.
+    """
     m *= b1
     m += (1 - b1) * g
     v *= b2
     v += (1 - b2) * (g * g)
     denominator = np.sqrt(v)
-    denominator *= spread
+    denominator *= bias_correction
     denominator += eps
     np.divide(m, denominator, out=denominator)
-    denominator *= size
-    if keep != 1:
-        w *= keep
+    denominator *= step_size
+    if decay != 1:
+        w *= decay
     w -= denominator

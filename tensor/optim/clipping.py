@@ -7,17 +7,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tensor.core import Tensor
-from tensor.devices import Array
 from tensor.dtypes import NARROW, float32
-from tensor.kernels import KERNELS, choose
-from tensor.mode import MODE, watched
+from tensor.kernels import pick
+from tensor.memory.devices import Array
+from tensor.mode import watched
 from tensor.nn.module import Module
 from tensor.optim.optimizer import Optimizer
+from tensor.tensor import Tensor
 
 
 def gradient_norm(parameters: Module | Optimizer | Iterable[Tensor]) -> float:
-    """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one counts once. 0 without gradients."""
+    """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one
+    counts once. 0 without gradients.
+    """
     return _norm(_gradients(parameters))
 
 
@@ -28,15 +30,19 @@ def _norm(arrays: list[Array]) -> float:
 
 @watched
 def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: float) -> float:
-    """Scale all gradients by limit / norm where the global norm is above the limit; returns the norm before.
+    """Scale all gradients by limit / norm where the global norm is above the limit; returns the
+    norm before.
 
-    A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the caller skips that step.
+    A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the
+    caller skips that step.
     """
-    arrays = _gradients(parameters if isinstance(parameters, (Module, Optimizer)) else list(parameters))
+    arrays = _gradients(
+        parameters if isinstance(parameters, (Module, Optimizer)) else list(parameters)
+    )
     norm = _norm(arrays)
     if math.isfinite(norm) and norm > limit:
         for array in arrays:
-            kernel = choose("scale", KERNELS["scale"], [array, limit / norm], {}, MODE.get().kernels_off)
+            kernel = pick("scale", array, limit / norm)
             if kernel:
                 kernel(array, limit / norm)
             else:
@@ -45,25 +51,36 @@ def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: flo
 
 
 def _gradients(parameters: Module | Optimizer | Iterable[Tensor]) -> list[Array]:
-    """The gradients as few arrays: whole flat storages where every parameter in one has its gradient, else one by one."""
+    """The gradients as few arrays: whole flat storages where every parameter in one has its
+    gradient, else one by one.
+    """
     if isinstance(parameters, Optimizer) or (isinstance(parameters, Module) and parameters.packed):
         arrays: list[Array] = []
         for flat in parameters.flats:
             reached = flat.reached()
-            arrays += [flat.gradients.array] if len(reached) == len(flat.places) and reached else [p.parameter.node.gradient.array for p in reached]
+            arrays += (
+                [flat.gradients.array]
+                if len(reached) == len(flat.slots) and reached
+                else [p.parameter.node.gradient.array for p in reached]
+            )
         return arrays
-    tensors = parameters.parameters() if isinstance(parameters, Module) else dict.fromkeys(parameters)
+    tensors = (
+        parameters.parameters() if isinstance(parameters, Module) else dict.fromkeys(parameters)
+    )
     return [p.node.gradient.array for p in tensors if p.grad is not None]
 
 
 def _squared(g: Array) -> float:
     """Sum of squares, in float64: that of a float32 overflows from 2e19 on."""
-    kernel = choose("squared_norm", KERNELS["squared_norm"], [g], {}, MODE.get().kernels_off)
+    kernel = pick("squared_norm", g)
     if kernel:
         return float(kernel(g))
     flat = g.reshape(-1)
     flat = flat.astype(float32) if flat.dtype in NARROW else flat
     if not isinstance(flat, np.ndarray):
         return float(flat.dot(flat))
-    stretches = (part.astype(np.float64, copy=False) for part in np.split(flat, range(65536, flat.size, 65536)))
+    stretches = (
+        part.astype(np.float64, copy=False)
+        for part in np.split(flat, range(65536, flat.size, 65536))
+    )
     return float(sum(float(part @ part) for part in stretches))

@@ -2,50 +2,59 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tensor.core import Tensor
-from tensor.devices import Array, device_of, move
 from tensor.dtypes import NARROW, float32
 from tensor.errors import GraphError
-from tensor.kernels import KERNELS, choose
-from tensor.layout import Layout
-from tensor.mode import MODE, watched
+from tensor.kernels import pick
+from tensor.memory.devices import Array, device_of, move
+from tensor.memory.layout import Layout
+from tensor.mode import watched
 from tensor.nn.module import Module
-from tensor.nn.packing import Flat, Place, group_of, pack
+from tensor.nn.packing import Flat, Slot, group_of, pack
 from tensor.optim.scaling import LossScale
+from tensor.tensor import Tensor
 
-Rule: TypeAlias = "partial[None]"  # an update and its numbers; a kernel of the function's name may stand in for it
-TILE = 32 * 1024  # elements: what a tile touches stays in a core's cache from one line of the rule to the next
+# an update and its numbers; a kernel of the function's name may stand in for it
+Rule: TypeAlias = "partial[None]"
+# elements: what a tile touches stays in a core's cache from one line of the rule to the next
+TILE = 32 * 1024
 
 
 class Optimizer:
-    """Base: packs the parameters, keeps `slots` state arrays as flat as they are, and calls `update` tile by tile.
+    """Base: packs the parameters, keeps the state arrays `state_names` as flat as they are, and
+    calls `update` tile by tile.
 
-    Parameters whose gradient is None are skipped, and their step count stands still. For float16 and bfloat16 the update runs on
-    float32 master weights. Raises GraphError at a step after the parameters were packed anew.
+    Parameters whose gradient is None are skipped, and their step count stands still. For float16
+    and bfloat16 the update runs on float32 master weights. Raises GraphError at a step after the
+    parameters were packed anew.
     """
 
-    slots: tuple[str, ...] = ()
-    loss_scale: LossScale | None = None  # where one is set, gradients are those of the loss times its value
+    state_names: tuple[str, ...] = ()
+    # where one is set, gradients are those of the loss times its value
+    loss_scale: LossScale | None = None
 
     def __init__(self, parameters: Module | Iterable[Tensor], lr: float):
         if isinstance(parameters, Module):
-            fits = parameters.packed and all(flat.grouped_by(self.group_of) for flat in parameters.flats)
+            fits = parameters.packed and all(
+                flat.grouped_by(self.group_of) for flat in parameters.flats
+            )
             self.flats = parameters.flats if fits else parameters.pack(self.group_of)
         else:
-            self.flats = pack(((str(i), p) for i, p in enumerate(dict.fromkeys(parameters))), self.group_of)
+            self.flats = pack(
+                ((str(i), p) for i, p in enumerate(dict.fromkeys(parameters))), self.group_of
+            )
         self.frozen = tuple(flat for flat in self.flats if flat.group == "frozen")
         self.flats = tuple(flat for flat in self.flats if flat.group != "frozen")
         if not self.flats:
             raise ValueError("an optimiser needs at least one parameter with requires_grad=True")
         self.lr = lr
-        self.counts = {place.name: 0 for flat in self.flats for place in flat.places}  # steps taken, by parameter
+        # steps taken, by parameter
+        self.counts = {slot.name: 0 for flat in self.flats for slot in flat.slots}
         self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
         self._seen = [flat.weights.storage.version for flat in self.flats]
 
@@ -53,23 +62,23 @@ class Optimizer:
         """Which parameters lie side by side: those that `rule` treats alike."""
         return group_of(parameter)
 
-    def slots_of(self, flat: Flat) -> tuple[str, ...]:
+    def state_names_of(self, flat: Flat) -> tuple[str, ...]:
         """The names of a flat's state arrays."""
-        return self.slots
+        return self.state_names
 
     def _new_state(self, flat: Flat) -> dict[str, Array]:
         wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None
         like = flat.weights.array if wide is None else wide
-        state = {name: np.zeros_like(like) for name in self.slots_of(flat)}
+        state = {name: np.zeros_like(like) for name in self.state_names_of(flat)}
         return state if wide is None else {"master": wide, **state}
 
     @watched
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for flat in self.flats:
-            for place in flat.places:
-                if place.parameter.requires_grad:
-                    place.parameter.grad = None
+            for slot in flat.slots:
+                if slot.parameter.requires_grad:
+                    slot.parameter.grad = None
 
     @watched
     def step(self) -> None:
@@ -79,7 +88,8 @@ class Optimizer:
         """
         if not all(flat.current for flat in (*self.flats, *self.frozen)):
             raise GraphError(
-                "the model was packed again after this optimiser was made (to(), pack(), another optimiser), "
+                "the model was packed again after this optimiser was made (to(), pack(), "
+                "another optimiser), "
                 "or a parameter that was frozen then learns now: make a new optimiser"
             )
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
@@ -90,18 +100,20 @@ class Optimizer:
                 # first: an interrupt must leave no write uncounted
                 flat.weights.bump(Layout((stop - start,), (1,), start))
                 self._update_run(flat, state, start, stop, count)
-                self.counts |= dict.fromkeys([place.name for place in run], count)
+                self.counts |= dict.fromkeys([slot.name for slot in run], count)
             self._seen[i] = flat.weights.storage.version
 
-    def _runs(self, flat: Flat) -> list[list[Place]]:
-        """Neighbouring parameters that have gradients and equal counts: usually one run, all of them."""
-        runs: list[list[Place]] = []
-        for place in flat.reached():
+    def _runs(self, flat: Flat) -> list[list[Slot]]:
+        """Neighbouring parameters that have gradients and equal counts: usually one run, all of
+        them.
+        """
+        runs: list[list[Slot]] = []
+        for slot in flat.reached():
             last = runs[-1][-1] if runs else None
-            if last and last.end == place.start and self.counts[last.name] == self.counts[place.name]:
-                runs[-1].append(place)
+            if last and last.end == slot.start and self.counts[last.name] == self.counts[slot.name]:
+                runs[-1].append(slot)
             else:
-                runs.append([place])
+                runs.append([slot])
         return runs
 
     def _exact(self, gradients: Array, dtype: Any) -> Array:
@@ -109,40 +121,58 @@ class Optimizer:
         wide = gradients.astype(dtype, copy=False)
         return wide if self.loss_scale is None else wide * (1 / self.loss_scale.value)
 
-    def _update_run(self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int) -> None:
+    def _update_run(
+        self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int
+    ) -> None:
         """Run the rule over one run: whole by a kernel or on a GPU, else in tiles."""
         weights, gradients = flat.weights.array, flat.gradients.array
         rule = self.rule(flat, count)
-        name = rule.func.__name__
-        kernel = choose(name, KERNELS.setdefault(name, []), [weights, gradients], {}, MODE.get().kernels_off)
+        kernel = pick(rule.func.__name__, weights, gradients)
         if kernel and self.loss_scale is None:
-            kernel(weights[start:stop], gradients[start:stop], *(state[slot][start:stop] for slot in self.slots), **rule.keywords)
+            kernel(
+                weights[start:stop],
+                gradients[start:stop],
+                *(state[name][start:stop] for name in self.state_names),
+                **rule.keywords,
+            )
             return
         tile = TILE if isinstance(weights, np.ndarray) else stop - start
         for low in range(start, stop, tile):
             part = slice(low, min(low + tile, stop))
-            slots = [state[name][part] for name in self.slots]
+            arrays = [state[name][part] for name in self.state_names]
             if "master" in state:
                 master = state["master"][part]
-                rule(master, self._exact(gradients[part], float32), *slots)
+                rule(master, self._exact(gradients[part], float32), *arrays)
                 weights[part] = master.astype(flat.dtype)
             else:
-                rule(weights[part], self._exact(gradients[part], weights.dtype), *slots)
+                rule(weights[part], self._exact(gradients[part], weights.dtype), *arrays)
 
     def rule(self, flat: Flat, count: int) -> Rule:
-        """The update `function(weights, gradients, *slots, **numbers)`, in place, with its numbers for step `count` (from 1) of this group."""
+        """The update `function(weights, gradients, *state, **numbers)`, in slot, with its numbers
+        for step `count` (from 1) of this group.
+        """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, loss scale, and state arrays by name, the optimiser's own memory: all that a resumed run needs beside the weights."""
-        arrays = {f"{i}.{name}": array for i, state in enumerate(self.state) for name, array in state.items()}
+        """Counts, loss scale, and state arrays by name, the optimiser's own memory: all that a
+        resumed run needs beside the weights.
+        """
+        arrays = {
+            f"{i}.{name}": array
+            for i, state in enumerate(self.state)
+            for name, array in state.items()
+        }
         scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state_dict()}
         return {"lr": self.lr, "counts": dict(self.counts), **scale, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same model and optimiser. Raises KeyError when names or sizes differ, before anything is written."""
+        """Continue from a `state_dict` of the same model and optimiser. Raises KeyError when names
+        or sizes differ, before anything is written.
+        """
         own, given = self.state_dict()["arrays"], state["arrays"]
-        if set(state["counts"]) != set(self.counts) or {n: a.shape for n, a in given.items()} != {n: a.shape for n, a in own.items()}:
+        if set(state["counts"]) != set(self.counts) or {n: a.shape for n, a in given.items()} != {
+            n: a.shape for n, a in own.items()
+        }:
             raise KeyError("optimiser state of another model or optimiser: names or sizes differ")
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])
@@ -151,15 +181,8 @@ class Optimizer:
             array[...] = move(given[name], device_of(array))
 
 
-def named_with(parameters: Module | Iterable[Tensor], words: set[str]) -> set[int]:
-    """The ids of a module's parameters that have one of the words in a name: a tied table under any of its names, as in `token_embedding.weight`.
-
-    Parameters given without names have none.
-    """
-    named = parameters._named("") if isinstance(parameters, Module) else ()
-    return {id(parameter) for name, parameter in named if words & set(re.split(r"[._]", name))}
-
-
 def _follow(weights: Array, master: Array) -> None:
-    """Take into the master what others wrote to the weights since the last step (load_state, say): where it no longer rounds to them."""
+    """Take into the master what others wrote to the weights since the last step (load_state, say):
+    where it no longer rounds to them.
+    """
     master[...] = np.where(master.astype(weights.dtype) == weights, master, weights.astype(float32))

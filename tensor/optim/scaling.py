@@ -1,4 +1,6 @@
-"""Loss scaling: gradients too small for float16, multiplied into its range.      Micikevicius et al. 2018, section 3.2"""
+"""Loss scaling: gradients too small for float16, multiplied into its range.      Micikevicius et
+al. 2018, section 3.2
+"""
 
 from __future__ import annotations
 
@@ -7,22 +9,30 @@ from typing import Any
 
 
 class LossScale:
-    """A factor for the loss, as large as no gradient overflows: halved when one did, doubled after `patience` steps in a row without.
+    """A factor for the loss, as large as no gradient overflows: halved when one did, doubled after
+    `patience` steps in a row without.
 
         optimizer.loss_scale = scale = LossScale()
-        loss.backward(full_like(loss, scale.value))                             all gradients are `value` times the true ones
-        norm = clip_gradients(optimizer, limit * scale.value) / scale.value     so the limit is, and the norm is the true one
+        loss.backward(full_like(loss, scale.value))                             all gradients are
+        `value` times the true ones
+        norm = clip_gradients(optimizer, limit * scale.value) / scale.value     so the limit is, and
+        the norm is the true one
         if math.isfinite(norm):
-            optimizer.step()                                                    divides by `value`, in float32
+            optimizer.step()                                                    divides by `value`,
+            in float32
         scale.adapt(math.isfinite(norm))
 
-    float16 holds nothing above 65504 and nothing below 6e-8, and most gradients are smaller than they need be. bfloat16 reaches as far as
-    float32 and needs no scale. The value is a power of two (if it starts as one), so multiplying and dividing round nothing.
+    float16 holds nothing above 65504 and nothing below 6e-8, and most gradients are smaller than
+    they need be. bfloat16 reaches as far as float32 and needs no scale. The value is a power of two
+    (if it starts as one), so multiplying and dividing round nothing.
     """
 
     def __init__(self, value: float = 2.0**16, patience: int = 2000):
         if not 0 < value < math.inf or patience < 1:
-            raise ValueError(f"LossScale value={value}, patience={patience}: a positive number, and at least one step, are needed")
+            raise ValueError(
+                f"LossScale value={value}, patience={patience}: "
+                "a positive number, and at least one step, are needed"
+            )
         self.value, self.patience = value, patience
         self.good = 0  # steps in a row without overflow, since the value changed
 

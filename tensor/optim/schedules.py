@@ -6,9 +6,11 @@ import math
 
 
 def warmup_cosine(step: int, *, peak: float, warmup: int, total: int, floor: float = 0.0) -> float:
-    """Linear to `peak` over `warmup` steps, then half a cosine to `floor` at step `total`, then `floor`.      Loshchilov & Hutter 2017, eq. 5
+    """Linear to `peak` over `warmup` steps, then half a cosine to `floor` at step `total`, then
+    `floor`.      Loshchilov & Hutter 2017, eq. 5
 
-    Steps count from 0: step s < warmup has peak (s + 1) / (warmup + 1), step `warmup` has the peak. Raises ValueError unless warmup < total.
+    Steps count from 0: step s < warmup has peak (s + 1) / (warmup + 1), step `warmup` has the peak.
+    Raises ValueError unless warmup < total.
     """
     if not 0 <= warmup < total:
         raise ValueError(f"warm-up of {warmup} steps in a schedule of {total}: it must be shorter")

@@ -1,4 +1,6 @@
-"""One module a command, each with `arguments(parser)` and `run(options) -> exit code`; imported only when it is the one asked for."""
+"""One module a command, each with `arguments(parser)` and `run(options) -> exit code`; imported
+only when it is the one asked for.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ COMMANDS = {
     "inspect": "what a trained GPT is made of: how many parameters, and where",
     "plan": "what a training will take: memory, speed, time",
     "plot": "the losses of several trainings in one picture",
-    "verify": "prove on a run that cache, resuming and kernels change nothing",
+    "verify": "prove that cache and resuming change nothing in a run",
     "import-gpt2": "make a run of a GPT-2 that Hugging Face stores",
     "export-gpt2": "write a run as a GPT-2 of Hugging Face",
 }

@@ -1,6 +1,8 @@
-"""Measure a trained GPT on a text: `tinygpt eval RUN` on what its training kept back, with `--text FILE` on any other.
+"""Measure a trained GPT on a text: `tinygpt eval RUN` on what its training kept back, with `--text
+FILE` on any other.
 
-Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which texts cut into other tokens can be compared by. Each token
+Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which texts cut into
+other tokens can be compared by. Each token
 but the first is a target once; nothing is changed or written.
 """
 
@@ -15,13 +17,25 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tensor.errors import DeviceError
-from tinygpt import corpus, data, grammar, runs, token_files, training
-from tinygpt.cli import Parser
-from tinygpt.console import say, shown
-from tinygpt.corpus import IGNORED, Ids, SideBySide, Windows
+from tinygpt.commands.cli import Parser
+from tinygpt.data import grammar, token_files
+from tinygpt.data import prepare as data
+from tinygpt.data.reading import story
+from tinygpt.data.windows import SideBySide, Windows
 from tinygpt.errors import InputError
-from tinygpt.runs import Run
-from tinygpt.tokenizers import BytePairTokenizer, ByteTokenizer, CharacterTokenizer, Tokenizer, WordTokenizer
+from tinygpt.ids import IGNORED, Ids
+from tinygpt.runs import run as runs
+from tinygpt.runs.run import Run
+from tinygpt.terminal import say, shown
+from tinygpt.tokenizers import (
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    WordTokenizer,
+)
+from tinygpt.training.measure import batch_of, mean_loss
+from tinygpt.training.step import threads
 
 
 class Measured(NamedTuple):
@@ -34,12 +48,28 @@ class Measured(NamedTuple):
 
 def arguments(parser: Parser) -> None:
     """The run, the text, which of its weights, where."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a name in runs/ or the path of a run folder (default: the run saved last)")
-    parser.add_argument("--text", metavar="TEXT", help="file or folder, or `story` or `grammar`, all of it (default: what the run's training kept back)")
+    parser.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN",
+        help="a name in runs/ or the path of a run folder (default: the run saved last)",
+    )
+    parser.add_argument(
+        "--text",
+        metavar="TEXT",
+        help="file or folder, or `story` or `grammar`, all of it "
+        "(default: what the run's training kept back)",
+    )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--best", action="store_true", help="the weights with the lowest validation loss (the default, where one was measured)")
+    which.add_argument(
+        "--best",
+        action="store_true",
+        help="the weights with the lowest validation loss (the default, where one was measured)",
+    )
     which.add_argument("--last", action="store_true", help="the last weights")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,36 +78,59 @@ def run(options: argparse.Namespace) -> int:
     run, model, tokenizer = runs.load(folder, best=not options.last)
     best = not options.last and (folder / runs.BEST).exists()
     if options.best and not best:
-        raise InputError(f"{run.name} has no best weights: no validation loss was measured\nleave --best out: the last ones are there")
-    name, windows, floor = _own(run, tokenizer) if options.text is None else _given(options.text, run, tokenizer)
+        raise InputError(
+            f"{run.name} has no best weights: no validation loss was measured\n"
+            "leave --best out: the last ones are there"
+        )
+    name, windows, floor = (
+        _own(run, tokenizer) if options.text is None else _given(options.text, run, tokenizer)
+    )
     try:
         model.to(device=options.device)
     except DeviceError as error:
         raise InputError(str(error)) from None
 
     targets = targets_of(windows)
-    rows = training.batch_of(run.model, windows.context)
-    with threadpool_limits(training.threads(run.model, replace(run.training, batch=rows, device=options.device)), user_api="blas"), np.errstate(all="ignore"):
-        loss = training.mean_loss(model, windows, rows)
+    rows = batch_of(run.model, windows.context)
+    with (
+        threadpool_limits(
+            threads(run.model, replace(run.training, batch=rows, device=options.device)),
+            user_api="blas",
+        ),
+        np.errstate(all="ignore"),
+    ):
+        loss = mean_loss(model, windows, rows)
     if not math.isfinite(loss):
         other = "try --last" if best else "restore them from a copy"
-        raise InputError(f"the loss of {run.name} is {loss}: what its weights give is no finite number\n{other}, or train again")
+        raise InputError(
+            f"the loss of {run.name} is {loss}: what its weights give is no finite number\n"
+            f"{other}, or train again"
+        )
     token = {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(type(tokenizer), "token")
     size = byte_count(tokenizer, targets)
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
     say(f"text        {name}")
     say(f"loss        {loss:.4f} nats a {token}, the mean over {len(targets):,} targets")
     if floor is not None:
-        say(f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} above")
+        say(
+            f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} "
+            "above"
+        )
     with np.errstate(over="ignore"):
-        say(f"perplexity  {np.exp(loss):.4g}: as unsure as between that many {token}s, all as likely")
+        say(
+            f"perplexity  {np.exp(loss):.4g}: as unsure as between that many {token}s, all as "
+            "likely"
+        )
     say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")
     if isinstance(tokenizer, WordTokenizer) and (unknown := int(np.count_nonzero(targets == 0))):
-        say(f"unknown     {unknown:,} of the targets are words it does not know, 5 bytes of <unk> each")
+        say(
+            f"unknown     {unknown:,} of the targets are words it does not know, 5 bytes of <unk> "
+            "each"
+        )
     return 0
 
 
-# -- what to measure on -------------------------------------------------------------------------------------------------
+# -- what to measure on
 
 
 def _own(run: Run, tokenizer: Tokenizer) -> Measured:
@@ -86,35 +139,59 @@ def _own(run: Run, tokenizer: Tokenizer) -> Measured:
     if config.text == "grammar":
         return _given("grammar", run, tokenizer)
     if not run.text:
-        raise InputError(f"{run.name} was not trained here, so no text was kept back\nname one to measure on: --text FILE")
+        raise InputError(
+            f"{run.name} was not trained here, so no text was kept back\n"
+            "name one to measure on: --text FILE"
+        )
     try:
         found = data.prepare(config, context, tokenizer)
     except InputError as error:
-        raise InputError(f"{str(error).partition(chr(10))[0]}: {run.name} was trained on it\nrestore it, or name a text to measure on: --text FILE") from None
+        raise InputError(
+            f"{str(error).partition(chr(10))[0]}: {run.name} was trained on it\n"
+            "restore it, or name a text to measure on: --text FILE"
+        ) from None
     if found.hash != run.text:
         raise InputError(
-            f"the text of {run.name} has changed since it was trained: what it did not learn from cannot be told any more\n"
+            f"the text of {run.name} has changed since it was trained: what it did not learn from "
+            "cannot be told any more\n"
             f"restore {shown(found.name)}, or name a text: --text FILE"
         )
     if found.validation is None:
-        return Measured(f"{shown(found.name)}, which it learned from", SideBySide(found.windows.tokens, context))
+        return Measured(
+            f"{shown(found.name)}, which it learned from", SideBySide(found.windows.tokens, context)
+        )
     kept = found.validation.tokens
-    return Measured(f"{shown(found.name)}: the last {len(kept):,} {found.unit}s, not learned from", SideBySide(kept, context))
+    return Measured(
+        f"{shown(found.name)}: the last {len(kept):,} {found.unit}s, not learned from",
+        SideBySide(kept, context),
+    )
 
 
 def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
-    """All of a text; of the grammar, stories that no training of this seed learns from, each in a window of its own."""
+    """All of a text; of the grammar, stories that no training of this seed learns from, each in a
+    window of its own.
+    """
     context = run.model.context
     if text == "grammar":
         stories = grammar.grammar_text(data.GRAMMAR_MEASURED, run.training.seed + (1 << 32))
         if isinstance(tokenizer, CharacterTokenizer):
-            return Measured("stories from a grammar, not learned from", grammar.story_windows(stories, context, tokenizer), grammar.story_grammar().floor())
+            return Measured(
+                "stories from a grammar, not learned from",
+                grammar.story_windows(stories, context, tokenizer),
+                grammar.story_grammar().floor(),
+            )
         return Measured("stories from a grammar", SideBySide(tokenizer.encode(stories), context))
     if token_files.is_token_folder(text):
         found = token_files.read(text, tokenizer)
         return Measured(f"{shown(text)}: {len(found.ids):,} tokens", SideBySide(found.ids, context))
-    content, name = (corpus.story(), "the story that comes with tinygpt") if text == "story" else (data.without_end(data.read(text), tokenizer), shown(text))
-    return Measured(f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context))
+    content, name = (
+        (story(), "the story that comes with tinygpt")
+        if text == "story"
+        else (data.without_end(data.read(text), tokenizer), shown(text))
+    )
+    return Measured(
+        f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context)
+    )
 
 
 def targets_of(windows: Windows) -> Ids:
@@ -127,7 +204,10 @@ def targets_of(windows: Windows) -> Ids:
 def byte_count(tokenizer: Tokenizer, ids: Ids) -> int:
     """The bytes of UTF-8 that the tokens stand for, also where one is only part of a character."""
     tokens, counts = np.unique(ids, return_counts=True)
-    return sum(int(count) * len(_bytes(tokenizer, int(token))) for token, count in zip(tokens, counts, strict=True))
+    return sum(
+        int(count) * len(_bytes(tokenizer, int(token)))
+        for token, count in zip(tokens, counts, strict=True)
+    )
 
 
 def _bytes(tokenizer: Tokenizer, token: int) -> bytes:

@@ -1,6 +1,8 @@
-"""Write a run as a GPT-2 of Hugging Face: a folder with config.json, model.safetensors, vocab.json and merges.txt.
+"""Write a run as a GPT-2 of Hugging Face: a folder with config.json, model.safetensors, vocab.json
+and merges.txt.
 
-transformers loads it (`GPT2LMHeadModel.from_pretrained(DIR)`) and gives the same logits. A model that GPT-2 cannot be is refused.
+transformers loads it (`GPT2LMHeadModel.from_pretrained(DIR)`) and gives the same logits. A model
+that GPT-2 cannot be is refused.
 """
 
 from __future__ import annotations
@@ -8,10 +10,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinygpt import gpt2, runs
-from tinygpt.cli import Parser
-from tinygpt.console import say, shown
+from tinygpt.commands.cli import Parser
 from tinygpt.files import read_json
+from tinygpt.runs import gpt2
+from tinygpt.runs import run as runs
+from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import BytePairTokenizer
 
 WITHOUT = f"restore it from a copy, or delete it: without it the usual {gpt2.CONFIG} is written"
@@ -20,8 +23,14 @@ WITHOUT = f"restore it from a copy, or delete it: without it the usual {gpt2.CON
 def arguments(parser: Parser) -> None:
     """The run and the folder."""
     parser.add_argument("run", metavar="RUN", help="a name in runs/ or the path of a run folder")
-    parser.add_argument("folder", metavar="DIR", help="folder to make; one that is there must be empty")
-    parser.add_argument("--last", action="store_true", help="the last weights, not those with the lowest validation loss")
+    parser.add_argument(
+        "folder", metavar="DIR", help="folder to make; one that is there must be empty"
+    )
+    parser.add_argument(
+        "--last",
+        action="store_true",
+        help="the last weights, not those with the lowest validation loss",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +41,11 @@ def run(options: argparse.Namespace) -> int:
     keys = read_json(kept, gpt2.KEYS, advice=WITHOUT) if kept.exists() else None
     gpt2.save(model, options.folder, tokenizer=pairs, keys=keys)
     which = "best" if not options.last and (run.folder / runs.BEST).exists() else "last"
-    say(f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}: {run.name}, its {which} weights")
+    say(
+        f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}: {run.name}, its {which} weights"
+    )
     if pairs is None:
-        say(f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its ids mean what its {runs.TOKENIZER} says")
+        say(
+            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its ids mean what its {runs.TOKENIZER} says"
+        )
     return 0

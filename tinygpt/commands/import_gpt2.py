@@ -1,6 +1,8 @@
-"""Make a run of a GPT-2 that Hugging Face stores: a folder with config.json, model.safetensors, vocab.json and merges.txt.
+"""Make a run of a GPT-2 that Hugging Face stores: a folder with config.json, model.safetensors,
+vocab.json and merges.txt.
 
-Neither torch nor transformers is needed. `tinygpt sample` and all that takes a run then work on it; `tinygpt export-gpt2` writes it back.
+Neither torch nor transformers is needed. `tinygpt sample` and all that takes a run then work on it;
+`tinygpt export-gpt2` writes it back.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ import re
 import shlex
 from pathlib import Path
 
-from tinygpt import checkpoint, gpt2, runs
-from tinygpt.cli import Parser
+from tinygpt.commands.cli import Parser
 from tinygpt.config import GPTConfig, TrainConfig
-from tinygpt.console import say, shown
 from tinygpt.errors import InputError
 from tinygpt.files import reason, write_json
-from tinygpt.model import GPT
-from tinygpt.ownership import Owner
-from tinygpt.runs import Run
+from tinygpt.model.gpt import GPT
+from tinygpt.runs import checkpoint, gpt2
+from tinygpt.runs import run as runs
+from tinygpt.runs.ownership import Owner
+from tinygpt.runs.run import Run
+from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import BytePairTokenizer
 
 OPENING = "The"  # what a sample continues when no prompt is given
@@ -29,8 +32,14 @@ OPENING = "The"  # what a sample continues when no prompt is given
 def arguments(parser: Parser) -> None:
     """The folder, where the run goes, the dtype."""
     parser.add_argument("folder", metavar="DIR", help="folder of a GPT-2")
-    parser.add_argument("--out", metavar="FOLDER", help="folder of the run (runs/ and a new name, if not given)")
-    parser.add_argument("--dtype", choices=["float32", "float64", "bfloat16", "float16"], help="of weights and activations (as in the file, if not given)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", help="folder of the run (runs/ and a new name, if not given)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float64", "bfloat16", "float16"],
+        help="of weights and activations (as in the file, if not given)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,13 +51,19 @@ def run(options: argparse.Namespace) -> int:
     model = gpt2.load(source, dtype=options.dtype)
     dtype = model.token_embedding.weight.dtype.name
     folder = Path(options.out) if options.out else _free(runs.RUNS / _name(source))
-    with runs.create(Run(folder, config, TrainConfig(dtype=dtype, out=options.out), OPENING), tokenizer) as (run, owner):
+    with runs.create(
+        Run(folder, config, TrainConfig(dtype=dtype, out=options.out), OPENING), tokenizer
+    ) as (run, owner):
         _save(run, owner, model, keys)
     parameters = sum(parameter.size for parameter in model.parameters())
-    say(f"model     {parameters:,} parameters: {config.layers} layers of width {config.width}, {config.heads} heads")
+    say(
+        f"model     {parameters:,} parameters: {config.layers} layers of width {config.width}, {config.heads} heads"
+    )
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
     say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
-    say(f"run       {run.name}: {'as asked' if options.out else 'the first free name; --out FOLDER for another'}")
+    say(
+        f"run       {run.name}: {'as asked' if options.out else 'the first free name; --out FOLDER for another'}"
+    )
     say(f'\ntry it: tinygpt sample {shown(shlex.quote(str(run.folder)))} --prompt "The cat"')
     return 0
 
@@ -68,16 +83,28 @@ def _name(source: Path) -> str:
 
 
 def _free(stem: Path) -> Path:
-    return next(folder for number in itertools.count(1) if not os.path.lexists(folder := stem.with_name(f"{stem.name}-{number}")))
+    return next(
+        folder
+        for number in itertools.count(1)
+        if not os.path.lexists(folder := stem.with_name(f"{stem.name}-{number}"))
+    )
 
 
 def _save(run: Run, owner: Owner, model: GPT, keys: dict[str, object]) -> None:
-    """The checkpoint, without an optimiser: nothing has been trained; and their config.json, for the way back."""
+    """The checkpoint, without an optimiser: nothing has been trained; and their config.json, for
+    the way back.
+    """
     try:
         write_json(run.folder / gpt2.KEPT, keys)
-        checkpoint.save(run.folder, {runs.MODEL: {name: weights.array for name, weights in model.state().items()}}, checkpoint.State())
+        checkpoint.save(
+            run.folder,
+            {runs.MODEL: {name: weights.array for name, weights in model.state().items()}},
+            checkpoint.State(),
+        )
     except BaseException as error:
         runs.discard_untrained(run, owner)
         if isinstance(error, OSError):
-            raise InputError(f"cannot save to {run.name} ({reason(error)})\nmake room there, or name another folder: --out FOLDER") from None
+            raise InputError(
+                f"cannot save to {run.name} ({reason(error)})\nmake room there, or name another folder: --out FOLDER"
+            ) from None
         raise

@@ -1,34 +1,39 @@
-"""What a trained GPT is made of: how many parameters, and where. `tinygpt inspect` takes the run saved last, `tinygpt inspect RUN` that one.
+"""What a trained GPT is made of: how many parameters, and where. `tinygpt inspect` takes the run
+saved last, `tinygpt inspect RUN` that one.
 
-Prints its modules as a tree, in the order of computation, with the shape, the strides and the size of every array. `--matrices` shows the
-same arrays one by one: what their numbers are like, and a small picture of each, denser where they are larger. Nothing is changed or written.
+Prints its modules as a tree, in the order of computation, with the shape, the strides and the size
+of every array. `--matrices` shows the same arrays one by one: what their numbers are like, and a
+small picture of each, denser where the numbers are larger. Nothing is changed or written.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tensor.tape import in_bytes
-from tinygpt import inspection, runs
-from tinygpt.cli import Parser, nearest
-from tinygpt.console import say
+from tensor.recording import in_bytes
+from tinygpt.commands.cli import Parser, add_run
 from tinygpt.errors import InputError
-from tinygpt.inspection import Branch, Matrix
-from tinygpt.metrics import finite
-from tinygpt.model import GPT
-from tinygpt.runs import Run
+from tinygpt.inside import weights
+from tinygpt.inside.arrays import statistics, written
+from tinygpt.inside.weights import Branch, Matrix
+from tinygpt.model.gpt import GPT
+from tinygpt.runs import run as runs
+from tinygpt.runs.metrics import finite
+from tinygpt.runs.run import Run
+from tinygpt.terminal import nearest, say
 
 WIDTH = 80
 ROWS, COLUMNS = 8, 64  # cells of the picture of a matrix, at most
 SHADES = " .:-=+*#%@"
-PLAIN = str.maketrans("├└│─", "|`|-")  # for a terminal whose encoding has no such lines
+# in JSON, of each matrix
+FACTS = "name", "shape", "strides", "dtype", "numbers", "bytes", "learned"
+STATISTICS = "mean", "std", "smallest", "largest", "norm", "near_zero", "not_finite"
 
 
 class Row(NamedTuple):
@@ -44,10 +49,17 @@ class Row(NamedTuple):
 
 def arguments(parser: Parser) -> None:
     """The run, which of its weights, which view."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a name in runs/ or the path of a run folder (default: the run saved last)")
-    parser.add_argument("--last", action="store_true", help="the last weights, not those with the lowest validation loss")
-    parser.add_argument("--matrices", action="store_true", help="each matrix with its statistics and a small picture")
-    parser.add_argument("--only", metavar="TEXT", help="of these, the ones with TEXT in their name, such as qkv or blocks.0")
+    add_run(parser)
+    parser.add_argument(
+        "--matrices",
+        action="store_true",
+        help="each matrix with its statistics and a small picture",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="TEXT",
+        help="of these, the ones with TEXT in their name, such as qkv or blocks.0",
+    )
     parser.add_argument("--json", action="store_true", help="all of it for programs")
 
 
@@ -56,99 +68,104 @@ def run(options: argparse.Namespace) -> int:
     run, model, _ = runs.load(runs.find(options.run), best=not options.last)
     best = not options.last and (run.folder / runs.BEST).exists()
     which = "best" if best else "last"
-    chosen = _chosen(inspection.matrices(model), options.only)
+    chosen = _chosen(weights.matrices(model), options.only)
     with np.errstate(all="ignore"):
         if options.json:
             say(as_json(run, model, which, chosen))
-        elif options.matrices or options.only is not None:
-            _say(matrix_view(chosen))
-        else:
-            _say(graph_view(run, model, which))
+            return 0
+        every = options.matrices or options.only is not None
+        for line in matrix_view(chosen) if every else graph_view(run, model, which):
+            say(written(line))
     return 0
 
 
 def _chosen(matrices: list[Matrix], only: str | None) -> list[Matrix]:
-    """Those with the text in their names. Raises InputError where it is in none."""
+    """Those with the text in their names. Raises InputError where no name has the text."""
     found = [matrix for matrix in matrices if only is None or only in matrix.name]
     if not found:
-        raise InputError(f"no matrix has {only!r} in its name{nearest(str(only), [m.name for m in matrices])}\ntheir names: tinygpt inspect --matrices")
+        near = nearest(str(only), [matrix.name for matrix in matrices])
+        raise InputError(
+            f"no matrix has {only!r} in its name{near}\ntheir names: tinygpt inspect --matrices"
+        )
     return found
 
 
-def _say(lines: Iterator[str]) -> None:
-    """Print them, in plain characters where the output's encoding has no others."""
-    for line in lines:
-        try:
-            line.encode(sys.stdout.encoding or "utf-8")
-        except UnicodeEncodeError:
-            line = line.translate(PLAIN)
-        say(line)
-
-
-# -- the graph view -----------------------------------------------------------------------------------------------------
+# -- the graph view
 
 
 def graph_view(run: Run, model: GPT, which: str) -> Iterator[str]:
-    """The tree as a table, the totals, and where the parameters are."""
-    root, config = inspection.tree(model), run.model
+    """The tree as a table, the totals, and the parts of the model with their parameters."""
+    root, config = weights.tree(model), run.model
+    sizes = f"V {config.vocabulary:,} tokens, T {config.context:,} places, C {config.width:,} wide"
     yield f"run         {run.name}, its {which} weights"
-    yield f"model       V {config.vocabulary:,} tokens, T {config.context:,} places, C {config.width:,} wide, B windows at once"
+    yield f"model       {sizes}, B windows at once"
     yield ""
     yield from _table(list(_rows(root, "", "")))
     yield ""
     yield f"parameters  {root.numbers:,}, {in_bytes(root.bytes)} in {run.training.dtype}"
-    for matrix in inspection.matrices(model):
+    for matrix in root.matrices():
         if not matrix.learned:
-            yield f"buffer      {matrix.name}: {matrix.numbers:,} numbers that do not learn, not counted"
+            size = f"{matrix.numbers:,} numbers that do not learn, not counted"
+            yield f"buffer      {matrix.name}: {size}"
     yield "strides     in numbers, not bytes: [i, j] lies at i strides[0] + j strides[1]"
     if model.head is None:
         yield "tied        the head is the table of tokens once more, and counted once"
-    yield ""
-    yield "Where are they?"
-    yield ""
-    for share in inspection.shares(model):
+    yield from ("", "Where are they?", "")
+    for share in weights.shares(model):
         yield f"{share.share:6.1%}  {share.part:<14}  {share.numbers:>11,}  {share.what}"
 
 
 def _table(rows: list[Row]) -> Iterator[str]:
-    """The rows in columns; what a module does stands where an array has its shape and strides."""
+    """The rows in columns. The note of a module stands where an array has its shape and strides."""
     heads = Row("in the order of computation", "", "shape", "strides", "numbers", "bytes")
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(2, 6)]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    shape, strides, numbers, size = widths[2:]
     left = max(len(row.name) for row in rows)
-    left = max(left, len(heads.name) - 2, WIDTH - sum(widths) - 8)
+    left = max(left, len(heads.name) - 2, WIDTH - sum(widths[2:]) - 8)
     for row in [heads, *rows]:
-        sizes = f"  {row.numbers:>{widths[2]}}  {row.bytes:>{widths[3]}}".rstrip()
-        if row.shape:
-            yield f"{row.name:<{left}}  {row.shape:>{widths[0]}}  {row.strides:>{widths[1]}}{sizes}"
-        else:
-            yield f"{f'{row.name}  {row.note}':<{left + widths[0] + widths[1] + 4}}{sizes}"
+        text = f"{row.name:<{left}}  {row.shape:>{shape}}  {row.strides:>{strides}}"
+        if row.note:
+            text = f"{row.name}  {row.note}".ljust(len(text))
+        yield f"{text}  {row.numbers:>{numbers}}  {row.bytes:>{size}}".rstrip()
 
 
 def _rows(branch: Branch, first: str, rest: str) -> Iterator[Row]:
-    """The line of it and of all below; `first` and `rest` are the lines of the tree before the first and the others."""
-    matrix = branch.matrix
-    if matrix is None:
-        sizes = (f"{branch.numbers:,}", in_bytes(branch.bytes)) if branch.numbers else ("tied", "")
-        yield Row(first + branch.name, branch.note, "", "", *sizes)
+    """The row of a branch and of all below. `first` stands before its name, `rest` before the names
+    below.
+    """
+    name, note, matrix = first + branch.name, branch.note, branch.matrix
+    if matrix is not None:
+        buffer = "" if matrix.learned else " (buffer)"
+        size = f"{matrix.numbers:,}", in_bytes(matrix.bytes)
+        yield Row(name + buffer, note, str(matrix.shape), str(matrix.strides), *size)
+    elif branch.numbers:
+        yield Row(name, note, "", "", f"{branch.numbers:,}", in_bytes(branch.bytes))
     else:
-        name = first + branch.name if matrix.learned else f"{first}{branch.name} (buffer)"
-        yield Row(name, "", str(matrix.shape), str(matrix.strides), f"{matrix.numbers:,}", in_bytes(matrix.bytes))
-    branches = _folded(branch.branches) if branch.open else []
-    for i, below in enumerate(branches, start=1):
-        yield from _rows(below, rest + ("├─ " if i < len(branches) else "└─ "), rest + ("│  " if i < len(branches) else "   "))
+        yield Row(name, note, "", "", "tied", "")
+    parts = _folded(branch)
+    for part in parts[:-1]:
+        yield from _rows(part, rest + "├─ ", rest + "│  ")
+    for part in parts[-1:]:
+        yield from _rows(part, rest + "└─ ", rest + "   ")
 
 
-def _folded(branches: tuple[Branch, ...]) -> list[Branch]:
-    """Of the blocks the first one, and the others in a line: they are like it."""
-    more = tuple(branch for branch in branches if branch.name.startswith("blocks.") and branch.name != "blocks.0")
+def _folded(branch: Branch) -> list[Branch]:
+    """The branches that are shown below. The blocks after the first are one: they are alike."""
+    if not branch.open:
+        return []
+    parts = list(branch.branches)
+    more = [part for part in parts if part.name.startswith("blocks.") and part.name != "blocks.0"]
     if not more:
-        return list(branches)
-    start, last = branches.index(more[0]), len(more)
-    name, note = ("blocks.1", "as blocks.0") if last == 1 else (f"blocks.1 to {last}", f"each as blocks.0: {last} x {more[0].numbers:,}")
-    return [*branches[:start], Branch(name, note, more, open=False), *branches[start + last :]]
+        return parts
+    start, last = parts.index(more[0]), len(more)
+    name, note = "blocks.1", "as blocks.0"
+    if last > 1:
+        name, note = f"blocks.1 to {last}", f"each as blocks.0: {last} x {more[0].numbers:,}"
+    parts[start : start + last] = [Branch(name, note, tuple(more), open=False)]
+    return parts
 
 
-# -- the matrix view ----------------------------------------------------------------------------------------------------
+# -- the matrix view
 
 
 def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
@@ -156,32 +173,37 @@ def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
     yield "picture     a character is a cell of the matrix, denser for larger numbers"
     yield "near zero   below a hundredth of the largest number"
     for matrix in matrices:
-        facts = inspection.statistics(matrix.tensor)
+        facts = statistics(matrix.tensor.numpy())
+        name = matrix.name if matrix.learned else f"{matrix.name} (buffer)"
+        size = f"{matrix.numbers:,} numbers, {in_bytes(matrix.bytes)}"
+        extremes = f"from {facts.smallest:.4g} to {facts.largest:.4g}"
         yield ""
-        yield f"{matrix.name}{'' if matrix.learned else ' (buffer)'}  {matrix.shape}, strides {matrix.strides}"
-        yield f"  {matrix.numbers:,} numbers, {in_bytes(matrix.bytes)}; norm {facts.norm:.4g}; {facts.near_zero:.1%} near zero"
-        yield f"  mean {facts.mean:.4g}, std {facts.std:.4g}, from {facts.smallest:.4g} to {facts.largest:.4g}"
+        yield f"{name}  {matrix.shape}, strides {matrix.strides}"
+        yield f"  {size}; norm {facts.norm:.4g}; {facts.near_zero:.1%} near zero"
+        yield f"  mean {facts.mean:.4g}, std {facts.std:.4g}, {extremes}"
         if facts.not_finite:
             yield f"  {facts.not_finite:,} are not finite numbers, and left out of these"
         yield from picture(matrix)
 
 
 def picture(matrix: Matrix) -> Iterator[str]:
-    """A few lines of characters, the densest for the cell with the largest numbers, and ? where they are not finite."""
-    cells = inspection.cells(matrix.tensor, ROWS, COLUMNS)
-    known = np.isfinite(cells)
-    largest = cells[known].max(initial=0.0) or 1.0
-    levels = np.where(known, np.ceil(cells / largest * (len(SHADES) - 1)), 0).astype(int)
-    for row, finite_row in zip(levels, known, strict=True):
-        yield "  |" + "".join(SHADES[level] if there else "?" for level, there in zip(row, finite_row, strict=True)) + "|"
+    """A few lines of characters, the densest for the cell with the largest numbers, and ? where
+    they are not finite.
+    """
+    cells = weights.cells(matrix.tensor, ROWS, COLUMNS)
+    largest = cells[np.isfinite(cells)].max(initial=0.0) or 1.0
+    levels = np.ceil(cells / largest * (len(SHADES) - 1))
+    for row in levels:
+        characters = (SHADES[int(level)] if np.isfinite(level) else "?" for level in row)
+        yield f"  |{''.join(characters)}|"
 
 
-# -- for programs -------------------------------------------------------------------------------------------------------
+# -- for programs
 
 
 def as_json(run: Run, model: GPT, which: str, matrices: list[Matrix]) -> str:
     """Both views, as JSON, which has no NaN: null stands for it."""
-    root = inspection.tree(model)
+    root = weights.tree(model)
     content = {
         "run": str(run.folder),
         "weights": which,
@@ -189,12 +211,15 @@ def as_json(run: Run, model: GPT, which: str, matrices: list[Matrix]) -> str:
         "parameters": root.numbers,
         "bytes": root.bytes,
         "tied": model.head is None,
-        "parts": {share.part: share.numbers for share in inspection.shares(model)},
+        "parts": {share.part: share.numbers for share in weights.shares(model)},
         "matrices": [_facts(matrix) for matrix in matrices],
     }
     return json.dumps(content, indent=2, allow_nan=False)
 
 
 def _facts(matrix: Matrix) -> dict[str, Any]:
-    facts = {f.name: getattr(matrix, f.name) for f in fields(matrix) if f.name != "tensor"}
-    return facts | {name: finite(value) for name, value in asdict(inspection.statistics(matrix.tensor)).items()}
+    facts = statistics(matrix.tensor.numpy())
+    return {
+        **{name: getattr(matrix, name) for name in FACTS},
+        **{name: finite(getattr(facts, name)) for name in STATISTICS},
+    }

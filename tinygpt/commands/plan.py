@@ -1,27 +1,34 @@
-"""What a training will take, before it starts: `tinygpt plan` with the flags you would give to `tinygpt train`.
+"""What a training will take, before it starts: `tinygpt plan` with the flags you would give to
+`tinygpt train`.
 
-Prints the parameters, the memory by kind, the work of a step, and the speed and time that a second of measuring on this machine
-promises. Where the memory that is free does not hold a step, that is said, and nothing is measured. Nothing is trained or written.
+Prints the parameters, the memory by kind, the work of a step, and the speed, by timing a step on
+this machine. Where the free memory does not hold a step, the program says so and times nothing.
+Nothing is trained or written.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from tensor.devices import array_module
 from tensor.errors import DeviceError
-from tinygpt import corpus, data, grammar, token_files
-from tinygpt.cli import Parser, add_flags, read_config, reader
+from tensor.memory.devices import array_module
+from tinygpt.commands.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, TrainConfig
-from tinygpt.console import say
+from tinygpt.data import grammar, token_files
+from tinygpt.data import prepare as data
+from tinygpt.data.reading import story
 from tinygpt.errors import InputError
-from tinygpt.planning import counted, predict, shortage, table
+from tinygpt.terminal import say
+from tinygpt.training.planning import counted, predict, shortage, table
 
 
 def arguments(parser: Parser) -> None:
     """The fields of the two dataclasses, and the vocabulary, which else follows from the text."""
     parser.add_argument(
-        "--vocabulary", metavar="N", type=reader(int), help="number of different tokens, so that no text need be read (default: as of the text)"
+        "--vocabulary",
+        metavar="N",
+        type=reader(int),
+        help="number of different tokens, so that no text need be read (default: as of the text)",
     )
     add_flags(parser, TrainConfig)
     add_flags(parser, GPTConfig)
@@ -34,7 +41,8 @@ def run(options: argparse.Namespace) -> int:
         array_module(config.device)
     except DeviceError as error:
         raise InputError(str(error)) from None
-    read_config(GPTConfig, options, vocabulary=1)  # what is wrong with a flag is said before a text is read
+    # what is wrong with a flag is said before a text is read
+    read_config(GPTConfig, options, vocabulary=1)
     vocabulary = vocabulary_of(config) if options.vocabulary is None else options.vocabulary
     model = read_config(GPTConfig, options, vocabulary=vocabulary)
     why = shortage(counted(model, config))
@@ -46,12 +54,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def vocabulary_of(config: TrainConfig) -> int:
-    """How many different tokens a training would have; of byte pairs and words, as many as it may."""
+    """How many different tokens a training has; of byte pairs, the most that it may have."""
     if config.text == "grammar":
         return grammar.grammar_tokenizer().size
     if token_files.is_token_folder(config.text):
         return token_files.read(str(config.text)).tokenizer.size
     if config.tokenizer == "bpe":
         return config.tokens
-    text = corpus.story() if config.text in (None, "story") else data.read(str(config.text))
+    text = story() if config.text in (None, "story") else data.read(str(config.text))
     return data.make_tokenizer(config, text).size

@@ -1,20 +1,22 @@
 """The losses of several trainings in one picture: `tinygpt plot story-1 story-2`.
 
-For each run a line, the training loss smoothed, and dots, the validation loss where one was measured; also of a run that still goes on.
+For each run a line, the training loss smoothed, and dots, the validation loss where one was
+measured; also of a run that still goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from tinygpt import metrics, runs
-from tinygpt.cli import Parser
-from tinygpt.console import say, shown
+from tinygpt.commands.cli import Parser, output_path
 from tinygpt.errors import InputError
-from tinygpt.files import VOCABULARY, read_bytes, reason, replace
+from tinygpt.files import VOCABULARY, read_bytes, write_picture
+from tinygpt.runs import metrics
+from tinygpt.runs import run as runs
+from tinygpt.runs.curves import smooth, thin
+from tinygpt.terminal import say, shown
 
 PICTURE = "losses.png"
 FORMATS = ("png", "svg", "pdf")
@@ -33,26 +35,39 @@ class Curve(NamedTuple):
 
 def arguments(parser: Parser) -> None:
     """The runs, the picture."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="names in runs/ or paths of run folders (default: the run saved last)")
-    parser.add_argument("--output", default=PICTURE, metavar="FILE", help=f"the picture, of type {', '.join(FORMATS)} (default: {PICTURE})")
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="names in runs/ or paths of run folders (default: the run saved last)",
+    )
+    parser.add_argument(
+        "--output",
+        default=PICTURE,
+        metavar="FILE",
+        help=f"the picture, of type {', '.join(FORMATS)} (default: {PICTURE})",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Read the metrics, draw, say where."""
-    picture = Path(options.output)
-    if picture.suffix[1:].lower() not in FORMATS:
-        raise InputError(f"--output {shown(picture)}: a picture's name ends in .{', .'.join(FORMATS[:-1])} or .{FORMATS[-1]}\nsee: tinygpt plot --help")
-    if picture.is_dir() or not picture.parent.is_dir():
-        why = "it is a folder" if picture.is_dir() else "there is no such folder"
-        raise InputError(f"cannot write to {shown(picture)} ({why})\nname another file: --output FILE")
+    picture = output_path("plot", "output", options.output, FORMATS)
     curves = [read(runs.find(name)) for name in dict.fromkeys(options.runs or [None])]
     draw(curves, picture)
     width = max(len(curve.name) for curve in curves)
     for curve in curves:
-        measured = f"  validation {curve.validation[-1][1]:.4f}, at best {min(loss for _, loss in curve.validation):.4f}" if curve.validation else ""
-        say(f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_last(curve):.4f}{measured}")
+        measured = (
+            f"  validation {curve.validation[-1][1]:.4f}, at best {min(loss for _, loss in curve.validation):.4f}"
+            if curve.validation
+            else ""
+        )
+        say(
+            f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_last(curve):.4f}{measured}"
+        )
     if len({curve.tokenizer for curve in curves}) > 1:
-        say("these runs have different tokens: a loss a token of one is not that of another; `tinygpt eval` prints bits a byte")
+        say(
+            "these runs have different tokens: a loss a token of one is not that of another; `tinygpt eval` prints bits a byte"
+        )
     say(f"saved as {shown(picture)}")
     return 0
 
@@ -61,7 +76,9 @@ def read(folder: Path) -> Curve:
     """The losses in a run's metrics. Raises InputError where there are none."""
     name = shown(folder)
     if not (folder / runs.CONFIG).exists():
-        raise InputError(f"{name} is no run: it holds no {runs.CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train")
+        raise InputError(
+            f"{name} is no run: it holds no {runs.CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train"
+        )
     found = metrics.read(folder / runs.METRICS, TRAINED)
     tokenizer = read_bytes(folder / runs.TOKENIZER, VOCABULARY, TRAINED)
     if not found.steps:
@@ -75,45 +92,62 @@ def draw(curves: list[Curve], picture: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
 
-    from tinygpt.plot import smooth, thin
-
     colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
     figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
         colour = colours(number % colours.N)
-        last = f"{curve.validation[-1][1]:.3f}" if curve.validation else f"{_last(curve):.3f} in training"
+        last = (
+            f"{curve.validation[-1][1]:.3f}"
+            if curve.validation
+            else f"{_last(curve):.3f} in training"
+        )
         places = thin(curve.losses)
         steps = [curve.steps[i] for i in places]
         axes.plot(steps, [curve.losses[i] for i in places], color=colour, alpha=0.15, linewidth=0.8)
-        axes.plot(steps, smooth(curve.losses, places), color=colour, linewidth=1.8, label=f"{_label(curve.name)}: {last}")
+        axes.plot(
+            steps,
+            smooth(curve.losses, places),
+            color=colour,
+            linewidth=1.8,
+            label=f"{_label(curve.name)}: {last}",
+        )
         if curve.validation:
             measured = [curve.validation[i] for i in thin([loss for _, loss in curve.validation])]
-            axes.plot(*zip(*measured, strict=True), "o", color=colour, markersize=4.5, markeredgecolor="white", markeredgewidth=0.6, zorder=5)
-    dots = "; dots: validation, not learned from" if any(curve.validation for curve in curves) else ""
-    axes.set(xlabel="step (updates of the weights)", ylabel="loss (nats a token)", title=f"Lines: training loss, smoothed{dots}")
-    lowest, highest = min(min(curve.losses) for curve in curves), max(max(curve.losses) for curve in curves)
-    if 0 < lowest < highest / 8:  # a logarithmic axis has no 0, and few numbers to read where all is within a factor of a few
+            axes.plot(
+                *zip(*measured, strict=True),
+                "o",
+                color=colour,
+                markersize=4.5,
+                markeredgecolor="white",
+                markeredgewidth=0.6,
+                zorder=5,
+            )
+    dots = (
+        "; dots: validation, not learned from" if any(curve.validation for curve in curves) else ""
+    )
+    axes.set(
+        xlabel="step (updates of the weights)",
+        ylabel="loss (nats a token)",
+        title=f"Lines: training loss, smoothed{dots}",
+    )
+    lowest, highest = (
+        min(min(curve.losses) for curve in curves),
+        max(max(curve.losses) for curve in curves),
+    )
+    # a logarithmic axis has no 0, and few numbers to read where all is within a factor of a few
+    if 0 < lowest < highest / 8:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
     axes.legend()
-    temporary = picture.with_name(f".{picture.name}.tmp")
-    try:
-        figure.savefig(temporary, format=picture.suffix[1:].lower())
-        replace(temporary, picture)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # on a disk that is read-only it is not there, and removing it fails too
-            temporary.unlink(missing_ok=True)
-        raise InputError(f"cannot write to {shown(picture)} ({reason(error)})\nname another file: --output FILE") from None
+    write_picture(figure, picture, "name another file: --output FILE")
 
 
 def _last(curve: Curve) -> float:
     """Its smoothed training loss at the end."""
-    from tinygpt.plot import smooth
-
     return smooth(curve.losses, [len(curve.losses) - 1])[0]
 
 

@@ -1,50 +1,103 @@
-"""Walk through a trained GPT op by op: forward from the text to the loss, then backward from the loss to every parameter.
+"""Walk through a trained GPT op by op: forward from the text to the loss, then backward from the
+loss to every parameter.
 
-Without --plain this is a full-screen program (? lists its keys); with it, the same walk as text. At each op it shows what goes in and
-comes out with shape, strides, bytes and values, what is saved for backward, and in backward who gets which part of their gradient.
+Without --plain this is a full-screen program (? lists its keys); with it, the same walk as text. At
+each op it shows the inputs and outputs with shape, strides, bytes and values, the arrays that are
+saved for backward, and in backward the contribution to each gradient.
 
-tinygpt step --plain --only 'blocks.0.attention' --into shows one module line by line; tinygpt step --plain --break nan says who made
-a NaN; tinygpt step --train --plain --weight NAME says what the next step of training does to one parameter.
+tinygpt step --plain --only 'blocks.0.attention' --into shows one module line by line; tinygpt step
+--plain --break nan says who made a NaN; tinygpt step --train --plain --weight NAME says what the
+next step of training does to one parameter.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from tinygpt import jobs, runs
-from tinygpt.cli import Parser
-from tinygpt.console import say, shown
+from tinygpt.commands.cli import Parser, add_run
 from tinygpt.errors import InputError
-from tinygpt.step import plain, updates
-from tinygpt.step.conditions import KINDS
-from tinygpt.step.recorded import How, Session, recorded
-from tinygpt.step.show import show
-from tinygpt.step.training import Step, trained
-from tinygpt.step.values import written
+from tinygpt.inside.arrays import written
+from tinygpt.inside.step import plain, updates
+from tinygpt.inside.step.conditions import KINDS
+from tinygpt.inside.step.recorded import How, Session, recorded
+from tinygpt.inside.step.show import show
+from tinygpt.inside.step.stops import Stop
+from tinygpt.inside.step.training import Step, trained
+from tinygpt.inside.step.walk import Walk
+from tinygpt.runs import run as runs
+from tinygpt.terminal import say, shown
+from tinygpt.training import jobs
 
 
 def arguments(parser: Parser) -> None:
     """The run, what is walked, and how it is shown."""
-    parser.add_argument("run", nargs="?", metavar="RUN", help="a name in runs/ or the path of a run folder (default: the run saved last)")
+    add_run(parser)
     what = parser.add_argument_group("what is walked")
-    what.add_argument("--prompt", metavar="TEXT", help="the text, each token predicted from those before (default: the first words of the run's text)")
-    what.add_argument("--as-run", action="store_true", help="the kernels and fused ops that really run, not the readable ops they stand for")
-    what.add_argument("--last", action="store_true", help="the last weights, not those with the lowest validation loss")
-    what.add_argument("--train", action="store_true", help="the next step of the run's training, to the optimiser's update; the run stays as it is")
-    what.add_argument("--weight", metavar="NAME", help="with --train: what it does to this parameter, every number of it")
+    what.add_argument(
+        "--prompt",
+        metavar="TEXT",
+        help="the text, each token predicted from those before "
+        "(default: the first words of the run's text)",
+    )
+    what.add_argument(
+        "--as-run",
+        action="store_true",
+        help="the kernels and fused ops that really run, not the readable ops they stand for",
+    )
+    what.add_argument(
+        "--train",
+        action="store_true",
+        help="the next step of the run's training, to the optimiser's update; "
+        "the run stays as it is",
+    )
+    what.add_argument(
+        "--weight",
+        metavar="NAME",
+        help="with --train: what it does to this parameter, every number of it",
+    )
     how = parser.add_argument_group("where it halts")
-    how.add_argument("--break", dest="breaks", metavar="CONDITION", action="append", default=[], help=f"{KINDS}; may be given several times")
+    how.add_argument(
+        "--break",
+        dest="breaks",
+        metavar="CONDITION",
+        action="append",
+        default=[],
+        help=f"{KINDS}; may be given several times",
+    )
     text = parser.add_argument_group("as text")
-    text.add_argument("--plain", action="store_true", help="print all stops; with --break the first one that it halts at, in full")
-    text.add_argument("--only", metavar="PATTERN", help="print only the stops of an op or module (and those below it); * and ? stand for anything")
-    text.add_argument("--show", metavar="NAME", help="print one array instead, such as blocks.0.attention.weights[0, 2] (text 0, head 2) or logits.grad")
-    text.add_argument("--into", action="store_true", help="print the source of each op line by line, with what each line made")
-    text.add_argument("--values", action="store_true", help="print what the arrays hold: statistics, and numbers or a small map")
+    text.add_argument(
+        "--plain",
+        action="store_true",
+        help="print all stops; with --break the first one that it halts at, in full",
+    )
+    text.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help="print only the stops of an op or module (and those below it); "
+        "* and ? stand for anything",
+    )
+    text.add_argument(
+        "--show",
+        metavar="NAME",
+        help="print one array instead, such as blocks.0.attention.weights[0, 2] "
+        "(text 0, head 2) or logits.grad",
+    )
+    text.add_argument(
+        "--into",
+        action="store_true",
+        help="print the source of each op line by line, with what each line made",
+    )
+    text.add_argument(
+        "--values",
+        action="store_true",
+        help="print what the arrays hold: statistics, and numbers or a small map",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,11 +113,10 @@ def run(options: argparse.Namespace) -> int:
     if options.plain:
         _print(session, step, options)
         return 0
-    from tinygpt.step.screen import StepApp  # here: textual is an extra
-
+    screen = importlib.import_module("tinygpt.inside.step.screen")  # here: textual is an extra
     if options.breaks:
         session.walk.resume()
-    app = StepApp(session)
+    app = screen.StepApp(session)
     app.run()
     return app.return_code or 0
 
@@ -78,66 +130,96 @@ def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
         return recorded(run, model, tokenizer, options.prompt, how), None
     if options.prompt is not None or options.last:
         what = "--prompt" if options.prompt is not None else "--last"
-        raise InputError(f"{what} and --train do not go together: a step of training takes its batch from the run's text, and the last weights")
+        raise InputError(
+            f"{what} and --train do not go together: a step of training "
+            "takes its batch from the run's text, and the last weights"
+        )
     return trained(jobs.reopened(options.run), how, options.weight)
 
 
 def _check_screen(options: argparse.Namespace) -> None:
-    """Raise InputError where the full-screen program cannot run, or was given what only --plain knows."""
+    """Raise InputError where the full-screen program cannot run, or was given a flag of --plain."""
     given = [name for name in ("only", "show", "into", "values") if getattr(options, name)]
     if given:
-        raise InputError(f"--{given[0]} is for text: give --plain too\nin the full-screen program i steps into an op, / goes to a name")
+        raise InputError(
+            f"--{given[0]} is for text: give --plain too\n"
+            "in the full-screen program i steps into an op, / goes to a name"
+        )
+    needed, instead = "", "print the walk: tinygpt step --plain"
     if os.environ.get("TERM") == "dumb":
-        raise InputError("the full-screen program needs a terminal that can place its text; this one is dumb\nprint the walk: tinygpt step --plain")
-    if not sys.stdout.isatty() or not sys.stdin.isatty():
-        raise InputError("the full-screen program needs a terminal\nfor a pipe or a file print the walk: tinygpt step --plain")
-    if importlib.util.find_spec("textual") is None:
-        raise InputError("the full-screen program needs the package textual: pip install 'tinygpt[step]'\nwithout it print the walk: tinygpt step --plain")
+        needed = "a terminal that can place its text; this one is dumb"
+    elif not sys.stdout.isatty() or not sys.stdin.isatty():
+        needed, instead = "a terminal", f"for a pipe or a file {instead}"
+    elif importlib.util.find_spec("textual") is None:
+        needed = "the package textual: pip install 'tinygpt[step]'"
+        instead = f"without it {instead}"
+    if needed:
+        raise InputError(f"the full-screen program needs {needed}\n{instead}")
 
 
 def _check_show(options: argparse.Namespace) -> None:
-    """Raise InputError where --show, which prints one array, was given with what prints stops."""
-    flags = {"--only": options.only, "--into": options.into, "--values": options.values, "--break": options.breaks}
-    given = [flag for flag, value in flags.items() if value]
+    """Raise InputError where --show, which prints one array, was given with a flag for stops."""
+    flags = {"only": options.only, "into": options.into, "values": options.values}
+    given = [flag for flag, value in [*flags.items(), ("break", options.breaks)] if value]
     if options.show is not None and given:
-        raise InputError(f"--show prints one array, {given[0]} is for stops: leave one of the two out\nsee: tinygpt step --help")
+        raise InputError(
+            f"--show prints one array, --{given[0]} is for stops: leave one of the two out\n"
+            "see: tinygpt step --help"
+        )
 
 
 def _print(session: Session, step: Step | None, options: argparse.Namespace) -> None:
+    """Print the facts, then the array, the stops, or the one that a breakpoint halts at."""
     walk, width = session.walk, max(shutil.get_terminal_size().columns, 40)
     numbers = plain.chosen(walk, options.only)
     if options.weight is not None and options.only is None:
-        numbers = [i for i in numbers if walk.stops[i].concerns(options.weight)]
-    array = list(show(walk.tape, options.show, session.names, width)) if options.show is not None else []
+        numbers = [i for i in numbers if _concerns(walk.stops[i], options.weight)]
+    lines: Iterable[str]
+    if options.show is not None:
+        lines = list(show(walk.recording, options.show, session.names, width))
+    elif options.breaks:
+        lines = _halted(walk, numbers, plain.Style(width, True, options.into))
+    else:
+        style = plain.Style(width, options.values, options.into)
+        lines = plain.text(walk, numbers, style, *_updates(step, options, width))
     for fact in session.facts:
         _say(plain.wrapped(fact, width))
-    if options.show is not None:
-        _say(array)
-        return
-    if not options.breaks:
-        style = plain.Style(width, options.values, options.into)
-        _say(plain.text(walk, numbers, style, *_updates(step, options, width)))
-        return
-    found = next((i for i in numbers if walk.halts(i)), None)
+    _say(lines)
+
+
+def _concerns(stop: Stop, parameter: str) -> bool:
+    return stop.phase in ("clip", "update") or stop.contributes(parameter)
+
+
+def _halted(walk: Walk, numbers: list[int], style: plain.Style) -> Iterator[str]:
+    """The first of these stops at which a breakpoint halts, in full."""
+    yield ""
+    found = next(filter(walk.halts, numbers), None)
     if found is None:
-        names = ", ".join(shown(condition) for condition in walk.breaks)
-        say(f"\nno stop of {len(numbers)} halts at {names}" + (": all that was made is finite" if names == "nan" else ""))
+        names = ", ".join(map(shown, walk.breaks))
+        finite = ": all that was made is finite" if names == "nan" else ""
+        yield f"no stop of {len(numbers)} halts at {names}{finite}"
         return
     walk.go(found)
-    _say(["", f"halted at {walk.met()}", *plain.text(walk, [found], plain.Style(width, True, options.into))])
+    yield f"halted at {walk.met()}"
+    yield from plain.text(walk, [found], style)
 
 
 def _say(lines: Iterable[str]) -> None:
-    """Print them, with plain characters where the output's encoding has no others."""
     for line in lines:
         say(written(line))
 
 
-def _updates(step: Step | None, options: argparse.Namespace, width: int) -> tuple[plain.Lines, plain.Lines]:
-    """(lines that stand for an update, lines that follow it): the second where one parameter was asked for."""
+def _updates(
+    step: Step | None, options: argparse.Namespace, width: int
+) -> tuple[plain.Lines, plain.Lines]:
+    """(lines that replace an update, lines that follow it): the second where one parameter was
+    asked for.
+    """
     if step is None:
         return {}, {}
     names = [f"{update.name}.update" for update in step.updates]
     if options.weight is None:
         return dict(zip(names, updates.table(step.updates, width), strict=True)), {}
-    return {}, {name: list(updates.told(step, update)) for name, update in zip(names, step.updates, strict=True)}
+    found = [list(updates.explained(step, update)) for update in step.updates]
+    return {}, dict(zip(names, found, strict=True))

@@ -1,7 +1,10 @@
-"""Train a GPT on the story that comes with it, on stories from a grammar, or on your own text: `tinygpt train --text FILE`.
+"""Train a GPT on the story that comes with it, on stories from a grammar, or on your own text:
+`tinygpt train --text FILE`.
 
-Leaves a run folder (runs/story-1, ...) with the weights, the losses and their curve. Ctrl-C saves what has been learned so far, and
-`tinygpt train --resume RUN` goes on, as if it had never stopped. A terminal that is closed is as good as Ctrl-C; a pipe that nobody reads
+Leaves a run folder (runs/story-1, ...) with the weights, the losses and their curve. Ctrl-C saves
+what has been learned so far, and
+`tinygpt train --resume RUN` goes on, as if it had never stopped. A terminal that is closed is as
+good as Ctrl-C; a pipe that nobody reads
 any more stops nothing. `--init RUN` starts from the weights and tokenizer of another run.
 """
 
@@ -16,31 +19,51 @@ from threadpoolctl import threadpool_limits
 
 from tensor import kernels
 from tensor.kernels.cpu import compiled
-from tinygpt import jobs, runs, snapshots, training
-from tinygpt.cli import Parser, add_flags, reader
 from tinygpt.commands import sample
+from tinygpt.commands.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, SampleConfig, TrainConfig
-from tinygpt.console import outliving, say, shown
-from tinygpt.data import Data
+from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
-from tinygpt.jobs import Job
-from tinygpt.loop import draw, measure, take_steps
-from tinygpt.metrics import Metrics
-from tinygpt.ownership import Owner
-from tinygpt.planning import predict
-from tinygpt.profile import MOST, TRACE, Profile
-
-PLANNED = 100  # steps from which the speed is predicted beforehand, which takes a second, and scored afterwards
+from tinygpt.runs import run as runs
+from tinygpt.runs import snapshots
+from tinygpt.runs.metrics import Metrics
+from tinygpt.runs.ownership import Owner
+from tinygpt.terminal import outliving, say, shown
+from tinygpt.training import jobs
+from tinygpt.training.jobs import Job
+from tinygpt.training.loop import draw, measure, take_steps
+from tinygpt.training.profile import MOST, TRACE, Profile
+from tinygpt.training.step import threads
 
 
 def arguments(parser: Parser) -> None:
     """--layers, --steps and so on: the fields of the two dataclasses; and which run to start from."""
     start = parser.add_argument_group("where to start", "by default with fresh weights")
-    start.add_argument("--resume", metavar="RUN", help="go on with a run where its last checkpoint stands, with its own choices")
-    start.add_argument("--init", metavar="RUN", help="start with the weights and the tokenizer of another run")
-    start.add_argument("--until", metavar="N", type=int, help="stop after step N of --steps, to go on later with --resume")
-    parser.add_argument("--profile", metavar="N", type=reader(int), help=f"record N steps: time and memory by module and by op, and {TRACE} for Chrome")
-    parser.add_argument("--ignore-memory", action="store_true", help="train also where a step seems to need more memory than is free")
+    start.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="go on with a run where its last checkpoint stands, with its own choices",
+    )
+    start.add_argument(
+        "--init", metavar="RUN", help="start with the weights and the tokenizer of another run"
+    )
+    start.add_argument(
+        "--until",
+        metavar="N",
+        type=int,
+        help="stop after step N of --steps, to go on later with --resume",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="N",
+        type=reader(int),
+        help=f"record N steps: time and memory by module and by op, and {TRACE} for Chrome",
+    )
+    parser.add_argument(
+        "--ignore-memory",
+        action="store_true",
+        help="train also where a step seems to need more memory than is free",
+    )
     add_flags(parser, TrainConfig)
     add_flags(parser, GPTConfig)
 
@@ -48,19 +71,32 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prepare, train, measure, sample."""
     if options.profile is not None and not 1 <= options.profile <= MOST:
-        raise InputError(f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20")
+        raise InputError(
+            f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20"
+        )
+    request = jobs.Request(
+        training=read_config(TrainConfig, options),
+        model=lambda vocabulary: read_config(GPTConfig, options, vocabulary=vocabulary),
+        chosen=vars(options),
+        init=options.init,
+        resume=options.resume,
+        until=options.until,
+        ignore_memory=options.ignore_memory,
+    )
     with ExitStack() as held:
         held.enter_context(outliving())
         if options.resume is not None:
             owner = held.enter_context(Owner(runs.find(options.resume)))
-            job = jobs.resumed(options)
+            job = jobs.resumed(request)
         else:
-            job = jobs.fresh(options)
+            job = jobs.fresh(request)
             run, owner = held.enter_context(runs.create(job.run, job.data.tokenizer))
             job = job._replace(run=run)
         try:
             return _train(job._replace(owner=owner), options)
-        except BaseException:  # memory that is not there, a token file that is damaged where a step reads it, Ctrl-C before the first step
+        # memory that is not there, a token file that is damaged where a step reads it, Ctrl-C
+        # before the first step
+        except BaseException:
             runs.discard_untrained(job.run, owner)
             raise
 
@@ -70,16 +106,23 @@ def _train(job: Job, options: argparse.Namespace) -> int:
         say(line)
     config = job.run.training
     profile = None if options.profile is None else Profile(options.profile)
-    with threadpool_limits(training.threads(job.run.model, config), user_api="blas"), np.errstate(all="ignore"):  # a skipped step says so
-        plan = predict(job.run.model, config) if job.until - job.progress.step >= PLANNED and profile is None else None
-        with Metrics(job.run.folder / runs.METRICS, job.progress.step, config.tensorboard) as metrics:
-            code, job = take_steps(job, metrics, plan, profile)
+    # a skipped step says so
+    with (
+        threadpool_limits(threads(job.run.model, config), user_api="blas"),
+        np.errstate(all="ignore"),
+    ):
+        with Metrics(
+            job.run.folder / runs.METRICS, job.progress.step, config.tensorboard
+        ) as metrics:
+            code, job = take_steps(job, metrics, profile)
             if code == 0 and job.progress.step >= config.steps:
                 job = measure(job, metrics)
         if profile is not None:
             for line in ["", *profile.lines()]:
                 say(line)
-            say(f"each op of these steps, as a trace that Chrome opens: {shown(profile.save(job.run.folder))}\n")
+            say(
+                f"each op of these steps, as a trace that Chrome opens: {shown(profile.save(job.run.folder))}\n"
+            )
         draw(job)
         say(f"saved in {job.run.name}; {runs.PICTURE} there shows the curve")
         if code == 0:
@@ -89,17 +132,27 @@ def _train(job: Job, options: argparse.Namespace) -> int:
     return code
 
 
-# -- what is said beforehand --------------------------------------------------------------------------------------------
+# -- what is said beforehand
+# --------------------------------------------------------------------------------------------
 
 
 def _kernels(config: TrainConfig) -> str:
     """What does the arithmetic on the CPU, and why."""
     if kernels.disabled():
         return "the readable references alone, slower: TENSOR_KERNELS is off"
-    reason = compiled.refusal() if config.dtype == "float32" else f"compiled kernels are for float32, not {config.dtype}"
+    reason = (
+        compiled.refusal()
+        if config.dtype == "float32"
+        else f"compiled kernels are for float32, not {config.dtype}"
+    )
     if reason is None:
         count = compiled.thread_count()
-        return "; ".join([f"compiled C, {count} thread{'s' if count > 1 else ''}: TENSOR_THREADS sets how many", *kernels.NOTES])
+        return "; ".join(
+            [
+                f"compiled C, {count} thread{'s' if count > 1 else ''}: TENSOR_THREADS sets how many",
+                *kernels.NOTES,
+            ]
+        )
     return f"NumPy alone, slower: {reason}"
 
 
@@ -115,14 +168,32 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
     parameters = sum(parameter.size for parameter in job.model.parameters())
     drawn = config.steps * config.batch * config.accumulation
     times = round(drawn / len(data.windows))
-    often = f"each window about {f'{times:,} times' if times > 1 else 'once'}" if drawn > len(data.windows) else f"{drawn:,} of the windows, once each"
-    kept = f", and {len(data.validation):,} others to measure on" if data.validation is not None else ""
-    place = f"goes on after step {job.progress.step:,}" if job.progress.step else why("out", "the first free name; --out FOLDER for another")
-    size = f"{config.batch} x {config.accumulation}" if config.accumulation > 1 else f"{config.batch}"
+    often = (
+        f"each window about {f'{times:,} times' if times > 1 else 'once'}"
+        if drawn > len(data.windows)
+        else f"{drawn:,} of the windows, once each"
+    )
+    kept = (
+        f", and {len(data.validation):,} others to measure on"
+        if data.validation is not None
+        else ""
+    )
+    place = (
+        f"goes on after step {job.progress.step:,}"
+        if job.progress.step
+        else why("out", "the first free name; --out FOLDER for another")
+    )
+    size = (
+        f"{config.batch} x {config.accumulation}" if config.accumulation > 1 else f"{config.batch}"
+    )
     return [
         f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{'' if data.unit == 'character' else f' {data.unit}s'}",
         f"windows   {len(data.windows):,} of {model.context} {data.unit}s{', all there are' if config.stride == 1 and not kept else ''}{kept}",
-        *([f"start     the best weights of {shown(options.init)}, and its tokenizer"] if options.init is not None else []),
+        *(
+            [f"start     the best weights of {shown(options.init)}, and its tokenizer"]
+            if options.init is not None
+            else []
+        ),
         f"model     {parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
         f"training  {config.steps:,} steps of {size} windows: {often}",
         f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",
@@ -140,4 +211,6 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
 def _floor_line(data: Data) -> list[str]:
     if data.floor is None:
         return []
-    return [f"          {data.floor:.3f} is the floor: no model can be better on {'these windows' if data.validation is None else 'such stories'}"]
+    return [
+        f"          {data.floor:.3f} is the floor: no model can be better on {'these windows' if data.validation is None else 'such stories'}"
+    ]

@@ -1,8 +1,9 @@
-"""Prove on a run of your own that ways of computing the same thing agree: `tinygpt verify` all, `tinygpt verify cache story-1` one.
+"""Prove on a run of your own that ways of computing the same thing agree: `tinygpt verify` all,
+`tinygpt verify cache story-1` one.
 
-CACHE: with the cache of keys and values the logits are those without it. RESUME: a training that was broken off goes on bit for bit.
-CAUSAL: no token sees a later one. ACCUMULATION: a batch in parts has the gradients of the whole. PARITY: compiled kernels, plain NumPy and,
-where it is installed, PyTorch agree.
+CACHE: with the cache of keys and values the logits are those without the cache.
+RESUME: a training that was broken off goes on bit for bit.
+CAUSAL: no token sees a later one.
 
 Prints PASS with a number, or FAIL with the first place that differs; exits 1 when one fails.
 """
@@ -17,17 +18,27 @@ from pathlib import Path
 import numpy as np
 
 from tensor.errors import DeviceError
-from tinygpt import runs
-from tinygpt.cli import Parser, nearest
-from tinygpt.console import say
+from tinygpt.commands.cli import Parser
 from tinygpt.errors import InputError
-from tinygpt.verification import CHECKS, check_finite
+from tinygpt.inside.verification import CHECKS, check_finite
+from tinygpt.runs import run as runs
+from tinygpt.terminal import nearest, say
 
 
 def arguments(parser: Parser) -> None:
     """The checks, the run, the device."""
-    parser.add_argument("words", nargs="*", metavar="CHECK|RUN", help=f"any of {', '.join(CHECKS)} (default: all); and a run (default: the one saved last)")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N, for all but resume (default: cpu)")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="CHECK|RUN",
+        help=f"any of {', '.join(CHECKS)} (default: all); and a run (default: the one saved last)",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="NAME",
+        help="cpu, cuda or cuda:N, for all but resume (default: cpu)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,14 +46,17 @@ def run(options: argparse.Namespace) -> int:
     named = [word for word in options.words if word in CHECKS]
     others = [word for word in options.words if word not in CHECKS]
     if len(others) > 1:
-        raise InputError(f"{others[1]!r} is one word too many: {others[0]!r} is the run\nsee: tinygpt verify --help")
+        raise InputError(
+            f"{others[1]!r} is one word too many: {others[0]!r} is the run\n"
+            "see: tinygpt verify --help"
+        )
     run, model, _ = runs.load(_find(others[0]) if others else runs.find(None))
     try:
         model.to(device=options.device)
     except DeviceError as error:
         raise InputError(str(error)) from None
     check_finite(run, model)
-    held: list[str] = []
+    passed: list[str] = []
     failed: list[str] = []
     skipped: list[str] = []
     for name in dict.fromkeys(named or CHECKS):
@@ -56,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
             skipped.append(name)
             continue
         _tell("PASS" if verdict.passed else "FAIL", name, verdict.text)
-        (held if verdict.passed else failed).append(name)
+        (passed if verdict.passed else failed).append(name)
     say(
-        f"{run.name}: {', '.join(held) or 'nothing'} verified"
+        f"{run.name}: {', '.join(passed) or 'nothing'} verified"
         + f"; not {', '.join(failed)}" * bool(failed)
         + f"; left out: {', '.join(skipped)}" * bool(skipped)
     )
@@ -66,16 +80,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tell(how: str, name: str, text: str) -> None:
-    """A line, or as many as the terminal's width takes, 80 columns at most."""
+    """Print the text, in lines of at most 80 columns."""
     width = max(40, min(80, shutil.get_terminal_size().columns))
     say(textwrap.fill(text, width, initial_indent=f"{how}  {name:<14}", subsequent_indent=" " * 20))
 
 
 def _find(word: str) -> Path:
-    """The run of that name. Raises InputError, with the nearest check where the word was meant for one."""
+    """The run of that name. Raises InputError, with the nearest check where the word was meant for
+    one.
+    """
     try:
         return runs.find(word)
     except InputError:
         if close := nearest(word, CHECKS):
-            raise InputError(f"{word!r} is neither a check nor a run{close}\nsee: tinygpt verify --help") from None
+            raise InputError(
+                f"{word!r} is neither a check nor a run{close}\nsee: tinygpt verify --help"
+            ) from None
         raise

@@ -13,7 +13,9 @@ class Bytes(Content, frozen=True, tag="byte"):
 
 
 class ByteTokenizer(StoredTokenizer):
-    """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Knows every text without having seen any."""
+    """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Knows every text without having seen
+    any.
+    """
 
     schema = Bytes
 
@@ -23,11 +25,15 @@ class ByteTokenizer(StoredTokenizer):
         return 256
 
     def encode(self, text: str) -> list[int]:
-        """The bytes of the text. Raises TokenizerError for half of a surrogate pair, which has none."""
+        """The bytes of the text. Raises TokenizerError for half of a surrogate pair, which has
+        none.
+        """
         return list(utf8(text))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the bytes, with U+FFFD for what is no UTF-8. Raises TokenizerError for ids outside 0 to 255."""
+        """The text of the bytes, with U+FFFD for what is no UTF-8. Raises TokenizerError for ids
+        outside 0 to 255.
+        """
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def encode_bytes(self, data: bytes) -> list[int]:

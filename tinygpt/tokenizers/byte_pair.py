@@ -1,17 +1,23 @@
-"""Byte-pair encoding: what often stands together becomes one token; what is rare is written in several, so that no text is unknown.
+"""Byte-pair encoding: what often stands together becomes one token; what is rare is written in
+several, so that no text is unknown.
 
     bytes    a text is its UTF-8 bytes: 256 tokens to begin with
-    words    it is cut into words, the space before a word being part of it ("the cat" -> "the", " cat"): no token crosses a cut
+    words    it is cut into words, the space before a word being part of it ("the cat" -> "the", "
+    cat"): no token crosses a cut
     pairs    count the pairs of neighbours in all words
-    merges   the most frequent pair becomes a new token wherever it stands; count again; go on until there are enough tokens
+    merges   the most frequent pair becomes a new token wherever it stands; count again; go on until
+    there are enough tokens
     encode   a new text: words, bytes, and then the same merges, the first learned first
 
-        a a a b d a a a b a c      a a 4 times (twice in a a a, though only the first can become a token there)
-        Z a b d Z a b a c          Z = a a; a b and Z a twice: of equals the one with the smaller ids, which are those of older tokens
+        a a a b d a a a b a c      a a 4 times (twice in a a a, though only the first can become a
+        token there)
+        Z a b d Z a b a c          Z = a a; a b and Z a twice: of equals the one with the smaller
+        ids, which are those of older tokens
         Z Y d Z Y a c              Y = a b; Z Y twice
         X d X a c                  X = Z Y; nothing twice
 
-Sennrich, Haddow and Birch 2016 (arXiv:1508.07909); over bytes and with these words: GPT-2, Radford et al. 2019.
+Sennrich, Haddow and Birch 2016 (arXiv:1508.07909); over bytes and with these words: GPT-2, Radford
+et al. 2019.
 """
 
 from __future__ import annotations
@@ -28,16 +34,33 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 import regex  # re, with classes of characters such as \p{L}
 
-from tinygpt.console import shown
-from tinygpt.tokenizers.gpt2_files import Id, read_merge, read_merges, read_vocabulary, to_bytes, to_text, write_merges, write_vocabulary
-from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked, quoted, utf8
+from tinygpt.terminal import shown
+from tinygpt.tokenizers.gpt2_files import (
+    Id,
+    read_merge,
+    read_merges,
+    read_vocabulary,
+    to_bytes,
+    to_text,
+    write_merges,
+    write_vocabulary,
+)
+from tinygpt.tokenizers.tokenizer import (
+    Content,
+    StoredTokenizer,
+    TokenizerError,
+    checked,
+    quoted,
+    utf8,
+)
 
 Pair: TypeAlias = tuple[int, int]
 
 BYTES = [bytes([byte]) for byte in range(256)]
 END = "<|endoftext|>"  # stands between two documents
 
-# -- words ------------------------------------------------------------------------------------------------------------
+# -- words
+# ------------------------------------------------------------------------------------------------------------
 
 WORD = regex.compile(
     "|".join(  # the first that fits; together they fit every character
@@ -46,34 +69,45 @@ WORD = regex.compile(
             r" ?\p{L}+",  # letters,
             r" ?\p{N}+",  # digits,
             r" ?[^\s\p{L}\p{N}]+",  # other marks, each with the space before them
-            r"\s+(?!\S)",  # white space, but for its last character where a word follows: that one may be the word's
+            # white space, but for its last character where a word follows: that one may be the
+            # word's
+            r"\s+(?!\S)",
             r"\s+",
         ]
     )
 )
 
 
-AHEAD = 2  # characters from its end on that decide, at most, where a word ends: ' is a word of its own unless `ll`, say, comes after it
+# characters from its end on that decide, at most, where a word ends: ' is a word of its own unless
+# `ll`, say, comes after it
+AHEAD = 2
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text, which together are the text: "Hello,  world" -> "Hello", ",", " ", " world"."""
+    """The words of a text, which together are the text: "Hello,  world" -> "Hello", ",", " ", "
+    world".
+    """
     return (match.group() for match in WORD.finditer(text))
 
 
 def split(text: str, specials: Iterable[str]) -> list[str]:
-    """The text cut at its special tokens, the longest that fits first: ordinary, special, ordinary, ..., ordinary; parts may be empty."""
+    """The text cut at its special tokens, the longest that fits first: ordinary, special, ordinary,
+    ..., ordinary; parts may be empty.
+    """
     choices = "|".join(re.escape(special) for special in sorted(specials, key=len, reverse=True))
     return re.split(f"({choices})", text) if choices else [text]
 
 
-# -- pairs ------------------------------------------------------------------------------------------------------------
+# -- pairs
+# ------------------------------------------------------------------------------------------------------------
 
 GAP = -1  # the id between two words
 
 
 def integers(values: Iterable[int], size: int) -> array[int]:
-    """The values in 4 bytes each, 8 where `size`, beyond which none goes, needs them: a list takes 40, and a word may be as long as the text."""
+    """The values in 4 bytes each, 8 where `size`, beyond which none goes, needs them: a list takes
+    40, and a word may be as long as the text.
+    """
     return array("i" if size < 1 << 31 else "q", values)
 
 
@@ -90,12 +124,14 @@ class Pairs:
     The different words lie in a row, gaps between them, and each place knows its neighbours:
 
         place   0 1 2 3 4 5 6 7 8         0 1 2 3 4 5 6 7 8
-        id      _ t h e _ t h y _    ->   _ T . e _ T . y _       th became T: only places beside a merge change, and are counted anew
+        id      _ t h e _ t h y _    ->   _ T . e _ T . y _       th became T: only places beside a
+        merge change, and are counted anew
     """
 
     def __init__(self, counts: Mapping[str, int]):
         size = 1 + sum(count * (len(word.encode()) + 1) for word, count in counts.items())
-        self.ids, self.weights = integers([GAP], size), integers([0], size)  # the weight: how often the word of this place occurs in the text
+        # the weight: how often the word of this place occurs in the text
+        self.ids, self.weights = integers([GAP], size), integers([0], size)
         for word, count in counts.items():
             letters = word.encode()
             self.ids.extend(letters)
@@ -104,10 +140,12 @@ class Pairs:
         self.before = integers(range(-1, len(self.ids) - 1), size)
         self.after = integers(range(1, len(self.ids) + 1), size)
         self.counts: Counter[Pair] = Counter()
-        self.places: defaultdict[Pair, array[int]] = defaultdict(lambda: integers((), size))  # of the pair's first id; some may have changed since
+        # of the pair's first id; some may have changed since
+        self.places: defaultdict[Pair, array[int]] = defaultdict(lambda: integers((), size))
         for place in range(len(self.ids) - 1):
             self._count(place, +1)
-        self.heap = [(-count, pair) for pair, count in self.counts.items() if count > 1]  # never below a true count; too high where pairs went
+        # never below a true count; too high where pairs went
+        self.heap = [(-count, pair) for pair, count in self.counts.items() if count > 1]
         heapify(self.heap)
 
     def _count(self, place: int, sign: int) -> Pair:
@@ -123,7 +161,9 @@ class Pairs:
         return pair
 
     def most_frequent(self) -> Pair | None:
-        """The pair that occurs most often, of equals the smallest by ids; None where no pair occurs twice."""
+        """The pair that occurs most often, of equals the smallest by ids; None where no pair occurs
+        twice.
+        """
         while self.heap:
             count, pair = heappop(self.heap)
             if -count == self.counts[pair]:
@@ -151,7 +191,8 @@ class Pairs:
                 heappush(self.heap, (-self.counts[new], new))
 
 
-# -- the tokenizer ----------------------------------------------------------------------------------------------------
+# -- the tokenizer
+# ----------------------------------------------------------------------------------------------------
 
 
 class BytePairs(Content, frozen=True, tag="byte_pair"):
@@ -163,45 +204,80 @@ class BytePairs(Content, frozen=True, tag="byte_pair"):
 
 
 class BytePairTokenizer(StoredTokenizer):
-    """Bytes and what merges make of them to ids, by rank: the merge learned first goes first, of equals the leftmost.
+    """Bytes and what merges make of them to ids, by rank: the merge learned first goes first, of
+    equals the leftmost.
 
-    tokens[i] are the bytes of id i; merges are pairs of tokens, in the order of their ranks; specials, {text: id}, are never
-    merged nor split. Raises TokenizerError unless each byte is a token, each merge makes one, and all others are special.
+    tokens[i] are the bytes of id i; merges are pairs of tokens, in the order of their ranks;
+    specials, {text: id}, are never
+    merged nor split. Raises TokenizerError unless each byte is a token, each merge makes one, and
+    all others are special.
     """
 
     schema = BytePairs
     cached = 1 << 16  # words whose ids are remembered: some 20 MB
     longest = 64  # characters of a word that is remembered
 
-    def __init__(self, tokens: Sequence[bytes], merges: Sequence[tuple[bytes, bytes]], specials: Mapping[str, int]):
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        merges: Sequence[tuple[bytes, bytes]],
+        specials: Mapping[str, int],
+    ):
         self.tokens, self.merges, self.specials = tuple(tokens), tuple(merges), dict(specials)
         self._ids = ids = numbered(self.tokens, self.specials)
-        for token in [*BYTES, *(part for left, right in self.merges for part in (left, right, left + right))]:
+        for token in [
+            *BYTES,
+            *(part for left, right in self.merges for part in (left, right, left + right)),
+        ]:
             if token not in ids:
-                raise TokenizerError(f"token {quoted(to_text(token))} is missing: " + ("each byte needs one" if len(token) == 1 else "a merge needs it"))
+                raise TokenizerError(
+                    f"token {quoted(to_text(token))} is missing: "
+                    + ("each byte needs one" if len(token) == 1 else "a merge needs it")
+                )
         made = {*BYTES, *(left + right for left, right in self.merges)}
         for token, number in ids.items():
             if token not in made:
-                raise TokenizerError(f"no merge makes token {quoted(to_text(token))}, id {number}: a merge is missing, or it is a special token")
-        self._merges = {(ids[left], ids[right]): (rank, ids[left + right]) for rank, (left, right) in enumerate(self.merges)}
+                raise TokenizerError(
+                    f"no merge makes token {quoted(to_text(token))}, id {number}: a merge is missing, or it is a special token"
+                )
+        self._merges = {
+            (ids[left], ids[right]): (rank, ids[left + right])
+            for rank, (left, right) in enumerate(self.merges)
+        }
         if len(self._merges) < len(self.merges):
             left, right = next(merge for merge, count in Counter(self.merges).items() if count > 1)
-            raise TokenizerError(f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there twice")
+            raise TokenizerError(
+                f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there twice"
+            )
         self._cache: dict[str, list[int]] = {}
 
     @classmethod
-    def train(cls, text: str, size: int, specials: Sequence[str] = (END,), progress: Callable[[int, int], None] | None = None) -> Self:
-        """Learn size - 256 - len(specials) merges from the text: byte b has id b, then come the merges, then the special tokens.
+    def train(
+        cls,
+        text: str,
+        size: int,
+        specials: Sequence[str] = (END,),
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Learn size - 256 - len(specials) merges from the text: byte b has id b, then come the
+        merges, then the special tokens.
 
-        Each merge takes the most frequent pair of neighbours, of equals the one with the smallest ids, so that the same text always
-        makes the same tokens. It ends early where no pair occurs twice. Special tokens in the text are left out. `progress` is told
-        (merges so far, merges wanted). Raises TokenizerError for a size or special tokens that cannot be.
+        Each merge takes the most frequent pair of neighbours, of equals the one with the smallest
+        ids, so that the same text always
+        makes the same tokens. It ends early where no pair occurs twice. Special tokens in the text
+        are left out. `progress` is told
+        (merges so far, merges wanted). Raises TokenizerError for a size or special tokens that
+        cannot be.
         """
         wanted = size - len(BYTES) - len(specials)
         if wanted < 0:
-            raise TokenizerError(f"size {size}: at least {size - wanted} tokens are needed, 256 bytes and {len(specials)} special")
+            raise TokenizerError(
+                f"size {size}: at least {size - wanted} tokens are needed, 256 bytes and {len(specials)} special"
+            )
         if "" in specials or len(set(specials)) < len(specials):
-            raise TokenizerError(f"special tokens {', '.join(map(ascii, specials))}: each must be some text, and be there once")
+            raise TokenizerError(
+                f"special tokens {', '.join(map(ascii, specials))}: each must be some text, and be there once"
+            )
         if not utf8(text):
             raise TokenizerError("no text to make a tokenizer from: it is empty")
         pairs = Pairs(Counter(word for part in split(text, specials)[::2] for word in words(part)))
@@ -210,20 +286,27 @@ class BytePairTokenizer(StoredTokenizer):
             left, right = (tokens[i] for i in pair)
             pairs.merge(pair, len(tokens))
             merges.append((left, right))
-            tokens.append(left + right)  # new: the same bytes would have been merged in the same way
+            # new: the same bytes would have been merged in the same way
+            tokens.append(left + right)
             if progress:
                 progress(len(merges), wanted)
-        return cls([*tokens, *map(utf8, specials)], merges, {special: i for i, special in enumerate(specials, len(tokens))})
+        return cls(
+            [*tokens, *map(utf8, specials)],
+            merges,
+            {special: i for i, special in enumerate(specials, len(tokens))},
+        )
 
     @property
     def size(self) -> int:
         """The number of tokens, V, special ones among them."""
         return len(self.tokens)
 
-    # -- encode and decode --------------------------------------------------------------------------------------------
+    # -- encode and decode
+    # --------------------------------------------------------------------------------------------
 
     def encode(self, text: str, specials: bool = True) -> list[int]:
-        """The ids of a text. With specials=False the text of a special token is ordinary text: right for what strangers wrote.
+        """The ids of a text. With specials=False the text of a special token is ordinary text:
+        right for what strangers wrote.
 
         Raises TokenizerError for half of a surrogate pair.
         """
@@ -234,9 +317,11 @@ class BytePairTokenizer(StoredTokenizer):
         return ids
 
     def settled(self, text: str) -> tuple[list[int], int]:
-        """The words and special tokens whose last character is so far from the end that nothing that follows can change them.
+        """The words and special tokens whose last character is so far from the end that nothing
+        that follows can change them.
 
-        From `unsure` on a special token may begin that is not all there yet; what decides the end of a word must lie before.
+        From `unsure` on a special token may begin that is not all there yet; what decides the end
+        of a word must lie before.
         """
         utf8(text)
         unsure = len(text) - max(map(len, self.specials), default=1) + 1
@@ -256,15 +341,20 @@ class BytePairTokenizer(StoredTokenizer):
         raise AssertionError("the last part is ordinary, and ends with the text")
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """The ids of any bytes: of UTF-8 the same as of its text without special tokens; decode_bytes gives the bytes back."""
-        return self._encode(words(data.decode("utf-8", "surrogateescape")))  # a byte that is no UTF-8 becomes half a surrogate pair
+        """The ids of any bytes: of UTF-8 the same as of its text without special tokens;
+        decode_bytes gives the bytes back.
+        """
+        # a byte that is no UTF-8 becomes half a surrogate pair
+        return self._encode(words(data.decode("utf-8", "surrogateescape")))
 
     def _encode(self, found: Iterable[str]) -> list[int]:
         ids: list[int] = []
         for word in found:
             known = self._cache.get(word)
             if known is None:
-                known = self._merge([self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")])
+                known = self._merge(
+                    [self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")]
+                )
                 if len(word) <= self.longest:
                     if len(self._cache) >= self.cached:
                         self._cache.clear()
@@ -273,9 +363,11 @@ class BytePairTokenizer(StoredTokenizer):
         return ids
 
     def _merge(self, ids: list[int]) -> list[int]:
-        """Merge the ids of a word, the lowest rank first, of equals the leftmost, until no pair is in the merges.
+        """Merge the ids of a word, the lowest rank first, of equals the leftmost, until no pair is
+        in the merges.
 
-        The places of each rank wait together, and the ranks in a heap, so that n bytes take n log n steps, not n^2; a place whose pair has
+        The places of each rank wait together, and the ranks in a heap, so that n bytes take n log n
+        steps, not n^2; a place whose pair has
         changed since is passed over.
         """
         ids.append(GAP)  # after the last id, and at index -1 before the first
@@ -303,47 +395,72 @@ class BytePairTokenizer(StoredTokenizer):
                         if merge[0] not in waiting:
                             heappush(ranks, merge[0])
                         waiting[merge[0]].append(left)
-                if ranks and ranks[0] < rank:  # in a file of others a merge may stand before the one that makes its parts
+                # in a file of others a merge may stand before the one that makes its parts
+                if ranks and ranks[0] < rank:
                     waiting[rank] = places[number + 1 :]
                     heappush(ranks, rank)
                     break
         return [i for i in ids if i != GAP]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids, with U+FFFD for what is no UTF-8. Raises TokenizerError naming the first id outside [0, size)."""
+        """The text of the ids, with U+FFFD for what is no UTF-8. Raises TokenizerError naming the
+        first id outside [0, size).
+        """
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the ids, one after the other. Raises TokenizerError naming the first id outside [0, size)."""
+        """The bytes of the ids, one after the other. Raises TokenizerError naming the first id
+        outside [0, size).
+        """
         return b"".join([self.tokens[i] for i in checked(ids, self.size)])
 
-    # -- files --------------------------------------------------------------------------------------------------------
+    # -- files
+    # --------------------------------------------------------------------------------------------------------
 
     def content(self) -> BytePairs:
         """Tokens, merges and special tokens, as text."""
-        return BytePairs(self.specials, tuple(f"{to_text(left)} {to_text(right)}" for left, right in self.merges), tuple(self._texts()))
+        return BytePairs(
+            self.specials,
+            tuple(f"{to_text(left)} {to_text(right)}" for left, right in self.merges),
+            tuple(self._texts()),
+        )
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
-        """The tokenizer of that content. Raises TokenizerError where it is unsound, as the constructor does."""
-        return cls._of_texts(content.tokens, [read_merge(merge) for merge in content.merges], content.specials)
+        """The tokenizer of that content. Raises TokenizerError where it is unsound, as the
+        constructor does.
+        """
+        return cls._of_texts(
+            content.tokens, [read_merge(merge) for merge in content.merges], content.specials
+        )
 
     @classmethod
-    def _of_texts(cls, tokens: Sequence[str], merges: Sequence[tuple[str, str]], specials: Mapping[str, int]) -> Self:
+    def _of_texts(
+        cls, tokens: Sequence[str], merges: Sequence[tuple[str, str]], specials: Mapping[str, int]
+    ) -> Self:
         taken = set(specials.values())
         ordinary = [utf8(text) if i in taken else to_bytes(text) for i, text in enumerate(tokens)]
-        return cls(ordinary, [(to_bytes(left), to_bytes(right)) for left, right in merges], specials)
+        return cls(
+            ordinary, [(to_bytes(left), to_bytes(right)) for left, right in merges], specials
+        )
 
     def _texts(self) -> list[str]:
         special = {number: text for text, number in self.specials.items()}
         return [special.get(i) or to_text(token) for i, token in enumerate(self.tokens)]
 
     @classmethod
-    def from_gpt2(cls, vocabulary: str | os.PathLike[str], merges: str | os.PathLike[str], specials: Sequence[str] | None = None) -> Self:
+    def from_gpt2(
+        cls,
+        vocabulary: str | os.PathLike[str],
+        merges: str | os.PathLike[str],
+        specials: Sequence[str] | None = None,
+    ) -> Self:
         """The tokenizer of GPT-2's vocab.json and merges.txt, or of files written like them.
 
-        They do not say which tokens are special: if `specials` does not, these are the ones that no merge makes and that look
-        like <this>. Raises TokenizerError for entries that are missing, twice, or do not fit together.
+        They do not say which tokens are special: if `specials` does not, these are the ones that no
+        merge makes and that look
+        like <this>. Raises TokenizerError for entries that are missing, twice, or do not fit
+        together.
         """
         tokens, pairs = read_vocabulary(vocabulary), read_merges(merges)
         if specials is None:
@@ -356,21 +473,33 @@ class BytePairTokenizer(StoredTokenizer):
         try:
             return cls._of_texts(tokens, pairs, {text: numbers[text] for text in specials})
         except TokenizerError as error:
-            raise TokenizerError(f"{shown(vocabulary)} and {shown(merges)} do not fit together: {error}") from None
+            raise TokenizerError(
+                f"{shown(vocabulary)} and {shown(merges)} do not fit together: {error}"
+            ) from None
 
     def save_gpt2(self, vocabulary: str | os.PathLike[str], merges: str | os.PathLike[str]) -> None:
-        """Write vocab.json and merges.txt as GPT-2's are written: what from_gpt2 read from such files is the same byte for byte."""
+        """Write vocab.json and merges.txt as GPT-2's are written: what from_gpt2 read from such
+        files is the same byte for byte.
+        """
         write_vocabulary(vocabulary, self._texts())
         write_merges(merges, [(to_text(left), to_text(right)) for left, right in self.merges])
 
 
 def numbered(tokens: Sequence[bytes], specials: Mapping[str, int]) -> dict[bytes, int]:
-    """The ids of the ordinary tokens. Raises TokenizerError where one has two, or a special token has not its own."""
+    """The ids of the ordinary tokens. Raises TokenizerError where one has two, or a special token
+    has not its own.
+    """
     for text, number in specials.items():
         if not text or not 0 <= number < len(tokens) or tokens[number] != utf8(text):
-            raise TokenizerError(f"special token {quoted(text)} is not token {number}" if text else "a special token is empty")
+            raise TokenizerError(
+                f"special token {quoted(text)} is not token {number}"
+                if text
+                else "a special token is empty"
+            )
     special, ids = set(specials.values()), dict[bytes, int]()
     for number, token in enumerate(tokens):
         if number not in special and ids.setdefault(token, number) != number:
-            raise TokenizerError(f"token {quoted(to_text(token))} has two ids, {ids[token]} and {number}")
+            raise TokenizerError(
+                f"token {quoted(to_text(token))} has two ids, {ids[token]} and {number}"
+            )
     return ids

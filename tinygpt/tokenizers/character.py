@@ -15,7 +15,8 @@ class Characters(Content, frozen=True, tag="character"):
 
 
 class CharacterTokenizer(StoredTokenizer):
-    """Characters to ids, in the order in which `text` first shows them: "The cat" -> T 0, h 1, e 2, space 3, c 4, a 5, t 6.
+    """Characters to ids, in the order in which `text` first shows them: "The cat" -> T 0, h 1, e 2,
+    space 3, c 4, a 5, t 6.
 
     encode and decode undo each other. Raises TokenizerError for a text without characters.
     """
@@ -34,7 +35,9 @@ class CharacterTokenizer(StoredTokenizer):
         return len(self.characters)
 
     def encode(self, text: str) -> list[int]:
-        """The id of each character. Raises TokenizerError naming the first unknown character and its position (from 0)."""
+        """The id of each character. Raises TokenizerError naming the first unknown character and
+        its position (from 0).
+        """
         return self._encode(text, 0)
 
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
@@ -57,7 +60,9 @@ class CharacterTokenizer(StoredTokenizer):
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The characters of the ids. Raises TokenizerError naming the first id outside [0, size) and its position."""
+        """The characters of the ids. Raises TokenizerError naming the first id outside [0, size)
+        and its position.
+        """
         return "".join(self.characters[i] for i in checked(ids, self.size))
 
     def content(self) -> Characters:
@@ -66,7 +71,9 @@ class CharacterTokenizer(StoredTokenizer):
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
-        """The tokenizer of these characters. Raises TokenizerError where one occurs twice, or there is none."""
+        """The tokenizer of these characters. Raises TokenizerError where one occurs twice, or there
+        is none.
+        """
         tokenizer = cls(content.characters)
         if tokenizer.size < len(content.characters):
             raise TokenizerError("one of its characters stands there twice")

@@ -1,13 +1,17 @@
-"""The two files in which GPT-2 keeps its tokenizer: vocab.json, {"token": id}, and merges.txt, a merge a line, the first learned first.
+"""The two files in which GPT-2 keeps its tokenizer: vocab.json, {"token": id}, and merges.txt, a
+merge a line, the first learned first.
 
-    {"!": 0, "\\"": 1, ..., "\\u0120t": 256, "\\u0120a": 257, ..., "<|endoftext|>": 50256}       Ġt and Ġa, as Python's json.dumps writes them
+    {"!": 0, "\\"": 1, ..., "\\u0120t": 256, "\\u0120a": 257, ..., "<|endoftext|>": 50256}       Ġt
+    and Ġa, as Python's json.dumps writes them
 
     #version: 0.2
     Ġ t
     Ġ a
 
-Both are text, tokens are bytes: so each byte is shown as a character. Those that print stand for themselves; the others (white space,
-control characters, what is no character alone) take the characters from U+0100 on, in their order: space, the 33rd, is Ġ, and newline Ċ.
+Both are text, tokens are bytes: so each byte is shown as a character. Those that print stand for
+themselves; the others (white space,
+control characters, what is no character alone) take the characters from U+0100 on, in their order:
+space, the 33rd, is Ġ, and newline Ċ.
 """
 
 from __future__ import annotations
@@ -20,8 +24,8 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from tinygpt.console import shown
 from tinygpt.files import VOCABULARY, read_bytes, read_json, reason, write_atomically
+from tinygpt.terminal import shown
 from tinygpt.tokenizers.tokenizer import TokenizerError, quoted
 
 Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # of a token, as a file may say
@@ -30,7 +34,11 @@ VERSION = "#version: 0.2"
 
 
 def _byte_characters() -> list[str]:
-    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    prints = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]
 
@@ -45,7 +53,9 @@ def to_text(token: bytes) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """What to_text undoes: "Ġthe" -> b" the". Raises TokenizerError for a character that stands for no byte, and for no character."""
+    """What to_text undoes: "Ġthe" -> b" the". Raises TokenizerError for a character that stands for
+    no byte, and for no character.
+    """
     try:
         token = bytes(BYTES[character] for character in text)
     except KeyError as error:
@@ -64,7 +74,9 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     tokens = {number: token for token, number in content.items()}
     if len(tokens) < len(content):
         again = next(token for token, number in content.items() if tokens[number] != token)
-        raise TokenizerError(f"{shown(path)}: {quoted(again)} and {quoted(tokens[content[again]])} both have id {content[again]}")
+        raise TokenizerError(
+            f"{shown(path)}: {quoted(again)} and {quoted(tokens[content[again]])} both have id {content[again]}"
+        )
     missing = next((number for number in range(len(tokens)) if number not in tokens), None)
     if missing is not None:
         raise TokenizerError(f"{shown(path)}: of {len(tokens)} tokens none has id {missing}")
@@ -80,7 +92,8 @@ def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         raise TokenizerError(f"{shown(path)} is not UTF-8 ({reason(error)})\n{RESTORE}") from None
     if lines[-1] == "":  # after the last newline
         lines.pop()
-    start = int(bool(lines) and lines[0].startswith("#version"))  # only there: later lines with a # merge a #
+    # only there: later lines with a # merge a #
+    start = int(bool(lines) and lines[0].startswith("#version"))
     merges = []
     for number, line in enumerate(lines[start:], start + 1):
         try:
@@ -91,7 +104,9 @@ def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
 
 
 def read_merge(line: str) -> tuple[str, str]:
-    """The two tokens of a merge: "Ġ t" -> "Ġ", "t". Raises TokenizerError for a line that is not two words."""
+    """The two tokens of a merge: "Ġ t" -> "Ġ", "t". Raises TokenizerError for a line that is not
+    two words.
+    """
     left, _, right = line.partition(" ")
     if not left or not right or " " in right:
         raise TokenizerError(f"{quoted(line)} is not two tokens with a space between")
@@ -99,14 +114,20 @@ def read_merge(line: str) -> tuple[str, str]:
 
 
 def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> None:
-    """Write vocab.json as GPT-2's is written. Raises TokenizerError for two tokens with the same text."""
+    """Write vocab.json as GPT-2's is written. Raises TokenizerError for two tokens with the same
+    text.
+    """
     content = {token: number for number, token in enumerate(tokens)}
     if len(content) < len(tokens):
         again = next(token for number, token in enumerate(tokens) if content[token] != number)
-        raise TokenizerError(f"two tokens read {quoted(again)}, of which vocab.json can hold one: give the special token another text")
+        raise TokenizerError(
+            f"two tokens read {quoted(again)}, of which vocab.json can hold one: give the special token another text"
+        )
     write_atomically(Path(path), json.dumps(content))
 
 
 def write_merges(path: str | os.PathLike[str], merges: Iterable[tuple[str, str]]) -> None:
     """Write merges.txt as GPT-2's is written."""
-    write_atomically(Path(path), "\n".join([VERSION, *(f"{left} {right}" for left, right in merges)]) + "\n")
+    write_atomically(
+        Path(path), "\n".join([VERSION, *(f"{left} {right}" for left, right in merges)]) + "\n"
+    )

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Protocol, Self, Union
 
 import msgspec
 
-from tinygpt.console import shown
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, VOCABULARY, read_json, write_json
+from tinygpt.terminal import shown
 
 QUOTED = 60  # characters of a token that an error shows
 
@@ -38,7 +38,9 @@ class Tokenizer(Protocol):
         """The ids of a text."""
 
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
-        """The ids of a text that comes in parts, some with each: together they are those of the whole text."""
+        """The ids of a text that comes in parts, some with each: together they are those of the
+        whole text.
+        """
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids."""
@@ -61,18 +63,23 @@ class StoredTokenizer(Tokenizer):
     schema: ClassVar[type[Content]]
 
     def settled(self, text: str) -> tuple[list[int], int]:
-        """The ids that a text has whatever follows it, and how many of its characters they are: here all."""
+        """The ids that a text has whatever follows it, and how many of its characters they are:
+        here all.
+        """
         return self.encode(text), len(text)
 
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
-        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut; only the end of a part waits for the next.
+        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut; only
+        the end of a part waits for the next.
 
         Raises TokenizerError as `encode` does.
         """
         rest, waiting = "", 0
         for part in parts:
             rest += part
-            if len(rest) >= 2 * waiting:  # a word that does not end is looked at again when it is twice as long: n characters take n steps
+            # a word that does not end is looked at again when it is twice as long: n characters
+            # take n steps
+            if len(rest) >= 2 * waiting:
                 ids, known = self.settled(rest)
                 rest = rest[known:]
                 waiting = len(rest)
@@ -97,7 +104,9 @@ class StoredTokenizer(Tokenizer):
 
         A checkpoint keeps it, to refuse a tokenizer with other ids.
         """
-        return sha256(json.dumps(msgspec.to_builtins(self.content()), sort_keys=True).encode()).hexdigest()
+        return sha256(
+            json.dumps(msgspec.to_builtins(self.content()), sort_keys=True).encode()
+        ).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the content as JSON: a whole file or none, also when the process is killed.
@@ -108,13 +117,17 @@ class StoredTokenizer(Tokenizer):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The tokenizer that `save` wrote. Raises InputError for a file that holds none of this kind."""
+        """The tokenizer that `save` wrote. Raises InputError for a file that holds none of this
+        kind.
+        """
         tokenizer = load(path, [cls])
         assert isinstance(tokenizer, cls)
         return tokenizer
 
 
-def load(path: str | os.PathLike[str], kinds: Sequence[type[StoredTokenizer]], advice: str = RESTORE) -> StoredTokenizer:
+def load(
+    path: str | os.PathLike[str], kinds: Sequence[type[StoredTokenizer]], advice: str = RESTORE
+) -> StoredTokenizer:
     """The tokenizer in a file, of one of these kinds. Raises InputError, which ends with `advice`."""
     schema: Any = Union[tuple(kind.schema for kind in kinds)]  # noqa: UP007 (of a list that is not known here)
     content = read_json(path, schema, most=VOCABULARY, advice=advice)
@@ -139,18 +152,26 @@ def word_of(tokenizer: Tokenizer, token: int) -> str:
 
 
 def utf8(text: str) -> bytes:
-    """The text as UTF-8. Raises TokenizerError for half of a surrogate pair, which no file can hold, naming its position (from 0)."""
+    """The text as UTF-8. Raises TokenizerError for half of a surrogate pair, which no file can
+    hold, naming its position (from 0).
+    """
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = text[error.start]
-        raise TokenizerError(f"character {half!a} at position {error.start} is half of a surrogate pair: it has no UTF-8") from None
+        raise TokenizerError(
+            f"character {half!a} at position {error.start} is half of a surrogate pair: it has no UTF-8"
+        ) from None
 
 
 def checked(ids: Iterable[int], size: int) -> list[int]:
-    """The ids as a list of int. Raises TokenizerError naming the first outside [0, size) and its position."""
+    """The ids as a list of int. Raises TokenizerError naming the first outside [0, size) and its
+    position.
+    """
     numbers = [int(i) for i in ids]
     for position, number in enumerate(numbers):
         if not 0 <= number < size:  # a negative index would quietly count from the end
-            raise TokenizerError(f"token {number} at position {position} is outside 0 to {size - 1}")
+            raise TokenizerError(
+                f"token {number} at position {position} is outside 0 to {size - 1}"
+            )
     return numbers

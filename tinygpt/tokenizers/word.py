@@ -10,7 +10,8 @@ from typing import Any, Self
 from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked
 
 UNKNOWN = "<unk>"  # no piece of a text: the pattern cuts it into "<", "unk" and ">"
-PIECE = re.compile(r"\w+|\s+|[^\w\s]")  # a word, a run of white space, or a single mark: together all of a text
+# a word, a run of white space, or a single mark: together all of a text
+PIECE = re.compile(r"\w+|\s+|[^\w\s]")
 
 
 class Pieces(Content, frozen=True, tag="word"):
@@ -20,9 +21,11 @@ class Pieces(Content, frozen=True, tag="word"):
 
 
 class WordTokenizer(StoredTokenizer):
-    """Words, runs of white space and single marks to ids, the most frequent first; <unk> is 0: "a rose, a" -> 1 2 3 4 2 1.
+    """Words, runs of white space and single marks to ids, the most frequent first; <unk> is 0: "a
+    rose, a" -> 1 2 3 4 2 1.
 
-    `size` limits the tokens, <unk> among them; the rarest are left out, of equals the ones seen last. decode(encode(text)) == text
+    `size` limits the tokens, <unk> among them; the rarest are left out, of equals the ones seen
+    last. decode(encode(text)) == text
     for a text of known pieces only. Raises TokenizerError for a text without characters.
     """
 
@@ -34,7 +37,12 @@ class WordTokenizer(StoredTokenizer):
         if size is not None and size < 1:
             raise TokenizerError(f"size {size}: at least 1 is needed, for {UNKNOWN}")
         counts = Counter(match.group() for match in PIECE.finditer(text))
-        self._number([UNKNOWN, *(piece for piece, _ in counts.most_common(None if size is None else size - 1))])
+        self._number(
+            [
+                UNKNOWN,
+                *(piece for piece, _ in counts.most_common(None if size is None else size - 1)),
+            ]
+        )
 
     def _number(self, pieces: Sequence[str]) -> None:
         self.pieces = tuple(pieces)
@@ -56,7 +64,9 @@ class WordTokenizer(StoredTokenizer):
         return [self._ids.get(piece, 0) for piece in pieces], len(text) - len(last)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The pieces of the ids, put together; 0 reads <unk>. Raises TokenizerError naming the first id outside [0, size)."""
+        """The pieces of the ids, put together; 0 reads <unk>. Raises TokenizerError naming the
+        first id outside [0, size).
+        """
         return "".join(self.pieces[i] for i in checked(ids, self.size))
 
     def content(self) -> Pieces:
@@ -65,10 +75,18 @@ class WordTokenizer(StoredTokenizer):
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
-        """The tokenizer of these pieces. Raises TokenizerError for what is no list of different pieces after <unk>."""
+        """The tokenizer of these pieces. Raises TokenizerError for what is no list of different
+        pieces after <unk>.
+        """
         pieces = content.pieces
-        if pieces[:1] != (UNKNOWN,) or len(set(pieces)) < len(pieces) or not all(map(PIECE.fullmatch, pieces[1:])):
-            raise TokenizerError(f"its pieces are no list of {UNKNOWN} and then different words, white space and marks")
+        if (
+            pieces[:1] != (UNKNOWN,)
+            or len(set(pieces)) < len(pieces)
+            or not all(map(PIECE.fullmatch, pieces[1:]))
+        ):
+            raise TokenizerError(
+                f"its pieces are no list of {UNKNOWN} and then different words, white space and marks"
+            )
         tokenizer = cls.__new__(cls)
         tokenizer._number(pieces)
         return tokenizer

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tensor.devices import Array
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
+from tensor.memory.devices import Array
 
 
 def _supports(w: Array, g: Array) -> str | None:
@@ -12,9 +12,21 @@ def _supports(w: Array, g: Array) -> str | None:
 
 
 @kernel_for("adamw", device="cpu", supports=_supports)
-def adamw_in_one_pass(w: Array, g: Array, m: Array, v: Array, *, b1: float, b2: float, size: float, spread: float, eps: float, keep: float) -> None:
+def adamw_in_one_pass(
+    w: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    *,
+    b1: float,
+    b2: float,
+    step_size: float,
+    bias_correction: float,
+    eps: float,
+    decay: float,
+) -> None:
     """w, g, m, v read once and written once."""
-    library.adamw(w, g, m, v, w.size, b1, b2, size, spread, eps, keep)
+    library.adamw(w, g, m, v, w.size, b1, b2, step_size, bias_correction, eps, decay)
 
 
 @kernel_for("squared_norm", device="cpu", supports=refusal)

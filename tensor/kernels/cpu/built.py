@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import subprocess
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=gnu11", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-fvisibility=hidden", "-fPIC", "-shared", "-pthread"]
+_FLAGS = (
+    "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd "
+    "-fvisibility=hidden -fPIC -shared -pthread"
+)
+FLAGS = _FLAGS.split()
 PATIENCE = 120  # seconds for a build, and to wait for another process's; one takes about two
 LONGEST = 200  # characters of a compiler's message that are shown
 LARGEST = 1 << 26  # bytes of a library: a file that is longer is none of ours
@@ -48,21 +52,26 @@ class Recipe(NamedTuple):
 
 def recipe() -> Recipe:
     """Read the sources. Raises UnavailableError without a compiler."""
-    compiler = shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = (
+        shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
+    )
     if compiler is None:
         raise UnavailableError("no C compiler found (cc, gcc, clang)")
     sources = {path: path.read_bytes() for path in [HERE / "kernels.h", *sorted(HERE.glob("*.c"))]}
     command = [compiler, *FLAGS, f"-DOBJECT_HEAD={object.__basicsize__}"]
     made_from = [*sources.values(), " ".join(command).encode(), _processor().encode()]
     command += [*(str(path) for path in sources if path.suffix == ".c"), "-lm", "-o"]
-    return Recipe(f"kernels-{_hash(b''.join(made_from))}", command, _functions(b"\n".join(sources.values()).decode()))
+    functions = _functions(b"\n".join(sources.values()).decode())
+    return Recipe(f"kernels-{_hash(b''.join(made_from))}", command, functions)
 
 
 def _processor() -> str:
     """What tells processors apart: machines may share a home folder, and the code is for one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+        return next(
+            (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
+        )
     except OSError:
         return platform.processor() + platform.machine()
 
@@ -71,7 +80,7 @@ def _functions(text: str) -> dict[str, list[str]]:
     """name -> kinds of its parameters, from the lines that start with KERNEL."""
     found = {}
     for name, parameters in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, re.MULTILINE):
-        found[name] = [part.split()[0] for part in parameters.split(",") if part.strip() not in ("", "void")]
+        found[name] = [] if parameters == "void" else re.findall(r"(\w+) \w+", parameters)
     return found
 
 
@@ -165,13 +174,23 @@ def _compile(command: list[str]) -> None:
     import subprocess  # no start but the first needs it, and importing tensor would take 4% longer
 
     try:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True) as process:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        ) as process:
             assert process.stderr is not None
             said, status = _heard(process, process.stderr)
     except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
         raise UnavailableError(f"{command[0]} failed: {shown(str(error))}") from None
     if status:
-        ending = f"ended by signal {-status}, as after {PATIENCE} s" if status < 0 else f"exit status {status}"
+        ending = (
+            f"ended by signal {-status}, as after {PATIENCE} s"
+            if status < 0
+            else f"exit status {status}"
+        )
         line = next((line for line in said.splitlines() if "error" in line), said.strip() or ending)
         raise UnavailableError(f"{command[0]} failed: {shown(line)}")
 
@@ -195,5 +214,7 @@ def _heard(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> tuple[str, in
 
 def shown(text: str, most: int = LONGEST) -> str:
     """Text in one line of at most `most` characters, control characters escaped."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1])
+    line = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[: most + 1]
+    )
     return line if len(line) <= most else line[: most - 4] + " ..."

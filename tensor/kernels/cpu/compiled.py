@@ -24,13 +24,20 @@ from tensor.kernels import NOTES
 from tensor.kernels.cpu.built import Recipe, UnavailableError, kept, recipe, shown, unkept
 
 IN_ORDER = 0x101  # NumPy's bits for contiguous, and for aligned
-_TYPES = {"array": ctypes.py_object, "arrays": ctypes.py_object, "size": ctypes.c_ssize_t, "real": ctypes.c_double}
+_TYPES = {
+    "array": ctypes.py_object,
+    "arrays": ctypes.py_object,
+    "size": ctypes.c_ssize_t,
+    "real": ctypes.c_double,
+}
 
 # A thread that asks while another one loads the library waits for it.
 # So does a fork: the child would inherit half a library.
 _loading = threading.RLock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+    os.register_at_fork(
+        before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release
+    )
 
 
 @functools.cache
@@ -51,7 +58,9 @@ def _trouble() -> str | None:
 
 
 def refusal(*arrays: Any, dtype: Any = float32) -> str | None:
-    """Why the C kernels cannot take these arrays: None when all have that dtype and are in order, and the library is there."""
+    """Why the C kernels cannot take these arrays: None when all have that dtype and are in order,
+    and the library is there.
+    """
     for array in arrays:
         if array.dtype is not dtype and array.dtype != dtype:
             return f"dtype {array.dtype}"
@@ -61,7 +70,9 @@ def refusal(*arrays: Any, dtype: Any = float32) -> str | None:
 
 
 def in_order(array: Any) -> Any:
-    """The array itself where C can walk it, else a copy: where it is not contiguous, or its elements straddle their boundaries."""
+    """The array itself where C can walk it, else a copy: where it is not contiguous, or its
+    elements straddle their boundaries.
+    """
     return array if array.flags.num & IN_ORDER == IN_ORDER else array.copy()
 
 
@@ -69,7 +80,9 @@ class Library:
     """The C functions by name, filled by `_load`: `library.gelu_forward(x, y, rows, width)`."""
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"no C function {name!r}: {unavailable() or 'no KERNEL line in this folder names it'}")
+        raise AttributeError(
+            f"no C function {name!r}: {unavailable() or 'no KERNEL line in this folder names it'}"
+        )
 
 
 library = Library()
@@ -80,17 +93,27 @@ def _load() -> None:
     if os.environ.get("TENSOR_COMPILE", "on").lower() in ("off", "0", "no", "false"):
         raise UnavailableError("TENSOR_COMPILE is off")
     if sys.platform == "win32" or sys.implementation.name != "cpython":
-        raise UnavailableError(f"compiled kernels need CPython on Linux or macOS, not {sys.implementation.name} on {sys.platform}")
+        raise UnavailableError(
+            "compiled kernels need CPython on Linux or macOS, "
+            f"not {sys.implementation.name} on {sys.platform}"
+        )
     wanted = recipe()
     try:
         _load_kept(wanted)
     except OSError as trouble:
         with unkept(wanted) as path:
             _bind(path, wanted)
-        NOTES.append(shown(f"built for this process alone: {trouble} (XDG_CACHE_HOME can name another folder)", most=600))
+        NOTES.append(
+            shown(
+                f"built for this process alone: {trouble} (XDG_CACHE_HOME can name another folder)",
+                most=600,
+            )
+        )
     probe = np.arange(4, dtype=np.float32)
     if library.squared_norm(probe[1:], 3) != 14:  # 1 + 4 + 9: the data are where NumPy keeps them
-        raise UnavailableError("this NumPy keeps its data elsewhere in an array than the kernels look")
+        raise UnavailableError(
+            "this NumPy keeps its data elsewhere in an array than the kernels look"
+        )
     library.set_threads(thread_count())
     _find_blas()
 
@@ -114,7 +137,10 @@ def _bind(path: Path, wanted: Recipe) -> None:
     except (OSError, AttributeError) as error:
         raise OSError(f"the library does not load: {error}") from None
     for name, function in functions.items():
-        function.argtypes, function.restype = [_TYPES[kind] for kind in wanted.functions[name]], ctypes.c_double
+        function.argtypes, function.restype = (
+            [_TYPES[kind] for kind in wanted.functions[name]],
+            ctypes.c_double,
+        )
         setattr(library, name, function)
 
 
@@ -139,9 +165,17 @@ def _find_blas() -> None:
         if blas.internal_api != "openblas" or blas.threading_layer == "openmp":
             continue
         for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-            names = f"{prefix}cblas_sgemm{suffix}", f"{prefix}openblas_set_num_threads{suffix}", f"{prefix}openblas_get_num_threads{suffix}"
+            names = (
+                f"{prefix}cblas_sgemm{suffix}",
+                f"{prefix}openblas_set_num_threads{suffix}",
+                f"{prefix}openblas_get_num_threads{suffix}",
+            )
             if all(hasattr(blas.dynlib, name) for name in names):
-                sgemm, setter, getter = (ctypes.cast(getattr(blas.dynlib, name), ctypes.c_void_p).value for name in names)
+                sgemm, setter, getter = (
+                    ctypes.cast(getattr(blas.dynlib, name), ctypes.c_void_p).value for name in names
+                )
                 library.use_blas(sgemm, suffix == "64_", setter, getter)
                 return
-    raise UnavailableError("NumPy's BLAS is not an OpenBLAS with threads of its own, whose sgemm the kernels call")
+    raise UnavailableError(
+        "NumPy's BLAS is not an OpenBLAS with threads of its own, whose sgemm the kernels call"
+    )

@@ -6,24 +6,45 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.dtypes import int64
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
-from tensor.op import reference_of
+from tensor.memory.devices import Array
+from tensor.ops.op import reference_of
 
 
-def _supports(logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> str | None:
+def _supports(
+    logits: Array,
+    targets: Array,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    **_: Any,
+) -> str | None:
     if label_smoothing or reduction not in ("mean", "sum", "none"):
         return "label_smoothing"
-    if logits.size == 0 or logits.ndim == 0 or targets.shape != logits.shape[:-1] or targets.dtype != int64:
+    if (
+        logits.size == 0
+        or logits.ndim == 0
+        or targets.shape != logits.shape[:-1]
+        or targets.dtype != int64
+    ):
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"
     return refusal(targets, dtype=int64) or refusal(logits)
 
 
 @kernel_for("cross_entropy", device="cpu", supports=_supports)
-def cross_entropy_by_rows(logits: Array, targets: Array, *, ignore_index: int | None = None, label_smoothing: float = 0.0, reduction: str = "mean") -> Any:
-    """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside them, in two parts."""
+def cross_entropy_by_rows(
+    logits: Array,
+    targets: Array,
+    *,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Any:
+    """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside
+    them, in two parts.
+    """
     width, shape = logits.shape[-1], targets.shape
     rows = logits.size // width
     losses, totals = np.empty(shape, logits.dtype), np.empty((2, rows), logits.dtype)
@@ -36,8 +57,12 @@ def cross_entropy_by_rows(logits: Array, targets: Array, *, ignore_index: int | 
         shares = np.empty(shape, logits.dtype)
         shares[...] = dloss / count if reduction == "mean" else dloss
         dx = np.empty(logits.shape, logits.dtype)
-        if library.cross_entropy_backward(logits, targets, totals, shares, dx, rows, width, *ignored):
-            _, (exact, _) = reference_of("cross_entropy")(logits, targets, ignore_index=ignore_index, reduction=reduction)
+        if library.cross_entropy_backward(
+            logits, targets, totals, shares, dx, rows, width, *ignored
+        ):
+            _, (exact, _) = reference_of("cross_entropy")(
+                logits, targets, ignore_index=ignore_index, reduction=reduction
+            )
             return exact(dloss)
         return dx
 

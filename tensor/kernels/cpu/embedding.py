@@ -6,39 +6,47 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.dtypes import int64
-from tensor.graph import Room, new_or_room
+from tensor.graph import overwritable
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import in_order, library, refusal
+from tensor.memory.devices import Array
 
 
 def _supports(ids: Array, tokens: Array, positions: Array) -> str | None:
     if ids.dtype != int64 or ids.ndim != 2 or ids.size == 0:
         return f"ids {ids.shape} {ids.dtype}"
-    if tokens.ndim != 2 or positions.ndim != 2 or tokens.shape[1] != positions.shape[1] or positions.shape[0] < ids.shape[1]:
+    if (
+        tokens.ndim != 2
+        or positions.ndim != 2
+        or tokens.shape[1] != positions.shape[1]
+        or positions.shape[0] < ids.shape[1]
+    ):
         return f"tables {tokens.shape}, {positions.shape} for ids {ids.shape}"
     return refusal(ids, dtype=int64) or refusal(tokens, positions)
 
 
 @kernel_for("positional_embedding", device="cpu", supports=_supports)
 def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) -> Any:
-    """y[b, t] = tokens[ids[b, t]] + positions[t] in one pass; dtokens adds the rows of dy, into its room where there is one."""
+    """y[b, t] = tokens[ids[b, t]] + positions[t] in one pass; dtokens adds the rows of dy, into the
+    buffer where there is one.
+    """
     (B, T), (V, C), context = ids.shape, tokens.shape, len(positions)
     dtype = tokens.dtype
     y = np.empty((B, T, C), dtype)
     if library.embed_forward(ids, tokens, positions, y, B * T, T, C, V):
         return NotImplemented  # an id out of range: the composition says which
 
-    def dtokens(dy: Array, *, into: Room | None = None) -> Array:
-        out = np.zeros((V, C), dtype) if into is None else into.array
-        if into is not None and not into.add:
+    def dtokens(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
+        if out is None:
+            out = np.zeros((V, C), dtype)
+        elif not add:
             out[...] = 0
         library.add_rows(ids, in_order(dy), out, B * T, C, V)
         return out
 
-    def dpositions(dy: Array, *, into: Room | None = None) -> Array:
-        out = new_or_room(into, (context, C), dtype)
+    def dpositions(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
+        out = overwritable(out, add, (context, C), dtype)
         out[T:] = 0
         library.column_sums(in_order(dy), out, B, T * C)  # its first T rows
         return out

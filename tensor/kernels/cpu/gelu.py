@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import in_order, library, refusal
+from tensor.memory.devices import Array
 
 
 def _supports(x: Array, form: str = "tanh") -> str | None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
-from tensor.graph import new_or_room
+from tensor.graph import overwritable
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import in_order, library, refusal
-from tensor.op import reference_of
+from tensor.memory.devices import Array
+from tensor.ops.op import reference_of
 
 
 def _supports(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str | None:
@@ -19,7 +19,9 @@ def _supports(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str |
     return refusal(x, gain, bias)
 
 
-def _supports_residual(x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str | None:
+def _supports_residual(
+    x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5
+) -> str | None:
     if x.shape != y.shape:
         return f"shapes {x.shape}, {y.shape}"
     return _supports(x, gain, bias) or refusal(y)
@@ -32,11 +34,13 @@ def layer_norm_by_rows(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     rows = x.size // width
     y, mean, scale = np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
     if library.norm_forward(x, gain, bias, y, mean, scale, rows, width, eps):
-        return NotImplemented  # a variance is not finite: whether it is depends on the order of the sum
+        # a variance is not finite: whether it is depends on the order of the sum
+        return NotImplemented
 
-    def backward(dy: Array, *, into: Any = (None, None, None)) -> tuple[Array, Array, Array]:
-        dx, dgain, dbias = np.empty(x.shape, x.dtype), new_or_room(into[1], (width,), x.dtype), new_or_room(into[2], (width,), x.dtype)
-        dy = in_order(dy)
+    def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
+        dy, dx = in_order(dy), np.empty(x.shape, x.dtype)
+        dgain = overwritable(out[1], add[1], (width,), x.dtype)
+        dbias = overwritable(out[2], add[2], (width,), x.dtype)
         if library.norm_backward(x, gain, mean, scale, dy, dx, dgain, dbias, rows, width):
             dx, dgain[...], dbias[...] = reference_of("layer_norm")(x, gain, bias, eps=eps)[1](dy)
         return dx, dgain, dbias
@@ -45,23 +49,30 @@ def layer_norm_by_rows(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
 
 
 @kernel_for("residual_layer_norm", device="cpu", supports=_supports_residual)
-def residual_layer_norm_by_rows(x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
-    """s = x + y and its LayerNorm in one pass; so too backward, which adds what came for s itself."""
+def residual_layer_norm_by_rows(
+    x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5
+) -> Any:
+    """s = x + y and its LayerNorm in one pass; so too backward, which adds the gradient of s."""
     width = x.shape[-1]
     rows = x.size // width
-    s, normed, mean, scale = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    s, normed = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype)
+    mean, scale = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
     if library.residual_norm_forward(x, y, s, gain, bias, normed, mean, scale, rows, width, eps):
         return NotImplemented
 
-    def backward(ds: Array | None, dn: Array | None, *, into: Any = (None,) * 4) -> tuple[Array | None, ...]:
+    def backward(ds: Any, dn: Any, *, out: Any = (None,) * 4, add: Any = (False,) * 4) -> Any:
         if dn is None:
             return ds, ds, None, None
-        dx, dgain, dbias = np.empty(s.shape, s.dtype), new_or_room(into[2], (width,), s.dtype), new_or_room(into[3], (width,), s.dtype)
+        dx = np.empty(s.shape, s.dtype)
+        dgain = overwritable(out[2], add[2], (width,), s.dtype)
+        dbias = overwritable(out[3], add[3], (width,), s.dtype)
         dn = in_order(dn)
         if ds is None:
             strange = library.norm_backward(s, gain, mean, scale, dn, dx, dgain, dbias, rows, width)
         else:
-            strange = library.residual_norm_backward(s, gain, mean, scale, dn, in_order(ds), dx, dgain, dbias, rows, width)
+            strange = library.residual_norm_backward(
+                s, gain, mean, scale, dn, in_order(ds), dx, dgain, dbias, rows, width
+            )
         if strange:
             dx, dgain[...], dbias[...] = reference_of("layer_norm")(s, gain, bias, eps=eps)[1](dn)
             dx = dx if ds is None else dx + ds

@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
-from tensor.graph import Room, new_or_room
+from tensor.graph import overwritable
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import in_order, library, refusal
+from tensor.memory.devices import Array
 
 
-def _supports(x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False) -> str | None:
+def _supports(
+    x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
+) -> str | None:
     if x.size == 0 or x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[transposed]:
         return f"shapes {x.shape}, {weight.shape}"
     outputs = weight.shape[not transposed]
@@ -21,32 +23,32 @@ def _supports(x: Array, weight: Array, bias: Array | None = None, *, transposed:
     return refusal(x, weight) if bias is None else refusal(x, weight, bias)
 
 
-def _dweight(x: Array, dy: Array, shape: Any, rows: int, inputs: int, outputs: int, transposed: bool, room: Room | None) -> Array:
-    """x^T dy, written or added straight into its room where there is one."""
-    out = np.empty(shape, x.dtype) if room is None else room.array
-    library.linear_dweight(x, dy, out, rows, inputs, outputs, transposed, room is not None and room.add)
-    return out
-
-
 @kernel_for("linear", device="cpu", supports=_supports)
-def linear_by_bands(x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False) -> Any:
-    """y = x weight + bias in bands of the result, a band a thread; the bias is added while a band is in the cache."""
+def linear_by_bands(
+    x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
+) -> Any:
+    """y = x weight + bias in bands of the result, a band a thread; the bias is added while a band
+    is in the cache.
+    """
     shape, lead, outputs = weight.shape, x.shape[:-1], weight.shape[not transposed]
     inputs = x.shape[-1]
     rows = x.size // inputs
+    sizes = rows, inputs, outputs, transposed
     y = np.empty((*lead, outputs), x.dtype)
-    library.linear_forward(x, weight, y if bias is None else bias, y, rows, inputs, outputs, transposed, bias is not None)
+    library.linear_forward(x, weight, y if bias is None else bias, y, *sizes, bias is not None)
 
     def dx(dy: Array) -> Array:
         dx = np.empty((*lead, inputs), dy.dtype)
-        library.linear_dx(in_order(dy), weight, dx, rows, inputs, outputs, transposed)
+        library.linear_dx(in_order(dy), weight, dx, *sizes)
         return dx
 
-    def dweight(dy: Array, *, into: Room | None = None) -> Array:
-        return _dweight(x, in_order(dy), shape, rows, inputs, outputs, transposed, into)
+    def dweight(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
+        out = np.empty(shape, x.dtype) if out is None else out
+        library.linear_dweight(x, in_order(dy), out, *sizes, add)
+        return out
 
-    def dbias(dy: Array, *, into: Room | None = None) -> Array:
-        dbias = new_or_room(into, (outputs,), dy.dtype)
+    def dbias(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
+        dbias = overwritable(out, add, (outputs,), dy.dtype)
         library.column_sums(in_order(dy), dbias, rows, outputs)
         return dbias
 
@@ -55,21 +57,26 @@ def linear_by_bands(x: Array, weight: Array, bias: Array | None = None, *, trans
 
 @kernel_for("linear_gelu", device="cpu", supports=_supports)
 def linear_gelu_by_bands(x: Array, weight: Array, bias: Array | None = None) -> Any:
-    """h = x weight + bias,  y = gelu(h): bias and GELU while a band is in the cache. Backward makes dh and sums it for dbias in one pass."""
-    (inputs, outputs), shape = weight.shape, x.shape
+    """h = x weight + bias,  y = gelu(h): bias and GELU while a band is in the cache. Backward makes
+    dh and sums it for dbias in one pass.
+    """
+    (inputs, outputs), shape, has_bias = weight.shape, x.shape, bias is not None
     rows = x.size // inputs
     h, y = np.empty((rows, outputs), x.dtype), np.empty((*shape[:-1], outputs), x.dtype)
-    library.linear_gelu_forward(x, weight, h if bias is None else bias, h, y, rows, inputs, outputs, bias is not None)
-    has_bias = bias is not None
+    library.linear_gelu_forward(
+        x, weight, bias if has_bias else h, h, y, rows, inputs, outputs, has_bias
+    )
 
-    def backward(dy: Array, *, into: Any = (None, None, None)) -> tuple[Array | None, ...]:
-        dh, dbias, dx = np.empty_like(h), new_or_room(into[2], (outputs,), h.dtype) if has_bias else None, np.empty(shape, h.dtype)
-        dy = in_order(dy)
+    def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
+        dy, dh, dx, dbias = in_order(dy), np.empty_like(h), np.empty(shape, h.dtype), None
         if has_bias:
+            dbias = overwritable(out[2], add[2], (outputs,), h.dtype)
             library.gelu_backward_sums(h, dy, dh, dbias, rows, outputs)
         else:
             library.gelu_backward(h, dy, dh, rows, outputs)
         library.linear_dx(dh, weight, dx, rows, inputs, outputs, False)
-        return dx, _dweight(x, dh, (inputs, outputs), rows, inputs, outputs, False, into[1]), dbias
+        dweight = np.empty((inputs, outputs), h.dtype) if out[1] is None else out[1]
+        library.linear_dweight(x, dh, dweight, rows, inputs, outputs, False, add[1])
+        return dx, dweight, dbias
 
     return y, backward

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from tensor.devices import Array
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
+from tensor.memory.devices import Array
 
 
-@kernel_for("muon", device="cpu", supports=lambda w, g, u, places: refusal(w, g, u) if w.flags.writeable else "read-only")
-def muon_by_matrices(w: Array, g: Array, u: Array, places: Array, *, lr: float, momentum: float, nesterov: bool, steps: int, keep: float) -> None:
-    """w, g, u: flat, with matrices at `places`, (count, 3): start, inputs, outputs. Each matrix by one thread."""
-    library.muon(w, g, u, places, len(places), lr, momentum, keep, nesterov, steps)
+@kernel_for(
+    "muon",
+    device="cpu",
+    supports=lambda w, g, u, slots: refusal(w, g, u) if w.flags.writeable else "read-only",
+)
+def muon_by_matrices(
+    w: Array,
+    g: Array,
+    u: Array,
+    slots: Array,
+    *,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    steps: int,
+    decay: float,
+) -> None:
+    """w, g, u: flat, with matrices at `slots`, (count, 3): start, inputs, outputs. Each matrix by
+    one thread.
+    """
+    library.muon(w, g, u, slots, len(slots), lr, momentum, decay, nesterov, steps)

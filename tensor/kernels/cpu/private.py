@@ -46,7 +46,9 @@ def private_folder(wanted: Path) -> Path:
 def _check(folder: Path, status: os.stat_result, *, last: bool) -> None:
     """Raise OSError where another user can change what is in a folder."""
     if not stat.S_ISDIR(status.st_mode):
-        raise OSError(f"{folder} is {'a symbolic link' if stat.S_ISLNK(status.st_mode) else 'no folder'}")
+        raise OSError(
+            f"{folder} is {'a symbolic link' if stat.S_ISLNK(status.st_mode) else 'no folder'}"
+        )
     if status.st_uid != os.geteuid() and (last or status.st_uid != 0):
         raise OSError(f"{folder} belongs to user {status.st_uid}")
     if status.st_mode & OTHERS_WRITE and (last or not status.st_mode & stat.S_ISVTX):
@@ -59,7 +61,11 @@ def private_file(path: Path) -> Iterator[int]:
     descriptor = os.open(path, READ)
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:
+        if (
+            not stat.S_ISREG(status.st_mode)
+            or status.st_uid != os.geteuid()
+            or status.st_mode & OTHERS_WRITE
+        ):
             raise OSError(f"{path} is no regular file that only this user can write")
         yield descriptor
     finally:
@@ -68,13 +74,15 @@ def private_file(path: Path) -> Iterator[int]:
 
 @contextmanager
 def alone(folder: Path, patience: float) -> Iterator[None]:
-    """Hold the lock of a private folder. Raises TimeoutError after `patience` seconds of waiting."""
+    """Hold the lock of a private folder. Raises TimeoutError after `patience` seconds."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | READ, 0o600)
     try:
         deadline = time.monotonic() + patience
         while not _locked(descriptor):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"another process has held {folder / 'lock'} for {patience:.0f} s")
+                raise TimeoutError(
+                    f"another process has held {folder / 'lock'} for {patience:.0f} s"
+                )
             time.sleep(0.05)
         yield
     finally:

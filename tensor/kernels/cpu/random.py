@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
+from tensor.memory.devices import Array
 from tensor.random import MASK, Key
 
 
@@ -16,5 +16,14 @@ from tensor.random import MASK, Key
 def random_bits_by_lanes(rows: int, columns: int, key: Key, xp: Any) -> Array:
     """The same words as the reference's, 16 counters side by side."""
     out = np.empty((rows, columns), np.uint32)
-    library.random_bits(out, rows, columns, key.step & MASK, key.module & MASK, key.sample & MASK, key.seed & MASK, (key.seed >> 32) & MASK)
+    library.random_bits(
+        out,
+        rows,
+        columns,
+        key.step & MASK,
+        key.module & MASK,
+        key.sample & MASK,
+        key.seed & MASK,
+        (key.seed >> 32) & MASK,
+    )
     return out

@@ -1,4 +1,6 @@
-"""Kernels in CUDA: `.cu` files and what calls them. Importing this registers them; CuPy is imported when one first runs."""
+"""Kernels in CUDA: `.cu` files and what calls them. Importing this registers them; CuPy is imported
+when one first runs.
+"""
 
 from tensor.kernels.cuda import layer_norm
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tensor.devices import Array
 from tensor.dtypes import float32, float64
 from tensor.kernels import kernel_for
 from tensor.kernels.cuda.launch import C_TYPES, contiguous, launch
+from tensor.memory.devices import Array
 
 WARPS = 8  # rows a block
 CHUNK = 256  # rows that one line of partial column sums covers
@@ -20,7 +20,9 @@ def _supports(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> str |
         return f"dtypes {x.dtype}, {gain.dtype}, {bias.dtype}: one float type is needed"
     if x.ndim == 0 or x.size == 0 or gain.shape != x.shape[-1:] or bias.shape != gain.shape:
         return f"shapes {x.shape}, {gain.shape}, {bias.shape}"
-    return None if x.size < 2**31 * 32 and x.shape[-1] < 2**31 else "more elements than an int counts"
+    return (
+        None if x.size < 2**31 * 32 and x.shape[-1] < 2**31 else "more elements than an int counts"
+    )
 
 
 @kernel_for("layer_norm", device="cuda", supports=_supports)
@@ -34,20 +36,50 @@ def layer_norm_by_warp(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     mean, inverse_std = statistics
     grid, block, kept = (-(-rows // WARPS),), (32, WARPS), {"mean": wide, "inverse_std": wide}
     small = np.full_like(mean, eps, shape=(1,))
-    arguments = {"x": x, "gain": gain, "bias": bias, "y": y, "mean": mean, "inverse_std": inverse_std, "eps": small, "rows": rows, "C": columns}
+    arguments = {
+        "x": x,
+        "gain": gain,
+        "bias": bias,
+        "y": y,
+        "mean": mean,
+        "inverse_std": inverse_std,
+        "eps": small,
+        "rows": rows,
+        "C": columns,
+    }
     launch("layer_norm_forward", dtype, grid, block, arguments, {**kept, "eps": wide})
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         dy, dx = contiguous(dy), np.empty_like(x)
-        arguments = {"dy": dy, "x": x, "gain": gain, "mean": mean, "inverse_std": inverse_std, "dx": dx, "rows": rows, "C": columns}
+        arguments = {
+            "dy": dy,
+            "x": x,
+            "gain": gain,
+            "mean": mean,
+            "inverse_std": inverse_std,
+            "dx": dx,
+            "rows": rows,
+            "C": columns,
+        }
         launch("layer_norm_backward", dtype, grid, block, arguments, kept)
         chunks = -(-rows // CHUNK)
         partial = np.empty_like(mean, shape=(2, chunks, columns))
-        arguments = {"dy": dy, "x": x, "mean": mean, "inverse_std": inverse_std, "gain_partial": partial[0], "bias_partial": partial[1]}
+        arguments = {
+            "dy": dy,
+            "x": x,
+            "mean": mean,
+            "inverse_std": inverse_std,
+            "gain_partial": partial[0],
+            "bias_partial": partial[1],
+        }
         launch(
-            "layer_norm_columns", dtype, (-(-columns // 32), chunks), (32, 8), {**arguments, "rows": rows, "C": columns, "chunk": CHUNK},
+            "layer_norm_columns",
+            dtype,
+            (-(-columns // 32), chunks),
+            (32, 8),
+            {**arguments, "rows": rows, "C": columns, "chunk": CHUNK},
             {**kept, "gain_partial": wide, "bias_partial": wide},
-        )  # fmt: skip
+        )
         dgain, dbias = partial.sum(1).astype(dtype)
         return dx, dgain, dbias
 

@@ -1,0 +1,237 @@
+"""Putting an op into the graph: the result as a tensor, its node, and the versions of the arrays
+that its backward functions keep.
+
+All this runs at every op, also at those that take a microsecond, so nanoseconds count here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from opcode import opmap
+from types import CodeType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from tensor.autograd.broadcast import sum_to
+from tensor.base import TensorBase
+from tensor.dtypes import FLOATS
+from tensor.graph import Node, Saved
+from tensor.memory.devices import Array, as_array, extent, is_cuda
+from tensor.memory.storage import Exported, Storage, user_place
+from tensor.mode import Mode
+
+# values that hold no array
+_PLAIN = frozenset((int, float, bool, str, type(None), np.dtype, type(np.dtype("float32"))))
+_new = object.__new__
+_NOWHERE = Storage(
+    np.empty(0)
+)  # of an array that an op made for its backward: no tensor writes there
+
+
+def as_result(
+    name: str,
+    inputs: Sequence[Any],
+    arrays: Sequence[Any],
+    parents: list[Any],
+    y: Any,
+    backward: Any,
+    mode: Mode,
+    broadcasts: bool,
+) -> Any:
+    """Wrap what a reference returned, and put a node into the graph when an input asks for
+    gradients.
+
+    parents: the inputs' nodes.   broadcasts: NumPy expanded each input smaller than y; an `expand`
+    node, whose backward sums, goes between.
+    """
+    if type(y) is tuple:
+        return _several_results(name, inputs, arrays, parents, y, backward, mode)
+    if type(y) is not np.ndarray:
+        y = as_array(y)
+    out = _new(TensorBase.kind)
+    out._array = y
+    out._storage = out._layout = out.node = None
+    if backward is None or not mode.recording:
+        return out
+    if None in parents:
+        if not any(parents):
+            return out
+        if type(backward) is tuple:
+            backward = _wanted(backward, parents)
+    shape, line = y.shape, user_place(2)
+    if broadcasts:
+        for i, parent in enumerate(parents):
+            if parent is not None and parent.shape != shape:
+                parents[i] = Node(
+                    "expand", (parent,), (sum_to(parent.shape),), (), shape, parent.dtype, line
+                )
+    saved = _saved(backward, inputs, arrays, (out,))
+    out.node = Node(name, tuple(parents), backward, saved, shape, y.dtype, line)
+    return out
+
+
+def _several_results(
+    name: str,
+    inputs: Sequence[Any],
+    arrays: Sequence[Any],
+    parents: list[Any],
+    ys: tuple[Any, ...],
+    backward: Any,
+    mode: Mode,
+) -> tuple[Any, ...]:
+    """The same for an op with several outputs: one node, and an `Output` for each that holds
+    floats.
+    """
+    outs = tuple(TensorBase.from_array(as_array(y)) for y in ys)
+    if backward is not None and mode.recording and any(parents):
+        if type(backward) is tuple:
+            backward = _wanted(backward, parents)
+        saved, y = _saved(backward, inputs, arrays, outs), outs[0]
+        node = Node(name, tuple(parents), backward, saved, y.shape, y.dtype, user_place(3))
+        node.give_outputs([out if out.dtype in FLOATS else None for out in outs])
+    return outs
+
+
+def _wanted(backward: tuple[Any, ...], parents: list[Any]) -> tuple[Any, ...]:
+    """The functions whose input wants a gradient; the others would only hold memory: None."""
+    if len(parents) == 2 == len(backward):  # most ops: `x * 2.0`
+        a, b = parents
+        return backward[0] if a is not None else None, backward[1] if b is not None else None
+    pairs = zip(backward, parents, strict=True)
+    return tuple([function if parent is not None else None for function, parent in pairs])
+
+
+# -- what backward keeps
+#
+# A backward function is a closure, and keeps the arrays that it mentions. The graph notes each of
+# them with its version, to find a write before backward. To search a closure takes a microsecond.
+# So for the closures that mention nothing but their op's parameters, which most are, the table
+# below says which inputs they keep. It is filled once an op, when the op is defined.
+
+# id of a backward function's code -> the positions of the inputs that the function keeps, and the
+# code itself: as long as it lives, no other code has its id
+_KEPT_INPUTS: dict[int, tuple[tuple[int, ...], CodeType]] = {}
+_ASSIGNS = {opmap["STORE_DEREF"], opmap["DELETE_DEREF"]}  # to a variable that a closure mentions
+
+
+def note_kept_inputs(reference: Callable[..., Any], count: int) -> None:
+    """Fill the table for an op, of whose parameters the first `count` are inputs.
+
+    The others are options: constants or copies. A parameter that the op assigns anew may be another
+    array than the input, so closures that mention one are searched at each call.
+    """
+    code = reference.__code__
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    # an instruction is two bytes: which, and of which variable (the parameters come first)
+    instructions = zip(code.co_code[::2], code.co_code[1::2], strict=True)
+    assigned = {variable for which, variable in instructions if which in _ASSIGNS}
+    known = {name: i for i, name in enumerate(parameters) if i not in assigned}
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType) and known.keys() >= set(inner.co_freevars):
+            kept = [known[name] for name in inner.co_freevars]
+            _KEPT_INPUTS[id(inner)] = tuple(i for i in kept if i < count), inner
+
+
+def _saved(
+    backward: Any, inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]
+) -> tuple[Saved, ...]:
+    """Storage and version of every input and output that the closures of `backward` mention."""
+    saved: list[Saved] = []
+    unknown = []
+    for function in backward if type(backward) is tuple else (backward,):
+        if function is None:
+            continue
+        kept = _KEPT_INPUTS.get(id(function.__code__))
+        if kept is None:
+            unknown.append(function)
+            continue
+        for i in kept[0]:
+            x = inputs[i]
+            if isinstance(x, TensorBase):
+                storage = x._storage or x.storage
+                if storage.exported:
+                    saved.append(keep(x, arrays[i]))
+                else:
+                    storage.saved = True
+                    saved.append((storage, storage.version, arrays[i]))
+    if unknown:
+        saved += _searched(unknown, inputs, arrays, outs)
+    return tuple(saved)
+
+
+def _searched(
+    functions: list[Any], inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]
+) -> list[Saved]:
+    """The same for any functions: each value of their closures is compared with the inputs and
+    outputs, by identity, then by memory.
+    """
+    saved: list[Saved] = []
+    known = {
+        id(array): x for array, x in zip(arrays, inputs, strict=True) if type(array) is np.ndarray
+    }
+    own = True  # whether an array that has no base, and is none of these, is the op's own memory
+    for out in outs:
+        known[id(out._array)] = out
+        own = own and out._array.base is None
+    for cell in [cell for function in functions for cell in function.__closure__ or ()]:
+        value = cell.cell_contents
+        kind = type(value)
+        if kind in _PLAIN:
+            continue
+        if kind is np.ndarray:
+            owner = known.get(id(value))
+            if owner is not None:
+                saved.append(keep(owner, value))
+            elif own and value.base is None:
+                saved.append((_NOWHERE, 0, value))
+            else:
+                saved += _by_memory(value, inputs, outs)
+        elif kind is not tuple or not _PLAIN.issuperset(map(type, value)):
+            for array in _arrays_in(value):
+                saved += _by_memory(array, inputs, outs)
+    return saved
+
+
+def _by_memory(array: Array, inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """What to note of a kept array: the tensor that it is, or those whose memory it may share."""
+    tensors = [x for x in (*inputs, *outs) if isinstance(x, TensorBase)]
+    owners = [x for x in tensors if array is x._array][:1]
+    if not owners and array.base is not None:
+        owners = [x for x in tensors if shares_memory(x.array, array)]
+    elif not owners:  # memory of its own, unless an output is a view of it
+        owners = [out for out in outs if out.array.base is array]
+        if not owners:
+            return [(_NOWHERE, 0, array)]
+    return [keep(x, array) for x in owners]
+
+
+def keep(x: Any, array: Array) -> Saved:
+    """Note that backward keeps a tensor's array, and its version: a later write is found out."""
+    storage = x._storage or x.storage
+    if storage.exported:
+        storage = Exported(storage, array)
+    storage.saved = True
+    return storage, storage.version, array
+
+
+def _arrays_in(value: Any) -> Iterator[Array]:
+    """The arrays in what a closure names, also through tuples and inner functions."""
+    if hasattr(value, "flags"):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _arrays_in(part)
+    elif isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            yield from _arrays_in(cell.cell_contents)
+
+
+def shares_memory(a: Array, b: Array) -> bool:
+    """Whether two arrays may have memory in common, judged by their bounds."""
+    if type(a) is not type(b):
+        return False
+    if is_cuda(a):
+        (low, high), (other_low, other_high) = extent(a), extent(b)
+        return low < other_high and other_low < high
+    return np.may_share_memory(a, b)

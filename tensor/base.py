@@ -1,0 +1,426 @@
+"""What a tensor is: flat storage + layout + a place in the graph. What it can do stands in
+tensor.py: there its methods are the ops.
+
+    storage   1-D memory, shared by every view of it
+    layout    shape, strides, offset: where in that memory each element lives
+    node      what made this tensor (graph.py); None for a constant
+
+A result of an op *holds its array*; its Storage and Layout are made when first asked for, because
+most never are. A view is the other way round: it holds storage and layout, and its array, a window
+on the storage, is built when first computed with.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
+from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
+from tensor.graph import describe, freed, next_order
+from tensor.memory import devices
+from tensor.memory.devices import Array, to_host
+from tensor.memory.layout import Layout, Shape
+from tensor.memory.storage import Storage, user_line
+from tensor.mode import MODE
+
+_new = object.__new__
+
+
+class TensorBase:
+    """Memory, layout and node. `kind` is the class that ops make: Tensor, which adds the ops as
+    methods (tensor.py).
+    """
+
+    __slots__ = ("__weakref__", "_array", "_layout", "_storage", "node")
+    __array_priority__ = 1000  # CuPy asks this before it tries to multiply itself with us
+    kind: ClassVar[Any]
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        dtype: DTypeLike | None = None,
+        device: str | None = None,
+        requires_grad: bool = False,
+    ):
+        if isinstance(data, TensorBase):
+            if not data.is_leaf and MODE.get().recording:
+                raise GraphError(
+                    f"Tensor(...) of a result ({describe(data.node)}) would drop its graph: "
+                    "use .clone() to keep it, .detach() not to"
+                )
+            data = data.array
+        if not hasattr(data, "dtype") or not hasattr(data, "strides"):
+            data = from_python(data)
+        array = devices.move(data, device) if device else data
+        wanted = array.dtype if dtype is None else dtype
+        self._array: Array = devices.as_array(array.astype(as_dtype(wanted), copy=array is data))
+        self._storage: Storage | None = None
+        self._layout: Layout | None = None
+        self.node: Any = None
+        if requires_grad:
+            self.requires_grad = True
+
+    @classmethod
+    def from_array(cls, array: Array, requires_grad: bool = False) -> Any:
+        """A tensor on the very memory of an array. Writes to that array go unseen by the graph:
+        write through the tensor.
+        """
+        self = _new(cls.kind)
+        self._array = array if type(array) is np.ndarray else devices.as_array(array)
+        self._storage = self._layout = self.node = None
+        if requires_grad:
+            self.requires_grad = True
+        return self
+
+    @classmethod
+    def wrap(cls, value: Any) -> Any:
+        """A tensor as it is; anything else as a constant (a copy, so that later changes to it go
+        unnoticed by no graph).
+        """
+        return value if isinstance(value, TensorBase) else cls.kind(value)
+
+    @classmethod
+    def over(cls, storage: Storage, layout: Layout) -> Any:
+        """A tensor on a storage that exists: a view."""
+        self = _new(cls.kind)
+        self._array = self.node = None
+        self._storage, self._layout = storage, layout
+        return self
+
+    # -- memory
+
+    @property
+    def array(self) -> Array:
+        """The ndarray window on the storage: what ops compute through. Writing to it goes unseen by
+        the graph.
+        """
+        if self._array is None:
+            self._array = devices.window(self.storage.flat, self.layout)
+        return self._array
+
+    @property
+    def storage(self) -> Storage:
+        """The flat memory, with its version."""
+        if self._storage is None:
+            # two threads that save one leaf must meet in one storage: writes are counted there
+            with _making_storage:
+                self._storage = self._storage or Storage(self._array)
+        return self._storage
+
+    @property
+    def layout(self) -> Layout:
+        """Shape, strides and offset in the storage."""
+        if self._layout is None:
+            self._layout = devices.flatten(self._array)[1]
+        return self._layout
+
+    def relocate(self, storage: Storage, layout: Layout) -> None:
+        """Become a view of another storage, keeping identity, node and gradient: what `pack` does
+        to parameters.
+        """
+        self._storage, self._layout, self._array = storage, layout, None
+
+    @property
+    def shape(self) -> Shape:
+        return self._array.shape if self._array is not None else self.layout.shape
+
+    @property
+    def strides(self) -> Shape:
+        """Elements, not bytes, to step for the next index of each axis."""
+        return self.layout.strides
+
+    @property
+    def offset(self) -> int:
+        """Where in the storage element [0, ..., 0] lives, in elements."""
+        return self.layout.offset
+
+    @property
+    def dtype(self) -> DType:
+        return self._array.dtype if self._array is not None else self.storage.dtype
+
+    @property
+    def device(self) -> str:
+        return devices.device_of(self._array) if self._array is not None else self.storage.device
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.layout.size if self._array is None else int(self._array.size)
+
+    def is_contiguous(self) -> bool:
+        """Row-major and gapless (strides of size-1 axes do not matter)."""
+        return self.layout.is_contiguous
+
+    # -- the graph
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients flow here: a tensor is in the graph exactly when it has a node."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self.node is not None and not self.is_leaf:
+            raise GraphError(
+                "requires_grad of a result cannot be set: it has it from its inputs; use .detach()"
+            )
+        if value and self.dtype not in FLOATS:
+            raise DTypeError(
+                f"only floats have gradients, not {self.dtype}: use .to('float32') first"
+            )
+        if value and self.node is None:
+            self.node = Accumulator(self.shape, self.dtype)
+        elif not value:
+            self.node = None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no op made it (or none that was recorded)."""
+        return self.node is None or type(self.node) is Accumulator
+
+    @property
+    def grad(self) -> Any:
+        """The gradient accumulated so far; None before the first backward, and for results."""
+        return self.node.gradient if type(self.node) is Accumulator else None
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if type(self.node) is not Accumulator:
+            raise GraphError(
+                f"{self.describe()} accumulates no gradient: only leaves with requires_grad=True do"
+            )
+        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
+            raise ShapeError(
+                f".grad of a tensor {self.shape} {self.dtype} cannot be {value.shape} {value.dtype}"
+            )
+        buffer = self.node.buffer
+        if value is not None and buffer is None and value is not self.node.gradient:
+            value = self.kind(value, device=self.device)  # a copy: backward adds into it
+        elif value is not None and buffer is not None and value is not buffer:
+            buffer.bump()
+            buffer.array[...] = TensorBase.wrap(value).array
+            value = buffer
+        self.node.gradient = value
+
+    def detach(self) -> Any:
+        """The same memory, outside the graph. A write through it is still seen by what saved the
+        memory.
+        """
+        return TensorBase.over(self.storage, self.layout)
+
+    # -- NumPy, Python and other libraries
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """A NumPy window on this memory (a copy, from a GPU); read-only where a graph has kept the
+        memory, or may.
+        """
+        if devices.is_cuda(self.array):
+            return to_host(self.array)
+        view = self.array.view()
+        view.flags.writeable &= self.node is None and not self.storage.saved
+        self.storage.exported |= view.flags.writeable
+        return view
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        window = to_host(self.array).view()
+        # handed out without being asked for by name, so never to write through
+        window.flags.writeable = False
+        return np.array(window, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.dtype == bfloat16 and not devices.is_cuda(self.array):
+            raise DTypeError("NumPy exports no bfloat16 by DLPack: use .to('float32')")
+        return (self.array if devices.is_cuda(self.array) else self.numpy()).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+    def item(self) -> Any:
+        """The one value, as a Python number. Raises ShapeError unless there is exactly one."""
+        if self.size != 1:
+            raise ShapeError(
+                f"item() of a tensor of shape {self.shape}, which holds {self.size} values, not one"
+            )
+        array = to_host(self.array)
+        return (array.astype(np.float32) if array.dtype == bfloat16 else array).item()
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        array = to_host(self.array)
+        return (array.astype(np.float32) if array.dtype == bfloat16 else array).tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else str(self)
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self.size != 1:
+            raise TypeError(f"only a single integer can be an index, not {self.shape} {self.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"the truth of {self.size} values is ambiguous: use .any() or .all()")
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a scalar tensor has no length")
+        return self.shape[0]
+
+    # -- writing
+
+    def writable(self, region: Layout, value: Any = None) -> Any:
+        """Check that `region` may be written with `value`, which comes back as an array or scalar.
+
+        Raises MutationError for a result of an op, a leaf outside no_grad(), a value that carries a
+        graph, and a region in which one element has two indices.
+        """
+        if self.node is not None and not self.is_leaf and not freed(self.node):
+            raise MutationError(
+                f"this tensor {self.shape} is part of a live graph ({describe(self.node)}): "
+                "write to a .clone(), or build it with where, stack or concatenate"
+            )
+        recording = MODE.get().recording
+        if self.node is not None and self.is_leaf and recording:
+            raise MutationError(
+                f"a leaf {self.shape} with requires_grad=True is written outside no_grad(): "
+                "wrap the write in `with no_grad():`"
+            )
+        if region.self_overlaps:
+            raise MutationError(
+                f"write to {region.shape} with strides {region.strides}, "
+                "where one element has several indices: write to a .clone()"
+            )
+        if isinstance(value, TensorBase):
+            if value.node is not None and recording:
+                raise MutationError(
+                    "writing a tensor that carries a graph would lose its gradient: "
+                    "write its .detach(), or build with where, stack or concatenate"
+                )
+            value = value.array
+        return value
+
+    def bump(self, region: Layout | None = None) -> None:
+        """Count a write to `region` (all of this tensor by default), so that graphs which kept that
+        memory notice.
+        """
+        storage = self._storage
+        if storage is not None and storage.saved:
+            storage.wrote(region or self.layout, user_line(1))
+        # no graph ever kept this memory, so none will ask what was written before it does
+        elif storage is not None:
+            storage.version += 1
+
+    # -- showing itself
+
+    def describe(self) -> str:
+        """One line: shape, dtype, and what made it."""
+        made = "a leaf" if self.requires_grad else "a constant"
+        if not self.is_leaf:
+            made = f"made by `{self.node.op}`"
+        return f"tensor {self.shape} {self.dtype}, {made}"
+
+
+# -- leaves --
+
+
+class Accumulator:
+    """The node of a leaf: sums gradients into `.grad`, an array that nobody else holds.
+
+    `buffer`, once parameters are packed, is the leaf's stretch of the flat gradients: the first
+    gradient of a step overwrites the buffer, further ones are added.
+    """
+
+    __slots__ = ("__weakref__", "buffer", "dtype", "gradient", "hooks", "order", "shape")
+    parents: tuple[Any, ...] = ()
+    op = "leaf"
+
+    def __init__(self, shape: Shape, dtype: DType):
+        self.shape, self.dtype = shape, dtype
+        self.order = next_order()
+        self.gradient: Any = None  # a Tensor
+        self.buffer: Any = None  # a Tensor
+        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+
+    def accumulate(self, dx: Array, fresh: bool) -> None:
+        """Add dx. `fresh`: nobody else holds that array, so `.grad` may take it as it is."""
+        if self.gradient is not None:
+            total = self.gradient.array
+            self.gradient.bump()  # first: an interrupt must leave no write uncounted
+            np.add(total, dx, out=total)
+        elif self.buffer is not None:
+            self.buffer.bump()
+            self.buffer.array[...] = dx
+            self.gradient = self.buffer
+        else:
+            self.gradient = TensorBase.from_array(dx if fresh else dx.copy())
+
+    def offer(self, inputs: Sequence[Any]) -> tuple[Array | None, bool]:
+        """(the buffer for a backward function to write into, whether to add to what is there).
+
+        None where the function may not: a hook must see the gradient, the leaf is two inputs of one
+        op, or an op has kept the `.grad`, which its backward may read while it writes.
+        """
+        buffer, gradient = self.buffer, self.gradient
+        taken = gradient is not None and gradient is not buffer
+        if self.hooks or taken or inputs.count(self) > 1 or buffer.storage.saved:
+            return None, False
+        return buffer.array, gradient is not None
+
+    def written(self) -> None:
+        """A backward function has written its gradient into the buffer."""
+        self.gradient = self.buffer
+        self.buffer.bump()
+
+    def __repr__(self) -> str:
+        return f"Accumulator({self.shape}, {self.dtype})"
+
+
+# -- from Python --
+
+
+def from_python(data: Any) -> np.ndarray[Any, Any]:
+    """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
+    if isinstance(data, (list, tuple)) and any(isinstance(part, TensorBase) for part in data):
+        if any(isinstance(part, TensorBase) and part.node is not None for part in data):
+            raise GraphError("Tensor([...]) of tensors that carry a graph would drop it: use stack")
+        data = [part.numpy() if isinstance(part, TensorBase) else part for part in data]
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        raise ShapeError(
+            "lists of unequal lengths make no tensor: pad them to one length"
+        ) from None
+    if array.dtype == np.float64 and not _holds_arrays(data):
+        return array.astype(np.float32)
+    return array
+
+
+def _holds_arrays(data: Any) -> bool:
+    """Whether some number in nested lists has a dtype of its own, which is then kept."""
+    if isinstance(data, (list, tuple)):
+        return any(_holds_arrays(part) for part in data)
+    return hasattr(data, "dtype")
+
+
+_making_storage = threading.Lock()
+# a child forked while another thread holds it would wait for ever
+if hasattr(os, "register_at_fork"):
+    renew: Any = _making_storage
+    os.register_at_fork(after_in_child=renew._at_fork_reinit)

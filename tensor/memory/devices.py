@@ -1,0 +1,182 @@
+"""CPU or GPU: the one file that imports CuPy, and only when a GPU is asked for or a CuPy array is
+met.
+
+The data decides. An op is written once, with NumPy's names; a CuPy array answers them itself (NEP
+13 and 18: `np.exp(x)` calls `cupy.exp` when x lives on the GPU), so an op file never names a
+device. What the protocols do not cover is here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tensor.errors import DeviceError, ViewError
+from tensor.memory.layout import Layout, Shape, contiguous_strides
+
+# numpy.ndarray or cupy.ndarray: the two share their methods, and no static type
+Array: TypeAlias = Any
+
+INSTALL = (
+    "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the clone"
+)
+
+
+@functools.cache
+def cupy() -> ModuleType:
+    """The cupy module. Raises DeviceError with what to install when it, or a GPU, is missing."""
+    try:
+        import cupy
+
+        module: ModuleType = cupy
+    except ImportError:
+        raise DeviceError(f"device 'cuda' needs CuPy, which is not installed: {INSTALL}") from None
+    try:
+        count = module.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy's own error class cannot be named where CuPy may be missing
+        raise DeviceError(
+            f"device 'cuda': CuPy {module.__version__} finds no usable GPU ({error}); "
+            "run on device='cpu'"
+        ) from None
+    if count == 0:
+        raise DeviceError("device 'cuda': this machine has no GPU; run on device='cpu'")
+    return module
+
+
+def is_cuda(array: Array) -> bool:
+    """Whether an array lives on the GPU. Never imports CuPy: without it loaded there can be no such
+    array.
+    """
+    return (
+        not isinstance(array, np.ndarray)
+        and "cupy" in sys.modules
+        and isinstance(array, sys.modules["cupy"].ndarray)
+    )
+
+
+def array_module(device: str) -> ModuleType:
+    """numpy for "cpu", cupy for "cuda" and "cuda:N". Raises DeviceError for other names."""
+    if device == "cpu":
+        return np
+    if re.fullmatch("cuda(:[0-9]{1,9})?", device):
+        module = cupy()
+        count = module.cuda.runtime.getDeviceCount()
+        if int(device[5:] or 0) >= count:
+            raise DeviceError(
+                f"device {device!r}: this machine has {count} GPU{'s' if count > 1 else ''}, "
+                f"cuda:0 to cuda:{count - 1}"
+            )
+        return module
+    raise DeviceError(f"no device is named {device!r}; use 'cpu', 'cuda' or 'cuda:N'")
+
+
+def device_of(array: Array) -> str:
+    """ "cpu", or "cuda:N" of the GPU that holds the array."""
+    return f"cuda:{array.device.id}" if is_cuda(array) else "cpu"
+
+
+def move(array: Array, device: str) -> Array:
+    """A copy of the array on another device; the array itself where it is there already."""
+    module = array_module(device)
+    if device_of(array) == (device if device != "cuda" else f"cuda:{module.cuda.Device().id}"):
+        return array
+    if device == "cpu":
+        return array.get()
+    with module.cuda.Device(int(device[5:] or 0)):
+        return module.asarray(array)
+
+
+def to_host(array: Array) -> np.ndarray[Any, Any]:
+    """The array's values in NumPy: a copy from the GPU, the array itself on the CPU."""
+    host: np.ndarray[Any, Any] = array.get() if is_cuda(array) else array
+    return host
+
+
+def as_array(value: Any) -> Array:
+    """A result as a plain array of its device: NumPy returns 0-d results as scalars, which are
+    none; memory maps are subclasses.
+    """
+    return value if is_cuda(value) else np.asarray(value)
+
+
+def flatten(array: Array) -> tuple[Array, Layout]:
+    """(flat, layout): the 1-D span of memory under an array, and where in it the array's elements
+    lie. Nothing is copied.
+    """
+    itemsize = array.dtype.itemsize
+    if array.flags.c_contiguous:
+        return array.reshape(-1), Layout(array.shape, contiguous_strides(array.shape))
+    if any(
+        stride % itemsize for stride, n in zip(array.strides, array.shape, strict=True) if n > 1
+    ):
+        raise ViewError(
+            f"strides of {array.strides} bytes are no multiples of the {itemsize} bytes of "
+            f"{array.dtype}: make a Tensor(array), which copies"
+        )
+    layout = Layout(array.shape, tuple(stride // itemsize for stride in array.strides))
+    low, high = layout.span()
+    corner = tuple(
+        slice(n - 1, n) if stride < 0 else slice(0, 1)
+        for n, stride in zip(layout.shape, layout.strides, strict=True)
+    )
+    first = array[corner]  # the one-element view at the lowest address
+    if is_cuda(array):
+        flat = cupy().ndarray((high - low,), array.dtype, first.data)
+    else:
+        flat = np.lib.stride_tricks.as_strided(
+            first, (high - low,), (itemsize,), writeable=array.flags.writeable
+        )
+    return flat, Layout(layout.shape, layout.strides, -low)
+
+
+def window(flat: Array, layout: Layout) -> Array:
+    """The ndarray over `flat` that a layout describes: the same memory, no copy."""
+    dtype, itemsize = flat.dtype, flat.dtype.itemsize
+    if layout.size == 0:
+        return flat[:0].reshape(layout.shape)
+    strides = tuple(stride * itemsize for stride in layout.strides)
+    if type(flat) is np.ndarray:
+        # bytes, because a dtype that NumPy did not define (bfloat16) has no buffer interface
+        return np.ndarray(
+            layout.shape, dtype, flat.view(np.uint8), layout.offset * itemsize, strides
+        )
+    return cupy().ndarray(layout.shape, dtype, flat.data + layout.offset * itemsize, strides)
+
+
+def address(array: Array) -> int:
+    """The address of an array's first element, [0, ..., 0]."""
+    return int(array.ctypes.data if type(array) is np.ndarray else array.data.ptr)
+
+
+def extent(array: Array) -> tuple[int, int]:
+    """The half-open range of addresses that an array lies in."""
+    low, high = Layout(array.shape, array.strides).span()  # strides in bytes, so the span too
+    return address(array) + low, address(
+        array
+    ) + high - 1 + array.dtype.itemsize if array.size else address(array)
+
+
+def synchronize(array: Array) -> None:
+    """Wait until the GPU that holds the array has done all it was asked to; on the CPU nothing is
+    ever late.
+    """
+    if is_cuda(array):
+        with array.device:
+            cupy().cuda.get_current_stream().synchronize()
+
+
+def add_at(target: Array, key: Any, values: Array) -> None:
+    """target[key] += values, where an index that occurs twice counts twice."""
+    (cupy() if is_cuda(target) else np).add.at(target, key, values)
+
+
+def zeros_like(array: Array, shape: Shape) -> Array:
+    """Row-major zeros of the array's dtype and device. (CuPy's own zeros_like takes shape=() for
+    "none given".)
+    """
+    return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)

@@ -1,0 +1,181 @@
+"""Storage: the flat memory under tensors, and a record of who wrote to it.
+
+    version    goes up by one at each write; a node that keeps an array for backward remembers the
+    version it saw
+    writes     where the last write to each region was made, so that an error can name its line
+
+Every tensor that views the memory shares the one Storage, so a write through any of them is seen by
+all.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+import numpy as np
+
+from tensor.dtypes import DType
+from tensor.memory.devices import Array, device_of, flatten
+from tensor.memory.layout import Layout
+
+PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
+# regions remembered one by one; past that the oldest two are merged into the span of both
+REGIONS = 64
+
+
+class Line(NamedTuple):
+    """A place in the source, as code object and instruction: a frame would keep its local variables
+    alive.
+    """
+
+    code: CodeType
+    instruction: int
+
+    @property
+    def number(self) -> int:
+        """The line number of the instruction."""
+        starts = [
+            line
+            for start, end, line in self.code.co_lines()
+            if start <= self.instruction < end and line
+        ]
+        return starts[0] if starts else self.code.co_firstlineno
+
+    @property
+    def place(self) -> str:
+        """attention.py:30"""
+        return f"{os.path.basename(self.code.co_filename)}:{self.number}"
+
+    def __str__(self) -> str:
+        text = linecache.getline(self.code.co_filename, self.number).strip()
+        return self.place + (f" `{text}`" if text else "")
+
+
+# file name -> whether it belongs to this package; a dict look-up is all that a hot path pays
+_inside: dict[str, bool] = {}
+
+
+def user_place(depth: int) -> tuple[CodeType, int]:
+    """The nearest line outside this package, from `depth` frames above the caller, as what a `Line`
+    is made of.
+    """
+    frame = user_frame(sys._getframe(depth + 1))
+    return frame.f_code, frame.f_lasti
+
+
+def user_frame(frame: FrameType) -> FrameType:
+    """The nearest frame outside this package, from that one on outwards."""
+    while True:
+        name = frame.f_code.co_filename
+        inside = _inside.get(name)
+        if inside is None:
+            inside = _inside[name] = name.startswith((PACKAGE, "<frozen"))
+        if not inside or frame.f_back is None:
+            return frame
+        frame = frame.f_back
+
+
+def user_line(depth: int) -> Line:
+    """The same as a Line."""
+    return Line(*user_place(depth + 1))
+
+
+class Storage:
+    """Flat memory (1-D, NumPy or CuPy), shared by every tensor that views it."""
+
+    __slots__ = ("_array", "_flat", "exported", "saved", "version", "writes")
+
+    def __init__(self, array: Array):
+        # as it came; made flat when first asked for, which for most results is never
+        self._array = array
+        self._flat: Array = None
+        self.version = 0
+        self.exported = False  # whether NumPy was given a writable window on it
+        # whether a graph ever kept this memory: then NumPy gets read-only windows on it
+        self.saved = False
+        self.writes: dict[Layout, tuple[int, Line]] | None = None
+
+    @property
+    def flat(self) -> Array:
+        """The memory as a 1-D array."""
+        if self._flat is None:
+            self._flat = flatten(self._array)[0]
+            self._array = self._flat
+        return self._flat
+
+    @property
+    def dtype(self) -> DType:
+        return self._array.dtype
+
+    @property
+    def device(self) -> str:
+        return device_of(self._array)
+
+    def wrote(self, region: Layout, line: Line) -> None:
+        """Remember a write. A write to the whole storage makes what was remembered before it
+        irrelevant.
+        """
+        self.version += 1
+        if self.writes is None or region.size == self.flat.size:
+            self.writes = {}
+        self.writes.pop(region, None)
+        self.writes[region] = (self.version, line)
+        if len(self.writes) > REGIONS:
+            self._merge_oldest()
+
+    def _merge_oldest(self) -> None:
+        assert self.writes is not None
+        (a, _), (b, latest) = list(self.writes.items())[:2]
+        low, high = min(a.span()[0], b.span()[0]), max(a.span()[1], b.span()[1])
+        del self.writes[a], self.writes[b]
+        self.writes = {Layout((high - low,), (1,), low): latest, **self.writes}
+
+    def written_since(self, version: int, region: Layout) -> Line | None:
+        """The line of the first write after `version` that touches `region`; None when every one
+        missed it.
+        """
+        for written, (when, line) in (self.writes or {}).items():
+            if when > version and written.overlaps(region):
+                return line
+        return None
+
+    def __repr__(self) -> str:
+        return f"Storage({self.flat.size} x {self.dtype} on {self.device}, version {self.version})"
+
+
+class Exported:
+    """Stands for a storage that NumPy has a writable window on: writes through it are not counted,
+    so the values are compared.
+    """
+
+    __slots__ = ("array", "copy", "storage")
+
+    def __init__(self, storage: Storage, array: Array):
+        self.storage, self.array, self.copy = storage, array, array.copy()
+
+    @property
+    def saved(self) -> bool:
+        return self.storage.saved
+
+    @saved.setter
+    def saved(self, value: bool) -> None:
+        self.storage.saved = value
+
+    @property
+    def flat(self) -> Array:
+        return self.storage.flat
+
+    @property
+    def version(self) -> int:
+        """That of the storage; -1 once the values are others."""
+        return self.storage.version if np.array_equal(self.array, self.copy, equal_nan=True) else -1
+
+    def written_since(self, version: int, region: Layout) -> Line | str | None:
+        """The line of a counted write, or what is known of an uncounted one."""
+        return self.storage.written_since(version, region) or (
+            "an array that .numpy() gave out" if self.version == -1 else None
+        )

@@ -1,0 +1,367 @@
+"""What turns a function on arrays into an operation on tensors.
+
+    compute_op       (arrays, **options) -> (array, backward)        new memory
+    copy_op          the same, where values only move
+    elementwise_op   the same, after its inputs were brought to one dtype and one shape
+    view_op          (layout, **options) -> (layout, backward)       another layout of the same
+    memory
+    fused_op         (tensors, **options) -> tensors                 a composition of ops, which a
+    kernel may do as one
+
+The function stays as it was, at `.reference`: bare arrays in, result and backward out, to be called
+in a REPL or a test. Between a user's line and that function lies one frame. The frame has the name
+of the op and a short way for two ready tensors: in `pdb`, eight presses of `s` lead from `a * b`
+into `multiply`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from types import CodeType
+from typing import Any, Concatenate, ParamSpec, TypeAlias
+
+from numpy import ndarray
+from numpy.exceptions import AxisError
+
+from tensor.autograd.forward import as_result, note_kept_inputs
+from tensor.base import TensorBase
+from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
+from tensor.errors import DTypeError, ShapeError, TensorError
+from tensor.graph import Node
+from tensor.kernels import KERNELS, choose, passed_over
+from tensor.memory.devices import Array, as_array
+from tensor.memory.layout import Layout
+from tensor.memory.storage import user_place
+from tensor.mode import MODE, Mode
+from tensor.ops.anomaly import check_finite
+from tensor.ops.inputs import PLAIN, REALS, Signature, glance, misfit, prepare
+
+P = ParamSpec("P")
+# Inputs annotated so are no operands, neither promoted nor differentiated.
+Mask: TypeAlias = Array  # the condition of a choice
+Ids: TypeAlias = Array  # integers that point into an axis
+# every op by name; a test fails when one has no gradient case
+OPS: dict[str, Callable[..., Any]] = {}
+FUSED: dict[CodeType, str] = {}  # the code of a fused op's composition -> its name
+
+
+def compute_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """Lift `reference(*arrays, **options) -> (y, backward)` to tensors. A kernel registered under
+    its name may stand in for it.
+    """
+    return _lift(reference, elementwise=False)
+
+
+def copy_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """A compute op that only moves values: float16 and bfloat16 pass through it as they are,
+    without going by float32.
+    """
+    return _lift(reference, elementwise=False, exact=True)
+
+
+def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
+    """A compute op on inputs of one dtype and one shape: others are cast and expanded first, and so
+    are gradients on the way back.
+
+    NumPy broadcasts by stride 0 itself, so no expanded array is built; the graph gets an `expand`
+    node, whose backward sums.
+    """
+    return _lift(reference, elementwise=True)
+
+
+def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -> Callable[P, Any]:
+    lifted = _Lifted(reference, elementwise, exact)
+    name = lifted.name
+    call = _of_two(lifted) if elementwise and lifted.signature.is_of_two else _of_any(lifted)
+    note_kept_inputs(reference, lifted.signature.count)
+    return _registered(name, call, reference)
+
+
+def _of_two(lifted: _Lifted) -> Callable[..., Any]:
+    """An elementwise op of two operands, without options. Ready ones (a float32 tensor and another,
+    or a scalar) go the short way.
+    """
+    name, reference, kernels = lifted.name, lifted.reference, lifted.kernels
+
+    def call(a: Any, b: Any) -> Any:
+        x: Any
+        y: Any
+        try:
+            mode = MODE.get()
+            x, y = getattr(a, "_array", None), getattr(b, "_array", b if type(b) in REALS else None)
+            ready = type(x) is ndarray and x.itemsize > 2 and mode.tape is None and not kernels
+            if ready and (y.dtype is x.dtype if type(y) is ndarray else type(y) in REALS):
+                value, backward = reference(x, y)
+                inputs, arrays, start = (a, b), (x, y), 0.0
+                parents = [a.node, getattr(b, "node", None)]
+            else:
+                inputs, arrays, parents, _, function, start = lifted.prepared((a, b), {}, mode)
+                value, backward = function(*arrays)
+            out = as_result(name, inputs, arrays, parents, value, backward, mode, True)
+            if mode.reads is not None or mode.tape is not None or mode.anomaly:
+                _tell(mode, name, inputs, arrays, {}, out, start)
+            return out
+        except TensorError as error:
+            raise error.with_traceback(None) from None  # the user's line and this one are enough
+        except ValueError as error:
+            raise misfit((a, b)) or error from None
+
+    return call
+
+
+def _of_any(lifted: _Lifted) -> Callable[..., Any]:
+    """Any op."""
+    name, elementwise = lifted.name, lifted.elementwise
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        try:
+            mode = MODE.get()
+            inputs, arrays, parents, options, function, start = lifted.prepared(
+                inputs, options, mode
+            )
+            y, backward = function(*arrays, **options)
+            out = as_result(name, inputs, arrays, parents, y, backward, mode, elementwise)
+            if mode.reads is not None or mode.tape is not None or mode.anomaly:
+                _tell(mode, name, inputs, arrays, options, out, start)
+            return out
+        except TensorError as error:
+            raise error.with_traceback(None) from None
+        except AxisError as error:
+            raise ShapeError(f"`{name}`: {error}") from None
+        except ValueError as error:
+            problem = misfit(inputs) if elementwise else None
+            raise problem or error from None
+
+    return call
+
+
+class _Lifted:
+    """What is needed to call an op: inputs made ready, 16-bit floats widened, a kernel chosen."""
+
+    def __init__(self, reference: Callable[..., Any], elementwise: bool, exact: bool):
+        self.reference, self.elementwise, self.exact = reference, elementwise, exact
+        self.name = reference.__name__.lstrip("_")
+        self.signature = Signature(reference)
+        self.kernels = KERNELS.setdefault(self.name, [])
+
+    def prepared(
+        self, inputs: tuple[Any, ...], options: dict[str, Any], mode: Mode
+    ) -> tuple[Any, ...]:
+        """(inputs, their arrays, their nodes, options, the function to call, the time now)."""
+        start = perf_counter() if mode.tape is not None else 0.0
+        signature, function = self.signature, self.reference
+        # options by position, as in x.sum(1); an optional tensor left out
+        if len(inputs) != signature.count:
+            inputs, options = signature.completed(inputs, options)
+        parents: list[Any] = []
+        arrays = glance(inputs, options, self.elementwise, signature.some_operands, parents)
+        if arrays is None:
+            inputs = prepare(self.name, inputs, options, self.elementwise, signature)
+            arrays = [x.array if isinstance(x, TensorBase) else x for x in inputs]
+            parents = [x.node if isinstance(x, TensorBase) else None for x in inputs]
+            if not self.exact and any(getattr(a, "dtype", None) in NARROW for a in arrays):
+                function = functools.partial(_in_float32, function)
+        if self.kernels:
+            kernel = choose(self.name, self.kernels, arrays, options, mode.kernels_off)
+            if kernel is not None:
+                function = functools.partial(self.by, kernel, mode)
+        return inputs, arrays, parents, options, function, start
+
+    def by(self, kernel: Callable[..., Any], mode: Mode, *arrays: Any, **options: Any) -> Any:
+        """What the kernel returns; where its values are none for it, what the reference returns."""
+        result = kernel(*arrays, **options)
+        if result is NotImplemented:
+            reason = f"{kernel.__name__} met values that it leaves to the reference"
+            passed_over(self.name, reason, mode.kernels_off)
+            result = self.reference(*arrays, **options)
+        return result
+
+
+def _tell(
+    mode: Mode,
+    name: str,
+    inputs: Sequence[Any],
+    arrays: Sequence[Any],
+    options: dict[str, Any],
+    out: Any,
+    start: float,
+) -> None:
+    """Tell a checkpoint and a recording of an op that has run, and look for values that are not
+    finite.
+    """
+    if mode.reads is not None:
+        mode.reads(*inputs, *options.values())
+    if mode.tape is not None:
+        mode.tape.forward(name, inputs, arrays, options, out, start)
+    if mode.anomaly:
+        for part in out if type(out) is tuple else (out,):
+            check_finite(name, (*arrays, *options.values()), part)
+
+
+def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
+    """Lift a composition of ops, written on tensors, to an op of its own: one node, where a kernel
+    does it whole.
+
+    Elsewhere (`kernels.explain()` says why) the composition runs, node by node: it is the meaning
+    of the op, and its oracle. So too where a kernel returns NotImplemented, for values that it
+    cannot treat.
+    """
+    name = composition.__name__
+    signature = Signature(composition)
+    kernels = KERNELS.setdefault(name, [])
+
+    def call(*inputs: Any, **options: Any) -> Any:
+        try:
+            mode = MODE.get()
+            start = perf_counter() if mode.tape is not None else 0.0
+            if len(inputs) != signature.count:
+                inputs, options = signature.completed(inputs, options)
+            parents: list[Any] = []
+            arrays: Any = glance(inputs, options, False, signature.some_operands, parents)
+            kernel = None
+            if arrays is not None and not mode.anomaly:
+                kernel = choose(name, kernels, arrays, options, mode.kernels_off)
+            result = NotImplemented if kernel is None else kernel(*arrays, **options)
+            if result is NotImplemented:
+                if kernels and (kernel is not None or arrays is None or mode.anomaly):
+                    reason = _in_ops_because(kernel, inputs, options, mode.anomaly)
+                    passed_over(name, reason, mode.kernels_off)
+                return composition(*inputs, **options)
+            y, backward = result
+            out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
+            if mode.reads or mode.tape:
+                _tell(mode, name, inputs, arrays, options, out, start)
+            return out
+        except TensorError as error:
+            raise error.with_traceback(None) from None
+
+    FUSED[composition.__code__] = name
+    return _registered(name, call, composition)
+
+
+def _in_ops_because(
+    function: Callable[..., Any] | None,
+    inputs: Sequence[Any],
+    options: dict[str, Any],
+    anomaly: bool,
+) -> str:
+    """Why a fused op runs as its composition, where `choose` does not know."""
+    if function is not None:
+        return f"{function.__name__} met values that it leaves to the composition"
+    if anomaly:
+        return "detect_anomaly looks at every op of the composition"
+    dtypes = {x.dtype: None for x in inputs if isinstance(x, TensorBase)}
+    if narrow := [dtype for dtype in dtypes if dtype in NARROW]:
+        return f"dtype {narrow[0]}: each op of the composition goes by float32"
+    if kept := [name for name, value in options.items() if type(value) not in PLAIN]:
+        return f"option {kept[0]} is a {type(options[kept[0]]).__name__}"
+    found = ", ".join(map(str, dtypes))
+    return f"inputs of several dtypes or devices, or not all of them tensors ({found})"
+
+
+def _in_float32(function: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any, Any]:
+    """Run a reference on float16 or bfloat16 arrays in float32, and round its results once; so too
+    its gradients.
+    """
+    dtypes = [getattr(array, "dtype", None) for array in arrays]
+    narrow = promote(*(dtype for dtype in dtypes if dtype is not None and dtype in FLOATS))
+
+    def widened(array: Any) -> Any:
+        return array.astype(float32) if getattr(array, "dtype", None) in NARROW else array
+
+    def rounded(y: Any) -> Any:
+        y = as_array(y)
+        return y.astype(narrow) if y.dtype == float32 else y
+
+    def restored(dx: Any, dtype: DType | None) -> Any:
+        return None if dx is None else as_array(dx).astype(dtype or narrow)
+
+    def around(backward: Callable[[Array], Array] | None, dtype: DType | None) -> Any:
+        return backward and (lambda dy: restored(backward(widened(dy)), dtype))
+
+    def of_all(*dys: Any) -> tuple[Any, ...]:
+        return tuple(map(restored, backward(*map(widened, dys)), dtypes))
+
+    y, backward = function(*map(widened, arrays), **options)
+    ys = tuple(map(rounded, y)) if isinstance(y, tuple) else rounded(y)
+    if isinstance(backward, tuple):
+        return ys, tuple(map(around, backward, dtypes))
+    return ys, backward and of_all
+
+
+# -- views
+
+
+def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concatenate[Any, P], Any]:
+    """Lift `reference(layout, **options) -> (layout or layouts, backward)`: no element is touched,
+    the storage is shared.
+
+    `backward` takes a gradient for each resulting layout and returns the gradient of the input.
+    """
+    name = reference.__name__.lstrip("_")
+    # for an error that says what a copy costs
+    wants_itemsize = "itemsize" in inspect.signature(reference).parameters
+
+    def call(x: Any, *args: Any, **options: Any) -> Any:
+        try:
+            mode = MODE.get()
+            start = perf_counter() if mode.tape is not None else 0.0
+            x = TensorBase.wrap(x)
+            if wants_itemsize:
+                options["itemsize"] = x.dtype.itemsize
+            layouts, backward = reference(x.layout, *args, **options)
+            if type(layouts) is tuple:
+                out = _several_views(name, x, layouts, backward, mode)
+            else:
+                out = TensorBase.over(x.storage, layouts)
+                if x.node is not None and mode.recording:
+                    out.node = Node(
+                        name, (x.node,), (backward,), (), layouts.shape, x.dtype, user_place(1)
+                    )
+            if mode.tape is not None:
+                mode.tape.forward(name, (x,), args, options, out, start, how="view")
+            return out
+        except TensorError as error:
+            raise error.with_traceback(None) from None
+
+    return _registered(name, call, reference)
+
+
+def _several_views(
+    name: str, x: Any, layouts: tuple[Layout, ...], backward: Callable[..., Any], mode: Mode
+) -> tuple[Any, ...]:
+    """One node, and an `Output` for each view."""
+    outs = tuple(TensorBase.over(x.storage, layout) for layout in layouts)
+    if outs and x.node is not None and mode.recording:
+        functions = (lambda *dys: backward(*dys),)  # of one input
+        shape = layouts[0].shape
+        node = Node(name, (x.node,), functions, (), shape, x.dtype, user_place(2))
+        node.give_outputs(outs)
+    return outs
+
+
+def reference_of(name: str) -> Callable[..., Any]:
+    """The function of an op as it is written: bare arrays in, result and backward out."""
+    return OPS[name].reference  # type: ignore[attr-defined]
+
+
+def _registered(
+    name: str, call: Callable[..., Any], reference: Callable[..., Any]
+) -> Callable[..., Any]:
+    """`call` under the op's name, in OPS too: its frames are named after the op, in a traceback and
+    in a debugger.
+    """
+    call.__code__ = call.__code__.replace(co_name=name, co_qualname=name)
+    op = functools.update_wrapper(call, reference)
+    op.reference = reference  # type: ignore[attr-defined]
+    OPS[name] = op
+    return op
+
+
+def check_float(name: str, x: Array) -> None:
+    """Raise DTypeError unless x holds floats."""
+    if x.dtype not in FLOATS:
+        raise DTypeError(f"`{name}` needs floats, not {x.dtype}: use x.to('float32')")

@@ -1,0 +1,210 @@
+"""A recording as text, as totals and as files."""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from tensor.dtypes import bfloat16
+from tensor.recording import find
+from tensor.recording.entries import Backward, Entry, Forward, Recorded, Work
+
+NUMERIC = (0, 5, 6, 7)  # columns of the table
+VALUE = "name source shape strides offset contiguous dtype device bytes"  # all but the array
+
+
+class Total(NamedTuple):
+    """What a module, or an op, took in all."""
+
+    name: str
+    calls: int
+    forward: float  # seconds
+    backward: float
+    bytes: int  # of outputs and of gradients: what was written
+    saved: int  # bytes kept for backward, an array that several ops keep counted once
+
+
+# -- text
+
+
+def table(entries: Sequence[Entry]) -> str:
+    """One line an op: where, which, what came out, what it cost; `<-` marks a backward, with the
+    gradients that it passes to each.
+    """
+    head = "|module|op|output|strides|bytes|kept|us|by, line; or gradients passed on"
+    rows = [head.split("|")]
+    rows += [list(map(_printable, _row(entry))) for entry in entries]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if i in NUMERIC else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        lines.append("  ".join([*cells, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def _printable(cell: str) -> str:
+    return cell if cell.isprintable() else cell.encode("unicode_escape").decode()
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    number, time = str(entry.number), f"{entry.seconds * 1e6:.0f}"
+    if isinstance(entry, Work):
+        return number, "", entry.name, "", "", "", "", time, ""
+    if isinstance(entry, Forward):
+        op, kept = entry.op, in_bytes(entry.saved_bytes) if entry.saved else ""
+        y = entry.outputs[0] if entry.outputs else None
+        size = "" if entry.implementation == "view" else in_bytes(written(entry))
+        last = f"{entry.implementation}, {entry.line.place}"
+    else:
+        op, kept = f"<- {entry.op}", ""
+        y = next(value for value in entry.upstream if value is not None)
+        size = in_bytes(written(entry))
+        last = ", ".join(f"{c.to} {c.number}/{c.count}" for c in entry.contributions)
+    shape, strides = (str(y.shape), str(y.strides)) if y else ("none", "")
+    return number, entry.module, op, shape, strides, size, kept, time, last
+
+
+def written(entry: Forward | Backward) -> int:
+    """The bytes of an op's outputs, none for a view; of a backward, those of its gradients."""
+    if isinstance(entry, Backward):
+        return sum(c.value.bytes for c in entry.contributions)
+    return 0 if entry.implementation == "view" else sum(value.bytes for value in entry.outputs)
+
+
+def in_bytes(amount: float) -> str:
+    """512 B, 4.2 MiB"""
+    for power, unit in zip((50, 40, 30, 20, 10), "PTGMK", strict=True):
+        if amount >= 1 << power:
+            return f"{amount / (1 << power):.1f} {unit}iB"
+    return f"{amount:.0f} B"
+
+
+# -- totals
+
+
+def totals(entries: Iterable[Entry], what: Literal["module", "op"]) -> list[Total]:
+    """Sums for each module or op, the slowest first."""
+    if what not in ("module", "op"):
+        raise ValueError(f'by {what!r}: choose "module" or "op"')
+    sums: dict[str, Total] = {}
+    memory: dict[str, dict[int, int]] = {}
+    for entry in entries:
+        group = entry.name if isinstance(entry, Work) else getattr(entry, what)
+        name = group or "(outside modules)"
+        total = sums.get(name, Total(name, 0, 0.0, 0.0, 0, 0))
+        new = 0 if isinstance(entry, Work) else written(entry)
+        total = total._replace(bytes=total.bytes + new)
+        if isinstance(entry, Backward):
+            sums[name] = total._replace(backward=total.backward + entry.seconds)
+            continue
+        if isinstance(entry, Forward):
+            kept = {saved.address: saved.bytes for saved in entry.saved if saved.made}
+            memory.setdefault(name, {}).update(kept)
+        sums[name] = total._replace(calls=total.calls + 1, forward=total.forward + entry.seconds)
+    rows = [row._replace(saved=sum(memory.get(row.name, {}).values())) for row in sums.values()]
+    return sorted(rows, key=lambda row: -(row.forward + row.backward))
+
+
+# -- files
+
+
+def save(recording: Recorded, path: Path) -> None:
+    """Write the recording as its suffix says; what is there is replaced only by a whole file."""
+    writers = {".txt": _write_text, ".npz": _write_arrays, ".json": _write_trace}
+    if path.suffix not in writers:
+        raise ValueError(
+            f"{path.name}: a recording is saved as .txt (the table), .npz (all arrays) "
+            "or .json (a trace that Chrome opens)"
+        )
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        writers[path.suffix](recording, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_text(recording: Recorded, path: Path) -> None:
+    path.write_text(table(recording.entries) + "\n", encoding="utf-8")
+
+
+def _write_arrays(recording: Recorded, path: Path) -> None:
+    """Every output as its op's name, every gradient that arrived as that name and .grad, every
+    parameter as its own, when first used.
+
+    bfloat16, which NumPy cannot read, is written as float32.
+    """
+    if not recording.values:
+        raise ValueError("this recording holds no arrays: record(values=True) keeps them")
+    arrays: dict[str, Any] = {}
+    for entry in recording.forwards:
+        for value in (*entry.inputs, *entry.outputs):
+            if value.source != "constant":
+                arrays.setdefault(value.source, value.array)
+    for step in recording.backwards:
+        for y, dy in zip(step.of.outputs if step.of else (), step.upstream, strict=False):
+            if dy:
+                arrays[f"{y.source}.grad"] = dy.array
+    for name, total in find.arrived(recording, recording.leaves).items():
+        arrays[f"{name}.grad"] = total
+    # as np.savez, which has no room for an array called `file`
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            readable = array.astype(np.float32) if array.dtype == bfloat16 else array
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, readable)
+
+
+def _write_trace(recording: Recorded, path: Path) -> None:
+    """The Trace Event Format: a bar for each op, as long as it took, with all that is known of it
+    in its `args`.
+    """
+    events = []
+    for entry in recording.entries:
+        name = entry.name if isinstance(entry, Work) else entry.op
+        event = {
+            "name": f"<- {name}" if isinstance(entry, Backward) else name,
+            "cat": type(entry).__name__.lower(),
+            "ph": "X",
+            "ts": entry.start * 1e6,
+            "dur": entry.seconds * 1e6,
+            "pid": 0,
+            "tid": 0,
+            "args": facts(entry),
+        }
+        events.append(event)
+    trace = {"traceEvents": events, "displayTimeUnit": "ms"}
+    path.write_text(json.dumps(trace), encoding="utf-8")
+
+
+def facts(entry: Entry) -> dict[str, Any]:
+    """What is known of an entry, but the arrays' values, as JSON can hold it."""
+    if isinstance(entry, Work):
+        return _of(entry, "number")
+    known = _of(entry, "number name module")
+    if isinstance(entry, Backward):
+        known["upstream"] = [value and _of(value, VALUE) for value in entry.upstream]
+        known["contributions"] = [
+            {**_of(c, "input to number count"), **_of(c.value, VALUE)} for c in entry.contributions
+        ]
+        return known
+    known |= _of(entry, "within implementation reason formula")
+    known["line"] = str(entry.line)
+    known["settings"] = {name: repr(value) for name, value in entry.settings.items()}
+    known["inputs"] = [_of(value, VALUE) for value in entry.inputs]
+    known["outputs"] = [_of(value, VALUE) for value in entry.outputs]
+    known["saved"] = [_of(kept, "name source shape dtype bytes") for kept in entry.saved]
+    return known
+
+
+def _of(thing: Any, names: str) -> dict[str, Any]:
+    return {name: getattr(thing, name) for name in names.split()}

@@ -1,0 +1,227 @@
+"""class Tensor: what a tensor can do. Every op whose first argument is a tensor is a method of the
+same name.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from tensor import graph, interop, ops
+from tensor.autograd import backward as autograd
+from tensor.base import TensorBase
+from tensor.errors import GraphError, MutationError, brief
+from tensor.explain import explain, in_short
+from tensor.ops.indexing import fitting, getitem, split_key, write
+
+
+def _reflected(op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """What Python calls for `2.0 - x`: the op with its sides swapped."""
+    return lambda self, other: op(other, self)
+
+
+def _in_place(ufunc: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
+    """What Python calls for `x += value`: the ufunc, into x's own memory."""
+    return lambda self, value: self._update(ufunc, value)
+
+
+class Tensor(TensorBase):
+    """An n-dimensional array with explicit strides and reverse-mode gradients.
+
+    Tensor(data) copies; Tensor.from_array(array) shares. Python floats become float32, ints int64,
+    bools bool; arrays keep their dtype. Raises DTypeError for requires_grad on anything but floats,
+    and ShapeError for ragged lists.
+    """
+
+    __slots__ = ()
+    __hash__ = object.__hash__  # == compares elements, so identity is what dictionaries go by
+
+    @brief
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add dL/dx into `.grad` of every leaf behind this; `gradient` is dL/dself, needed unless
+        this is a scalar.
+        """
+        autograd.backward(self, gradient, retain_graph)
+
+    @brief
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+        """Call `hook(gradient)` when this tensor's gradient is complete; what it returns, if not
+        None, replaces it. Returns the remover.
+        """
+        if self.node is None:
+            raise GraphError("register_hook: this tensor is in no graph, so no gradient will come")
+        return graph.add_hook(self.node, hook)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """np.exp(tensor), ndarray * tensor: the op of that name."""
+        return interop.call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """np.sum(tensor), np.concatenate([tensor, ...]): the op of that name."""
+        return interop.call_function(function, args, kwargs)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    # -- writing
+
+    @brief
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """x[key] = value, in place. Raises, before a byte changes, IndexError for a place that is
+        not there, ShapeError for values that do
+        not fit it, and MutationError where a graph forbids it (see `writable`).
+        """
+        basic, key = split_key(key)
+        region = self.layout.index(key) if basic else self.layout
+        value = self.writable(region, value)
+        try:
+            write(self.array, key, value)
+            self.bump(region)
+        except KeyboardInterrupt:  # between the two, perhaps: a write must be counted
+            self.bump(region)
+            raise
+
+    @brief
+    def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
+        """x += value and its like: through the ufunc, into this very memory."""
+        if not self.is_leaf and not graph.freed(self.node):
+            made = graph.describe(self.node)
+            raise MutationError(
+                f"in-place {ufunc.__name__} on a result ({made}): write x = x + ... "
+                "in full, or build with where, stack or concatenate"
+            )
+        value = self.writable(self.layout, value)
+        try:
+            ufunc(self.array, value, out=self.array, casting="same_kind")
+            self.bump()
+        except KeyboardInterrupt:  # between the two, perhaps
+            self.bump()
+            raise
+        except ValueError:
+            fitting(np.shape(value), self.shape, drop_ones=False)  # raises, with both shapes
+            raise
+        return self
+
+    # -- showing itself
+    def __repr__(self) -> str:
+        return in_short(self)
+
+    def explain(self) -> str:
+        """Storage, layout as a diagram, who shares the storage, and whether it is contiguous and
+        why; returned, and readable by print().
+        """
+        return explain(
+            self,
+            [t for t in gc.get_referrers(self.storage) if isinstance(t, Tensor) and t is not self],
+        )
+
+    # -- operations: every op whose first argument is a tensor is a method of the same name
+    add = ops.add
+    subtract = ops.subtract
+    multiply = ops.multiply
+    divide = ops.divide
+    negative = ops.negative
+    power = ops.power
+    exp = ops.exp
+    log = ops.log
+    sqrt = ops.sqrt
+    abs = ops.abs
+    sin = ops.sin
+    cos = ops.cos
+    tanh = ops.tanh
+    erf = ops.erf
+    sigmoid = ops.sigmoid
+    relu = ops.relu
+    gelu = ops.gelu
+    silu = ops.silu
+    step = ops.step
+    maximum = ops.maximum
+    minimum = ops.minimum
+    clip = ops.clip
+    masked_fill = ops.masked_fill
+    sum = ops.sum
+    mean = ops.mean
+    var = ops.var
+    std = ops.std
+    cumsum = ops.cumsum
+    max = ops.max
+    min = ops.min
+    argmax = ops.argmax
+    argmin = ops.argmin
+    logsumexp = ops.logsumexp
+    any = ops.any
+    all = ops.all
+    softmax = ops.softmax
+    log_softmax = ops.log_softmax
+    layer_norm = ops.layer_norm
+    matmul = ops.matmul
+    gather = ops.gather
+    pad = ops.pad
+    one_hot = ops.one_hot
+    view = ops.view
+    reshape = ops.reshape
+    flatten = ops.flatten
+    contiguous = ops.contiguous
+    transpose = ops.transpose
+    permute = ops.permute
+    expand = ops.expand
+    squeeze = ops.squeeze
+    unsqueeze = ops.unsqueeze
+    split = ops.split
+    chunk = ops.chunk
+    to = ops.to
+    clone = ops.clone
+    __add__ = add
+    __sub__ = subtract
+    __mul__ = multiply
+    __truediv__ = divide
+    __pow__ = power
+    __matmul__ = matmul
+    __neg__ = negative
+    __abs__ = abs
+    __getitem__ = getitem
+    __eq__ = ops.equal
+    __ne__ = ops.not_equal
+    __lt__ = ops.less
+    __le__ = ops.less_equal
+    __gt__ = ops.greater
+    __ge__ = ops.greater_equal
+    __and__ = ops.bitwise_and
+    __or__ = ops.bitwise_or
+    __xor__ = ops.bitwise_xor
+    __invert__ = ops.invert
+    __rand__ = ops.bitwise_and
+    __ror__ = ops.bitwise_or
+    __rxor__ = ops.bitwise_xor
+    __radd__ = _reflected(ops.add)
+    __rsub__ = _reflected(ops.subtract)
+    __rmul__ = _reflected(ops.multiply)
+    __rtruediv__ = _reflected(ops.divide)
+    __rpow__ = _reflected(ops.power)
+    __rmatmul__ = _reflected(ops.matmul)
+    __iadd__ = _in_place(np.add)
+    __isub__ = _in_place(np.subtract)
+    __imul__ = _in_place(np.multiply)
+    __itruediv__ = _in_place(np.divide)
+
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return self.permute(*reversed(range(self.ndim)))
+
+    @property
+    def mT(self) -> Tensor:
+        """The last two axes swapped: each matrix of a batch transposed."""
+        return self.transpose(-2, -1)
+
+
+TensorBase.kind = Tensor

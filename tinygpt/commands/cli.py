@@ -1,0 +1,212 @@
+"""The command line, made from the configuration dataclasses: a field is a flag, its type is the
+check, its default is in `--help`.
+
+    layers: int = option(2, "transformer blocks")     ->     --layers N    transformer blocks
+    (default: 2)
+
+Each command is a module of tinygpt/commands, imported when it is the one asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tinygpt
+from tinygpt.commands import COMMANDS
+from tinygpt.config.options import kinds
+from tinygpt.errors import InputError
+from tinygpt.terminal import nearest, shown
+
+C = TypeVar("C")
+
+NUMBERS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number")}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Find the command, read its flags, run it; its exit code."""
+    parser = _top()
+    name = parser.parse_args(arguments[:1]).command  # --help and --version end here
+    if name is None:
+        parser.print_help()
+        return 0
+    if name not in COMMANDS:
+        raise InputError(
+            f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help"
+        )
+    module = importlib.import_module("tinygpt.commands." + name.replace("-", "_"))
+    command = Parser(
+        prog=f"tinygpt {name}",
+        description=module.__doc__,
+        allow_abbrev=False,
+        formatter_class=Paragraphs,
+    )
+    module.arguments(command)
+    return int(module.run(command.parse_args(arguments[1:])))
+
+
+def _top() -> Parser:
+    commands = "\n".join(f"  {name:<14}{summary}" for name, summary in COMMANDS.items())
+    parser = Parser(
+        prog="tinygpt",
+        usage="tinygpt COMMAND [flags]",
+        description="A GPT from first principles, small enough to read.",
+        epilog=f"commands:\n{commands}\n\n`tinygpt COMMAND --help` lists the flags of one; start with `tinygpt train`.",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"tinygpt {tinygpt.__version__}")
+    return parser
+
+
+class Paragraphs(argparse.HelpFormatter):
+    """Help in which an empty line stays one, and each paragraph is filled to the width of the
+    terminal.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(
+            super(Paragraphs, self)._fill_text(paragraph, width, indent)
+            for paragraph in text.split("\n\n")
+        )
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises InputError instead of exiting, and knows the nearest flag to a
+    misspelt one.
+    """
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, unknown = self.parse_known_args(args, namespace)
+        for word in unknown:
+            if word.startswith("-"):
+                flag = word.split("=")[0]
+                raise InputError(
+                    f"no flag is named {shown(flag)}{nearest(flag, self._option_string_actions)}\nsee: {self.prog} --help"
+                )
+        if unknown:
+            raise InputError(f"{unknown[0]!r} is one word too many\nsee: {self.prog} --help")
+        return options
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Of a flag that is followed by `--` argparse makes an empty list."""
+        value = super()._get_values(action, arg_strings)
+        if action.nargs is None and isinstance(value, list):
+            raise argparse.ArgumentError(action, "expected one argument")
+        return value
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{shown(message.removeprefix('argument '))}\nsee: {self.prog} --help")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """RUN, and which of its weights."""
+    parser.add_argument(
+        "run",
+        nargs="?",
+        metavar="RUN",
+        help="a name in runs/ or the path of a run folder (default: the run saved last)",
+    )
+    parser.add_argument(
+        "--last",
+        action="store_true",
+        help="the last weights, not those with the lowest validation loss",
+    )
+
+
+def output_path(command: str, flag: str, text: str, types: Sequence[str]) -> Path:
+    """The path of a file to write. InputError where its name has none of these types, or its folder
+    is missing.
+    """
+    path = Path(text)
+    if path.suffix[1:].lower() not in types:
+        what = "a page" if "html" in types else "a picture"
+        ends = f".{', .'.join(types[:-1])} or .{types[-1]}"
+        raise InputError(
+            f"--{flag} {shown(path)}: {what}'s name ends in {ends}\nsee: tinygpt {command} --help"
+        )
+    if path.is_dir() or not path.parent.is_dir():
+        why = "it is a folder" if path.is_dir() else "there is no such folder"
+        raise InputError(f"cannot write to {shown(path)} ({why})\nname another file: --{flag} FILE")
+    return path
+
+
+# -- dataclass -> flags -> dataclass
+# ------------------------------------------------------------------------------------
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, config: type, only: Collection[str] | None = None
+) -> None:
+    """A flag for each field that has a default, or for those of `only`; one without (the
+    vocabulary) follows from the text and is nobody's to choose.
+
+    What is not given stays out of the parsed options, so that the default has one home, the
+    dataclass.
+    """
+    group = (
+        parser.add_argument_group(config.__name__, (config.__doc__ or "").partition("\n")[0])
+        if only is None
+        else parser
+    )
+    for field in _choosable(config):
+        if only is not None and field.name not in only:
+            continue
+        kind, choices, _ = kinds(config)[field.name]
+        text = field.metadata["help"].replace("%", "%%") + (
+            "" if field.default is None else f" (default: {field.default})"
+        )
+        options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
+        if kind is bool:
+            options["action"] = argparse.BooleanOptionalAction
+        elif choices:
+            options["choices"] = choices
+        else:
+            options |= {
+                "type": reader(kind),
+                "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0],
+            }
+        group.add_argument(flag(field.name), **options)
+
+
+def read_config(config: type[C], options: argparse.Namespace, **given: Any) -> C:
+    """The dataclass of what was given on the command line and what the caller knows. Raises
+    InputError, naming the flag.
+    """
+    values = {
+        field.name: getattr(options, field.name)
+        for field in _choosable(config)
+        if hasattr(options, field.name)
+    }
+    try:
+        return config(**values, **given)
+    except ValueError as error:
+        name, space, rest = str(error).partition(" ")
+        named = name in {field.name for field in _choosable(config)}
+        raise InputError(f"{flag(name)}{space}{rest}" if named else str(error)) from None
+
+
+def flag(name: str) -> str:
+    """top_k -> --top-k"""
+    return "--" + name.replace("_", "-")
+
+
+def _choosable(config: type) -> list[Field[Any]]:
+    return [field for field in fields(config) if field.default is not MISSING]
+
+
+def reader(kind: type) -> Callable[[str], Any]:
+    """The type with an error that says what was expected."""
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {NUMBERS[kind][1]}") from None
+
+    return read

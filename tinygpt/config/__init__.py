@@ -1,0 +1,12 @@
+"""Every choice that shapes a run, as frozen dataclasses. Uses the ground alone: errors, and dtypes
+of `tensor`.
+"""
+
+from __future__ import annotations
+
+from tinygpt.config.model import GPTConfig
+from tinygpt.config.options import ConfigError
+from tinygpt.config.sampling import SampleConfig
+from tinygpt.config.training import TrainConfig
+
+__all__ = ["ConfigError", "GPTConfig", "SampleConfig", "TrainConfig"]

@@ -1,0 +1,49 @@
+"""The choices that shape a model."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass
+from typing import Literal
+
+from tinygpt.config.options import VOCABULARY, ConfigError, check_fields, option
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """A decoder-only transformer. The defaults learn the story; GPT-2 is GPTConfig(50257, 1024,
+    768, 12, 12, dropout=0.1).
+    """
+
+    # as many as the tokenizer knows
+    vocabulary: int = option(MISSING, "number of different tokens, V", least=1, most=VOCABULARY)
+    # the window: what lies further back is forgotten
+    context: int = option(32, "tokens the model sees at once, T", least=1, most=1_000_000)
+    # the residual stream; heads share it evenly
+    width: int = option(64, "numbers that stand for one token, C", least=1, most=1_000_000)
+    # each looks at width / heads numbers of its own
+    heads: int = option(4, "attention heads a layer, H", least=1, most=1_000_000)
+    # each is attention, then feed-forward
+    layers: int = option(2, "transformer blocks, one after the other", least=1, most=10_000)
+    # 0 for small data seen many times
+    dropout: float = option(0.0, "share of activations left out in training", least=0, below=1)
+    # sinusoidal has no parameters
+    positions: Literal["learned", "sinusoidal"] = option("learned", "how a token knows its place")
+    # post: the form of 2017
+    norm: Literal["pre", "post"] = option("pre", "LayerNorm before or after each residual sum")
+    # gelu in its tanh form, as GPT-2
+    activation: Literal["gelu", "relu"] = option("gelu", "nonlinearity of the feed-forward")
+    bias: bool = option(True, "biases in the linear layers")  # LayerNorm keeps its own
+    # saves V x C parameters
+    tied: bool = option(True, "the head shares the token embedding's weights")
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.width % self.heads:
+            wider = -(-self.width // self.heads) * self.heads
+            fewer = max(
+                heads for heads in range(1, min(self.heads, 1000)) if self.width % heads == 0
+            )
+            raise ConfigError(
+                f"width {self.width} is not divisible by heads {self.heads}, which share it "
+                f"evenly: try width {wider} or heads {fewer}"
+            )

@@ -1,0 +1,175 @@
+"""Every choice that shapes a run, as frozen dataclasses. The command line makes its flags from
+these fields and their `help`.
+
+    GPTConfig     the model
+    TrainConfig   its training
+    SampleConfig  what it is asked to write
+
+The command line adds what belongs to no run: which run, which file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from tinygpt.config.options import (
+    DTYPES,
+    LARGE,
+    SEEDS,
+    STEPS,
+    VOCABULARY,
+    check,
+    check_fields,
+    one_of,
+    option,
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained: AdamW, global-norm clipping, a learning rate that warms up and then
+    follows half a cosine.
+    """
+
+    # UTF-8
+    text: str | None = option(
+        None,
+        "file or folder to learn from, or `story` or `grammar` (the story, if none is given)",
+        "TEXT",
+    )
+    # the story is measured on itself
+    validation: float = option(
+        0.1, "share of a file's tokens, its end, kept back to measure on", least=0, below=1
+    )
+    # bpe: byte pairs, trained on the text
+    tokenizer: Literal["character", "byte", "word", "bpe"] = option("character", "what a token is")
+    # V, for these two
+    tokens: int = option(
+        1024, "different tokens that bpe learns, or word keeps", least=2, most=VOCABULARY
+    )
+    # each of `context` tokens
+    batch: int = option(16, "windows in one step, B", least=1, most=100_000)
+    # as one batch that many times larger
+    accumulation: int = option(1, "batches whose gradients make one step", least=1, most=100_000)
+    # both follow from the seed
+    batches: Literal["epochs", "random"] = option(
+        "epochs", "each window once an epoch, or windows drawn at random"
+    )
+    steps: int = option(500, "updates of the weights", least=1, most=STEPS)  # one batch each
+    evaluate: int | None = option(
+        None,
+        "steps from one measuring of the validation loss to the next (a tenth of all, if not "
+        "given)",
+        least=1,
+        most=STEPS,
+    )
+    patience: int | None = option(
+        None,
+        "early stopping: measurings without a better loss after which training ends (never, if not "
+        "given)",
+        least=1,
+        most=STEPS,
+    )
+    # muon: for matrices; the rest stays AdamW's
+    optimizer: Literal["adamw", "muon"] = option("adamw", "what turns gradients into updates")
+    # follows the same schedule
+    muon_lr: float = option(0.02, "highest learning rate of muon's matrices", above=0, most=LARGE)
+    # reached after the warm-up
+    lr: float = option(3e-3, "highest learning rate", above=0, most=LARGE)
+    # where the cosine ends
+    final_lr: float = option(
+        0.1, "share of the learning rate that is left at the end", least=0, most=1
+    )
+    warmup: int | None = option(
+        None,
+        "steps over which the learning rate rises (a tenth of all, if not given)",
+        least=0,
+        most=STEPS,
+    )
+    # not of gains and biases
+    weight_decay: float = option(
+        0.1,
+        "share of matrices and tables taken off a step, times the learning rate",
+        least=0,
+        most=LARGE,
+    )
+    # and with the first, a tied head
+    decay_embeddings: bool = option(True, "the tables of tokens and positions decay too")
+    # 0.9 looks back about 10 steps
+    beta1: float = option(0.9, "memory of AdamW's mean gradient", least=0, below=1)
+    # 0.99 looks back about 100 steps
+    beta2: float = option(0.99, "memory of AdamW's mean squared gradient", least=0, below=1)
+    # 0 turns it off
+    clip: float = option(
+        1.0,
+        "largest global gradient norm; longer gradients are shortened to it",
+        least=0,
+        most=LARGE,
+    )
+    # 1: every window there is
+    stride: int = option(
+        1, "tokens from the start of one training window to the next", least=1, most=STEPS
+    )
+    # the same seed, the same run
+    seed: int = option(0, "what all randomness follows from", least=0, most=SEEDS)
+    device: str = option("cpu", "cpu, cuda or cuda:N")  # where the arrays live
+    # of weights and activations
+    dtype: str = option("float32", f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    # the same numbers
+    recompute: bool = option(
+        False, "activations of each block are computed again in backward: less memory, more time"
+    )
+    snapshots: int = option(
+        8,
+        "copies of the weights kept along the way, for tinygpt look to show how they were learned; "
+        "0: none",
+        least=0,
+        most=100_000,
+    )
+    # needs its package
+    tensorboard: bool = option(False, "event files for TensorBoard in the run's folder")
+    # must not hold another run
+    out: str | None = option(
+        None, "folder of the run (runs/ and a new name, if not given)", "FOLDER"
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, value in (("text", self.text), ("out", self.out)):
+            well = (value or "").encode("utf-8", "ignore").decode() == (value or "")
+            check(
+                well,
+                f"{name} {value!a}: config.json cannot hold a name that is no UTF-8: give it "
+                "another",
+            )
+        check(
+            self.text != "",
+            "text is empty: give the path of a file or folder, or leave it out for the story",
+        )
+        check(
+            self.warmup is None or self.warmup < self.steps,
+            f"warmup {self.warmup}: fewer than the {self.steps} steps, so that the learning rate "
+            "can come down again",
+        )
+        check(
+            re.fullmatch("cpu|cuda(:[0-9]{1,3})?", self.device) is not None,
+            f"device {self.device!r}: choose cpu, cuda or cuda:N",
+        )
+        check(self.dtype in DTYPES, f"dtype {self.dtype!r}: choose {one_of(DTYPES)}")
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """AdamW's two memories as the optimiser takes them."""
+        return self.beta1, self.beta2
+
+    @property
+    def evaluate_steps(self) -> int:
+        """The steps between two measurings: as given, else a tenth of all."""
+        return max(1, self.steps // 10) if self.evaluate is None else self.evaluate
+
+    @property
+    def warmup_steps(self) -> int:
+        """The steps of warm-up: as given, else a tenth of all."""
+        return self.steps // 10 if self.warmup is None else self.warmup

@@ -1,0 +1,211 @@
+"""What a training learns from and is measured on: a text, its tokenizer, and two sets of windows
+that share no token.
+
+story      149 characters, learned by heart and measured on itself        floor: counted
+grammar    stories drawn from a grammar, and others to measure on         floor: computed
+a file     its first tokens to learn from, its last to measure on         floor: unknown
+tokens     the same of a file already made of ids, larger than memory     floor: unknown
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from tinygpt.config import TrainConfig
+from tinygpt.data import grammar, token_files
+from tinygpt.data.reading import opening, read_parts, story
+from tinygpt.data.windows import MappedIds, SideBySide, Windows, floor
+from tinygpt.errors import InputError
+from tinygpt.files import brief
+from tinygpt.ids import Ids
+from tinygpt.terminal import Bar
+from tinygpt.tokenizers import (
+    BytePairTokenizer,
+    ByteTokenizer,
+    CharacterTokenizer,
+    Tokenizer,
+    TokenizerError,
+    WordTokenizer,
+)
+
+# of stories to learn from: more than a model of this kind sees in an hour on a CPU
+GRAMMAR_CHARACTERS = 2_000_000
+GRAMMAR_MEASURED = 100_000  # of other stories to measure on
+# tokens up to which the floor of a text measured on itself is counted: it takes seconds beyond
+LARGEST_FLOOR = 100_000
+
+
+@dataclass(frozen=True)
+class Data:
+    """Windows to learn from, and to measure on (None: the same ones)."""
+
+    name: str  # for people
+    size: str  # for people: 149 characters
+    opening: str  # the first words of the text
+    hash: str  # SHA-256 of the text, or what stands for it
+    tokenizer: Tokenizer
+    windows: Windows
+    validation: Windows | None
+    floor: float | None  # nats a token that no model can go below; None where nobody knows
+
+    @property
+    def unit(self) -> str:
+        """What a token is, for people."""
+        return {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(
+            type(self.tokenizer), "token"
+        )
+
+
+def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = None) -> Data:
+    """The data of a training. `tokenizer`: that of a run that goes on or is fine-tuned; else one is
+    made from the text.
+    """
+    if config.text == "grammar":
+        return _stories(config, context, tokenizer)
+    if token_files.is_token_folder(config.text):
+        return _mapped(config, context, tokenizer)
+    is_story = config.text in (None, "story")
+    text = story() if is_story else read(str(config.text))
+    if tokenizer is not None:
+        text = without_end(text, tokenizer)
+    tokenizer = tokenizer or make_tokenizer(config, text)
+    ids = np.array(tokenizer.encode(text), dtype=np.int64)
+    kept_back = 0 if is_story else int(len(ids) * config.validation)
+    name = "the story that comes with tinygpt" if is_story else str(config.text)
+    return Data(
+        name, *_told(text), tokenizer, *_cut(ids, len(ids) - kept_back, context, config.stride)
+    )
+
+
+def without_end(text: str, tokenizer: Tokenizer) -> str:
+    """The text, but for a line end at its end that the tokenizer does not know: every editor puts
+    one there.
+    """
+    try:
+        tokenizer.encode("\n")
+    except TokenizerError:
+        return text.removesuffix("\n")
+    return text
+
+
+def _mapped(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The ids of a token folder, where its tokenizer is the one asked for."""
+    found = token_files.read(str(config.text), tokenizer)
+    header = found.header
+    size = f"{header.tokens:,} tokens as {header.dtype}, of {header.characters:,} characters"
+    cut = _cut(found.ids, header.learned, context, config.stride)
+    return Data(str(config.text), size, header.opening, found.hash, found.tokenizer, *cut)
+
+
+def _told(text: str) -> tuple[str, str, str]:
+    """Its size for people, its first words, its hash."""
+    return (
+        f"{len(text):,} characters",
+        opening(text),
+        sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+    )
+
+
+def _cut(
+    ids: Ids | MappedIds, learned: int, context: int, stride: int
+) -> tuple[Windows, Windows | None, float | None]:
+    """Windows of the first `learned` ids, windows of the others, and the floor where there are no
+    others.
+    """
+    # not one window: measured on what is learned from, and the program says so
+    if len(ids) - learned <= context:
+        learned = len(ids)
+    windows = Windows(ids[:learned], context, stride)
+    validation = SideBySide(ids[learned:], context) if learned < len(ids) else None
+    lowest = floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
+    return windows, validation, lowest
+
+
+def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    if tokenizer is not None and not isinstance(tokenizer, CharacterTokenizer):
+        raise InputError(
+            "the stories of the grammar are told in characters, which this run's tokenizer does not use\nstart from a run whose tokenizer is `character`"
+        )
+    known = tokenizer or grammar.grammar_tokenizer()
+    text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)
+    # of another seed: stories may repeat, but were not copied
+    others = grammar.grammar_text(GRAMMAR_MEASURED, config.seed + (1 << 32))
+    windows, validation = (grammar.story_windows(part, context, known) for part in (text, others))
+    return Data(
+        "stories from a grammar",
+        *_told(text),
+        known,
+        windows,
+        validation,
+        grammar.story_grammar().floor(),
+    )
+
+
+# -- texts
+# --------------------------------------------------------------------------------------------------------------
+
+
+def read(path: str) -> str:
+    """The text of a file, or of all `.txt` files in a folder and below, by name, an empty line
+    between two.
+    """
+    return "".join(parts(files(path)))
+
+
+def files(path: str) -> list[str]:
+    """The file, or those of the folder."""
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted(Path(path).rglob("*.txt"))
+    if not found:
+        raise InputError(
+            f"the folder '{brief(path)}' holds no .txt file\ngive a folder of text files, or one file"
+        )
+    return [str(file) for file in found]
+
+
+def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> Iterator[str]:
+    """The text of these files a part at a time; progress is told the bytes of each."""
+    for i, path in enumerate(paths):
+        if i:
+            yield "\n\n"
+        yield from read_parts(path, progress=progress)
+
+
+# -- tokenizers
+# ---------------------------------------------------------------------------------------------------------
+
+
+def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
+    """The tokenizer that was chosen; byte pairs are learned from the part of the text that is
+    learned from.
+    """
+    if config.tokenizer == "character":
+        return CharacterTokenizer(text)
+    if config.tokenizer == "byte":
+        return ByteTokenizer()
+    return learn_tokenizer(
+        config,
+        text[: len(text) - int(len(text) * config.validation)]
+        if config.text not in (None, "story")
+        else text,
+    )
+
+
+def learn_tokenizer(config: TrainConfig, seen: str) -> Tokenizer:
+    """Words or byte pairs of what they may be learned from; a bar shows how far that is."""
+    if config.tokenizer == "word":
+        return WordTokenizer(seen, config.tokens)
+    with Bar() as bar:
+        bar.draw(0, config.tokens, "counting words", count="")
+        return BytePairTokenizer.train(
+            seen,
+            config.tokens,
+            progress=lambda done, wanted: bar.draw(done, wanted, "byte pairs merged"),
+        )

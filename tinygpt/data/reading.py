@@ -1,0 +1,91 @@
+"""Texts from files: UTF-8, a part at a time, whatever their size."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Iterator
+from importlib import resources
+from typing import BinaryIO
+
+from tinygpt.errors import InputError
+from tinygpt.files import brief, open_regular, reason
+
+PART = 1 << 18  # bytes of a file that are read at a time
+
+
+def story() -> str:
+    """The little text that comes with the package: 149 characters, 22 different ones."""
+    return resources.files("tinygpt.data").joinpath("story.txt").read_text(encoding="utf-8")
+
+
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file, all of it; what `read_parts` says."""
+    return "".join(read_parts(path))
+
+
+def read_parts(
+    path: str, size: int = PART, progress: Callable[[int], None] | None = None
+) -> Iterator[str]:
+    """The text of a UTF-8 file, a part at a time; line ends of Windows become plain ones, and a
+    byte order mark at the start is dropped.
+
+    size: bytes to read for a part; the parts together are the same text whatever it is.
+    `progress` is told the bytes of each. Raises InputError for a file that is missing, a folder,
+    no regular file, empty, or not UTF-8 (with the place of the first wrong byte).
+    """
+    empty, name = True, f"'{brief(path)}'"
+    try:
+        with open_regular(path) as file:
+            for part in _decoded(file, name, size, progress):
+                empty = False
+                yield part
+    except InputError:  # is a ValueError too
+        raise
+    except FileNotFoundError:
+        raise InputError(
+            f"no file is named {name}\ngive the path of a text file, or of a folder of them"
+        ) from None
+    except (OSError, ValueError) as error:  # a ValueError: a path that no file can have
+        advice = "give the path of a text file that you may read; save what another program writes to a file first"
+        raise InputError(f"{name} cannot be read: {reason(error)}\n{advice}") from None
+    if empty:
+        raise InputError(f"{name} is empty\ngive a file with some text in it")
+
+
+def _decoded(
+    file: BinaryIO, name: str, size: int, progress: Callable[[int], None] | None
+) -> Iterator[str]:
+    """What lies across the border of two reads waits for the next one: part of a character, and the
+    first half of a line end.
+    """
+    offset, rest, half = 0, b"", ""
+    while True:
+        read = file.read(size)
+        data = rest + read
+        try:
+            text, used = codecs.utf_8_decode(data, "strict", not read)
+        except UnicodeDecodeError as error:
+            wrong = f"byte 0x{data[error.start]:02x} at offset {offset + error.start:,}"
+            raise InputError(
+                f"{name} is not UTF-8: {wrong}\nsave it as UTF-8: the `save as` of most editors can"
+            ) from None
+        text = half + (text if offset else text.removeprefix("\ufeff"))
+        rest, offset, half = (
+            data[used:],
+            offset + used,
+            "\r" if read and text.endswith("\r") else "",
+        )
+        text = (text[:-1] if half else text).replace("\r\n", "\n")
+        if progress:
+            progress(len(read))
+        if text:
+            yield text
+        if not read:
+            return
+
+
+def opening(text: str, words: int = 5) -> str:
+    """The first words of a text, as they stand there: "The cat sat on the" of the story."""
+    found = re.match(rf"\s*(\S+\s+){{0,{words - 1}}}\S+", text)
+    return (found.group() if found else text)[:80]

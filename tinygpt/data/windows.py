@@ -1,0 +1,166 @@
+"""The text, cut into windows: what goes in, and what should come out.
+
+    ids        T h e _ c a t _ s a t
+    x          T h e _ c                 y[t] = x[t + 1]: each position's target is the token after
+    it,
+    y            h e _ c a               so a window of T tokens holds T questions
+
+N windows, each T = context tokens long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from tinygpt.errors import InputError
+from tinygpt.ids import IGNORED, Ids
+
+
+class CorpusError(InputError):
+    """A text too short to cut a window from."""
+
+
+class MappedIds:
+    """Ids in a file, of which only those asked for are read: ids[places], of any shape, as int64;
+    ids[a:b] stays in the file.
+
+    Raises InputError for what is no id of the `size` there are: only a damaged file holds one.
+    """
+
+    def __init__(self, array: np.ndarray[Any, Any], size: int, path: str, first: int = 0):
+        # first: the place in the file of the first one
+        self.array, self.size, self.path, self.first = array, size, path, first
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, places: slice) -> MappedIds: ...
+    @overload
+    def __getitem__(self, places: Ids) -> Ids: ...
+    def __getitem__(self, places: slice | Ids) -> MappedIds | Ids:
+        if isinstance(places, slice):
+            start, stop, _ = places.indices(len(self))
+            return MappedIds(self.array[start:stop], self.size, self.path, self.first + start)
+        ids: Ids = self.array[places].astype(np.int64)
+        wrong = ids >= self.size
+        if wrong.any():
+            place, number = self.first + int(places[wrong][0]), int(ids[wrong][0])
+            raise InputError(
+                f"{self.path} is damaged: token {number:,} at place {place:,} is not one of the "
+                f"{self.size:,} that its tokenizer knows\n"
+                "restore it from a copy, or make it again: tinygpt tokenize"
+            )
+        return ids
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        """All of them in memory: for a small file."""
+        return self[np.arange(len(self))].astype(dtype or np.int64)
+
+
+class Windows:
+    """The windows of a text, cut when asked for: a text of a million tokens has a million windows
+    of 64, too many to keep.
+
+    w[rows] gives x, y: (len(rows), context), with x[i] = ids[s : s + context], y[i] = ids[s + 1 : s
+    + context + 1], s = rows[i] * stride.
+    """
+
+    tokens: Ids | MappedIds
+
+    def __init__(self, ids: Sequence[int] | Ids | MappedIds, context: int, stride: int = 1):
+        self.tokens = ids if isinstance(ids, MappedIds) else np.asarray(ids, dtype=np.int64)
+        self.context, self.stride = context, stride
+        self.last = last = len(self.tokens) - context - 1  # where the last window starts
+        if context < 1 or stride < 1:
+            raise CorpusError(
+                f"windows of context {context} at stride {stride}: both are at least 1"
+            )
+        if last < 0:
+            count = len(self.tokens)
+            shorter = f", or a context of at most {count - 1}" if count > 1 else ""
+            raise CorpusError(
+                f"{count} tokens are too few for a context of {context}: a window is that many and "
+                f"the token after; use a longer text{shorter}"
+            )
+
+    def __len__(self) -> int:
+        return -(-self.last // self.stride) + 1
+
+    def starts(self, rows: Any) -> Ids:
+        """Where these windows start: row * stride, and the last where the text ends.   (N,)"""
+        count = len(self)
+        rows = np.arange(*rows.indices(count)) if isinstance(rows, slice) else np.asarray(rows)
+        if rows.size and not 0 <= rows.min() <= rows.max() < count:
+            raise IndexError(f"windows {rows.min()} to {rows.max()} of {count}")
+        starts: Ids = np.minimum(rows * self.stride, self.last)
+        return starts
+
+    def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
+        places = self.starts(rows)[:, None] + np.arange(self.context)  # (N, T)
+        return self.tokens[places], self.tokens[places + 1]
+
+
+class SideBySide(Windows):
+    """The windows of a text one after the other, in which each token but the first is a target
+    once.
+
+    Where the last window reaches back over the one before it, so as to end with the text, what was
+    counted there is -1, and counts for
+    nothing. A text shorter than the context is one shorter window.
+    """
+
+    def __init__(self, ids: Sequence[int] | Ids | MappedIds, context: int):
+        if len(ids) < 2:
+            raise CorpusError("a text of one token leaves nothing to predict\ngive a longer text")
+        context = min(context, len(ids) - 1)
+        super().__init__(ids, context, context)
+
+    def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
+        x, y = super().__getitem__(rows)
+        starts = self.starts(rows)[:, None]
+        # targets before the window's own: up to the next multiple of the context
+        counted = -(-starts // self.context) * self.context
+        return x, np.where(starts + np.arange(self.context) >= counted, y, IGNORED)
+
+
+def windows(ids: Sequence[int] | Ids, context: int, stride: int = 1) -> tuple[Ids, Ids]:
+    """x[i] = ids[s_i : s_i + context],   y[i] = ids[s_i + 1 : s_i + context + 1],   s_i = i *
+    stride.
+
+    x, y: (N, context). Where the last window would not reach the end, one more is added that does:
+    it overlaps the one before
+    by more than the others do, and no token is lost. Raises CorpusError when there are fewer than
+    context + 1 ids.
+    """
+    return Windows(ids, context, stride)[:]
+
+
+def floor(ids: Sequence[int] | Ids | MappedIds, context: int) -> float:
+    """The loss, in nats, that no model can go below on these windows: the entropy of the next token
+    given all before it in its window.
+
+        - mean over windows i and positions t of   ln( n(x[i, :t+1], y[i, t]) / n(x[i, :t+1]) )
+
+    n counts over all windows of stride 1. 0.063 for the story at context 32: the first few tokens
+    of a window do not yet tell where
+    in the story it lies.
+    """
+    tokens = np.asarray(ids, dtype=np.int64)
+    size = int(tokens.max(initial=0)) + 1
+    starts = np.arange(len(Windows(tokens, context)))
+    # windows with the same x[:t] have the same prefix
+    count, prefix, total = len(starts), np.zeros_like(starts), 0.0
+    for t in range(context):
+        _, prefix, counts = np.unique(
+            prefix * size + tokens[starts + t], return_inverse=True, return_counts=True
+        )
+        # a prefix that is met once leaves nothing open, nor do longer ones
+        shared = counts[prefix] > 1
+        starts, prefix = starts[shared], prefix[shared]
+        pairs, pair_counts = np.unique(prefix * size + tokens[starts + t + 1], return_counts=True)
+        total -= float(np.sum(pair_counts * np.log(pair_counts / counts[pairs // size])))
+    return total / (count * context)

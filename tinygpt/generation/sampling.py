@@ -1,0 +1,81 @@
+"""Logits to a distribution, a distribution to a token."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tensor import random
+from tinygpt.config import SampleConfig
+from tinygpt.errors import InputError
+
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+ROUNDING = 1e-12  # probabilities are sums of rounded numbers: 0.4 + 0.3 reaches 0.7
+
+FAR = -1000.0  # e^x is 0 from here on: nothing overflows where the temperature is nearly 0
+
+
+def distribution(
+    logits: Any, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Floats:
+    """p = softmax(logits / temperature), over the top_k largest logits, and of those over the
+    fewest whose p sums to top_p.
+
+    logits, p: (V,), computed in float64. temperature 0: all on the largest logit. Of equal logits
+    the lower id comes first, so exactly k stay. At least one token always stays.
+    top-p: Holtzman et al. 2020, section 3.1
+    """
+    config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)
+    return distribution_of(logits, config)
+
+
+def distribution_of(logits: Any, config: SampleConfig) -> Floats:
+    """`distribution`, with options that were checked when the configuration was made."""
+    temperature, top_k, top_p = config.temperature, config.top_k, config.top_p
+    if temperature == 0:
+        top_k, temperature = 1, 1.0
+    x = np.asarray(logits, dtype=np.float64)
+    largest = float(x.max())  # NaN if any is
+    if not math.isfinite(largest):
+        raise InputError(
+            "the model's logits are not finite numbers: its weights are broken "
+            "(which: tinygpt step RUN --plain --break nan)\n"
+            "take an earlier checkpoint, or train with a lower learning rate"
+        )
+    every = top_k is None and top_p is None
+    kept: Any = slice(None) if every else _largest(x, top_k, by_size=top_p is not None)
+    below = np.maximum(x[kept] - largest, FAR * temperature)
+    weights = np.exp(below / temperature)  # the largest is 1
+    kept_p: Floats = weights / weights.sum()
+    if every:
+        return kept_p
+    if top_p is not None:
+        count = 1 + int(np.searchsorted(np.cumsum(kept_p), top_p - ROUNDING))
+        kept, kept_p = kept[:count], kept_p[:count] / kept_p[:count].sum()
+    p = np.zeros_like(x)
+    p[kept] = kept_p
+    return p
+
+
+def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
+    """The ids of the `count` largest (of all, if None), of equal ones the lower ids; the largest
+    first, if `by_size`.
+    """
+    if count == 1:
+        return np.array([x.argmax()])
+    if count is None or count >= len(x):
+        places = np.arange(len(x))
+    else:
+        edge = np.partition(x, len(x) - count)[len(x) - count]  # the smallest that is kept
+        above = np.flatnonzero(x > edge)
+        places = np.sort(np.concatenate([above, np.flatnonzero(x == edge)[: count - len(above)]]))
+    return places[np.argsort(-x[places], kind="stable")] if by_size else places
+
+
+def pick(p: Floats, generator: random.Generator) -> int:
+    """The token i with p[0] + ... + p[i-1] <= u < p[0] + ... + p[i], u uniform in [0, 1)."""
+    edges = p.cumsum()
+    return int(edges.searchsorted(float(generator.uniform()) * edges[-1], side="right"))

@@ -1,0 +1,262 @@
+"""All that the page and the pictures show, as facts and arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import tensor
+from tensor.nn import evaluating
+from tensor.random import Generator
+from tensor.recording import Value
+from tinygpt.config import SampleConfig
+from tinygpt.config.options import LARGE, SEEDS, VOCABULARY, check, check_fields, option
+from tinygpt.errors import InputError
+from tinygpt.generation.generate import steps as generate
+from tinygpt.inside.arrays import Floats, floats, is_finite
+from tinygpt.inside.look import learning
+from tinygpt.inside.look.learning import Weights
+from tinygpt.inside.look.walk import walk
+from tinygpt.model.gpt import GPT
+from tinygpt.runs.metrics import Losses
+from tinygpt.runs.run import Run
+from tinygpt.terminal import visible
+from tinygpt.tokenizers import Tokenizer, word_of
+
+CANDIDATES = 8  # tokens that are named for each position
+LENGTH = 16  # tokens written, if they fit and nothing else is asked for
+# tokens in the map of embeddings: of a large vocabulary the first, which are the most frequent, and
+# those of the text
+MAPPED = 512
+ATTENTION = 64 << 20  # bytes of attention weights in one page
+
+
+@dataclass(frozen=True)
+class LookConfig:
+    """The text to look at, and how it goes on. Temperature first, then top-k, then top-p."""
+
+    prompt: str | None = option(
+        None, "text to look at (the first words of the text it learned, if not given)", "TEXT"
+    )
+    length: int | None = option(
+        None,
+        f"tokens that the model adds ({LENGTH}, or as many as there is room for, if not given)",
+        least=0,
+        most=1_000_000,
+    )
+    temperature: float = option(
+        0.0,
+        "0 always takes the likeliest token; 1 draws as the model says; above, wilder",
+        least=0,
+        most=LARGE,
+    )
+    top_k: int | None = option(
+        None, "draw from the k likeliest tokens only", least=1, most=VOCABULARY
+    )
+    top_p: float | None = option(
+        None, "draw from the fewest tokens that together have probability p", above=0, most=1
+    )
+    seed: int = option(0, "what the draws follow from", least=0, most=SEEDS)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check(self.prompt != "", "the prompt is empty: give it at least one character")
+
+
+@dataclass(frozen=True)
+class Text:
+    """The tokens of a prompt, and those that the model added."""
+
+    ids: list[int]
+    prompt: int  # how many of them were given
+    words: list[str]  # each token, safe to show
+    given: str
+    written: str
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The text as the weights of one step see it."""
+
+    step: int | None
+    shown: bool  # the weights that the page is about
+    best: bool  # those with the lowest validation loss, where the run went on after them
+    attention: list[Any]  # a layer each: (H, T, T), what does not see is 0
+    candidates: Any  # (T, n) ids, the likeliest first
+    probabilities: Any  # (T, n)
+    written: str  # what they make of the prompt
+    # nats a token, over the prompt; None where one token has nothing to be guessed
+    loss: float | None
+    points: Any  # (the tokens of Look.mapped, 2): their embeddings in the plane
+
+
+@dataclass(frozen=True)
+class Look:
+    """Everything."""
+
+    run: Run
+    model: GPT
+    text: Text
+    walked: dict[str, Value]
+    sights: list[Sight]
+    losses: Losses
+    mapped: list[int]  # ids in the map of embeddings
+    share: float  # of the embeddings' variance that the map shows
+    why_few: str  # why there are no earlier weights, "" where there are
+
+    @property
+    def sight(self) -> Sight:
+        return next(sight for sight in self.sights if sight.shown)
+
+    @property
+    def start(self) -> int:
+        """The position in the prompt after which the model is least sure: there is most to see. Not
+        the first position, which sees only itself.
+        """
+        p = floats(self.walked["probabilities"].array[0, : self.text.prompt])
+        entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)  # nats
+        return int(entropy[1:].argmax()) + 1 if len(entropy) > 1 else 0
+
+
+def gather(
+    run: Run, model: GPT, tokenizer: Tokenizer, config: LookConfig, best: bool = True
+) -> Look:
+    """Continue the prompt, then look at the whole with all weights that were kept. Raises
+    InputError for a text that cannot be looked at.
+    """
+    given = _given(run, tokenizer, config)
+    space = _space(model, given, config)
+    length = min(LENGTH, space) if config.length is None else config.length
+    with tensor.no_grad(), evaluating():
+        # before it writes: what it would draw from them means nothing
+        check_finite(run, model(np.array(given)).numpy(), last=not best)
+    ids = given + _written(model, given, length, config)
+    prompt, new = _visible(tokenizer, given), _visible(tokenizer, ids[len(given) :])
+    text = Text(ids, len(given), words_of(tokenizer, ids), prompt, new)
+    check_size(model, len(ids))
+    centre, axes, share = learning.plane(_table(model))
+    mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *ids})
+    walked = walk(model, ids)
+    sights = []
+    for weights in learning.learned(run, model, best):
+        arrays = walked if weights.shown else walk(weights.model, ids)
+        # what broke a snapshot is in the last weights too
+        check_finite(run, arrays["logits"].array, last=not (best and weights.shown))
+        points = ((_table(weights.model)[mapped] - centre) @ axes).astype(np.float32)
+        sights.append(_sight(weights, arrays, text, tokenizer, config, points))
+    why = ""
+    if len(sights) == 1:
+        why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
+    return Look(run, model, text, walked, sights, learning.losses(run), mapped, share, why)
+
+
+def _given(run: Run, tokenizer: Tokenizer, config: LookConfig) -> list[int]:
+    """The prompt's tokens. Without a prompt, those of the text's opening: if they are too many, so
+    many that as many more can follow.
+    """
+    text = run.opening if config.prompt is None else config.prompt
+    ids = tokenizer.encode(run.separator + text)
+    if config.prompt is None and len(ids) > run.model.context:
+        return ids[: max(1, run.model.context // 2)]
+    return ids
+
+
+def _space(model: GPT, ids: list[int], config: LookConfig) -> int:
+    """The number of tokens that fit behind these. Raises InputError where more are asked for."""
+    context = model.config.context
+    if not ids:
+        raise InputError("the prompt has no token\ngive it at least one: --prompt TEXT")
+    space = context - len(ids)
+    if space < 0:
+        raise InputError(
+            f"the prompt has {len(ids)} tokens, and the model sees {context} at once\n"
+            "give a shorter one: --prompt TEXT"
+        )
+    if (config.length or 0) > space:
+        raise InputError(
+            f"--length {config.length}: after a prompt of {len(ids)} tokens "
+            f"there is room for {space} more in the context of {context}"
+        )
+    return space
+
+
+def check_finite(run: Run, logits: Any, last: bool) -> None:
+    """Raise InputError where logits are not finite, with the command that finds the origin.   last:
+    they are of the last weights.
+    """
+    if not is_finite(logits):
+        raise InputError(
+            "the model's logits are not finite numbers: its weights are broken; "
+            "take an earlier checkpoint, or train with a lower learning rate\n"
+            f"who made it: tinygpt step {run.name} --plain --break nan{' --last' if last else ''}"
+        )
+
+
+def _written(model: GPT, ids: list[int], length: int, config: LookConfig) -> list[int]:
+    generator = Generator()
+    generator.load_state({"seed": config.seed, "draws": 0})
+    how = SampleConfig(
+        length=length, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
+    )
+    return [step.token for _, step in generate(model, [ids], how, [generator])]
+
+
+def _visible(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return visible(tokenizer.decode(ids), lines=False)
+
+
+def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Each token as text that is safe to show; of a part of a character, the bytes."""
+    return [word_of(tokenizer, i) for i in ids]
+
+
+def check_size(model: GPT, tokens: int) -> None:
+    """Raise InputError where the attention of so many tokens is more than a page can hold, with the
+    largest number of tokens that fits.
+    """
+    heads = model.config.layers * model.config.heads
+    if heads * tokens * (tokens + 1) * 2 > ATTENTION:
+        most = int((ATTENTION / 2 / heads) ** 0.5)
+        raise InputError(
+            f"{tokens} tokens in {heads} heads make more attention than a page can hold\n"
+            f"give at most {most}: a shorter --prompt, or --length N"
+        )
+
+
+def _table(model: GPT) -> Floats:
+    return floats(model.token_embedding.weight.numpy())
+
+
+def _sight(
+    weights: Weights,
+    arrays: dict[str, Value],
+    text: Text,
+    tokenizer: Tokenizer,
+    config: LookConfig,
+    points: Any,
+) -> Sight:
+    layers = range(weights.model.config.layers)
+    attention = [arrays[f"blocks.{i}.weights"].array[0].astype(np.float32) for i in layers]
+    p = arrays["probabilities"].array[0]  # (T, V)
+    candidates = np.argsort(-p, axis=-1, kind="stable")[:, :CANDIDATES]
+    written, prompt = text.written, text.ids[: text.prompt]
+    if not weights.shown:
+        new = len(text.ids) - text.prompt
+        written = _visible(tokenizer, _written(weights.model, prompt, new, config))
+    guessed = floats(p[np.arange(text.prompt - 1), prompt[1:]])
+    loss = float(-np.log(np.maximum(guessed, 1e-30)).mean()) if len(guessed) else None
+    top = np.take_along_axis(p, candidates, -1).astype(np.float32)
+    return Sight(
+        weights.step,
+        weights.shown,
+        weights.best,
+        attention,
+        candidates.astype(np.int32),
+        top,
+        written,
+        loss,
+        points,
+    )

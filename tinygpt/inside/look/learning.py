@@ -1,0 +1,102 @@
+"""The same text seen by earlier weights of the run: its snapshots, and the loss as it came down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinygpt.errors import InputError
+from tinygpt.model.gpt import GPT
+from tinygpt.runs import checkpoint, metrics, snapshots
+from tinygpt.runs import run as runs
+from tinygpt.runs.curves import smooth
+from tinygpt.runs.metrics import Losses
+from tinygpt.runs.run import Run
+
+# that are shown, at most: each is a pass through the model, and makes the page longer
+SNAPSHOTS = 24
+POINTS = 600  # of the curve: more than a screen has
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model of the run as it was after so many steps."""
+
+    step: int | None  # None: of a run that counted none, an imported one
+    model: GPT
+    shown: bool = False  # the one that the page is about
+    best: bool = False  # the one with the lowest validation loss, where the run went on after it
+
+
+def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
+    """Some snapshots, SNAPSHOTS at most, and the model itself, in the order of their steps. A model
+    without a step is the first.
+    """
+    step = step_of(run, best)
+    is_best, pending = step != step_of(run, best=False), True
+    for at, state in snapshots.load(run, SNAPSHOTS):
+        if pending and (step is None or at >= step):
+            yield Weights(step, model, shown=True, best=is_best)
+            pending = False
+        if at != step:
+            yield Weights(at, _filled(run, state))
+    if pending:
+        yield Weights(step, model, shown=True, best=is_best)
+
+
+def left_out(run: Run) -> int:
+    """How many of a run's snapshots are too many to show."""
+    return max(0, len(snapshots.found(run)) - SNAPSHOTS)
+
+
+def _filled(run: Run, state: dict[str, Any]) -> GPT:
+    model = GPT(run.model, dtype=run.training.dtype, draw=False)
+    model.load_state(state)
+    return model.eval()
+
+
+def step_of(run: Run, best: bool) -> int | None:
+    """After how many steps the weights of `runs.load` were saved."""
+    try:
+        state = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
+    except InputError:
+        return None
+    step = state.get("best_step" if best and (run.folder / runs.BEST).exists() else "step")
+    return step if type(step) is int and step > 0 else None
+
+
+def losses(run: Run) -> Losses:
+    """The mean of neighbouring batches, thinned to what a screen shows; empty where nothing was
+    noted.
+
+    Raises InputError for a file that cannot be read.
+    """
+    path = run.folder / runs.METRICS
+    if not path.exists():
+        return Losses([], [], [], None)
+    found = metrics.read(path, "restore it from a copy, or delete it: only the curve needs it")
+    count = len(found.steps)
+    chosen = np.unique(np.linspace(0, count - 1, min(count, POINTS)).astype(int)).tolist()
+    steps, means = [found.steps[i] for i in chosen], smooth(found.losses, chosen)
+    return Losses(steps, means, found.validation[-POINTS:], found.final)
+
+
+def plane(table: Any) -> tuple[Any, Any, float]:
+    """(centre (C,), axes (C, 2), share): the plane in which rows differ most, and its share of
+    their variance.   table: (V, C)
+
+    The axes are the first two principal components. The largest number of each is positive, so that
+    an axis has the same sign each time.
+    """
+    rows = np.asarray(table, dtype=np.float64)
+    centre = rows.mean(0)
+    _, sizes, components = np.linalg.svd(rows - centre, full_matrices=False)
+    axes = np.zeros((2, rows.shape[1]))
+    axes[: len(components)] = components[:2]
+    signs = np.where(axes[np.arange(2), np.abs(axes).argmax(1)] < 0, -1, 1)
+    variances = sizes**2
+    share = float(variances[:2].sum() / (variances.sum() or 1))
+    return centre, (axes * signs[:, None]).T, share

@@ -1,0 +1,89 @@
+"""The small windows of the full-screen program: one asks for a name or a condition, one explains
+the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static
+
+from tinygpt.inside.arrays import written
+
+MATCHES = 8
+
+
+def matches(text: str, names: Sequence[str]) -> list[str]:
+    """The names that begin with the text, then those that hold it."""
+    if not text:
+        return []
+    found = [name for name in names if text in name]
+    return sorted(found, key=lambda name: not name.startswith(text))[:MATCHES]
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return written("\n".join(texts))
+
+
+class Ask(ModalScreen[str | None]):
+    """Asks for one line of text. Below stand the names that fit; Tab takes the first of these, as
+    does Enter where the text alone is no name.
+
+    Escape gives None.
+    """
+
+    BINDINGS = [
+        Binding("escape", "cancel", "close"),
+        Binding("tab", "complete", "complete", priority=True),
+    ]
+
+    def __init__(self, title: str, names: Sequence[str], hints: Sequence[str] = ()):
+        super().__init__()
+        self._title, self._names, self._hints = title, names, hints
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(Text(written(self._title), "bold"))
+            yield Input(id="answer")
+            yield Static(Text(_lines(self._hints or self._names[:MATCHES])), id="matches")
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show what the text could become."""
+        found = matches(event.value, self._names)
+        self.query_one("#matches", Static).update(Text(_lines(found or self._hints)))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Done."""
+        self.dismiss(event.value.strip())
+
+    def action_complete(self) -> None:
+        """The first match."""
+        answer = self.query_one("#answer", Input)
+        if found := matches(answer.value, self._names):
+            answer.value = found[0] if answer.value != found[0] or len(found) == 1 else found[1]
+            answer.cursor_position = len(answer.value)
+
+    def action_cancel(self) -> None:
+        """Nothing is asked for."""
+        self.dismiss(None)
+
+
+class Help(ModalScreen[None]):
+    """The keys, and how to read the screen. Any key closes it."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(Text(written(self._text)))
+
+    def on_key(self) -> None:
+        """Close."""
+        self.dismiss(None)

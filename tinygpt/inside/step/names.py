@@ -1,0 +1,106 @@
+"""Names of the positions on an axis, and the array that a name means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from rich.cells import cell_len, set_cell_size
+
+from tensor.memory.layout import Shape
+from tensor.recording import Recording
+from tensor.recording.find import nearest
+from tinygpt.errors import InputError
+from tinygpt.inside.arrays import Floats, Map
+from tinygpt.terminal import shown
+
+INDEXED = re.compile(r"(.+?)\[([\d,\s-]*)\]$")
+# has no axis that is as long as the text
+PARAMETER = re.compile(r"(^|\.)d?(weight|bias|gain)(\.grad)?$")
+# text by text, even where another axis of the model is as long as the text
+SQUARE = re.compile(r"(^|\.)d?(weights|scores)$")
+WIDEST = 10  # columns of a row's name, at most
+
+
+@dataclass(frozen=True)
+class Names:
+    """The tokens of the text, and those of the vocabulary."""
+
+    tokens: tuple[str, ...] = ()
+    vocabulary: int = 0
+    token: Callable[[int], str] = str  # of the vocabulary, by its id
+    # of the model's other axes: an axis as long as the text may be one of these
+    sizes: frozenset[int] = frozenset()
+
+    def of(self, name: str, shape: Shape) -> tuple[list[str], list[str]]:
+        """Names of an array's rows and columns: an axis as long as the text has the text's tokens,
+        the rows of the token table have the vocabulary's.
+        """
+        name, count = name.partition("[")[0], len(self.tokens)
+        if len(shape) < 2 or not count:
+            return [], []
+        if name.removesuffix(".grad") == "token_embedding.weight" and shape[0] == self.vocabulary:
+            return [quoted(self.token(i)) for i in range(self.vocabulary)], []
+        if PARAMETER.search(name):
+            return [], []
+        tokens = [quoted(token) for token in self.tokens]
+        # (B, T, C) has no column for a token
+        across = len(shape) != 3 and (shape[-2] == 1 or count not in self.sizes)
+        rows = tokens if shape[-2] == count else []
+        columns = tokens if shape[-1] == count and (across or SQUARE.search(name)) else []
+        return rows, columns
+
+
+NAMELESS = Names()
+
+
+def quoted(token: str) -> str:
+    """A token between quotes, safe to show; a line end as \\n."""
+    return f"'{shown(token)}'"
+
+
+def right(text: str, width: int) -> str:
+    """A text at the right of a column. A text that is wider is cut."""
+    return " " * (width - cell_len(text)) + set_cell_size(text, min(cell_len(text), width))
+
+
+def frame(drawn: Map, rows: Sequence[str], columns: Sequence[str]) -> tuple[str, list[str]]:
+    """The line above a map, and the text left of each of its lines. Both are empty where a cell
+    shows several positions.
+
+    Above a cell, which is two characters wide, stands the beginning of its token, with ␣ for a
+    space.
+    """
+    rows = rows if drawn.block[0] == 1 else []
+    columns = columns if drawn.block[1] == 1 else []
+    width = min(max(map(cell_len, rows), default=-1), WIDEST) + 1
+    lefts = [right(row, width - 1) + " " for row in rows] or [""] * len(drawn.rows)
+    top = "".join(set_cell_size(column[1:-1].replace(" ", "␣"), 2) for column in columns)
+    return (" " * width + top if top else ""), lefts
+
+
+def array_of(recording: Recording, wanted: str, hint: str = "") -> Floats:
+    """The array of that name (tensor/recording/find.py), or a part of it, at the index in brackets.
+
+    Raises InputError with the nearest names, and the hint in a line below.
+    """
+    try:
+        return recording[wanted]
+    except KeyError:
+        parts = INDEXED.match(wanted)
+    name, index = parts.groups() if parts else (wanted, "")
+    try:
+        array = recording[name]
+        return np.asarray(array[tuple(int(part) for part in index.split(",") if part.strip())])
+    except KeyError:
+        if recording.implementation == "as run":
+            hint = "it was walked as run, where fused ops make fewer arrays: leave out --as-run"
+        near = ", ".join(nearest(recording, name))
+        what = f"nothing in this walk is named {name!r}; near it: {near}"
+        raise InputError(f"{what}\n{hint}".rstrip()) from None
+    except (IndexError, ValueError) as error:
+        raise InputError(
+            f"{shown(wanted)}: {error}\n{shown(name)} has shape {array.shape}"
+        ) from None

@@ -1,0 +1,287 @@
+"""What the full-screen program shows of a walk, as styled text: the module tree, the source, the
+arrays. No widgets here.
+
+Every mark is a character, so that nothing is lost without colour. All of it is `rich.text.Text`,
+never markup: a name is never read as style.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from tensor.recording import Forward, in_bytes
+from tinygpt.inside.arrays import NOT_FINITE, Map, first, heat_map, plane, statistics
+from tinygpt.inside.step.conditions import blame
+from tinygpt.inside.step.names import NAMELESS, WIDEST, Names, frame
+from tinygpt.inside.step.plain import facts, fitted, kept, saved_bytes, sizes
+from tinygpt.inside.step.stops import Seen, Stop
+from tinygpt.inside.step.walk import Walk
+from tinygpt.terminal import shown
+
+HERE = "bold reverse"
+FAINT = "dim"
+SCROLLED = 40  # rows of a plane up to which each is shown, if need be by scrolling
+# orange and sky blue of Okabe & Ito: told apart by all eyes
+POSITIVE, NEGATIVE, BROKEN = "#e69f00", "#56b4e9", "bold #ff6e9c"
+
+
+@dataclass
+class View:
+    """The part of the arrays and the source that is looked at."""
+
+    array: int = 0  # of those at the stop
+    plane: int = 0  # of its leading axes
+    source: int = 0  # lines that the source was scrolled by
+
+
+# -- the module tree
+
+
+def tree(walk: Walk, width: int, height: int) -> Text:
+    """The modules. Those around the position are open; the innermost shows its ops too, in the
+    order in which they run.
+    """
+    rows: list[tuple[str, str]] = []
+    _branch(walk, "", rows)
+    here = next((i for i, (_, style) in enumerate(rows) if style == HERE), 0)
+    start = max(0, min(here - height // 2, len(rows) - height))
+    text = Text(no_wrap=True)
+    for row, style in rows[start : start + max(height, 1)]:
+        text.append(fitted(row, width).ljust(width if style == HERE else 0) + "\n", style)
+    return text
+
+
+def _branch(walk: Walk, path: str, rows: list[tuple[str, str]]) -> None:
+    """A row for each module directly inside that one, and each of its ops if the walk is there."""
+    stop, indent = walk.stop, "  " * len(walk.modules.get(path, ()))
+    items: list[tuple[int, str | Stop]] = [
+        (walk.order(child), child) for child in walk.modules if _parent(walk, child) == path
+    ]
+    if stop.module == path:
+        ops = enumerate(walk.stops)
+        items += [(i, op) for i, op in ops if (op.module, op.phase) == (path, stop.phase)]
+    for _, item in sorted(items, key=lambda item: item[0]):
+        if isinstance(item, Stop):
+            mark, style = ("➤", HERE) if item is stop else ("·", FAINT)
+            rows.append((f"{indent}{mark} {item.label}", style))
+            continue
+        inside = stop.within(item)
+        mark = " "
+        if any(_parent(walk, child) == item for child in walk.modules):
+            mark = "▾" if inside else "▸"
+        rows.append((f"{indent}{mark} {walk.modules[item][-1]}", "bold" if inside else ""))
+        if inside:
+            _branch(walk, item, rows)
+
+
+def _parent(walk: Walk, path: str) -> str:
+    return ".".join(walk.modules[path][:-1])
+
+
+# -- the source
+
+
+def source(walk: Walk, width: int, height: int, view: View | None = None) -> Text:
+    """The op's own source, with a mark at the line that has just run. A view that was scrolled too
+    far is set back.
+    """
+    found, moment, view = walk.stop.source(), walk.moment, view or View()
+    numbered = list(enumerate(found.lines, found.first))
+    shown_lines = [(number, line.strip()) for number, line in numbered]
+    if moment is not None and (moment.number, moment.text) not in shown_lines:
+        # the function of these lines stands elsewhere
+        numbered = list(dict.fromkeys((m.number, m.text) for m in walk.lines))
+    if not numbered:
+        return Text("no source: this is done by a kernel", FAINT)
+    now = moment.number if moment is not None else None
+    focus = _body(walk.stop) if now is None else now
+    at = next((i for i, (number, _) in enumerate(numbered) if number == focus), 0)
+    last = len(numbered) - height
+    top = max(0, min(at if now is None else at - height // 2, last))
+    start = max(0, min(top + view.source, last))
+    view.source = start - top
+    text = Text(no_wrap=True)
+    for number, line in numbered[start : start + max(height, 1)]:
+        mark, style = ("➤", HERE) if number == now else (" ", "")
+        text.append(fitted(f"{mark}{number:>4}  {line}", width).ljust(width) + "\n", style)
+    return text
+
+
+def _body(stop: Stop) -> int:
+    """The line where the work begins: below the docstring and the checks of arguments, or, in
+    backward, at the function inside.
+    """
+    found = stop.source()
+    try:
+        function = ast.parse(textwrap.dedent("\n".join(found.lines))).body[0]
+    except (SyntaxError, IndexError):
+        return found.first
+    if not isinstance(function, ast.FunctionDef):
+        return found.first
+    functions = [n for n in ast.walk(function) if isinstance(n, ast.FunctionDef | ast.Lambda)]
+    inner = [node.lineno for node in functions if node is not function]
+    if stop.phase == "backward" and inner:
+        return found.first + min(inner) - 1
+    body = function.body
+    while len(body) > 1:
+        # a size is named to be checked
+        names_size = isinstance(body[0], ast.Assign) and _checks(body[1])
+        if not _checks(body[0]) and not names_size:
+            break
+        body = body[1:]
+    return found.first + body[0].lineno - 1
+
+
+def _checks(part: ast.stmt) -> bool:
+    """Whether a statement is a docstring, a call without a result, or only raises."""
+    if isinstance(part, ast.If):
+        return not part.orelse and isinstance(part.body[-1], ast.Raise)
+    return isinstance(part, ast.Expr)
+
+
+# -- the arrays
+
+
+def arrays(walk: Walk, view: View, width: int, height: int, names: Names = NAMELESS) -> Text:
+    """Formula, arrays, the chosen one with its values, what is saved, the implementation."""
+    stop, at_stop, text = walk.stop, walk.moment is None, Text()
+    found, others = walk.seen()
+    if at_stop:
+        text.append("".join(f"! {line}\n" for line in blame(stop)), BROKEN)
+        if stop.formula:
+            lines = 2 if height < 20 else 6
+            text.append(f"{fitted(stop.formula, lines * width - 8)}\n", "italic")
+    if others:
+        text.append(shown("   ".join(others)) + "\n", "italic")
+    chosen = view.array % max(len(found), 1)
+    for i, seen in enumerate(found):
+        text.append(_row(seen, i == chosen, width) + "\n", HERE if i == chosen else "")
+    if found:
+        left, brief = height - _height(text, width), height < 16
+        parts = found[chosen], view.plane, width, left, names
+        text.append_text(contents(*parts, brief=brief, rows=SCROLLED))
+    elif not at_stop:
+        text.append("this line makes no array\n", FAINT)
+    if at_stop:
+        text.append_text(_origin(stop))
+    return text
+
+
+def _height(text: Text, width: int) -> int:
+    """The lines that a text takes in that width."""
+    return sum(math.ceil(max(len(line), 1) / max(width, 1)) for line in text.plain.splitlines())
+
+
+def _row(seen: Seen, here: bool, width: int) -> str:
+    """role name shape note. The note of a contribution says how many have arrived, and where."""
+    value, note = seen.value, seen.note
+    if note.startswith("to "):
+        target, _, rest = note.removeprefix("to ").partition(": ")
+        note = f"{rest.split(',')[0]} to {target}"
+    role = "" if seen.role == "line" else f"{seen.role:<6} "
+    row = f"{'➤' if here else ' '} {role}{value.name:<10} {sizes(value.shape):<14} {note}"
+    return fitted(row, width).ljust(width)
+
+
+def contents(
+    seen: Seen,
+    which: int,
+    width: int,
+    height: int,
+    names: Names,
+    *,
+    brief: bool = False,
+    rows: int = 0,
+) -> Text:
+    """Layout, statistics, the first numbers, a map of one plane. brief: without what can be seen
+    elsewhere.   rows: so many are shown in any height.
+    """
+    value, text = seen.value, Text()
+    if seen.role != "watched":
+        # a line's array was copied: its strides say nothing
+        layout = facts(value) if seen.role != "line" else facts(value)[2:]
+        text.append(f"{', '.join(layout)}\n", "bold")
+    if seen.note and not (brief and len(seen.note) < width - 35):
+        text.append(f"{seen.note}\n")
+    text.append(f"{statistics(value.array)}\n")
+    found = plane(value.array, which)
+    if found.values.size <= 1:
+        return text
+    row = "" if brief else first(found.values[0], width - 12)
+    text.append(f"starts with {row}\n" if row else "", FAINT)
+    down, across = names.of(value.source or value.name, value.shape)
+    left = min(max(map(cell_len, down), default=-1), WIDEST) + 1
+    lines = len(found.values)
+    if lines > rows:
+        lines = max(3, min(height - _height(text, width) - 1, 24))
+    drawn = heat_map(found.values, lines, max(4, (width - left) // 2))
+    turn = ""
+    if found.planes > 1:
+        turn = f"{found.text}, {which % found.planes + 1} of {found.planes} by [ ]: "
+    text.append(f"{turn}{found.values.shape[0]} x {found.values.shape[1]}, {drawn.legend}\n", FAINT)
+    text.append_text(coloured(drawn, *frame(drawn, down, across)))
+    return text
+
+
+def coloured(drawn: Map, top: str, lefts: Sequence[str]) -> Text:
+    """The cells of a map: orange above zero; blue, with a minus, below.   top, lefts: names of its
+    columns and rows.
+    """
+    text = Text(no_wrap=True)
+    text.append(f"{top}\n" if top else "", FAINT)
+    for left, row in zip(lefts, drawn.rows, strict=True):
+        text.append(left, FAINT)
+        for cell, level in row:
+            text.append(cell, _colour(level))
+        text.append("\n")
+    return text
+
+
+def _colour(level: int) -> str:
+    if level == NOT_FINITE:
+        return BROKEN
+    if level == 0:
+        return FAINT
+    return POSITIVE if level > 0 else NEGATIVE
+
+
+def _origin(stop: Stop) -> Text:
+    """What is saved, the implementation, the line that called it."""
+    facts = {"done by": stop.by, "called at": shown(stop.line)}
+    if stop.phase in ("forward", "backward"):
+        heading = "kept for backward" if stop.phase == "forward" else "was kept for this"
+        facts = {heading: ", ".join(kept(stop)), **facts}
+    text = Text()
+    for heading, fact in facts.items():
+        if fact:
+            text.append(f"{heading}  ", "bold")
+            text.append(f"{fact}\n")
+    return text
+
+
+def position(walk: Walk, width: int) -> Text:
+    """forward 12 of 93, with a bar; module and op; the line, inside an op; breakpoints."""
+    stop, count = walk.stop, len(walk.stops)
+    text = Text(no_wrap=True)
+    text.append(f" {stop.phase} ", HERE)
+    text.append(f" {walk.at + 1} of {count} ", "bold")
+    size = 10
+    done = round(size * (walk.at + 1) / count)
+    text.append("━" * done + "─" * (size - done) + "  ")
+    text.append(f"{stop.module} " if stop.module else "")
+    text.append(stop.label, "bold")
+    if walk.moment is not None:
+        text.append(f"  line {walk.line + 1} of {len(walk.lines)}")
+    elif isinstance(stop.entry, Forward) and saved_bytes(stop):
+        text.append(f"  keeps {in_bytes(saved_bytes(stop))}", FAINT)
+    if walk.halts(walk.at):
+        text.append("  ● breakpoint", BROKEN)
+    text.truncate(width, overflow="ellipsis")
+    return text

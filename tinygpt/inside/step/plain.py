@@ -1,0 +1,201 @@
+"""A walk as text: `tinygpt step --plain`, for pipes and for reading from the top to the end."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import TypeAlias
+
+from tensor.memory.layout import Shape
+from tensor.recording import Value, in_bytes
+from tinygpt.errors import InputError
+from tinygpt.inside.arrays import heat_map, plane, statistics, table
+from tinygpt.inside.step.conditions import blame
+from tinygpt.inside.step.stops import Seen, Stop, variables
+from tinygpt.inside.step.walk import Walk
+from tinygpt.terminal import nearest, shown
+
+INDENT = "      "
+HANG = INDENT + " " * 7
+Lines: TypeAlias = Mapping[str, Sequence[str]]  # by the name of a stop
+NONE: Lines = MappingProxyType({})
+SMALL = 6  # rows and columns up to which an array is printed in numbers
+MAP_ROWS = 8
+GLUE = "\0"  # a space at which no line ends; text that is shown holds none
+
+
+class Style:
+    """How much is printed of each stop, in how many columns."""
+
+    def __init__(self, width: int = 80, values: bool = False, into: bool = False):
+        self.width, self.values, self.into = max(width, 40), values, into
+        self.explained: set[str] = set()  # ops whose formula was given
+
+    def lines(self, stop: Stop, number: int, count: int) -> Iterator[str]:
+        """All lines about a stop."""
+        where = f"{stop.module}  {stop.label}".lstrip()
+        yield f"{number:>{len(str(count))}}/{count} {stop.phase:<8} {where}"
+        for line in blame(stop):
+            yield from _wrapped(line, self.width, f"{INDENT}!      ", HANG)
+        if stop.op not in self.explained:
+            self.explained.add(stop.op)
+            yield from _wrapped(stop.formula, self.width, HANG, HANG)
+        for seen in stop.seen:
+            yield from self.array(seen)
+        if stop.phase == "forward":
+            yield from self._parts("kept", kept(stop))
+            yield from self._parts("by", [stop.by, stop.line.split(" `")[0]])
+        if self.into:
+            yield from self._moments(stop)
+
+    def array(self, seen: Seen) -> Iterator[str]:
+        """Its facts, and with `values` its statistics and the first plane: as a map, or in numbers
+        where it is small.
+        """
+        value = seen.value
+        name = f"{value.name} {sizes(value.shape)}"
+        yield from self._parts(seen.role, [name, *facts(value), seen.note])
+        if not self.values:
+            return
+        yield from self._parts("", str(statistics(value.array)).split("  "), joint="  ")
+        found = plane(value.array)
+        if found.values.size <= 1:
+            return
+        if max(found.values.shape) <= SMALL:
+            yield from (f"{HANG}{line}"[: self.width] for line in table(found.values))
+            return
+        drawn = heat_map(found.values, MAP_ROWS, min(32, (self.width - 15) // 2))
+        of = f"of {found.text}" if found.text else ""
+        yield from self._parts("", [of, drawn.legend])
+        yield from (f"{HANG}{line}" for line in drawn.lines)
+
+    def _moments(self, stop: Stop) -> Iterator[str]:
+        """Line by line: the line, and the variables that it made."""
+        if stop.stands_in:
+            yield from self._parts("", ["the reference of this kernel, line by line:"])
+        for moment in stop.lines():
+            yield fitted(f"{INDENT}{moment.number:>5}  {moment.text}", self.width).rstrip()
+            arrays, others = variables(moment)
+            made = [f"{seen.value.name} {sizes(seen.value.shape)}" for seen in arrays]
+            yield from self._parts("", [*made, *map(shown, others)], deeper=6)
+            for seen in arrays if self.values else []:
+                parts = f"{seen.value.name}: {statistics(seen.value.array)}".split("  ")
+                yield from self._parts("", parts, joint="  ", deeper=6)
+
+    def _parts(
+        self, head: str, parts: Sequence[str], joint: str = ", ", deeper: int = 0
+    ) -> Iterator[str]:
+        """head part, part, part: as many lines as needed. A line ends inside a part only where the
+        part alone is wider than a line.
+        """
+        hang = HANG + " " * deeper
+        start = hang if deeper else f"{INDENT}{head:<6} "
+        glued = joint.join(part.replace(" ", GLUE) for part in parts if part)
+        for line in _wrapped(glued, self.width, start, hang, break_long_words=False):
+            yield from _wrapped(line.replace(GLUE, " "), self.width, "", hang)
+
+
+def _wrapped(text: str, width: int, start: str, hang: str, **how: bool) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=start,
+        subsequent_indent=hang,
+        break_on_hyphens=False,
+        **how,  # type: ignore[arg-type]
+    )
+
+
+def wrapped(fact: str, width: int) -> list[str]:
+    """A fact about the walk, in as many lines as needed."""
+    return _wrapped(fact, width, "", " " * 9) or [""]
+
+
+def fitted(text: str, width: int) -> str:
+    """Cut to a width, with a mark where something is left out."""
+    return text if len(text) <= width else text[: max(width - 1, 0)] + "…"
+
+
+def sizes(shape: Shape) -> str:
+    """(4, 32, 64) as (4,32,64), which no line end breaks."""
+    return str(shape).replace(" ", "")
+
+
+def facts(value: Value) -> list[str]:
+    """Strides, offset, contiguity, dtype, bytes."""
+    at = f" from {value.offset}" if value.offset else ""
+    contiguous = "contiguous" if value.contiguous else "not contiguous"
+    return [f"strides {sizes(value.strides)}{at}", contiguous, value.dtype, in_bytes(value.bytes)]
+
+
+def kept(stop: Stop) -> list[str]:
+    """What is saved for backward, an array each, and the bytes that only backward keeps alive."""
+    if not stop.saved:
+        return ["nothing is saved for backward"]
+    parts = []
+    for saved in stop.saved:
+        names = dict.fromkeys(filter(None, (saved.name, saved.source)))
+        what = " = ".join(names) or "an array of its own"
+        anyway = "" if saved.made else " (lives anyway)"
+        parts.append(f"{what} {sizes(saved.shape)} {in_bytes(saved.bytes)}{anyway}")
+    return [*parts, f"{in_bytes(saved_bytes(stop))} for backward alone"]
+
+
+def saved_bytes(stop: Stop) -> int:
+    """The bytes that only backward keeps alive."""
+    return sum(saved.bytes for saved in stop.saved if saved.made)
+
+
+# -- a whole walk
+
+
+def chosen(walk: Walk, pattern: str | None) -> list[int]:
+    """The stops of an op, of a module and those below it, of a name, or of the end of one: qkv.
+
+    * and ? stand for what may vary. Raises InputError where no stop fits.
+    """
+    if pattern is None:
+        return list(range(len(walk.stops)))
+    for wanted in (pattern, f"*.{pattern}"):
+        if found := [i for i, stop in enumerate(walk.stops) if _fits(stop, wanted)]:
+            return found
+    near = nearest(pattern, walk.names())
+    raise InputError(
+        f"--only {shown(pattern)}: no stop has such an op, module or name{near}\n"
+        "see them all: tinygpt step --plain"
+    )
+
+
+def _fits(stop: Stop, pattern: str) -> bool:
+    names = stop.phase, stop.op, stop.module, stop.name
+    below = fnmatchcase(stop.module, pattern + ".*")
+    return below or any(fnmatchcase(name, pattern) for name in names)
+
+
+def text(
+    walk: Walk, numbers: Sequence[int], style: Style, instead: Lines = NONE, after: Lines = NONE
+) -> Iterator[str]:
+    """The stops of those numbers, with a heading where a phase begins.   instead, after: lines for
+    stops of those names.
+    """
+    phase = ""
+    for i in numbers:
+        stop = walk.stops[i]
+        if stop.phase != phase:
+            phase = stop.phase
+            yield from ("", HEADINGS[phase])
+        if stop.name not in instead:
+            yield ""
+            yield from style.lines(stop, i + 1, len(walk.stops))
+        for line in [*instead.get(stop.name, ()), *after.get(stop.name, ())]:
+            yield from wrapped(line, style.width)
+
+
+HEADINGS = {
+    "forward": "forward: from the ids to the loss",
+    "backward": "backward: dL/d of everything, from the loss to the parameters",
+    "clip": "clip: gradients that are too long together are shortened",
+    "update": "update: what the optimiser does with each parameter's gradient",
+}

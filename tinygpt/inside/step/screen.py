@@ -1,0 +1,370 @@
+"""The full-screen program: keys move a walk, panes show its position. panes.py makes their text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from rich.text import Text
+from textual import events
+from textual.app import App, ComposeResult
+from textual.binding import Binding
+from textual.containers import Grid, VerticalScroll
+from textual.widget import Widget
+from textual.widgets import Static
+
+from tensor.memory.layout import Shape
+from tinygpt.errors import InputError
+from tinygpt.inside.arrays import is_plain, plane, written
+from tinygpt.inside.step import panes, picture
+from tinygpt.inside.step.conditions import KINDS
+from tinygpt.inside.step.dialogs import Ask, Help, matches
+from tinygpt.inside.step.panes import View
+from tinygpt.inside.step.plain import sizes
+from tinygpt.inside.step.recorded import Session
+from tinygpt.inside.step.stops import Seen
+from tinygpt.terminal import shown
+
+INTERRUPTED = 130
+WIDE = 116  # columns from which the arrays stand beside the source
+KEYS = (
+    "? help,q quit,n next,p back,i into,o out,m module,b backward,/ go,x break,c cont,"
+    "a array,[] head,d draw,w watch"
+)
+HELP = """A stop is one op: first forward, from the ids to the loss, then
+backward, from the loss to each weight.
+
+n  Right   next stop, or line         p  Left    one back
+i  Enter   into the op's source       o          out of it, or the module
+m          next module                b          to where backward starts
+/  g       go to a stop, module, op, variable, number; Tab completes
+x          breakpoint: op=gelu  module=blocks.0  shape=1,17,64  nan
+c          continue to the next       q  Ctrl-C  quit
+a  A       next array, one before     [  ]       its next head or batch
+d          draw it, as a PNG file     w          keep one in sight by name
+Up  Down   scroll the arrays          with Shift scroll the source
+
+Strides: how many elements lie between two neighbours along each axis.
+A map: ░▒▓█ is how large a value is against the largest; a minus means
+below zero, a dot exactly 0, Na a NaN. Any key closes this."""
+
+
+class StepApp(App[None]):
+    """A walk on the screen."""
+
+    ENABLE_COMMAND_PALETTE = False
+    CSS = """
+    #title { height: 1; background: $primary; color: $text; }
+    #position { height: 1; }
+    #panes { grid-size: 2 2; grid-columns: 24 1fr; grid-rows: 1fr 7; height: 1fr; }
+    #panes > * { border-top: solid $primary; height: 100%; padding: 0; }
+    #tree { border-right: solid $primary; }
+    #source { column-span: 2; }
+    .ascii #panes > *, .ascii #watch { border-top: ascii $primary; }
+    .ascii #tree { border-right: ascii $primary; }
+    .ascii #arrays { scrollbar-size-vertical: 0; }
+    .ascii #dialog, .ascii #answer { border: ascii $primary; }
+    .watching #panes { grid-rows: 1fr 5; }
+    .wide #panes { grid-columns: 30 1fr; grid-rows: 3fr 2fr; }
+    .wide #source { column-span: 1; }
+    .wide #tree { row-span: 2; }
+    #arrays { scrollbar-size-vertical: 1; }
+    #watch { height: auto; max-height: 9; display: none; border-top: solid $primary; }
+    #status { height: auto; min-height: 1; max-height: 2; padding: 0 1; color: $warning; }
+    #keys { height: 1; background: $panel; }
+    Ask, Help { align: center middle; }
+    #dialog { width: 78; max-width: 100%; height: auto; padding: 0 1; }
+    #dialog { border: solid $primary; background: $surface; }
+    """
+    BINDINGS = [
+        ("n,right", "move('next')", "next"),
+        ("p,left", "move('back')", "back"),
+        ("i,enter", "move('into')", "into"),
+        ("o", "move('out')", "out"),
+        ("m", "move('module')", "module"),
+        ("b", "move('backward')", "backward"),
+        ("c", "move('resume')", "continue"),
+        ("slash,g", "find", "go to"),
+        ("x", "breakpoint", "breakpoints"),
+        ("w", "watch", "watch"),
+        ("d", "draw", "draw"),
+        ("a", "array(1)", "next array"),
+        ("A", "array(-1)", "array before"),
+        ("right_square_bracket", "plane(1)", "next plane"),
+        ("left_square_bracket", "plane(-1)", "plane before"),
+        ("down", "scroll(1)", "scroll down"),
+        ("up", "scroll(-1)", "scroll up"),
+        ("shift+down", "source(1)", "scroll the source down"),
+        ("shift+up", "source(-1)", "scroll the source up"),
+        ("pagedown", "scroll(8)", "scroll down"),
+        ("pageup", "scroll(-8)", "scroll up"),
+        ("question_mark", "help", "help"),
+        ("q", "quit", "quit"),
+        Binding("ctrl+q", "quit", "quit", priority=True),
+        Binding("ctrl+c", "interrupt", "quit", priority=True),  # in a dialog too
+    ]
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self.walk, self.names, self.heading = session.walk, session.names, session.title
+        self.view, self.watched = self._outputs(), ""
+        self.planes: dict[Shape, int] = {}  # which plane of arrays of that shape is looked at
+        graph = ""
+        for fact in session.facts:
+            if fact.startswith("graph"):
+                graph = fact.removeprefix("graph").partition(";")[0].strip()
+        bad = [fact for fact in session.facts if fact.startswith(("NaN", "skipped"))]
+        self.status = bad[0] if bad else self._halted() or f"{graph}; ? explains the screen"
+        self.set_class(is_plain(), "ascii")
+
+    def compose(self) -> ComposeResult:
+        title = Text(written(f" {self.heading}"), no_wrap=True, overflow="ellipsis")
+        yield Static(title, id="title")
+        yield Static(id="position")
+        with Grid(id="panes"):
+            yield Pane(id="tree")
+            with Scroll(id="arrays", can_focus=False):
+                yield Static(id="values")
+            yield Pane(id="source")
+        yield Pane(id="watch")
+        yield Static(id="status")
+        yield Static(id="keys")
+
+    def on_resize(self, event: events.Resize) -> None:
+        """The arrays stand beside the source where both have space."""
+        self.screen_stack[0].set_class(event.size.width >= WIDE, "wide")
+        self._pane("keys").update(keys(KEYS, event.size.width))
+
+    # -- showing --
+
+    def _pane(self, name: str) -> Static:
+        return self.screen_stack[0].query_one(f"#{name}", Static)
+
+    @property
+    def _scroll(self) -> VerticalScroll:
+        return self.screen_stack[0].query_one("#arrays", VerticalScroll)
+
+    def show(self) -> None:
+        """Bring all panes up to date with the walk."""
+        walk, view = self.walk, self.view
+        tree, source, scroll = self._pane("tree").size, self._pane("source").size, self._scroll
+        view.plane = self._plane()
+        size = scroll.size.width - 1, scroll.size.height
+        with np.errstate(all="ignore"):
+            self._draw("tree", panes.tree(walk, tree.width, tree.height))
+            self._draw("source", panes.source(walk, source.width, source.height, view))
+            self._draw("values", panes.arrays(walk, view, *size, self.names))
+            self._draw("position", panes.position(walk, self.size.width))
+            self._show_watched()
+        what = "reference" if walk.stop.stands_in else "source"
+        self._pane("tree").border_title = "where"
+        self._pane("source").border_title = f"{what} of {walk.stop.op}"
+        scroll.border_title = "what this line made" if walk.moment else "arrays"
+        self._draw("status", Text(self.status, overflow="fold"))
+
+    def _draw(self, name: str, text: Text) -> None:
+        """Show a text in that pane, in characters that the output's encoding has."""
+        text.plain = written(text.plain)
+        self._pane(name).update(text)
+
+    def _show_watched(self) -> None:
+        if not self.watched:
+            return
+        seen = self.walk.array(self.watched)
+        shape = seen.value.shape
+        when = " (after backward)" if self.watched.partition("[")[0].endswith(".grad") else ""
+        title = f"watched: {self.watched} {sizes(shape)}{when}"
+        self._pane("watch").border_title = title.replace("[", r"\[")
+        height = 8 if self.size.height > 30 else 5
+        which = self.planes.get(shape, self.view.plane)
+        parts = seen, which, self.size.width, height, self.names
+        self._draw("watch", panes.contents(*parts, brief=True))
+
+    # -- moving --
+
+    def action_move(self, how: str) -> None:
+        """A move of the walk, by the name of its method."""
+        self._moved(getattr(self.walk, how)())
+
+    def _moved(self, status: str) -> None:
+        """Show the new position from its top."""
+        self.view, self.status = self._outputs(), status or self._halted()
+        self._scroll.scroll_home(animate=False)
+        self.show()
+
+    def _outputs(self) -> View:
+        """The first output of a stop, the last array of a line."""
+        found, _ = self.walk.seen()
+        made = [i for i, seen in enumerate(found) if seen.role in ("out", "after")]
+        return View(made[0] if made else max(len(found) - 1, 0))
+
+    def _halted(self) -> str:
+        """The breakpoints that halt here."""
+        met = self.walk.met()
+        return f"halted at {met}" if met else ""
+
+    def _chosen(self) -> Seen | None:
+        """The array that is looked at."""
+        found, _ = self.walk.seen()
+        return found[self.view.array % len(found)] if found else None
+
+    def _plane(self) -> int:
+        """The plane that was chosen for arrays of its shape, at any stop."""
+        seen = self._chosen()
+        return self.planes.get(seen.value.shape, 0) if seen else 0
+
+    def action_array(self, step: int) -> None:
+        """Another array of the stop."""
+        found, _ = self.walk.seen()
+        self.view.array = (self.view.array + step) % max(len(found), 1)
+        self.show()
+
+    def action_plane(self, step: int) -> None:
+        """Another head, or batch."""
+        seen = self._chosen()
+        if seen is None or math.prod(seen.value.shape[:-2]) <= 1:
+            others = "only an array with more than two axes has others"
+            self.status = f"there is one plane here: {others}"
+        else:
+            self.planes[seen.value.shape] = self._plane() + step
+            self.status = ""
+        self.show()
+
+    def action_source(self, lines: int) -> None:
+        """Scroll the source."""
+        self.view.source += lines
+        self.show()
+
+    def action_interrupt(self) -> None:
+        """Ctrl-C: end, with the exit code that says so."""
+        self.exit(return_code=INTERRUPTED)
+
+    def action_scroll(self, lines: int) -> None:
+        """Scroll the arrays."""
+        self._scroll.scroll_relative(y=lines, animate=False)
+
+    # -- asking --
+
+    def action_find(self) -> None:
+        """Go to a name."""
+        what = "go to a stop's number, module, op, variable or parameter (Tab completes)"
+        self._ask(what, self.walk.names(), (), self._find)
+
+    def _find(self, name: str) -> None:
+        self.walk.find(name)
+        self._moved("")
+
+    def action_watch(self) -> None:
+        """Keep an array in sight."""
+        what = "watch an array, such as blocks.0.attention.weights"
+        hints = "nothing: watch none", "a name with .grad behind it is its gradient"
+        self._ask(what, self.walk.names(), hints, self._watch)
+
+    def _watch(self, name: str) -> None:
+        if name:
+            self.walk.array(name)  # an InputError if there is none
+        self.watched = name
+        self.status = f"watching {shown(name)}" if name else "watching nothing"
+        self.screen_stack[0].set_class(bool(name), "watching")
+        self._pane("watch").display = bool(name)
+        self.call_after_refresh(self.show)
+
+    def action_breakpoint(self) -> None:
+        """Make a breakpoint, or remove one by its number."""
+        breaks = [f"{i}  {wanted}" for i, wanted in enumerate(self.walk.breaks, start=1)]
+        names = [f"op={stop.op}" for stop in self.walk.stops]
+        names += [f"module={stop.module}" for stop in self.walk.stops if stop.module]
+        what = f"break at {KINDS}; a number removes that one"
+        known = [*dict.fromkeys(names), "nan"]
+        self._ask(what, known, breaks or ["there is none yet"], self._break)
+
+    def _break(self, text: str) -> None:
+        breaks = self.walk.breaks
+        if text.isdecimal() and len(text) < 19 and 1 <= int(text) <= len(breaks):
+            self.status = f"removed {breaks.pop(int(text) - 1)}"
+        elif text:
+            self.status = f"breakpoint {self.walk.halt_at(text)}: c continues to it"
+        self.show()
+
+    def _ask(
+        self, title: str, names: list[str], hints: Sequence[str], answer: Callable[[str], None]
+    ) -> None:
+        """Ask for a text and do what it says. Where no name is the text, the first name that is
+        listed for it is taken.
+        """
+
+        def answered(text: str | None) -> None:
+            if text is None:
+                return
+            try:
+                try:
+                    answer(text)
+                except InputError:
+                    listed = matches(text, names)
+                    if not listed or text.isdecimal():
+                        raise
+                    answer(listed[0])
+                    taken = f"the first listed was taken, {listed[0]}"
+                    self.status = f"nothing is named {text!r} alone: {taken}"
+            except InputError as error:
+                self._fail(error)
+            self.show()
+
+        self.push_screen(Ask(title, names, hints), answered)
+
+    def _fail(self, error: InputError) -> None:
+        self.status = shown(error).replace("\\n", "; ")
+
+    def action_help(self) -> None:
+        """The keys."""
+        self.push_screen(Help(HELP))
+
+    def action_draw(self) -> None:
+        """The chosen array as a picture."""
+        seen = self._chosen()
+        if seen is None:
+            self.status = "there is no array here to draw"
+            return self.show()
+        value, title = seen.value, f"{self.walk.stop.name}.{seen.value.name}"
+        names = self.names.of(value.source or value.name, value.shape)
+        try:
+            path = picture.draw(plane(value.array, self._plane()), title, Path(), *names)
+            self.status = f"drawn: {shown(path.resolve())}"
+        except InputError as error:
+            self._fail(error)
+        return self.show()
+
+
+class Redrawn(Widget):
+    """A widget of a StepApp. All panes are drawn again when its size has changed: only then is the
+    size known.
+    """
+
+    def on_resize(self) -> None:
+        """Draw."""
+        cast("StepApp", self.app).show()
+
+
+class Pane(Redrawn, Static):
+    """A part of the screen."""
+
+
+class Scroll(Redrawn, VerticalScroll):
+    """A part of the screen around a text that can be longer."""
+
+
+def keys(listed: str, width: int) -> Text:
+    """The keys in bold, each with its word, as many as fit."""
+    text = Text(no_wrap=True)
+    for entry in listed.split(","):
+        key, word = f" {entry}".rsplit(" ", 1)
+        if not text:
+            key = key.lstrip()
+        if len(text) + len(key) + 1 + len(word) > width:
+            break
+        text.append(key, "bold")
+        text.append(f" {word}")
+    return text

@@ -1,0 +1,256 @@
+"""One step of a run's training, as `tinygpt train` would take it next. The step is taken on a copy
+in memory, and every array that it reads and writes is kept.
+
+The numbers of the update are those of the real step, by the kernels that train. The walk to its
+gradients is recorded in a second pass over the same batch, op by op if not asked otherwise. The
+optimiser's reference runs again on copies, line by line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+import tensor
+from tensor.dtypes import NARROW
+from tensor.memory.devices import to_host
+from tensor.nn.packing import Flat, Slot
+from tensor.optim import Optimizer, clip_gradients
+from tensor.random import Key
+from tensor.recording import Moment, Recording
+from tensor.recording.replay import replay
+from tinygpt.errors import InputError
+from tinygpt.ids import Ids
+from tinygpt.inside.arrays import floats, norm, number, value_of
+from tinygpt.inside.step.recorded import OTHER, How, Session, facts
+from tinygpt.inside.step.stops import Seen, Stop, stops_of
+from tinygpt.inside.step.walk import Walk
+from tinygpt.terminal import nearest, shown
+from tinygpt.training.jobs import Job
+from tinygpt.training.order import batch_rows, random_rows
+from tinygpt.training.step import gradients, learning_rate, threads
+
+# w, g and the optimiser's state, named as the parameters of its function; all of one shape
+Arrays = dict[str, Any]
+LABELS = {
+    "w": "the weight",
+    "m": "mean of gradients",
+    "v": "mean of squared gradients",
+    "u": "momentum: the sum of gradients",
+}
+
+
+@dataclass(frozen=True)
+class Update:
+    """What the optimiser did with one parameter."""
+
+    name: str
+    rule: Any  # adamw or muon with its numbers, a partial
+    count: int  # the step of this parameter, from 1
+    gradient: Any  # as backward left it, without the loss scale
+    before: Arrays  # what the optimiser was given: g after clipping
+    after: Arrays  # what the optimiser left, without g
+
+    @property
+    def moved(self) -> float:
+        """The norm of the change of the weight."""
+        return norm(floats(self.after["w"]) - floats(self.before["w"]))
+
+    def lines(self) -> tuple[Arrays, list[Moment]]:
+        """The optimiser's source run line by line on copies of what it was given: the copies after
+        that, and the lines.
+        """
+        copies = {name: array.copy() for name, array in self.before.items()}
+        _, moments = replay(self.rule.func, list(copies.values()), self.rule.keywords)
+        return copies, moments
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step, taken."""
+
+    number: int  # from 1
+    loss: float
+    lr: float
+    norm: float  # of all gradients together, before clipping
+    limit: float
+    updates: list[Update]
+
+    @property
+    def factor(self) -> float:
+        """The factor of all gradients in clipping."""
+        return self.limit / self.norm if self.limit < self.norm < math.inf else 1.0
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the norm was not finite, so that nothing was updated."""
+        return not math.isfinite(self.norm)
+
+
+def take(job: Job, only: str | None = None) -> Step:
+    """Take the job's next step, on the model in memory. only: the one parameter whose arrays are
+    kept. Raises InputError where no parameter has that name.
+    """
+    model, optimizer, config, step = job.model, job.optimizer, job.run.training, job.progress.step
+    kept = []
+    for flat, state in zip(optimizer.flats, optimizer.state, strict=True):
+        kept += [(flat, state, slot) for slot in flat.slots]
+    if only is not None:
+        names = [slot.name for *_, slot in kept]
+        kept = [found for found in kept if found[2].name == only]
+        if not kept:
+            raise InputError(
+                f"--weight {shown(only)}: no parameter has that name{nearest(only, names)}\n"
+                "its parameters: tinygpt step --train --plain"
+            )
+    x, y = batch(job)
+    optimizer.lr = learning_rate(step, config)
+    model.recompute = config.recompute
+    model.train()
+    scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
+    limit = config.clip or math.inf
+
+    loss = gradients(model, optimizer, x, y, config.accumulation, Key(config.seed, step))
+    raw = [_arrays(optimizer, *found, scale)["g"] for found in kept]
+    total = clip_gradients(optimizer, limit * scale) / scale
+    before = [_arrays(optimizer, *found, scale) for found in kept]
+    counts = [optimizer.counts[slot.name] + 1 for *_, slot in kept]
+    if math.isfinite(total):
+        optimizer.step()
+    updates = []
+    for (flat, state, slot), count, g, given in zip(kept, counts, raw, before, strict=True):
+        after = _arrays(optimizer, flat, state, slot, scale)
+        del after["g"]
+        updates.append(Update(slot.name, optimizer.rule(flat, count), count, g, given, after))
+    return Step(step + 1, loss, optimizer.lr, total, limit, updates)
+
+
+def batch(job: Job) -> tuple[Ids, Ids]:
+    """x and y of the next step: a function of its number and the seed."""
+    config, windows = job.run.training, job.data.windows
+    rows = batch_rows if config.batches == "epochs" else random_rows
+    size = config.batch * config.accumulation
+    x, y = windows[rows(job.progress.step, size, len(windows), config.seed)]
+    return x, y
+
+
+def _arrays(optimizer: Optimizer, flat: Flat, state: Arrays, slot: Slot, scale: float) -> Arrays:
+    """What the optimiser is given, named as the parameters of its function: w (of 16-bit weights
+    the master), g (in float32 at least, without the loss scale), and its state.
+    """
+
+    def part(whole: Any) -> Any:
+        """A copy of the parameter's part of a flat array, on the host."""
+        return to_host(whole)[slot.start : slot.stop].reshape(slot.parameter.shape).copy()
+
+    g = part(flat.gradients.array)
+    if g.dtype in NARROW:
+        g = g.astype(np.float32)
+    if scale != 1:  # a power of two
+        g = g * np.float32(1 / scale)
+    own = {name: part(state[name]) for name in optimizer.state_names_of(flat)}
+    return {"w": part(state.get("master", flat.weights.array)), "g": g, **own}
+
+
+# -- as stops of a walk
+
+
+def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]:
+    """The walk of a step: forward, backward, clipping, the update of each parameter. The run's
+    folder stays as it is.
+    """
+    config = job.run.training
+    with (
+        np.errstate(all="ignore"),
+        threadpool_limits(threads(job.run.model, config), user_api="blas"),
+    ):
+        recording = _record(job, how, values=True)
+        other = _record(job, OTHER[how], values=False)
+        step = take(job, only)
+        stops = [
+            *stops_of(recording),
+            _clip(step),
+            *(_update(step, update) for update in step.updates),
+        ]
+    x, _ = batch(job)
+    which = f"the next of its {config.steps:,}, as `tinygpt train --resume` takes it"
+    if job.progress.step >= config.steps:
+        which = f"one more than its {config.steps:,}"
+    lr = f"learning rate {step.lr:.4g}"
+    clipping = f"gradient norm {step.norm:.4g}, limit {step.limit:g}"
+    said = [
+        f"run      {job.run.name}: step {step.number:,}, {which}; nothing is saved",
+        f"batch    {x.shape[0]} windows of {x.shape[1]} tokens, by the step's number and the seed",
+        f"loss     {step.loss:.4f} nats a token",
+        f"rule     {config.optimizer}, {lr}; {clipping}, so gradients times {step.factor:.4g}",
+        *facts(stops, recording, other),
+    ]
+    if step.skipped:
+        said.append("skipped  the norm is not finite: no weight changes, as in training")
+    title = f"{job.run.name} · training step {step.number:,} · loss {step.loss:.4f}"
+    return Session(Walk(stops, recording), title, said), step
+
+
+def _record(job: Job, how: How, values: bool) -> Recording:
+    """The step's forward and backward once more."""
+    config = job.run.training
+    x, y = batch(job)
+    job.model.train().recompute = config.recompute and how == "as run"
+    with tensor.record(implementation=how, values=values) as recording:
+        key = Key(config.seed, job.progress.step)
+        gradients(job.model, job.optimizer, x, y, config.accumulation, key)
+    return recording
+
+
+def _clip(step: Step) -> Stop:
+    formula = (
+        "all gradients times min(1, limit / norm), norm = sqrt of the sum of squares "
+        "of all of them together   Pascanu et al. 2013"
+    )
+    by = f"norm {step.norm:.6g}, limit {step.limit:g}: gradients times {step.factor:.6g}"
+    seen = []
+    if len(step.updates) == 1:
+        name, raw, g = step.updates[0].name, step.updates[0].gradient, step.updates[0].before["g"]
+        origin = f"of {name}, as backward left it, norm {norm(raw):.4g}"
+        seen.append(Seen("in", value_of("gradient", raw), origin))
+        seen.append(Seen("out", value_of("g", g), f"of {name}, norm {norm(g):.4g}"))
+    name = clip_gradients.__name__
+    return Stop("clip", "", name, name, formula, seen, by, function=clip_gradients)
+
+
+def _update(step: Step, update: Update) -> Stop:
+    """The parameter before and after, its gradient before and after clipping, the optimiser's
+    state.
+    """
+    raw, g = update.gradient, update.before["g"]
+    clipping = f"after clipping, times {number(step.factor)}, norm {norm(g):.4g}"
+    seen = [
+        Seen("in", value_of("gradient", raw), f"as backward left it, norm {norm(raw):.4g}"),
+        Seen("in", value_of("g", g), clipping),
+    ]
+    before = [(name, update.before[name]) for name in update.after]
+    seen += [Seen("before", value_of(name, array), LABELS[name]) for name, array in before]
+    for name, array in update.after.items():
+        moved = f", moved by {update.moved:.4g}" if name == "w" else ""
+        seen.append(Seen("after", value_of(name, array), LABELS[name] + moved))
+    rule = update.rule.func
+    numbers = ", ".join(f"{name}={value:.6g}" for name, value in update.rule.keywords.items())
+    summary = " ".join((rule.__doc__ or "").split("\n\n")[0].split())
+    by, again = f"step {update.count:,} of this parameter", lambda: update.lines()[1]
+    if step.skipped:
+        by, again = "skipped: the gradient norm is not finite", list
+    return Stop(
+        "update",
+        update.name.rpartition(".")[0],
+        rule.__name__,
+        f"{update.name}.update",
+        f"{summary}   with {numbers}",
+        seen,
+        by,
+        again=again,
+        function=rule,
+    )

@@ -1,0 +1,275 @@
+"""A walk: a list of stops and a position. It needs no terminal: the full-screen program and
+`--plain` both move and read one.
+
+Going back costs nothing, since the recording holds all that ran: the position decreases by one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from tensor.recording import Moment, Recording
+from tensor.recording.entries import codes_of
+from tinygpt.errors import InputError
+from tinygpt.inside.arrays import value_of
+from tinygpt.inside.step.conditions import Condition, condition, first_bad, meets
+from tinygpt.inside.step.names import array_of
+from tinygpt.inside.step.stops import Seen, Stop, variables
+from tinygpt.terminal import shown
+
+PHASES = "forward", "backward", "clip", "update"
+
+
+class Walk:
+    """A position among the stops, or, after `into`, at a line of a stop's source."""
+
+    def __init__(self, stops: Sequence[Stop], recording: Recording):
+        self.stops, self.recording = stops, recording
+        self.at = 0
+        self.lines: list[Moment] = []  # of the stop that was stepped into, else none
+        self.line = 0
+        self.breaks: list[Condition] = []
+        self.bad = first_bad(stops)
+        self.modules = _modules(stops)
+
+    @property
+    def stop(self) -> Stop:
+        """The stop at the position."""
+        return self.stops[self.at]
+
+    @property
+    def moment(self) -> Moment | None:
+        """The line that has just run, after `into`."""
+        return self.lines[self.line] if self.lines else None
+
+    # -- moves; each returns "" or why it was not possible --
+
+    def next(self) -> str:
+        """The next line where lines are shown, then the next stop."""
+        if self.line + 1 < len(self.lines):
+            self.line += 1
+            return ""
+        if self.at + 1 == len(self.stops):
+            return "this is the last stop"
+        self.go(self.at + 1)
+        return ""
+
+    def back(self) -> str:
+        """The line before; from the first line out to the stop; from a stop the one before."""
+        if self.line:
+            self.line -= 1
+        elif self.lines:
+            self.lines = []
+        elif self.at:
+            self.go(self.at - 1)
+        else:
+            return "this is the first stop"
+        return ""
+
+    def into(self) -> str:
+        """To the first line of the stop's own source."""
+        if self.lines:
+            return "already inside: n goes line by line, o leaves"
+        with np.errstate(all="ignore"):
+            self.go(self.at, self.stop.lines())
+        if self.lines:
+            return ""
+        if self.stop.phase == "backward":
+            why = "a fused op's backward is a kernel's: no source to step through"
+            return f"{why} (without --as-run there is)"
+        return "there are no lines to step through here"
+
+    def out(self) -> str:
+        """Out of the lines; else to the last stop of this module, or from that stop beyond it."""
+        if self.lines:
+            self.go(self.at)
+            return ""
+        here, before = self.stop, self.at
+        while self.at + 1 < len(self.stops):
+            self.at += 1
+            if not self.stop.within(here.module) or self.stop.phase != here.phase:
+                # the stop before this one is the module's last
+                self.at = max(self.at - 1, before + 1)
+                break
+        return ""
+
+    def module(self) -> str:
+        """To the first stop in another module."""
+        here = self.stop.module, self.stop.phase
+        if self._to(lambda stop: (stop.module, stop.phase) != here, self._after()):
+            return ""
+        return "no other module comes after this one"
+
+    def backward(self) -> str:
+        """To where backward starts: at the loss."""
+        if self._to(lambda stop: stop.phase == "backward", range(len(self.stops))):
+            return ""
+        return "this walk has no backward"
+
+    def resume(self) -> str:
+        """To the next stop that a breakpoint halts at; to the last stop if none does."""
+        found = next(filter(self.halts, self._after()), None)
+        if found is not None:
+            self.go(found)
+            return ""
+        self.go(len(self.stops) - 1)
+        if self.breaks:
+            return "no breakpoint on the way: this is the last stop"
+        return "there is no breakpoint (x makes one): this is the last stop"
+
+    def go(self, at: int, lines: Sequence[Moment] = (), line: int = 0) -> None:
+        """To that stop, or to a line of it."""
+        self.at, self.lines, self.line = at, list(lines), line
+
+    def _after(self) -> range:
+        return range(self.at + 1, len(self.stops))
+
+    # -- breakpoints --
+
+    def halts(self, i: int) -> bool:
+        """Whether a breakpoint halts at the i-th stop."""
+        return any(meets(wanted, self.stops, i, self.bad) for wanted in self.breaks)
+
+    def met(self) -> str:
+        """The breakpoints that halt at the position."""
+        met = [wanted for wanted in self.breaks if meets(wanted, self.stops, self.at, self.bad)]
+        return ", ".join(map(str, met))
+
+    def halt_at(self, text: str) -> Condition:
+        """A new breakpoint. Raises InputError for a condition that no stop can meet."""
+        wanted = condition(text, self.stops)
+        if wanted not in self.breaks:
+            self.breaks.append(wanted)
+        return wanted
+
+    # -- names --
+
+    def names(self) -> list[str]:
+        """All names that `find` finds, without numbers and `.grad`."""
+        found: list[str] = []
+        for stop in self.stops:
+            found += [stop.module, stop.name, stop.op]
+        for entry in self.recording.forwards:
+            found += [value.source for value in entry.inputs if "." in value.source]
+        for stop in self.stops:
+            if stop.module and stop.phase == "forward":
+                found += [f"{stop.module}.{name}" for name in _variables(stop.op, 1)]
+        return list(dict.fromkeys(filter(None, found)))
+
+    def find(self, name: str) -> None:
+        """Go to a stop by its number (from 1), name, module or op, to the next one of several; to
+        the line that makes a variable; to the op that uses a parameter.
+
+        forward, backward, clip and update are the first such stop. Where nothing has the name, the
+        end of a name is enough: weights. Raises InputError where nothing has such an end.
+        """
+        name = name.strip()
+        if name.isdecimal() and len(name) < 19:
+            if not 1 <= int(name) <= len(self.stops):
+                raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
+            return self.go(int(name) - 1)
+        everywhere = range(len(self.stops))
+        if name in PHASES:
+            if not self._to(lambda stop: stop.phase == name, everywhere):
+                raise InputError(
+                    f"this walk has no {name}: a step of training has one, tinygpt step --train"
+                )
+            return None
+        order = [*self._after(), *range(self.at + 1)]
+        if (
+            self._to(lambda stop: stop.name == name, order)
+            or self._to(lambda stop: stop.op == name or stop.within(name), order)
+            or self._to(lambda stop: _uses(stop, name), order)
+            or self._to_variable(name, everywhere)
+            or self._to(lambda stop: _ends(stop, name), order)
+            or self._to_variable(name, order, ending=True)
+        ):
+            return None
+        close = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
+        near = f"; near it: {', '.join(close)}" if close else ""
+        raise InputError(f"nothing here is named {shown(name)!r}{near}")
+
+    def _to(self, fits: Callable[[Stop], bool], order: Iterable[int]) -> bool:
+        """To the first stop in that order that fits, if there is one."""
+        found = next((i for i in order if fits(self.stops[i])), None)
+        if found is None:
+            return False
+        self.go(found)
+        return True
+
+    def _to_variable(self, name: str, order: Iterable[int], ending: bool = False) -> bool:
+        """MODULE.VARIABLE: to the line that binds the variable.   ending: the end of the module's
+        path is enough, or the variable alone.
+        """
+        module, _, variable = name.rpartition(".")
+        for i in order:
+            stop = self.stops[i]
+            there = module in (stop.module, stop.name)
+            if ending:
+                there = there or not module or _ends(stop, module)
+            if not there or variable not in _variables(stop.op):
+                continue
+            with np.errstate(all="ignore"):
+                lines = stop.lines()
+            for n, moment in enumerate(lines):
+                if variable in moment.values:
+                    self.go(i, lines, n)
+                    return True
+        return False
+
+    def array(self, name: str) -> Seen:
+        """An array of the whole walk by its name, with an index in brackets as --show takes it.
+        Raises InputError where there is none.
+        """
+        for stop in self.stops:
+            if stop.phase == "update" and stop.name == f"{name}.update":
+                return stop.outputs[0]
+        with np.errstate(all="ignore"):
+            return Seen("watched", value_of(name, array_of(self.recording, name)))
+
+    # -- what is shown --
+
+    def order(self, path: str) -> int:
+        """The first stop of a module in this phase; if it has none in this phase, in any."""
+        inside = [i for i, stop in enumerate(self.stops) if stop.within(path)]
+        return next((i for i in inside if self.stops[i].phase == self.stop.phase), inside[0])
+
+    def seen(self) -> tuple[list[Seen], list[str]]:
+        """The arrays at the position, and the variables that are no arrays."""
+        return variables(self.moment) if self.moment else (self.stop.seen, [])
+
+
+def _uses(stop: Stop, name: str) -> bool:
+    """Whether an op uses a parameter, or contributes to its gradient (NAME.grad)."""
+    if name.endswith(".grad"):
+        return stop.contributes(name.removesuffix(".grad"))
+    return stop.phase == "forward" and any(seen.value.source == name for seen in stop.inputs)
+
+
+def _ends(stop: Stop, end: str) -> bool:
+    """Whether the path of the stop or of its module ends in these parts."""
+    return any(f".{path}".endswith(f".{end}") for path in (stop.module, stop.name))
+
+
+def _variables(op: str, functions: int | None = None) -> list[str]:
+    """The variables in the source of an op: in all its functions, or in the first ones."""
+    codes = codes_of(op)[:functions]
+    return [name for code in codes for name in (*code.co_varnames, *code.co_cellvars)]
+
+
+def _modules(stops: Sequence[Stop]) -> dict[str, list[str]]:
+    """Path -> parts (blocks.0 is one part) of each module, and of those around it, in the order in
+    which forward enters them.
+    """
+    found: dict[str, list[str]] = {}
+    for stop in stops:
+        if not stop.module or stop.phase != "forward":
+            continue
+        parts = re.split(r"\.(?!\d)", stop.module)
+        for depth in range(1, len(parts) + 1):
+            found.setdefault(".".join(parts[:depth]), parts[:depth])
+    return found

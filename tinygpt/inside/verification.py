@@ -1,0 +1,302 @@
+"""Checks, on a checkpoint of one's own, that two ways to compute the same thing give the same.
+
+    cache    logits with the cache            = without the cache        1e-12, float64
+    resume   6 steps                          = 3 steps, saved, and 3    bit for bit
+             more in a new process
+    causal   logits before a changed token    = those before the change  bit for bit,
+             and gradients of later tokens    = 0
+
+The ids are drawn at random, so only `resume` needs the text. Each check takes the run and its
+model, and returns a Verdict.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import deserialize
+
+import tensor
+from tensor import Tensor, no_grad
+from tensor.random import Generator
+from tinygpt.config import GPTConfig
+from tinygpt.errors import InputError
+from tinygpt.files import RESTORE, write_json
+from tinygpt.generation.sampling import Floats, distribution, pick
+from tinygpt.ids import Ids
+from tinygpt.model.gpt import GPT
+from tinygpt.runs import checkpoint, metrics
+from tinygpt.runs import run as runs
+from tinygpt.runs.checkpoint import DTYPES
+from tinygpt.runs.run import Run
+from tinygpt.terminal import shown
+
+EXACT = 1e-12  # of the largest number, in float64: some thousand roundings
+PROGRAM = [sys.executable, "-m", "tinygpt"]
+PACKAGES = Path(__file__).parents[2]  # the folder that this tinygpt and this tensor lie in
+REFUSED = "tinygpt: error: "  # the beginning of the program's reason
+STEPS = 6  # taken at once, and in two halves
+NEAR_END = 8  # tokens generated up to the end of the context, and as many past the end
+CHUNK = 3  # tokens that a cache is given at a time
+
+
+class Verdict(NamedTuple):
+    """Whether the two agree, with the number; or the first place where they do not."""
+
+    passed: bool
+    text: str
+
+
+# -- shared
+
+
+def in_float64(model: GPT) -> GPT:
+    """A copy in float64 on the same device, with dropout off."""
+    copy = GPT(model.config, dtype="float64", device=model.device, draw=False)
+    copy.load_state({name: value.to(dtype="float64") for name, value in model.state().items()})
+    return copy.eval()
+
+
+def drawn(config: GPTConfig) -> Ids:
+    """Two rows of ids at random, as long as the context; the same each time."""
+    return np.random.default_rng(0).integers(0, config.vocabulary, (2, config.context))
+
+
+def host(x: Tensor) -> Floats:
+    """The values in NumPy, as float64."""
+    return np.array(x.detach().to("cpu").numpy(), dtype=np.float64)
+
+
+def places(least: int, below: int) -> list[int]:
+    """Up to 8 of the numbers from `least` on, evenly spread, both ends among them."""
+    return np.unique(np.linspace(least, below - 1, 8).astype(int)).tolist() if least < below else []
+
+
+def check_finite(run: Run, model: GPT) -> None:
+    """Raise InputError for a model whose logits are not finite: they prove nothing."""
+    with no_grad(), np.errstate(all="ignore"):
+        logits = host(model(drawn(model.config)))
+    if not np.isfinite(logits).all():
+        raise InputError(
+            f"the logits of {run.name} are not finite numbers: its weights are broken\n"
+            "restore them from a copy, or train again"
+        )
+
+
+# -- cache
+
+
+def cache(run: Run, model: GPT) -> Verdict:
+    """The logits at every position, and the tokens generated up to the end of the context and past
+    the end.
+    """
+    wide, context = in_float64(model), model.config.context
+    ids = drawn(model.config)
+    with no_grad():
+        whole = host(wide(ids))  # (2, T, V)
+        worst = 0.0
+        for name, size in (("one at a time", 1), ("in chunks", CHUNK)):
+            store = wide.new_cache(2)
+            parts = [wide(ids[:, t : t + size], store) for t in range(0, context, size)]
+            difference = np.abs(np.concatenate(list(map(host, parts)), axis=1) - whole)
+            off = difference.max(axis=(0, 2)) / (np.abs(whole).max() or 1.0)  # (T,)
+            wrong = np.flatnonzero(~(off <= EXACT))  # a NaN is wrong too
+            if len(wrong):
+                text = f"the logits of position {wrong[0]} differ by {off[wrong[0]]:.1e} of the"
+                return Verdict(False, f"{text} largest, tokens given {name}")
+            worst = max(worst, float(off.max()))
+    prompt = ids[0, : max(1, context - NEAR_END)].tolist()
+    length = context - len(prompt) + NEAR_END
+    cached = wide.generate(prompt, length, generator=Generator(0))
+    for place, (a, b) in enumerate(zip(cached, _generated(wide, prompt, length), strict=True)):
+        if a != b:
+            text = f"token {place} of a generated text is {a} with the cache, {b} without"
+            return Verdict(False, f"{text}; the context is {context}")
+    return Verdict(
+        True,
+        f"at most {worst:.1e} of the largest logit, at {context} positions; {length} tokens drawn, "
+        f"{NEAR_END} past the context, are the same",
+    )
+
+
+def _generated(model: GPT, prompt: list[int], length: int) -> list[int]:
+    """GPT.generate without a cache: the whole window anew for each token."""
+    tokens, generator = list(prompt), Generator(0)
+    for _ in range(length):
+        with no_grad():
+            logits = host(model(tokens[-model.context :]))[0, -1]
+        tokens.append(pick(distribution(logits), generator))
+    return tokens
+
+
+# -- resume
+
+
+def resume(run: Run, model: GPT) -> Verdict:
+    """Two copies of the run in a temporary folder go on, by the program itself, on the CPU: one at
+    once, the other in two processes.
+    """
+    if not checkpoint.current(run.folder, runs.OPTIMIZER).exists():
+        raise InputError(
+            f"{run.name} was not trained here: it has no {runs.OPTIMIZER} to go on with\n"
+            "leave resume out"
+        )
+    with tempfile.TemporaryDirectory(prefix="tinygpt-") as folder:
+        straight, halves = Path(folder) / "straight", Path(folder) / "halves"
+        step = _copy(run, straight)
+        # a copy of the copy: the run may be in training, and have gone on
+        shutil.copytree(straight, halves)
+        _go_on(straight, step + STEPS)
+        _go_on(halves, step + STEPS // 2)
+        _go_on(halves, step + STEPS)
+        count = 0
+        for file in (runs.MODEL, runs.OPTIMIZER):
+            ours, theirs = _tensors(halves / file), _tensors(straight / file)
+            for name in dict.fromkeys([*theirs, *ours]):
+                if ours.get(name) != theirs.get(name):
+                    how = _difference(ours.get(name), theirs.get(name))
+                    after = f"after {STEPS // 2} + {STEPS // 2} steps"
+                    return Verdict(False, f"{name} in {file} {how} {after}")
+                count += 1
+        for a, b in zip(_losses(halves, step), _losses(straight, step), strict=True):
+            if a != b:
+                return Verdict(
+                    False,
+                    f"step {b.step}: loss {a.loss!r} after a break, {b.loss!r} without; "
+                    f"gradient norms {a.gradient_norm!r}, {b.gradient_norm!r}",
+                )
+        if checkpoint.read_json(halves / runs.STATE) != checkpoint.read_json(straight / runs.STATE):
+            return Verdict(False, f"{runs.STATE} differs, though no tensor does")
+    return Verdict(
+        True,
+        f"steps {step + 1} to {step + STEPS} at once = in two processes: {count} arrays and "
+        f"{STEPS} losses bit for bit",
+    )
+
+
+def _copy(run: Run, folder: Path) -> int:
+    """Copy the checkpoint of the run, which may be in training meanwhile. The copy has more steps
+    left than will be taken, and measures nothing. Returns the step of the checkpoint.
+    """
+    state, contents = checkpoint.contents(
+        run.folder, dict.fromkeys((runs.MODEL, runs.OPTIMIZER), sys.maxsize)
+    )
+    if state is None:
+        raise InputError(f"{runs.STATE} in {run.name} is missing\n{RESTORE}")
+    folder.mkdir()
+    shutil.copy2(run.folder / runs.TOKENIZER, folder)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    write_json(folder / runs.STATE, asdict(state))
+    steps = max(run.training.steps, state.step) + STEPS + 1
+    training = replace(
+        run.training, steps=steps, evaluate=steps, patience=None, snapshots=0, device="cpu"
+    )
+    write_json(folder / runs.CONFIG, runs.choices(replace(run, training=training)))
+    return state.step
+
+
+def _go_on(folder: Path, until: int) -> None:
+    """`tinygpt train --resume FOLDER --until N` in a process of its own, by this very package."""
+    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
+    command = [*PROGRAM, "train", "--resume", str(folder), "--until", str(until)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        # the reason of the program, or the last line of a traceback
+        why = next((line for line in said if line.startswith(REFUSED)), said[-1])
+        why = why.removeprefix(REFUSED).replace(f"{folder}{os.sep}", "").replace(str(folder), "it")
+        raise InputError(f"the copy could not go on: {shown(why):.200}")
+
+
+def _tensors(path: Path) -> dict[str, tuple[str, bytes]]:
+    """The arrays of a file, as their dtype and bytes."""
+    return {
+        name: (part["dtype"], bytes(part["data"]))
+        for name, part in sorted(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+    }
+
+
+def _difference(a: tuple[str, bytes] | None, b: tuple[str, bytes] | None) -> str:
+    if a is None or b is None or a[0] != b[0] or len(a[1]) != len(b[1]):
+        return "is there only once, or in another dtype or size"
+    x, y = (np.frombuffer(data, DTYPES[dtype]).astype(np.float64) for dtype, data in (a, b))
+    return f"differs by up to {np.abs(x - y).max():.1e}"
+
+
+def _losses(folder: Path, after: int) -> list[metrics.Record]:
+    """The records of the steps after one."""
+    return [
+        record
+        for record in metrics.records(folder / runs.METRICS)
+        if record.lr is not None and record.step > after
+    ]
+
+
+# -- causal
+
+
+def causal(run: Run, model: GPT) -> Verdict:
+    """Values and gradients, in the run's own dtype (with its kernels) and in float64."""
+    context = model.config.context
+    changed, asked = places(1, context), places(0, context - 1)
+    for kind in (model, in_float64(model)):
+        dtype = kind.token_embedding.weight.dtype.name
+        for leak in (_leaking_value(kind, changed), _leaking_gradient(kind, asked)):
+            if leak:
+                return Verdict(False, f"{leak}, in {dtype}")
+    return Verdict(
+        True,
+        f"{len(changed)} changes leave all logits before them as they were; "
+        f"{len(asked)} gradients are 0 for what comes later",
+    )
+
+
+def _leaking_value(model: GPT, changed: list[int]) -> str:
+    """A position whose logits change with a later token; "" if there is none."""
+    ids = drawn(model.config)
+    with no_grad():
+        before = host(model(ids))
+        for j in changed:
+            other = ids.copy()
+            other[:, j] = (ids[:, j] + 1) % model.config.vocabulary
+            wrong = np.flatnonzero((host(model(other)) != before)[:, :j].any(axis=(0, 2)))
+            if len(wrong):
+                return f"a change of token {j} changes the logits of position {wrong[0]}"
+    return ""
+
+
+def _leaking_gradient(model: GPT, asked: list[int]) -> str:
+    """A position whose logits have a gradient for a later token; "" if there is none."""
+    x = model.embed(drawn(model.config)).detach()
+    x.requires_grad = True
+    logits = model.logits(x)
+    for t in asked:
+        part = logits[:, t]  # (2, V)
+        upstream = np.random.default_rng(t).standard_normal(part.shape)
+        dpart = Tensor(upstream, dtype=part.dtype, device=part.device)
+        (dx,) = tensor.grad(part, x, dpart, retain_graph=True)
+        assert dx is not None
+        wrong = np.flatnonzero((host(dx)[:, t + 1 :] != 0).any(axis=(0, 2)))  # a NaN is not 0
+        if len(wrong):
+            of = f"the gradient of the logits of position {t}"
+            return f"{of} with respect to embedding {t + 1 + wrong[0]} is not 0"
+    return ""
+
+
+CHECKS: dict[str, Callable[[Run, GPT], Verdict]] = {
+    "cache": cache,
+    "resume": resume,
+    "causal": causal,
+}

@@ -1,0 +1,217 @@
+"""What a model is made of, in two views.
+
+    graph view     `tree(model)`: its modules in the order of computation, with what each does and
+    how many numbers it holds
+    matrix view    `matrices(model)`: its arrays one by one, with shape and strides
+
+and `shares(model)`: in which parts the parameters are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from tensor import Tensor, nn
+from tensor.memory.layout import Shape
+from tinygpt.config import GPTConfig
+from tinygpt.inside.arrays import Floats, floats
+from tinygpt.model.block import Block
+from tinygpt.model.gpt import GPT
+
+# -- the matrix view
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One array of the model, a matrix or a row of gains or biases."""
+
+    name: str
+    shape: Shape
+    strides: Shape  # in numbers, not bytes
+    dtype: str
+    numbers: int
+    bytes: int
+    learned: bool  # False: a buffer, computed once
+    tensor: Tensor = field(repr=False, compare=False)
+
+
+def matrices(model: GPT) -> list[Matrix]:
+    """Every array, parameters and buffers, each once, in the order of computation."""
+    return list(tree(model).matrices())
+
+
+def cells(x: Tensor, rows: int, columns: int) -> Floats:
+    """The matrix made small: a cell is the root of the mean square of its numbers.   (at most rows,
+    at most columns)
+    """
+    values = floats(x.numpy())
+    squares = np.square(values.reshape(-1, values.shape[-1]))  # a vector is one row
+    for axis, most in ((0, rows), (1, columns)):
+        size = squares.shape[axis]
+        edges = np.arange(min(size, most)) * size // min(size, most)
+        counts = np.diff(np.append(edges, size))
+        squares = np.add.reduceat(squares, edges, axis) / np.expand_dims(counts, 1 - axis)
+    return np.sqrt(squares)
+
+
+# -- the graph view
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A module and its parts, or one array."""
+
+    name: str
+    note: str = ""  # what a module does
+    branches: tuple[Branch, ...] = ()
+    matrix: Matrix | None = None
+    open: bool = True  # whether its parts are shown
+
+    def matrices(self) -> Iterator[Matrix]:
+        """The arrays in it, from top to bottom."""
+        if self.matrix is not None:
+            yield self.matrix
+        for branch in self.branches:
+            yield from branch.matrices()
+
+    @property
+    def numbers(self) -> int:
+        """Of its parameters: buffers do not count."""
+        return sum(matrix.numbers for matrix in self.matrices() if matrix.learned)
+
+    @property
+    def bytes(self) -> int:
+        """Of its parameters."""
+        return sum(matrix.bytes for matrix in self.matrices() if matrix.learned)
+
+
+def tree(model: GPT) -> Branch:
+    """The modules in the order in which a token passes them, down to the arrays."""
+    root = _branch("GPT", "", model, notes(model.config))
+    if model.head is not None:
+        return root
+    shape = model.token_embedding.weight.T.shape
+    tied = Branch("head", f"token_embedding.weight, transposed {shape}")
+    return replace(root, branches=(*root.branches, tied))
+
+
+def _branch(name: str, path: str, thing: Any, said: dict[str, str]) -> Branch:
+    if isinstance(thing, Tensor):
+        learned, size = isinstance(thing, nn.Parameter), thing.size * thing.dtype.itemsize
+        facts = thing.shape, thing.strides, thing.dtype.name, thing.size, size
+        matrix = Matrix(path, *facts, learned, thing)
+        return Branch(name, matrix=matrix)
+    branches = tuple(
+        _branch(child, f"{path}.{child}".lstrip("."), part, said)
+        for child, part in _in_order(thing)
+    )
+    # blocks.1.attention -> blocks.attention
+    kind = ".".join(part for part in path.split(".") if not part.isdecimal())
+    return Branch(name, said.get(kind, ""), branches)
+
+
+def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
+    """Its modules and arrays in the order of computation. This is the order of their definition,
+    except in a block whose norms come after its sums.
+    """
+    parts: list[tuple[str, Any]] = []
+    for name, value in vars(module).items():
+        learns = isinstance(value, nn.Module) and next(value.parameters(), None) is not None
+        if isinstance(value, list):
+            parts += [(f"{name}.{i}", item) for i, item in enumerate(value)]
+        elif learns or isinstance(value, Tensor):
+            parts.append((name, value))
+    if isinstance(module, Block) and not module.pre_norm:
+        order = "attention", "attention_norm", "feed_forward", "feed_forward_norm"
+        parts.sort(key=lambda part: order.index(part[0]))
+    return parts
+
+
+def notes(config: GPTConfig) -> dict[str, str]:
+    """What the modules do, under their paths without the numbers of blocks."""
+    several = "s" if config.heads > 1 else ""
+    heads = f"{config.heads} head{several} of {config.width // config.heads}"
+    steps = {
+        "attention": "h = x + attention(x)",
+        "attention_norm": "x = norm(h)",
+        "feed_forward": "h = x + feed_forward(x)",
+        "feed_forward_norm": "x = norm(h)",
+    }
+    if config.norm == "pre":
+        steps = {
+            "attention_norm": "h = norm(x)",
+            "attention": "x = x + attention(h)",
+            "feed_forward_norm": "h = norm(x)",
+            "feed_forward": "x = x + feed_forward(h)",
+        }
+    return {
+        "": "ids (B, T) -> logits (B, T, V)",
+        "token_embedding": "a row for each token",
+        "blocks": "x (B, T, C) -> x (B, T, C)",
+        **{f"blocks.{name}": note for name, note in steps.items()},
+        "blocks.attention.qkv": f"queries, keys, values: {heads}",
+        "blocks.attention.projection": "the heads mixed",
+        "blocks.feed_forward.expand": f"4 times as wide, {config.activation}",
+        "blocks.feed_forward.projection": "and back",
+        "final_norm": "h = norm(x)",
+        "head": "logits = h weight",
+    }
+
+
+# -- where they are
+
+
+@dataclass(frozen=True)
+class Share:
+    """The parameters in a part of the model."""
+
+    part: str
+    numbers: int
+    share: float  # of all
+    what: str
+
+
+def shares(model: GPT) -> list[Share]:
+    """The parts with the most parameters first; they add up to all."""
+    config = model.config
+    layers = f"{config.layers} layer{'s' if config.layers > 1 else ''}"
+    what = {
+        "feed-forward": f"each token alone: {layers} of 8 C C",
+        "attention": f"tokens look back: {layers} of 4 C C",
+        "token table": "V C: a row for each token",
+        "position table": "T C: a row for each place",
+        "norms": "2 C each: a gain and a bias",
+        "head": "V C: how much each token is expected",
+    }
+    if config.bias:
+        what["feed-forward"] += " + 5 C"
+        what["attention"] += " + 4 C"
+    if config.positions != "learned":
+        what["position table"] = "computed, not learned"
+    if config.tied:
+        what["token table"] += ", and the head too"
+        what["head"] = "tied: the token table once more"
+    counts = dict.fromkeys(what, 0)
+    for matrix in matrices(model):
+        if matrix.learned:
+            counts[part_of(matrix.name)] += matrix.numbers
+    total = sum(counts.values())
+    found = [Share(part, count, count / total, what[part]) for part, count in counts.items()]
+    return sorted(found, key=lambda share: -share.numbers)
+
+
+def part_of(name: str) -> str:
+    """The part that an array belongs to, by its name."""
+    if "norm" in name:
+        return "norms"
+    first = name.split(".")[2 if name.startswith("blocks.") else 0]
+    parts = {
+        "feed_forward": "feed-forward",
+        "token_embedding": "token table",
+        "position_embedding": "position table",
+    }
+    return parts.get(first, first)

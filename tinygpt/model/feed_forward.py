@@ -1,0 +1,26 @@
+"""The feed-forward layer: each token, on its own, works on the result of attention.
+Vaswani et al. 2017, section 3.3
+"""
+
+from __future__ import annotations
+
+import tensor
+from tensor import Tensor, nn
+from tinygpt.config import GPTConfig
+
+
+class FeedForward(nn.Module):
+    """y = activation(x W1 + b1) W2 + b2.   x, y: (B, T, C), 4C between."""
+
+    def __init__(self, config: GPTConfig):
+        self.expand = nn.Linear(config.width, 4 * config.width, bias=config.bias)
+        self.projection = nn.Linear(4 * config.width, config.width, bias=config.bias)
+        self.gelu = config.activation == "gelu"
+        self.dropout = nn.Dropout(config.dropout)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.gelu:
+            h = tensor.linear_gelu(x, self.expand.weight, self.expand.bias)  # (B, T, 4C)
+        else:
+            h = self.expand(x).relu()
+        return self.dropout(self.projection(h))

@@ -1,0 +1,413 @@
+"""Checkpoints: arrays in safetensors, the rest in JSON, never pickle.
+
+All files of a checkpoint change together, or none of them does.
+
+    finish the save before, or remove what it left
+    write model.safetensors.new, optimizer.safetensors.new    killed so far: the old files hold
+    write state.json.new in one move                          from here on: the files it names hold
+    move each .new over the old file, state.json last
+
+state.json names each file with its size and SHA-256, its seal. So nothing passes for a file of the
+checkpoint but what its save wrote: not what another save left, and not a file with a flipped bit.
+Nothing is executed on loading: names, shapes and dtypes are compared with those of the model before
+a value is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import ml_dtypes
+import numpy as np
+from msgspec import Meta
+from safetensors import SafetensorError, deserialize
+
+from tensor.dtypes import as_dtype
+from tensor.memory import devices
+from tensor.memory.devices import Array
+from tinygpt import files
+from tinygpt.errors import InputError
+from tinygpt.files import RESTORE, Missing, read_bytes, write_atomically
+from tinygpt.terminal import shown
+
+HostArray: TypeAlias = "np.ndarray[Any, Any]"
+Header: TypeAlias = "Mapping[str, tuple[tuple[int, ...], str]]"  # {array name: (shape, dtype name)}
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
+
+MODEL, OPTIMIZER, STATE, BEST = (
+    "model.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "best.safetensors",
+)
+SNAPSHOTS = "snapshots"
+# what a save leaves when it is cut short; the last is how the safetensors library names its own
+LEFT = re.compile(r"(.+\.(safetensors|jsonl?)(\.new)?|loss\.png)\.(new|tmp)|\.tmp\w{6}")
+LONGEST = 1 << 26  # bytes of a state.json: a count for each of a million parameters
+ATTEMPTS = 100  # readings of a checkpoint that is replaced meanwhile
+EARLIER = "the run ended before its first checkpoint: train again, or name another run"
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),  # the reader for NumPy does not know it
+    "I64": np.dtype("int64"),
+    "I32": np.dtype("int32"),
+    "U8": np.dtype("uint8"),
+    "BOOL": np.dtype("bool"),
+}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+# -- state.json
+# -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What a file must be to belong to a checkpoint."""
+
+    size: Count
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, data: bytes) -> Seal:
+        """The seal of a file with these bytes."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The loss scale of float16."""
+
+    value: Annotated[float, Meta(gt=0, le=2.0**128)]  # above, every step would overflow float32
+    good: Count
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What an optimiser keeps beside its arrays."""
+
+    lr: Annotated[float, Meta(ge=0)]
+    counts: dict[str, Count]
+    loss_scale: Scale | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands."""
+
+    step: Count = 0  # steps taken
+    loss: float | None = None  # the last measured, over the validation windows or all of the text
+    best: float | None = None  # the lowest of these
+    best_step: Count = 0  # when that was
+    worse: Count = 0  # measurings since then
+
+
+@dataclass(frozen=True)
+class State(Progress):
+    """state.json: all of a checkpoint that is no array."""
+
+    optimizer: Numbers | None = None  # None: nothing was trained
+    files: dict[str, Seal] | None = None  # None: written by a version that had no seals
+
+    def wrote(self) -> list[str]:
+        """The files that a version without seals wrote with this state."""
+        measured = self.best is not None and self.best_step == self.step
+        return [MODEL, OPTIMIZER, *([BEST] if measured else [])]
+
+
+def state_of(folder: Path) -> State | None:
+    """What holds in that folder: state.json.new, where a save was killed before its last move, else
+    state.json; None without either.
+    """
+    for path in (_new(folder, STATE), folder / STATE):
+        with suppress(Missing):
+            return files.read_json(path, State, most=LONGEST)
+    return None
+
+
+# -- a whole checkpoint
+# -----------------------------------------------------------------------------------------------
+
+
+def save(
+    folder: Path,
+    arrays: Mapping[str, Mapping[str, Array]],
+    state: State,
+    keep: Collection[str] = (),
+) -> None:
+    """Replace the checkpoint in `folder` by one of these files, {file name: {array name: array}},
+    and this state with their seals.
+
+    keep: files of the checkpoint before that belong to this one too, where they are there. Raises
+    OSError; what was there then holds.
+    """
+    before = settle(folder)
+    kept = {name: seal for name in keep if (seal := _kept(folder, name, before)) is not None}
+    try:
+        written = {
+            name: write_arrays(_new(folder, name), content) for name, content in arrays.items()
+        }
+        content = json.dumps(
+            asdict(replace(state, files=kept | written)), indent=2, allow_nan=False
+        )
+        # from this moment on the new files are the checkpoint
+        write_atomically(_new(folder, STATE), content + "\n")
+    except BaseException:
+        with suppress(OSError, InputError):
+            settle(folder)
+        raise
+    _move(folder, written)
+
+
+def settle(folder: Path) -> State | None:
+    """Finish a save that was killed after its state.json.new, remove what any other save left; the
+    state that holds, None if none can be read.
+
+    Moved are exactly the files that the save had written: a .new file that does not fit its seal is
+    of another save.
+    """
+    try:
+        state = state_of(folder)
+    except InputError:
+        state = None
+    if state is not None and _new(folder, STATE).exists():
+        _move(folder, _unmoved(folder, state))
+    for path in _left(folder):
+        path.unlink(missing_ok=True)
+    return state
+
+
+def current(folder: Path, name: str) -> Path:
+    """Where that file of the checkpoint is: under its own name, or still under .new when a save was
+    killed before the last move.
+    """
+    if _new(folder, STATE).exists():
+        with suppress(InputError):
+            state = state_of(folder)
+            if state is not None and name in [STATE, *_unmoved(folder, state)]:
+                return _new(folder, name)
+    return folder / name
+
+
+def _unmoved(folder: Path, state: State) -> list[str]:
+    """The files that the save with that state.json.new wrote, as far as they have not got their
+    names yet.
+    """
+    if state.files is None:
+        return [name for name in state.wrote() if _new(folder, name).exists()]
+    return [
+        name for name, seal in state.files.items() if _sealed(_new(folder, name), seal) is not None
+    ]
+
+
+def _move(folder: Path, names: Collection[str]) -> None:
+    """Give the .new files their names; state.json last, so that a kill in between is finished by
+    the next save.
+    """
+    for name in (*names, STATE):
+        files.replace(_new(folder, name), folder / name)
+
+
+def _kept(folder: Path, name: str, before: State | None) -> Seal | None:
+    """The seal of a file that stays: as it was, or made now for one of a version without seals;
+    None where it is not there.
+    """
+    if not (folder / name).is_file():
+        return None
+    if before is None or before.files is None:
+        return Seal.of(read_bytes(folder / name, (folder / name).stat().st_size))
+    return before.files.get(name)
+
+
+def _sealed(path: Path, seal: Seal) -> bytes | None:
+    """The bytes of that file; None where it is missing, or another one than was sealed."""
+    with suppress(FileNotFoundError, Missing):
+        if path.stat().st_size == seal.size:
+            data = read_bytes(path, seal.size)
+            return data if Seal.of(data) == seal else None
+    return None
+
+
+def _left(folder: Path) -> list[Path]:
+    """Files that saves which were cut short have left in the folder and among its snapshots."""
+    places = [place for place in (folder, folder / SNAPSHOTS) if place.is_dir()]
+    return [
+        path
+        for place in places
+        for path in place.iterdir()
+        if LEFT.fullmatch(path.name) and (path.is_symlink() or not path.is_dir())
+    ]
+
+
+def _new(folder: Path, name: str) -> Path:
+    return folder / f"{name}.new"
+
+
+# -- loading it
+# -------------------------------------------------------------------------------------------------------
+
+
+def load(
+    folder: Path, expected: Mapping[str, Header]
+) -> tuple[State | None, dict[str, dict[str, HostArray]]]:
+    """The state, and the arrays of these files {file name: header}, all of one checkpoint.
+
+    Raises InputError for a file that is missing, damaged or not of this checkpoint, and for a name,
+    shape or dtype that differs.
+    """
+    state, data = contents(folder, {name: _most(header) for name, header in expected.items()})
+    return state, {
+        name: _arrays(data[name], header, folder / name) for name, header in expected.items()
+    }
+
+
+def contents(folder: Path, most: Mapping[str, int]) -> tuple[State | None, dict[str, bytes]]:
+    """The state, and the bytes of these files {file name: the most it may hold}, all of one
+    checkpoint, also while a training replaces it.
+    """
+    for _ in range(ATTEMPTS):
+        state = state_of(folder)
+        try:
+            return state, {
+                name: _content(folder, name, state, bound) for name, bound in most.items()
+            }
+        except InputError:
+            if state == state_of(folder):  # nobody saved meanwhile
+                raise
+    raise InputError(
+        f"{shown(folder)} is written again and again: something trains it\nwait until it has ended"
+    )
+
+
+def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
+    """The bytes of a file of that state's checkpoint.
+
+    Without seals, as older versions wrote them, what is there is taken.
+    """
+    if state is None or state.files is None:
+        return read_bytes(current(folder, name), most, EARLIER)
+    path = folder / name
+    seal = state.files.get(name)
+    if seal is not None and seal.size > most:
+        raise InputError(
+            f"{shown(path)} is too large for the model of config.json: one of them is damaged\n{RESTORE}"
+        )
+    for place in (_new(folder, name), path):  # in this order: it may get its name meanwhile
+        data = None if seal is None else _sealed(place, seal)
+        if data is not None:
+            return data
+    if not path.exists():
+        raise InputError(f"{shown(path)} is missing\n{EARLIER}")
+    raise InputError(
+        f"{shown(path)} is not the file that its {STATE} was written for: it was changed or is damaged\n"
+        f'restore it from a copy; if you changed it yourself, take "files" out of {STATE}'
+    )
+
+
+# -- arrays
+# -----------------------------------------------------------------------------------------------------------
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt") -> Seal:
+    """A safetensors file of these arrays, from any device, flushed to the disk; its seal.
+
+    8 bytes     N, the smallest first
+    N bytes     a header in JSON; `form` is what it says of the names
+    the rest    the numbers, wide ones first, so that all lie at multiples of their size
+
+    Raises OSError.
+    """
+    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": {"format": form}}
+    end = 0
+    for name in order:
+        start, end = end, end + arrays[name].nbytes
+        header[name] = {
+            "dtype": CODES[np.dtype(arrays[name].dtype)],
+            "shape": arrays[name].shape,
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:  # a new one, never through a link
+        for part in _parts(text, [arrays[name] for name in order]):
+            digest.update(part)
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return Seal(8 + len(text) + end, digest.hexdigest())
+
+
+def _parts(header: bytes, arrays: list[Array]) -> Iterator[Any]:
+    """The bytes of the file, an array at a time."""
+    yield len(header).to_bytes(8, "little") + header
+    for array in arrays:
+        yield np.ascontiguousarray(devices.to_host(array)).reshape(-1).view(np.uint8)
+
+
+def load_arrays(path: Path, expected: Header) -> dict[str, HostArray]:
+    """The arrays of a safetensors file, which must be exactly those of `expected`: {name: (shape,
+    dtype name)}.
+
+    Raises InputError for a file that is missing or damaged, and for a name, shape or dtype that
+    differs.
+    """
+    return _arrays(read_bytes(path, _most(expected), EARLIER), expected, path)
+
+
+def _most(expected: Header) -> int:
+    """How many bytes a file of these arrays may have, with its header."""
+    numbers = sum(math.prod(shape) * as_dtype(dtype).itemsize for shape, dtype in expected.values())
+    return numbers + (1 << 20) + 256 * len(expected)
+
+
+def _arrays(data: bytes, expected: Header, path: Path) -> dict[str, HostArray]:
+    try:
+        parts = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        raise InputError(
+            f"{shown(path)} is damaged or no safetensors file ({files.reason(error)})\n{RESTORE}"
+        ) from None
+    found = {name: (tuple(part["shape"]), _dtype_name(part["dtype"])) for name, part in parts}
+    problem = _difference(found, expected)
+    if problem:
+        raise InputError(
+            f"{shown(path)} does not fit the config.json beside it: {problem}\nput the two files of one run together, or train again"
+        )
+    return {
+        name: np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"])
+        for name, part in parts
+    }
+
+
+def _dtype_name(code: str) -> str:
+    return DTYPES[code].name if code in DTYPES else code
+
+
+def _difference(found: Header, expected: Header) -> str | None:
+    """The first way in which two headers differ, None when they agree."""
+    for name, (shape, dtype) in expected.items():
+        if name not in found:
+            return f"{name} is not in it"
+        if found[name] != (shape, dtype):
+            return f"{name} is {found[name][0]} {found[name][1]}, not {shape} {dtype}"
+    unknown = [name for name in found if name not in expected]
+    return f"it holds {shown(unknown[0]):.60}, which the model has not" if unknown else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises InputError when it is missing, or holds anything else."""
+    return files.read_json(path, dict[str, Any])

@@ -1,0 +1,404 @@
+"""GPT-2 as Hugging Face stores it, read and written: config.json and model.safetensors.
+Radford et al. 2019
+
+The tables below are all there is to it: which key of config.json is which of our choices, which
+tensor is which of our parameters.
+
+    load(folder) -> GPT         what stands in the folder, in the dtype of the file
+    save(model, folder)         the same files, which `transformers` loads
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from tensor.dtypes import FLOATS, DTypeLike, promote
+from tensor.memory.devices import Array
+from tinygpt.config import GPTConfig
+from tinygpt.errors import InputError
+from tinygpt.files import brief, open_regular, parse_json, read_json, reason, replace, write_json
+from tinygpt.model.gpt import GPT
+from tinygpt.runs import checkpoint
+from tinygpt.runs.checkpoint import DTYPES, HostArray
+from tinygpt.terminal import shown
+from tinygpt.tokenizers.byte_pair import END, BytePairTokenizer
+from tinygpt.tokenizers.gpt2_files import RESTORE
+
+CONFIG, WEIGHTS, VOCABULARY, MERGES = "config.json", "model.safetensors", "vocab.json", "merges.txt"
+INDEX = "model.safetensors.index.json"  # which tensor is in which file, where there are several
+FILES = f"a GPT-2 of Hugging Face is a folder with {CONFIG}, {WEIGHTS}, {VOCABULARY} and {MERGES}"
+# their config.json in the folder of a run that was imported: the way back says again what only they
+# know
+KEPT = "gpt2.json"
+HEADER = 1 << 21  # bytes of the header of a safetensors file, at most: 20,000 tensors
+
+# -- the tables
+# -------------------------------------------------------------------------------------------------------
+
+# Theirs -> ours, and what a config.json that does not say means.
+CHOICES: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocabulary", 50257),
+    "n_positions": ("context", 1024),
+    "n_embd": ("width", 768),
+    "n_head": ("heads", 12),
+    "n_layer": ("layers", 12),
+    "resid_pdrop": ("dropout", 0.1),
+    "embd_pdrop": ("dropout", 0.1),
+    "attn_pdrop": ("dropout", 0.1),
+    "tie_word_embeddings": ("tied", True),
+}
+# What their models could do otherwise and ours does one way: the values that mean it; the first is
+# the one that a missing key means, and that is written.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of the tanh form
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+# What ours could do otherwise, and GPT-2 does one way.
+GPT2: dict[str, Any] = {"positions": "learned", "norm": "pre", "activation": "gelu", "bias": True}
+
+# In each block: ours, theirs, and the shape in widths. Their Conv1D keeps (inputs, outputs) as our
+# Linear does, q, k and v side by side.
+BLOCK: list[tuple[str, str, tuple[int, ...]]] = [
+    ("attention_norm.gain", "ln_1.weight", (1,)),
+    ("attention_norm.bias", "ln_1.bias", (1,)),
+    ("attention.qkv.weight", "attn.c_attn.weight", (1, 3)),
+    ("attention.qkv.bias", "attn.c_attn.bias", (3,)),
+    ("attention.projection.weight", "attn.c_proj.weight", (1, 1)),
+    ("attention.projection.bias", "attn.c_proj.bias", (1,)),
+    ("feed_forward_norm.gain", "ln_2.weight", (1,)),
+    ("feed_forward_norm.bias", "ln_2.bias", (1,)),
+    ("feed_forward.expand.weight", "mlp.c_fc.weight", (1, 4)),
+    ("feed_forward.expand.bias", "mlp.c_fc.bias", (4,)),
+    ("feed_forward.projection.weight", "mlp.c_proj.weight", (4, 1)),
+    ("feed_forward.projection.bias", "mlp.c_proj.bias", (1,)),
+]
+HEAD = "lm_head.weight"  # torch's Linear, (outputs, inputs): the one that is transposed
+PREFIX = "transformer."  # before all names but the head's; files of the bare GPT2Model do without
+# the causal mask, which old files hold as well
+BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
+
+
+class Row(NamedTuple):
+    """One tensor: our name, theirs without the prefix, the shape it has there."""
+
+    ours: str
+    theirs: str
+    shape: tuple[int, ...]
+
+
+def rows(config: GPTConfig) -> Iterator[Row]:
+    """Every parameter of the model."""
+    yield Row("token_embedding.weight", "wte.weight", (config.vocabulary, config.width))
+    yield Row("position_embedding", "wpe.weight", (config.context, config.width))
+    for i in range(config.layers):
+        for ours, theirs, widths in BLOCK:
+            yield Row(
+                f"blocks.{i}.{ours}", f"h.{i}.{theirs}", tuple(n * config.width for n in widths)
+            )
+    yield Row("final_norm.gain", "ln_f.weight", (config.width,))
+    yield Row("final_norm.bias", "ln_f.bias", (config.width,))
+    if not config.tied:
+        yield Row("head.weight", HEAD, (config.vocabulary, config.width))
+
+
+def turned(row: Row, array: Array) -> Array:
+    """Their array as ours, and ours as theirs."""
+    return array.T if row.theirs == HEAD else array
+
+
+# -- reading
+# ----------------------------------------------------------------------------------------------------------
+
+SCALAR: Any = None | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
+
+
+def nested(depth: int) -> Any:
+    """The type of a JSON value whose lists and objects are nested so deep at most."""
+    inner: Any = nested(depth - 1) if depth else SCALAR
+    return SCALAR | list[inner] | dict[str, inner]
+
+
+VALUE: Any = nested(5)
+# of config.json, where any key may stand: all are kept for the way back
+KEYS: Any = dict[str, VALUE]
+
+
+def load(
+    folder: str | os.PathLike[str], *, dtype: DTypeLike | None = None, device: str = "cpu"
+) -> GPT:
+    """The model in a folder of Hugging Face's, ready to write (dropout off), in the dtype of its
+    file unless another is given.
+
+    Nothing is executed. Names and shapes are compared with what config.json means before memory is
+    asked for. Raises InputError
+    for a file that is missing or damaged, for a key that means another model, and for a tensor that
+    is missing, unknown or of
+    another shape, with both.
+    """
+    config = as_config(read_keys(folder))
+    arrays = matched(read_tensors(Path(folder)), config)
+    model = GPT(
+        config,
+        draw=False,
+        dtype=dtype or promote(*{array.dtype for array in arrays.values()}),
+        device=device,
+    )
+    model.load_state(arrays)
+    return model.eval()
+
+
+def read_keys(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What config.json says, as it stands. Raises InputError."""
+    keys: dict[str, Any] = read_json(Path(folder) / CONFIG, KEYS, advice=f"{RESTORE}: {FILES}")
+    return keys
+
+
+def as_config(keys: Mapping[str, Any]) -> GPTConfig:
+    """Our choices for their keys. Raises InputError for a model that is no GPT-2 as it is built
+    here, with the key and what it may be.
+    """
+    for key, meanings in FIXED.items():
+        if keys.get(key, meanings[0]) not in meanings:
+            raise InputError(
+                f"{CONFIG}: {key} {brief(json.dumps(keys[key]))} is not supported, only {' or '.join(json.dumps(value) for value in meanings)}"
+            )
+    choices: dict[str, Any] = {}
+    for key, (name, usual) in CHOICES.items():
+        value = keys.get(key, usual)
+        if not (type(value) is type(usual) or (name == "dropout" and type(value) is int)):
+            raise InputError(
+                f"{CONFIG}: {key} {brief(json.dumps(value))}: a value like {json.dumps(usual)} is needed"
+            )
+        if choices.setdefault(name, value) != value:
+            raise InputError(
+                f"{CONFIG}: {key} is {value}, resid_pdrop {choices[name]}: one dropout in all places is supported\nset them to one value there"
+            )
+    width, inner = choices["width"], keys.get("n_inner")
+    if inner not in (None, 4 * width):
+        raise InputError(
+            f"{CONFIG}: n_inner {brief(json.dumps(inner))} is not supported, only null or 4 n_embd, here {4 * width}"
+        )
+    try:
+        return GPTConfig(**choices, **GPT2)
+    except InputError as error:
+        name, _, rest = str(error).partition(" ")
+        theirs = next(key for key, (ours, _) in CHOICES.items() if ours == name)
+        raise InputError(f"{CONFIG}: {theirs} {rest}") from None
+
+
+def matched(found: Mapping[str, HostArray], config: GPTConfig) -> dict[str, HostArray]:
+    """Their tensors under our names. Raises InputError for the first that is missing, has another
+    shape or is not known.
+    """
+    state: dict[str, HostArray] = {}
+    known = set()
+    for row in rows(config):
+        if row.theirs not in found:
+            raise InputError(
+                f"{row.theirs} of shape {row.shape} is missing in {WEIGHTS}\n{CONFIG} and {WEIGHTS} must be of one model"
+            )
+        array = found[row.theirs]
+        if array.shape != row.shape:
+            raise InputError(
+                f"{row.theirs} has shape {array.shape}, not {row.shape}\n{CONFIG} and {WEIGHTS} must be of one model"
+            )
+        state[row.ours] = turned(row, array)
+        known.add(row.theirs)
+    if config.tied and HEAD in found:  # some files store the shared table twice
+        if not np.array_equal(found[HEAD], found["wte.weight"], equal_nan=True):
+            raise InputError(
+                f"{HEAD} differs from wte.weight, which {CONFIG} ties it to\nset tie_word_embeddings to false there, if the head is its own"
+            )
+        known.add(HEAD)
+    for name in (name for name in found if name not in known):
+        raise InputError(
+            f"{brief(name)} of shape {found[name].shape} is in {WEIGHTS}, and the model of {CONFIG} has no such tensor"
+        )
+    return state
+
+
+def read_tensors(folder: Path) -> dict[str, HostArray]:
+    """Every tensor of one file or of several, without the prefix and the masks: windows on the
+    files, which are not read before they are used.
+    """
+    files = [WEIGHTS]
+    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
+        files = sorted(set(read_json(folder / INDEX, Index, advice=RESTORE).weight_map.values()))
+    found: dict[str, HostArray] = {}
+    for file in files:
+        for name, array in _windows(folder / file):
+            if name in found:
+                raise InputError(
+                    f"{brief(name)} stands twice in the weights of {shown(folder)}\n{RESTORE}"
+                )
+            found[name] = array
+    return found
+
+
+FileName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[\w.-]{1,200}\.safetensors\Z")]
+
+
+class Index(msgspec.Struct):
+    """Which tensor is in which file. A name that is a path could lead anywhere."""
+
+    weight_map: Annotated[dict[str, FileName], msgspec.Meta(min_length=1)]
+
+
+class Entry(msgspec.Struct):
+    """A tensor, as the header of a safetensors file tells of it."""
+
+    dtype: str = ""
+    # beyond, NumPy cannot hold it
+    shape: Annotated[
+        tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(max_length=8)
+    ] = ()
+    data_offsets: tuple[int, int] = (0, 0)
+
+
+def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
+    try:
+        with open_regular(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > HEADER:
+                raise SafetensorError(
+                    f"its header has {length:,} bytes, and {HEADER:,} are the most"
+                )
+            header = file.read(length)
+            # the library's checks: the header is sound, and its offsets fill the file
+            with safe_open(path, framework="numpy"):
+                data = np.memmap(file, np.uint8, mode="r")
+    except FileNotFoundError:
+        pickled = (path.parent / "pytorch_model.bin").exists()
+        why = (
+            "pytorch_model.bin is a pickle, which can run code: let transformers save it as safetensors"
+            if pickled
+            else FILES
+        )
+        raise InputError(f"{shown(path)} is missing\n{why}") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{shown(path)} is damaged or no safetensors file ({reason(error)})\n{RESTORE}"
+        ) from None
+    for name, entry in parse_json(
+        header, dict[str, Entry], name=f"the header of {shown(path)}", advice=RESTORE
+    ).items():
+        plain = name.removeprefix(PREFIX)
+        if name == "__metadata__" or BUFFER.fullmatch(plain):
+            continue
+        if DTYPES.get(entry.dtype) not in FLOATS:
+            raise InputError(
+                f"{brief(name)} is {entry.dtype}: tensors of F64, F32, F16 and BF16 can be read"
+            )
+        first, end = entry.data_offsets
+        yield (
+            plain,
+            np.asarray(data[8 + length :][first:end])
+            .view(DTYPES[entry.dtype])
+            .reshape(entry.shape),
+        )
+
+
+GPT.from_gpt2 = staticmethod(load)  # type: ignore[attr-defined]  # a constructor that knows files stands above the model
+
+
+# -- writing
+# ----------------------------------------------------------------------------------------------------------
+
+
+def save(
+    model: GPT,
+    folder: str | os.PathLike[str],
+    *,
+    tokenizer: BytePairTokenizer | None = None,
+    keys: Mapping[str, Any] | None = None,
+) -> None:
+    """Make a folder that `transformers` loads: config.json, model.safetensors, and with a tokenizer
+    vocab.json and merges.txt.
+
+    keys: the config.json that the model came with; what it says beyond our choices is kept. The
+    whole folder appears in one move.
+    Raises InputError where GPT-2 cannot be what the model is, and for a folder that holds something
+    or cannot be written.
+    """
+    folder = Path(folder)
+    content = as_keys(model, keys)
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{shown(folder)} exists and is not an empty folder\nname a new one")
+    temporary = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        _write(temporary, model, content, tokenizer)
+        if folder.exists():
+            folder.rmdir()  # Windows moves no folder over another, not even over an empty one
+        replace(temporary, folder)
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def as_keys(model: GPT, keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The config.json of a model: `keys`, if given, with our choices in their places. Raises
+    InputError for what GPT-2 has not.
+    """
+    config, dtype = model.config, model.token_embedding.weight.dtype.name
+    for name, only in GPT2.items():
+        if getattr(config, name) != only:
+            raise InputError(
+                f"GPT-2 cannot hold this model: its {name} is {getattr(config, name)}, GPT-2's {only}\ntrain one as GPT-2 is, with the defaults"
+            )
+    content: dict[str, Any] = (
+        dict(keys)
+        if keys is not None
+        else {key: meanings[0] for key, meanings in FIXED.items()}
+        | {
+            "architectures": ["GPT2LMHeadModel"],
+            "n_inner": None,
+            "torch_dtype": dtype,
+        }
+    )
+    for key, (name, usual) in CHOICES.items():
+        if keys is None or content.get(key, usual) != getattr(config, name):
+            content[key] = getattr(config, name)
+    # its name in transformers 5 and before
+    content |= {key: dtype for key in ("dtype", "torch_dtype") if key in content}
+    if as_config(content) != config:
+        raise InputError(
+            f"the {CONFIG} that this model came with ({KEPT} in its run) is of another model\nwithout it the usual one is written"
+        )
+    return content
+
+
+def _write(
+    folder: Path, model: GPT, content: dict[str, Any], tokenizer: BytePairTokenizer | None
+) -> None:
+    if tokenizer is not None:
+        tokenizer.save_gpt2(folder / VOCABULARY, folder / MERGES)
+    for key in ("bos_token_id", "eos_token_id"):
+        # unsaid, it would mean 50256
+        content.setdefault(key, tokenizer.specials.get(END) if tokenizer else None)
+    write_json(folder / CONFIG, content)
+    state = model.state()
+    arrays = {
+        (row.theirs if row.theirs == HEAD else PREFIX + row.theirs): turned(
+            row, state[row.ours].array
+        )
+        for row in rows(model.config)
+    }
+    checkpoint.write_arrays(folder / WEIGHTS, arrays, form="pt")

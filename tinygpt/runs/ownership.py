@@ -1,0 +1,96 @@
+"""One owner for a run folder: a lock on the folder itself, which nothing in it can replace; and
+where that folder is, if it was renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from tinygpt.errors import InputError
+from tinygpt.terminal import shown
+
+try:
+    import fcntl
+except ImportError:  # Windows knows no such locks, and renames no folder in which a file is open
+    fcntl = None  # type: ignore[assignment]
+
+
+class Owner:
+    """`with Owner(folder):` no other process trains the run in that folder.
+
+    Held until the end, however it comes.
+
+    Raises InputError where another one does, and OSError where the folder cannot be opened. Some
+    network drives know no such locks: nothing is held there.
+    """
+
+    def __init__(self, folder: Path):
+        self._descriptor: int | None = None
+        self.take(folder)
+
+    def take(self, folder: Path) -> None:
+        """Own that folder, instead of the one before."""
+        descriptor = _locked(folder) if fcntl else None
+        self.close()
+        self.folder, self._descriptor = folder, descriptor
+
+    def stays(self) -> bool:
+        """Whether the folder is still there, under its name."""
+        if self._descriptor is None:
+            return self.folder.is_dir()
+        return self._is(self.folder)
+
+    def follow(self) -> Path | None:
+        """Where the folder is now; None where it was removed, or where the system does not say."""
+        if not self.stays():
+            try:
+                place = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+            except OSError:
+                return None
+            if not self._is(place):
+                return None
+            here = Path.cwd()
+            self.folder = place.relative_to(here) if place.is_relative_to(here) else place
+        return self.folder
+
+    def _is(self, folder: Path) -> bool:
+        """Whether that is the folder that we hold, and not another one of its name."""
+        assert self._descriptor is not None
+        try:
+            return os.path.samestat(os.stat(folder), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Others may train there now."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Owner:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _locked(folder: Path) -> int:
+    """A descriptor of the folder, with the lock on it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"{shown(folder)} is being trained by another process\nwait for it, or stop it: Ctrl-C there saves what it has learned"
+        ) from None
+    except OSError:
+        pass
+    return descriptor

@@ -1,0 +1,359 @@
+"""Runs: a folder for each training, `runs/NAME`, with all that is needed to look at it, sample from
+it and go on with it.
+
+    config.json            the choices for model and training          written once, at the start
+    tokenizer.json         the characters, in the order of their ids   written once, at the start
+    metrics.jsonl          a line a step; the last `loss` is the mean over the windows of the text
+    loss.png               the losses as a curve
+    model.safetensors      the weights                                 }
+    optimizer.safetensors  the optimiser's means                       }  one checkpoint
+    state.json             step, losses, the optimiser's counts        }
+    best.safetensors       the weights with the lowest validation loss so far, where one is measured
+    snapshots/STEP.safetensors   a few small copies of the weights as they were learned; see
+    snapshots.py
+
+How a checkpoint is replaced without ever being half there is told in checkpoint.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tensor.dtypes import as_dtype
+from tensor.optim import Optimizer
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.data.grammar import END
+from tinygpt.errors import InputError
+from tinygpt.files import RESTORE, read_json, reason, write_json
+from tinygpt.model.gpt import GPT
+from tinygpt.model.sizes import least_bytes
+from tinygpt.runs import checkpoint
+from tinygpt.runs.checkpoint import Header, Numbers, Progress, Scale, State
+from tinygpt.runs.ownership import Owner
+from tinygpt.terminal import nearest, shown
+from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import load as load_tokenizer
+
+RUNS = Path("runs")
+CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
+MODEL, OPTIMIZER, STATE, BEST = (
+    checkpoint.MODEL,
+    checkpoint.OPTIMIZER,
+    checkpoint.STATE,
+    checkpoint.BEST,
+)
+TOGETHER = "put the files of one run together, or train again"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the choices in its config.json."""
+
+    folder: Path
+    model: GPTConfig
+    training: TrainConfig
+    opening: str  # the first words of its text: what a sample continues when no prompt is given
+    text: str = ""  # sha256 of the text, so that a run goes on with the text it began with
+    tokenizer: str = ""  # hash of the tokenizer: with another one the weights mean nothing
+
+    @property
+    def name(self) -> str:
+        """The folder's name, safe to print."""
+        return shown(self.folder)
+
+    @property
+    def separator(self) -> str:
+        """What stood before and after each text it learned from: a line end around a story of the
+        grammar, else nothing.
+        """
+        return END if self.training.text == "grammar" else ""
+
+
+# -- making one
+# -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def create(run: Run, tokenizer: Tokenizer) -> Iterator[tuple[Run, Owner]]:
+    """Make the folder, with config.json and tokenizer.json in it; ours alone until the end of the
+    `with`.
+
+    With no folder chosen (`run.folder` is RUNS) it becomes runs/NAME-1, or the first number that is
+    free. Raises InputError, and leaves nothing, where that cannot be done.
+    """
+    folder = run.folder
+    try:
+        found = folder != RUNS and folder.exists()
+        if folder == RUNS:
+            folder = _make_numbered(RUNS / _name_of(run.training.text))
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+        # before the look into it: of two that start at once, one finds it locked, or not empty
+        owner = Owner(folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    with owner:
+        if any(folder.iterdir()):
+            raise InputError(
+                f"{shown(folder)} is not empty: a run would be mixed with what is there\nname a new folder: --out FOLDER"
+            )
+        run = replace(run, folder=folder, tokenizer=tokenizer.hash)
+        try:
+            _write_choices(run, tokenizer)
+        except BaseException as error:
+            (folder / CONFIG).unlink(missing_ok=True)
+            if not found:
+                folder.rmdir()
+            if isinstance(error, OSError):
+                raise _unwritable(folder, error) from None
+            raise
+        yield run, owner
+
+
+def follow(run: Run, owner: Owner, tokenizer: Tokenizer) -> Run:
+    """The run in the folder where it is now, if that was renamed.
+
+    One that was removed is made anew, with config.json and tokenizer.json.
+
+    Raises InputError where that cannot be done.
+    """
+    try:
+        folder = owner.follow()
+        if folder is None:
+            folder = run.folder if not os.path.lexists(run.folder) else _make_numbered(run.folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            owner.take(folder)
+        run = replace(run, folder=folder)
+        if not all((folder / name).exists() for name in (CONFIG, TOKENIZER)):
+            _write_choices(run, tokenizer)
+    except OSError as error:
+        raise _unwritable(run.folder, error) from None
+    return run
+
+
+def choices(run: Run) -> dict[str, Any]:
+    """What config.json holds."""
+    return {field.name: asdict(run)[field.name] for field in fields(_Choices)}
+
+
+def _write_choices(run: Run, tokenizer: Tokenizer) -> None:
+    write_json(run.folder / CONFIG, choices(run))
+    tokenizer.save(run.folder / TOKENIZER)
+
+
+def _unwritable(folder: Path, error: OSError) -> InputError:
+    return InputError(
+        f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to: --out FOLDER"
+    )
+
+
+def _make_numbered(stem: Path) -> Path:
+    """The first of stem-1, stem-2, ... that did not exist; two trainings that start at once get
+    two.
+    """
+    for number in itertools.count(1):
+        folder = stem.with_name(f"{stem.name}-{number}")
+        if not os.path.lexists(folder):
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return folder
+    raise AssertionError("numbers do not end")
+
+
+def _name_of(text: str | None) -> str:
+    """story; for an own text its file name, of letters, digits, dot and dash: "my text.txt" -> my-
+    text
+    """
+    return re.sub(r"[^\w.]+", "-", Path(text).stem)[:40].strip("-.") or "text" if text else "story"
+
+
+def discard_untrained(run: Run, owner: Owner) -> None:
+    """Remove the folder of a run in which no step was taken: nothing in it could be used."""
+    noted = run.folder / METRICS
+    stepped = noted.exists() and noted.stat().st_size > 0
+    if owner.stays() and not stepped and not checkpoint.current(run.folder, MODEL).exists():
+        shutil.rmtree(run.folder, ignore_errors=True)
+
+
+# -- finding one
+# ------------------------------------------------------------------------------------------------------
+
+
+def find(name: str | None) -> Path:
+    """The folder of a run: a name in runs/, a path, or by default the run saved last.
+
+    Raises InputError with what there is.
+    """
+    finished = sorted(
+        _saved_in(RUNS),
+        key=lambda folder: (checkpoint.current(folder, MODEL).stat().st_mtime_ns, folder.name),
+    )
+    if name is None:
+        if not finished:
+            raise InputError("there is no run here yet (looked in runs/)\nmake one: tinygpt train")
+        return finished[-1]
+    folders = [folder for folder in (RUNS / name, Path(name)) if folder.is_dir()]
+    if folders:
+        return next((folder for folder in folders if (folder / CONFIG).exists()), folders[-1])
+    close = nearest(name, [folder.name for folder in finished])
+    latest = f"; the latest is {shown(finished[-1].name)}" if finished and not close else ""
+    raise InputError(
+        f"no run is named {name!r}{close}{latest}\na run is a folder in runs/, or a path to one; make one: tinygpt train"
+    )
+
+
+def _saved_in(folder: Path) -> list[Path]:
+    """The runs with a checkpoint."""
+    return (
+        [path for path in folder.iterdir() if checkpoint.current(path, MODEL).is_file()]
+        if folder.is_dir()
+        else []
+    )
+
+
+def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
+    """The run in a folder: its choices, its model with the weights of the checkpoint, its
+    tokenizer, on the CPU.
+
+    best: the weights with the lowest validation loss, where one was measured.
+
+    Raises InputError when a file is missing or damaged, or when two of them do not belong together.
+    """
+    run = _read_choices(folder)
+    try:
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+    except (OSError, RecursionError) as error:
+        raise InputError(
+            f"{TOKENIZER} in {run.name} cannot be read ({reason(error)})\n{RESTORE}"
+        ) from None
+    if tokenizer.size != run.model.vocabulary:
+        raise InputError(
+            f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model {run.model.vocabulary}\n{TOGETHER}"
+        )
+    if run.tokenizer and tokenizer.hash != run.tokenizer:
+        raise InputError(
+            f"{TOKENIZER} in {run.name} is not the one its model was trained with: its ids mean other tokens\n{TOGETHER}"
+        )
+    return run, _load_model(run, BEST if best and (folder / BEST).exists() else MODEL), tokenizer
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """config.json"""
+
+    model: GPTConfig
+    training: TrainConfig
+    opening: str
+    text: str = ""
+    tokenizer: str = ""
+
+
+def _read_choices(folder: Path) -> Run:
+    path = folder / CONFIG
+    if not path.exists():
+        raise InputError(
+            f"{shown(folder)} is no run: it holds no {CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train"
+        )
+    choices = read_json(path, _Choices)
+    return Run(
+        folder, choices.model, choices.training, choices.opening, choices.text, choices.tokenizer
+    )
+
+
+def _load_model(run: Run, file: str) -> GPT:
+    path, dtype = checkpoint.current(run.folder, file), as_dtype(run.training.dtype)
+    least = least_bytes(run.model, dtype.itemsize)
+    # before memory is asked for on the word of a damaged file
+    if path.exists() and least > path.stat().st_size:
+        raise InputError(
+            f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n{TOGETHER}"
+        )
+    model = GPT(run.model, dtype=run.training.dtype, draw=False)
+    _, arrays = checkpoint.load(run.folder, {file: _weights_of(model)})
+    model.load_state(arrays[file])
+    return model.eval()
+
+
+def _weights_of(model: GPT) -> Header:
+    return {name: (weights.shape, weights.dtype.name) for name, weights in model.state().items()}
+
+
+# -- saving one
+# -------------------------------------------------------------------------------------------------------
+
+
+def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None:
+    """Write a checkpoint; also as the best one, when its loss, measured at this very step, is the
+    lowest so far.
+    """
+    weights = {name: parameter.array for name, parameter in model.state().items()}
+    moments = optimizer.state_dict()
+    arrays = {MODEL: weights, OPTIMIZER: moments.pop("arrays")}
+    if progress.best is not None and progress.step == progress.best_step:
+        arrays[BEST] = weights
+    scale = moments.pop("loss_scale", None)
+    state = State(
+        **asdict(progress),
+        optimizer=Numbers(**moments, loss_scale=Scale(**scale) if scale else None),
+    )
+    try:
+        checkpoint.save(
+            run.folder, arrays, state, keep=[name for name in (BEST,) if name not in arrays]
+        )
+    except OSError as error:
+        raise InputError(
+            f"cannot save to {run.name} ({reason(error)})\nmake room there; the checkpoint before this one, if any, is whole"
+        ) from None
+
+
+def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
+    """Weights, moments and numbers of the checkpoint, all of one, into a model and optimiser of the
+    run's choices; where it stood.
+
+    All that can be wrong in state.json is found here, before a step is taken.
+    """
+    moments = optimizer.state_dict()["arrays"]
+    expected = {name: (array.shape, array.dtype.name) for name, array in moments.items()}
+    state, arrays = checkpoint.load(run.folder, {MODEL: _weights_of(model), OPTIMIZER: expected})
+    problem = "it is missing" if state is None else _unfit(state, run, optimizer)
+    if state is None or state.optimizer is None or problem:
+        raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
+    model.load_state(arrays[MODEL])
+    optimizer.load_state_dict({**asdict(state.optimizer), "arrays": arrays[OPTIMIZER]})
+    return Progress(**{field.name: getattr(state, field.name) for field in fields(Progress)})
+
+
+def _unfit(state: State, run: Run, optimizer: Optimizer) -> str | None:
+    """What in a state no training of these choices can have written."""
+    numbers, scale = state.optimizer, optimizer.loss_scale
+    if numbers is None:
+        return "it has no numbers of an optimiser"
+    if state.step > run.training.steps:
+        return f"step {state.step:,} of {run.training.steps:,}"
+    if state.best_step > state.step or state.worse > state.step:
+        return f"best_step {state.best_step:,} and worse {state.worse:,} at step {state.step:,}"
+    if (state.best is None) != (state.best_step == 0):
+        return f"best {state.best} at best_step {state.best_step:,}"
+    if set(numbers.counts) != set(optimizer.counts):
+        return "it counts the steps of other parameters"
+    if max(numbers.counts.values()) > state.step:
+        return f"a parameter took {max(numbers.counts.values()):,} steps, the run {state.step:,}"
+    if (numbers.loss_scale is None) != (scale is None):
+        return f"loss_scale {numbers.loss_scale} with {run.training.dtype}"
+    if (
+        numbers.loss_scale is not None
+        and scale is not None
+        and numbers.loss_scale.good >= scale.patience
+    ):
+        return f"loss_scale with {numbers.loss_scale.good:,} good steps"
+    return None

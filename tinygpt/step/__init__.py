@@ -1,9 +1,0 @@
-"""`tinygpt step`: a debugger for the forward and the backward pass of a trained GPT.
-
-recorded.py    a run and a prompt -> a walk          training.py   a step of training, to the optimiser's update
-stops.py       where a walk can halt                 walk.py       the stops and a position: next, back, into, out, find
-conditions.py  breakpoints; who made this NaN        values.py     statistics and small maps of arrays
-show.py        one array, by its name                names.py      what the places on an axis are called
-updates.py     what the optimiser did, as text       picture.py    one plane of an array as a PNG
-plain.py       a walk as text                        screen.py, panes.py, dialogs.py   the full-screen program
-"""

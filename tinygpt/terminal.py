@@ -1,0 +1,242 @@
+"""What the terminal shows: text with control characters escaped, one live line while training,
+nothing where nobody looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+import time
+import unicodedata
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+
+# Characters that reorder what stands around them: a name shown with one could read as another.
+BIDIRECTIONAL = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+
+TOLD = 280  # characters of an error that are shown, at most
+
+# seconds between two drawings of the live line, at least: drawing it must not slow the training
+REFRESH = 0.1
+
+
+# -- text
+# -------------------------------------------------------------------------------------------------------------
+
+
+def visible(text: str, *, lines: bool = True) -> str:
+    r"""Text that a model or a file made, safe to show: an escape character comes out as the four
+    characters \x1b and clears no screen.
+
+    Control characters, lone surrogates and those that reverse the direction are escaped; newline
+    and tab stay, unless `lines` is False.
+    """
+    return "".join(
+        c if _harmless(c) or (lines and c in "\n\t") else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def _harmless(character: str) -> bool:
+    return character.isprintable() or (
+        unicodedata.category(character) not in ("Cc", "Cs", "Zl", "Zp")
+        and character not in BIDIRECTIONAL
+    )
+
+
+def shown(what: object) -> str:
+    """A path, a name, another program's error: its text in one line, safe to show."""
+    return visible(str(what), lines=False)
+
+
+def brief(problem: str) -> str:
+    """An error's text in two lines of at most TOLD characters together, safe to show; a line that
+    is too long loses its middle.
+
+    What is wrong stands at the ends of a line: `--layers: 'a very long ... word' is not a whole
+    number`.
+    """
+    what, end, fix = problem.partition("\n")
+    # first, for escaping looks at each character, and there may be hundreds of millions
+    cut = _fitting(what, fix)
+    return end.join(_fitting(*map(shown, cut)))
+
+
+def _fitting(what: str, fix: str) -> tuple[str, str]:
+    """The two lines, without their middles where they are longer than TOLD together."""
+    return (
+        (what, fix)
+        if len(what) + len(fix) <= TOLD
+        else (_without_middle(what), _without_middle(fix))
+    )
+
+
+def _without_middle(line: str) -> str:
+    half = TOLD // 4 - len(" ... ")
+    return line if len(line) <= TOLD // 2 else f"{line[:half]} ... {line[-half:]}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean --layers?` for --lyers, nothing where nothing is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Print at once: a pipe must not keep back a sample that is being written."""
+    print(text, end=end, flush=True)
+
+
+class _Outliving:
+    """A stream whose reader may end: what can then not be written is let go, and the program goes
+    on.
+    """
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            let_go(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            let_go(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def let_go(stream: IO[str]) -> None:
+    """Write to that stream's file no more: what is written from here on, and at the end of the
+    program, goes nowhere.
+    """
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def outliving() -> Iterator[None]:
+    """A training outlives its pipes and its terminal: while this lasts, what nobody can read any
+    more is no error.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (
+        cast("TextIO", _Outliving(sys.stdout)),
+        cast("TextIO", _Outliving(sys.stderr)),
+    )
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def duration(seconds: float) -> str:
+    """7 s, 1:05, 2:03:20"""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+def short(number: float) -> str:
+    """950, 12.3k, 4.5M: three digits are enough to follow a speed."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return f"{number:.3g}"
+
+
+# -- the live line
+# ----------------------------------------------------------------------------------------------------
+
+
+class Bar:
+    """The last line of the terminal, which shows how far something is; nothing where stderr is no
+    terminal.
+
+    412/767 ━━━━━━━━━━ pairs merged
+    """
+
+    def __init__(self) -> None:
+        self._live = _live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def draw(self, done: int, total: int, text: str, count: str | None = None) -> None:
+        """Bring the line up to date. count: what stands before the bar, `done/total` if not given."""
+        if self._live and (time.monotonic() - self._drawn > REFRESH or done == total):
+            self._drawn = time.monotonic()
+            count = f"{done}/{total}".rjust(2 * len(str(total)) + 1) if count is None else count
+            self._live.update(
+                _row(done, total, count, text, self._live.console.width), refresh=True
+            )
+
+    def note(self, text: str) -> None:
+        """A line that stays, above the live one; on stderr in any case."""
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def _live() -> Live:
+    """rich's live display, drawn only when told to; it knows the width of the terminal, NO_COLOR
+    and old Windows consoles.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    return Live(
+        console=Console(stderr=True),
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+
+
+def _row(done: int, total: int, count: str, text: str, width: int) -> Table:
+    """420/1000 ━━━━━━ text, the bar as long as there is room; three columns stay free, where a
+    terminal writes ^C.
+    """
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    row = Table.grid(padding=(0, 1))
+    for _ in range(3):
+        row.add_column(no_wrap=True)
+    row.add_row(
+        count, ProgressBar(total, done, width=max(4, width - len(count) - len(text) - 5)), text
+    )
+    return row

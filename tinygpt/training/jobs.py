@@ -1,0 +1,200 @@
+"""What a training starts from: a fresh model, the weights of another run, or the checkpoint of its
+own that it goes on from.
+
+All that can be wrong with the input is found here, before a folder is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tensor.errors import DeviceError
+from tensor.memory.devices import array_module
+from tensor.optim import Optimizer
+from tensor.random import Generator
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.data.prepare import Data, prepare
+from tinygpt.data.token_files import is_token_folder
+from tinygpt.errors import InputError
+from tinygpt.model.gpt import GPT
+from tinygpt.runs import run as runs
+from tinygpt.runs.checkpoint import Progress
+from tinygpt.runs.metrics import check_tensorboard
+from tinygpt.runs.ownership import Owner
+from tinygpt.runs.run import Run
+from tinygpt.terminal import shown
+from tinygpt.training.planning import check_memory
+from tinygpt.training.step import optimizer_of
+
+
+class Job(NamedTuple):
+    """All that is made before the first step."""
+
+    run: Run
+    data: Data
+    model: GPT
+    optimizer: Optimizer
+    progress: Progress
+    until: int  # the step to stop after
+    owner: Owner | None = None  # of the run's folder; None where nothing is written
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a training is asked to do.
+
+    chosen: the names of the configuration's fields that were given; the others have their defaults.
+    model: the model's configuration for a vocabulary of so many tokens, which follows from the
+    text.
+    """
+
+    training: TrainConfig
+    model: Callable[[int], GPTConfig]
+    chosen: Collection[str] = ()
+    init: str | None = None  # the run whose weights and tokenizer to start with
+    resume: str | None = None  # the run to go on with
+    until: int | None = None  # the step to stop after
+    ignore_memory: bool = False  # train also where a step seems to need more memory than is free
+
+
+def fresh(request: Request) -> Job:
+    """A model with fresh weights, or those of `init`, and the data that was chosen. No folder is
+    made yet.
+    """
+    config = request.training
+    _check(config)
+    made = [name for name in ("tokenizer", "tokens", "validation") if name in request.chosen]
+    if made and is_token_folder(config.text):
+        text = shown(config.text)
+        raise InputError(
+            f"--{made[0]} cannot be chosen with --text {text}: its tokens are made\n"
+            "leave it out, or choose it with tinygpt tokenize"
+        )
+    if request.init is not None:
+        return _initialised(request, request.init)
+    data = prepare(config, request.model(1).context)
+    model_config = request.model(data.tokenizer.size)
+    _check_memory(request, model_config)
+    model = GPT(
+        model_config, generator=Generator(config.seed), dtype=config.dtype, device=config.device
+    )
+    return _job(
+        Run(_folder(config), model_config, config, data.opening, data.hash), data, model, request
+    )
+
+
+def _initialised(request: Request, init: str) -> Job:
+    """Another run's model and tokenizer, another text: fine-tuning."""
+    config = request.training
+    fixed = [
+        name
+        for name in (*GPTConfig.__dataclass_fields__, "tokenizer", "tokens")
+        if name != "dropout"
+    ]
+    chosen = [name for name in fixed if name in request.chosen]
+    if chosen:
+        whose = "tokenizer" if chosen[0] in ("tokenizer", "tokens") else "model"
+        raise InputError(
+            f"--{chosen[0].replace('_', '-')} cannot be chosen with --init: the {whose} is that "
+            "run's\nleave it out, or train from the start"
+        )
+    before, model, tokenizer = runs.load(runs.find(init), best=True)
+    dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
+    model_config = replace(before.model, dropout=dropout)
+    _check_memory(request, model_config, "weights")
+    data = prepare(config, model_config.context, tokenizer)
+    own = GPT(model_config, dtype=config.dtype, device=config.device, draw=False)
+    own.load_state(
+        {name: weights.to(dtype=config.dtype) for name, weights in model.state().items()}
+    )
+    return _job(
+        Run(_folder(config), model_config, config, data.opening, data.hash), data, own, request
+    )
+
+
+def resumed(request: Request) -> Job:
+    """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
+    text is another one now.
+    """
+    names = (*TrainConfig.__dataclass_fields__, *GPTConfig.__dataclass_fields__)
+    chosen = [name for name in names if name in request.chosen]
+    if chosen or request.init is not None:
+        flag = f"--{chosen[0].replace('_', '-')}" if chosen else "--init"
+        raise InputError(
+            f"{flag} cannot be chosen with --resume: a run goes on with its own choices\n"
+            "leave it out, or start a new run from it: --init"
+        )
+    job = reopened(request.resume)
+    run, step = job.run, job.progress.step
+    _check_memory(replace(request, training=run.training), run.model, "weights", "moments")
+    if step >= run.training.steps:
+        raise InputError(
+            f"{run.name} has taken all its {run.training.steps:,} steps\n"
+            f"start a new run from it: --init {run.name}"
+        )
+    job = job._replace(until=_until(run, request))
+    if job.until <= step:
+        raise InputError(
+            f"--until {job.until}: {run.name} has taken {step:,} steps already\n"
+            f"name a later one, up to {run.training.steps:,}"
+        )
+    return job
+
+
+def reopened(name: str | None) -> Job:
+    """A run as its last checkpoint left it, also where that was its last step. Raises InputError
+    when its text is another one now.
+    """
+    run, model, tokenizer = runs.load(runs.find(name))
+    if not run.text:
+        raise InputError(
+            f"{run.name} was not trained here: there is no training to go on with\n"
+            f"start one from its weights: tinygpt train --init {run.name}"
+        )
+    config = run.training
+    _check(config)
+    data = prepare(config, run.model.context, tokenizer)
+    if data.hash != run.text:
+        raise InputError(
+            f"the text of {run.name} has changed since it began, so it cannot go on as it would "
+            f"have\nrestore {shown(data.name)}, or use --init"
+        )
+    model.to(device=config.device)
+    optimizer = optimizer_of(model.train(), config)
+    return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
+
+
+def _job(run: Run, data: Data, model: GPT, request: Request) -> Job:
+    until = _until(run, request)
+    return Job(run, data, model, optimizer_of(model, run.training), Progress(), until)
+
+
+def _until(run: Run, request: Request) -> int:
+    until = run.training.steps if request.until is None else request.until
+    if not 1 <= until <= run.training.steps:
+        raise InputError(
+            f"--until {until}: a step from 1 to {run.training.steps}, the number of --steps"
+        )
+    return until
+
+
+def _folder(config: TrainConfig) -> Path:
+    return Path(config.out) if config.out else runs.RUNS
+
+
+def _check_memory(request: Request, model: GPTConfig, *loaded: str) -> None:
+    if not request.ignore_memory:
+        check_memory(model, request.training, *loaded)
+
+
+def _check(config: TrainConfig) -> None:
+    """Raise InputError where the device, or a package that was asked for, is missing."""
+    if config.tensorboard:
+        check_tensorboard()
+    try:
+        array_module(config.device)
+    except DeviceError as error:
+        raise InputError(str(error)) from None

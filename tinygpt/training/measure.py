@@ -1,0 +1,43 @@
+"""The loss over windows, without learning from them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensor import no_grad
+from tensor.nn import evaluating
+from tinygpt.config import GPTConfig
+from tinygpt.data.windows import Windows
+from tinygpt.ids import IGNORED, Ids
+from tinygpt.model.gpt import GPT
+
+LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
+
+
+def mean_loss(model: GPT, windows: Windows, batch: int, rows: Ids | None = None) -> float:
+    """The mean loss over the targets of those windows, all by default; dropout off, nothing
+    recorded. Nats a token.
+    """
+    rows = np.arange(len(windows)) if rows is None else rows
+    total, targets = 0.0, 0
+    with no_grad(), evaluating():
+        for start in range(0, len(rows), batch):
+            x, y = windows[rows[start : start + batch]]
+            total += float(model.loss(x, y, reduction="sum"))
+            targets += int(np.count_nonzero(y != IGNORED))
+    return total / max(targets, 1)
+
+
+def batch_of(model: GPTConfig, context: int) -> int:
+    """How many windows to measure at a time: as many as keep each array below LARGEST."""
+    return max(1, min(64, LARGEST // (context * max(model.vocabulary, 4 * model.width))))
+
+
+def measured_rows(windows: Windows) -> Ids:
+    """The windows to measure the loss on: all of them, up to a million targets; of more, evenly
+    spread ones with a quarter of a million.
+
+    A text of a million characters would else take longer to measure than to train on.
+    """
+    targets = len(windows) * windows.context
+    return np.arange(0, len(windows), 1 if targets <= 1 << 20 else -(-targets // (1 << 18)))

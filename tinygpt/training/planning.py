@@ -1,0 +1,367 @@
+"""What a training will take, before it starts: `counted` counts, `predict` also times a step.
+
+parameters, FLOPs    by formula
+activations          by one traced step of a small model, scaled to the sizes of the real one
+seconds              by timing one step here, scaled by its FLOPs where the step is shortened
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from tensor import Tensor
+from tensor.autograd.recompute import Recomputed
+from tensor.dtypes import NARROW, as_dtype
+from tensor.graph import Node, reachable
+from tensor.kernels import pick
+from tensor.memory.devices import array_module, move
+from tensor.optim import clip_gradients
+from tensor.random import Key, keyed
+from tensor.recording import in_bytes
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.errors import InputError
+from tinygpt.ids import IGNORED
+from tinygpt.model.gpt import GPT
+from tinygpt.model.sizes import parameter_count
+from tinygpt.terminal import duration, short
+from tinygpt.training import memory
+from tinygpt.training.step import gradients, optimizer_of, threads
+
+SECONDS = 0.1  # for timing, at least
+# FLOPs of a step that is timed, at most; a hundred times as many on a GPU
+WORK = 1.5e9
+FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
+# The traced model: different primes, none of which divides anything else that makes up an array's
+# size. Attention goes by blocks beyond 128 tokens.
+ROWS, HEADS, HEAD_WIDTH = 11, 5, 7
+SHORT, LONG = 61, 131
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training takes; memory in bytes."""
+
+    model: GPTConfig
+    training: TrainConfig
+    parameters: int
+    weights: int  # with the float32 copies that 16-bit floats are computed in
+    gradients: int
+    moments: int  # the optimiser's, with the float32 masters of 16-bit weights
+    layer: int  # kept for backward by each layer
+    # what a layer has to keep while backward has computed it again; 0 where it never does
+    again: int
+    ends: int  # by the embedding and the last norm
+    logits: int  # these, their gradient, and what cross-entropy makes of them on the way
+    windows: int  # the ids and targets of a step
+    flops: float  # a step
+    seconds: float = math.nan  # a step; NaN where nothing was measured
+
+    @property
+    def activations(self) -> int:
+        """All that is kept for backward, but the logits."""
+        return self.model.layers * self.layer + self.ends
+
+    @property
+    def memory(self) -> int:
+        """At the peak of a step, without Python and its libraries; `passing` comes on top."""
+        return (
+            self.weights
+            + self.gradients
+            + self.moments
+            + self.activations
+            + self.windows
+            + max(self.logits, self.again)
+        )
+
+    @property
+    def passing(self) -> int:
+        """An upper bound of what backward makes and drops again: all that a layer works with."""
+        return self.again or self.layer
+
+    @property
+    def tokens(self) -> int:
+        """A step."""
+        return self.training.batch * self.training.accumulation * self.model.context
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+
+def predict(model: GPTConfig, config: TrainConfig) -> Plan:
+    """Count, and time a step. Draws from no generator, and leaves nothing behind. Raises
+    DeviceError for a device that is not there.
+    """
+    return replace(counted(model, config), seconds=step_seconds(model, config))
+
+
+def counted(model: GPTConfig, config: TrainConfig) -> Plan:
+    """Count alone, which takes a fraction of a second for a model of any size."""
+    size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
+    matrices = 12 * model.layers * model.width**2 if config.optimizer == "muon" else 0
+    wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
+    layer, ends = activations(model, config)
+    again = activations(model, replace(config, recompute=False))[0] if config.recompute else 0
+    return Plan(
+        model,
+        config,
+        parameters=count,
+        weights=count * (size + 4 * narrow),
+        gradients=count * size,
+        moments=wide * (2 * (count - matrices) + matrices + narrow * count),
+        layer=layer,
+        again=again,
+        ends=ends,
+        logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
+        windows=2 * 8 * config.batch * config.accumulation * model.context,
+        flops=flops(model, config.batch, config.recompute) * config.accumulation,
+    )
+
+
+def shortage(plan: Plan, loaded: int = 0) -> str:
+    """Why the device has too little memory for a step: `12.0 GiB for a step, and 8.0 GiB are free`;
+    "" where there is enough, or nobody knows.
+
+    loaded: the bytes of the plan that are in memory already.
+    """
+    free = memory.free(plan.training.device)
+    if free is None or plan.memory <= free + loaded:
+        return ""
+    return f"{in_bytes(plan.memory)} for a step, and {in_bytes(free + loaded)} are free"
+
+
+def check_memory(model: GPTConfig, config: TrainConfig, *loaded: str) -> None:
+    """Raise InputError, with the numbers of the plan, where the free memory does not hold a step.
+
+    loaded: which of weights and moments are in memory already.
+    """
+    plan = counted(model, config)
+    if why := shortage(plan, sum(getattr(plan, kind) for kind in loaded)):
+        kinds = ("weights", "gradients", "moments", "activations", "logits", "windows")
+        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in kinds)
+        raise InputError(
+            f"too little memory: {why} ({parts})\ntake a smaller --batch, --context, --width or "
+            "--layers, or try it: --ignore-memory"
+        )
+
+
+# -- counted
+
+
+def flops(model: GPTConfig, rows: int, recompute: bool = False) -> float:
+    """Of the matrix products, forward and backward, which is twice forward: 3 x 2 x
+    (multiply-adds); 4 x 2 in layers that are computed again.
+
+    A token of a layer meets 12 C^2 weights, and (T + 1) / 2 keys and as many values of C numbers;
+    in the head, V C weights.
+    """
+    V, T, C = model.vocabulary, model.context, model.width
+    layers = model.layers * (12 * C**2 + (T + 1) * C) * (4 / 3 if recompute else 1)
+    return 6.0 * rows * T * (layers + V * C)
+
+
+def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
+    """(bytes that each layer keeps for backward, bytes that embedding, last norm and loss keep),
+    without the logits.
+
+    A size of the traced model is a prime. So the primes that divide an array's size say which
+    sizes the array has, and the array of the real model follows:
+
+        rows x context x heads x head width x 4 bytes, of the traced model   11 x 131 x 5 x 7 x 4
+        of GPT-2 with a batch of 16                                        16 x 1024 x 12 x 64 x 4
+    """
+    head_width = model.width // model.heads
+    context = LONG if model.context > 128 else SHORT
+    sizes = {
+        ROWS: config.batch,
+        context: model.context,
+        HEADS: model.heads,
+        HEAD_WIDTH: head_width,
+    }
+    small = replace(
+        model, vocabulary=1, context=context, heads=HEADS, width=HEADS * HEAD_WIDTH, layers=1
+    )
+
+    def scaled(size: int) -> int:
+        factor = 1 if size % ROWS == 0 else 0  # a copy of a weight is counted with the weights
+        for prime, wanted in sizes.items():
+            while size % prime == 0:
+                size //= prime
+                factor *= wanted
+        return size * factor
+
+    one, two = (
+        sum(map(scaled, kept_sizes(replace(small, layers=layers), config, ROWS)))
+        for layers in (1, 2)
+    )
+    return two - one, 2 * one - two
+
+
+def bytes_a_logit(config: TrainConfig) -> int:
+    """At the peak: a kernel has the logit and its gradient; the reference has four numbers, and
+    what was wanted in float64.
+    """
+    dtype = as_dtype(config.dtype)
+    arrays = [
+        move(np.zeros((1, 1), dtype), config.device),
+        move(np.zeros(1, np.int64), config.device),
+    ]
+    options = {"ignore_index": IGNORED, "reduction": "mean"}
+    kernel = pick("cross_entropy", *arrays, **options) if dtype not in NARROW else None
+    wide = max(dtype.itemsize, 4)
+    return 2 * wide if kernel else 4 * wide + 8
+
+
+def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
+    """The bytes of each array that the graph of a loss keeps, without the parameters."""
+    gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
+    gpt.recompute = config.recompute
+    ids = np.zeros((rows, model.context), np.int64)
+    with keyed(Key()):
+        loss = gpt.loss(ids, ids)
+    own = {id(owner(parameter.array)) for parameter in gpt.parameters()}
+    functions = [node.backward for node in reachable([loss.node]) if type(node) is Node]
+    owners = {id(array): array.nbytes for array in map(owner, kept_by(functions))}
+    return [size for identity, size in owners.items() if identity not in own]
+
+
+def kept_by(value: Any) -> Iterator[Any]:
+    """The arrays that backward functions name, also through tuples and inner functions, and those
+    that a recomputation starts from.
+    """
+    if hasattr(value, "nbytes"):
+        yield value
+    elif isinstance(value, Tensor):
+        yield value.array
+    elif isinstance(value, Recomputed):
+        yield from kept_by(value.inputs)
+    elif isinstance(value, FunctionType):
+        yield from kept_by([cell.cell_contents for cell in value.__closure__ or ()])
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from kept_by(part)
+
+
+def owner(array: Any) -> Any:
+    """The array that owns the memory."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return array
+
+
+# -- timed
+
+
+def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
+    """Seconds of a step. A step that takes too long is timed with a smaller model, and grows with
+    the FLOPs; the update grows with the parameters.
+    """
+    small, rows = affordable(model, config.batch, WORK if config.device == "cpu" else 100 * WORK)
+    gpt = GPT(small, dtype=config.dtype, device=config.device, draw=False).train()
+    gpt.recompute = config.recompute
+    optimizer = optimizer_of(gpt, config)
+    ids = np.zeros((rows, small.context), np.int64)
+
+    def update() -> None:
+        clip_gradients(optimizer, config.clip or math.inf)
+        optimizer.step()
+
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(threads(model, config), user_api="blas"))
+        stack.enter_context(np.errstate(all="ignore"))
+        learn_seconds = _seconds(lambda: gradients(gpt, optimizer, ids, ids), config.device)
+        update_seconds = _seconds(update, config.device)
+    work = (
+        config.accumulation
+        * flops(model, config.batch, config.recompute)
+        / flops(small, rows, config.recompute)
+    )
+    return learn_seconds * work + update_seconds * parameter_count(model) / parameter_count(small)
+
+
+def affordable(model: GPTConfig, rows: int, work: float) -> tuple[GPTConfig, int]:
+    """A model and a number of rows whose step takes at most `work` FLOPs: fewer rows first, then
+    layers, tokens, words and heads; a narrower head last, since narrow products are slow.
+    """
+    head_width = model.width // model.heads
+    while rows > 1 and flops(model, rows) > work:
+        rows //= 2
+    limits = {"layers": 1, "context": FEWEST, "vocabulary": model.width, "heads": 1}
+    for name, least in limits.items():
+        while getattr(model, name) > least and flops(model, rows) > work:
+            fewer = max(least, getattr(model, name) // 2)
+            width = fewer * head_width if name == "heads" else model.width
+            model = replace(model, **{name: fewer, "width": width})
+    while model.width > model.heads and flops(model, rows) > work:
+        model = replace(model, heads=1, width=model.width // 2)
+    return model, rows
+
+
+def _seconds(work: Callable[[], Any], device: str) -> float:
+    """The shortest time of some runs that last SECONDS together."""
+    module = array_module(device)
+    taken: list[float] = []
+    while sum(taken) < SECONDS:
+        start = time.perf_counter()
+        work()
+        if device != "cpu":
+            module.cuda.Device().synchronize()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+# -- shown
+
+
+def table(plan: Plan) -> list[str]:
+    """The lines that `tinygpt plan` prints."""
+    model, config = plan.model, plan.training
+    parts = f" x {config.accumulation}" if config.accumulation > 1 else ""
+    kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
+    kinds = [
+        ("weights", plan.weights, f"{config.dtype}"),
+        ("gradients", plan.gradients, ""),
+        ("moments", plan.moments, config.optimizer),
+        ("activations", plan.activations, f"each layer keeps {in_bytes(plan.layer)} {kept}"),
+        ("logits", plan.logits, f"{model.vocabulary:,} a token, with what the loss makes of them"),
+        ("windows", plan.windows, "ids and targets"),
+    ]
+    lines = [
+        f"model        {plan.parameters:,} parameters: {model.layers} layers of width "
+        f"{model.width}, {model.heads} heads",
+        f"step         {plan.tokens:,} tokens: {config.batch}{parts} windows of {model.context}",
+        "",
+        *(
+            f"{name:<13}{in_bytes(amount):>10}{'   ' if note else ''}{note}"
+            for name, amount, note in kinds
+        ),
+        f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
+        "",
+        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step",
+    ]
+    if math.isnan(plan.seconds):
+        return lines
+    return [
+        *lines[:-1],
+        f"{lines[-1]}, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
+        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a "
+        "step: "
+        "measured here just now",
+        f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, "
+        "measuring and saving apart",
+    ]
+
+
+def digits(number: float) -> str:
+    """0.319, 12.5, 13,100"""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

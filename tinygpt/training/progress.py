@@ -1,0 +1,84 @@
+"""The live line of a training, and Ctrl-C that waits for the end of a step."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+from tinygpt.terminal import Bar, duration, short
+from tinygpt.training.step import StepRecord
+
+
+class LiveLine(Bar):
+    """The line that follows a training.
+
+    420/1000 ━━━━━━━━━━ loss 0.3121  lr 2.1e-03  norm 0.52  45.1k tok/s  12 s left
+    """
+
+    def __init__(self, total: int):
+        super().__init__()
+        self.total = total
+        self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
+
+    def show(self, record: StepRecord) -> None:
+        """Bring the line up to date."""
+        self.draw(record.step, self.total, self.text(record))
+
+    def text(self, record: StepRecord) -> str:
+        """What stands behind the bar; to be called once a record, for the speed is a mean over
+        recent ones.
+        """
+        self._seconds = 0.95 * self._seconds + record.seconds
+        self._tokens = 0.95 * self._tokens + record.tokens
+        speed = self._tokens / max(self._seconds, 1e-9)
+        left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
+        return (
+            f"loss {record.loss:.4f}  lr {record.lr:.1e}  norm {record.gradient_norm:.2f}  "
+            f"{short(speed)} tok/s  {duration(left)} left"
+        )
+
+
+class Interrupt:
+    """`with Interrupt() as stop:` a signal sets `stop.asked` to its number, so that the step under
+    way can end and be saved.
+
+    A second Ctrl-C stops at once. A second signal of another kind does not: a terminal that closes
+    may send several.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        # Python runs handlers there only, and lets no other thread set them
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._ask) for number in stop_signals()}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = self.asked or number
+
+
+def stop_signals() -> tuple[int, ...]:
+    """What asks a program to end: Ctrl-C everywhere; Ctrl-Break on Windows; elsewhere SIGTERM and,
+    unless it runs under nohup, SIGHUP.
+    """
+    if sys.platform == "win32":
+        return signal.SIGINT, signal.SIGBREAK
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGINT, signal.SIGTERM, *hangup
