@@ -1,4 +1,6 @@
-"""`--device cuda` runs the same tests on a GPU: tests take the `device` fixture and make their tensors there."""
+"""`--device cuda` runs the same tests on a GPU: tests take the `device` fixture and make their
+tensors there.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,18 @@ import pytest
 import threadpoolctl
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("default", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+settings.register_profile(
+    "default",
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
 
 
-threadpoolctl.threadpool_limits(1, user_api="blas")  # the products of tests are small: a second thread only waits
+# the products of tests are small: a second thread only waits
+threadpoolctl.threadpool_limits(1, user_api="blas")
 
 # nohup and a background job of a script hand down signals that are ignored; the tests send them
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,7 +30,11 @@ if hasattr(signal, "SIGHUP"):
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="cpu (default), cuda or cuda:N: where the tests make their tensors")
+    parser.addoption(
+        "--device",
+        default="cpu",
+        help="cpu (default), cuda or cuda:N: where the tests make their tensors",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""The ten questions of the README: each command, run on a fresh story, prints what stands there, up to its numbers."""
+"""The ten questions of docs/questions.md: each command, run on a fresh story, prints what stands
+there, up to its numbers.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.tinygpt.program import put_weights
+from tests.helpers.program import put_weights
 
 ROOT = Path(__file__).resolve().parents[1]
-SECTION = re.search(r"(?s)\n## Ten questions\n(.*?)\n## ", (ROOT / "README.md").read_text(encoding="utf-8"))
-BLOCKS = re.findall(r"(?s)```console\n\$ (.*?)\n(.*?)```", SECTION[1] if SECTION else "")
+PAGE = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?s)```console\n\$ (.*?)\n(.*?)```", PAGE)
 NUMBER = re.compile(r"-?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
 
@@ -26,7 +28,14 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     program, *arguments = shlex.split(command)
     start = {"tinygpt": [sys.executable, "-m", "tinygpt"], "python": [sys.executable]}[program]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "PYTHONIOENCODING": "utf-8"}
-    return subprocess.run([*start, *arguments], cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=120)
+    return subprocess.run(
+        [*start, *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +62,13 @@ def test_there_are_ten() -> None:
     assert len(BLOCKS) == 10
 
 
-@pytest.mark.parametrize(("command", "printed"), BLOCKS, ids=[command[:40] for command, _ in BLOCKS])
+@pytest.mark.parametrize(
+    ("command", "printed"), BLOCKS, ids=[command[:40] for command, _ in BLOCKS]
+)
 def test_the_answer_is_real(folder: Path, command: str, printed: str) -> None:
     done = run(folder, command)
     lines = iter([in_words(line) for line in (done.stdout + done.stderr).splitlines()])
     for line in printed.splitlines():
-        assert line.strip() in ("", "...") or in_words(line) in lines, f"{line!r} is not printed, or not there:\n{done.stdout}{done.stderr}"
+        assert line.strip() in ("", "...") or in_words(line) in lines, (
+            f"{line!r} is not printed, or not there:\n{done.stdout}{done.stderr}"
+        )

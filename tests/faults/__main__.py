@@ -42,11 +42,23 @@ def main() -> int:
     os.environ["TENSOR_THREADS"] = "1"
     threadpoolctl.threadpool_limits(1, user_api="blas")
     with ExitStack() as held:
-        folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="faults-", dir=FAST if os.access(FAST, os.W_OK) else None)))
+        folder = Path(
+            held.enter_context(
+                tempfile.TemporaryDirectory(
+                    prefix="faults-", dir=FAST if os.access(FAST, os.W_OK) else None
+                )
+            )
+        )
         here = Path.cwd()
         first = Workplace.made(folder / "0" / "place")
         check_whole(first)
-        slots = [slot(folder / str(i), first if i == 0 else Workplace(folder / str(i) / "place", first.files)) for i in range(options.processes)]
+        slots = [
+            slot(
+                folder / str(i),
+                first if i == 0 else Workplace(folder / str(i) / "place", first.files),
+            )
+            for i in range(options.processes)
+        ]
         os.chdir(here)
         gc.collect()
         gc.freeze()  # a fork that collects garbage would copy all that is here
@@ -56,15 +68,45 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--minutes", type=float, help="stop after so many")
-    parser.add_argument("--inputs", type=int, help="stop after so many over the readers, those of earlier starts counted")
-    parser.add_argument("--commands", type=int, help="and so many over whole commands (a hundredth of --inputs)")
-    parser.add_argument("--readers", nargs="+", metavar="NAME", choices=[*READERS, *OTHERS], help=f"these alone: {'; '.join([*READERS, *OTHERS])}")
-    parser.add_argument("--seed", type=int, default=0, help="what all inputs follow from (default: 0)")
-    parser.add_argument("--state", type=Path, default=ROOT / ".faults" / "state.json", help="where the table is kept; failures in cases/ beside it")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="forks side by side (as many as cores)")
-    parser.add_argument("--again", nargs="+", type=Path, metavar="FILE", help="try these kept inputs")
+    parser.add_argument(
+        "--inputs",
+        type=int,
+        help="stop after so many over the readers, those of earlier starts counted",
+    )
+    parser.add_argument(
+        "--commands", type=int, help="and so many over whole commands (a hundredth of --inputs)"
+    )
+    parser.add_argument(
+        "--readers",
+        nargs="+",
+        metavar="NAME",
+        choices=[*READERS, *OTHERS],
+        help=f"these alone: {'; '.join([*READERS, *OTHERS])}",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="what all inputs follow from (default: 0)"
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=ROOT / ".faults" / "state.json",
+        help="where the table is kept; failures in cases/ beside it",
+    )
+    parser.add_argument(
+        "--processes",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="forks side by side (as many as cores)",
+    )
+    parser.add_argument(
+        "--again", nargs="+", type=Path, metavar="FILE", help="try these kept inputs"
+    )
     options = parser.parse_args()
     if not (options.again or options.inputs or options.minutes):
         parser.error("say how long: --minutes, --inputs or both")
@@ -81,8 +123,12 @@ def check_whole(place: Workplace) -> None:
     for name, reader in READERS.items():
         file = reader.files[0]
         for way in dict.fromkeys(reader.ways):
-            verdict = readers.tried(place, readers.Input(file, place.files[file], way), pictures=False)
-            if verdict.kind != "accepted" and not (way[0] == "export-gpt2" and "GPT-2 cannot hold" in verdict.what):
+            verdict = readers.tried(
+                place, readers.Input(file, place.files[file], way), pictures=False
+            )
+            if verdict.kind != "accepted" and not (
+                way[0] == "export-gpt2" and "GPT-2 cannot hold" in verdict.what
+            ):
                 raise RuntimeError(f"{name}: {way} gives {verdict} with whole files")
     for way in commands.MORE:
         with readers.quiet():
@@ -107,17 +153,26 @@ def search(options: argparse.Namespace, slots: list[Slot]) -> int:
             said = time.monotonic()
             table.save(options.state)
             if sys.stderr.isatty():
-                print(f"\r{sum(row.inputs for row in table.rows.values()):,} inputs, {table.failures:,} failures ", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\r{sum(row.inputs for row in table.rows.values()):,} inputs, {table.failures:,} failures ",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     try:
-        pool.work(batches.batches(table, chosen, shares, most), lambda: time.monotonic() < end, done)
+        pool.work(
+            batches.batches(table, chosen, shares, most), lambda: time.monotonic() < end, done
+        )
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
     table.save(options.state)
     for line in table.lines():
         print(line)
     if table.failures:
-        print(f"try one again: python -m tests.faults --again {os.path.relpath(pool.cases)}/NAME.json")
+        print(
+            f"try one again: python -m tests.faults --again {os.path.relpath(pool.cases)}/NAME.json"
+        )
     return int(table.failures > 0)
 
 
@@ -127,7 +182,10 @@ def limits(options: argparse.Namespace, shares: dict[str, float]) -> dict[str, i
         return dict.fromkeys(shares, EVER)
     whole = options.inputs // 100 if options.commands is None else options.commands
     found: dict[str, int] = {}
-    for names, count in (([n for n in shares if n in READERS], options.inputs), ([n for n in shares if n in OTHERS], whole)):
+    for names, count in (
+        ([n for n in shares if n in READERS], options.inputs),
+        ([n for n in shares if n in OTHERS], whole),
+    ):
         together = sum(shares[name] for name in names)
         found |= {name: -int(-count * shares[name] // together) for name in names}
     return found
@@ -139,7 +197,13 @@ def try_again(files: Sequence[Path], slot: Slot) -> int:
     for file in files:
         name, seed, number, given = kept(file)
         os.chdir(slot.place.folder)
-        verdict = batches.tried(name, given, batches.given_input(name, seed, number, slot.place)[1], slot.place, slot.log)
+        verdict = batches.tried(
+            name,
+            given,
+            batches.given_input(name, seed, number, slot.place)[1],
+            slot.place,
+            slot.log,
+        )
         failed += not verdict.sound
         print(
             f"{file.name}: {' '.join(given.way)[:100]}\n    {verdict.kind}, {verdict.seconds:.2f} s, {verdict.memory >> 20} MB  {verdict.what}  {verdict.place}"

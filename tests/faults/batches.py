@@ -61,7 +61,11 @@ def tried(name: str, given: Input, pictures: bool, place: Workplace, log: Path) 
     """What comes of an input. One that took too much is tried once more, alone."""
     if name in OTHERS:
         verdict = commands.tried(place, given, log)
-        return commands.tried(place, given, log) if verdict.kind in ("slow", "large", "hang") else verdict
+        return (
+            commands.tried(place, given, log)
+            if verdict.kind in ("slow", "large", "hang")
+            else verdict
+        )
     verdict = readers.tried(place, given, pictures)
     if verdict.kind in ("slow", "large", "hang"):
         verdict = apart(lambda: readers.tried(place, given, pictures), log)
@@ -76,7 +80,9 @@ class Pool:
         self.table, self.slots, self.cases = table, slots, cases
         self.again: list[Batch] = list(table.unfinished)
 
-    def work(self, batches: Iterator[Batch], goes_on: Callable[[], bool], done: Callable[[], None]) -> None:
+    def work(
+        self, batches: Iterator[Batch], goes_on: Callable[[], bool], done: Callable[[], None]
+    ) -> None:
         """Work until no batch is left, or `goes_on` says no; call `done` after each batch.
 
         Batches that run at the end are broken off, and stand in `table.unfinished`.
@@ -117,7 +123,9 @@ class Pool:
                 faulthandler.enable(os.open(slot.log, os.O_WRONLY | os.O_APPEND))
                 self._perform(slot)
             except BaseException:
-                slot.log.write_text(traceback.format_exc(), encoding="ascii", errors="backslashreplace")
+                slot.log.write_text(
+                    traceback.format_exc(), encoding="ascii", errors="backslashreplace"
+                )
             os._exit(0)
         with suppress(OSError):  # it may have done so itself, and have ended
             os.setpgid(slot.child, slot.child)
@@ -133,7 +141,10 @@ class Pool:
             given, pictures = given_input(name, self.table.seed, number, slot.place)
             verdict = tried(name, given, pictures, slot.place, slot.log)
             row.add(verdict, len(given.data))
-            if not verdict.sound and known.get(verdict.group, 0) + row.groups[verdict.group] <= KEPT:
+            if (
+                not verdict.sound
+                and known.get(verdict.group, 0) + row.groups[verdict.group] <= KEPT
+            ):
                 keep(self.cases, name, self.table.seed, number, given, verdict)
         slot.result.write_text(json.dumps(asdict(row)))
 
@@ -159,11 +170,17 @@ class Pool:
         given, _ = given_input(name, self.table.seed, number, slot.place)
         row.add(verdict, len(given.data))
         keep(self.cases, name, self.table.seed, number, given, verdict)
-        self.again += [batch for batch in ((name, start, number), (name, number + 1, stop)) if batch[1] < batch[2]]
+        self.again += [
+            batch
+            for batch in ((name, start, number), (name, number + 1, stop))
+            if batch[1] < batch[2]
+        ]
         return True
 
 
-def batches(table: Table, names: list[str], shares: dict[str, float], most: dict[str, int]) -> Iterator[Batch]:
+def batches(
+    table: Table, names: list[str], shares: dict[str, float], most: dict[str, int]
+) -> Iterator[Batch]:
     """Batch after batch, each reader in turn by its share, up to so many inputs of each."""
     while open_ := [name for name in names if table.next.get(name, 0) < most[name]]:
         name = min(open_, key=lambda name: table.next.get(name, 0) / shares[name])

@@ -44,16 +44,32 @@ class Fault(NamedTuple):
 # -- planted libraries: all is right about each but for what its name says -------------------------
 
 
-def planted(name: str, make: Callable[[Place, bytes, int], None], lasts: bool = False, root: bool = False) -> list[Fault]:
+def planted(
+    name: str, make: Callable[[Place, bytes, int], None], lasts: bool = False, root: bool = False
+) -> list[Fault]:
     """By the user, so that one thing alone is wrong, and by another user, as in an attack."""
-    own = Fault(f"{name}, by the user", lambda place, evil: make(place, evil, USER), not lasts, lasts, root, evil=True)
-    return [own, own._replace(name=f"{name}, by another", make=lambda place, evil: make(place, evil, OTHER), root=True)]
+    own = Fault(
+        f"{name}, by the user",
+        lambda place, evil: make(place, evil, USER),
+        not lasts,
+        lasts,
+        root,
+        evil=True,
+    )
+    return [
+        own,
+        own._replace(
+            name=f"{name}, by another", make=lambda place, evil: make(place, evil, OTHER), root=True
+        ),
+    ]
 
 
 def write(path: Path, content: bytes, by: int) -> Path:
     """Write a file as that user: what others may not do, fails."""
     as_user = {"user": by, "group": by, "extra_groups": []} if AS_ROOT else {}
-    subprocess.run(["sh", "-c", 'umask 022; cat > "$0"', str(path)], input=content, check=True, **as_user)  # type: ignore[call-overload]
+    subprocess.run(
+        ["sh", "-c", 'umask 022; cat > "$0"', str(path)], input=content, check=True, **as_user
+    )  # type: ignore[call-overload]
     return path
 
 
@@ -131,7 +147,9 @@ def instead(change: Callable[[bytes], bytes]) -> Callable[[Place, bytes], None]:
 
 
 def cut(part: int) -> Fault:
-    return Fault(f"cut after {part}/{CUTS + 1}", instead(lambda good: good[: len(good) * part // (CUTS + 1)]))
+    return Fault(
+        f"cut after {part}/{CUTS + 1}", instead(lambda good: good[: len(good) * part // (CUTS + 1)])
+    )
 
 
 def without_symbols(place: Place, good: bytes) -> None:
@@ -179,7 +197,9 @@ def mounted(options: str) -> Callable[[Place, bytes], None]:
     """The cache on a file system of its own."""
 
     def make(place: Place, good: bytes) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tinygpt", str(place.made_cache())], check=True)
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tinygpt", str(place.made_cache())], check=True
+        )
         place.give(place.cache)
 
     return make
@@ -193,7 +213,9 @@ BROKEN = [
     *(cut(part) for part in range(1, CUTS + 1)),
     Fault("empty", instead(lambda good: b"")),
     Fault("garbage", instead(lambda good: bytes(reversed(good)))),
-    Fault("a flipped bit", instead(lambda good: good[:9000] + bytes([good[9000] ^ 1]) + good[9001:])),
+    Fault(
+        "a flipped bit", instead(lambda good: good[:9000] + bytes([good[9000] ^ 1]) + good[9001:])
+    ),
     Fault("without symbols, checksum right", without_symbols, heals=False),
     Fault("a FIFO", fifo),
     Fault("a device", device, root=True),
@@ -212,7 +234,12 @@ BROKEN = [
 
 def compiled(path: Path, source: str) -> bytes:
     """The bytes of a library made of a line of C."""
-    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", str(path), "-"], input=source, text=True, check=True)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-x", "c", "-o", str(path), "-"],
+        input=source,
+        text=True,
+        check=True,
+    )
     return path.read_bytes()
 
 
@@ -237,7 +264,11 @@ class Outcome(NamedTuple):
     def wrong(self, fault: Fault) -> bool:
         """Whether anything but the best happened."""
         kinds = {start.kind for start in self.first}
-        return kinds != {"cache" if fault.heals else "alone"} or self.builds != 1 or self.later.kind != "cache"
+        return (
+            kinds != {"cache" if fault.heals else "alone"}
+            or self.builds != 1
+            or self.later.kind != "cache"
+        )
 
 
 def outcome(fault: Fault, folder: Path, library: bytes | None = None) -> Outcome:
@@ -249,7 +280,9 @@ def outcome(fault: Fault, folder: Path, library: bytes | None = None) -> Outcome
         builds = place.builds()
         if fault.lasts:
             place.environment["XDG_CACHE_HOME"] = str(place.give(folder / "elsewhere"))
-        return Outcome(first, builds, place.start()[0], "; ".join(first[0].notes) or first[0].reason or "")
+        return Outcome(
+            first, builds, place.start()[0], "; ".join(first[0].notes) or first[0].reason or ""
+        )
     finally:
         if os.path.ismount(place.cache):
             subprocess.run(["umount", str(place.cache)], check=True)
@@ -268,9 +301,15 @@ def main() -> int:
         finally:
             shutil.rmtree(folder)
         wrong += result.wrong(fault)
-        kinds, slowest = ", ".join(sorted({start.kind for start in result.first})), max(start.seconds for start in result.first)
+        kinds, slowest = (
+            ", ".join(sorted({start.kind for start in result.first})),
+            max(start.seconds for start in result.first),
+        )
         figures = f"{kinds:8}{result.builds:8}{slowest:6.1f}   {result.later.kind:8}{result.later.seconds:6.1f}"
-        print(f"{fault.name:38}{figures}   {'WRONG ' * result.wrong(fault)}{result.line.replace(str(folder), '')}", flush=True)
+        print(
+            f"{fault.name:38}{figures}   {'WRONG ' * result.wrong(fault)}{result.line.replace(str(folder), '')}",
+            flush=True,
+        )
     print(f"{wrong} wrong")
     return int(wrong > 0)
 

@@ -5,7 +5,8 @@
                  no permission, a name that is no UTF-8
     flags        values that no one means
 
-A command may exit with 0, 1, 2 or 130, and prints no traceback. One that exits with 2 has changed no
+A command may exit with 0, 1, 2 or 130, and prints no traceback. One that exits with 2 has changed
+no
 file outside its run.
 """
 
@@ -26,7 +27,7 @@ from tests.faults.readers import READERS, RUN, TEXTS, Input, drawn
 from tests.faults.watch import LONGEST, Verdict, apart, attempt, bounded, place_in
 from tests.faults.workplace import Workplace, differing
 from tinygpt.__main__ import main
-from tinygpt.cli import Parser
+from tinygpt.commands.cli import Parser
 
 CODES = {0: "accepted", 1: "accepted", 2: "refused", 130: "accepted"}
 TINY = ("--width", "8", "--heads", "2", "--layers", "1", "--context", "8", "--batch", "4")
@@ -37,7 +38,10 @@ MORE = (
     ("plot", RUN, "bpe"),
     ("inspect", RUN, "--matrices", "--json"),
 )
-OF_TEXT = (("plan", "--text", "text.txt", *TINY), ("sample", "word", "--length", "2", "--prompts", "text.txt"))
+OF_TEXT = (
+    ("plan", "--text", "text.txt", *TINY),
+    ("sample", "word", "--length", "2", "--prompts", "text.txt"),
+)
 NAME = "\udcff\udc80"  # two bytes that are no UTF-8, as Python tells them
 
 
@@ -112,15 +116,38 @@ BASES = (
     ("verify", "causal", "character"),
     (*TEXTS, "text.txt", "--until", "1"),
     ("train", "--resume", "character", "--until", "3"),
-    ("train", "--init", "character", "--text", "text.txt", "--steps", "2", "--until", "1", "--batch", "4", "--out", "made"),
+    (
+        "train",
+        "--init",
+        "character",
+        "--text",
+        "text.txt",
+        "--steps",
+        "2",
+        "--until",
+        "1",
+        "--batch",
+        "4",
+        "--out",
+        "made",
+    ),
     ("tokenize", "text.txt", "--out", "cut"),
     ("plan", *TINY),
     ("import-gpt2", "gpt2", "--out", "imported"),
     ("export-gpt2", "gpt2", "exported"),
 )
-SHORT = ["", " 1 ", "\udcff", "a\nb\nc", "\x1b[2J", *words("0 -0 1 -1 2 3 0.5 1.5 nan inf -inf 1e308 1e-320 1e999 1_0 0x1 １ -- - x")]
+SHORT = [
+    "",
+    " 1 ",
+    "\udcff",
+    "a\nb\nc",
+    "\x1b[2J",
+    *words("0 -0 1 -1 2 3 0.5 1.5 nan inf -inf 1e308 1e-320 1e999 1_0 0x1 １ -- - x"),
+]
 LONG = [*("1" + "0" * n for n in (12, 18, 20, 30, 400, 5000)), "x" * 300, "x" * 20_000]
-NAMES = words("character gpt2 text.txt texts tokens runs . missing/x.png x.png x.svg x.html story cuda cpu float64 bpe")
+NAMES = words(
+    "character gpt2 text.txt texts tokens runs . missing/x.png x.png x.svg x.html story cuda cpu float64 bpe"
+)
 VALUES = [*SHORT, *LONG, *NAMES]  # no number that a patient user with a large machine may mean
 ENDLESS = ("--help", "--length", "--until")  # a sample of 10^12 tokens is what was asked for
 
@@ -129,13 +156,19 @@ ENDLESS = ("--help", "--length", "--until")  # a sample of 10^12 tokens is what 
 def _flags(command: str) -> tuple[str, ...]:
     parser = Parser()
     importlib.import_module("tinygpt.commands." + command.replace("-", "_")).arguments(parser)
-    return tuple(flag for action in parser._actions for flag in action.option_strings if flag not in ENDLESS)
+    return tuple(
+        flag for action in parser._actions for flag in action.option_strings if flag not in ENDLESS
+    )
 
 
 def flag_input(rng: Random) -> Input:
     """A command line with one or two values that no one means."""
     base = rng.choice(BASES)
-    flags = [word for _ in range(rng.choice((1, 1, 2))) for word in (rng.choice(_flags(base[0])), rng.choice(VALUES))]
+    flags = [
+        word
+        for _ in range(rng.choice((1, 1, 2)))
+        for word in (rng.choice(_flags(base[0])), rng.choice(VALUES))
+    ]
     line = list(base)
     if rng.random() < 0.1:
         line[rng.randrange(len(line))] = rng.choice(VALUES)
@@ -168,8 +201,16 @@ def tried(place: Workplace, given: Input, log: Path) -> Verdict:
         before = place.seen()
         verdict = apart(lambda: _performed(way, given, log), log)
         after = place.seen()
-        if verdict.kind == "refused" and (left := sorted(name for name in differing(before, after) if not _of_run(name, way))):
-            return Verdict("traceback", verdict.seconds, verdict.memory, f"refused, and yet changed: {left[0]!a}", place_in(verdict.what))
+        if verdict.kind == "refused" and (
+            left := sorted(name for name in differing(before, after) if not _of_run(name, way))
+        ):
+            return Verdict(
+                "traceback",
+                verdict.seconds,
+                verdict.memory,
+                f"refused, and yet changed: {left[0]!a}",
+                place_in(verdict.what),
+            )
         return verdict
     finally:
         place.restore()
@@ -202,13 +243,23 @@ def _performed(way: tuple[str, ...], given: Input, log: Path) -> Verdict:
         return verdict
     said = log.read_text(encoding="utf-8", errors="replace")
     error = said.partition("tinygpt: error: ")[2]
-    judged = Verdict(CODES.get(codes[0], "traceback"), verdict.seconds, verdict.memory, error[:200] or f"exit code {codes[0]}")
+    judged = Verdict(
+        CODES.get(codes[0], "traceback"),
+        verdict.seconds,
+        verdict.memory,
+        error[:200] or f"exit code {codes[0]}",
+    )
     if "Traceback" in said:
-        judged = Verdict("traceback", what=said.strip().rpartition("\n")[2][:200], place=place_in(said))
+        judged = Verdict(
+            "traceback", what=said.strip().rpartition("\n")[2][:200], place=place_in(said)
+        )
     elif codes[0] == 2 and not error:
         judged = Verdict("traceback", what="no message")
     elif codes[0] == 2 and (error.count("\n") > 2 or len(error) > LONGEST):
-        judged = Verdict("traceback", what=f"long message: {error.count(chr(10))} lines, {len(error):,} characters: {error[:100]}")
+        judged = Verdict(
+            "traceback",
+            what=f"long message: {error.count(chr(10))} lines, {len(error):,} characters: {error[:100]}",
+        )
     return bounded(judged, len(given.data))
 
 

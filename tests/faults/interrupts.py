@@ -2,7 +2,8 @@
 
     python -m tests.faults.interrupts --interrupts 20000
 
-A timer raises KeyboardInterrupt while a subject runs again and again. After each interrupt every switch must stand as it did before, and
+A timer raises KeyboardInterrupt while a subject runs again and again. After each interrupt every
+switch must stand as it did before, and
 from restored weights a step must give the same bits as ever.
 """
 
@@ -28,12 +29,13 @@ import tinygpt
 from tensor import Tensor, kernels, nn
 from tensor.mode import MODE
 from tinygpt.config import GPTConfig, TrainConfig
-from tinygpt.model import GPT
-from tinygpt.training import optimizer_of, update
+from tinygpt.model.gpt import GPT
+from tinygpt.training.step import optimizer_of, update
 
 PACKAGES = tuple(str(Path(package.__file__).parent) for package in (tensor, tinygpt))
 LONGEST = 2.0  # timer delays reach this many times the duration of one run of the subject
-AGAIN = 2.0  # seconds after which the timer fires once more, should something have swallowed the interrupt
+# seconds after which the timer fires once more, should something have swallowed the interrupt
+AGAIN = 2.0
 
 
 class Bench:
@@ -42,13 +44,17 @@ class Bench:
     def __init__(self) -> None:
         self.x = Tensor(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), requires_grad=True)
         self.dropout = nn.Dropout(0.5)
-        self.model = GPT(GPTConfig(11, 8, 16, 2, 1, dropout=0.1), generator=tensor.Generator(0)).train()
+        self.model = GPT(
+            GPTConfig(11, 8, 16, 2, 1, dropout=0.1), generator=tensor.Generator(0)
+        ).train()
         self.model.recompute = True
         self.optimizer = optimizer_of(self.model, TrainConfig(lr=1e-2))
         self.ids, self.targets = np.random.default_rng(0).integers(0, 11, (2, 4, 8))
         self.weights = {name: x.numpy().copy() for name, x in self.model.state().items()}
         state = self.optimizer.state_dict()
-        self.state = state | {"arrays": {name: array.copy() for name, array in state["arrays"].items()}}
+        self.state = state | {
+            "arrays": {name: array.copy() for name, array in state["arrays"].items()}
+        }
         self.floor = 0  # draws of the default generator that are known to have been taken
         self.mode, self.trace = MODE.get(), sys.gettrace()
         self.gradient, self.stepped = self.small_gradient(), self.step_from_start()
@@ -101,12 +107,21 @@ class Bench:
         self.floor = tensor.random.default.state()["draws"]
 
     def left_on(self) -> bool:
-        """Whether anything stands otherwise than at the beginning. What outlives a context is put back."""
+        """Whether anything stands otherwise than at the beginning. What outlives a context is put
+        back.
+        """
         draws, trace = tensor.random.default.state()["draws"], sys.gettrace()
         training = all(module.training for _, module in self.model.named_modules())
         keyed = tensor.random.next_key()[:2] != (0, draws)
         undrawn = not nn.Linear(3, 3).weight.numpy().any()
-        found = MODE.get() is not self.mode or keyed or undrawn or draws < self.floor or trace is not self.trace or not training
+        found = (
+            MODE.get() is not self.mode
+            or keyed
+            or undrawn
+            or draws < self.floor
+            or trace is not self.trace
+            or not training
+        )
         self.model.train()
         self.drawn(None)
         sys.settrace(self.trace)
@@ -174,7 +189,10 @@ def _interrupt(run: Callable[[], None], delay: float) -> bool:
             run()
     except KeyboardInterrupt as interrupt:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        return any(frame.f_code.co_filename.startswith(PACKAGES) for frame, _ in traceback.walk_tb(interrupt.__traceback__))
+        return any(
+            frame.f_code.co_filename.startswith(PACKAGES)
+            for frame, _ in traceback.walk_tb(interrupt.__traceback__)
+        )
 
 
 @contextmanager
@@ -212,8 +230,15 @@ def drive(subject: Callable[[Bench], None], interrupts: int, seed: int) -> Row:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Interrupt switches and steps at random moments, and look at what is left.")
-    parser.add_argument("--interrupts", type=int, default=20_000, help="in all, shared out among the subjects (default: 20000)")
+    parser = argparse.ArgumentParser(
+        description="Interrupt switches and steps at random moments, and look at what is left."
+    )
+    parser.add_argument(
+        "--interrupts",
+        type=int,
+        default=20_000,
+        help="in all, shared out among the subjects (default: 20000)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     each = -(-options.interrupts // len(SUBJECTS))

@@ -29,13 +29,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.tinygpt.program import PROGRAM, environment
-from tinygpt import checkpoint, runs, story
+from tests.helpers.program import PROGRAM, environment
+from tinygpt import story
 from tinygpt.errors import InputError
-from tinygpt.training import optimizer_of
+from tinygpt.runs import checkpoint
+from tinygpt.runs import run as runs
+from tinygpt.training.step import optimizer_of
 
 WIDTH = ["--width", "32", "--heads", "2", "--layers", "2", "--context", "16", "--batch", "2"]
-CHOICES = ["train", *WIDTH, "--text", "text.txt", "--evaluate", "1", "--steps", "100000", "--lr", "1e-4", "--warmup", "0", "--validation", "0.3"]
+CHOICES = [
+    "train",
+    *WIDTH,
+    "--text",
+    "text.txt",
+    "--evaluate",
+    "1",
+    "--steps",
+    "100000",
+    "--lr",
+    "1e-4",
+    "--warmup",
+    "0",
+    "--validation",
+    "0.3",
+]
 SECONDS = 0.25  # from the first step that a process saved, a kill comes within
 FILES = (runs.MODEL, runs.OPTIMIZER, runs.BEST, runs.STATE)
 DISK = 1 << 22  # bytes of a small disk
@@ -43,12 +60,23 @@ DISK = 1 << 22  # bytes of a small disk
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """The program, without anything to read."""
-    return subprocess.Popen([*PROGRAM, *arguments], cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*PROGRAM, *arguments],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def again(folder: Path) -> list[str]:
     """Begin the run, or go on with it."""
-    return ["train", "--resume", "run"] if checkpoint.current(folder / "run", runs.MODEL).exists() else [*CHOICES, "--out", "run"]
+    return (
+        ["train", "--resume", "run"]
+        if checkpoint.current(folder / "run", runs.MODEL).exists()
+        else [*CHOICES, "--out", "run"]
+    )
 
 
 def saved(folder: Path) -> int:
@@ -75,12 +103,18 @@ def faults(folder: Path, least: int) -> Iterator[str]:
 
 def optimizer_counts(folder: Path) -> set[int]:
     state = checkpoint.state_of(folder / "run")
-    return set(state.optimizer.counts.values()) if state is not None and state.optimizer is not None else set()
+    return (
+        set(state.optimizer.counts.values())
+        if state is not None and state.optimizer is not None
+        else set()
+    )
 
 
 def left_over(folder: Path) -> list[str]:
     """Files of a save that was cut short."""
-    return [path.name for path in (folder / "run").rglob("*") if checkpoint.LEFT.fullmatch(path.name)]
+    return [
+        path.name for path in (folder / "run").rglob("*") if checkpoint.LEFT.fullmatch(path.name)
+    ]
 
 
 def go_on(folder: Path, steps: int) -> Iterator[str]:
@@ -93,7 +127,8 @@ def go_on(folder: Path, steps: int) -> Iterator[str]:
     yield from (f"left over: {name}" for name in left_over(folder))
 
 
-# -- killed -----------------------------------------------------------------------------------------------------------
+# -- killed
+# -----------------------------------------------------------------------------------------------------------
 
 
 def kill(folder: Path, chance: random.Random) -> Iterator[str]:
@@ -115,7 +150,13 @@ def kill(folder: Path, chance: random.Random) -> Iterator[str]:
 def compare(folder: Path) -> Iterator[str]:
     """With a run that takes as many steps at once."""
     step = saved(folder)
-    done = subprocess.run([*PROGRAM, *CHOICES, "--out", "whole", "--until", str(step)], cwd=folder, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        [*PROGRAM, *CHOICES, "--out", "whole", "--until", str(step)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         yield f"different: the other one failed: {done.stderr[-300:]}"
         return
@@ -128,10 +169,13 @@ def compare(folder: Path) -> Iterator[str]:
 
 def noted(run: Path) -> list[dict[str, object]]:
     records = map(json.loads, (run / runs.METRICS).read_text().splitlines())
-    return [{name: value for name, value in record.items() if name != "seconds"} for record in records]
+    return [
+        {name: value for name, value in record.items() if name != "seconds"} for record in records
+    ]
 
 
-# -- full -------------------------------------------------------------------------------------------------------------
+# -- full
+# -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -139,7 +183,11 @@ def small_disk(folder: Path) -> Iterator[Path]:
     """A disk with room for few checkpoints. Raises CalledProcessError where that is not allowed."""
     place = folder / "disk"
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(place)], check=True, capture_output=True)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(place)],
+        check=True,
+        capture_output=True,
+    )
     try:
         yield place
     finally:
@@ -165,15 +213,22 @@ def fill(disk: Path, chance: random.Random) -> Iterator[str]:
     yield from faults(disk, before)
 
 
-# -- together ---------------------------------------------------------------------------------------------------------
+# -- together
+# ---------------------------------------------------------------------------------------------------------
 
 
 def together(folder: Path, number: int) -> Iterator[str]:
     """Two trainings into one folder."""
-    both = [start(*CHOICES, "--out", f"pair-{number}", "--until", "5", cwd=folder) for _ in range(2)]
+    both = [
+        start(*CHOICES, "--out", f"pair-{number}", "--until", "5", cwd=folder) for _ in range(2)
+    ]
     said = [process.communicate()[1] for process in both]
     codes = sorted(process.returncode for process in both)
-    refused = [text for text in said if "is being trained by another process" in text or "is not empty" in text]
+    refused = [
+        text
+        for text in said
+        if "is being trained by another process" in text or "is not empty" in text
+    ]
     if codes != [0, 2] or len(refused) != 1:
         yield f"lost: two that started together ended with {codes}: {said}"
     try:
@@ -187,7 +242,8 @@ def together(folder: Path, number: int) -> Iterator[str]:
         yield f"mixed: step {progress.step}, metrics of {steps}"
 
 
-# -- the table --------------------------------------------------------------------------------------------------------
+# -- the table
+# --------------------------------------------------------------------------------------------------------
 
 
 def run_kills(count: int, seed: int) -> Counter[str]:
@@ -242,12 +298,18 @@ KINDS = ("lost", "mixed", "left over", "different")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name in ("kills", "full", "together"):
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(f"{'':10}{'tries':>7}{'steps':>8}" + "".join(f"{kind:>11}" for kind in KINDS) + "   files left for the next save to remove")
+    print(
+        f"{'':10}{'tries':>7}{'steps':>8}"
+        + "".join(f"{kind:>11}" for kind in KINDS)
+        + "   files left for the next save to remove"
+    )
     bad = 0
     for name, work in (("kills", run_kills), ("full", run_full), ("together", run_together)):
         count = getattr(options, name)
@@ -255,7 +317,12 @@ def main() -> int:
             found = work(count, options.seed)
             bad += sum(found[kind] for kind in KINDS)
             left = found["files a kill left"] + found["files a full disk left"]
-            print(f"{name:10}{count:7,}{found['steps']:8,}" + "".join(f"{found[kind]:11,}" for kind in KINDS) + f"   {left:,}", flush=True)
+            print(
+                f"{name:10}{count:7,}{found['steps']:8,}"
+                + "".join(f"{found[kind]:11,}" for kind in KINDS)
+                + f"   {left:,}",
+                flush=True,
+            )
     return int(bad > 0)
 
 

@@ -1,7 +1,8 @@
 """Bytes -> damaged bytes. Each mutation takes a random generator and the bytes, and returns others.
 
 bytes          any file: flipped, inserted, deleted, cut, repeated, spliced with another file
-structure      JSON: a value replaced by a nasty one, renamed, dropped, doubled, swapped with another
+structure      JSON: a value replaced by a nasty one, renamed, dropped, doubled, swapped with
+another
 header         safetensors: names, shapes, dtypes, offsets, the length of the header
 lines          JSON lines, merges, texts: dropped, doubled, swapped, joined, one of them damaged
 """
@@ -17,7 +18,8 @@ Mutation: TypeAlias = Callable[[Random, bytes], bytes]
 Path: TypeAlias = tuple[Any, ...]
 
 DEEP = 100_000
-MARK = "\ue000{}\ue000"  # stands in a JSON text for what json.dumps cannot write; no file here holds this character
+# stands in a JSON text for what json.dumps cannot write; no file here holds this character
+MARK = "\ue000{}\ue000"
 
 
 def words(text: str) -> list[str]:
@@ -30,16 +32,68 @@ NUMBERS = words("""
     null true false 0 -0.0 1 -1 2 3 7 0.5 1.5 -1.5 1e-320 1e308 -1e308 1e999 NaN Infinity -Infinity 255 256 257 30000 1000000 100000000
     2147483648 4294967296 9007199254740993 9223372036854775807 9223372036854775808 18446744073709551616 -9223372036854775809
 """)
-LONG_NUMBERS = ["1" + "0" * 18, "1" + "0" * 30, "1" + "0" * 400, "1" + "0" * 5000, "-1" + "0" * 400, "0." + "0" * 400 + "1"]
+LONG_NUMBERS = [
+    "1" + "0" * 18,
+    "1" + "0" * 30,
+    "1" + "0" * 400,
+    "1" + "0" * 5000,
+    "-1" + "0" * 400,
+    "0." + "0" * 400 + "1",
+]
 TEXTS = ["", " ", "a\0b", "\ud800", "\udc00\ud800", "\x1b[2J", "\u202ex", "a\nb\nc\nd"]
-WORDS = words("x 0 1 null nan 1e5 . text.txt texts tokens gpt2 /dev/null /dev/zero story cuda float16 F64 I64")
+WORDS = words(
+    "x 0 1 null nan 1e5 . text.txt texts tokens gpt2 /dev/null /dev/zero story cuda float16 F64 I64"
+)
 SCALARS = [*NUMBERS, *LONG_NUMBERS, *map(json.dumps, TEXTS), *map(json.dumps, WORDS)]
-LISTS = ["[]", "[[]]", "[null]", "[0]", "[1, 2]", "[1, 2, 3]", "[-1, 8]", "[1e308]", '["a"]', "[4294967296, 4294967296]"]
-NESTED = [*LISTS, "{}", '{"a": 1}', '{"": {}}', '{"kind": "byte"}', "[" + "0, " * 99 + "0]", "[" + "1, " * 9999 + "1]"]
+LISTS = [
+    "[]",
+    "[[]]",
+    "[null]",
+    "[0]",
+    "[1, 2]",
+    "[1, 2, 3]",
+    "[-1, 8]",
+    "[1e308]",
+    '["a"]',
+    "[4294967296, 4294967296]",
+]
+NESTED = [
+    *LISTS,
+    "{}",
+    '{"a": 1}',
+    '{"": {}}',
+    '{"kind": "byte"}',
+    "[" + "0, " * 99 + "0]",
+    "[" + "1, " * 9999 + "1]",
+]
 DEEPS = ["[" * DEEP + "]" * DEEP, '{"a":' * DEEP + "1" + "}" * DEEP, "[" * DEEP]
 LONG = ['"' + "x" * 100_000 + '"', '"' + "\\u00e9\\n" * 10_000 + '"']
-BROKEN = [b"\x00", b"\xff", b"\xfe\xff", b"\xed\xa0\x80", b"\xf0\x9f", b"\xc0\x80", b"\x85", b"\xef\xbb\xbf"]  # UTF-8
-PRINTED = ["\u2028", "\u202e", "e\u0301", "\U0001f469\u200d\U0001f469", "\ufffd", "中", "\x1b[2J", "\r", "\r\n", "\n\n", "\n", "\t", " "]
+# UTF-8
+BROKEN = [
+    b"\x00",
+    b"\xff",
+    b"\xfe\xff",
+    b"\xed\xa0\x80",
+    b"\xf0\x9f",
+    b"\xc0\x80",
+    b"\x85",
+    b"\xef\xbb\xbf",
+]
+PRINTED = [
+    "\u2028",
+    "\u202e",
+    "e\u0301",
+    "\U0001f469\u200d\U0001f469",
+    "\ufffd",
+    "中",
+    "\x1b[2J",
+    "\r",
+    "\r\n",
+    "\n\n",
+    "\n",
+    "\t",
+    " ",
+]
 MARKS = words(r'0 9 - . e9 " \ \ud800 { } [ ] , : null NaN 1e999 # <unk> <|endoftext|>')
 PIECES = [*BROKEN, *map(str.encode, PRINTED), *map(str.encode, MARKS)]
 
@@ -108,7 +162,17 @@ def splice(rng: Random, data: bytes, other: bytes) -> bytes:
     return data[:place] + other[rng.choice((place, rng.randint(0, len(other)))) :]
 
 
-BYTES: tuple[Mutation, ...] = (flip, flip, replace_byte, insert, insert, delete, truncate, repeat, blank)
+BYTES: tuple[Mutation, ...] = (
+    flip,
+    flip,
+    replace_byte,
+    insert,
+    insert,
+    delete,
+    truncate,
+    repeat,
+    blank,
+)
 
 
 # -- JSON ------------------------------------------------------------------------------------------
@@ -120,7 +184,13 @@ def paths(tree: Any) -> list[Path]:
     waiting: list[tuple[Path, Any]] = [((), tree)]
     while waiting:
         path, value = waiting.pop()
-        below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        below = (
+            value.items()
+            if isinstance(value, dict)
+            else enumerate(value)
+            if isinstance(value, list)
+            else ()
+        )
         for key, part in below:
             found.append((*path, key))
             waiting.append(((*path, key), part))
@@ -139,11 +209,47 @@ def near(rng: Random, value: Any) -> str:
     if isinstance(value, bool):
         return json.dumps(rng.choice((int(value), str(value), not value)))
     if isinstance(value, (int, float)):
-        return json.dumps(rng.choice((value + 1, value - 1, -value, value * 2, float(value), str(value), [value], value + 0.5, value * 10**18)))
+        return json.dumps(
+            rng.choice(
+                (
+                    value + 1,
+                    value - 1,
+                    -value,
+                    value * 2,
+                    float(value),
+                    str(value),
+                    [value],
+                    value + 0.5,
+                    value * 10**18,
+                )
+            )
+        )
     if isinstance(value, str):
-        return json.dumps(rng.choice((value + "x", value[:-1], value.upper(), [value], {value: value}, value * 2, value[::-1])))
+        return json.dumps(
+            rng.choice(
+                (
+                    value + "x",
+                    value[:-1],
+                    value.upper(),
+                    [value],
+                    {value: value},
+                    value * 2,
+                    value[::-1],
+                )
+            )
+        )
     if isinstance(value, list):
-        return json.dumps(rng.choice((value[:-1], [*value, *value[-1:]], value[::-1], [value], dict.fromkeys(map(str, value)))))
+        return json.dumps(
+            rng.choice(
+                (
+                    value[:-1],
+                    [*value, *value[-1:]],
+                    value[::-1],
+                    [value],
+                    dict.fromkeys(map(str, value)),
+                )
+            )
+        )
     return json.dumps(
         rng.choice(
             ([value], list(value or ()), [*(value or {}).values()]),
@@ -173,7 +279,10 @@ def changed(rng: Random, tree: Any) -> str:
         _change(rng, tree, path, raw)
     text = json.dumps(tree, ensure_ascii=rng.random() < 0.5)
     for number, part in enumerate(raw):
-        for mark in (json.dumps(MARK.format(number)), json.dumps(MARK.format(number), ensure_ascii=False)):
+        for mark in (
+            json.dumps(MARK.format(number)),
+            json.dumps(MARK.format(number), ensure_ascii=False),
+        ):
             text = text.replace(mark, part)
     return text
 
@@ -202,7 +311,9 @@ def _change(rng: Random, tree: Any, path: Path, raw: list[str]) -> None:
     elif how < 0.93:
         parent[unwritable(json.dumps(key))] = parent[key]  # the same name twice
     else:
-        parent[rng.choice((key + "x", key.upper(), "", "x" * 1000, "\ud800", "\x1b[2J\n\n"))] = parent.pop(key)
+        parent[rng.choice((key + "x", key.upper(), "", "x" * 1000, "\ud800", "\x1b[2J\n\n"))] = (
+            parent.pop(key)
+        )
 
 
 # -- safetensors -----------------------------------------------------------------------------------
@@ -219,11 +330,28 @@ def header(rng: Random, data: bytes) -> bytes:
             entries = [entry for name, entry in tree.items() if name != "__metadata__"]
             _lie(rng, tree, rng.choice(entries), entries)
             text = json.dumps(tree)
-    except (ValueError, RecursionError, AttributeError, IndexError, KeyError, TypeError):  # damaged before
+    # damaged before
+    except (ValueError, RecursionError, AttributeError, IndexError, KeyError, TypeError):
         return rng.choice(BYTES)(rng, data)
     new = text.encode("utf-8", "surrogatepass")
     new += b" " * (-len(new) % 8 if rng.random() < 0.8 else rng.randrange(8))
-    said = rng.choice((0, 1, len(new) - 1, len(new) + 1, len(data), 100_000_001, 1 << 32, (1 << 63) - 1, (1 << 64) - 1)) if rng.random() < 0.1 else len(new)
+    said = (
+        rng.choice(
+            (
+                0,
+                1,
+                len(new) - 1,
+                len(new) + 1,
+                len(data),
+                100_000_001,
+                1 << 32,
+                (1 << 63) - 1,
+                (1 << 64) - 1,
+            )
+        )
+        if rng.random() < 0.1
+        else len(new)
+    )
     return said.to_bytes(8, "little") + new + data[8 + length :]
 
 
@@ -231,20 +359,66 @@ def _lie(rng: Random, tree: Any, entry: Any, entries: Sequence[Any]) -> None:
     """One entry says something that is wrong, and mostly looks right."""
     how = rng.randrange(7)
     if how == 0:
-        tree[rng.choice(("unknown", "", "x" * 300, "\x1b[2J\n", "token_embedding.weight"))] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+        tree[rng.choice(("unknown", "", "x" * 300, "\x1b[2J\n", "token_embedding.weight"))] = {
+            "dtype": "F32",
+            "shape": [0],
+            "data_offsets": [0, 0],
+        }
     elif how == 1:
-        entry["dtype"] = rng.choice(("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "F4", "I16", "U64", "C64", "", "x"))
+        entry["dtype"] = rng.choice(
+            (
+                "F64",
+                "F32",
+                "F16",
+                "BF16",
+                "I64",
+                "I32",
+                "U8",
+                "BOOL",
+                "F8_E4M3",
+                "F4",
+                "I16",
+                "U64",
+                "C64",
+                "",
+                "x",
+            )
+        )
     elif how == 2:
-        entry["shape"] = rng.choice((entry["shape"][::-1], [], [0], [*entry["shape"], 1], [1, *entry["shape"]], [-1], [1 << 62, 4], [1 << 64], [True]))
+        entry["shape"] = rng.choice(
+            (
+                entry["shape"][::-1],
+                [],
+                [0],
+                [*entry["shape"], 1],
+                [1, *entry["shape"]],
+                [-1],
+                [1 << 62, 4],
+                [1 << 64],
+                [True],
+            )
+        )
     elif how == 3:
         entry["data_offsets"] = rng.choice(entries)["data_offsets"]
     elif how == 4:
         start, end = entry["data_offsets"]
-        entry["data_offsets"] = rng.choice(([end, start], [start, start], [start + 1, end + 1], [start, end + 8], [-1, end], [start, 1 << 63], [start]))
+        entry["data_offsets"] = rng.choice(
+            (
+                [end, start],
+                [start, start],
+                [start + 1, end + 1],
+                [start, end + 8],
+                [-1, end],
+                [start, 1 << 63],
+                [start],
+            )
+        )
     elif how == 5:
         entry["dtype"], entry["shape"] = "F16", [2, *entry["shape"]]  # as many bytes
     else:
-        tree["__metadata__"] = rng.choice(({}, {"format": "pt"}, {"format": 1}, [], None, {"a": "\x1b[2J"}))
+        tree["__metadata__"] = rng.choice(
+            ({}, {"format": "pt"}, {"format": 1}, [], None, {"a": "\x1b[2J"})
+        )
 
 
 # -- lines -----------------------------------------------------------------------------------------
@@ -281,7 +455,15 @@ def numbers(rng: Random, data: bytes) -> bytes:
     """Whole words of 2 or 4 bytes become the largest, the smallest, or any; the size stays."""
     size = rng.choice((2, 4))
     place = rng.randrange(max(1, len(data) // size)) * size
-    word = rng.choice((b"\xff" * size, bytes(size), rng.randbytes(size), b"\x00" * (size - 1) + b"\x80", b"\x00\x00\xc0\x7f"[-size:]))
+    word = rng.choice(
+        (
+            b"\xff" * size,
+            bytes(size),
+            rng.randbytes(size),
+            b"\x00" * (size - 1) + b"\x80",
+            b"\x00\x00\xc0\x7f"[-size:],
+        )
+    )
     return data[:place] + word + data[place + size :]
 
 
@@ -298,7 +480,9 @@ def mutate(rng: Random, data: bytes, kind: str, others: Sequence[bytes]) -> byte
     """The bytes of a file, damaged once or twice; seldom another file instead.   kind: .json"""
     chance = rng.random()
     if chance < 0.01:
-        return rng.choice((b"", b"\n", b"{}", b"[]", b"null", b"\xef\xbb\xbf", b"0", rng.choice(others)))
+        return rng.choice(
+            (b"", b"\n", b"{}", b"[]", b"null", b"\xef\xbb\xbf", b"0", rng.choice(others))
+        )
     if chance < 0.04:
         return splice(rng, data, rng.choice(others))
     for _ in range(rng.choice((1, 1, 1, 2))):

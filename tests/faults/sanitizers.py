@@ -1,9 +1,13 @@
-"""The C kernels built with sanitizers, and run: the kernel tests of the suite, then random shapes and strides of every kernel.
+"""The C kernels built with sanitizers, and run: the kernel tests of the suite, then random shapes
+and strides of every kernel.
 
-    python -m tests.faults.sanitizers --shapes 20000      a table: kernel, calls, how many C took, reports, differences from the reference
-    python -m tests.faults.sanitizers --thread            races between threads, instead of addresses and undefined behaviour
+    python -m tests.faults.sanitizers --shapes 20000      a table: kernel, calls, how many C took,
+    reports, differences from the reference
+    python -m tests.faults.sanitizers --thread            races between threads, instead of
+    addresses and undefined behaviour
 
-Exit code 1 where a sanitizer reported anything, a kernel and its reference differ, or a test fails. Without a gcc that has sanitizers, one
+Exit code 1 where a sanitizer reported anything, a kernel and its reference differ, or a test fails.
+Without a gcc that has sanitizers, one
 line says so, and the exit code is 0.
 """
 
@@ -22,11 +26,16 @@ from pathlib import Path
 from tests.faults.shapes import REPORT
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = [f"tests/tensor/test_{name}.py" for name in ("cpu_kernels", "kernel_edges", "kernel_extremes", "kernel_memory", "rooms")] + [
-    "tests/tinygpt/test_decode.py"
-]
-RUNTIMES = {"address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}  # what must be loaded before Python
-FLAGS = {"address,undefined": "-fsanitize=address,undefined -fsanitize-recover=address,undefined", "thread": "-fsanitize=thread"}
+TESTS = [
+    f"tests/tensor/test_{name}.py"
+    for name in ("cpu_kernels", "kernel_edges", "kernel_extremes", "kernel_memory", "rooms")
+] + ["tests/tinygpt/model/test_cache.py"]
+# what must be loaded before Python
+RUNTIMES = {"address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
+FLAGS = {
+    "address,undefined": "-fsanitize=address,undefined -fsanitize-recover=address,undefined",
+    "thread": "-fsanitize=thread",
+}
 SHOWN = 12  # lines of a report
 PIECE = 5000  # calls in a process
 Table = dict[str, dict[str, int]]  # kernel -> column -> count
@@ -37,14 +46,21 @@ def preloads(compiler: str | None, kind: str) -> list[str]:
     if compiler is None:
         return []
     asked = [[compiler, f"-print-file-name={name}"] for name in RUNTIMES[kind]]
-    found = [subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() for command in asked]
+    found = [
+        subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        for command in asked
+    ]
     return found if all(Path(path).is_absolute() and Path(path).exists() for path in found) else []
 
 
 def environment(compiler: str, kind: str, libraries: list[str], folder: Path) -> dict[str, str]:
-    """The variables under which Python builds the kernels with sanitizers, into this folder, and loads them."""
+    """The variables under which Python builds the kernels with sanitizers, into this folder, and
+    loads them.
+    """
     wrapper = folder / "cc"
-    wrapper.write_text(f'#!/bin/sh\nexec {compiler} "$@" {FLAGS[kind]} -fno-omit-frame-pointer -g1\n')
+    wrapper.write_text(
+        f'#!/bin/sh\nexec {compiler} "$@" {FLAGS[kind]} -fno-omit-frame-pointer -g1\n'
+    )
     wrapper.chmod(0o700)
     report = f"log_path={folder / 'report'}:halt_on_error=0"
     return {
@@ -59,9 +75,16 @@ def environment(compiler: str, kind: str, libraries: list[str], folder: Path) ->
 
 
 def suppressions(folder: Path) -> Path:
-    """What the thread sanitizer must not report: it sees nothing of how threads that it did not compile wait for each other."""
+    """What the thread sanitizer must not report: it sees nothing of how threads that it did not
+    compile wait for each other.
+    """
     path = folder / "suppressions"
-    path.write_text("".join(f"called_from_lib:{name}\n" for name in ("libscipy_openblas", "_multiarray_umath", "libpython")))
+    path.write_text(
+        "".join(
+            f"called_from_lib:{name}\n"
+            for name in ("libscipy_openblas", "_multiarray_umath", "libpython")
+        )
+    )
     return path
 
 
@@ -70,14 +93,24 @@ def reports(folder: Path) -> list[str]:
     found = []
     for path in sorted(folder.glob("report.*")):
         lines = path.read_text(errors="replace").splitlines()
-        found += ["\n".join(lines[i : i + SHOWN]) for i, line in enumerate(lines) if REPORT.search(line)]
+        found += [
+            "\n".join(lines[i : i + SHOWN]) for i, line in enumerate(lines) if REPORT.search(line)
+        ]
     return found
 
 
 def kernel_tests(variables: dict[str, str]) -> int:
     """Run the suite's tests of the kernels; pytest's exit code."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", *TESTS]
-    run = subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    run = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     print(run.stdout[-2000:] if run.returncode else run.stdout.strip().splitlines()[-1])
     return run.returncode
 
@@ -87,8 +120,23 @@ def shapes(calls: int, seed: int, variables: dict[str, str], folder: Path) -> tu
     total: Table = {}
     failed = 0
     for start in range(0, calls, PIECE):
-        command = [sys.executable, "-m", "tests.faults.shapes", "--calls", str(min(PIECE, calls - start)), "--seed", str(seed + start)]
-        run = subprocess.run([*command, "--log", str(folder / "report")], cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.shapes",
+            "--calls",
+            str(min(PIECE, calls - start)),
+            "--seed",
+            str(seed + start),
+        ]
+        run = subprocess.run(
+            [*command, "--log", str(folder / "report")],
+            cwd=ROOT,
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         *said, last = run.stdout.strip().splitlines() or [""]
         print("\n".join(said), end="\n" if said else "")
         if not last.startswith("{"):
@@ -107,13 +155,18 @@ def show(total: Table) -> None:
     print(f"\n{'kernel':24}" + "".join(f"{column:>13}" for column in columns))
     for name, row in total.items():
         print(f"{name:24}" + "".join(f"{row[column]:13,}" for column in columns))
-    print(f"{'all':24}" + "".join(f"{sum(row[column] for row in total.values()):13,}" for column in columns))
+    print(
+        f"{'all':24}"
+        + "".join(f"{sum(row[column] for row in total.values()):13,}" for column in columns)
+    )
 
 
 def main() -> int:
     """Build, test, draw shapes, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--shapes", type=int, default=2000, help="calls of kernels with random shapes (%(default)s)")
+    parser.add_argument(
+        "--shapes", type=int, default=2000, help="calls of kernels with random shapes (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--thread", action="store_true", help="look for races instead")
     parser.add_argument("--no-tests", action="store_true", help="leave out the tests of the suite")
@@ -126,13 +179,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder, start = Path(name), time.perf_counter()
         variables = environment(compiler, kind, libraries, folder)
-        total, broken = shapes(options.shapes, options.seed, variables, folder)  # first: it keeps the compiler out of the sanitizers
+        # first: it keeps the compiler out of the sanitizers
+        total, broken = shapes(options.shapes, options.seed, variables, folder)
         failed = 0 if options.no_tests else kernel_tests(variables)
         show(total)
         found = reports(folder)
-        print(f"{len(found)} reports of -fsanitize={kind}, tests included; {time.perf_counter() - start:.0f} s")
+        print(
+            f"{len(found)} reports of -fsanitize={kind}, tests included; {time.perf_counter() - start:.0f} s"
+        )
         print("\n\n".join(found[:20]))
-        return int(bool(failed or broken or found or any(row["differences"] for row in total.values())))
+        return int(
+            bool(failed or broken or found or any(row["differences"] for row in total.values()))
+        )
 
 
 if __name__ == "__main__":

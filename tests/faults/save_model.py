@@ -46,7 +46,14 @@ class Disk:
         self.full = full
         self.operations: list[Operation] = []
         self._names: dict[int, str] = {}  # of open descriptors
-        self._real = {"open": io.open, "os_open": os.open, "fsync": os.fsync, "replace": os.replace, "unlink": os.unlink, "mkdir": os.mkdir}
+        self._real = {
+            "open": io.open,
+            "os_open": os.open,
+            "fsync": os.fsync,
+            "replace": os.replace,
+            "unlink": os.unlink,
+            "mkdir": os.mkdir,
+        }
         self._patches = [
             mock.patch.object(io, "open", self._open),
             mock.patch.object(os, "open", self._os_open),
@@ -80,14 +87,21 @@ class Disk:
             self.operations[-1] = last._replace(data=last.data + data)
         else:
             self.operations.append(Operation(kind, name, data, goal))
-        if self.full is not None and kind != "remove" and len(self.operations) > self.full and (kind != "move" or len(self.operations) == self.full + 1):
+        if (
+            self.full is not None
+            and kind != "remove"
+            and len(self.operations) > self.full
+            and (kind != "move" or len(self.operations) == self.full + 1)
+        ):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
         return True
 
     def name_of(self, path: Any) -> str | None:
         """The path below the folder; None for one elsewhere."""
         place = Path(os.path.abspath(path))
-        return place.relative_to(self.folder).as_posix() if place.is_relative_to(self.folder) else None
+        return (
+            place.relative_to(self.folder).as_posix() if place.is_relative_to(self.folder) else None
+        )
 
     def _open(self, path: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
         if isinstance(path, int) or not set(mode) & set("wxa+") or not self.note("make", path):
@@ -144,12 +158,17 @@ class _Written:
         return getattr(self._file, name)
 
 
-# -- states -----------------------------------------------------------------------------------------------------------
+# -- states
+# -----------------------------------------------------------------------------------------------------------
 
 
 def tree(folder: Path) -> Tree:
     """The files below the folder."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def put(folder: Path, files: Tree) -> None:
@@ -170,7 +189,14 @@ def states(before: Tree, operations: list[Operation]) -> Iterator[tuple[int, Tre
     for count, operation in enumerate(operations):
         yield count, dict(files)
         if operation.kind == "write":
-            yield count, {**files, operation.name: files[operation.name] + operation.data[: len(operation.data) // 2]}
+            yield (
+                count,
+                {
+                    **files,
+                    operation.name: files[operation.name]
+                    + operation.data[: len(operation.data) // 2],
+                },
+            )
         apply(files, operation)
     yield len(operations), files
 

@@ -1,8 +1,11 @@
-"""Every compiled kernel on random shapes, strides and options, aligned and not, beside its reference: what `sanitizers.py` runs.
+"""Every compiled kernel on random shapes, strides and options, aligned and not, beside its
+reference: what `sanitizers.py` runs.
 
-    python -m tests.faults.shapes --calls 1000 [--seed 0] [--log FILE]      a line of JSON: kernel -> calls, taken, reports, differences
+    python -m tests.faults.shapes --calls 1000 [--seed 0] [--log FILE]      a line of JSON: kernel
+    -> calls, taken, reports, differences
 
-`--log`: where the sanitizers write, a process id after its name. Without sanitizers the values alone are judged.
+`--log`: where the sanitizers write, a process id after its name. Without sanitizers the values
+alone are judged.
 """
 
 from __future__ import annotations
@@ -24,10 +27,9 @@ import tensor
 from tensor import Tensor, kernels, optim, random
 from tensor.errors import ViewError
 from tensor.kernels.cpu import compiled
-from tensor.op import OPS
+from tensor.ops.op import OPS
 from tensor.optim import clip_gradients
 from tinygpt import GPT, GPTConfig
-from tinygpt.cache import Cache
 
 Array = Any
 Random = np.random.Generator
@@ -54,7 +56,8 @@ class Row:
     differences: int = 0
 
 
-# -- shapes and memory --------------------------------------------------------------------------------------------------------
+# -- shapes and memory
+# --------------------------------------------------------------------------------------------------------
 
 
 def size(rng: Random) -> int:
@@ -127,19 +130,29 @@ def laid(rng: Random, array: Array) -> Array:
     return array if rng.random() < 0.5 else LAYOUTS[rng.integers(len(LAYOUTS))](array)
 
 
-# -- the kernels ----------------------------------------------------------------------------------------------------------------
+# -- the kernels
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def linear(rng: Random) -> Case:
     x, outputs, transposed = numbers(rng, *shape(rng)), size(rng), bool(rng.integers(2))
     inputs = x.shape[-1]
-    given = [x, numbers(rng, *((outputs, inputs) if transposed else (inputs, outputs))), numbers(rng, outputs)]
-    return Case(lambda *xs: OPS["linear"](*xs, transposed=transposed), given[: 2 + int(rng.integers(2))])
+    given = [
+        x,
+        numbers(rng, *((outputs, inputs) if transposed else (inputs, outputs))),
+        numbers(rng, outputs),
+    ]
+    return Case(
+        lambda *xs: OPS["linear"](*xs, transposed=transposed), given[: 2 + int(rng.integers(2))]
+    )
 
 
 def linear_gelu(rng: Random) -> Case:
     x, outputs = numbers(rng, *shape(rng)), size(rng)
-    return Case(tensor.linear_gelu, [x, numbers(rng, x.shape[-1], outputs), numbers(rng, outputs)][: 2 + int(rng.integers(2))])
+    return Case(
+        tensor.linear_gelu,
+        [x, numbers(rng, x.shape[-1], outputs), numbers(rng, outputs)][: 2 + int(rng.integers(2))],
+    )
 
 
 def gelu(rng: Random) -> Case:
@@ -149,7 +162,10 @@ def gelu(rng: Random) -> Case:
 def layer_norm(rng: Random) -> Case:
     x = numbers(rng, *shape(rng))
     eps = float(rng.choice((1e-5, 1e-2)))
-    return Case(lambda *xs: tensor.layer_norm(*xs, eps=eps), [x, numbers(rng, x.shape[-1]), numbers(rng, x.shape[-1])])
+    return Case(
+        lambda *xs: tensor.layer_norm(*xs, eps=eps),
+        [x, numbers(rng, x.shape[-1]), numbers(rng, x.shape[-1])],
+    )
 
 
 def residual_layer_norm(rng: Random) -> Case:
@@ -159,31 +175,56 @@ def residual_layer_norm(rng: Random) -> Case:
         found = tensor.residual_layer_norm(*xs)
         return found if use == 2 else found[use]
 
-    return Case(call, [x, numbers(rng, *x.shape), numbers(rng, x.shape[-1]), numbers(rng, x.shape[-1])])
+    return Case(
+        call, [x, numbers(rng, *x.shape), numbers(rng, x.shape[-1]), numbers(rng, x.shape[-1])]
+    )
 
 
 def causal_self_attention(rng: Random) -> Case:
-    B, T, H, D = int(rng.integers(1, 4)), size(rng), int(rng.integers(1, 4)), int(rng.choice(SIZES[:-4]))
+    B, T, H, D = (
+        int(rng.integers(1, 4)),
+        size(rng),
+        int(rng.integers(1, 4)),
+        int(rng.choice(SIZES[:-4])),
+    )
     return Case(lambda x: tensor.causal_self_attention(x, H), [numbers(rng, B, T, 3 * H * D)])
 
 
 def attention(rng: Random) -> Case:
-    full = (*(int(n) for n in rng.integers(1, 4, rng.integers(0, 3))), size(rng), int(rng.choice(SIZES[:-4])))
+    full = (
+        *(int(n) for n in rng.integers(1, 4, rng.integers(0, 3))),
+        size(rng),
+        int(rng.choice(SIZES[:-4])),
+    )
     causal, scale = bool(rng.integers(2)), None if rng.random() < 0.7 else float(rng.normal())
-    return Case(lambda *xs: tensor.attention(*xs, causal=causal, scale=scale), [numbers(rng, *full) for _ in range(3)])
+    return Case(
+        lambda *xs: tensor.attention(*xs, causal=causal, scale=scale),
+        [numbers(rng, *full) for _ in range(3)],
+    )
 
 
 def cross_entropy(rng: Random) -> Case:
     x = numbers(rng, *shape(rng))
     targets = laid(rng, rng.integers(0, x.shape[-1], x.shape[:-1]))
-    reduction, ignored = str(rng.choice(("mean", "sum", "none"))), None if rng.random() < 0.5 else int(rng.integers(-1, x.shape[-1]))
-    return Case(lambda x: tensor.cross_entropy(x, Tensor.from_array(targets), reduction=reduction, ignore_index=ignored), [x])
+    reduction, ignored = (
+        str(rng.choice(("mean", "sum", "none"))),
+        None if rng.random() < 0.5 else int(rng.integers(-1, x.shape[-1])),
+    )
+    return Case(
+        lambda x: tensor.cross_entropy(
+            x, Tensor.from_array(targets), reduction=reduction, ignore_index=ignored
+        ),
+        [x],
+    )
 
 
 def positional_embedding(rng: Random) -> Case:
     V, C, context, B = size(rng), size(rng), size(rng), int(rng.integers(1, 5))
     ids = laid(rng, rng.integers(0, V, (B, int(rng.integers(1, context + 1)))))
-    return Case(lambda w, p: tensor.positional_embedding(Tensor.from_array(ids), w, p), [numbers(rng, V, C), numbers(rng, context, C)])
+    return Case(
+        lambda w, p: tensor.positional_embedding(Tensor.from_array(ids), w, p),
+        [numbers(rng, V, C), numbers(rng, context, C)],
+    )
 
 
 def scale(rng: Random) -> Case:
@@ -209,11 +250,16 @@ def update(make: Callable[..., Any], rng: Random) -> Case:
         optimiser = make(parts)
         for _ in range(3):
             optimiser.zero_grad()
-            tensor.layer_norm(tensor.linear_gelu(x.detach(), parts[0]), *parts[1:]).mean().backward()
+            tensor.layer_norm(
+                tensor.linear_gelu(x.detach(), parts[0]), *parts[1:]
+            ).mean().backward()
             optimiser.step()
         return tensor.concatenate([part.detach().reshape(-1) for part in parts])
 
-    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((rows, inputs), (inputs, outputs), (outputs,), (outputs,))]
+    arrays = [
+        rng.standard_normal(s).astype(np.float32)
+        for s in ((rows, inputs), (inputs, outputs), (outputs,), (outputs,))
+    ]
     return Case(call, arrays)
 
 
@@ -222,29 +268,56 @@ def adamw(rng: Random) -> Case:
 
 
 def muon(rng: Random) -> Case:
-    return update(lambda parts: optim.Muon(parts, lr=1e-4, eps=1e-3, steps=int(rng.integers(1, 6))), rng)
+    return update(
+        lambda parts: optim.Muon(parts, lr=1e-4, eps=1e-3, steps=int(rng.integers(1, 6))), rng
+    )
 
 
 def random_bits(rng: Random) -> Case:
-    rows, columns, seed = int(rng.integers(0, 5)), int(rng.choice((*SIZES, 4096, 4099))), int(rng.integers(-(2**62), 2**62))
-    return Case(lambda: Tensor(random.random_bits(rows, columns, random.Key(seed, 3, 7, 11)).astype(np.float64), dtype="float64"), [])
+    rows, columns, seed = (
+        int(rng.integers(0, 5)),
+        int(rng.choice((*SIZES, 4096, 4099))),
+        int(rng.integers(-(2**62), 2**62)),
+    )
+    return Case(
+        lambda: Tensor(
+            random.random_bits(rows, columns, random.Key(seed, 3, 7, 11)).astype(np.float64),
+            dtype="float64",
+        ),
+        [],
+    )
 
 
 def decode(rng: Random) -> Case:
     """A model on new tokens with a cache, in random portions, for some of the cache's rows."""
-    H, D, context, rows = int(rng.integers(1, 4)), int(rng.integers(1, 10)), int(rng.choice((1, 2, 9, 40))), int(rng.integers(1, 4))
+    H, D, context, rows = (
+        int(rng.integers(1, 4)),
+        int(rng.integers(1, 10)),
+        int(rng.choice((1, 2, 9, 40))),
+        int(rng.integers(1, 4)),
+    )
     config = GPTConfig(
         vocabulary=size(rng), context=context, width=H * D, heads=H, layers=int(rng.integers(1, 4)), norm=str(rng.choice(("pre", "post"))),
         activation=str(rng.choice(("gelu", "relu"))), bias=bool(rng.integers(2)), tied=bool(rng.integers(2)),
     )  # fmt: skip
     model = GPT(config, generator=random.Generator(int(rng.integers(99)))).eval()
     some = rng.permutation(rows)[: rng.integers(1, rows + 1)]
-    ids, cuts, last = rng.integers(0, config.vocabulary, (len(some), context)), rng.integers(0, context + 1, 3), bool(rng.integers(2))
-    portions = [laid(rng, part) for part in np.split(ids, sorted({*cuts.tolist()} - {0, context}), axis=1)]
+    ids, cuts, last = (
+        rng.integers(0, config.vocabulary, (len(some), context)),
+        rng.integers(0, context + 1, 3),
+        bool(rng.integers(2)),
+    )
+    portions = [
+        laid(rng, part) for part in np.split(ids, sorted({*cuts.tolist()} - {0, context}), axis=1)
+    ]
 
     def call() -> Tensor:
-        cache = Cache(model, rows).of(some.tolist())
-        return Tensor(np.concatenate([model(Tensor.from_array(part), cache, last).numpy() for part in portions], axis=1))
+        cache = model.new_cache(rows).of(some.tolist())
+        return Tensor(
+            np.concatenate(
+                [model(Tensor.from_array(part), cache, last).numpy() for part in portions], axis=1
+            )
+        )
 
     return Case(call, [])
 
@@ -258,11 +331,16 @@ KERNELS = {
 }  # fmt: skip
 
 
-# -- running them -------------------------------------------------------------------------------------------------------------------
+# -- running them
+# -------------------------------------------------------------------------------------------------------------------
 
 
-def results(case: Case, given: list[Array], upstream: Callable[[Tensor], Array], *, on: bool) -> list[Array] | str:
-    """Values and gradients, with kernels or without; or what is said of a layout that no tensor can have."""
+def results(
+    case: Case, given: list[Array], upstream: Callable[[Tensor], Array], *, on: bool
+) -> list[Array] | str:
+    """Values and gradients, with kernels or without; or what is said of a layout that no tensor can
+    have.
+    """
     xs = [Tensor.from_array(x, requires_grad=True) for x in given]
     try:
         with nullcontext() if on else kernels.off():
@@ -277,7 +355,9 @@ def results(case: Case, given: list[Array], upstream: Callable[[Tensor], Array],
 
 
 def differ(found: list[Array] | str, expected: list[Array] | str) -> bool:
-    """Whether NaN and infinities stand elsewhere, or finite values are off by more than rounding. A kernel may take what a reference refuses."""
+    """Whether NaN and infinities stand elsewhere, or finite values are off by more than rounding. A
+    kernel may take what a reference refuses.
+    """
     if isinstance(expected, str):
         return False
     if isinstance(found, str):
@@ -306,7 +386,8 @@ def one(name: str, seed: int, row: Row, log: Path | None) -> None:
     """Draw a case, run it both ways, count."""
     rng = np.random.default_rng(seed)
     case = KERNELS[name](rng)
-    given = case.arrays if rng.random() < 0.6 else [laid(rng, x) for x in case.arrays]  # or most would be refused
+    # or most would be refused
+    given = case.arrays if rng.random() < 0.6 else [laid(rng, x) for x in case.arrays]
     upstreams: dict[tuple[int, ...], Array] = {}
 
     def upstream(y: Tensor) -> Array:
@@ -331,7 +412,8 @@ def main() -> int:
     parser.add_argument("--only", choices=KERNELS, help="one kernel")
     parser.add_argument("--log", type=Path, help="where the sanitizers write")
     options = parser.parse_args()
-    os.environ.pop("LD_PRELOAD", None)  # the compiler is not to run with the sanitizers that this process has
+    # the compiler is not to run with the sanitizers that this process has
+    os.environ.pop("LD_PRELOAD", None)
     if compiled.unavailable():
         print(f"no compiled kernels: {compiled.unavailable()}")
         return 2

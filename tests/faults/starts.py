@@ -61,7 +61,9 @@ class Place:
         folder.chmod(0o755)
         self.folder, self.sources, self.compiler = folder, folder / "sources", folder / "compiler"
         shutil.copytree(built.HERE, self.sources, ignore=shutil.ignore_patterns("__pycache__"))
-        self.home, self.temporary, self.work, log = (self.give(folder / name) for name in ("home", "temporary", "work", "log"))
+        self.home, self.temporary, self.work, log = (
+            self.give(folder / name) for name in ("home", "temporary", "work", "log")
+        )
         self.cache, self.log = self.home / ".cache" / "tinygpt", log / "builds"
         work = f'exec {shutil.which("cc")} "$@"'
         if library is not None:
@@ -69,7 +71,11 @@ class Place:
             work = f'while [ "$1" != -o ]; do shift; done; cp {folder / "made"} "$2"'
         self.compiler.write_text(f"#!/bin/sh\necho once >> {self.log}\n{work}\n")
         self.compiler.chmod(0o755)
-        self.environment = {"HOME": str(self.home), "TMPDIR": str(self.temporary), "CC": str(self.compiler)}
+        self.environment = {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.temporary),
+            "CC": str(self.compiler),
+        }
 
     def give(self, path: Path, mode: int = 0o711, user: int = USER) -> Path:
         """Make a folder, unless there is something of that name, and give it to a user."""
@@ -102,14 +108,23 @@ class Place:
 
     def start(self, times: int = 1) -> list[Start]:
         """Start that many processes at once, and wait for all."""
-        variables = {key: value for key, value in os.environ.items() if not key.startswith(("TENSOR_", "XDG_")) and key != "HOME"}
+        variables = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("TENSOR_", "XDG_")) and key != "HOME"
+        }
         variables |= {"PYTHONPATH": str(Path(__file__).parents[2]), **self.environment}
         command = [sys.executable, "-c", START, str(USER), str(self.sources)]
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        processes = [subprocess.Popen(command, cwd=self.work, env=variables, **pipes) for _ in range(times)]
+        processes = [
+            subprocess.Popen(command, cwd=self.work, env=variables, **pipes) for _ in range(times)
+        ]
         starts = [self.answer(process) for process in processes]
         left = [path.name for path in self.temporary.iterdir()]
-        return [start._replace(trouble=start.trouble or f"LEFT BEHIND: {left}") if left else start for start in starts]
+        return [
+            start._replace(trouble=start.trouble or f"LEFT BEHIND: {left}") if left else start
+            for start in starts
+        ]
 
     def answer(self, process: subprocess.Popen[str]) -> Start:
         """What a start printed."""

@@ -34,7 +34,13 @@ class Row:
     def add(self, verdict: Verdict, size: int) -> None:
         """Count one input.   size: bytes of its file."""
         self.inputs += 1
-        column = {"refused": "refused", "accepted": "accepted", "hang": "hangs", "slow": "over", "large": "over"}.get(verdict.kind, "tracebacks")
+        column = {
+            "refused": "refused",
+            "accepted": "accepted",
+            "hang": "hangs",
+            "slow": "over",
+            "large": "over",
+        }.get(verdict.kind, "tracebacks")
         setattr(self, column, getattr(self, column) + 1)
         self.slowest = max(self.slowest, verdict.seconds)
         self.memory = max(self.memory, verdict.memory - 3 * size)
@@ -62,7 +68,8 @@ class Table:
     sources: str
     rows: dict[str, Row] = field(default_factory=dict)
     next: dict[str, int] = field(default_factory=dict)
-    unfinished: list[tuple[str, int, int]] = field(default_factory=list)  # batches that were begun: reader, start, stop
+    # batches that were begun: reader, start, stop
+    unfinished: list[tuple[str, int, int]] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: Path, seed: int) -> Table:
@@ -75,7 +82,9 @@ class Table:
         if content["seed"] != seed or content["sources"] != sources:
             return cls(seed, sources)
         rows = {name: Row(**row) for name, row in content["rows"].items()}
-        return cls(seed, sources, rows, content["next"], [tuple(batch) for batch in content["unfinished"]])
+        return cls(
+            seed, sources, rows, content["next"], [tuple(batch) for batch in content["unfinished"]]
+        )
 
     def save(self, path: Path) -> None:
         """Write it, in one move."""
@@ -121,17 +130,34 @@ def fingerprint() -> str:
 
 def keep(folder: Path, name: str, seed: int, number: int, given: Input, verdict: Verdict) -> None:
     """Write an input that failed into a file, with all that is needed to try it again."""
-    content: dict[str, Any] = {"reader": name, "seed": seed, "number": number, **asdict(verdict), **given._asdict()}
-    content |= {"data": _text(given.data), "also": [(other, _text(data)) for other, data in given.also]}
+    content: dict[str, Any] = {
+        "reader": name,
+        "seed": seed,
+        "number": number,
+        **asdict(verdict),
+        **given._asdict(),
+    }
+    content |= {
+        "data": _text(given.data),
+        "also": [(other, _text(data)) for other, data in given.also],
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}-{seed}-{number}.json").write_text(json.dumps(content))
+    (folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}-{seed}-{number}.json").write_text(
+        json.dumps(content)
+    )
 
 
 def kept(path: Path) -> tuple[str, int, int, Input]:
     """(reader, seed, number, input) of such a file."""
     content: Mapping[str, Any] = json.loads(path.read_bytes())
     also = tuple((name, base64.b64decode(data)) for name, data in content["also"])
-    given = Input(content["file"], base64.b64decode(content["data"]), tuple(content["way"]), also, content["odd"])
+    given = Input(
+        content["file"],
+        base64.b64decode(content["data"]),
+        tuple(content["way"]),
+        also,
+        content["odd"],
+    )
     return content["reader"], content["seed"], content["number"], given
 
 

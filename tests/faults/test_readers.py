@@ -30,7 +30,8 @@ from tests.faults.workplace import Workplace
 from tinygpt.errors import InputError
 
 EXAMPLES = 80  # of each reader, more and less by its share
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # Python 3.12 warns where there are other threads
+# Python 3.12 warns where there are other threads
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +108,9 @@ def _raises(error: BaseException) -> Callable[[], NoReturn]:
         (lambda: time.sleep(0.2), "slow", "0.2 s"),
     ],
 )
-def test_verdicts(action: Callable[[], object], kind: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts(
+    action: Callable[[], object], kind: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "SLOWEST", 0.1)
     verdict = attempt(action, 8)
     assert (verdict.kind, verdict.what.startswith(what)) == (kind, True), verdict
@@ -121,11 +124,12 @@ def test_what_has_no_end_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_place_of_an_error_is_the_last_of_ours(place: Workplace) -> None:
     verdict = attempt(lambda: readers.perform(("sample", "missing")), 0)
     assert verdict.kind == "refused"
-    assert verdict.place.startswith("tinygpt/runs.py:")
+    assert verdict.place.startswith("tinygpt/runs/run.py:")
 
 
 def _asleep() -> Verdict:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})  # as C code that never comes back to Python
+    # as C code that never comes back to Python
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
     time.sleep(60)
     return Verdict("accepted")
 
@@ -137,9 +141,16 @@ def _shot() -> Verdict:
 
 @pytest.mark.parametrize(
     ("action", "expected"),
-    [(_asleep, "hang: Hang"), (_shot, "crash: SIGSEGV"), (_raises(KeyError("step")), "crash: no verdict"), (lambda: Verdict("accepted"), "accepted: ")],
+    [
+        (_asleep, "hang: Hang"),
+        (_shot, "crash: SIGSEGV"),
+        (_raises(KeyError("step")), "crash: no verdict"),
+        (lambda: Verdict("accepted"), "accepted: "),
+    ],
 )
-def test_what_ends_badly_in_a_process_of_its_own(action: Callable[[], Verdict], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_badly_in_a_process_of_its_own(
+    action: Callable[[], Verdict], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watch, "PATIENCE", 0.3)
     assert apart(action, tmp_path / "log").group.startswith(expected)
 
@@ -155,9 +166,25 @@ def _tried(place: Workplace, tmp_path: Path, given_file: Input) -> Verdict:
     return verdict
 
 
-@pytest.mark.parametrize("odd", ["missing", "empty", "folder", "link to itself", "link to nothing", "/dev/null", "no permission", "name"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "missing",
+        "empty",
+        "folder",
+        "link to itself",
+        "link to nothing",
+        "/dev/null",
+        "no permission",
+        "name",
+    ],
+)
 def test_odd_files_are_put_back(odd: str, place: Workplace, tmp_path: Path) -> None:
-    verdict = _tried(place, tmp_path, Input("runs/character/config.json", b"", ("sample", "character", "--length", "2"), odd=odd))
+    verdict = _tried(
+        place,
+        tmp_path,
+        Input("runs/character/config.json", b"", ("sample", "character", "--length", "2"), odd=odd),
+    )
     assert verdict.kind == ("accepted" if odd == "name" else "refused"), verdict
 
 
@@ -174,16 +201,39 @@ def _writes(code: int, name: str, said: str) -> Callable[[object], int]:
     ("main", "kind", "what"),
     [
         (_writes(2, "runs/character/state.json", "tinygpt: error: no\n"), "refused", "no"),
-        (_writes(2, "text.txt", "tinygpt: error: no\n"), "traceback", "refused, and yet changed: 'text.txt'"),
-        (_writes(2, "made", "tinygpt: error: no\n"), "traceback", "refused, and yet changed: 'made'"),
-        (_writes(0, "made", "Traceback (most recent call last):\nKeyError: 1\n"), "traceback", "KeyError: 1"),
-        (_writes(2, "runs/character/x", "tinygpt: error: no\n1\n2\n"), "traceback", "long message: 3 lines"),
+        (
+            _writes(2, "text.txt", "tinygpt: error: no\n"),
+            "traceback",
+            "refused, and yet changed: 'text.txt'",
+        ),
+        (
+            _writes(2, "made", "tinygpt: error: no\n"),
+            "traceback",
+            "refused, and yet changed: 'made'",
+        ),
+        (
+            _writes(0, "made", "Traceback (most recent call last):\nKeyError: 1\n"),
+            "traceback",
+            "KeyError: 1",
+        ),
+        (
+            _writes(2, "runs/character/x", "tinygpt: error: no\n1\n2\n"),
+            "traceback",
+            "long message: 3 lines",
+        ),
         (_writes(2, "runs/character/x", ""), "traceback", "no message"),
         (_writes(3, "made", ""), "traceback", "exit code 3"),
         (_writes(130, "made", ""), "accepted", ""),
     ],
 )
-def test_what_a_command_may_do(main: object, kind: str, what: str, place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_command_may_do(
+    main: object,
+    kind: str,
+    what: str,
+    place: Workplace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(commands, "main", main)
     verdict = _tried(place, tmp_path, Input("", b"", ("sample", "character")))
     assert (verdict.kind, verdict.what.startswith(what)) == (kind, True), verdict
@@ -193,21 +243,35 @@ def test_what_a_command_may_do(main: object, kind: str, what: str, place: Workpl
 
 
 def _pool(table: Table, place: Workplace, folder: Path) -> Pool:
-    return Pool(table, [Slot(place, mmap(-1, batches.AT.size), folder / "log", folder / "result")], folder / "cases")
+    return Pool(
+        table,
+        [Slot(place, mmap(-1, batches.AT.size), folder / "log", folder / "result")],
+        folder / "cases",
+    )
 
 
-def _work(table: Table, place: Workplace, folder: Path, most: int, goes_on: Callable[[], bool] = lambda: True) -> None:
+def _work(
+    table: Table,
+    place: Workplace,
+    folder: Path,
+    most: int,
+    goes_on: Callable[[], bool] = lambda: True,
+) -> None:
     tasks = batches.batches(table, ["prompts"], {"prompts": 1.0}, {"prompts": most})
     _pool(table, place, folder).work(tasks, goes_on, lambda: table.save(folder / "state.json"))
 
 
-def test_failures_are_counted_and_kept(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failures_are_counted_and_kept(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readers, "perform", _fails)
     table = Table(5, "")
     _work(table, place, tmp_path, 50)
     row = table.rows["prompts"]
     assert (row.inputs, row.tracebacks, row.refused) == (50, 50, 0)
-    assert [group.startswith("traceback: KeyError at tests/faults/") for group in row.groups] == [True]
+    assert [group.startswith("traceback: KeyError at tests/faults/") for group in row.groups] == [
+        True
+    ]
     cases = sorted((tmp_path / "cases").iterdir())
     assert len(cases) == 20
     name, seed, number, given_file = kept(cases[0])
@@ -219,7 +283,9 @@ def _fails(way: object) -> NoReturn:
     raise KeyError("step")
 
 
-def test_a_crash_costs_one_input(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_costs_one_input(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fatal = given_input("prompts", 5, 17, place)[0].data
 
     def perform(way: object) -> None:
@@ -234,7 +300,9 @@ def test_a_crash_costs_one_input(place: Workplace, tmp_path: Path, monkeypatch: 
     assert [path.name for path in (tmp_path / "cases").iterdir()] == ["prompts-5-17.json"]
 
 
-def test_a_table_goes_on_where_it_stood(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_goes_on_where_it_stood(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readers, "perform", lambda way: None)
     monkeypatch.setattr("tests.faults.table.fingerprint", lambda: "these")
     path = tmp_path / "state.json"
@@ -249,7 +317,9 @@ def test_a_table_goes_on_where_it_stood(place: Workplace, tmp_path: Path, monkey
     assert Table.load(path, 5).rows == {}
 
 
-def test_what_was_broken_off_is_tried_later(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_broken_off_is_tried_later(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(readers, "perform", lambda way: None)
     table, turns = Table(5, ""), iter([True, False])
     _work(table, place, tmp_path, 60, lambda: next(turns))
@@ -259,7 +329,9 @@ def test_what_was_broken_off_is_tried_later(place: Workplace, tmp_path: Path, mo
     assert (table.rows["prompts"].inputs, table.unfinished) == (60, [])
 
 
-def test_what_is_broken_off_leaves_no_process(place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_broken_off_leaves_no_process(
+    place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reading, writing = os.pipe()  # its other end is open as long as a process lives that has it
 
     def main(argv: object) -> int:
@@ -269,7 +341,9 @@ def test_what_is_broken_off_leaves_no_process(place: Workplace, tmp_path: Path, 
 
     monkeypatch.setattr(commands, "main", main)
     tasks = iter([("flags", 0, 5)])
-    _pool(Table(5, ""), place, tmp_path).work(tasks, lambda: not select.select([reading], [], [], 0.01)[0], lambda: None)
+    _pool(Table(5, ""), place, tmp_path).work(
+        tasks, lambda: not select.select([reading], [], [], 0.01)[0], lambda: None
+    )
     os.close(writing)
     assert os.read(reading, 10) == b"here"
     assert select.select([reading], [], [], 10)[0]

@@ -18,12 +18,14 @@ import pytest
 
 from tensor.random import Generator
 from tests.faults.save_model import Disk, Tree, put, states, tree, unflushed
-from tests.tinygpt.program import created
-from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, checkpoint, runs
-from tinygpt.checkpoint import Progress
+from tests.helpers.program import created
+from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig
 from tinygpt.errors import InputError
-from tinygpt.runs import Run
-from tinygpt.training import optimizer_of
+from tinygpt.runs import checkpoint
+from tinygpt.runs import run as runs
+from tinygpt.runs.checkpoint import Progress
+from tinygpt.runs.run import Run
+from tinygpt.training.step import optimizer_of
 
 TOKENIZER = CharacterTokenizer("The cat.")
 CONFIG = GPTConfig(TOKENIZER.size, context=2, width=2, heads=1, layers=1)
@@ -45,7 +47,11 @@ def save(run: Run, progress: Progress) -> None:
 
 def following(progress: Progress, best: bool) -> Progress:
     step = progress.step + 1
-    return Progress(step, 1 / step, 1 / step, step) if best else replace(progress, step=step, loss=2.0, worse=0)
+    return (
+        Progress(step, 1 / step, 1 / step, step)
+        if best
+        else replace(progress, step=step, loss=2.0, worse=0)
+    )
 
 
 def check(run: Run) -> Progress:
@@ -55,7 +61,9 @@ def check(run: Run) -> Progress:
     Where it stands.
     """
     progress = runs.resume(run, MODEL, OPTIMIZER)
-    assert numbers([*MODEL.state().values(), *OPTIMIZER.state_dict()["arrays"].values()]) == {progress.step}
+    assert numbers([*MODEL.state().values(), *OPTIMIZER.state_dict()["arrays"].values()]) == {
+        progress.step
+    }
     assert set(OPTIMIZER.counts.values()) == {progress.step}
     _, best, _ = runs.load(run.folder, best=True)
     assert numbers(best.state().values()) == {progress.best_step or progress.step}
@@ -63,14 +71,17 @@ def check(run: Run) -> Progress:
 
 
 def numbers(arrays: Any) -> set[float]:
-    return {float(number) for array in arrays for number in np.unique(getattr(array, "array", array))}
+    return {
+        float(number) for array in arrays for number in np.unique(getattr(array, "array", array))
+    }
 
 
 def names(progress: Progress) -> set[str]:
     return KEPT | ({runs.BEST} if progress.best_step else set())
 
 
-# -- what is there before the save that is cut short --------------------------------------------------------------------
+# -- what is there before the save that is cut short
+# --------------------------------------------------------------------
 
 
 def old(files: Tree) -> Tree:
@@ -98,22 +109,56 @@ def starts(run: Run) -> Iterator[tuple[str, Tree]]:
             made[first, second] = tree(run.folder)
             yield f"best {first}, then {second}", made[first, second]
     whole, other = made[True, False], made[False, True]
-    for name, content in {"empty": b"", "half": other[runs.BEST][:50], "another": other[runs.BEST]}.items():
-        yield f"{name} .new files", {**whole, f"{runs.BEST}.new": content, f"{runs.MODEL}.new": content}
-    yield "the library's own", {**whole, ".tmpAbC123": b"x", "snapshots/.tmpXYZ789": b"x", SNAPSHOT: b"kept", f"{SNAPSHOT}.tmp": b"x"}
+    for name, content in {
+        "empty": b"",
+        "half": other[runs.BEST][:50],
+        "another": other[runs.BEST],
+    }.items():
+        yield (
+            f"{name} .new files",
+            {**whole, f"{runs.BEST}.new": content, f"{runs.MODEL}.new": content},
+        )
+    yield (
+        "the library's own",
+        {
+            **whole,
+            ".tmpAbC123": b"x",
+            "snapshots/.tmpXYZ789": b"x",
+            SNAPSHOT: b"kept",
+            f"{SNAPSHOT}.tmp": b"x",
+        },
+    )
     yield "an old version", old(whole)
-    yield "an old version, and what it left", {**old(whole), f"{runs.BEST}.new": b"", f"{runs.MODEL}.new": other[runs.MODEL]}
-    unmoved = {f"{name}.new": whole[name] for name in (runs.MODEL, runs.OPTIMIZER)} | {f"{runs.STATE}.new": old(whole)[runs.STATE]}
+    yield (
+        "an old version, and what it left",
+        {**old(whole), f"{runs.BEST}.new": b"", f"{runs.MODEL}.new": other[runs.MODEL]},
+    )
+    unmoved = {f"{name}.new": whole[name] for name in (runs.MODEL, runs.OPTIMIZER)} | {
+        f"{runs.STATE}.new": old(whole)[runs.STATE]
+    }
     before = {**old(made[True, True]), runs.BEST: whole[runs.BEST]}
     yield "an old version, killed while it moved", {**before, **unmoved}
-    yield "the same, and a best file of a save before", {**before, **unmoved, f"{runs.BEST}.new": b""}
+    yield (
+        "the same, and a best file of a save before",
+        {**before, **unmoved, f"{runs.BEST}.new": b""},
+    )
     unmoved[f"{runs.STATE}.new"] = whole[runs.STATE]
     before = {**made[True, True], runs.BEST: whole[runs.BEST]}
-    yield "killed while it moved, and another best file", {**before, **unmoved, f"{runs.BEST}.new": other[runs.BEST]}
-    yield "killed before it moved", {**nothing, **{f"{name}.new": other[name] for name in names(Progress(2, 1, 1, 2)) - set(nothing)}}
+    yield (
+        "killed while it moved, and another best file",
+        {**before, **unmoved, f"{runs.BEST}.new": other[runs.BEST]},
+    )
+    yield (
+        "killed before it moved",
+        {
+            **nothing,
+            **{f"{name}.new": other[name] for name in names(Progress(2, 1, 1, 2)) - set(nothing)},
+        },
+    )
 
 
-# -- every state, every later operation ---------------------------------------------------------------------------------
+# -- every state, every later operation
+# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -50,7 +50,8 @@ class Verdict:
     seconds: float = 0.0
     memory: int = 0  # bytes over those of the process before
     what: str = ""  # the error in a line
-    place: str = ""  # the last line of ours that it passed through: tinygpt/metrics.py:85 _step_of
+    # the last line of ours that it passed through: tinygpt/runs/metrics.py:85 _step_of
+    place: str = ""
 
     @property
     def sound(self) -> bool:
@@ -76,9 +77,21 @@ def attempt(action: Callable[[], object], size: int) -> Verdict:
 def bounded(verdict: Verdict, size: int) -> Verdict:
     """The verdict, or a worse one: a sound one that took too long or too much."""
     if verdict.sound and verdict.memory > MEMORY + 3 * size:
-        return Verdict("large", verdict.seconds, verdict.memory, f"{verdict.memory >> 20} MB for a file of {size:,} bytes: {verdict.what}", verdict.place)
+        return Verdict(
+            "large",
+            verdict.seconds,
+            verdict.memory,
+            f"{verdict.memory >> 20} MB for a file of {size:,} bytes: {verdict.what}",
+            verdict.place,
+        )
     if verdict.sound and verdict.seconds > SLOWEST:
-        return Verdict("slow", verdict.seconds, verdict.memory, f"{verdict.seconds:.1f} s: {verdict.what}", verdict.place)
+        return Verdict(
+            "slow",
+            verdict.seconds,
+            verdict.memory,
+            f"{verdict.seconds:.1f} s: {verdict.what}",
+            verdict.place,
+        )
     return verdict
 
 
@@ -88,7 +101,9 @@ def _judged(action: Callable[[], object]) -> Verdict:
             action()
     except REFUSALS as error:
         what, message = _said(error), str(error)
-        untidy = isinstance(error, InputError) and (message.count("\n") > 1 or len(message) > LONGEST)
+        untidy = isinstance(error, InputError) and (
+            message.count("\n") > 1 or len(message) > LONGEST
+        )
         if untidy:
             what = f"long message: {message.count(chr(10)) + 1} lines, {len(message):,} characters: {what}"
         return Verdict("traceback" if untidy else "refused", what=what, place=place_of(error))
@@ -101,7 +116,11 @@ def _judged(action: Callable[[], object]) -> Verdict:
 
 def _said(error: BaseException) -> str:
     with suppress(Exception):
-        return f"{type(error).__name__}: {error}".encode("ascii", "backslashreplace").decode()[:300].replace("\n", " / ")
+        return (
+            f"{type(error).__name__}: {error}".encode("ascii", "backslashreplace")
+            .decode()[:300]
+            .replace("\n", " / ")
+        )
     return type(error).__name__
 
 
@@ -109,7 +128,11 @@ def place_of(error: BaseException) -> str:
     """The last frame of ours; where there is none, the last of all."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if frame.filename.startswith(OURS)] or frames[-1:]
-    return f"{os.path.relpath(ours[-1].filename, ROOT)}:{ours[-1].lineno} {ours[-1].name}" if ours else ""
+    return (
+        f"{os.path.relpath(ours[-1].filename, ROOT)}:{ours[-1].lineno} {ours[-1].name}"
+        if ours
+        else ""
+    )
 
 
 @contextmanager
@@ -118,7 +141,8 @@ def _alarm() -> Iterator[None]:
         raise Hang
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE, 1.0)  # again each second: a `finally` may hang as well
+    # again each second: a `finally` may hang as well
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE, 1.0)
     try:
         yield
     finally:
@@ -150,14 +174,18 @@ def resident() -> int:
 
 
 def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 # -- in a process of its own -----------------------------------------------------------------------
 
 
 def apart(action: Callable[[], Verdict], log: Path) -> Verdict:
-    """The verdict of an action in a fork of this process, which may hang or crash.   log: its stderr."""
+    """The verdict of an action in a fork of this process, which may hang or crash.   log: its
+    stderr.
+    """
     reading, writing = os.pipe()
     log.write_bytes(b"")
     child = os.fork()

@@ -1,6 +1,7 @@
 """A folder with one of everything that a command reads, small, and put back after each input.
 
-runs/                                  runs of the four tokenizers, of a folder, of tokens, of an imported GPT-2; after 2 of 4 steps
+runs/                                  runs of the four tokenizers, of a folder, of tokens, of an
+imported GPT-2; after 2 of 4 steps
 text.txt texts/ prompts.txt tokens/    what to learn from and to continue
 gpt2/ shards/                          a GPT-2 of Hugging Face in one file, and in two with an index
 """
@@ -18,19 +19,33 @@ from typing import TypeAlias
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from tests.tinygpt import gpt2_folder
-from tests.tinygpt.program import TINY
-from tinygpt.cli import run
+from tests.helpers import gpt2_folder
+from tests.helpers.program import TINY
+from tinygpt.commands.cli import run
 
 Mark: TypeAlias = tuple[int, int, int]
 
-TEXT = "The cat sat on the mat. The dog ran in the park.\nThe cat and the dog played together. They became friends.\n" * 5
+TEXT = (
+    "The cat sat on the mat. The dog ran in the park.\nThe cat and the dog played together. They became friends.\n"
+    * 5
+)
 TRAIN = [*TINY, "--steps", "4", "--until", "2", "--evaluate", "1", "--snapshots", "3"]
 RUNS = {
     "character": [],
     "byte": ["--tokenizer", "byte", "--optimizer", "muon", "--no-tied", "--norm", "post"],
     "word": ["--tokenizer", "word", "--tokens", "12", "--dtype", "float16"],  # with a loss scale
-    "bpe": ["--tokenizer", "bpe", "--tokens", "262", "--positions", "sinusoidal", "--accumulation", "2", "--batches", "random"],
+    "bpe": [
+        "--tokenizer",
+        "bpe",
+        "--tokens",
+        "262",
+        "--positions",
+        "sinusoidal",
+        "--accumulation",
+        "2",
+        "--batches",
+        "random",
+    ],
     "folder": ["--text", "texts"],
     "tokens": ["--text", "tokens"],
 }
@@ -52,15 +67,25 @@ class Workplace:
     def made(cls, folder: Path) -> Workplace:
         """A new one: trains its runs, in a second."""
         folder.mkdir(parents=True)
-        with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            contextlib.chdir(folder),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             _fill()
-            files = {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+            files = {
+                str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()
+            }
         return cls(folder, files)
 
     def like(self, name: str) -> list[bytes]:
         """The other files of its kind; where there is none, the file itself."""
         if name not in self._like:
-            others = sorted(other for other in self.files if Path(other).suffix == Path(name).suffix and other != name)
+            others = sorted(
+                other
+                for other in self.files
+                if Path(other).suffix == Path(name).suffix and other != name
+            )
             self._like[name] = [self.files[other] for other in others or [name]]
         return self._like[name]
 
@@ -87,7 +112,9 @@ class Workplace:
         """Each file as it was, and nothing else."""
         for name in differing(self._kept, self.seen()) | (self.files.keys() - self._kept.keys()):
             path = self.folder / name
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
+                missing_ok=True
+            )
             self._kept.pop(name, None)
             if name in self.files:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,9 +146,15 @@ def _fill() -> None:
     gpt2_folder.write(Path("gpt2"), gpt2_folder.BYTES, gpt2_folder.drawn(gpt2_folder.BYTES))
     _shards(Path("gpt2"), Path("shards"))
     run(["import-gpt2", "gpt2", "--out", "runs/gpt2"])
-    for metrics in Path("runs").glob("*/metrics.jsonl"):  # the seconds of a step differ each time, and the inputs must not
+    # the seconds of a step differ each time, and the inputs must not
+    for metrics in Path("runs").glob("*/metrics.jsonl"):
         records = [json.loads(line) for line in metrics.read_text().splitlines()]
-        metrics.write_text("".join(json.dumps(record | ({"seconds": 0.01} if "seconds" in record else {})) + "\n" for record in records))
+        metrics.write_text(
+            "".join(
+                json.dumps(record | ({"seconds": 0.01} if "seconds" in record else {})) + "\n"
+                for record in records
+            )
+        )
 
 
 def _shards(whole: Path, folder: Path) -> None:
@@ -129,7 +162,16 @@ def _shards(whole: Path, folder: Path) -> None:
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     arrays = load_file(whole / "model.safetensors")
     names = sorted(arrays)
-    places = {name: f"model-0000{1 + (i >= len(names) // 2)}-of-00002.safetensors" for i, name in enumerate(names)}
+    places = {
+        name: f"model-0000{1 + (i >= len(names) // 2)}-of-00002.safetensors"
+        for i, name in enumerate(names)
+    }
     for file in set(places.values()):
-        save_file({name: np.ascontiguousarray(arrays[name]) for name in names if places[name] == file}, folder / file, metadata={"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": places}))
+        save_file(
+            {name: np.ascontiguousarray(arrays[name]) for name in names if places[name] == file},
+            folder / file,
+            metadata={"format": "pt"},
+        )
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": 1}, "weight_map": places})
+    )

@@ -1,4 +1,6 @@
-"""New tensors: the values of NumPy's functions of the same name, with our dtypes; and tensors from what Python holds."""
+"""New tensors: the values of NumPy's functions of the same name, with our dtypes; and tensors from
+what Python holds.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,21 @@ import tensor
 from tensor import Generator, Tensor
 from tensor.dtypes import as_dtype, bool_, float32, float64, int64
 from tensor.errors import DeviceError, DTypeError, GraphError, ShapeError
-from tensor.layout import Shape
-from tests.strategies import numbered, placed, shapes
+from tensor.memory.layout import Shape
+from tests.helpers.strategies import numbered, placed, shapes
 
-DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+DTYPES = [
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int16",
+    "int8",
+    "uint8",
+    "bool",
+]
 dtypes = st.sampled_from(DTYPES)
 
 
@@ -32,7 +45,8 @@ def check(x: Tensor, values: Any, dtype: Any, device: str) -> None:
     assert x.offset == 0
 
 
-# -- from a shape --------------------------------------------------------------------------------------------------------------
+# -- from a shape
+# --------------------------------------------------------------------------------------------------------------
 
 
 @given(shape=shapes(), dtype=dtypes)
@@ -50,7 +64,12 @@ def test_like_takes_shape_dtype_and_device(device: str, shape: Shape, dtype: str
     check(tensor.zeros_like(x), np.zeros(x.shape), dtype, device)
     check(tensor.ones_like(x), np.ones(x.shape), dtype, device)
     check(tensor.full_like(x, True), np.ones(x.shape), dtype, device)
-    check(tensor.ones_like(x, dtype="float32", requires_grad=True).detach(), np.ones(x.shape), "float32", device)
+    check(
+        tensor.ones_like(x, dtype="float32", requires_grad=True).detach(),
+        np.ones(x.shape),
+        "float32",
+        device,
+    )
     y = tensor.empty_like(x)
     assert (y.shape, y.dtype, y.device) == (x.shape, x.dtype, x.device)
     for make in (tensor.rand_like, tensor.randn_like):
@@ -61,7 +80,15 @@ def test_like_takes_shape_dtype_and_device(device: str, shape: Shape, dtype: str
 
 
 @pytest.mark.parametrize(
-    ("value", "dtype"), [(2, int64), (2.5, float32), (True, bool_), (np.float64(2.5), float64), (np.int8(3), np.dtype("int8")), (Tensor(0.1), float32)]
+    ("value", "dtype"),
+    [
+        (2, int64),
+        (2.5, float32),
+        (True, bool_),
+        (np.float64(2.5), float64),
+        (np.int8(3), np.dtype("int8")),
+        (Tensor(0.1), float32),
+    ],
 )
 def test_full_takes_the_dtype_of_its_value(value: Any, dtype: Any, device: str) -> None:
     for shape in (3, np.int64(3), (3,), [3]):
@@ -85,7 +112,12 @@ def test_full_takes_the_dtype_of_its_value(value: Any, dtype: Any, device: str) 
 def test_arange(arguments: tuple[Any, ...], dtype: Any, device: str) -> None:
     check(tensor.arange(*arguments, device=device), np.arange(*arguments), dtype, device)
     for named in ("float64", "float16", "bfloat16"):
-        check(tensor.arange(*arguments, dtype=named, device=device), np.arange(*arguments), named, device)
+        check(
+            tensor.arange(*arguments, dtype=named, device=device),
+            np.arange(*arguments),
+            named,
+            device,
+        )
 
 
 def test_eye_and_triangles(device: str) -> None:
@@ -95,8 +127,12 @@ def test_eye_and_triangles(device: str) -> None:
     for shape in ((3, 3), (2, 3, 4), (4, 2), (0, 3), (1, 1)):
         a = numbered(shape)
         for diagonal in (-2, 0, 1, 5):
-            np.testing.assert_array_equal(tensor.tril(placed(a, device), diagonal).numpy(), np.tril(a, diagonal))
-            np.testing.assert_array_equal(tensor.triu(placed(a, device), diagonal).numpy(), np.triu(a, diagonal))
+            np.testing.assert_array_equal(
+                tensor.tril(placed(a, device), diagonal).numpy(), np.tril(a, diagonal)
+            )
+            np.testing.assert_array_equal(
+                tensor.triu(placed(a, device), diagonal).numpy(), np.triu(a, diagonal)
+            )
     x = Tensor([[1.0, float("nan")], [2.0, 3.0]], device=device, requires_grad=True)
     y = tensor.tril(x)
     assert y.tolist() == [[1, 0], [2, 3]]
@@ -144,7 +180,8 @@ def test_what_has_no_meaning_raises(name: str) -> None:
         make()
 
 
-# -- at random ---------------------------------------------------------------------------------------------------------------------
+# -- at random
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
@@ -159,7 +196,9 @@ def test_random_floats(dtype: str, device: str) -> None:
     assert abs(uniform.std() - 12**-0.5) < 0.02
     assert abs(normal.mean()) < 0.05
     assert abs(normal.std() - 1) < 0.05
-    np.testing.assert_array_equal(tensor.rand(40, 100, dtype=dtype, device=device, generator=Generator(1)).numpy(), u.numpy())
+    np.testing.assert_array_equal(
+        tensor.rand(40, 100, dtype=dtype, device=device, generator=Generator(1)).numpy(), u.numpy()
+    )
 
 
 def test_rounding_never_makes_one(device: str) -> None:
@@ -170,10 +209,26 @@ def test_rounding_never_makes_one(device: str) -> None:
             return tensor.full(shape, np.nextafter(1, 0), device=device).array
 
     for dtype in ("float64", "float32", "float16", "bfloat16"):
-        assert tensor.rand(3, dtype=dtype, device=device, generator=Highest()).to("float64").max().item() < 1
+        assert (
+            tensor.rand(3, dtype=dtype, device=device, generator=Highest())
+            .to("float64")
+            .max()
+            .item()
+            < 1
+        )
 
 
-@pytest.mark.parametrize(("low", "high", "dtype"), [(0, 5, "int64"), (-3, 3, "int8"), (0, 256, "uint8"), (0, 2, "bool"), (7, 8, "int32"), (-2, 2, "float32")])
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [
+        (0, 5, "int64"),
+        (-3, 3, "int8"),
+        (0, 256, "uint8"),
+        (0, 2, "bool"),
+        (7, 8, "int32"),
+        (-2, 2, "float32"),
+    ],
+)
 def test_randint(low: int, high: int, dtype: str, device: str) -> None:
     x = tensor.randint(low, high, (20, 100), dtype=dtype, device=device, generator=Generator(3))
     assert (x.shape, x.dtype) == ((20, 100), as_dtype(dtype))
@@ -185,16 +240,25 @@ def test_randint(low: int, high: int, dtype: str, device: str) -> None:
 
 def test_the_default_generator_restarts(device: str) -> None:
     tensor.manual_seed(5)
-    first = [tensor.rand(3, device=device).tolist(), tensor.randn(3, device=device).tolist(), tensor.randint(0, 9, 3, device=device).tolist()]
+    first = [
+        tensor.rand(3, device=device).tolist(),
+        tensor.randn(3, device=device).tolist(),
+        tensor.randint(0, 9, 3, device=device).tolist(),
+    ]
     second = tensor.rand(3, device=device).tolist()
     assert second != first[0]
     tensor.manual_seed(5)
-    assert first == [tensor.rand(3, device=device).tolist(), tensor.randn(3, device=device).tolist(), tensor.randint(0, 9, 3, device=device).tolist()]
+    assert first == [
+        tensor.rand(3, device=device).tolist(),
+        tensor.randn(3, device=device).tolist(),
+        tensor.randint(0, 9, 3, device=device).tolist(),
+    ]
     tensor.manual_seed(6)
     assert tensor.rand(3, device=device).tolist() != first[0]
 
 
-# -- from what Python holds ----------------------------------------------------------------------------------------------------------
+# -- from what Python holds
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -230,7 +294,13 @@ def test_dtype_of_data(data: Any, dtype: Any, device: str) -> None:
 
 
 def test_a_tensor_of_data_is_a_copy(device: str) -> None:
-    for a in (np.arange(4.0), np.arange(4.0)[::-1], np.float64(2), np.broadcast_to(np.arange(3.0), (2, 3)), np.asfortranarray(numbered((2, 3)))):
+    for a in (
+        np.arange(4.0),
+        np.arange(4.0)[::-1],
+        np.float64(2),
+        np.broadcast_to(np.arange(3.0), (2, 3)),
+        np.asfortranarray(numbered((2, 3))),
+    ):
         x = Tensor(a, device=device)
         np.testing.assert_array_equal(x.numpy(), a)
         x[...] = 9
@@ -241,7 +311,9 @@ def test_a_tensor_of_data_is_a_copy(device: str) -> None:
     assert y.storage is not x.storage
 
 
-@pytest.mark.parametrize("data", [[[1, 2], [3]], "text", None, 1j, [2**70], [None], np.array(["a"]), {}])
+@pytest.mark.parametrize(
+    "data", [[[1, 2], [3]], "text", None, 1j, [2**70], [None], np.array(["a"]), {}]
+)
 def test_what_makes_no_tensor_raises(data: Any) -> None:
     with pytest.raises((ShapeError, DTypeError)):
         Tensor(data)

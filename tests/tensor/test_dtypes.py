@@ -1,4 +1,6 @@
-"""Which dtype comes out: NumPy 2's own answer for every pair, the rules of bfloat16 in a table, and gradients in the dtype of their input."""
+"""Which dtype comes out: NumPy 2's own answer for every pair, the rules of bfloat16 in a table, and
+gradients in the dtype of their input.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,40 @@ from tensor import Tensor, grad
 from tensor.dtypes import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, promote
 from tensor.errors import DTypeError
 from tensor.gradient_cases import CASES
-from tensor.op import OPS
-from tests.strategies import placed
+from tensor.ops.op import OPS
+from tests.helpers.strategies import placed
 
-NUMPYS = [np.dtype(name) for name in ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")]
+NUMPYS = [
+    np.dtype(name)
+    for name in (
+        "float64",
+        "float32",
+        "float16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+    )
+]
 BINARY: dict[str, Any] = {
     "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "power": np.power, "maximum": np.maximum, "minimum": np.minimum,
     "equal": np.equal, "less": np.less, "greater_equal": np.greater_equal, "bitwise_and": np.bitwise_and, "bitwise_xor": np.bitwise_xor,
     "where": lambda a, b: np.where([True, False], a, b), "matmul": np.matmul,
 }  # fmt: skip
-ours: dict[str, Callable[[Any, Any], Tensor]] = {**{name: OPS[name] for name in BINARY}, "where": lambda a, b: tensor.where([True, False], a, b)}
+ours: dict[str, Callable[[Any, Any], Tensor]] = {
+    **{name: OPS[name] for name in BINARY},
+    "where": lambda a, b: tensor.where([True, False], a, b),
+}
 UNARY: dict[str, Any] = {
     "negative": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "invert": np.invert,
     "sum": np.sum, "mean": lambda x: np.mean(x, dtype=None if x.dtype.kind == "f" else "f8"), "cumsum": np.cumsum, "max": np.max, "argmax": np.argmax,
 }  # fmt: skip
 SCALARS: list[Any] = [2, 2.5, True]
 
-# what bfloat16 meets, and what comes of it: the row of float16 in NumPy 2, except that the two 16-bit floats meet in float32
+# what bfloat16 meets, and what comes of it: the row of float16 in NumPy 2, except that the two
+# 16-bit floats meet in float32
 WITH_BFLOAT16 = {
     "float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "bfloat16", "int64": "float64", "int32": "float64", "int16": "float32",
     "int8": "bfloat16", "uint8": "bfloat16", "bool": "bfloat16",
@@ -52,7 +71,8 @@ def check_dtype(function: Callable[[], Tensor], numpys: Callable[[], Any], what:
     assert (y.dtype, y.shape) == (expected.dtype, expected.shape), what
 
 
-# -- NumPy 2's promotion ----------------------------------------------------------------------------------------------------
+# -- NumPy 2's promotion
+# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -60,9 +80,17 @@ def test_bug_28_two_dtypes_meet_as_in_numpy(name: str, device: str) -> None:
     """array with array; array with 0-d array, which counts in full; 0-d with 0-d."""
     for a in NUMPYS:
         for b in NUMPYS:
-            for shapes in [((2,), (2,))] if name == "matmul" else [((2,), (2,)), ((2,), ()), ((), (2,)), ((), ())]:
+            for shapes in (
+                [((2,), (2,))]
+                if name == "matmul"
+                else [((2,), (2,)), ((2,), ()), ((), (2,)), ((), ())]
+            ):
                 x, y = ones(a, shapes[0]), ones(b, shapes[1])
-                check_dtype(lambda x=x, y=y: ours[name](placed(x, device), placed(y, device)), lambda x=x, y=y: BINARY[name](x, y), (a, b, shapes))
+                check_dtype(
+                    lambda x=x, y=y: ours[name](placed(x, device), placed(y, device)),
+                    lambda x=x, y=y: BINARY[name](x, y),
+                    (a, b, shapes),
+                )
 
 
 @pytest.mark.parametrize("name", [name for name in BINARY if name != "matmul"])
@@ -72,8 +100,16 @@ def test_bug_28_a_python_scalar_never_promotes(name: str, device: str) -> None:
         for scalar in SCALARS:
             for shape in ((2,), ()):
                 x = ones(dtype, shape)
-                check_dtype(lambda x=x, s=scalar: ours[name](placed(x, device), s), lambda x=x, s=scalar: BINARY[name](x, s), (dtype, scalar))
-                check_dtype(lambda x=x, s=scalar: ours[name](s, placed(x, device)), lambda x=x, s=scalar: BINARY[name](s, x), (scalar, dtype))
+                check_dtype(
+                    lambda x=x, s=scalar: ours[name](placed(x, device), s),
+                    lambda x=x, s=scalar: BINARY[name](x, s),
+                    (dtype, scalar),
+                )
+                check_dtype(
+                    lambda x=x, s=scalar: ours[name](s, placed(x, device)),
+                    lambda x=x, s=scalar: BINARY[name](s, x),
+                    (scalar, dtype),
+                )
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -83,14 +119,18 @@ def test_bug_28_one_dtype_comes_out_as_in_numpy(name: str, device: str) -> None:
             if name in ("cumsum", "argmax") and shape == ():
                 continue
             x = ones(dtype, shape)
-            check_dtype(lambda x=x: OPS[name](placed(x, device)), lambda x=x: UNARY[name](x), (dtype, shape))
+            check_dtype(
+                lambda x=x: OPS[name](placed(x, device)), lambda x=x: UNARY[name](x), (dtype, shape)
+            )
 
 
 @pytest.mark.parametrize(("other", "result"), WITH_BFLOAT16.items())
 def test_bug_28_bfloat16_meets(other: str, result: str, device: str) -> None:
     b = Tensor([1.0, 2.0], dtype=bfloat16, device=device)
     x = Tensor([1, 1], dtype=other, device=device)
-    assert promote(bfloat16, as_dtype(other)) == promote(as_dtype(other), bfloat16) == as_dtype(result)
+    assert (
+        promote(bfloat16, as_dtype(other)) == promote(as_dtype(other), bfloat16) == as_dtype(result)
+    )
     for name in ("add", "subtract", "multiply", "maximum"):
         assert OPS[name](b, x).dtype == OPS[name](x, b).dtype == as_dtype(result)
         assert OPS[name](b, x[0]).dtype == OPS[name](x[0], b[0]).dtype == as_dtype(result)
@@ -102,7 +142,15 @@ def test_bug_28_bfloat16_meets(other: str, result: str, device: str) -> None:
 def test_bug_28_bfloat16_keeps_to_itself(device: str) -> None:
     b = Tensor([1.0, 2.0], dtype="bfloat16", device=device)
     for scalar in SCALARS:
-        for y in (b + scalar, scalar * b, b / scalar, scalar**b, tensor.maximum(b, scalar), tensor.where(b > 1, b, scalar), b[0] + scalar):
+        for y in (
+            b + scalar,
+            scalar * b,
+            b / scalar,
+            scalar**b,
+            tensor.maximum(b, scalar),
+            tensor.where(b > 1, b, scalar),
+            b[0] + scalar,
+        ):
             assert y.dtype == bfloat16
     for name in ("exp", "sum", "mean", "softmax", "cumsum", "gelu", "std", "max", "logsumexp"):
         assert OPS[name](b).dtype == bfloat16
@@ -120,19 +168,31 @@ def test_bug_28_a_scalar_keeps_its_value(device: str) -> None:
         Tensor([1], dtype="int8", device=device) + 300
 
 
-@pytest.mark.parametrize(("a", "b", "dtype"), [(1.0, 2.0, "float32"), (1, 2.5, "float32"), (2.5, 1, "float32"), (1, 2, "int64"), (True, False, "bool")])
+@pytest.mark.parametrize(
+    ("a", "b", "dtype"),
+    [
+        (1.0, 2.0, "float32"),
+        (1, 2.5, "float32"),
+        (2.5, 1, "float32"),
+        (1, 2, "int64"),
+        (True, False, "bool"),
+    ],
+)
 def test_bug_28_where_of_two_scalars(a: Any, b: Any, dtype: str, device: str) -> None:
     y = tensor.where(Tensor([True, False], device=device), a, b)
     assert y.dtype == as_dtype(dtype)
     assert y.tolist() == [a, b]
 
 
-# -- gradients ------------------------------------------------------------------------------------------------------------------
+# -- gradients
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_bug_28_no_op_leaves_its_dtype(dtype: str, device: str) -> None:
-    """Every gradient case, in fewer bits: results stay there (no float64 constant leaks in), and so does each gradient."""
+    """Every gradient case, in fewer bits: results stay there (no float64 constant leaks in), and so
+    does each gradient.
+    """
     for case in CASES:
         if case.op == "cast":
             continue
@@ -145,7 +205,9 @@ def test_bug_28_no_op_leaves_its_dtype(dtype: str, device: str) -> None:
             assert dx is None or (dx.dtype, dx.shape) == (x.dtype, x.shape), case.op
 
 
-@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "matmul"])
+@pytest.mark.parametrize(
+    "name", ["add", "subtract", "multiply", "divide", "power", "maximum", "minimum", "matmul"]
+)
 def test_bug_28_each_gradient_has_the_dtype_of_its_input(name: str, device: str) -> None:
     for a in sorted(FLOATS, key=str):
         for b in sorted(FLOATS, key=str):
@@ -172,19 +234,38 @@ def test_casts_and_their_gradients(device: str) -> None:
         np.testing.assert_array_equal(y.numpy(), x.numpy().astype(dtype))
         dx = grad(y, x, Tensor([0.1, 0.2, 0.3], dtype=dtype, device=device))[0]
         assert dx is not None
-        np.testing.assert_array_equal(dx.numpy(), np.array([0.1, 0.2, 0.3]).astype(dtype).astype(float64))
+        np.testing.assert_array_equal(
+            dx.numpy(), np.array([0.1, 0.2, 0.3]).astype(dtype).astype(float64)
+        )
     assert not x.to("int64").requires_grad
     assert x.to("int64").tolist() == [0, -1, 3]
     assert not x.to(bool).requires_grad
 
 
-# -- integers where floats are meant --------------------------------------------------------------------------------------------------
+# -- integers where floats are meant
+# --------------------------------------------------------------------------------------------------
 
 INTEGERS = ["int64", "int32", "int16", "int8", "uint8", "bool"]
 FLOAT_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     **{
         name: OPS[name]
-        for name in ("exp", "sin", "cos", "tanh", "sqrt", "erf", "sigmoid", "silu", "gelu", "softmax", "log_softmax", "logsumexp", "mean", "var", "std")
+        for name in (
+            "exp",
+            "sin",
+            "cos",
+            "tanh",
+            "sqrt",
+            "erf",
+            "sigmoid",
+            "silu",
+            "gelu",
+            "softmax",
+            "log_softmax",
+            "logsumexp",
+            "mean",
+            "var",
+            "std",
+        )
     },
     "log": lambda x: x[x > 0].log(),
     "erf gelu": lambda x: tensor.gelu(x, form="erf"),
@@ -202,7 +283,9 @@ FLOAT_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("name", FLOAT_FUNCTIONS)
 def test_bug_30_integers_give_floats_or_an_error(name: str, dtype: str, device: str) -> None:
-    """Never the integer part of the answer, nor one that went around the 8 bits of an unsigned number."""
+    """Never the integer part of the answer, nor one that went around the 8 bits of an unsigned
+    number.
+    """
     values = [0, 3, 1, 2] if dtype != "bool" else [0, 1, 1, 0]
     try:
         y = FLOAT_FUNCTIONS[name](Tensor(values, dtype=dtype, device=device))
@@ -211,7 +294,9 @@ def test_bug_30_integers_give_floats_or_an_error(name: str, dtype: str, device: 
         return
     assert y.dtype in FLOATS
     wanted = FLOAT_FUNCTIONS[name](Tensor(values, dtype=float64, device=device)).numpy()
-    np.testing.assert_allclose(y.numpy().astype(float64), wanted, rtol=2e-3 if y.dtype == float16 else 1e-6)
+    np.testing.assert_allclose(
+        y.numpy().astype(float64), wanted, rtol=2e-3 if y.dtype == float16 else 1e-6
+    )
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -221,7 +306,12 @@ def test_bug_30_means_and_quotients_of_integers(dtype: str, device: str) -> None
     assert (x / 2).tolist() == [0, 0.5, 0.5, 0.5]
     assert (1 / Tensor([2, 4], dtype="int64", device=device)).tolist() == [0.5, 0.25]
     if dtype != "bool":
-        assert (x / Tensor([2, 2, 4, 4], dtype=dtype, device=device)).tolist() == [0, 0.5, 0.25, 0.25]
+        assert (x / Tensor([2, 2, 4, 4], dtype=dtype, device=device)).tolist() == [
+            0,
+            0.5,
+            0.25,
+            0.25,
+        ]
         assert x.var().item() == 0.1875
         with pytest.raises((ValueError, OverflowError), match=r"negative integer powers"):
             x**-1

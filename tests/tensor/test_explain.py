@@ -1,4 +1,6 @@
-"""What `explain()` tells: storage, layout, diagram, sharing, contiguity. Read as a user reads it, and checked against the tensor."""
+"""What `explain()` tells: storage, layout, diagram, sharing, contiguity. Read as a user reads it,
+and checked against the tensor.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,8 @@ import tensor
 from tensor import Tensor
 from tensor.errors import ViewError
 from tensor.gradient_cases import LAYOUTS
-from tensor.layout import Shape
-from tests.strategies import layouts, numbered, placed, shapes, view_steps
+from tensor.memory.layout import Shape
+from tests.helpers.strategies import layouts, numbered, placed, shapes, view_steps
 
 
 def line(x: Tensor, name: str) -> str:
@@ -59,7 +61,9 @@ def test_what_is_drawn_for_gaps_and_repeats(device: str) -> None:
 
 
 @given(data=st.data(), shape=shapes(max_dims=3, max_side=3), layout=layouts)
-def test_the_diagram_places_every_element(data: st.DataObject, device: str, shape: Shape, layout: str) -> None:
+def test_the_diagram_places_every_element(
+    data: st.DataObject, device: str, shape: Shape, layout: str
+) -> None:
     x = placed(LAYOUTS[layout](numbered(shape)), device)
     for _ in range(data.draw(st.integers(0, 3))):
         try:
@@ -72,7 +76,10 @@ def test_the_diagram_places_every_element(data: st.DataObject, device: str, shap
     assert ("memory" in text) == (0 < x.storage.flat.size <= 24 and x.size <= 96)
     if "memory" not in text:
         return
-    lives_at = {index: x.offset + sum(i * s for i, s in zip(index, x.strides, strict=True)) for index in np.ndindex(x.shape)}
+    lives_at = {
+        index: x.offset + sum(i * s for i, s in zip(index, x.strides, strict=True))
+        for index in np.ndindex(x.shape)
+    }
     drawn = cells(x)
     assert set(drawn) == set(lives_at.values())
     for place, name in drawn.items():
@@ -83,9 +90,15 @@ def test_the_diagram_places_every_element(data: st.DataObject, device: str, shap
 def test_why_it_is_contiguous_or_not(device: str) -> None:
     x = placed(numbered((2, 3, 4)), device)
     assert line(x, "contiguous") == "yes: row-major, without gaps"
-    assert line(x.transpose(0, 1), "contiguous").startswith("no: axis 1 steps by 12, row-major order needs 4")
-    assert line(x[:, :, ::2], "contiguous").startswith("no: axis 2 steps by 2, row-major order needs 1")
-    assert line(x[:, :2], "contiguous").startswith("no: axis 0 steps by 12, row-major order needs 8; .contiguous() copies 16 elements")
+    assert line(x.transpose(0, 1), "contiguous").startswith(
+        "no: axis 1 steps by 12, row-major order needs 4"
+    )
+    assert line(x[:, :, ::2], "contiguous").startswith(
+        "no: axis 2 steps by 2, row-major order needs 1"
+    )
+    assert line(x[:, :2], "contiguous").startswith(
+        "no: axis 0 steps by 12, row-major order needs 8; .contiguous() copies 16 elements"
+    )
     assert line(x[:, :1].transpose(0, 1)[:, 1:], "contiguous").startswith("yes")
 
 

@@ -1,4 +1,6 @@
-"""Where tensors meet NumPy, PyTorch and plain Python: operators from either side, windows, DLPack, and arrays as others left them in memory."""
+"""Where tensors meet NumPy, PyTorch and plain Python: operators from either side, windows, DLPack,
+and arrays as others left them in memory.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,11 @@ from hypothesis import strategies as st
 
 import tensor
 from tensor import Tensor, no_grad
-from tensor.devices import Array
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, ViewError
 from tensor.gradient_cases import LAYOUTS
-from tensor.layout import Shape
-from tests.strategies import broadcastable, layouts, numbered, placed, shapes, view_steps
+from tensor.memory.devices import Array
+from tensor.memory.layout import Shape
+from tests.helpers.strategies import broadcastable, layouts, numbered, placed, shapes, view_steps
 
 OPERATORS = [
     operator.add,
@@ -34,7 +36,17 @@ OPERATORS = [
     operator.ne,
 ]
 UFUNCS = [np.exp, np.log, np.sqrt, np.sin, np.cos, np.tanh, np.negative, np.absolute]
-BINARY_UFUNCS = [np.add, np.subtract, np.multiply, np.divide, np.power, np.maximum, np.minimum, np.less, np.equal]
+BINARY_UFUNCS = [
+    np.add,
+    np.subtract,
+    np.multiply,
+    np.divide,
+    np.power,
+    np.maximum,
+    np.minimum,
+    np.less,
+    np.equal,
+]
 
 
 def on_the_cpu(device: str) -> None:
@@ -43,13 +55,17 @@ def on_the_cpu(device: str) -> None:
         pytest.skip("NumPy arrays live on the CPU")
 
 
-# -- operators and ufuncs ---------------------------------------------------------------------------------------------------------
+# -- operators and ufuncs
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.__name__)
 @given(drawn=broadcastable(2))
 def test_an_array_on_either_side_gives_a_tensor(op: Callable[[Any, Any], Any], drawn: Any) -> None:
-    a, b = (np.random.default_rng(i).uniform(0.5, 2, shape) for i, shape in enumerate(drawn.input_shapes))
+    a, b = (
+        np.random.default_rng(i).uniform(0.5, 2, shape)
+        for i, shape in enumerate(drawn.input_shapes)
+    )
     for x, y in ((a, Tensor(b)), (Tensor(a), b), (Tensor(a), Tensor(b))):
         z = op(x, y)
         assert type(z) is Tensor
@@ -58,13 +74,24 @@ def test_an_array_on_either_side_gives_a_tensor(op: Callable[[Any, Any], Any], d
 
 def test_an_array_times_a_tensor_is_recorded() -> None:
     a, x = np.array([1.0, 2.0]), Tensor([[3.0], [4.0]], dtype="float64", requires_grad=True)
-    for y in (a * x, x * a, np.multiply(a, x), [1.0, 2.0] * x, x * [1.0, 2.0], np.float64(3) * x, x * np.float64(3), np.array(3.0) * x):
+    for y in (
+        a * x,
+        x * a,
+        np.multiply(a, x),
+        [1.0, 2.0] * x,
+        x * [1.0, 2.0],
+        np.float64(3) * x,
+        x * np.float64(3),
+        np.array(3.0) * x,
+    ):
         assert type(y) is Tensor
         assert y.requires_grad
     y = (a / x).sum() + (np.float32(2) - x).sum() + np.exp(x).sum() + (a @ x).sum()
     y.backward()
     assert x.grad is not None
-    np.testing.assert_allclose(x.grad.numpy(), -3 / x.numpy() ** 2 - 1 + np.exp(x.numpy()) + a[:, None], rtol=1e-14)
+    np.testing.assert_allclose(
+        x.grad.numpy(), -3 / x.numpy() ** 2 - 1 + np.exp(x.numpy()) + a[:, None], rtol=1e-14
+    )
 
 
 def test_integers_and_bools_of_numpy() -> None:
@@ -111,14 +138,17 @@ def test_ufuncs_of_two(ufunc: Any) -> None:
     ids=["out", "reduce", "at", "unknown", "dtype", "where", "iadd"],
 )
 def test_what_numpy_would_do_behind_the_graph_raises(call: Callable[[Tensor, Array], Any]) -> None:
-    """An array cannot hold a graph, so what would write a tensor into one is refused, and nothing is written."""
+    """An array cannot hold a graph, so what would write a tensor into one is refused, and nothing
+    is written.
+    """
     a = np.array([1.0, 2.0])
     with pytest.raises(GraphError, match="would lose its gradient"):
         call(Tensor([3.0, 4.0], requires_grad=True), a)
     assert a.tolist() == [1, 2]
 
 
-# -- windows ----------------------------------------------------------------------------------------------------------------------------
+# -- windows
+# ----------------------------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), shape=shapes(), layout=layouts.filter(lambda name: name != "expanded"))
@@ -148,7 +178,8 @@ def test_windows_on_a_graph_are_read_only(device: str) -> None:
     before = constant.numpy()
     assert before.flags.writeable
     y = leaf * constant
-    for x in (leaf, y, y[1:], y.sum(), constant, constant[::-1]):  # the product keeps what it multiplied
+    # the product keeps what it multiplied
+    for x in (leaf, y, y[1:], y.sum(), constant, constant[::-1]):
         for window in (x.numpy(), np.asarray(x), np.from_dlpack(x)):
             assert not window.flags.writeable
             with pytest.raises(ValueError, match="read-only"):
@@ -183,7 +214,12 @@ def test_python_numbers(device: str) -> None:
     assert type(Tensor(1.5, dtype="bfloat16", device=device).item()) is float
     assert [10, 20, 30][Tensor(1, device=device)] == 20
     assert list(range(Tensor([2], device=device))) == [0, 1]
-    for call in (Tensor([1, 2]).item, Tensor([]).item, lambda: bool(Tensor([True, False])), lambda: float(Tensor([1.0, 2.0]))):
+    for call in (
+        Tensor([1, 2]).item,
+        Tensor([]).item,
+        lambda: bool(Tensor([True, False])),
+        lambda: float(Tensor([1.0, 2.0])),
+    ):
         with pytest.raises(ShapeError):
             call()
     for wrong in (Tensor(1.0), Tensor([1, 2]), Tensor(True)):
@@ -192,10 +228,13 @@ def test_python_numbers(device: str) -> None:
     assert len({x, x, Tensor([[2.5]], device=device)}) == 2  # by identity
 
 
-# -- DLPack -------------------------------------------------------------------------------------------------------------------------------
+# -- DLPack
+# -------------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"])
+@pytest.mark.parametrize(
+    "dtype", ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+)
 def test_dlpack_to_and_from_pytorch(dtype: str, device: str) -> None:
     torch = pytest.importorskip("torch")
     if device != "cpu" and not torch.cuda.is_available():
@@ -204,7 +243,9 @@ def test_dlpack_to_and_from_pytorch(dtype: str, device: str) -> None:
     for y in (x, x.T, x[:, ::2], x[1:, 1:], x[0, 0], x[:0], x.unsqueeze(1).expand(2, 4, 3)):
         t = torch.from_dlpack(y)
         assert tuple(t.shape) == y.shape
-        assert [s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1] == [s for s, n in zip(y.strides, y.shape, strict=True) if n > 1] or not y.size
+        assert [s for s, n in zip(t.stride(), t.shape, strict=True) if n > 1] == [
+            s for s, n in zip(y.strides, y.shape, strict=True) if n > 1
+        ] or not y.size
         back = tensor.from_dlpack(t)
         assert (back.dtype, back.shape, back.device) == (y.dtype, y.shape, y.device)
         np.testing.assert_array_equal(back.numpy(), y.numpy())
@@ -248,7 +289,8 @@ def test_pytorch_tensors_as_data_and_operands(device: str) -> None:
         tensor.from_dlpack(torch.ones(2, requires_grad=True))
 
 
-# -- from_array: memory as others left it ----------------------------------------------------------------------------------------------------
+# -- from_array: memory as others left it
+# ----------------------------------------------------------------------------------------------------
 
 
 def sliding(a: Array) -> Array:
@@ -295,7 +337,13 @@ def test_from_array_sees_any_memory(name: str, device: str) -> None:
     low, high = x.layout.span()
     assert (low >= 0, high <= x.storage.flat.size) == (True, True)
     np.testing.assert_array_equal(x.numpy(), b)
-    views = [(x.T, b.T), (x[..., None], b[..., None]), (x.reshape(-1), b.reshape(-1)), (x.contiguous(), b), (x.expand(2, *x.shape), np.stack([b, b]))]
+    views = [
+        (x.T, b.T),
+        (x[..., None], b[..., None]),
+        (x.reshape(-1), b.reshape(-1)),
+        (x.contiguous(), b),
+        (x.expand(2, *x.shape), np.stack([b, b])),
+    ]
     if b.ndim:
         views += [(x[::-1], b[::-1]), (x[1:], b[1:]), (x.unsqueeze(0).transpose(0, 1), b[:, None])]
     for y, expected in views:
@@ -337,7 +385,9 @@ def test_from_array_of_a_memory_map(tmp_path: Path, device: str) -> None:
 
 
 def test_fields_of_records_have_no_strides_in_elements(device: str) -> None:
-    """12 bytes from one double to the next are 1.5 elements: said so, where reading on would give other fields' bytes as numbers."""
+    """12 bytes from one double to the next are 1.5 elements: said so, where reading on would give
+    other fields' bytes as numbers.
+    """
     on_the_cpu(device)
     records = np.zeros(4, dtype=[("value", "f8"), ("count", "f4")])
     records["value"] = [1, 2, 3, 4]

@@ -1,4 +1,6 @@
-"""Random numbers: the bits against published ones and a Philox of plain integers; their distribution; what they depend on and what not."""
+"""Random numbers: the bits against published ones and a Philox of plain integers; their
+distribution; what they depend on and what not.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 
 import tensor
 from tensor import Generator, Tensor
-from tensor.devices import array_module, to_host
-from tensor.layout import Shape
+from tensor.memory.devices import array_module, to_host
+from tensor.memory.layout import Shape
 from tensor.random import Key, keep_mask, keyed, next_key, philox, random_bits
 
 WORD = 2**32
@@ -33,7 +35,11 @@ def philox_by_hand(counter: list[int], key: list[int]) -> list[int]:
 KNOWN = [
     ([0] * 4, [0] * 2, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
     ([WORD - 1] * 4, [WORD - 1] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
-    ([0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344], [0xA4093822, 0x299F31D0], [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
 ]
 
 
@@ -47,21 +53,33 @@ def test_philox_known_answers(counter: list[int], key: list[int], output: list[i
     rows=st.integers(1, 5), columns=st.integers(1, 9), seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**32 - 1),
     module=st.integers(0, 2**32 - 1), sample=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_each_number_depends_on_key_and_place_alone(rows: int, columns: int, seed: int, step: int, module: int, sample: int, device: str) -> None:
-    bits = to_host(random_bits(rows, columns, Key(seed, step, module, sample), array_module(device)))
+def test_each_number_depends_on_key_and_place_alone(
+    rows: int, columns: int, seed: int, step: int, module: int, sample: int, device: str
+) -> None:
+    bits = to_host(
+        random_bits(rows, columns, Key(seed, step, module, sample), array_module(device))
+    )
     assert bits.dtype == np.uint32
     assert bits.shape == (rows, columns)
     for r in range(rows):
         for c in range(columns):
-            assert bits[r, c] == philox_by_hand([c // 4, step, module, (sample + r) % WORD], [seed % WORD, seed // WORD])[c % 4]
+            assert (
+                bits[r, c]
+                == philox_by_hand(
+                    [c // 4, step, module, (sample + r) % WORD], [seed % WORD, seed // WORD]
+                )[c % 4]
+            )
 
 
-# -- distributions: fixed seeds, bounds of four to five standard deviations --------------------------------------------------------
+# -- distributions: fixed seeds, bounds of four to five standard deviations
+# --------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
 def test_one_uniform_number_is_made_of_its_bits_as_many_are(shape: Shape) -> None:
-    """u = (53 bits) / 2^53, the first word above the second; exactly, and the generator has moved on by one draw."""
+    """u = (53 bits) / 2^53, the first word above the second; exactly, and the generator has moved
+    on by one draw.
+    """
     one, bits = Generator(7), Generator(7)
     for _ in range(200):
         high, low = (int(word) for word in bits.bits(2))
@@ -90,13 +108,15 @@ def test_normal_is_normal(device: str) -> None:
     n = 200_001
     z = to_host(Generator(2).normal((n,), device))
     assert z.shape == (n,)
-    moments = {1: (0.0, 1.0), 2: (1.0, 2.0), 3: (0.0, 15.0), 4: (3.0, 96.0), 6: (15.0, 10170.0)}  # power: E[z^k], var[z^k]
+    # power: E[z^k], var[z^k]
+    moments = {1: (0.0, 1.0), 2: (1.0, 2.0), 3: (0.0, 15.0), 4: (3.0, 96.0), 6: (15.0, 10170.0)}
     for power, (expected, variance) in moments.items():
         assert abs((z**power).mean() - expected) < 5 * math.sqrt(variance / n), power
     for bound in (0.5, 1.0, 2.0, 3.0):
         share = math.erfc(bound / math.sqrt(2))
         assert abs((np.abs(z) > bound).mean() - share) < 5 * math.sqrt(share / n)
-    assert abs(np.corrcoef(z[: n // 2], z[n // 2 : n // 2 * 2])[0, 1]) < 5 / math.sqrt(n / 2)  # the sine half against the cosine half
+    # the sine half against the cosine half
+    assert abs(np.corrcoef(z[: n // 2], z[n // 2 : n // 2 * 2])[0, 1]) < 5 / math.sqrt(n / 2)
 
 
 def test_distributions_against_scipy(device: str) -> None:
@@ -125,7 +145,11 @@ def test_permutation() -> None:
         assert sorted(order) == list(range(5))
         firsts[order[0]] += 1
     assert (np.abs(firsts - 400) < 5 * math.sqrt(400)).all()
-    assert Generator(6).permutation(1000).tolist() == Generator(6).permutation(1000).tolist() != list(range(1000))
+    assert (
+        Generator(6).permutation(1000).tolist()
+        == Generator(6).permutation(1000).tolist()
+        != list(range(1000))
+    )
 
 
 class Top(Generator):
@@ -140,10 +164,20 @@ def test_rand_is_below_one_in_every_dtype(dtype: str, device: str) -> None:
     x = tensor.rand(3, dtype=dtype, device=device, generator=Top())
     assert x.dtype == tensor.dtypes.as_dtype(dtype)
     assert max(x.tolist()) < 1  # rounding to nearest would make 1 of it
-    assert abs(tensor.rand(10_000, dtype=dtype, device=device, generator=Generator(1)).to("float64").mean().item() - 0.5) < 0.02
+    assert (
+        abs(
+            tensor.rand(10_000, dtype=dtype, device=device, generator=Generator(1))
+            .to("float64")
+            .mean()
+            .item()
+            - 0.5
+        )
+        < 0.02
+    )
 
 
-# -- seeds, states, keys --------------------------------------------------------------------------------------------------------
+# -- seeds, states, keys
+# --------------------------------------------------------------------------------------------------------
 
 
 def draws(generator: Generator | None, device: str) -> list[Any]:
@@ -198,7 +232,8 @@ def test_keyed_blocks() -> None:
     assert (next_key(1), next_key(1)) == (Key(2, 0, 1), Key(2, 1, 1))  # outside, each is another
 
 
-# -- masks ------------------------------------------------------------------------------------------------------------------------
+# -- masks
+# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 3, 4), (6, 1), (6, 2, 3, 2)])
@@ -207,7 +242,10 @@ def test_mask_does_not_depend_on_the_split_of_the_batch(shape: Shape, device: st
     x, key = xp.zeros(shape), Key(1, 2, 3, 100)
     whole = to_host(keep_mask(x, 0.4, key))
     for cut in (1, 2, 5):
-        parts = [keep_mask(x[:cut], 0.4, key), keep_mask(x[cut:], 0.4, key._replace(sample=100 + cut))]
+        parts = [
+            keep_mask(x[:cut], 0.4, key),
+            keep_mask(x[cut:], 0.4, key._replace(sample=100 + cut)),
+        ]
         assert np.array_equal(np.concatenate([to_host(part) for part in parts]), whole)
     for other in (Key(2, 2, 3, 100), Key(1, 3, 3, 100), Key(1, 2, 4, 100), Key(1, 2, 3, 50)):
         if whole.size > 10:
@@ -225,7 +263,10 @@ def test_mask_keeps_the_right_share(device: str) -> None:
 
 def test_mask_is_the_same_for_every_dtype_and_layout(device: str) -> None:
     x = Tensor(np.arange(1.0, 25).reshape(4, 6), device=device)
-    masks = [tensor.dropout(y, 0.5, key=Key(1)).numpy() != 0 for y in (x, x.to("float32"), x.to("bfloat16"), x.T.contiguous().T, -x)]
+    masks = [
+        tensor.dropout(y, 0.5, key=Key(1)).numpy() != 0
+        for y in (x, x.to("float32"), x.to("bfloat16"), x.T.contiguous().T, -x)
+    ]
     assert all(np.array_equal(mask, masks[0]) for mask in masks)
     with pytest.raises(ValueError, match="probability between 0 and 1"):
         tensor.dropout(x, 1.5, key=Key())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.tinygpt.browser import chromium, look_page, opened, tab  # noqa: F401 (fixtures)
-from tests.tinygpt.program import PROGRAM, TINY, environment
+from tests.helpers.browser import chromium, look_page, opened, tab  # noqa: F401 (fixtures)
+from tests.helpers.program import PROGRAM, TINY, environment
 
 
 @pytest.fixture
@@ -24,7 +24,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one small run in it."""
     folder = tmp_path_factory.mktemp("trained")
-    done = subprocess.run([*PROGRAM, "train", *TINY, "--steps", "3"], cwd=folder, env=environment(), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*PROGRAM, "train", *TINY, "--steps", "3"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -13,7 +13,16 @@ import msgspec
 import pytest
 
 from tinygpt import InputError
-from tinygpt.files import LONGEST, MOST, brief, open_regular, read_bytes, read_json, reason, write_json
+from tinygpt.files import (
+    LONGEST,
+    MOST,
+    brief,
+    open_regular,
+    read_bytes,
+    read_json,
+    reason,
+    write_json,
+)
 
 
 @dataclass(frozen=True)
@@ -57,13 +66,18 @@ def test_what_fits_is_read(path: Path) -> None:
         ('{"inner": {"share": 1, "' + "x" * 5000 + '": 1}}', "it has a field 'xxx"),
         ('{"inner": {"share": 1, "share": 2}}', "'share' stands in it twice"),
         ('{"inner": {"share": 1}, "more": ' + "[" * 100_000, "recursion"),
-        ('{"inner": {"share": 1}, "more": ' + "[" * 800 + "]" * 800 + ', "more": 1}', "stands in it twice"),
+        (
+            '{"inner": {"share": 1}, "more": ' + "[" * 800 + "]" * 800 + ', "more": 1}',
+            "stands in it twice",
+        ),
     ],
     ids=lambda text: str(text)[:40],
 )
 def test_bug_86_what_does_not_fit_is_told_in_short(path: Path, text: str, says: str) -> None:
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"file\.json is damaged \(.*" + re.escape(says) + r".*\)\ndo this") as caught:
+    with pytest.raises(
+        InputError, match=r"file\.json is damaged \(.*" + re.escape(says) + r".*\)\ndo this"
+    ) as caught:
         read_json(path, Outer, advice="do this")
     assert len(str(caught.value)) < len(str(path)) + LONGEST + 50
 
@@ -84,7 +98,9 @@ def test_bug_86_a_wrong_type_takes_no_memory(path: Path) -> None:
 def test_bug_86_sizes_are_bounded(path: Path) -> None:
     path.write_bytes(b"x" * 100)
     assert read_bytes(path, most=100) == b"x" * 100
-    with pytest.raises(InputError, match=r"has 100 bytes, and 99 are the most that such a file can have\ndo this"):
+    with pytest.raises(
+        InputError, match=r"has 100 bytes, and 99 are the most that such a file can have\ndo this"
+    ):
         read_bytes(path, most=99, advice="do this")
     with pytest.raises(InputError, match=r"would have 1,048,580 bytes, and 1,048,576 are the most"):
         write_json(path, {"a": "x" * (MOST - 10)})
@@ -100,7 +116,9 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-@pytest.mark.parametrize("value", [float("nan"), "\udce9", nested(5000)], ids=["nan", "half", "nested"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), "\udce9", nested(5000)], ids=["nan", "half", "nested"]
+)
 def test_bug_86_what_could_not_be_read_again_is_not_written(path: Path, value: Any) -> None:
     path.write_text("old")
     with pytest.raises(InputError, match=r"file\.json cannot hold this"):
@@ -123,7 +141,11 @@ def test_bug_86_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("/dev/zero")
     before = os.listdir("/dev/fd")
-    for name, says in (("fifo", "it is no regular file"), ("link", "it is no regular file"), (".", "it is a folder")):
+    for name, says in (
+        ("fifo", "it is no regular file"),
+        ("link", "it is no regular file"),
+        (".", "it is a folder"),
+    ):
         with pytest.raises(OSError, match=says):
             open_regular(tmp_path / name)
     assert os.listdir("/dev/fd") == before  # none was left open

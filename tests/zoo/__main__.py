@@ -1,6 +1,8 @@
-"""`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and see its test fail.
+"""`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and
+see its test fail.
 
-Prints a line a bug and the number killed; exits 1 when one survives. A bug that only a GPU has is put back where there is one, and
+Prints a line a bug and the number killed; exits 1 when one survives. A bug that only a GPU has is
+put back where there is one, and
 elsewhere said to need one.
 """
 
@@ -16,8 +18,8 @@ import tempfile
 from pathlib import Path
 
 import tests.zoo
-from tensor.devices import array_module
 from tensor.errors import DeviceError
+from tensor.memory.devices import array_module
 from tests.zoo.bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +29,11 @@ def bugs() -> list[Bug]:
     """Every entry of every file in this folder, by row."""
     found: list[Bug] = []
     for module in pkgutil.iter_modules(tests.zoo.__path__):
-        found += getattr(importlib.import_module(f"tests.zoo.{module.name}"), "ZOO", []) if module.name != "__main__" else []
+        found += (
+            getattr(importlib.import_module(f"tests.zoo.{module.name}"), "ZOO", [])
+            if module.name != "__main__"
+            else []
+        )
     return sorted(found)
 
 
@@ -48,14 +54,37 @@ def survives(bug: Bug, folder: Path) -> str | None:
         return f"its snippet occurs {text.count(bug.old)} times in {bug.file}"
     target.write_text(text.replace(bug.old, bug.new))
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--device", bug.device, bug.test]
-        environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "XDG_CACHE_HOME": str(folder)}  # built C files stay there
-        run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--device",
+            bug.device,
+            bug.test,
+        ]
+        # built C files stay there
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "XDG_CACHE_HOME": str(folder),
+        }
+        run = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        )
     finally:
         target.write_text(text)
     if run.returncode == 1:  # tests ran, and one failed
         return None
-    return "its test passes" if run.returncode == 0 else f"pytest exited {run.returncode}: {run.stdout[-200:]}"
+    return (
+        "its test passes"
+        if run.returncode == 0
+        else f"pytest exited {run.returncode}: {run.stdout[-200:]}"
+    )
 
 
 def main() -> int:
@@ -69,7 +98,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name in ("tensor", "tinygpt", "tests"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
         shutil.copy(ROOT / "pyproject.toml", folder)
         for bug in chosen:
             if bug.device in absent:
@@ -78,8 +109,12 @@ def main() -> int:
                 continue
             reason = survives(bug, folder)
             alive += reason is not None
-            print(f"row {bug.row:2}  {'killed' if reason is None else 'ALIVE: ' + reason}  {bug.test}", flush=True)
-    print(f"{len(chosen) - untried - alive} of {len(chosen)} killed" + f", {untried} not tried: no GPU here" * (untried > 0))
+            said = "killed" if reason is None else f"ALIVE: {reason}"
+            print(f"row {bug.row:2}  {said}  {bug.test}", flush=True)
+    print(
+        f"{len(chosen) - untried - alive} of {len(chosen)} killed"
+        + f", {untried} not tried: no GPU here" * (untried > 0)
+    )
     return int(alive > 0)
 
 

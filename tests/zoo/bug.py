@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 
 class Bug(NamedTuple):
-    """Replacing `old` (which occurs once in `file`) by `new` puts the bug back, and `test` must then fail."""
+    """Replacing `old` (which occurs once in `file`) by `new` puts the bug back, and `test` must
+    then fail.
+    """
 
     row: int  # of the table of known bugs; its number is in the name of the test
     file: str

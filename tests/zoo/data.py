@@ -1,33 +1,39 @@
-"""Bugs of loaders: what comes twice, what comes again after a break, what was to be measured on, and numbers too large for their place."""
+"""Bugs of loaders: what comes twice, what comes again after a break, what was to be measured on,
+and numbers too large for their place.
+"""
 
 from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TRAINING, DATA, FILES = "tinygpt/training.py", "tinygpt/data.py", "tinygpt/token_files.py"
-TESTS = "tests/tinygpt/test_token_files.py::"
+TRAINING, DATA, FILES = (
+    "tinygpt/training/step.py",
+    "tinygpt/data/prepare.py",
+    "tinygpt/data/token_files.py",
+)
+TESTS = "tests/tinygpt/data/test_token_files.py::"
 
 ZOO = [
     Bug(
         row=50,  # drawn with replacement: a third of the windows never comes
-        file=TRAINING,
-        old="rows[now] = _shuffled(epoch, windows, seed)[places[now]] if windows <= KEPT else scattered(places[now], windows, epoch, seed)",
-        new="rows[now] = random_rows(step, int(now.sum()), windows, seed)",
+        file="tinygpt/training/order.py",
+        old="            rows[i] = order[place_in_block] * blocks + block\n",
+        new="            rows[i] = random_rows(step, i + 1, windows, seed)[i]\n",
         test=TESTS + "test_bug_50_no_window_comes_twice_an_epoch",
     ),
     Bug(
         row=50,  # every epoch in the same order
-        file=TRAINING,
-        old='"draws": EPOCHS + epoch})',
+        file="tinygpt/training/order.py",
+        old='"draws": EPOCHS + number})',
         new='"draws": EPOCHS})',
         test=TESTS + "test_bug_50_no_window_comes_twice_an_epoch",
     ),
     Bug(
-        row=50,  # what ends beyond the last window is bent back onto others
-        file=TRAINING,
-        old="        out = rows >= count\n",
-        new="        rows %= count\n        out = rows >= count\n",
-        test=TESTS + "test_bug_50_each_place_of_a_scattered_order_holds_another",
+        row=50,  # blocks that overlap
+        file="tinygpt/training/order.py",
+        old="order[place_in_block] * blocks + block",
+        new="order[place_in_block] + block",
+        test=TESTS + "test_bug_50_no_window_comes_twice_an_epoch",
     ),
     Bug(
         row=50,  # a resumed run begins its data anew
@@ -39,8 +45,19 @@ ZOO = [
     Bug(
         row=50,  # a resumed run learns from other tokens than it began with
         file=FILES,
-        old="self.header.dtype, str(self.header.tokens), str(self.header.learned)",
-        new="self.header.dtype, str(self.header.tokens)",
+        old=(
+            "        seen = (\n"
+            "            self.header.hash,\n"
+            "            self.header.tokenizer,\n"
+            "            self.header.dtype,\n"
+            "            str(self.header.tokens),\n"
+            "            str(self.header.learned),\n"
+            "        )\n"
+        ),
+        new=(
+            "        seen = self.header.hash, self.header.tokenizer, self.header.dtype, "
+            "str(self.header.tokens)\n"
+        ),
         test=TESTS + "test_bug_50_a_resumed_run_on_a_token_folder",
     ),
     Bug(

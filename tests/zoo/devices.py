@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TESTS = "tests/tensor/test_devices_agree.py::test_bug_66_"
+TESTS = "tests/tensor/memory/test_devices.py::test_bug_66_"
 
 ZOO = [
     Bug(
-        row=66,  # a Python number travels to the GPU as an array of 64 bits, and promotes what it meets
-        file="tensor/op.py",
-        old="        elif x is None or (elementwise and type(x) in _SCALARS):\n            arrays.append(x)\n",
-        new="        elif x is None or (elementwise and type(x) in _SCALARS):\n"
-        "            arrays.append(x if x is None or first is None or not is_cuda(first) else move(np.asarray(x), device_of(first)))\n",
+        # a Python number travels to the GPU as an array of 64 bits, and promotes what it meets
+        row=66,
+        file="tensor/ops/inputs.py",
+        old=(
+            "        elif x is None or (elementwise and type(x) in REALS):\n"
+            "            arrays.append(x)\n"
+        ),
+        new="        elif x is None or (elementwise and type(x) in REALS):\n"
+        "            arrays.append(x if x is None or first is None or not is_cuda(first) "
+        "else move(np.asarray(x), device_of(first)))\n",
         test=TESTS + "dtypes_and_python_numbers[float32]",
         device="cuda",
     ),
@@ -26,7 +31,7 @@ ZOO = [
     ),
     Bug(
         row=66,  # a view begins where its memory begins
-        file="tensor/devices.py",
+        file="tensor/memory/devices.py",
         old="flat.data + layout.offset * itemsize",
         new="flat.data",
         test=TESTS + "values_gradients_dtypes_and_order[index-float64]",
@@ -34,15 +39,18 @@ ZOO = [
     ),
     Bug(
         row=66,  # a transposed matrix is read as if it were row-major
-        file="tensor/devices.py",
-        old="    return cupy().ndarray(layout.shape, dtype, flat.data + layout.offset * itemsize, strides)",
+        file="tensor/memory/devices.py",
+        old=(
+            "    return cupy().ndarray(layout.shape, dtype, flat.data + layout.offset * "
+            "itemsize, strides)"
+        ),
         new="    return cupy().ndarray(layout.shape, dtype, flat.data + layout.offset * itemsize)",
         test=TESTS + "values_gradients_dtypes_and_order[permute-float64]",
         device="cuda",
     ),
     Bug(
         row=66,  # for shape=() CuPy's zeros_like takes the array's own
-        file="tensor/devices.py",
+        file="tensor/memory/devices.py",
         old="    return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)",
         new='    return np.zeros_like(array, order="C", shape=shape)',
         test=TESTS + "indices_of_a_scalar",
@@ -74,8 +82,11 @@ ZOO = [
     ),
     Bug(
         row=66,  # ids that are still on the host go to the GPU unseen, and wrap there
-        file="tensor/op.py",
-        old='    if device != "cpu" and name in LOOK_FIRST:\n        LOOK_FIRST[name](*inputs, **options)\n',
+        file="tensor/ops/inputs.py",
+        old=(
+            '    if device != "cpu" and name in LOOK_FIRST:\n'
+            "        LOOK_FIRST[name](*inputs, **options)\n"
+        ),
         new="",
         test=TESTS + "ids_from_the_host",
         device="cuda",

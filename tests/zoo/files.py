@@ -5,8 +5,15 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 FILE = "tinygpt/files.py"
-FILES, ODD, PLOT = "tests/tinygpt/test_files.py::", "tests/tinygpt/test_odd_files.py::", "tests/tinygpt/test_plot.py::"
-GPT2, PLAN = "tests/tinygpt/test_gpt2_commands.py::", "tests/tinygpt/test_plan.py::"
+FILES, ODD, PLOT = (
+    "tests/tinygpt/test_files.py::",
+    "tests/tinygpt/commands/test_odd_files.py::",
+    "tests/tinygpt/commands/test_plot.py::",
+)
+GPT2, PLAN = (
+    "tests/tinygpt/commands/test_gpt2_commands.py::",
+    "tests/tinygpt/commands/test_plan.py::",
+)
 
 ZOO = [
     Bug(
@@ -19,34 +26,41 @@ ZOO = [
     Bug(
         row=86,  # a FIFO waits for a writer
         file=FILE,
-        old='os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)',
-        new="os.O_RDONLY",
+        old=(
+            "    flags = (\n"
+            "        os.O_RDONLY\n"
+            '        | getattr(os, "O_NONBLOCK", 0)\n'
+            '        | getattr(os, "O_CLOEXEC", 0)\n'
+            '        | getattr(os, "O_BINARY", 0)\n'
+            "    )\n"
+        ),
+        new='    flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)\n',
         test=ODD + "test_bug_86_no_regular_file[fifo-runs/story-1/tokenizer.json-sample]",
     ),
     Bug(
         row=86,  # a text is opened without asking what it is
-        file="tinygpt/corpus.py",
+        file="tinygpt/data/reading.py",
         old="with open_regular(path) as file:",
         new='with open(path, "rb") as file:',
         test=ODD + "test_bug_86_no_regular_file[fifo-text.txt-train]",
     ),
     Bug(
         row=86,  # tokens are mapped without asking what they are
-        file="tinygpt/token_files.py",
+        file="tinygpt/data/token_files.py",
         old="open_regular(path) as file:",
         new='open(path, "rb") as file:',
         test=ODD + "test_bug_86_no_regular_file[fifo-made/tokens.bin-train]",
     ),
     Bug(
         row=86,  # weights are opened without asking what they are
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="with open_regular(path) as file:",
         new='with open(path, "rb") as file:',
         test=ODD + "test_bug_86_no_regular_file[fifo-gpt/model.safetensors-import-gpt2]",
     ),
     Bug(
         row=86,  # metrics are opened without asking what they are
-        file="tinygpt/metrics.py",
+        file="tinygpt/runs/metrics.py",
         old="    decoder = msgspec.json.Decoder(Record)\n    with open_regular(path) as file:",
         new='    decoder = msgspec.json.Decoder(Record)\n    with open(path, "rb") as file:',
         test=ODD + "test_bug_86_no_regular_file[fifo-runs/story-1/metrics.jsonl-plot]",
@@ -54,30 +68,42 @@ ZOO = [
     Bug(
         row=86,  # as large as a file is, so much is read
         file=FILE,
-        old='        if size > most:\n            raise InputError(f"{shown(path)} has',
-        new='        if False:\n            raise InputError(f"{shown(path)} has',
+        old="        if size > most:\n",
+        new="        if False:\n",
         test=FILES + "test_bug_86_sizes_are_bounded",
     ),
     Bug(
         row=86,  # what is too large to be read again is written
         file=FILE,
-        old='    if size > most:\n        raise InputError(f"{shown(path)} would',
-        new='    if False:\n        raise InputError(f"{shown(path)} would',
+        old=(
+            '        raise InputError(f"{shown(path)} cannot hold this ({reason(error)})") '
+            "from None\n"
+            "    if size > most:\n"
+        ),
+        new=(
+            '        raise InputError(f"{shown(path)} cannot hold this ({reason(error)})") '
+            "from None\n"
+            "    if False:\n"
+        ),
         test=FILES + "test_bug_86_sizes_are_bounded",
     ),
     Bug(
         row=86,  # the content is built before its type is looked at
         file=FILE,
-        old="msgspec.json.decode(data, type=kind)  #",
-        new="msgspec.convert(msgspec.json.decode(data), kind)  #",
+        old="        value = msgspec.json.decode(data, type=kind)\n",
+        new="        value = msgspec.convert(msgspec.json.decode(data), kind)\n",
         test=FILES + "test_bug_86_a_wrong_type_takes_no_memory",
     ),
     Bug(
         row=86,  # nested deeper than Python goes
         file=FILE,
-        old='        for field in unknown_fields(content, value):\n            raise ValueError(f"it has a field {field!r}, which is not known here")\n'
+        old="        for field in unknown_fields(content, value):\n"
+        '            raise ValueError(f"it has a field {field!r}, which is not known '
+        'here")\n'
         "    except (ValueError, RecursionError) as error:",
-        new='        for field in unknown_fields(content, value):\n            raise ValueError(f"it has a field {field!r}, which is not known here")\n'
+        new="        for field in unknown_fields(content, value):\n"
+        '            raise ValueError(f"it has a field {field!r}, which is not known '
+        'here")\n'
         "    except ValueError as error:",
         test=FILES + "test_bug_86_what_does_not_fit_is_told_in_short",
     ),
@@ -98,8 +124,14 @@ ZOO = [
     Bug(
         row=86,  # half a surrogate pair is found when the file is half made
         file=FILE,
-        old='    except (ValueError, RecursionError) as error:\n        raise InputError(f"{shown(path)} cannot hold',
-        new='    except RecursionError as error:\n        raise InputError(f"{shown(path)} cannot hold',
+        old=(
+            "    except (ValueError, RecursionError) as error:\n"
+            '        raise InputError(f"{shown(path)} cannot hold'
+        ),
+        new=(
+            "    except RecursionError as error:\n"
+            '        raise InputError(f"{shown(path)} cannot hold'
+        ),
         test=FILES + "test_bug_86_what_could_not_be_read_again_is_not_written",
     ),
     Bug(
@@ -113,61 +145,69 @@ ZOO = [
         row=86,  # not every OSError knows its file
         file=FILE,
         old='        raise InputError(f"{shown(path)} cannot be read ({reason(error)})',
-        new='        raise InputError(f"{shown(Path(error.filename))} cannot be read ({reason(error)})',
-        test=ODD + "test_bug_86_a_read_error_is_told_with_the_file[runs/story-1/metrics.jsonl-plot]",
+        new=(
+            '        raise InputError(f"{shown(Path(error.filename))} cannot be read '
+            "({reason(error)})"
+        ),
+        test=ODD
+        + "test_bug_86_a_read_error_is_told_with_the_file[runs/story-1/metrics.jsonl-plot]",
     ),
     Bug(
         row=86,  # a read error in the middle of a file
-        file="tinygpt/metrics.py",
+        file="tinygpt/runs/metrics.py",
         old="    with telling(path, advice):\n",
         new="    if True:\n",
         test=PLOT + "test_refuses",
     ),
     Bug(
         row=86,  # a name that JSON cannot hold is found when the folder is made
-        file="tinygpt/config.py",
-        old="            check(well, f",
-        new="            check(True, f",
+        file="tinygpt/config/training.py",
+        old="                well,\n",
+        new="                True,\n",
         test=ODD + "test_bug_86_names_that_are_no_utf8",
     ),
     Bug(
         row=86,  # a line nested deeper than Python goes
-        file="tinygpt/metrics.py",
+        file="tinygpt/runs/metrics.py",
         old="            except (ValueError, RecursionError):  # msgspec's",
         new="            except ValueError:  # msgspec's",
         test=PLOT + "test_bug_86_a_line_that_does_not_fit_is_left_out",
     ),
     Bug(
         row=86,  # losses whose sums are infinite
-        file="tinygpt/metrics.py",
+        file="tinygpt/runs/metrics.py",
         old="msgspec.Meta(ge=-LARGEST, le=LARGEST)",
         new="msgspec.Meta(ge=-LARGEST)",
         test=PLOT + "test_bug_86_a_line_that_does_not_fit_is_left_out",
     ),
     Bug(
         row=86,  # a hole of zeros is read to its end
-        file="tinygpt/metrics.py",
+        file="tinygpt/runs/metrics.py",
         old="            if len(line) == LINE:\n",
         new="            if False:\n",
         test=PLOT + "test_bug_86_a_line_that_does_not_end_ends_the_file",
     ),
     Bug(
         row=86,  # a header as long as it says
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="            if length > HEADER:\n",
         new="            if False:\n",
         test=GPT2 + "test_bug_86_a_header_of_any_size",
     ),
     Bug(
         row=86,  # shapes that NumPy cannot make
-        file="tinygpt/gpt2.py",
-        old="Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(max_length=8)]",
-        new="tuple[int, ...]",
+        file="tinygpt/runs/gpt2.py",
+        old=(
+            "shape: Annotated[\n"
+            "        tuple[Annotated[int, msgspec.Meta(ge=1)], ...], "
+            "msgspec.Meta(max_length=8)\n    ]"
+        ),
+        new="shape: tuple[int, ...]",
         test=GPT2 + "test_bug_86_tensors_that_cannot_be",
     ),
     Bug(
         row=86,  # a value of a config is told whole
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="{key} {brief(json.dumps(value))}: a value like",
         new="{key} {json.dumps(value)}: a value like",
         test=GPT2 + "test_bug_86_odd_values_are_told_in_short",
@@ -177,18 +217,18 @@ ZOO = [
         file="tinygpt/tokenizers/gpt2_files.py",
         old="Annotated[int, msgspec.Meta(ge=0, le=2**53)]",
         new="int",
-        test="tests/tinygpt/test_byte_pair.py::test_bug_86_bad_files",
+        test="tests/tinygpt/tokenizers/test_byte_pair.py::test_bug_86_bad_files",
     ),
     Bug(
         row=86,  # layers of a thousand bytes cost nothing
-        file="tinygpt/model.py",
+        file="tinygpt/model/sizes.py",
         old=" + config.layers * (8 + 4 * config.bias)",
         new="",
         test=PLAN + "test_bug_86_the_smallest_file_of_a_model",
     ),
     Bug(
         row=86,  # a table of any size
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="        if not learned and config.context * config.width >",
         new="        if False and config.context * config.width >",
         test=PLAN + "test_bug_86_a_table_that_no_file_bounds",

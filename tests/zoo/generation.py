@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-CACHE, DECODER, GENERATION, MODEL = "tinygpt/cache.py", "tensor/kernels/cpu/decoder.c", "tinygpt/generation.py", "tinygpt/model.py"
-TESTS = "tests/tinygpt/test_decode.py::"
+CACHE, DECODER, GENERATION, MODEL = (
+    "tinygpt/model/cache.py",
+    "tensor/kernels/cpu/decoder.c",
+    "tinygpt/generation/generate.py",
+    "tinygpt/model/gpt.py",
+)
+TESTS = "tests/tinygpt/model/test_cache.py::"
 
 ZOO = [
     Bug(  # a full cache goes on at its last position
@@ -88,7 +93,10 @@ ZOO = [
     Bug(  # old memory is read after the parameters were packed
         row=56,
         file=MODEL,
-        old="if not cache.parameters or cache.parameters[0] is not self.token_embedding.weight.array:",
+        old=(
+            "if not cache.parameters or cache.parameters[0] is not "
+            "self.token_embedding.weight.array:"
+        ),
         new="if not cache.parameters:",
         test=TESTS + "test_parameters_that_were_packed_meanwhile",
     ),

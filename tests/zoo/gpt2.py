@@ -4,105 +4,121 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TESTS = "tests/tinygpt/test_gpt2.py::"
+TESTS = "tests/tinygpt/runs/test_gpt2.py::"
 LAYERS = TESTS + "test_bug_61_each_layer_gives_what_gpt2_gives"
 TAKEN = "        state[row.ours] = turned(row, array)\n"
 
 ZOO = [
     Bug(
         row=61,  # their Conv1D taken for a Linear: the square projection lies on its side
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="    return array.T if row.theirs == HEAD else array\n",
-        new='    return array.T if row.theirs == HEAD or row.theirs.endswith("attn.c_proj.weight") else array\n',
+        new=(
+            "    return array.T if row.theirs == HEAD or "
+            'row.theirs.endswith("attn.c_proj.weight") else array\n'
+        ),
         test=LAYERS + "[different]",
     ),
     Bug(
         row=61,  # the head, which is a Linear, taken for a Conv1D
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="    return array.T if row.theirs == HEAD else array\n",
         new="    return array\n",
         test=TESTS + "test_bug_61_a_head_of_its_own[square]",
     ),
     Bug(
         row=61,  # q, k, v in another order
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old=TAKEN,
-        new='        state[row.ours] = np.roll(array, array.shape[-1] // 3, axis=-1) if "c_attn" in row.theirs else turned(row, array)\n',
+        new=(
+            "        state[row.ours] = np.roll(array, array.shape[-1] // 3, axis=-1) if "
+            '"c_attn" in row.theirs else turned(row, array)\n'
+        ),
         test=LAYERS + "[different]",
     ),
     Bug(
         row=61,  # the tables of tokens and of positions, one for the other
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old=TAKEN,
-        new='        state[row.ours] = turned(row, found[{"wte.weight": "wpe.weight", "wpe.weight": "wte.weight"}.get(row.theirs, row.theirs)])\n',
+        new=(
+            '        state[row.ours] = turned(row, found[{"wte.weight": "wpe.weight", '
+            '"wpe.weight": "wte.weight"}.get(row.theirs, row.theirs)])\n'
+        ),
         test=LAYERS + "[square]",
     ),
     Bug(
         row=61,  # the table of positions cut
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old=TAKEN,
-        new='        state[row.ours] = np.where(np.arange(len(array))[:, None] < 8, array, 0) if row.theirs == "wpe.weight" else turned(row, array)\n',
+        new=(
+            "        state[row.ours] = np.where(np.arange(len(array))[:, None] < 8, array, 0) "
+            'if row.theirs == "wpe.weight" else turned(row, array)\n'
+        ),
         test=LAYERS + "[different]",
     ),
     Bug(
         row=61,  # the first norm of each block for both
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old=TAKEN,
         new='        state[row.ours] = turned(row, found[row.theirs.replace("ln_2", "ln_1")])\n',
         test=LAYERS + "[different]",
     ),
     Bug(
         row=61,  # a bias left at zero
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old=TAKEN,
-        new='        state[row.ours] = array * 0 if row.theirs.endswith("attn.c_attn.bias") else turned(row, array)\n',
+        new=(
+            '        state[row.ours] = array * 0 if row.theirs.endswith("attn.c_attn.bias") '
+            "else turned(row, array)\n"
+        ),
         test=LAYERS + "[different]",
     ),
     Bug(
         row=61,  # q, k and v have a bias too, which is no mask
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old=r"attn\.(masked_)?bias",
         new=r"attn\..*bias",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # masks taken for weights
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old='if name == "__metadata__" or BUFFER.fullmatch(plain):',
         new='if name == "__metadata__":',
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # no prefix known
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="name.removeprefix(PREFIX)",
         new="name",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # a prefix taken for granted
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="name.removeprefix(PREFIX)",
         new="name[len(PREFIX) :]",
         test=TESTS + "test_bug_61_prefix_and_masks[bare]",
     ),
     Bug(
         row=61,  # on the way back the head stays on its side: square, it fits all the same
-        file="tinygpt/gpt2.py",
-        old="PREFIX + row.theirs): turned(row, state[row.ours].array)",
-        new="PREFIX + row.theirs): state[row.ours].array",
+        file="tinygpt/runs/gpt2.py",
+        old="turned(\n            row, state[row.ours].array\n        )",
+        new="state[row.ours].array",
         test=TESTS + "test_bug_61_what_is_written[untied-square]",
     ),
     Bug(
-        row=61,  # written without the prefix: their GPT2LMHeadModel finds nothing and draws its weights
-        file="tinygpt/gpt2.py",
+        # written without the prefix: their GPT2LMHeadModel finds nothing and draws its weights
+        row=61,
+        file="tinygpt/runs/gpt2.py",
         old="PREFIX + row.theirs): turned(",
         new="row.theirs): turned(",
         test=TESTS + "test_bug_61_what_is_written",
     ),
     Bug(
         row=61,  # a head of its own is said to be the table of tokens
-        file="tinygpt/gpt2.py",
+        file="tinygpt/runs/gpt2.py",
         old="        if keys is None or content.get(key, usual) != getattr(config, name):\n",
         new='        if key != "tie_word_embeddings":\n',
         test=TESTS + "test_bug_61_what_is_written",

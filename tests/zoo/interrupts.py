@@ -6,45 +6,60 @@ from tests.zoo.bug import Bug
 
 TEST = "tests/faults/test_interrupts.py::test_bug_83_"
 UPDATE = "                self._update_run(flat, state, start, stop, count)\n"
-COUNT = "                self.counts |= dict.fromkeys([place.name for place in run], count)\n"
-CORE, MODE, OPTIMIZER = "tensor/core.py", "tensor/mode.py", "tensor/optim/optimizer.py"
+COUNT = "                self.counts |= dict.fromkeys([slot.name for slot in run], count)\n"
+MODE, OPTIMIZER = "tensor/mode.py", "tensor/optim/optimizer.py"
 
 ZOO = [
-    Bug(83, MODE, "        (_,) = map(MODE.set, (mode,))\n", "        MODE.set(mode)\n", TEST + "an_interrupt_leaves_no_switch_on"),
-    Bug(83, MODE, "= left.__next__", "= lambda: next(left)", TEST + "an_interrupt_leaves_no_switch_on"),
+    Bug(
+        83,
+        MODE,
+        "        (_,) = map(MODE.set, (mode,))\n",
+        "        MODE.set(mode)\n",
+        TEST + "an_interrupt_leaves_no_switch_on",
+    ),
+    Bug(
+        83,
+        MODE,
+        "= left.__next__",
+        "= lambda: next(left)",
+        TEST + "an_interrupt_leaves_no_switch_on",
+    ),
     Bug(  # evaluation for all threads
         83,
         MODE,
         'MODE: ContextVar[Mode] = ContextVar("tensor_mode", default=Mode())',
-        'MODE: Any = type("Shared", (), {"mode": Mode(), "get": lambda self: self.mode, "set": lambda self, mode: [setattr(self, "mode", mode)]})()',
+        'MODE: Any = type("Shared", (), {"mode": Mode(), "get": lambda self: self.mode, '
+        '"set": lambda self, mode: [setattr(self, "mode", mode)]})()',
         TEST + "evaluation_of_one_thread_is_not_that_of_another",
     ),
     Bug(
         83,
-        "tensor/recompute.py",
+        "tensor/autograd/recompute.py",
         "        stream = random.Generator()\n",
         "        stream = random.default\n",
         TEST + "the_second_run_of_a_checkpoint_leaves_the_default_generator_alone",
     ),
     Bug(
         83,
-        CORE,
-        "        except KeyboardInterrupt:  # between the two, perhaps: a write must be counted\n            self.bump(region)\n",
+        "tensor/tensor.py",
+        "        except KeyboardInterrupt:  # between the two, perhaps: a write must be "
+        "counted\n            self.bump(region)\n",
         "        except KeyboardInterrupt:\n",
         TEST + "a_write_that_was_interrupted_is_counted",
     ),
     Bug(
         83,
-        CORE,
+        "tensor/tensor.py",
         "        except KeyboardInterrupt:  # between the two, perhaps\n            self.bump()\n",
         "        except KeyboardInterrupt:\n",
         TEST + "a_write_that_was_interrupted_is_counted",
     ),
     Bug(
         83,
-        "tensor/graph.py",
-        "            self.gradient.bump()  # first: an interrupt must leave no write uncounted\n            np.add(buffer, dx, out=buffer)\n",
-        "            np.add(buffer, dx, out=buffer)\n            self.gradient.bump()\n",
+        "tensor/base.py",
+        "            self.gradient.bump()  # first: an interrupt must leave no write "
+        "uncounted\n            np.add(total, dx, out=total)\n",
+        "            np.add(total, dx, out=total)\n            self.gradient.bump()\n",
         TEST + "a_gradient_that_was_interrupted_is_counted",
     ),
     Bug(
@@ -63,16 +78,9 @@ ZOO = [
     ),
     Bug(
         83,
-        "tensor/tape/replay.py",
+        "tensor/recording/replay.py",
         "_apart(partial(copy_context().run, recorder.watch, function, arguments, options))",
         "recorder.watch(function, arguments, options)",
         TEST + "a_replay_traces_no_thread_but_its_own",
-    ),
-    Bug(
-        83,
-        "tensor/results.py",
-        "        study(*op)\n        UNSTUDIED.pop(name, None)",
-        "        UNSTUDIED.pop(name, None)\n        study(*op)",
-        TEST + "the_study_of_an_op_that_was_interrupted_is_done_later",
     ),
 ]

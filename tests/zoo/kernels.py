@@ -1,4 +1,6 @@
-"""Bugs of kernels: blocks and bands that miss their tail, terms left out, gradients written where they should be added."""
+"""Bugs of kernels: blocks and bands that miss their tail, terms left out, gradients written where
+they should be added.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,9 @@ from tests.zoo.bug import Bug
 
 FOLDER = "tensor/kernels/cpu/"
 ATTEND, NORM, GELU, ENTROPY, EMBED, PRODUCT, ADAMW = (
-    f"{FOLDER}{n}.c" for n in ("attention", "layer_norm", "gelu", "cross_entropy", "embedding", "product", "adamw")
+    f"{FOLDER}{n}.c"
+    for n in ("attention", "layer_norm", "gelu", "cross_entropy", "embedding", "product", "adamw")
 )
-VALUES, EDGES, ROOMS, COMPILED, BUILT = (f"tests/tensor/test_{name}.py::" for name in ("cpu_kernels", "kernel_edges", "rooms", "compiled", "built"))
-ROOM = f"{ROOMS}test_bug_01_a_room_is_overwritten_first_and_added_to_then"
 
 ATTENTION = [
     Bug(  # one token too far
@@ -17,233 +18,603 @@ ATTENTION = [
         ATTEND,
         "job->causal ? t + 1 : job->T",
         "job->causal ? t + 2 : job->T",
-        f"{VALUES}test_bug_55_no_kernel_sees_the_future",
+        "tests/tensor/kernels/test_cpu.py::test_bug_55_no_kernel_sees_the_future",
     ),
     Bug(  # one token too few
         55,
         ATTEND,
         "job->causal ? t + 1 : job->T",
         "job->causal ? (t ? t : 1) : job->T",
-        f"{VALUES}test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
     ),
     Bug(  # the last queries, which fill no block, are left out
         60,
         ATTEND,
-        "    turn_rows(rows, turned_k, T, D);\n    for (size start = 0; start < T; start += BLOCK) {",
-        "    turn_rows(rows, turned_k, T, D);\n    for (size start = 0; start == 0 || start + BLOCK <= T; start += BLOCK) {",
-        f"{VALUES}test_causal_self_attention",
+        "    turn_rows(rows, turned_k, T, D);\n"
+        "    for (size start = 0; start < T; start += BLOCK) {",
+        "    turn_rows(rows, turned_k, T, D);\n"
+        "    for (size start = 0; start == 0 || start + BLOCK <= T; start += BLOCK) {",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
     ),
     Bug(  # values and keys changed over
         60,
         ATTEND,
         ".k = qkv + H * D, .v = qkv + 2 * H * D, .y = y",
         ".k = qkv + 2 * H * D, .v = qkv + H * D, .y = y",
-        f"{VALUES}test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
     ),
     Bug(  # every head takes the sums of the first
         60,
         ATTEND,
         "const float *greatest = job->most + item * T, *totals = job->total + item * T;",
         "const float *greatest = job->most + item * T, *totals = job->total;",
-        f"{VALUES}test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
     ),
     Bug(  # of several blocks of queries the last one's dv is kept
         1,
         ATTEND,
         "dv, 1, S, P, P, seen, P, count, 1}",
         "dv, 1, S, P, P, seen, P, count, 0}",
-        f"{VALUES}test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
     ),
-    Bug(60, ATTEND, "(drow[i] - dot) * scale", "(drow[i] - dot)", f"{VALUES}test_causal_self_attention"),
-    Bug(60, ATTEND, "row[i] * (drow[i] - dot)", "row[i] * drow[i]", f"{VALUES}test_causal_self_attention"),
+    Bug(
+        60,
+        ATTEND,
+        "(drow[i] - dot) * scale",
+        "(drow[i] - dot)",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+    ),
+    Bug(
+        60,
+        ATTEND,
+        "row[i] * (drow[i] - dot)",
+        "row[i] * drow[i]",
+        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+    ),
     Bug(  # a finite number for "never"
         34,
         ATTEND,
         "i < keys; i++) row[i] = -INFINITY;",
         "i < keys; i++) row[i] = -1e4f;",
-        "tests/tensor/test_attention.py::test_bug_34_future_weighs_exactly_nothing",
+        "tests/tensor/ops/test_attention.py::test_bug_34_future_weighs_exactly_nothing",
     ),
     Bug(  # a weight of 0 times NaN, in NumPy
         33,
         f"{FOLDER}attention.py",
         "    if not np.isfinite(qkv[..., C:]).all():\n        return NotImplemented\n",
         "",
-        "tests/tensor/test_kernel_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
+        "tests/tensor/kernels/test_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
     ),
     Bug(  # in NumPy: one token too far, across a block's edge too
         55,
         f"{FOLDER}attention.py",
         "np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 1)",
         "np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 2)",
-        f"{EDGES}test_attention_by_blocks_in_numpy",
+        "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
     ),
-    Bug(1, f"{FOLDER}attention.py", "dk[:, :, :stop] +=", "dk[:, :, :stop] =", f"{EDGES}test_attention_by_blocks_in_numpy"),
+    Bug(
+        1,
+        f"{FOLDER}attention.py",
+        "dk[:, :, :stop] +=",
+        "dk[:, :, :stop] =",
+        "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
+    ),
 ]
 
 ROWS = [
-    Bug(32, NORM, "dgain[j] += n * dout[j];", "dgain[j] += dout[j];", f"{VALUES}test_layer_norm"),
-    Bug(32, NORM, " - (s[j] - mean) * scale * dot)", ")", f"{VALUES}test_layer_norm"),
+    Bug(
+        32,
+        NORM,
+        "dgain[j] += n * dout[j];",
+        "dgain[j] += dout[j];",
+        "tests/tensor/kernels/test_cpu.py::test_layer_norm",
+    ),
+    Bug(
+        32,
+        NORM,
+        " - (s[j] - mean) * scale * dot)",
+        ")",
+        "tests/tensor/kernels/test_cpu.py::test_layer_norm",
+    ),
     Bug(  # eps outside the root
         32,
         NORM,
         "1.0f / sqrtf(fmaxf(squares / width - rest * rest, 0) + job->eps)",
         "1.0f / (sqrtf(fmaxf(squares / width - rest * rest, 0)) + job->eps)",
-        f"{VALUES}test_layer_norm",
+        "tests/tensor/kernels/test_cpu.py::test_layer_norm",
     ),
-    Bug(32, NORM, "        mean += rest;\n", "", f"{VALUES}test_layer_norm"),  # the variance is that of another mean
-    Bug(14, NORM, "        if (job->ds) {", "        if (0) {", f"{VALUES}test_residual_layer_norm"),  # what came for the sum itself is forgotten
+    # the variance is that of another mean
+    Bug(
+        32, NORM, "        mean += rest;\n", "", "tests/tensor/kernels/test_cpu.py::test_layer_norm"
+    ),
+    # what came for the sum itself is forgotten
+    Bug(
+        14,
+        NORM,
+        "        if (job->ds) {",
+        "        if (0) {",
+        "tests/tensor/kernels/test_cpu.py::test_residual_layer_norm",
+    ),
     Bug(  # of a residual sum of which only the sum goes on, y gets nothing
         14,
         f"{FOLDER}layer_norm.py",
         "return ds, ds, None, None",
         "return ds, None, None, None",
-        f"{EDGES}test_one_output_of_the_residual_sum_goes_on",
+        "tests/tensor/kernels/test_edges.py::test_one_output_of_the_residual_sum_goes_on",
     ),
     Bug(  # the last rows, which fill no block, are left out
         18,
         f"{FOLDER}kernels.h",
         "return (rows + ROWS - 1) / ROWS;",
         "return rows < ROWS ? 1 : rows / ROWS;",
-        f"{VALUES}test_layer_norm",
+        "tests/tensor/kernels/test_cpu.py::test_layer_norm",
     ),
     Bug(
-        18, f"{FOLDER}sums.c", "for (size block = 1; block < blocks; block++)", "for (size block = 1; block + 1 < blocks; block++)", f"{VALUES}test_layer_norm"
+        18,
+        f"{FOLDER}sums.c",
+        "for (size block = 1; block < blocks; block++)",
+        "for (size block = 1; block + 1 < blocks; block++)",
+        "tests/tensor/kernels/test_cpu.py::test_layer_norm",
     ),
-    Bug(37, GELU, "0.07135481282553f", "0.07141066827f", f"{VALUES}test_bug_37_constants_of_gelu"),  # 0.044715 mistyped
-    Bug(37, GELU, "+ 3.0f * CUBIC * square", "+ CUBIC * square", f"{VALUES}test_bug_37_constants_of_gelu"),
-    Bug(33, GELU, "            s = t > FAR ? 0.0f : s;\n", "", f"{VALUES}test_gelu_of_very_negative_numbers_is_0"),
-    Bug(33, GELU, "t > FAR ? v * 0.0f : quotient", "quotient", f"{VALUES}test_gelu_of_very_negative_numbers_is_0"),
-    Bug(37, GELU, "sum[j] += dx[j];", "sum[j] += dy[j];", f"{VALUES}test_linear_gelu"),  # the bias of the layer before gets what came after GELU
-    Bug(38, ENTROPY, "(x[j] - most) - level", "x[j] - (most + level)", f"{VALUES}test_cross_entropy_of_logits_far_from_0"),
-    Bug(38, ENTROPY, "float most = -INFINITY, sum = 0;", "float most = 0, sum = 0;", f"{VALUES}test_cross_entropy_of_logits_far_from_0"),
+    # 0.044715 mistyped
+    Bug(
+        37,
+        GELU,
+        "0.07135481282553f",
+        "0.07141066827f",
+        "tests/tensor/kernels/test_cpu.py::test_bug_37_constants_of_gelu",
+    ),
+    Bug(
+        37,
+        GELU,
+        "+ 3.0f * CUBIC * square",
+        "+ CUBIC * square",
+        "tests/tensor/kernels/test_cpu.py::test_bug_37_constants_of_gelu",
+    ),
+    Bug(
+        33,
+        GELU,
+        "            s = t > FAR ? 0.0f : s;\n",
+        "",
+        "tests/tensor/kernels/test_cpu.py::test_gelu_of_very_negative_numbers_is_0",
+    ),
+    Bug(
+        33,
+        GELU,
+        "t > FAR ? v * 0.0f : quotient",
+        "quotient",
+        "tests/tensor/kernels/test_cpu.py::test_gelu_of_very_negative_numbers_is_0",
+    ),
+    # the bias of the layer before gets what came after GELU
+    Bug(
+        37,
+        GELU,
+        "sum[j] += dx[j];",
+        "sum[j] += dy[j];",
+        "tests/tensor/kernels/test_cpu.py::test_linear_gelu",
+    ),
+    Bug(
+        38,
+        ENTROPY,
+        "(x[j] - most) - level",
+        "x[j] - (most + level)",
+        "tests/tensor/kernels/test_cpu.py::test_cross_entropy_of_logits_far_from_0",
+    ),
+    Bug(
+        38,
+        ENTROPY,
+        "float most = -INFINITY, sum = 0;",
+        "float most = 0, sum = 0;",
+        "tests/tensor/kernels/test_cpu.py::test_cross_entropy_of_logits_far_from_0",
+    ),
     Bug(  # a wrong target is a write to another row
         38,
         ENTROPY,
         "if (target >= 0 && target < width) dx[target] -= share;",
         "dx[target] -= share;",
-        f"{EDGES}test_ids_written_uncounted_since_harm_no_other_row",
+        "tests/tensor/kernels/test_edges.py::test_ids_written_uncounted_since_harm_no_other_row",
     ),
     Bug(  # the gradient of a mean is that of a sum
         38,
         f"{FOLDER}cross_entropy.py",
         'dloss / count if reduction == "mean" else dloss',
         "dloss",
-        f"{VALUES}test_cross_entropy",
+        "tests/tensor/kernels/test_cpu.py::test_cross_entropy",
     ),
-    Bug(39, f"{FOLDER}cross_entropy.py", "max(int(np.count_nonzero(targets != ignore_index)), 1)", "rows", f"{VALUES}test_bug_39_ignored_targets"),
-    Bug(39, ENTROPY, "if (job->ignores && target == job->ignored) {  /*", "if (0) {  /*", f"{VALUES}test_bug_39_ignored_targets"),
-    Bug(26, EMBED, "to[id[i] * width + j] += from", "to[id[i] * width + j] = from", f"{VALUES}test_positional_embedding"),
-    Bug(26, EMBED, "job->ids[i] >= job->count", "job->ids[i] > job->count", f"{EDGES}test_ids_and_targets_out_of_range_raise"),
-    Bug(63, EMBED, "i % job->context * width", "(i + 1) % job->context * width", f"{VALUES}test_positional_embedding"),
-    Bug(47, f"{FOLDER}random.c", "job->sample + (uint32_t)row", "job->sample", f"{VALUES}test_random_bits"),  # every row of a batch has one mask
+    Bug(
+        39,
+        f"{FOLDER}cross_entropy.py",
+        "max(int(np.count_nonzero(targets != ignore_index)), 1)",
+        "rows",
+        "tests/tensor/kernels/test_cpu.py::test_bug_39_ignored_targets",
+    ),
+    Bug(
+        39,
+        ENTROPY,
+        "if (job->ignores && target == job->ignored) {  /*",
+        "if (0) {  /*",
+        "tests/tensor/kernels/test_cpu.py::test_bug_39_ignored_targets",
+    ),
+    Bug(
+        26,
+        EMBED,
+        "to[id[i] * width + j] += from",
+        "to[id[i] * width + j] = from",
+        "tests/tensor/kernels/test_cpu.py::test_positional_embedding",
+    ),
+    Bug(
+        26,
+        EMBED,
+        "job->ids[i] >= job->count",
+        "job->ids[i] > job->count",
+        "tests/tensor/kernels/test_edges.py::test_ids_and_targets_out_of_range_raise",
+    ),
+    Bug(
+        63,
+        EMBED,
+        "i % job->context * width",
+        "(i + 1) % job->context * width",
+        "tests/tensor/kernels/test_cpu.py::test_positional_embedding",
+    ),
+    # every row of a batch has one mask
+    Bug(
+        47,
+        f"{FOLDER}random.c",
+        "job->sample + (uint32_t)row",
+        "job->sample",
+        "tests/tensor/kernels/test_cpu.py::test_random_bits",
+    ),
 ]
 
 PRODUCTS = [
-    Bug(18, PRODUCT, "job->bias + column", "job->bias", f"{VALUES}test_linear"),  # each band adds the first band's bias
+    # each band adds the first band's bias
+    Bug(
+        18,
+        PRODUCT,
+        "job->bias + column",
+        "job->bias",
+        "tests/tensor/kernels/test_cpu.py::test_linear",
+    ),
     Bug(  # rows past the last whole block of 16 are left out
         18,
         PRODUCT,
         ": job->by_rows ? m : n;",
         ": job->blocks > 0 ? job->blocks * 16 : job->by_rows ? m : n;",
-        f"{VALUES}test_linear",
+        "tests/tensor/kernels/test_cpu.py::test_linear",
     ),
-    Bug(18, PRODUCT, "job->gelu + (row + i) * job->n + column", "job->gelu + (row + i) * job->n", f"{VALUES}test_linear_gelu"),
+    Bug(
+        18,
+        PRODUCT,
+        "job->gelu + (row + i) * job->n + column",
+        "job->gelu + (row + i) * job->n",
+        "tests/tensor/kernels/test_cpu.py::test_linear_gelu",
+    ),
     Bug(  # of a single row, what the four at a time leave over
         18,
         PRODUCT,
         "    for (; i < k; i++)\n",
         "    for (; i + 4 <= k; i++)\n",
-        f"{VALUES}test_linear",
+        "tests/tensor/kernels/test_cpu.py::test_linear",
     ),
     Bug(  # bands so small that BLAS takes other code for them
         51,
         PRODUCT,
         "LEAST = 1 << 20;",
         "LEAST = 1 << 15;",
-        f"{COMPILED}test_the_same_bits_of_products_of_any_size",
+        "tests/tensor/kernels/test_compiled.py::test_the_same_bits_of_products_of_any_size",
     ),
     Bug(  # the second thread that comes takes the first one's setting for BLAS's own
         10,
         PRODUCT,
         "if (change > 0 && inside == 0) {",
         "if (change > 0) {",
-        f"{COMPILED}test_threads_of_the_program_do_not_disturb_each_other",
+        "tests/tensor/kernels/test_compiled.py::test_threads_of_the_program_do_not_disturb_each_other",
     ),
     Bug(  # a library made for another processor
         65,
         f"{FOLDER}built.py",
         ", _processor().encode()]",
         "]",
-        f"{BUILT}test_what_a_library_was_made_from_is_in_its_name",
+        "tests/tensor/kernels/test_built.py::test_what_a_library_was_made_from_is_in_its_name",
     ),
 ]
 
 PRIVATE, FILE, LOAD = (f"{FOLDER}{n}.py" for n in ("private", "built", "compiled"))
-PLANTED, BROKEN = f"{BUILT}test_bug_82_a_planted_library_is_not_loaded", f"{BUILT}test_bug_82_a_broken_cache"
 
 LIBRARY = [
-    Bug(82, PRIVATE, "if status.st_mode & OTHERS_WRITE and (", "if False and (", f"{PLANTED}[folder open to all, by the user]"),
-    Bug(82, PRIVATE, "not status.st_mode & stat.S_ISVTX)", "False)", f"{PLANTED}[folder above open to all]"),
     Bug(
         82,
         PRIVATE,
-        "or status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:",
-        "or status.st_uid != os.geteuid():",
-        f"{PLANTED}[file open to all, by the user]",
+        "if status.st_mode & OTHERS_WRITE and (",
+        "if False and (",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_planted_library_is_not_loaded[folder open to all, by the user]",
     ),
-    Bug(82, PRIVATE, "or status.st_uid != os.geteuid() or status.st_mode", "or status.st_mode", f"{BUILT}test_bug_82_nothing_of_another_user_is_taken"),
-    Bug(82, PRIVATE, "status.st_uid != os.geteuid() and (last or status.st_uid != 0)", "False", f"{BUILT}test_bug_82_nothing_of_another_user_is_taken"),
-    Bug(82, PRIVATE, 'getattr(os, "O_NOFOLLOW", 0)', "0", f"{PLANTED}[file a symbolic link, by the user]"),
     Bug(
-        82, PRIVATE, "Path(os.path.realpath(wanted.parent)) / wanted.name", "Path(os.path.realpath(wanted))", f"{PLANTED}[folder a symbolic link, by the user]"
+        82,
+        PRIVATE,
+        "not status.st_mode & stat.S_ISVTX)",
+        "False)",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_planted_library_is_not_loaded[folder above open to all]",
     ),
-    Bug(82, FILE, "if os.path.isabs(base):", "if base:", f"{PLANTED}[relative XDG_CACHE_HOME, by the user]"),
-    Bug(82, FILE, 'if path.stem == f"{name}-{_checksum(descriptor)}":', "if True:", f"{BROKEN}[cut after 9/18]"),
-    Bug(82, FILE, "_hash(file.read(LARGEST))", "_hash(file.read(4096))", f"{BUILT}test_bug_82_every_byte_of_a_library_counts"),
-    Bug(82, PRIVATE, 'getattr(os, "O_NONBLOCK", 0)', "0", f"{BROKEN}[a FIFO]"),
-    Bug(82, PRIVATE, "not stat.S_ISREG(status.st_mode) or ", "", f"{BUILT}test_bug_82_only_regular_files_are_read"),
-    Bug(82, LOAD, "(OSError, AttributeError) as error", "OSError as error", f"{BROKEN}[without symbols, checksum right]"),
-    Bug(82, LOAD, "            path.unlink()\n", "            pass\n", f"{BROKEN}[without symbols, checksum right]"),  # turned off for ever
-    Bug(82, FILE, "with alone(folder, PATIENCE):", "with suppress():", f"{BUILT}test_bug_82_builders_at_once_build_once"),
     Bug(
-        82, FILE, "return _intact(folder, made.name) or _build(made, folder)", "return _build(made, folder)", f"{BUILT}test_bug_82_builders_at_once_build_once"
+        82,
+        PRIVATE,
+        (
+            "        if (\n"
+            "            not stat.S_ISREG(status.st_mode)\n"
+            "            or status.st_uid != os.geteuid()\n"
+            "            or status.st_mode & OTHERS_WRITE\n"
+            "        ):\n"
+        ),
+        "        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():\n",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_planted_library_is_not_loaded[file open to all, by the user]",
     ),
-    Bug(82, FILE, "file.chmod(0o600)", "file.stat()", f"{BUILT}test_folders_and_files_are_made_for_this_user_alone"),
-    Bug(82, FILE, "stderr.read(HEARD)\n        while", "stderr.read()\n        while", f"{BUILT}test_a_compiler_that_talks_without_end_costs_no_memory"),
-    Bug(82, FILE, "c if c.isprintable() else", "c if True else", f"{BUILT}test_what_a_compiler_says_is_short_and_harmless"),
-    Bug(72, LOAD, "    with _loading:\n        return _trouble()", "    return _trouble()", f"{BUILT}test_bug_72_threads_at_once_load_one_library"),
-    Bug(72, LOAD, "@functools.cache\ndef _trouble()", "def _trouble()", f"{BUILT}test_bug_72_threads_at_once_load_one_library"),
-    Bug(72, PRODUCT, "if (!prepared++) pthread_atfork", "pthread_atfork", f"{BUILT}test_bug_72_a_second_load_registers_nothing_for_forks"),
+    Bug(
+        82,
+        PRIVATE,
+        (
+            "        if (\n"
+            "            not stat.S_ISREG(status.st_mode)\n"
+            "            or status.st_uid != os.geteuid()\n"
+            "            or status.st_mode & OTHERS_WRITE\n"
+            "        ):\n"
+        ),
+        "        if not stat.S_ISREG(status.st_mode) or status.st_mode & OTHERS_WRITE:\n",
+        "tests/tensor/kernels/test_built.py::test_bug_82_nothing_of_another_user_is_taken",
+    ),
+    Bug(
+        82,
+        PRIVATE,
+        "status.st_uid != os.geteuid() and (last or status.st_uid != 0)",
+        "False",
+        "tests/tensor/kernels/test_built.py::test_bug_82_nothing_of_another_user_is_taken",
+    ),
+    Bug(
+        82,
+        PRIVATE,
+        'getattr(os, "O_NOFOLLOW", 0)',
+        "0",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_planted_library_is_not_loaded[file a symbolic link, by the user]",
+    ),
+    Bug(
+        82,
+        PRIVATE,
+        "Path(os.path.realpath(wanted.parent)) / wanted.name",
+        "Path(os.path.realpath(wanted))",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_planted_library_is_not_loaded[folder a symbolic link, by the user]",
+    ),
+    Bug(
+        82,
+        FILE,
+        "if os.path.isabs(base):",
+        "if base:",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_planted_library_is_not_loaded[relative XDG_CACHE_HOME, by the user]",
+    ),
+    Bug(
+        82,
+        FILE,
+        'if path.stem == f"{name}-{_checksum(descriptor)}":',
+        "if True:",
+        "tests/tensor/kernels/test_built.py::test_bug_82_a_broken_cache[cut after 9/18]",
+    ),
+    Bug(
+        82,
+        FILE,
+        "_hash(file.read(LARGEST))",
+        "_hash(file.read(4096))",
+        "tests/tensor/kernels/test_built.py::test_bug_82_every_byte_of_a_library_counts",
+    ),
+    Bug(
+        82,
+        PRIVATE,
+        'getattr(os, "O_NONBLOCK", 0)',
+        "0",
+        "tests/tensor/kernels/test_built.py::test_bug_82_a_broken_cache[a FIFO]",
+    ),
+    Bug(
+        82,
+        PRIVATE,
+        (
+            "        if (\n"
+            "            not stat.S_ISREG(status.st_mode)\n"
+            "            or status.st_uid != os.geteuid()\n"
+            "            or status.st_mode & OTHERS_WRITE\n"
+            "        ):\n"
+        ),
+        "        if status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:\n",
+        "tests/tensor/kernels/test_built.py::test_bug_82_only_regular_files_are_read",
+    ),
+    Bug(
+        82,
+        LOAD,
+        "(OSError, AttributeError) as error",
+        "OSError as error",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_broken_cache[without symbols, checksum right]",
+    ),
+    # turned off for ever
+    Bug(
+        82,
+        LOAD,
+        "            path.unlink()\n",
+        "            pass\n",
+        "tests/tensor/kernels/test_built.py::"
+        "test_bug_82_a_broken_cache[without symbols, checksum right]",
+    ),
+    Bug(
+        82,
+        FILE,
+        "with alone(folder, PATIENCE):",
+        "with suppress():",
+        "tests/tensor/kernels/test_built.py::test_bug_82_builders_at_once_build_once",
+    ),
+    Bug(
+        82,
+        FILE,
+        "return _intact(folder, made.name) or _build(made, folder)",
+        "return _build(made, folder)",
+        "tests/tensor/kernels/test_built.py::test_bug_82_builders_at_once_build_once",
+    ),
+    Bug(
+        82,
+        FILE,
+        "file.chmod(0o600)",
+        "file.stat()",
+        "tests/tensor/kernels/test_built.py::test_folders_and_files_are_made_for_this_user_alone",
+    ),
+    Bug(
+        82,
+        FILE,
+        "stderr.read(HEARD)\n        while",
+        "stderr.read()\n        while",
+        "tests/tensor/kernels/test_built.py::test_a_compiler_that_talks_without_end_costs_no_memory",
+    ),
+    Bug(
+        82,
+        FILE,
+        "c if c.isprintable() else",
+        "c if True else",
+        "tests/tensor/kernels/test_built.py::test_what_a_compiler_says_is_short_and_harmless",
+    ),
+    Bug(
+        72,
+        LOAD,
+        "    with _loading:\n        return _trouble()",
+        "    return _trouble()",
+        "tests/tensor/kernels/test_built.py::test_bug_72_threads_at_once_load_one_library",
+    ),
+    Bug(
+        72,
+        LOAD,
+        "@functools.cache\ndef _trouble()",
+        "def _trouble()",
+        "tests/tensor/kernels/test_built.py::test_bug_72_threads_at_once_load_one_library",
+    ),
+    Bug(
+        72,
+        PRODUCT,
+        "if (!prepared++) pthread_atfork",
+        "pthread_atfork",
+        "tests/tensor/kernels/test_built.py::test_bug_72_a_second_load_registers_nothing_for_forks",
+    ),
 ]
 
-ROOMS_AND_UPDATES = [
-    Bug(5, f"{FOLDER}linear.py", "room is not None and room.add)", "room is not None)", ROOM),  # last step's gradient is added to
-    Bug(1, f"{FOLDER}linear.py", "room is not None and room.add)", "False)", ROOM),
-    Bug(1, f"{FOLDER}embedding.py", "if into is not None and not into.add:", "if into is not None:", ROOM),  # of a tied table, what the head wrote is lost
-    Bug(5, f"{FOLDER}embedding.py", "        out[T:] = 0\n", "", ROOM),  # positions that were not met keep what lay there
-    Bug(1, "tensor/graph.py", "return Room(node.place.array, node.gradient is not None)", "return Room(node.place.array, False)", ROOM),
-    Bug(3, "tensor/graph.py", "if inputs.count(node) > 1 or node.place", "if node.place", ROOM),  # one room for two gradients
+BUFFERS_AND_UPDATES = [
+    # last step's gradient is added to
+    Bug(
+        5,
+        f"{FOLDER}linear.py",
+        "        out = np.empty(shape, x.dtype) if out is None else out\n",
+        "        add, out = out is not None, np.empty(shape, x.dtype) if out is None else out\n",
+        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+    ),
+    Bug(
+        1,
+        f"{FOLDER}linear.py",
+        "in_order(dy), out, *sizes, add)",
+        "in_order(dy), out, *sizes, False)",
+        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+    ),
+    # of a tied table, what the head wrote is lost
+    Bug(
+        1,
+        f"{FOLDER}embedding.py",
+        "        elif not add:\n",
+        "        else:\n",
+        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+    ),
+    # positions that were not met keep what lay there
+    Bug(
+        5,
+        f"{FOLDER}embedding.py",
+        "        out[T:] = 0\n",
+        "",
+        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+    ),
+    Bug(
+        1,
+        "tensor/base.py",
+        "return buffer.array, gradient is not None",
+        "return buffer.array, False",
+        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+    ),
+    # one buffer for two gradients
     Bug(
         3,
-        "tensor/graph.py",
-        "if inputs.count(node) > 1 or node.place.storage.saved:",
-        "if inputs.count(node) > 1:",
-        f"{ROOMS}test_bug_03_a_gradient_as_an_input",
+        "tensor/base.py",
+        "taken or inputs.count(self) > 1 or",
+        "taken or",
+        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
     ),
-    Bug(1, "tensor/graph.py", "node.place is None or node.hooks or (", "node.place is None or (", f"{ROOMS}test_a_hook_sees_the_whole_gradient_once"),
-    Bug(23, "tensor/autograd.py", "places = allowed is None and not anomaly", "places = allowed is None", f"{ROOMS}test_rooms_are_really_given"),
-    Bug(13, "tensor/autograd.py", "places = allowed is None and not anomaly", "places = not anomaly", f"{ROOMS}test_gradients_taken_by_grad_touch_no_place"),
-    Bug(41, ADAMW, "(float)(1 - b2)", "1.0f - (float)b2", f"{VALUES}test_adamw"),
-    Bug(41, ADAMW, "sqrtf(v[i]) * spread + eps", "sqrtf(v[i] + eps) * spread", f"{VALUES}test_adamw"),
+    Bug(
+        3,
+        "tensor/base.py",
+        "inputs.count(self) > 1 or buffer.storage.saved:",
+        "inputs.count(self) > 1:",
+        "tests/tensor/autograd/test_buffers.py::test_bug_03_a_gradient_as_an_input",
+    ),
+    Bug(
+        1,
+        "tensor/base.py",
+        "if self.hooks or taken",
+        "if taken",
+        "tests/tensor/autograd/test_buffers.py::test_a_hook_sees_the_whole_gradient_once",
+    ),
+    Bug(
+        23,
+        "tensor/autograd/backward.py",
+        "direct = leading is None and not anomaly",
+        "direct = leading is None",
+        "tests/tensor/autograd/test_buffers.py::test_buffers_are_really_given",
+    ),
+    Bug(
+        13,
+        "tensor/autograd/backward.py",
+        "direct = leading is None and not anomaly",
+        "direct = not anomaly",
+        "tests/tensor/autograd/test_buffers.py::test_gradients_taken_by_grad_touch_no_buffer",
+    ),
+    Bug(
+        41,
+        ADAMW,
+        "(float)(1 - b2)",
+        "1.0f - (float)b2",
+        "tests/tensor/kernels/test_cpu.py::test_adamw",
+    ),
+    Bug(
+        41,
+        ADAMW,
+        "sqrtf(v[i]) * spread + eps",
+        "sqrtf(v[i] + eps) * spread",
+        "tests/tensor/kernels/test_cpu.py::test_adamw",
+    ),
     Bug(
         42,
         ADAMW,
         "w[i] = w[i] * keep - step * (m[i] / (sqrtf(v[i]) * spread + eps));",
         "w[i] = (w[i] - step * (m[i] / (sqrtf(v[i]) * spread + eps))) * keep;",
-        f"{VALUES}test_adamw",
+        "tests/tensor/kernels/test_cpu.py::test_adamw",
     ),
-    Bug(43, ADAMW, "return (n + STRETCH - 1) / STRETCH;", "return n < STRETCH ? 1 : n / STRETCH;", f"{VALUES}test_norm_and_scale"),
-    Bug(43, ADAMW, "    double total = 0;\n#pragma", "    float total = 0;\n#pragma", f"{VALUES}test_norm_and_scale"),
+    Bug(
+        43,
+        ADAMW,
+        "return (n + STRETCH - 1) / STRETCH;",
+        "return n < STRETCH ? 1 : n / STRETCH;",
+        "tests/tensor/kernels/test_cpu.py::test_norm_and_scale",
+    ),
+    Bug(
+        43,
+        ADAMW,
+        "    double total = 0;\n#pragma",
+        "    float total = 0;\n#pragma",
+        "tests/tensor/kernels/test_cpu.py::test_norm_and_scale",
+    ),
 ]
 
-ZOO = [*ATTENTION, *ROWS, *PRODUCTS, *LIBRARY, *ROOMS_AND_UPDATES]
+ZOO = [*ATTENTION, *ROWS, *PRODUCTS, *LIBRARY, *BUFFERS_AND_UPDATES]

@@ -1,53 +1,60 @@
-"""What has no bound: numbers of flags, models larger than memory, errors as long as what they quote."""
+"""What has no bound: numbers of flags, models larger than memory, errors as long as what they
+quote.
+"""
 
 from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TESTS, GROWTH = "tests/tinygpt/test_limits.py::", "tests/tinygpt/test_growth.py::"
+TESTS, GROWTH = "tests/tinygpt/commands/test_limits.py::", "tests/tinygpt/commands/test_growth.py::"
 PAIRS = "tinygpt/tokenizers/byte_pair.py"
 
 ZOO = [
     Bug(
         row=93,  # the limits of an option are written down, and nobody looks
-        file="tinygpt/config.py",
-        old="        check(all(LIMITS[name][1](value, limit) for name, limit in limits.items()), ",
-        new="        check(True, ",
+        file="tinygpt/config/options.py",
+        old=(
+            "        check(\n"
+            "            all(LIMITS[name][1](value, limit) for name, limit in limits.items()),\n"
+            '            f"{f.name} {value!r}: {said}, {told}, is needed",\n'
+            "        )\n"
+        ),
+        new='        check(True, f"{f.name} {value!r}: {said}, {told}, is needed")\n',
         test=TESTS + "test_bug_93_limits_are_told",
     ),
     Bug(
         row=93,  # a breakpoint's shape of 5,000 digits
-        file="tinygpt/step/conditions.py",
+        file="tinygpt/inside/step/conditions.py",
         old="if not all(size.isdecimal() and len(size) < 19 for size in sizes):",
         new="if not all(size.isdecimal() for size in sizes):",
         test=TESTS + "test_bug_93_values_that_nobody_means[step]",
     ),
     Bug(
         row=93,  # the 10^5000th run of a module
-        file="tensor/tape/find.py",
+        file="tensor/recording/find.py",
         old='re.fullmatch("(.*)#([0-9]{1,9})", name, re.DOTALL)',
         new='re.fullmatch("(.*)#([0-9]+)", name, re.DOTALL)',
         test=TESTS + "test_bug_93_values_that_nobody_means[step]",
     ),
     Bug(
         row=93,  # `--steps --` gives a list for a number
-        file="tinygpt/cli.py",
+        file="tinygpt/commands/cli.py",
         old="        if action.nargs is None and isinstance(value, list):\n",
         new="        if False:\n",
         test=TESTS + "test_bug_93_values_that_nobody_means[train]",
     ),
     Bug(
         row=94,  # fresh weights are drawn first
-        file="tinygpt/jobs.py",
-        old="    _check_memory(model_config, config, options)\n    model =",
+        file="tinygpt/training/jobs.py",
+        old="    _check_memory(request, model_config)\n    model =",
         new="    model =",
         test=TESTS + "test_bug_94_what_does_not_fit_is_not_built",
     ),
     Bug(
         row=94,  # the windows of many accumulated batches are not counted
-        file="tinygpt/planning.py",
-        old="self.activations + self.windows + max(",
-        new="self.activations + max(",
+        file="tinygpt/training/planning.py",
+        old="            + self.windows\n",
+        new="",
         test=TESTS + "test_bug_94_what_does_not_fit_is_not_built",
     ),
     Bug(
@@ -60,14 +67,23 @@ ZOO = [
     Bug(
         row=95,  # a list of numbers for each byte of a word to learn from
         file=PAIRS,
-        old="        self.before = integers(range(-1, len(self.ids) - 1), size)\n        self.after = integers(range(1, len(self.ids) + 1), size)\n",
-        new="        self.before = list(range(-1, len(self.ids) - 1))\n        self.after = list(range(1, len(self.ids) + 1))\n",
+        old=(
+            "        self.before = integers(range(-1, len(self.ids) - 1), size)\n"
+            "        self.after = integers(range(1, len(self.ids) + 1), size)\n"
+        ),
+        new=(
+            "        self.before = list(range(-1, len(self.ids) - 1))\n"
+            "        self.after = list(range(1, len(self.ids) + 1))\n"
+        ),
         test=GROWTH + "test_bug_95_memory_of_words_that_do_not_end",
     ),
     Bug(
         row=95,  # and of a word to encode
         file=PAIRS,
-        old="        before, after = integers(range(-1, size - 1), size), integers(range(1, size), size)\n",
+        old=(
+            "        before, after = integers(range(-1, size - 1), size), integers(range(1, "
+            "size), size)\n"
+        ),
         new="        before, after = list(range(-1, size - 1)), list(range(1, size))\n",
         test=GROWTH + "test_bug_95_memory_of_words_that_do_not_end",
     ),
@@ -80,49 +96,55 @@ ZOO = [
     ),
     Bug(
         row=95,  # every point of a long curve goes to matplotlib
-        file="tinygpt/plot.py",
+        file="tinygpt/runs/curves.py",
         old="    if len(values) <= POINTS:\n",
         new="    if True:\n",
         test=GROWTH + "test_bug_95_a_long_curve_is_drawn_as_a_short_one",
     ),
     Bug(
         row=95,  # one value of each stretch stands for it, and spikes are lost
-        file="tinygpt/plot.py",
+        file="tinygpt/runs/curves.py",
         old="{start + int(stretch.argmin()), start + int(stretch.argmax())}",
         new="{start}",
         test=GROWTH + "test_bug_95_a_long_curve_is_drawn_as_a_short_one",
     ),
     Bug(
         row=95,  # the mean of what is drawn, not of what was measured
-        file="tinygpt/plot.py",
-        old="    axes.plot(chosen, smooth(losses, places), color",
-        new="    axes.plot(chosen, smooth([losses[i] for i in places]), color",
+        file="tinygpt/runs/curves.py",
+        old="smooth(losses, places)",
+        new="smooth([losses[i] for i in places])",
         test=GROWTH + "test_bug_95_a_long_curve_is_drawn_as_a_short_one",
     ),
     Bug(
         row=95,  # all snapshots are looked at
-        file="tinygpt/look/learning.py",
+        file="tinygpt/inside/look/learning.py",
         old="snapshots.load(run, SNAPSHOTS)",
         new="snapshots.load(run)",
         test=GROWTH + "test_bug_95_of_many_snapshots_some_are_looked_at",
     ),
     Bug(
         row=96,  # what is quoted is shown whole
-        file="tinygpt/console.py",
-        old="if len(what) + len(fix) <= TOLD else",
-        new="if True else",
+        file="tinygpt/terminal.py",
+        old=(
+            "    return (\n"
+            "        (what, fix)\n"
+            "        if len(what) + len(fix) <= TOLD\n"
+            "        else (_without_middle(what), _without_middle(fix))\n"
+            "    )\n"
+        ),
+        new="    return (what, fix) if True else (_without_middle(what), _without_middle(fix))\n",
         test=TESTS + "test_bug_96_errors_are_short_and_safe",
     ),
     Bug(
         row=96,  # a control character becomes ten, after the cut
-        file="tinygpt/console.py",
+        file="tinygpt/terminal.py",
         old="    return end.join(_fitting(*map(shown, cut)))\n",
         new="    return end.join(map(shown, cut))\n",
         test=TESTS + "test_bug_96_errors_are_short_and_safe",
     ),
     Bug(
         row=96,  # escaped first, cut then
-        file="tinygpt/console.py",
+        file="tinygpt/terminal.py",
         old="    cut = _fitting(what, fix)",
         new="    cut = (what, fix)",
         test=TESTS + "test_bug_96_a_long_error_takes_no_memory",

@@ -1,244 +1,269 @@
-"""Bugs that hand-written GPTs have had: in the windows, the initialisation, the mask, the tying, the heads and the sampling."""
+"""Bugs that hand-written GPTs have had: in the windows, the initialisation, the mask, the tying,
+the heads and the sampling.
+"""
 
 from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-ATTENTION, CORPUS, GENERATION, MODEL = (f"tests/tinygpt/test_{name}.py" for name in ("attention", "corpus", "generation", "model"))
-
 ZOO = [
     Bug(  # the model is asked for what it was given
         row=49,
-        file="tinygpt/corpus.py",
+        file="tinygpt/data/windows.py",
         old="return self.tokens[places], self.tokens[places + 1]",
         new="return self.tokens[places], self.tokens[places]",
-        test=f"{CORPUS}::test_bug_49_shift_and_last_window",
+        test="tests/tinygpt/data/test_windows.py::test_bug_49_shift_and_last_window",
     ),
     Bug(  # the tail of the text is never seen
         row=49,
-        file="tinygpt/corpus.py",
-        old="self.starts = Evenly(last, stride)",
-        new="self.starts = np.arange(0, max(last, 1), stride)",
-        test=f"{CORPUS}::test_bug_49_shift_and_last_window",
+        file="tinygpt/data/windows.py",
+        old="return -(-self.last // self.stride) + 1",
+        new="return max(-(-self.last // self.stride), 1)",
+        test="tests/tinygpt/data/test_windows.py::test_bug_49_shift_and_last_window",
     ),
     Bug(
         row=49,
-        file="tinygpt/corpus.py",
-        old="self.starts = Evenly(last, stride)",
-        new="self.starts = Evenly(last, stride + 1)",
-        test=f"{CORPUS}::test_bug_49_each_token_is_a_target_once_an_epoch",
+        file="tinygpt/data/windows.py",
+        old="np.minimum(rows * self.stride, self.last)",
+        new="np.minimum(rows * (self.stride + 1), self.last)",
+        test="tests/tinygpt/data/test_windows.py::test_bug_49_each_token_is_a_target_once_an_epoch",
     ),
     Bug(  # a text of exactly context + 1 tokens
         row=49,
-        file="tinygpt/corpus.py",
+        file="tinygpt/data/windows.py",
         old="    if last < 0:",
         new="    if last < 1:",
-        test=f"{CORPUS}::test_bug_49_text_of_just_one_window",
+        test="tests/tinygpt/data/test_windows.py::test_bug_49_text_of_just_one_window",
     ),
     Bug(
         row=53,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="residual = SPREAD / math.sqrt(2 * self.config.layers)",
         new="residual = SPREAD",
-        test=f"{MODEL}::test_bug_53_spread_of_fresh_weights",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_53_spread_of_fresh_weights",
     ),
     Bug(
         row=53,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="residual = SPREAD / math.sqrt(2 * self.config.layers)",
         new="residual = SPREAD / math.sqrt(self.config.layers)",
-        test=f"{MODEL}::test_bug_53_spread_of_fresh_weights",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_53_spread_of_fresh_weights",
     ),
     Bug(  # the embedding keeps the N(0, 1) of nn.Embedding, and the tied head with it
         row=53,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="                if parameter.ndim < 2:",
         new='                if name == "token_embedding.weight":\n'
-        "                    parameter[...] = tensor.Tensor(generator.normal(parameter.shape), dtype=parameter.dtype, device=parameter.device)\n"
+        "                    parameter[...] = "
+        "tensor.Tensor(generator.normal(parameter.shape), dtype=parameter.dtype, "
+        "device=parameter.device)\n"
         "                    continue\n                if parameter.ndim < 2:",
-        test=f"{MODEL}::test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing",
     ),
     Bug(  # the tied matrix is drawn for the embedding, and again for the head
         row=53,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="                drawn = generator.normal(parameter.shape) * spread",
-        new="                for _ in range(1 + (self.config.tied and parameter is self.token_embedding.weight)):\n"
+        new="                for _ in range(1 + (self.config.tied and parameter is "
+        "self.token_embedding.weight)):\n"
         "                    drawn = generator.normal(parameter.shape) * spread",
-        test=f"{MODEL}::test_bug_53_each_weight_is_drawn_once",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_53_each_weight_is_drawn_once",
     ),
     Bug(  # a softmax before the loss that has its own
         row=54,
-        file="tinygpt/model.py",
-        old="tensor.cross_entropy(logits, ",
-        new="tensor.cross_entropy(logits.softmax(), ",
-        test=f"{MODEL}::test_bug_54_one_batch_is_learnt_by_heart",
+        file="tinygpt/model/gpt.py",
+        old=(
+            "            logits, targets.to(logits.device), ignore_index=IGNORED, "
+            "reduction=reduction\n"
+        ),
+        new=(
+            "            logits.softmax(), targets.to(logits.device), ignore_index=IGNORED, "
+            "reduction=reduction\n"
+        ),
+        test="tests/tinygpt/model/test_gpt.py::test_bug_54_one_batch_is_learnt_by_heart",
     ),
     Bug(  # only what comes after the last block learns
         row=54,
-        file="tinygpt/model.py",
-        old="x, h = norm.after_sum(x, branch(h))",
-        new="x, h = norm.after_sum(x.detach(), branch(h).detach())",
-        test=f"{MODEL}::test_bug_54_one_batch_is_learnt_by_heart",
+        file="tinygpt/model/block.py",
+        old="norm.after_sum(x, block.feed_forward(h))\n    return h",
+        new="norm.after_sum(x.detach(), block.feed_forward(h).detach())\n    return h",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_54_one_batch_is_learnt_by_heart",
     ),
     Bug(
         row=55,
         file="tensor/ops/fused.py",
         old="causal=True",
         new="causal=False",
-        test=f"{MODEL}::test_bug_55_no_token_sees_the_future",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_55_no_token_sees_the_future",
     ),
     Bug(  # one token too far
         row=55,
         file="tensor/ops/attention.py",
         old="[:, None] + (keys - queries)",
         new="[:, None] + (keys - queries) + 1",
-        test=f"{MODEL}::test_bug_55_no_token_sees_the_future",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_55_no_token_sees_the_future",
     ),
     Bug(  # a leak outside attention: a statistic over time
         row=55,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="through_blocks(self.blocks, self.final_norm, x, cache,",
-        new="through_blocks(self.blocks, self.final_norm, x - 1e-6 * x.mean(axis=1, keepdims=True), cache,",
-        test=f"{MODEL}::test_bug_55_no_token_sees_the_future",
+        new=(
+            "through_blocks(self.blocks, self.final_norm, x - 1e-6 * x.mean(axis=1, "
+            "keepdims=True), cache,"
+        ),
+        test="tests/tinygpt/model/test_gpt.py::test_bug_55_no_token_sees_the_future",
     ),
     Bug(  # a finite number for "never"
         row=55,
         file="tensor/ops/attention.py",
         old="scores = np.where(allowed, scores, -np.inf)",
         new="scores = np.where(allowed, scores, -1e4)",
-        test=f"{MODEL}::test_bug_55_with_scores_of_any_size",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_55_with_scores_of_any_size",
     ),
     Bug(  # aligned to the start: the last query does not see the last key
         row=58,
         file="tensor/ops/attention.py",
         old="[:, None] + (keys - queries)",
         new="[:, None]",
-        test=f"{ATTENTION}::test_bug_58_causal_with_more_keys_than_queries",
+        test="tests/tinygpt/model/test_attention.py::test_bug_58_causal_with_more_keys_than_queries",
     ),
     Bug(  # the head is a copy: right in value, but it teaches the embedding nothing
         row=59,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="tensor.linear(h, self.token_embedding.weight, ",
         new="tensor.linear(h, Tensor(self.token_embedding.weight), ",
-        test=f"{MODEL}::test_bug_59_gradient_of_both_uses",
+        test="tests/tinygpt/model/test_gpt.py::test_bug_59_gradient_of_both_uses",
     ),
     Bug(  # the head is a view taken once: after packing or loading it shows the old weights
         row=59,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="tensor.linear(h, self.token_embedding.weight, ",
-        new='tensor.linear(h, self.__dict__.setdefault("taken", [self.token_embedding.weight.detach()])[0], ',
-        test=f"{MODEL}::test_bug_59_the_head_is_the_embedding_always",
+        new=(
+            'tensor.linear(h, self.__dict__.setdefault("taken", '
+            "[self.token_embedding.weight.detach()])[0], "
+        ),
+        test="tests/tinygpt/model/test_gpt.py::test_bug_59_the_head_is_the_embedding_always",
     ),
     Bug(  # heads cut without moving the time axis behind them
         row=60,
         file="tensor/ops/fused.py",
         old="part.view(B, T, heads, C // heads).transpose(1, 2)",
         new="part.reshape(B, heads, T, C // heads)",
-        test=f"{ATTENTION}::test_bug_60_heads",
+        test="tests/tinygpt/model/test_attention.py::test_bug_60_heads",
     ),
     Bug(  # heads merged without moving it back
         row=60,
         file="tensor/ops/fused.py",
         old="y.transpose(1, 2).contiguous().view(B, T, C)",
         new="y.contiguous().view(B, T, C)",
-        test=f"{ATTENTION}::test_bug_60_heads",
+        test="tests/tinygpt/model/test_attention.py::test_bug_60_heads",
     ),
     Bug(  # silent only where T = H
         row=60,
         file="tensor/ops/fused.py",
         old="    y = attention(q, k, v,",
-        new="    k, v = (k.transpose(1, 2), v.transpose(1, 2)) if T == heads else (k, v)\n    y = attention(q, k, v,",
-        test=f"{ATTENTION}::test_bug_60_heads",
+        new=(
+            "    k, v = (k.transpose(1, 2), v.transpose(1, 2)) if T == heads else (k, v)\n"
+            "    y = attention(q, k, v,"
+        ),
+        test="tests/tinygpt/model/test_attention.py::test_bug_60_heads",
     ),
     Bug(
         row=60,
         file="tensor/ops/fused.py",
-        old="    q, k, v = (part",
-        new="    k, q, v = (part",
-        test=f"{ATTENTION}::test_bug_60_heads",
+        old="    q, k, v = (\n",
+        new="    k, q, v = (\n",
+        test="tests/tinygpt/model/test_attention.py::test_bug_60_heads",
     ),
     Bug(  # everything that ties with the k-th is kept
         row=62,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/sampling.py",
         old="np.flatnonzero(x == edge)[: count - len(above)]",
         new="np.flatnonzero(x == edge)",
-        test=f"{GENERATION}::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
     ),
     Bug(  # of equal tokens the last ones
         row=62,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/sampling.py",
         old="np.flatnonzero(x == edge)[: count - len(above)]",
         new="np.flatnonzero(x == edge)[len(above) - count :]",
-        test=f"{GENERATION}::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
     ),
     Bug(  # what top-k leaves out keeps a logit of 0, not of -inf
         row=62,
-        file="tinygpt/generation.py",
-        old="    p = np.zeros_like(x)\n    p[kept] = kept_p",
-        new="    p = np.exp(np.where(np.isin(np.arange(x.size), kept), (x - x.max()) / temperature, 0) - 1)\n    p /= p.sum()",
-        test=f"{GENERATION}::test_bug_62_exact_distributions",
+        file="tinygpt/generation/sampling.py",
+        old=("    p = np.zeros_like(x)\n    p[kept] = kept_p\n"),
+        new=(
+            "    p = np.exp(np.where(np.isin(np.arange(x.size), kept), (x - x.max()) / "
+            "temperature, 0) - 1)\n"
+            "    p /= p.sum()\n"
+        ),
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_exact_distributions",
     ),
     Bug(  # the token that crosses p is left out: with a small p nothing would be left
         row=62,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/sampling.py",
         old="count = 1 + int(np.searchsorted(np.cumsum(kept_p), top_p - ROUNDING))",
         new="count = max(1, int(np.searchsorted(np.cumsum(kept_p), top_p - ROUNDING)))",
-        test=f"{GENERATION}::test_bug_62_exact_distributions",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_exact_distributions",
     ),
     Bug(  # softmax of a softmax
         row=62,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/generate.py",
         old="model.decode(ids, part, last=True).array)",
         new="model.decode(ids, part, last=True).softmax().array)",
-        test=f"{GENERATION}::test_bug_62_frequencies_of_generated_tokens",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_frequencies_of_generated_tokens",
     ),
     Bug(
         row=62,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/sampling.py",
         old="np.exp(below / temperature)",
         new="np.exp(below * temperature)",
-        test=f"{GENERATION}::test_bug_62_exact_distributions",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_exact_distributions",
     ),
     Bug(  # the draw is not uniform
         row=62,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/sampling.py",
         old="float(generator.uniform()) * edges[-1]",
         new="float(generator.uniform()) ** 2 * edges[-1]",
-        test=f"{GENERATION}::test_bug_62_frequencies_of_draws",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_frequencies_of_draws",
     ),
     Bug(  # the beginning is kept and what was said last forgotten
         row=63,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/generate.py",
         old="cache.seen[i], new[i] = 0, text[-context:]",
         new="cache.seen[i], new[i] = 0, text[:context]",
-        test=f"{GENERATION}::test_bug_63_prompt_of_the_context_and_longer",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_63_prompt_of_the_context_and_longer",
     ),
     Bug(  # one token of the context is never used
         row=63,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/generate.py",
         old="cache.seen[i], new[i] = 0, text[-context:]",
         new="cache.seen[i], new[i] = 0, text[-context + 1 :]",
-        test=f"{GENERATION}::test_bug_63_prompt_of_the_context_and_longer",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_63_prompt_of_the_context_and_longer",
     ),
     Bug(  # an empty prompt starts from token 0, unasked
         row=63,
-        file="tinygpt/generation.py",
+        file="tinygpt/generation/generate.py",
         old="    tokens = np.asarray(ids.numpy() if isinstance(ids, Tensor) else ids)\n",
-        new="    tokens = np.asarray(ids.numpy() if isinstance(ids, Tensor) else ids)\n    tokens = tokens if tokens.size else np.zeros(1, dtype=np.int64)\n",
-        test=f"{GENERATION}::test_bug_63_empty_prompt",
+        new=(
+            "    tokens = np.asarray(ids.numpy() if isinstance(ids, Tensor) else ids)\n"
+            "    tokens = tokens if tokens.size else np.zeros(1, dtype=np.int64)\n"
+        ),
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_63_empty_prompt",
     ),
     Bug(
         row=47,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="            with tensor.no_grad(), nn.evaluating():\n",
         new="            with tensor.no_grad():\n",
-        test=f"{GENERATION}::test_bug_47_generate_without_dropout_restores_the_mode",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_47_generate_without_dropout_restores_the_mode",
     ),
     Bug(
         row=47,
-        file="tinygpt/model.py",
+        file="tinygpt/model/gpt.py",
         old="            with tensor.no_grad(), nn.evaluating():\n",
         new="            self.eval()\n            with tensor.no_grad():\n",
-        test=f"{GENERATION}::test_bug_47_generate_without_dropout_restores_the_mode",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_47_generate_without_dropout_restores_the_mode",
     ),
 ]

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TESTS = "tests/tensor/test_optim.py::"
-ADAMW, SGD, CLIPPING, SCHEDULES = (f"tensor/optim/{name}.py" for name in ("adamw", "sgd", "clipping", "schedules"))
-KEEP = '        keep = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0\n'
+TESTS = "tests/tensor/optim/test_optimizers.py::"
+ADAMW, SGD, CLIPPING, SCHEDULES = (
+    f"tensor/optim/{name}.py" for name in ("adamw", "sgd", "clipping", "schedules")
+)
 
 ZOO = [
     Bug(  # moments not corrected for their start at 0
         row=41,
         file=ADAMW,
-        old="size=self.lr / (1 - b1**count)",
-        new="size=self.lr",
+        old="step_size=lr / (1 - b1**count)",
+        new="step_size=lr",
         test=TESTS + "test_bug_41_first_update_is_the_sign",
     ),
     Bug(  # steps counted from 0, so that the correction lags
         row=41,
         file=ADAMW,
-        old="spread=1 / math.sqrt(1 - b2**count)",
-        new="spread=1 / math.sqrt(1 - b2 ** max(count - 1, 1))",
+        old="bias_correction=1 / math.sqrt(1 - b2**count)",
+        new="bias_correction=1 / math.sqrt(1 - b2 ** max(count - 1, 1))",
         test=TESTS + "test_bug_41_ten_steps_against_the_closed_form",
     ),
     Bug(  # eps before the correction
         row=41,
         file=ADAMW,
-        old="    denominator *= spread\n    denominator += eps\n",
-        new="    denominator += eps\n    denominator *= spread\n",
+        old="    denominator *= bias_correction\n    denominator += eps\n",
+        new="    denominator += eps\n    denominator *= bias_correction\n",
         test=TESTS + "test_bug_41_epsilon_stands_outside_the_root_and_after_the_correction",
     ),
     Bug(  # eps under the root
         row=41,
         file=ADAMW,
-        old="    denominator = np.sqrt(v)\n    denominator *= spread\n    denominator += eps\n",
-        new="    denominator = np.sqrt(v * spread**2 + eps)\n",
+        old=(
+            "    denominator = np.sqrt(v)\n    denominator *= bias_correction\n"
+            "    denominator += eps\n"
+        ),
+        new="    denominator = np.sqrt(v * bias_correction**2 + eps)\n",
         test=TESTS + "test_bug_41_ten_steps_against_the_closed_form",
     ),
     Bug(  # one count for all: a parameter that was skipped is corrected as if it had not been
@@ -55,28 +59,31 @@ ZOO = [
         row=42,
         file=ADAMW,
         old="    m *= b1\n    m += (1 - b1) * g\n",
-        new="    g = g + (1 - keep) / 0.05 * w\n    keep = 1\n    m *= b1\n    m += (1 - b1) * g\n",
+        new=(
+            "    g = g + (1 - decay) / 0.05 * w\n    decay = 1\n    m *= b1\n"
+            "    m += (1 - b1) * g\n"
+        ),
         test=TESTS + "test_bug_42_decay_is_decoupled",
     ),
     Bug(  # decay without the learning rate
         row=42,
         file=ADAMW,
-        old=KEEP,
-        new='        keep = 1 - self.weight_decay if flat.group == "decayed" else 1.0\n',
+        old="decay=1 - lr * self.weight_decay if",
+        new="decay=1 - self.weight_decay if",
         test=TESTS + "test_bug_42_decay_is_decoupled",
     ),
     Bug(  # gains and biases decay too
         row=42,
         file=SGD,
-        old=KEEP,
-        new="        keep = 1 - self.lr * self.weight_decay\n",
+        old=' if flat.group == "decayed" else 1.0\n',
+        new="\n",
         test=TESTS + "test_bug_42_decay_is_decoupled",
     ),
     Bug(  # decay of what the step left
         row=42,
         file=ADAMW,
-        old="    if keep != 1:\n        w *= keep\n    w -= denominator\n",
-        new="    w -= denominator\n    if keep != 1:\n        w *= keep\n",
+        old="    if decay != 1:\n        w *= decay\n    w -= denominator\n",
+        new="    w -= denominator\n    if decay != 1:\n        w *= decay\n",
         test=TESTS + "test_bug_42_decay_is_of_the_old_weight",
     ),
     Bug(  # vectors in the group that decays
@@ -86,7 +93,7 @@ ZOO = [
         new='return "decayed" if parameter.ndim >= 1 else "not decayed"',
         test=TESTS + "test_bug_42_groups_by_name_and_tied_once",
     ),
-    Bug(  # each name of a tied table gets a place of its own
+    Bug(  # each name of a tied table gets a slot of its own
         row=42,
         file="tensor/nn/module.py",
         old="            if id(parameter) not in seen:\n",
@@ -110,7 +117,10 @@ ZOO = [
     Bug(  # NaN is not above the limit, and so passes for small
         row=43,
         file=CLIPPING,
-        old="return math.sqrt(total) if math.isfinite(total) else total if math.isnan(total) else math.inf",
+        old=(
+            "return math.sqrt(total) if math.isfinite(total) else total if math.isnan(total) "
+            "else math.inf"
+        ),
         new="return math.sqrt(total) if math.isfinite(total) else 0.0",
         test=TESTS + "test_bug_43_a_norm_that_is_not_finite_is_reported",
     ),

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-SNAPSHOTS = "tests/tinygpt/test_snapshots.py::"
+SNAPSHOTS = "tests/tinygpt/runs/test_snapshots.py::"
 
 ZOO = [
     Bug(
         row=51,  # steps are counted from the start of the program
-        file="tinygpt/loop.py",
+        file="tinygpt/training/loop.py",
         old="_keep(job, record.step, kept, metrics, live)",
         new="_keep(job, record.step - first, kept, metrics, live)",
         test=SNAPSHOTS + "test_bug_51_a_resumed_run_has_the_same_snapshots",
     ),
     Bug(
         row=51,  # that of the fresh weights is written anew when a run goes on
-        file="tinygpt/loop.py",
+        file="tinygpt/training/loop.py",
         old="        if first == 0:\n            job = _keep(job, 0, kept, metrics, live)\n",
         new="        job = _keep(job, 0, kept, metrics, live)\n",
         test=SNAPSHOTS + "test_bug_51_a_resumed_run_has_the_same_snapshots",
     ),
     Bug(
         row=52,  # under its own name before it is whole
-        file="tinygpt/snapshots.py",
+        file="tinygpt/runs/snapshots.py",
         old='    temporary = path.with_name(path.name + ".tmp")\n',
         new="    temporary = path\n",
         test=SNAPSHOTS + "test_bug_52_a_snapshot_has_no_name_until_it_is_whole",

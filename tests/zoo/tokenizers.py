@@ -6,7 +6,7 @@ from tests.zoo.bug import Bug
 
 FILE = "tinygpt/tokenizers/byte_pair.py"
 FILES = "tinygpt/tokenizers/gpt2_files.py"
-TESTS = "tests/tinygpt/test_byte_pair.py::"
+TESTS = "tests/tinygpt/tokenizers/test_byte_pair.py::"
 
 ZOO = [
     Bug(
@@ -34,7 +34,10 @@ ZOO = [
         row=64,  # of equals the largest
         file=FILE,
         old="            count, pair = heappop(self.heap)\n",
-        new="            count, pair = min(self.heap, key=lambda entry: (entry[0], -entry[1][0], -entry[1][1]))\n            self.heap.remove((count, pair))\n",
+        new=(
+            "            count, pair = min(self.heap, key=lambda entry: (entry[0], "
+            "-entry[1][0], -entry[1][1]))\n            self.heap.remove((count, pair))\n"
+        ),
         test=TESTS + "test_bug_64_ties_go_to_the_smallest_ids",
     ),
     Bug(
@@ -50,15 +53,23 @@ ZOO = [
     Bug(
         row=64,  # special tokens are numbered in the order of a set
         file=FILE,
-        old="return cls([*tokens, *map(utf8, specials)], merges, {special: i for i, special in enumerate(specials, len(tokens))})",
-        new="return cls([*tokens, *map(utf8, set(specials))], merges, {special: i for i, special in enumerate(set(specials), len(tokens))})",
+        old=(
+            "            [*tokens, *map(utf8, specials)],\n"
+            "            merges,\n"
+            "            {special: i for i, special in enumerate(specials, len(tokens))},\n"
+        ),
+        new=(
+            "            [*tokens, *map(utf8, set(specials))],\n"
+            "            merges,\n"
+            "            {special: i for i, special in enumerate(set(specials), len(tokens))},\n"
+        ),
         test=TESTS + "test_bug_64_training_does_not_depend_on_the_hash_seed",
     ),
     Bug(
         row=64,  # the leftmost pair goes first, whatever its rank
         file=FILE,
-        old="(rank, ids[left + right]) for rank,",
-        new="(0, ids[left + right]) for rank,",
+        old="            (ids[left], ids[right]): (rank, ids[left + right])\n",
+        new="            (ids[left], ids[right]): (0, ids[left + right])\n",
         test=TESTS + "test_bug_64_ranks_decide",
     ),
     Bug(
@@ -107,7 +118,10 @@ ZOO = [
         row=64,  # a character made of several tokens is lost
         file=FILE,
         old='return self.decode_bytes(ids).decode("utf-8", "replace")',
-        new='return "".join(self.tokens[i].decode("utf-8", "replace") for i in checked(ids, self.size))',
+        new=(
+            'return "".join(self.tokens[i].decode("utf-8", "replace") for i in checked(ids, '
+            "self.size))"
+        ),
         test=TESTS + "test_bug_64_invalid_utf8",
     ),
     Bug(
@@ -127,22 +141,36 @@ ZOO = [
     Bug(
         row=64,  # 0xAD, the soft hyphen, is taken for one that prints
         file=FILES,
-        old='*range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)',
-        new='*range(ord("¡"), ord("ÿ") + 1)',
+        old=(
+            "    prints = {\n"
+            '        *range(ord("!"), ord("~") + 1),\n'
+            '        *range(ord("¡"), ord("¬") + 1),\n'
+            '        *range(ord("®"), ord("ÿ") + 1),\n'
+            "    }\n"
+        ),
+        new='    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("ÿ") + 1)}\n',
         test=TESTS + "test_bug_64_characters_of_bytes",
     ),
     Bug(
         row=64,  # lines that merge a # are taken for comments
         file=FILES,
         old='.replace("\\r\\n", "\\n").split("\\n")',
-        new='.replace("\\r\\n", "\\n").split("\\n")\n        lines = [line for line in lines if not line.startswith("#")]',
+        new=(
+            '.replace("\\r\\n", "\\n").split("\\n")\n'
+            '        lines = [line for line in lines if not line.startswith("#")]'
+        ),
         test=TESTS + "test_bug_64_newlines_and_marks_in_merges",
     ),
     Bug(
         row=64,  # a newline stands for itself, and ends its line
         file=FILES,
-        old="    return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]",
-        new="    return [chr(byte) if byte in prints or byte == 10 else chr(next(others)) for byte in range(256)]",
+        old=(
+            "    return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]"
+        ),
+        new=(
+            "    return [chr(byte) if byte in prints or byte == 10 else chr(next(others)) for "
+            "byte in range(256)]"
+        ),
         test=TESTS + "test_bug_64_newlines_and_marks_in_merges",
     ),
     Bug(
@@ -171,27 +199,27 @@ ZOO = [
         file="tinygpt/tokenizers/tokenizer.py",
         old="json.dumps(msgspec.to_builtins(self.content()), sort_keys=True)",
         new='json.dumps({"kind": type(self).__name__, "size": self.size}, sort_keys=True)',
-        test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
+        test="tests/tinygpt/tokenizers/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
     ),
     Bug(
         row=65,  # the same characters in another order seem the same
         file="tinygpt/tokenizers/character.py",
         old="return Characters(self.characters)",
         new='return Characters("".join(sorted(self.characters)))',
-        test="tests/tinygpt/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
+        test="tests/tinygpt/tokenizers/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
     ),
     Bug(
         row=65,  # a tokenizer of the same size is taken for the run's own
-        file="tinygpt/runs.py",
+        file="tinygpt/runs/run.py",
         old="if run.tokenizer and tokenizer.hash != run.tokenizer:",
         new="if False:",
-        test="tests/tinygpt/test_runs.py::test_bug_65_the_tokenizer_of_another_run",
+        test="tests/tinygpt/runs/test_run.py::test_bug_65_the_tokenizer_of_another_run",
     ),
     Bug(
         row=65,  # the hash is not kept
-        file="tinygpt/runs.py",
+        file="tinygpt/runs/run.py",
         old="tokenizer=tokenizer.hash)",
         new='tokenizer="")',
-        test="tests/tinygpt/test_runs.py::test_bug_65_the_tokenizer_of_another_run",
+        test="tests/tinygpt/runs/test_run.py::test_bug_65_the_tokenizer_of_another_run",
     ),
 ]

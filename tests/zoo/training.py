@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-TESTS = "tests/tinygpt/test_training.py::"
-RESUME = "tests/tinygpt/test_resume.py::"
+TESTS = "tests/tinygpt/training/test_step.py::"
+RESUME = "tests/tinygpt/training/test_resume.py::"
 SAME = RESUME + "test_bug_51_a_resumed_run_equals_one_that_never_stopped"
-HALF = "tests/tinygpt/test_half_precision.py::"
-AGAIN = "tests/tensor/test_recompute.py::"
-TRAINING, RUNS, METRICS = (f"tinygpt/{name}.py" for name in ("training", "runs", "metrics"))
-OPTIMIZER, SCALING, RECOMPUTE = "tensor/optim/optimizer.py", "tensor/optim/scaling.py", "tensor/recompute.py"
+HALF = "tests/tinygpt/training/test_half_precision.py::"
+AGAIN = "tests/tensor/autograd/test_recompute.py::"
+OPTIMIZER, SCALING, RECOMPUTE = (
+    "tensor/optim/optimizer.py",
+    "tensor/optim/scaling.py",
+    "tensor/autograd/recompute.py",
+)
 
 ZOO = [
     Bug(
@@ -29,126 +32,147 @@ ZOO = [
     ),
     Bug(
         row=43,  # a NaN norm goes into the weights and stays in AdamW's means
-        file="tinygpt/training.py",
+        file="tinygpt/training/step.py",
         old="    if math.isfinite(norm):\n        optimizer.step()",
         new="    optimizer.step()",
         test=TESTS + "test_bug_43_non_finite_step_changes_nothing",
     ),
     Bug(
         row=43,  # skipped, and nobody is told
-        file="tinygpt/training.py",
-        old="norm, not math.isfinite(norm), x.size",
-        new="norm, False, x.size",
+        file="tinygpt/training/step.py",
+        old=(
+            "            step + 1,\n"
+            "            loss,\n"
+            "            optimizer.lr,\n"
+            "            norm,\n"
+            "            not math.isfinite(norm),\n"
+            "            x.size,\n"
+            "            time.perf_counter() - start,\n"
+            "            scale,\n"
+        ),
+        new=(
+            "            step + 1, loss, optimizer.lr, norm, False, x.size, time.perf_counter() "
+            "- start, scale\n"
+        ),
         test=TESTS + "test_bug_43_non_finite_step_changes_nothing",
     ),
     Bug(
         row=46,  # gradients of all steps so far are added up
-        file="tinygpt/training.py",
+        file="tinygpt/training/step.py",
         old="    optimizer.zero_grad()\n",
         new="",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
         row=46,  # forgotten only after the first step: its gradients carry what was there before
-        file="tinygpt/training.py",
+        file="tinygpt/training/step.py",
         old="    optimizer.zero_grad()\n",
-        new="    if optimizer.counts[next(iter(optimizer.counts))]:\n        optimizer.zero_grad()\n",
+        new=(
+            "    if optimizer.counts[next(iter(optimizer.counts))]:\n"
+            "        optimizer.zero_grad()\n"
+        ),
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
         row=46,  # forgotten between backward and the update: nothing is learned
-        file="tinygpt/training.py",
+        file="tinygpt/training/step.py",
         old="        loss.backward(full_like(loss, scale))\n",
         new="        loss.backward(full_like(loss, scale))\n        optimizer.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
         row=47,
-        file="tinygpt/training.py",
+        file="tinygpt/training/measure.py",
         old="    with no_grad(), evaluating():\n",
         new="    with no_grad():\n",
         test=TESTS + "test_bug_47_measuring_is_without_dropout",
     ),
     Bug(
         row=47,
-        file="tinygpt/training.py",
+        file="tinygpt/training/measure.py",
         old="    with no_grad(), evaluating():\n",
         new="    model.eval()\n    with no_grad():\n",
         test=TESTS + "test_bug_47_measuring_is_without_dropout",
     ),
     Bug(
         row=47,
-        file="tinygpt/training.py",
+        file="tinygpt/training/step.py",
         old="    model.train()\n",
         new="",
         test=TESTS + "test_bug_47_training_is_with_dropout",
     ),
-    # -- row 44: a mean of means ----------------------------------------------------------------------------------------
+    # -- row 44: a mean of means
+    # ----------------------------------------------------------------------------------------
     Bug(
         row=44,
-        file=TRAINING,
-        old='model.loss(x[part], y[part], reduction="sum") * (1 / targets)',
-        new="model.loss(x[part], y[part]) * (1 / accumulation)",
+        file="tinygpt/training/step.py",
+        old='objective(model, x[part], y[part], "sum") * (1 / targets)',
+        new='objective(model, x[part], y[part], "mean") * (1 / accumulation)',
         test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
     ),
     Bug(
         row=44,  # targets that count for nothing count
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="max(int(np.count_nonzero(y != IGNORED)), 1), 0.0",
         new="y.size, 0.0",
         test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
     ),
     Bug(
         row=44,  # the masks of each part are those of the first
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="keyed(key._replace(sample=int(part[0])))",
         new="keyed(key)",
         test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
     ),
     Bug(
         row=44,  # measuring: the mean of the batches' means
-        file=TRAINING,
-        old='            total += float(model.loss(x, y, reduction="sum"))\n            targets += int(np.count_nonzero(y != IGNORED))\n',
+        file="tinygpt/training/measure.py",
+        old=(
+            '            total += float(model.loss(x, y, reduction="sum"))\n'
+            "            targets += int(np.count_nonzero(y != IGNORED))\n"
+        ),
         new="            total += float(model.loss(x, y))\n            targets += 1\n",
         test=RESUME + "test_bug_44_measuring_counts_each_target_once",
     ),
-    # -- row 45: steps ----------------------------------------------------------------------------------------------------
+    # -- row 45: steps
+    # ------------------------------------------------------------------------------------------
     Bug(
         row=45,  # the schedule counts parts
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="optimizer.lr = learning_rate(step, config)",
         new="optimizer.lr = learning_rate(step * config.accumulation, config)",
         test=RESUME + "test_bug_45_steps_count_updates",
     ),
     Bug(
         row=45,  # an update after each part
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="        total += float(loss)\n",
         new="        total += float(loss)\n        optimizer.step()\n",
         test=RESUME + "test_bug_45_steps_count_updates",
     ),
     Bug(
         row=45,  # a batch is cut into parts instead of being that many times larger
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="rows(step, config.batch * config.accumulation, len(windows), config.seed)",
         new="rows(step, config.batch, len(windows), config.seed)",
         test=RESUME + "test_bug_45_steps_count_updates",
     ),
     Bug(
         row=45,  # one off
-        file=TRAINING,
-        old="return warmup_cosine(step, peak=peak",
-        new="return warmup_cosine(step + 1, peak=peak",
+        file="tinygpt/training/step.py",
+        old="        step,\n",
+        new="        step + 1,\n",
         test=RESUME + "test_bug_45_table_of_the_trainer",
     ),
     Bug(
         row=45,  # the cosine ends a step early
-        file=TRAINING,
-        old="total=config.steps, floor=",
-        new="total=config.steps - 1, floor=",
+        file="tinygpt/training/step.py",
+        old="        total=config.steps,\n",
+        new="        total=config.steps - 1,\n",
         test=RESUME + "test_bug_45_table_of_the_trainer",
     ),
-    # -- row 48: 16 bits --------------------------------------------------------------------------------------------------
+    # -- row 48: 16 bits
+    # ------------------------------------------------------------------------------------------
     Bug(
         row=48,  # no master weights
         file=OPTIMIZER,
@@ -167,14 +191,19 @@ ZOO = [
         row=48,  # each update starts from the rounded weights
         file=OPTIMIZER,
         old="                rule(master, self._exact(",
-        new="                master[...] = weights[part]\n                rule(master, self._exact(",
+        new=(
+            "                master[...] = weights[part]\n                rule(master, self._exact("
+        ),
         test=HALF + "test_bug_48_small_updates_survive",
     ),
     Bug(
         row=48,  # Muon too
         file="tensor/optim/muon.py",
         old="            rule(w, self._exact(g, w.dtype), u)\n",
-        new="            w[...] = weights[part].reshape(shape)\n            rule(w, self._exact(g, w.dtype), u)\n",
+        new=(
+            "            w[...] = weights[part].reshape(shape)\n"
+            "            rule(w, self._exact(g, w.dtype), u)\n"
+        ),
         test=HALF + "test_bug_48_small_updates_survive",
     ),
     Bug(
@@ -200,16 +229,22 @@ ZOO = [
     ),
     Bug(
         row=48,  # an overflow is no reason to skip
-        file=TRAINING,
-        old="    if math.isfinite(norm):\n        optimizer.step()",
-        new="    if not math.isnan(norm) or scale > 1:\n        optimizer.step()",
+        file="tinygpt/training/step.py",
+        old="    if math.isfinite(norm):\n",
+        new="    if not math.isnan(norm) or scale > 1:\n",
         test=HALF + "test_bug_48_an_overflow_is_skipped_and_the_scale_finds_its_size",
     ),
     Bug(
         row=48,  # unscaled in 16 bits, where the small ones are 0 again
         file=OPTIMIZER,
-        old="        wide = gradients.astype(dtype, copy=False)\n        return wide if self.loss_scale is None else wide * (1 / self.loss_scale.value)\n",
-        new="        if self.loss_scale is not None:\n            gradients = gradients * gradients.dtype.type(1 / self.loss_scale.value)\n"
+        old=(
+            "        wide = gradients.astype(dtype, copy=False)\n"
+            "        return wide if self.loss_scale is None else wide * (1 / "
+            "self.loss_scale.value)\n"
+        ),
+        new="        if self.loss_scale is not None:\n"
+        "            gradients = gradients * gradients.dtype.type(1 / "
+        "self.loss_scale.value)\n"
         "        return gradients.astype(dtype, copy=False)\n",
         test=HALF + "test_bug_48_gradients_below_float16_arrive",
     ),
@@ -222,43 +257,44 @@ ZOO = [
     ),
     Bug(
         row=43,  # clipped before unscaling
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="clip_gradients(optimizer, clip * scale) / scale",
         new="clip_gradients(optimizer, clip) / scale",
         test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
     ),
     Bug(
         row=43,  # a norm told as it was scaled
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="clip_gradients(optimizer, clip * scale) / scale",
         new="clip_gradients(optimizer, clip * scale)",
         test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
     ),
-    # -- row 51: a resumed run is another one -------------------------------------------------------------------------------
+    # -- row 51: a resumed run is another one
+    # -------------------------------------------------------------------------------
     Bug(
         row=51,  # moments start anew
-        file=RUNS,
+        file="tinygpt/runs/run.py",
         old="    optimizer.load_state_dict({**asdict(state.optimizer)",
         new="    dict({**asdict(state.optimizer)",
         test=SAME,
     ),
     Bug(
         row=51,  # batches start anew
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="x, y = windows[rows(step, config.batch",
         new="x, y = windows[rows(step - first, config.batch",
         test=SAME,
     ),
     Bug(
         row=51,  # dropout's masks start anew
-        file=TRAINING,
-        old="Key(config.seed, step))",
-        new="Key(config.seed, step - first))",
+        file="tinygpt/training/step.py",
+        old="Key(config.seed, step),",
+        new="Key(config.seed, step - first),",
         test=SAME,
     ),
     Bug(
         row=51,  # the schedule starts anew
-        file=TRAINING,
+        file="tinygpt/training/step.py",
         old="optimizer.lr = learning_rate(step, config)",
         new="optimizer.lr = learning_rate(step - first, config)",
         test=SAME,
@@ -272,16 +308,22 @@ ZOO = [
     ),
     Bug(
         row=51,  # the weights are the best ones, not the last
-        file=RUNS,
+        file="tinygpt/runs/run.py",
         old="    model.load_state(arrays[MODEL])\n    optimizer",
-        new="    model.load_state(checkpoint.load(run.folder, {BEST: _weights_of(model)})[1][BEST])\n    optimizer",
+        new=(
+            "    model.load_state(checkpoint.load(run.folder, {BEST: "
+            "_weights_of(model)})[1][BEST])\n    optimizer"
+        ),
         test=SAME,
     ),
     Bug(
         row=51,  # exact weights are rounded by stopping
         file=OPTIMIZER,
         old="            array[...] = move(given[name], device_of(array))\n",
-        new='            if not name.endswith("master"):\n                array[...] = move(given[name], device_of(array))\n',
+        new=(
+            '            if not name.endswith("master"):\n'
+            "                array[...] = move(given[name], device_of(array))\n"
+        ),
         test=SAME,
     ),
     Bug(
@@ -293,48 +335,57 @@ ZOO = [
     ),
     Bug(
         row=51,  # a later checkpoint passes for the best one
-        file=RUNS,
+        file="tinygpt/runs/run.py",
         old="progress.step == progress.best_step",
         new="progress.worse == 0",
         test=RESUME + "test_bug_51_the_best_weights_are_those_that_were_measured",
     ),
     Bug(
         row=51,  # measurings without a better loss are counted anew
-        file=RUNS,
+        file="tinygpt/runs/run.py",
         old="for field in fields(Progress)})",
         new='for field in fields(Progress) if field.name != "worse"})',
         test=RESUME + "test_bug_51_early_stopping_counts_on",
     ),
     Bug(
         row=51,  # steps are noted twice
-        file=METRICS,
+        file="tinygpt/runs/metrics.py",
         old="        if step:\n            cut(path, step)\n",
         new="",
         test=RESUME + "test_bug_51_what_was_noted_after_the_checkpoint_is_noted_once",
     ),
-    # -- row 52: a torn checkpoint, a part of a step ------------------------------------------------------------------------
+    # -- row 52: a torn checkpoint, a part of a step
+    # ------------------------------------------------------------------------
     Bug(
         row=52,  # written over the one that is there
-        file="tinygpt/checkpoint.py",
-        old="{name: write_arrays(_new(folder, name), content) for",
-        new="{name: (write_arrays(folder / name, content), write_arrays(_new(folder, name), content))[1] for",
+        file="tinygpt/runs/checkpoint.py",
+        old="name: write_arrays(_new(folder, name), content)",
+        new=(
+            "name: (write_arrays(folder / name, content), write_arrays(_new(folder, name), "
+            "content))[1]"
+        ),
         test=RESUME + "test_bug_52_twenty_kills_while_saving",
     ),
     Bug(
         row=52,  # said to be complete before it is
-        file="tinygpt/checkpoint.py",
+        file="tinygpt/runs/checkpoint.py",
         old="    try:\n        written =",
-        new="    try:\n        write_atomically(_new(folder, STATE), json.dumps(asdict(state)))\n        written =",
+        new=(
+            "    try:\n"
+            "        write_atomically(_new(folder, STATE), json.dumps(asdict(state)))\n"
+            "        written ="
+        ),
         test=RESUME + "test_bug_52_twenty_kills_while_saving",
     ),
     Bug(
         row=52,  # Ctrl-C ends the step under way, and what is saved is from before
-        file="tinygpt/console.py",
+        file="tinygpt/training/progress.py",
         old="        self.asked = self.asked or number\n",
         new="        self.asked = self.asked or number\n        raise KeyboardInterrupt\n",
         test=RESUME + "test_bug_52_no_part_of_a_step_is_saved",
     ),
-    # -- computing again what was not kept ----------------------------------------------------------------------------------
+    # -- computing again what was not kept
+    # ----------------------------------------------------------------------------------
     Bug(
         row=47,  # other masks in backward than in forward
         file=RECOMPUTE,
@@ -354,11 +405,11 @@ ZOO = [
         file=RECOMPUTE,
         old="        for x in values:\n",
         new="        for x in values[:1]:\n",
-        test="tests/tensor/test_recompute_refused.py::test_bug_21_what_it_reads_may_not_be_written",
+        test="tests/tensor/autograd/test_recompute_refused.py::test_bug_21_what_it_reads_may_not_be_written",
     ),
     Bug(
         row=1,  # of a checkpoint's gradients, only those of its inputs are passed on
-        file="tensor/autograd.py",
+        file="tensor/autograd/backward.py",
         old="            _add(table, fresh, root, part, node in fresh and not node.hooks)\n",
         new="            table[root] = part\n",
         test=AGAIN + "test_bug_01_one_tensor_is_two_outputs",

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-VIEWS, GRADIENTS = "tests/tensor/test_views.py::", "tests/tensor/test_view_gradients.py::"
-LAYOUT, INDEXING, DTYPES = "tests/tensor/test_layout.py::", "tests/tensor/test_indexing.py::", "tests/tensor/test_dtypes.py::"
+VIEWS, GRADIENTS = "tests/tensor/ops/test_views.py::", "tests/tensor/ops/test_view_gradients.py::"
+LAYOUT, INDEXING, DTYPES = (
+    "tests/tensor/memory/test_layout.py::",
+    "tests/tensor/ops/test_indexing.py::",
+    "tests/tensor/test_dtypes.py::",
+)
 
 ZOO = [
     Bug(  # a stretched axis is cut to size 1, not summed
         row=15,
-        file="tensor/results.py",
+        file="tensor/autograd/broadcast.py",
         old="return accumulate(dy, stretched, True) if stretched else dy",
-        new="return dy[tuple(slice(0, 1) if axis in stretched else slice(None) for axis in range(dy.ndim))]",
+        new=(
+            "return dy[tuple(slice(0, 1) if axis in stretched else slice(None) for axis in "
+            "range(dy.ndim))]"
+        ),
         test=GRADIENTS + "test_bug_15_gradients_of_broadcasts_are_summed_over_every_repeat",
     ),
     Bug(  # of new axes in front, the first repeat is taken for all
         row=15,
-        file="tensor/results.py",
+        file="tensor/autograd/broadcast.py",
         old="dy = accumulate(dy, tuple(range(new)), False)",
-        new="dy = dy[(slice(0, 1),) * new].reshape(dy.shape[new:]) if dy.size else accumulate(dy, tuple(range(new)), False)",
+        new=(
+            "dy = dy[(slice(0, 1),) * new].reshape(dy.shape[new:]) if dy.size else "
+            "accumulate(dy, tuple(range(new)), False)"
+        ),
         test=GRADIENTS + "test_bug_15_gradients_of_broadcasts_are_summed_over_every_repeat",
     ),
     Bug(  # an axis of 1 that was stretched to 0 is left empty
         row=15,
-        file="tensor/results.py",
+        file="tensor/autograd/broadcast.py",
         old="if n == 1 and dy.shape[axis] != 1)",
         new="if n == 1 and dy.shape[axis] > 1)",
         test=GRADIENTS + "test_bug_15_gradients_of_broadcasts_are_summed_over_every_repeat",
     ),
     Bug(  # every axis of size 1 is taken for a stretched one
         row=16,
-        file="tensor/results.py",
+        file="tensor/autograd/forward.py",
         old="if parent is not None and parent.shape != shape:",
         new="if parent is not None and (parent.shape != shape or 1 in shape):",
         test=GRADIENTS + "test_bug_16_equal_shapes_are_not_summed",
@@ -66,35 +76,41 @@ ZOO = [
     ),
     Bug(  # .view copies where it cannot view, and says nothing
         row=19,
-        file="tensor/core.py",
-        old="view, reshape, flatten, contiguous = ops.view,",
-        new="view, reshape, flatten, contiguous = ops.reshape,",
+        file="tensor/tensor.py",
+        old="view = ops.view\n",
+        new="view = ops.reshape\n",
         test=VIEWS + "test_bug_19_view_never_copies_and_refuses_nothing_legal",
     ),
     Bug(  # repeats and reversals are refused, although strides express them
         row=19,
-        file="tensor/layout.py",
+        file="tensor/memory/layout.py",
         old="if runs and self.strides[axis] == runs[-1][1] * runs[-1][2]:",
-        new="if runs and self.strides[axis] > 0 and self.strides[axis] == runs[-1][1] * runs[-1][2]:",
+        new=(
+            "if runs and self.strides[axis] > 0 and self.strides[axis] == runs[-1][1] * "
+            "runs[-1][2]:"
+        ),
         test=VIEWS + "test_bug_19_views_of_repeated_and_reversed_memory",
     ),
     Bug(  # a new axis may reach across two runs of memory
         row=19,
-        file="tensor/layout.py",
+        file="tensor/memory/layout.py",
         old="if filled != size:",
         new="if filled < size:",
         test=VIEWS + "test_bug_19_view_never_copies_and_refuses_nothing_legal",
     ),
     Bug(  # the stride of an axis that never moves is looked at
         row=20,
-        file="tensor/layout.py",
-        old="            if self.shape[axis] != 1:\n                if self.strides[axis] != expected:",
+        file="tensor/memory/layout.py",
+        old=(
+            "            if self.shape[axis] != 1:\n"
+            "                if self.strides[axis] != expected:"
+        ),
         new="            if True:\n                if self.strides[axis] != expected:",
         test=LAYOUT + "test_bug_20_strides_of_size_1_and_size_0_axes_do_not_matter",
     ),
     Bug(  # an empty tensor has to have the strides of a full one
         row=20,
-        file="tensor/layout.py",
+        file="tensor/memory/layout.py",
         old="return self.size == 0 or self.first_gap() is None",
         new="return self.first_gap() is None",
         test=LAYOUT + "test_bug_20_strides_of_size_1_and_size_0_axes_do_not_matter",
@@ -113,25 +129,29 @@ ZOO = [
         new="        dx = zeros_like(dy, shape) + 1\n        dx[key] = dy",
         test=INDEXING + "test_bug_27_basic_indices",
     ),
-    Bug(  # a Python float becomes a float32 tensor, which promotes float16 and rounds what float64 meets
+    # a Python float becomes a float32 tensor, which promotes float16 and rounds what float64 meets
+    Bug(
         row=28,
-        file="tensor/op.py",
-        old="_SCALARS = frozenset((bool, int, float))",
-        new="_SCALARS = frozenset((bool, int))",
+        file="tensor/ops/inputs.py",
+        old="REALS = frozenset((bool, int, float))",
+        new="REALS = frozenset((bool, int))",
         test=DTYPES + "test_bug_28_a_scalar_keeps_its_value",
     ),
     Bug(  # the same
         row=28,
-        file="tensor/op.py",
-        old="_SCALARS = frozenset((bool, int, float))",
-        new="_SCALARS = frozenset((bool, int))",
+        file="tensor/ops/inputs.py",
+        old="REALS = frozenset((bool, int, float))",
+        new="REALS = frozenset((bool, int))",
         test=DTYPES + "test_bug_28_a_python_scalar_never_promotes",
     ),
     Bug(  # a 0-d tensor counts as little as a scalar, as it did before NumPy 2
         row=28,
-        file="tensor/op.py",
+        file="tensor/ops/inputs.py",
         old="dtype = promote(*(tensors[i].dtype for i in operands))",
-        new="dtype = promote(*(tensors[i].dtype for i in operands if tensors[i].ndim or i == operands[0]))",
+        new=(
+            "dtype = promote(*(tensors[i].dtype for i in operands if tensors[i].ndim or i == "
+            "operands[0]))"
+        ),
         test=DTYPES + "test_bug_28_two_dtypes_meet_as_in_numpy",
     ),
     Bug(  # bfloat16 and float16 meet in one of the two
@@ -159,7 +179,10 @@ ZOO = [
         row=30,
         file="tensor/ops/elementwise.py",
         old="return a / b, (da, db)",
-        new='return (a // b if getattr(a, "dtype", np.dtype(int)).kind in "iu" and getattr(b, "dtype", np.dtype(int)).kind in "iu" else a / b), (da, db)',
+        new=(
+            'return (a // b if getattr(a, "dtype", np.dtype(int)).kind in "iu" and getattr(b, '
+            '"dtype", np.dtype(int)).kind in "iu" else a / b), (da, db)'
+        ),
         test=DTYPES + "test_bug_30_means_and_quotients_of_integers",
     ),
     Bug(  # the mean of integers is one

@@ -1,0 +1,357 @@
+"""`tinygpt plan`: what is counted is what there is."""
+
+from __future__ import annotations
+
+import math
+import time
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tensor import random
+from tensor.random import Key
+from tensor.recording import in_bytes
+from tests.helpers.program import contents, refused
+from tinygpt import GPT, ConfigError, GPTConfig, TrainConfig
+from tinygpt.__main__ import main
+from tinygpt.model.gpt import SINUSOIDS
+from tinygpt.model.sizes import least_bytes, parameter_count
+from tinygpt.runs import checkpoint
+from tinygpt.training import planning
+from tinygpt.training.planning import affordable, flops, kept_sizes, predict, table
+from tinygpt.training.step import optimizer_of, update
+
+# longer, wider and deeper than the traced model
+SMALL = GPTConfig(1, 168, 3 * 24, 3, 3)
+
+
+# -- counted
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.sampled_from(["learned", "sinusoidal"]),
+    st.booleans(),
+    st.booleans(),
+)
+def test_parameters(
+    vocabulary: int,
+    context: int,
+    heads: int,
+    head_width: int,
+    layers: int,
+    positions: Any,
+    bias: bool,
+    tied: bool,
+) -> None:
+    config = GPTConfig(
+        vocabulary,
+        context,
+        heads * head_width,
+        heads,
+        layers,
+        positions=positions,
+        bias=bias,
+        tied=tied,
+    )
+    assert parameter_count(config) == sum(
+        parameter.size for parameter in GPT(config, draw=False).parameters()
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"positions": "sinusoidal"},
+        {"tied": False},
+        {"bias": False},
+        {"layers": 30},
+        {"width": 1, "heads": 1},
+    ],
+    ids=str,
+)
+def test_bug_86_the_smallest_file_of_a_model(
+    choices: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    """Never more than is written, and at most a third less, also where the header is most of it."""
+    config = GPTConfig(
+        **{"vocabulary": 5, "context": 3, "width": 4, "heads": 2, "layers": 1} | choices
+    )
+    path = tmp_path / "model.safetensors"
+    model = GPT(config, dtype=dtype)
+    checkpoint.write_arrays(path, {name: weights.array for name, weights in model.state().items()})
+    assert (
+        2 / 3 * path.stat().st_size
+        < least_bytes(config, 2 if dtype == "float16" else 4)
+        <= path.stat().st_size
+    )
+    assert least_bytes(config) <= least_bytes(config, 4)
+
+
+def test_bug_86_a_table_that_no_file_bounds() -> None:
+    """1 kB of config.json could ask for gigabytes of sinusoids."""
+    largest = (SINUSOIDS + parameter_count(GPTConfig(5, 8, 64, positions="sinusoidal"))) // 64
+    with pytest.raises(
+        ConfigError,
+        match=rf"a table of {largest + 1:,} x 64 sinusoids is far larger than the model\n.*a context of at most {largest:,}$",
+    ):
+        GPT(GPTConfig(5, largest + 1, 64, positions="sinusoidal"), draw=False)
+    assert GPT(
+        GPTConfig(5, largest, 64, positions="sinusoidal"), draw=False
+    ).position_embedding.shape == (largest, 64)
+
+
+def test_flops_are_those_of_the_products() -> None:
+    """Multiply-adds, one product at a time."""
+    V, T, C, L, B = 11, 5, 6, 2, 3
+    # qkv, projection, expand, projection
+    layer = B * T * (C * 3 * C + C * C + C * 4 * C + 4 * C * C)
+    # scores and values of the tokens up to t
+    attention = B * sum(2 * (t + 1) * C for t in range(T))
+    assert flops(GPTConfig(V, T, C, 2, L), B) == 2 * 3 * (L * (layer + attention) + B * T * C * V)
+    assert (
+        flops(GPTConfig(V, T, C, 2, L), B, recompute=True)
+        == 2 * 4 * L * (layer + attention) + 2 * 3 * B * T * C * V
+    )
+
+
+@pytest.mark.parametrize(
+    ("choices", "training"),
+    [
+        ({}, {}),
+        ({"norm": "post", "activation": "relu", "bias": False}, {}),
+        ({"dropout": 0.2}, {}),
+        ({}, {"dtype": "float64"}),
+        ({"context": 40, "layers": 1, "tied": False}, {"dtype": "float64"}),
+        ({"context": 40, "dropout": 0.2}, {"dtype": "float64"}),
+        ({"context": 40}, {"dtype": "bfloat16"}),
+        ({"dropout": 0.2}, {"recompute": True}),
+        ({"norm": "post"}, {"recompute": True, "dtype": "float64"}),
+    ],
+    ids=str,
+)
+def test_activations_are_what_the_graph_holds(
+    choices: dict[str, Any], training: dict[str, Any], device: str
+) -> None:
+    """To the byte: the traced model says what this one keeps for a row."""
+    model, config = replace(SMALL, **choices), TrainConfig(batch=1, device=device, **training)
+    layer, ends = planning.activations(model, config)
+    three, two = (sum(kept_sizes(model, config, rows)) for rows in (3, 2))
+    assert model.layers * layer + ends == three - two
+    twice = planning.activations(model, replace(config, batch=2))
+    assert twice == (2 * layer, 2 * ends)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+def test_memory_is_what_a_step_takes(
+    dtype: str, optimizer: Any, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy's own count of a step's peak lies between the sum, and the sum and what backward makes
+    in passing.
+    """
+    monkeypatch.setattr(planning, "step_seconds", lambda model, config: 1.0)
+    model, config = (
+        GPTConfig(300, 32, 48, 2, 3),
+        TrainConfig(batch=8, dtype=dtype, optimizer=optimizer, recompute=recompute),
+    )
+    plan = predict(model, config)
+    x = np.random.default_rng(0).integers(0, 300, (8, 32))
+    tracemalloc.start()
+    try:
+        gpt = GPT(model, dtype=dtype, draw=False).train()
+        gpt.recompute = recompute
+        moments = optimizer_of(gpt, config)
+        update(gpt, moments, x, x, 1.0, 1, Key())
+        tracemalloc.reset_peak()
+        update(gpt, moments, x, x, 1.0, 1, Key())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 0.85 * plan.memory < peak < plan.memory + 1.1 * plan.passing
+    states = sum(array.nbytes for array in moments.state_dict()["arrays"].values())
+    assert plan.moments == pytest.approx(states, rel=0.05)  # places are rounded up to 256 bytes
+
+
+def test_sizes_that_are_those_of_the_traced_model() -> None:
+    """A size of the real model may hold primes of the traced one."""
+    sizes = planning.ROWS, planning.LONG, planning.HEADS, planning.HEAD_WIDTH
+    batch, context, heads, head_width = sizes
+    model = GPTConfig(1, context, heads * head_width, heads, 2)
+    layer, ends = planning.activations(model, TrainConfig(batch=batch))
+    three, two = (sum(kept_sizes(model, TrainConfig(), rows)) for rows in (3, 2))
+    assert 2 * layer + ends == batch * (three - two)
+
+
+def test_bytes_are_shown_in_units() -> None:
+    shown = [in_bytes(n) for n in (0, 1023, 1024, 1.5 * 2**20, 3 * 2**30)]
+    assert shown == ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]
+
+
+# -- timed
+
+
+def test_what_is_too_large_is_timed_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward grow with the FLOPs, the update with the parameters."""
+    model = GPTConfig(65, 64, 128, 4, 3)
+    times = iter([0.01, 0.1] * 3)
+    monkeypatch.setattr(planning, "_seconds", lambda work, device: next(times))
+    monkeypatch.setattr(planning, "WORK", flops(model, 3))
+    assert planning.step_seconds(model, TrainConfig(batch=3)) == pytest.approx(0.01 + 0.1)
+    assert planning.step_seconds(model, TrainConfig(batch=12)) == pytest.approx(0.04 + 0.1)
+    again = planning.step_seconds(model, TrainConfig(batch=3, accumulation=2))
+    assert again == pytest.approx(0.02 + 0.1)
+
+
+@given(
+    st.integers(1, 10**6),
+    st.integers(1, 10**5),
+    st.integers(1, 128),
+    st.integers(1, 128),
+    st.integers(1, 100),
+    st.integers(1, 10**4),
+)
+def test_anything_becomes_affordable(
+    vocabulary: int, context: int, heads: int, head_width: int, layers: int, rows: int
+) -> None:
+    model, fewer = affordable(
+        GPTConfig(vocabulary, context, heads * head_width, heads, layers), rows, 1e8
+    )
+    assert flops(model, fewer) <= 1e8
+    assert 1 <= fewer <= rows
+
+
+def test_seconds_are_seconds(device: str) -> None:
+    """A test of the time itself would fail where others use the machine."""
+    plan = predict(GPTConfig(22, 32, 32, 2, 3), TrainConfig(batch=8, device=device))
+    assert 0 < plan.seconds < 60
+    assert plan.speed == pytest.approx(8 * 32 / plan.seconds)
+
+
+def test_the_shortest_of_some_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    steps = iter([0.09, *[0.02] * 50])
+
+    def work() -> None:
+        now[0] += next(steps)
+
+    assert planning._seconds(work, "cpu") == pytest.approx(0.02)
+    assert now[0] == pytest.approx(0.11)
+
+
+def test_predicting_draws_nothing() -> None:
+    before = dict(random.default.state())
+    predict(GPTConfig(22, dropout=0.1), TrainConfig())
+    assert random.default.state() == before
+
+
+# -- said
+
+
+def plan_of(**changes: Any) -> planning.Plan:
+    numbers = {
+        "parameters": 10**6,
+        "weights": 4 << 20,
+        "gradients": 4 << 20,
+        "moments": 8 << 20,
+        "layer": 1 << 20,
+        "again": 0,
+        "ends": 1 << 19,
+        "logits": 1 << 10,
+        "windows": 1 << 14,
+    }
+    plan = planning.Plan(
+        GPTConfig(22, layers=4),
+        TrainConfig(batch=16, accumulation=2),
+        **numbers,
+        flops=2e9,
+        seconds=0.1,
+    )
+    return replace(plan, **changes)
+
+
+def test_the_table() -> None:
+    assert plan_of().tokens == 1024
+    lines = table(plan_of())
+    assert lines[0] == "model        1,000,000 parameters: 4 layers of width 64, 4 heads"
+    assert lines[1] == "step         1,024 tokens: 16 x 2 windows of 32"
+    assert "together       20.5 MiB   and up to 1.0 MiB in passing" in lines
+    assert "work                  2   GFLOP a step, 20 GFLOP a second" in lines
+    assert "time               50 s   for 500 steps, measuring and saving apart" in lines
+    assert max(map(len, lines)) <= 80
+    lines = table(plan_of(again=28 << 20))
+    assert (
+        "activations     4.5 MiB   each layer keeps 1.0 MiB of its 28.0 MiB for backward" in lines
+    )
+    assert "together       48.5 MiB   and up to 28.0 MiB in passing" in lines
+    assert max(map(len, lines)) <= 80
+
+
+# -- the command
+
+
+def planned(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    before = contents()
+    assert main(["plan", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert contents() == before
+    return out
+
+
+@pytest.mark.usefixtures("here")
+def test_the_vocabulary_is_that_of_the_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    """Of the story 22 and 103,552 parameters, as train says; no text is read where the number is
+    given.
+    """
+    tiny = ["--width", "8", "--heads", "2", "--layers", "1", "--context", "8"]
+    assert "model        103,552 parameters" in planned(capsys)
+    (tmp_path / "own.txt").write_text("abcd" * 9)
+    for arguments, vocabulary in (
+        (["--text", "own.txt"], 4),
+        (["--text", "own.txt", "--tokenizer", "byte"], 256),
+        (["--text", "own.txt", "--tokenizer", "bpe", "--tokens", "300"], 300),
+        (["--text", "nowhere.txt", "--vocabulary", "77"], 77),
+    ):
+        assert f"{parameter_count(GPTConfig(vocabulary, 8, 8, 2, 1)):,} parameters" in planned(
+            capsys, *tiny, *arguments
+        )
+
+
+@pytest.mark.usefixtures("here")
+def test_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in (
+        (["--width", "64", "--heads", "5"], "--width 64 is not divisible by heads 5"),
+        (["--steps", "0"], "--steps 0: "),
+        (["--vocabulary", "0"], "vocabulary 0: a whole number, at least 1"),
+        (["--vocabulary", "1e9"], "--vocabulary: '1e9' is not a whole number"),
+        (["--text", "nowhere.txt"], "no file is named 'nowhere.txt'"),
+        (["--device", "cuda:99"], "device 'cuda"),
+        (["--lyers", "3"], "no flag is named --lyers; did you mean --layers?"),
+    ):
+        refused(capsys, "plan", *arguments, says=says)
+
+
+def test_huge_models_are_planned_too() -> None:
+    """Of 65 thousand million parameters, without making them."""
+    start = time.monotonic()
+    plan = predict(GPTConfig(50257, 8192, 8192, 64, 80), TrainConfig())
+    assert plan.parameters == pytest.approx(64.9e9, rel=1e-2)
+    assert math.isfinite(plan.seconds)
+    assert time.monotonic() - start < 30

@@ -1,0 +1,415 @@
+"""`tinygpt verify`: each check passes on every kind of model, and fails, naming the place, when
+what it checks is broken.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import tensor
+import tinygpt.model.cache
+from tensor import Tensor
+from tests.helpers.program import TINY, contents, created, put_weights, refused, reseal
+from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig
+from tinygpt.__main__ import main
+from tinygpt.errors import InputError
+from tinygpt.inside import verification
+from tinygpt.inside.verification import CHECKS, Verdict
+from tinygpt.runs import checkpoint
+from tinygpt.runs import run as runs
+from tinygpt.runs.checkpoint import Progress
+from tinygpt.runs.run import Run
+from tinygpt.training.step import optimizer_of
+
+SMALL: dict[str, Any] = {"vocabulary": 11, "context": 10, "width": 12, "heads": 3, "layers": 2}
+WITHOUT_RUN = [name for name in CHECKS if name != "resume"]
+
+
+def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT:
+    """A model none of whose weights is 0 or 1."""
+    model = GPT(GPTConfig(**{**SMALL, **choices}), dtype=dtype, device=device, draw=False)
+    rng = np.random.default_rng(7)
+    model.load_state(
+        {
+            name: Tensor(rng.normal(0.1, 0.4, w.shape), dtype=dtype, device=device)
+            for name, w in model.state().items()
+        }
+    )
+    return model.eval()
+
+
+def check(name: str, model: GPT) -> Verdict:
+    run = Run(Path("nowhere"), model.config, TrainConfig(), "")
+    return CHECKS[name](run, model)
+
+
+def failed(name: str, says: str, model: GPT | None = None) -> None:
+    verdict = check(name, model or weighted())
+    assert not verdict.passed
+    assert says in verdict.text
+
+
+# -- what holds
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"norm": "post", "activation": "relu"},
+        {"positions": "sinusoidal", "tied": False},
+        {"bias": False, "dropout": 0.3},
+        {"context": 1},
+        {"context": 2, "layers": 1, "heads": 1},
+        {"vocabulary": 1},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", WITHOUT_RUN)
+def test_holds_for_every_kind_of_model(name: str, choices: dict[str, Any], device: str) -> None:
+    verdict = check(name, weighted(device, **choices))
+    assert verdict.passed, verdict.text
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_holds_in_every_dtype(dtype: str, device: str) -> None:
+    for name in WITHOUT_RUN:
+        verdict = check(name, weighted(device, dtype))
+        assert verdict.passed, verdict.text
+
+
+def test_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them on a run that stopped on the way, with dropout and a validation loss; it stays as
+    it is.
+    """
+    (here / "a.txt").write_text("the cat and the dog " * 20)
+    choices = [
+        "--dropout",
+        "0.2",
+        "--accumulation",
+        "2",
+        "--steps",
+        "50",
+        "--until",
+        "4",
+        "--evaluate",
+        "1",
+        "--patience",
+        "9",
+    ]
+    assert main(["train", "--text", "a.txt", *TINY, *choices, "--out", "a"]) == 0
+    capsys.readouterr()
+    before = contents()
+    assert main(["verify", "a"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("PASS")] == [
+        ["PASS", name] for name in CHECKS
+    ]
+    assert (
+        "steps 5 to 10 at once = in two processes: 20 arrays and 6 losses bit for bit"
+        in " ".join(out.split())
+    )
+    assert max(map(len, out.splitlines())) <= 80
+    assert contents() == before
+
+
+def test_some_of_them_in_any_order(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "causal", "story-1", "cache", "causal"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("PASS")] == [
+        ["PASS", "causal"],
+        ["PASS", "cache"],
+    ]
+    assert lines[-1] == "runs/story-1: causal, cache verified"
+
+
+# -- what is broken
+
+
+def test_finds_a_cache_whose_positions_are_one_off(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding = tensor.embedding  # the cached model's look into the position table
+    monkeypatch.setattr(
+        tensor, "embedding", lambda places, table: embedding(np.maximum(places - 1, 0), table)
+    )
+    failed("cache", "the logits of position 1 differ by")
+    assert main(["verify", "cache"]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("FAIL  cache         the logits of position 1 differ by")
+    assert out[-1] == "runs/story-1: nothing verified; not cache"
+
+
+def test_finds_a_cache_that_forgets_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One token at a time all is well."""
+    attention = tinygpt.model.cache.cached_attention
+
+    def forgetful(qkv: Any, keys: Any, values: Any, seen: Any, rows: Any) -> Any:
+        return attention(qkv, keys, values, seen, rows) * (
+            1.001 if qkv.shape[1] > 1 and seen.any() else 1
+        )
+
+    monkeypatch.setattr("tinygpt.model.cache.cached_attention", forgetful)
+    failed("cache", "tokens given in chunks")
+
+
+def test_finds_a_cache_that_is_kept_past_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Generation that goes on with old keys at new positions, instead of anew."""
+    generate = GPT.generate
+
+    def stale(model: GPT, ids: list[int], length: int, **options: Any) -> list[int]:
+        inside = generate(model, ids, verification.NEAR_END, **options)
+        return [
+            *inside,
+            *generate(model, inside[-2:], length - verification.NEAR_END, **options)[2:],
+        ]
+
+    monkeypatch.setattr(GPT, "generate", stale)
+    failed("cache", "of a generated text is")
+
+
+def leaky(*, values: bool) -> Callable[..., Any]:
+    """Attention in which each token also sees the one after it; or does so with a weight of 0, so
+    that only its gradient does.
+    """
+
+    def attention(qkv: Tensor, heads: int, **options: Any) -> Any:
+        B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+        q, k, v = (
+            part.view(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, axis=-1)
+        )
+        mask = np.tril(np.ones((T, T), bool), 1)
+        y = tensor.attention(q, k, v, mask=mask).transpose(1, 2).contiguous().view(B, T, C)
+        return y if values else honest(qkv, heads, **options) + (y - y.detach())
+
+    honest = tensor.causal_self_attention
+    return attention
+
+
+def test_finds_a_causal_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor, "causal_self_attention", leaky(values=True))
+    failed("causal", "a change of token 1 changes the logits of position 0, in float32")
+
+
+def test_finds_a_leak_of_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor, "causal_self_attention", leaky(values=False))
+    failed(
+        "causal", "the gradient of the logits of position 0 with respect to embedding 1 is not 0"
+    )
+
+
+FORGETFUL = """
+import sys
+from tensor.optim import Optimizer
+from tinygpt.__main__ import main
+load = Optimizer.load_state_dict
+def forget(self, state):
+    load(self, {**state, 'arrays': self.state_dict()['arrays']})
+Optimizer.load_state_dict = forget
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_finds_moments_that_are_not_restored(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "PROGRAM", [sys.executable, "-c", FORGETFUL])
+    assert main(["verify", "resume"]) == 1
+    assert (
+        "FAIL resume blocks.0.attention.projection.bias in model.safetensors differs by up to "
+        in " ".join(capsys.readouterr().out.split())
+    )
+
+
+def test_finds_a_loss_that_differs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays of both copies are the same; a metric is not."""
+
+    def go_on(folder: Path, until: int) -> None:
+        loss = 1.0 + (folder.name == "halves" and until == 9)
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(
+                json.dumps({"step": until, "loss": loss, "lr": 0.1, "gradient_norm": 1.0}) + "\n"
+            )
+
+    monkeypatch.setattr(verification, "_go_on", go_on)
+    monkeypatch.setattr(
+        verification,
+        "_losses",
+        lambda folder, after, losses=verification._losses: losses(folder, after)[-1:],
+    )
+    loaded, model, _ = runs.load(run)
+    verdict = CHECKS["resume"](loaded, model)
+    assert not verdict.passed
+    assert verdict.text.startswith("step 9: loss 2.0 after a break, 1.0 without")
+
+
+# -- refusals
+
+
+def test_refuses(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, says in (
+        (
+            ["cahce"],
+            "'cahce' is neither a check nor a run; did you mean cache?\nsee: tinygpt verify --help",
+        ),
+        (["nowhere"], "no run is named 'nowhere'"),
+        (["story-1", "more"], "'more' is one word too many: 'story-1' is the run"),
+        (["--chek"], "no flag is named --chek"),
+        (["--device", "gpu"], "no device is named 'gpu'"),
+    ):
+        refused(capsys, "verify", *arguments, says=says)
+
+
+def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused when asked for, passed over among all."""
+    tokenizer = CharacterTokenizer("The cat")
+    model = weighted(vocabulary=tokenizer.size)
+    made = created(Run(Path("made"), model.config, TrainConfig(), "The"), tokenizer)
+    checkpoint.save(
+        made.folder,
+        {runs.MODEL: {name: w.array for name, w in model.state().items()}},
+        checkpoint.State(),
+    )
+    refused(
+        capsys,
+        "verify",
+        "resume",
+        "made",
+        says="made was not trained here: it has no optimizer.safetensors to go on with\n"
+        "leave resume out",
+    )
+    assert main(["verify", "made"]) == 0
+    out = capsys.readouterr().out
+    assert "SKIP  resume        made was not trained here" in out
+    assert out.count("PASS") == 2
+    assert out.splitlines()[-1] == "made: cache, causal verified; left out: resume"
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1e30])
+def test_weights_that_give_no_number(
+    run: Path, capsys: pytest.CaptureFixture[str], wrong: float
+) -> None:
+    """NaN is not even equal to itself: not a word of a leak or of a cache that differs."""
+    weights = load_file(run / "model.safetensors")
+    put_weights(run, {name: (array * wrong).astype(array.dtype) for name, array in weights.items()})
+    refused(
+        capsys,
+        "verify",
+        says="the logits of runs/story-1 are not finite numbers: its weights are broken\n"
+        "restore them",
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        ('{"step": "x"}', "state.json is damaged (Expected `int`, got `str` - at `$.step`)"),
+        ('{"step": -5}', "state.json is damaged (Expected `int` >= 0 - at `$.step`)"),
+        ('{"step": true}', "state.json is damaged (Expected `int`, got `bool` - at `$.step`)"),
+        ("{}", "state.json in it does not fit this run (it has no numbers of an optimiser)"),
+        ("[]", "state.json is damaged (Expected `object`, got `array`)"),
+        (None, "state.json in runs/story-1 is missing"),
+    ],
+)
+def test_a_state_that_says_no_step(
+    run: Path, capsys: pytest.CaptureFixture[str], state: str | None, says: str
+) -> None:
+    (run / "state.json").unlink()
+    if state is not None:
+        (run / "state.json").write_text(state)
+    refused(capsys, "verify", "resume", says=says)
+
+
+def test_why_a_copy_cannot_go_on(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error, not what was said before it, without the name of a folder that is gone; of a
+    traceback its last line.
+    """
+    (run / "optimizer.safetensors").write_bytes(b"half")
+    refused(
+        capsys,
+        "verify",
+        "resume",
+        says="optimizer.safetensors is not the file that its state.json was written for",
+    )
+    reseal(run, "optimizer.safetensors")
+    refused(
+        capsys,
+        "verify",
+        "resume",
+        says="the copy could not go on: optimizer.safetensors is damaged or no safetensors file",
+    )
+    for said, says in (
+        ("step 4 skipped\ntinygpt: error: no\nway\n", "no\n"),
+        ("Traceback\n  File\nOverflowError: too far\n\n", "OverflowError: too far\n"),
+        ("", "no reason given\n"),
+    ):
+        monkeypatch.setattr(
+            verification,
+            "PROGRAM",
+            [sys.executable, "-c", f"import sys; sys.stderr.write({said!r}); sys.exit(1)"],
+        )
+        refused(capsys, "verify", "resume", says=f"the copy could not go on: {says}")
+
+
+def test_both_copies_are_of_one_step(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is in training saves while it is copied. A copy with files of two steps, or two
+    copies of two steps, would differ.
+    """
+    loaded, model, _ = runs.load(run)
+    read, saves = checkpoint._content, iter(range(4, 7))
+
+    def saved_meanwhile(folder: Path, name: str, *rest: Any) -> bytes:
+        if name == "optimizer.safetensors" and (step := next(saves, None)):
+            optimizer = optimizer_of(model, loaded.training)
+            for array in optimizer.state_dict()["arrays"].values():
+                array[...] = step
+            runs.save(loaded, model, optimizer, Progress(step))
+        return read(folder, name, *rest)
+
+    seen: list[int] = []
+
+    def go_on(folder: Path, until: int) -> None:
+        seen.append(json.loads((folder / "state.json").read_text())["step"])
+
+    monkeypatch.setattr(checkpoint, "_content", saved_meanwhile)
+    monkeypatch.setattr(verification, "_go_on", go_on)
+    monkeypatch.setattr(verification, "_losses", lambda folder, after: [])
+    assert CHECKS["resume"](loaded, model).passed
+    assert seen == [6, 6, 6]
+    saves = iter(range(7, 10**6))
+    with pytest.raises(InputError, match="is written again and again: something trains it"):
+        CHECKS["resume"](loaded, model)
+
+
+def test_a_narrow_terminal(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in ("200", "60", "1", "x"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main(["verify", "causal"]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= {"60": 60, "1": 40}.get(
+            columns, 80
+        )
+
+
+def test_a_text_that_is_gone(here: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    choices = json.loads((run / "config.json").read_text())
+    choices["training"]["text"] = "gone.txt"
+    (run / "config.json").write_text(json.dumps(choices))
+    refused(
+        capsys, "verify", "resume", says="the copy could not go on: no file is named 'gone.txt'"
+    )
+    assert not list(here.glob("tinygpt-*"))
+    shutil.rmtree(run)
