@@ -3,11 +3,14 @@
 #
 #     y = f(x),   L = any number made from y,   dy = dL/dy      ->      dx = dL/dx = dy * dy/dx
 #
-# That is the chain rule with one thing told to f, dy, and one asked of it, dx. The function runs on bare NumPy arrays: no tensor, no
+# That is the chain rule with one thing told to f, dy, and one asked of it, dx. The function runs on
+# bare NumPy arrays: no tensor, no
 # graph. What its gradient needs is what its closure mentions.
 
 # %%
-from __future__ import annotations  # the engine reads which arguments are arrays from the annotations, as text
+from __future__ import (
+    annotations,  # the engine reads which arguments are arrays from the annotations, as text
+)
 
 import inspect
 import textwrap
@@ -16,17 +19,18 @@ from typing import Any
 import numpy as np
 
 import tensor
-from tensor.devices import Array
 from tensor.errors import GradientError
 from tensor.gradcheck import gradcheck
-from tensor.op import elementwise_op
+from tensor.memory.devices import Array
+from tensor.ops.op import elementwise_op
 
 rng = np.random.default_rng(0)
 
 # %% [markdown]
 # ## 1. multiply: y = a b,   da = b dy,   db = a dy
 #
-# This is all of it. An op of the engine keeps the function on arrays that it was made from as `.reference`:
+# This is all of it. An op of the engine keeps the function on arrays that it was made from as
+# `.reference`:
 
 # %%
 print(inspect.getsource(tensor.multiply.reference))
@@ -39,7 +43,8 @@ assert np.array_equal(da(np.ones(2)), b)
 assert np.array_equal(db(np.ones(2)), a)
 
 # %% [markdown]
-# There is one gradient function for each input, and each keeps in memory exactly what it mentions. If only a wants a gradient, the engine
+# There is one gradient function for each input, and each keeps in memory exactly what it mentions.
+# If only a wants a gradient, the engine
 # drops `db`, and with it the array a.
 
 # %%
@@ -51,20 +56,26 @@ assert list(inspect.getclosurevars(db).nonlocals) == ["a"]
 # %% [markdown]
 # ## 2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias
 #
-# Mean and variance are those of a row. (What a model wants it for: 18_a_block.py.) Here the gradients share work, so one function returns
-# all three. Neither x nor y is among what it keeps: for this op they can go as soon as nobody else uses them.
+# Mean and variance are those of a row. (What a model wants it for: 5_the_transformer/4_a_block.py.)
+# Here the gradients share work, so one function returns
+# all three. Neither x nor y is among what it keeps: for this op they can go as soon as nobody else
+# uses them.
 
 # %%
 x, gain, bias = rng.standard_normal((2, 5)), rng.standard_normal(5), rng.standard_normal(5)
 y, backward = tensor.layer_norm.reference(x, gain, bias)
 kept = inspect.getclosurevars(backward).nonlocals
-print("\nlayer_norm of x (2, 5) keeps", ", ".join(f"{name} {array.shape}" for name, array in kept.items()))
+print(
+    "\nlayer_norm of x (2, 5) keeps",
+    ", ".join(f"{name} {array.shape}" for name, array in kept.items()),
+)
 assert not any(array is x or array is y for array in kept.values())
 
 # %% [markdown]
 # ## 3. Is dx right? Move one element of x by h, and see what L = sum(dy * y) does
 #
-#     dL/dx_i  ~  (L(x_i + h) - L(x_i - h)) / 2h          central differences: they know no rule, so they cannot share its mistakes
+# dL/dx_i  ~  (L(x_i + h) - L(x_i - h)) / 2h          central differences: they know no rule, so
+# they cannot share its mistakes
 
 # %%
 dy, h = rng.standard_normal(y.shape), 1e-5
@@ -73,7 +84,9 @@ numeric = np.zeros_like(x)
 for i in np.ndindex(x.shape):
     step = np.zeros_like(x)
     step[i] = h
-    above, below = (tensor.layer_norm.reference(moved, gain, bias)[0] for moved in (x + step, x - step))
+    above, below = (
+        tensor.layer_norm.reference(moved, gain, bias)[0] for moved in (x + step, x - step)
+    )
     numeric[i] = ((above - below) * dy).sum() / (2 * h)
 print("\ndx of the first row, by the rule    ", dx[0].round(6))
 print("                     by differences ", numeric[0].round(6))
@@ -81,11 +94,14 @@ print(f"largest difference {np.abs(dx - numeric).max():.1e}")
 assert np.allclose(dx, numeric, atol=1e-8)
 
 # %% [markdown]
-# dy is random on purpose. With dy = 1 and gain = 1, each row of y has the same sum whatever x is, and a rule that returns 0 would pass:
+# dy is random on purpose. With dy = 1 and gain = 1, each row of y has the same sum whatever x is,
+# and a rule that returns 0 would pass:
 
 # %%
 blind, _, _ = tensor.layer_norm.reference(x, np.ones(5), bias)[1](np.ones((2, 5)))
-print(f"with dy = 1 and gain = 1 the largest dx is {np.abs(blind).max():.0e}, here it is {np.abs(dx).max():.1f}")
+print(
+    f"with dy = 1 and gain = 1 the largest dx is {np.abs(blind).max():.0e}, here it is {np.abs(dx).max():.1f}"
+)
 assert np.abs(blind).max() < 1e-12
 
 worst = gradcheck(tensor.layer_norm, [x, gain, bias])
@@ -119,8 +135,9 @@ else:
     raise AssertionError("not noticed")
 
 # %% [markdown]
-# Called with tensors, it takes part in gradients like any other op. What that means is the next lesson, 06_the_tape.py; a larger op, at
-# work in a model, is in 26_an_op_of_your_own.py.
+# Called with tensors, it takes part in gradients like any other op. What that means is the next
+# lesson, 3_gradients/2_the_graph.py; a larger op, at
+# work in a model, is in 3_gradients/7_an_op_of_your_own.py.
 
 # %%
 t = tensor.Tensor([0.0, 1.0], requires_grad=True)

@@ -1,14 +1,20 @@
 # %% [markdown]
 # # The walk through the building
 #
-# *The cat sat* enters a building. At the door a receptionist gives each piece of text a number. A cataloguer looks up the card of each
-# number. On every floor analysts read what the others brought, and then each piece thinks for itself in a room of its own. On top a
-# scoring committee says how well each piece of the catalogue would go on, and a calculator makes probabilities of that, draws one, and
+# *The cat sat* enters a building. At the door a receptionist gives each piece of text a number. A
+# cataloguer looks up the card of each
+# number. On every floor analysts read what the others brought, and then each piece thinks for
+# itself in a room of its own. On top a
+# scoring committee says how well each piece of the catalogue would go on, and a calculator makes
+# probabilities of that, draws one, and
 # sends word back down about what should have been better.
 #
-# The building is a small GPT that has learned the story. Every number below is one of this model, computed on the way, and checked
-# against it. What the people of the story are called elsewhere: the receptionist is the tokenizer (01), the cataloguer the embedding (20)
-# and the positions (15), the analysts the heads of attention (16), the rooms the feed-forward (18), the committee the head, the
+# The building is a small GPT that has learned the story. Every number below is one of this model,
+# computed on the way, and checked
+# against it. What the people of the story are called elsewhere: the receptionist is the tokenizer
+# (01), the cataloguer the embedding (20)
+# and the positions (15), the analysts the heads of attention (16), the rooms the feed-forward (18),
+# the committee the head, the
 # calculator softmax and loss (13). At the end a picture.
 #
 # T tokens   C width of a token's numbers   H heads   D head width, C / H   V vocabulary
@@ -63,21 +69,34 @@ ids = receptionist.encode(text)
 pieces = list(text)
 T = len(ids)
 print("  ".join(f"{piece!r} {i}" for piece, i in zip(pieces, ids, strict=True)))
-assert dict(zip(pieces, ids, strict=True)) == {"T": 0, "h": 1, "e": 2, " ": 3, "c": 4, "a": 5, "t": 6, "s": 7}
+assert dict(zip(pieces, ids, strict=True)) == {
+    "T": 0,
+    "h": 1,
+    "e": 2,
+    " ": 3,
+    "c": 4,
+    "a": 5,
+    "t": 6,
+    "s": 7,
+}
 assert receptionist.decode(ids) == text
 
 # %% [markdown]
 # ## 2. The cataloguer: a card for each number, and a card for each place
 #
-# A card holds C numbers, learned like all others. The t of cat and the t of sat have the same card; only the cards of their places, 6 and
-# 10, tell them apart. The sum is what enters the lift: the stream x.
+# A card holds C numbers, learned like all others. The t of cat and the t of sat have the same card;
+# only the cards
+# of their places, 6 and 10, tell them apart. The sum is what enters the lift: the stream x.
 
 # %%
-cards, places = building.token_embedding.weight.numpy(), building.position_embedding.numpy()  # (V, C), (32, C)
+# One row a letter of the vocabulary, one row a place.
+cards, places = building.token_embedding.weight.numpy(), building.position_embedding.numpy()
 x = cards[ids] + places[:T]  # (T, C)
 print()
 for i in (6, 10):
-    print(f"{pieces[i]!r}, number {ids[i]}: its card {few(cards[ids[i]])} + place {i:2} {few(places[i])}")
+    print(
+        f"{pieces[i]!r}, number {ids[i]}: its card {few(cards[ids[i]])} + place {i:2} {few(places[i])}"
+    )
     print(f"                          = {few(x[i])}")
 assert ids[6] == ids[10]
 assert not np.array_equal(x[6], x[10])
@@ -86,13 +105,17 @@ assert np.array_equal(x, building.embed(ids).numpy()[0])
 # %% [markdown]
 # ## 3. The floors: analysts, then a room for each
 #
-# On each floor sit H analysts (the heads). For every piece an analyst writes a question q (the query), a label k (the key) and a report v
-# (the value). It compares the question of a piece with the labels of all pieces up to it, never later ones, and brings the piece a
+# On each floor sit H analysts (the heads). For every piece an analyst writes a question q (the
+# query), a label k (the key) and a report v
+# (the value). It compares the question of a piece with the labels of all pieces up to it, never
+# later ones, and brings the piece a
 # mixture of their reports:
 #
-#     weights = softmax(q k^T / sqrt(D), the future masked)        x = x + (weights v, all analysts side by side) W
+# weights = softmax(q k^T / sqrt(D), the future masked)        x = x + (weights v, all analysts side
+# by side) W
 #
-# Then each piece goes into a room of its own (the feed-forward): 4 C workers look at it, those that find more than 0 speak up (GELU), and
+# Then each piece goes into a room of its own (the feed-forward): 4 C workers look at it, those that
+# find more than 0 speak up (GELU), and
 # what they say is added too.
 
 
@@ -100,7 +123,12 @@ assert np.array_equal(x, building.embed(ids).numpy()[0])
 def norm(x, layer):
     """Every piece brought to mean 0 and size 1, then the layer's gain and bias."""
     centred = x - x.mean(-1, keepdims=True)
-    return layer.gain.numpy() * centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + layer.eps) + layer.bias.numpy()
+    return (
+        layer.gain.numpy()
+        * centred
+        / np.sqrt(np.square(centred).mean(-1, keepdims=True) + layer.eps)
+        + layer.bias.numpy()
+    )
 
 
 def through(x, layer):
@@ -111,7 +139,12 @@ print(f"\nat the door the stream of the last piece has size {size(x[-1]):.2f}\n"
 weights = []  # of each floor: (H, T, T)
 future = np.triu(np.ones((T, T), bool), 1)
 for floor, block in enumerate(building.blocks, start=1):
-    q, k, v = through(norm(x, block.attention_norm), block.attention.qkv).reshape(T, 3, H, D).transpose(1, 2, 0, 3)  # 3 x (H, T, D)
+    # 3 x (H, T, D)
+    q, k, v = (
+        through(norm(x, block.attention_norm), block.attention.qkv)
+        .reshape(T, 3, H, D)
+        .transpose(1, 2, 0, 3)
+    )
     scores = np.where(future, -np.inf, q @ k.transpose(0, 2, 1) / np.sqrt(D))  # (H, T, T)
     looks = np.exp(scores - scores.max(-1, keepdims=True))
     looks /= looks.sum(-1, keepdims=True)
@@ -120,14 +153,20 @@ for floor, block in enumerate(building.blocks, start=1):
     print(f"floor {floor}. The last piece, the t of sat, is told by")
     for head in range(H):
         best = np.argsort(-looks[head, -1])[:3]
-        print(f"    analyst {head + 1}: " + ", ".join(f"{looks[head, -1, i]:4.0%} from {pieces[i]!r} at {i}" for i in best))
+        print(
+            f"    analyst {head + 1}: "
+            + ", ".join(f"{looks[head, -1, i]:4.0%} from {pieces[i]!r} at {i}" for i in best)
+        )
     x = x + brought
     workers = through(norm(x, block.feed_forward_norm), block.feed_forward.expand)  # (T, 4C)
     gelu = workers / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (workers + 0.044715 * workers**3)))
     said = through(gelu, block.feed_forward.projection)
     x = x + said
     print(f"    its room: {np.sum(workers[-1] > 0)} of {4 * C} workers speak up")
-    print(f"    size of what the analysts brought {size(brought[-1]):.2f}, of what the room said {size(said[-1]):.2f}, ", end="")
+    print(
+        f"    size of what the analysts brought {size(brought[-1]):.2f}, of what the room said {size(said[-1]):.2f}, ",
+        end="",
+    )
     print(f"of the stream now {size(x[-1]):.2f}\n")
     assert np.allclose(looks.sum(-1), 1)
     assert (looks[:, future] == 0).all(), "nobody is told anything by a later piece"
@@ -135,13 +174,16 @@ for floor, block in enumerate(building.blocks, start=1):
 stream = building.embed(ids)
 for block in building.blocks:
     stream = block(stream)
-print(f"after both floors: largest difference to the model's own stream {np.abs(stream.numpy()[0] - x).max():.0e}")
+print(
+    f"after both floors: largest difference to the model's own stream {np.abs(stream.numpy()[0] - x).max():.0e}"
+)
 assert np.allclose(stream.numpy()[0], x, atol=1e-4)
 
 # %% [markdown]
 # ## 4. The scoring committee: which card goes on best?
 #
-# The final norm, then one comparison with every card of the catalogue: the score of a piece is the inner product of x and its card. (The
+# The final norm, then one comparison with every card of the catalogue: the score of a piece is the
+# inner product of x and its card. (The
 # same cards as at the door: the head is tied.)
 
 # %%
@@ -155,7 +197,8 @@ print("\nscores after 'The cat sat':", "   ".join(score_of[:4]), "  ...  last", 
 # %% [markdown]
 # ## 5. The calculator: probabilities, a draw, the loss
 #
-# It is least sure where the story itself leaves most open: after `The cat ` come sat, and, or liked.
+# It is least sure where the story itself leaves most open: after `The cat ` come sat, and, or
+# liked.
 
 # %%
 assert re.findall(r"The cat (\w+)", story) == ["sat", "and", "liked"]
@@ -168,38 +211,60 @@ print("p of that      " + "".join(f"{p[t, i]:6.2f}" for t, i in enumerate(right)
 print("-ln p          " + "".join(f"{-np.log(p[t, i]):6.2f}" for t, i in enumerate(right)))
 loss = float(np.mean([-np.log(p[t, i]) for t, i in enumerate(right)]))
 surprised = int(np.argmin([p[t, i] for t, i in enumerate(right)]))
-print(f"\nthe loss is their mean, {loss:.4f}; the model's own {building.loss(ids, right).item():.4f}")
-print(f"most surprised after {text[: surprised + 1]!r}: it expected {receptionist.decode([int(p[surprised].argmax())])!r}")
+print(
+    f"\nthe loss is their mean, {loss:.4f}; the model's own {building.loss(ids, right).item():.4f}"
+)
+print(
+    f"most surprised after {text[: surprised + 1]!r}: it expected {receptionist.decode([int(p[surprised].argmax())])!r}"
+)
 assert text[: surprised + 1] == "The cat "
 assert np.isclose(loss, building.loss(ids, right).item(), atol=1e-4)
 u = float(tensor.Generator(0).uniform())
 drawn = int(np.searchsorted(p[-1].cumsum(), u, side="right"))
-print(f"a draw: u = {u:.3f}; the first piece at which the running sum exceeds it is {receptionist.decode([drawn])!r}")
+print(
+    f"a draw: u = {u:.3f}; the first piece at which the running sum exceeds it is {receptionist.decode([drawn])!r}"
+)
 assert drawn == building.generate(ids, 1, generator=tensor.Generator(0))[-1]
 
 # %% [markdown]
 # ## 6. Word goes back down
 #
-# The calculator tells the committee what each score did to the loss: (p - 1 at what came, p elsewhere) / T. From there on every room
-# passes on what its own inputs did, down to the cards. A stream that everybody adds to is also a way back: the message goes down it, and
-# every floor adds its own. The word is loudest at the door: the stream is small there, and a norm hands on the more, the smaller its
-# input (18_a_block.py).
+# The calculator tells the committee what each score did to the loss: (p - 1 at what came, p
+# elsewhere) / T. From there on every room
+# passes on what its own inputs did, down to the cards. A stream that everybody adds to is also a
+# way back: the message goes down it, and
+# every floor adds its own. The word is loudest at the door: the stream is small there, and a norm
+# hands on the more, the smaller its
+# input (5_the_transformer/4_a_block.py).
 
 # %%
 streams = [building.embed(ids)]
 for block in building.blocks:
     streams.append(block(streams[-1]))
-scores = tensor.linear(building.final_norm(streams[-1]), building.token_embedding.weight, transposed=True)
+scores = tensor.linear(
+    building.final_norm(streams[-1]), building.token_embedding.weight, transposed=True
+)
 again = tensor.cross_entropy(scores, np.array([right]))
-arriving = dict(zip(("scores", "door", "above floor 1", "above floor 2"), tensor.grad(again, [scores, *streams], retain_graph=True), strict=True))
+arriving = dict(
+    zip(
+        ("scores", "door", "above floor 1", "above floor 2"),
+        tensor.grad(again, [scores, *streams], retain_graph=True),
+        strict=True,
+    )
+)
 by_hand = (p - np.eye(V)[right]) / T
 off = np.abs(arriving["scores"].numpy()[0] - by_hand).max()
 print(f"\ngradient at the scores: largest difference to (p - one_hot) / T by hand {off:.0e}")
 assert np.allclose(arriving["scores"].numpy()[0], by_hand, atol=1e-6)
 for name in ("above floor 2", "above floor 1", "door"):
-    gradient, there = arriving[name].numpy()[0], streams[("door", "above floor 1", "above floor 2").index(name)].numpy()
+    gradient, there = (
+        arriving[name].numpy()[0],
+        streams[("door", "above floor 1", "above floor 2").index(name)].numpy(),
+    )
     most = int(np.square(gradient).sum(1).argmax())
-    print(f"{name:14} size of the gradient {size(gradient):.4f}, most at {pieces[most]!r}, place {most}; of the stream {size(there):.2f}")
+    print(
+        f"{name:14} size of the gradient {size(gradient):.4f}, most at {pieces[most]!r}, place {most}; of the stream {size(there):.2f}"
+    )
 building.zero_grad()
 again.backward()
 cards_gradient = building.token_embedding.weight.grad.numpy()
@@ -210,14 +275,18 @@ print(f"\nthe card of 't' hears of its two uses at the door, size {size(as_card)
 print(f"and of being scored {T} times, {size(as_score):.4f}: they add up")
 assert np.allclose(cards_gradient[ids[6]], as_card + as_score, atol=1e-5)
 absent = receptionist.encode("k")[0]
-print(f"the card of 'k' did not come in, and was scored all the same: size {size(cards_gradient[absent]):.4f}")
+print(
+    f"the card of 'k' did not come in, and was scored all the same: size {size(cards_gradient[absent]):.4f}"
+)
 assert np.allclose(cards_gradient[absent], by_hand[:, absent] @ h, atol=1e-6)
 
 with tensor.no_grad():
     for parameter in building.parameters():
         parameter -= 0.05 * parameter.grad
 after = building.loss(ids, right).item()
-print(f"\nall numbers of the building move a little against what they heard: loss {loss:.4f} -> {after:.4f}")
+print(
+    f"\nall numbers of the building move a little against what they heard: loss {loss:.4f} -> {after:.4f}"
+)
 assert after < loss
 
 # %%
@@ -226,7 +295,11 @@ for floor, looks in enumerate(weights):
     for head in range(H):
         ax = axes[floor, head]
         ax.imshow(looks[head], cmap="cividis", vmin=0, vmax=1)
-        ax.set(title=f"floor {floor + 1}, analyst {head + 1}", xlabel="by" if floor else "", ylabel="" if head else "who is told")
+        ax.set(
+            title=f"floor {floor + 1}, analyst {head + 1}",
+            xlabel="by" if floor else "",
+            ylabel="" if head else "who is told",
+        )
         ax.set_xticks(range(T), [piece.replace(" ", "_") for piece in pieces])
         ax.set_yticks(range(T), [piece.replace(" ", "_") for piece in pieces])
 top = order[:6][::-1]

@@ -1,8 +1,10 @@
 # %% [markdown]
 # # Why topological order?
 #
-# Below is an engine of single numbers, a right walk back over its graph, and other walks that run without any complaint. Two of them
-# return wrong gradients, and one is right and takes for ever. (A node's parents are the nodes it was made from.)
+# Below is an engine of single numbers, a right walk back over its graph, and other walks that run
+# without any complaint. Two of them
+# return wrong gradients, and one is right and takes for ever. (A node's parents are the nodes it
+# was made from.)
 
 # %%
 from collections import deque
@@ -26,7 +28,9 @@ class Number:
 
 
 def right(y):
-    """Parents before children in `order`, by depth-first search; then the other way round, each node once, its gradient complete."""
+    """Parents before children in `order`, by depth-first search; then the other way round, each
+    node once, its gradient complete.
+    """
     order, seen = [], set()
 
     def visit(node):
@@ -59,12 +63,14 @@ def truth(function, x=3.0):
 # %% [markdown]
 # ## The walks
 #
-# A node must have heard from all who used it before it hands on what it heard. In y = b + b b, with b = x + x, b is used near y and
+# A node must have heard from all who used it before it hands on what it heard. In y = b + b b, with
+# b = x + x, b is used near y and
 # again further away. Three ways not to walk:
 #
 # - first met, first served: b hands on what it has, 1, before b b has told it more
 # - at once: b hands on each time it hears something, and what it had before is handed on again
-# - path by path: each contribution travels alone. The result is right, but the paths double with every step
+# - path by path: each contribution travels alone. The result is right, but the paths double with
+# every step
 
 
 # %%
@@ -88,7 +94,8 @@ def at_once(node, start=True):
 
 def path_by_path(node, dy=1.0):
     node.grad += dy
-    return 1 + sum(path_by_path(parent, dy * slope) for parent, slope in node.parents)  # how many visits that took
+    # how many visits that took
+    return 1 + sum(path_by_path(parent, dy * slope) for parent, slope in node.parents)
 
 
 def near_and_far(x):
@@ -99,8 +106,15 @@ def near_and_far(x):
 for walk in (first_met, at_once, path_by_path, right):
     print(f"dy/dx at 3, {walk.__name__:12} {ask(near_and_far, walk)}")
 print("dy/dx at 3, engine      ", truth(near_and_far))
-assert ask(near_and_far, right) == ask(near_and_far, path_by_path) == truth(near_and_far) == 2 * (1 + 2 * 6)
-assert ask(near_and_far, first_met) < truth(near_and_far) < ask(near_and_far, at_once), "too little, and too much"
+assert (
+    ask(near_and_far, right)
+    == ask(near_and_far, path_by_path)
+    == truth(near_and_far)
+    == 2 * (1 + 2 * 6)
+)
+assert ask(near_and_far, first_met) < truth(near_and_far) < ask(near_and_far, at_once), (
+    "too little, and too much"
+)
 
 print()
 for doublings in (5, 10, 15):
@@ -114,12 +128,18 @@ for doublings in (5, 10, 15):
 # %% [markdown]
 # ## How the engine does it
 #
-# It needs no search for an order: nodes are numbered as they are made, and what a node was made from is always older. So newest first,
-# each node once, is such an order (06_the_tape.py walks it by hand).
+# It needs no search for an order: nodes are numbered as they are made, and what a node was made
+# from is always older. So newest first,
+# each node once, is such an order (3_gradients/2_the_graph.py walks it by hand).
 
 # %%
 leaf = Tensor(3.0, requires_grad=True)
 nodes = reachable([near_and_far(leaf).node])  # oldest first
 place = {node: i for i, node in enumerate(nodes)}
 print("\nthe engine's nodes, oldest first:", *(node.op for node in nodes))
-assert all(place[parent] < place[node] for node in nodes if node is not leaf.node for parent in node.parents)
+assert all(
+    place[parent] < place[node]
+    for node in nodes
+    if node is not leaf.node
+    for parent in node.parents
+)

@@ -1,11 +1,14 @@
 # %% [markdown]
 # # Embeddings: words by the company they keep
 #
-#     x = E[id]                                a token is a row of a table of weights, and means nothing at first
+# x = E[id]                                a token is a row of a table of weights, and means nothing
+# at first
 #     cosine(a, b) = a . b / (|a| |b|)         1: the same direction, 0: nothing in common
 #
-# Nobody tells the model that a cat is like a dog. It learns to foretell stories, and words that foretell the same get alike rows. At the
-# end a picture. The stories are drawn from a small grammar and sound like the one of the cat that sat; a token is a whole word here, and
+# Nobody tells the model that a cat is like a dog. It learns to foretell stories, and words that
+# foretell the same get alike rows. At the
+# end a picture. The stories are drawn from a small grammar and sound like the one of the cat that
+# sat; a token is a whole word here, and
 # <unk> the token that stands for words the model does not know.
 
 # %%
@@ -18,22 +21,29 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import optim
-from tinygpt.grammar import Grammar
+from tinygpt.data.grammar import Grammar
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 text = "".join(Grammar().stories(seed=0, count=600))
 tokenizer = tinygpt.WordTokenizer(text)
-ids = [i for i in tokenizer.encode(text) if i not in tokenizer.encode(" ")]  # there is one between any two words: nothing to learn
-print(textwrap.fill(text[: text.index("\n")], 98), f"\n\n{len(ids):,} words and marks, {tokenizer.size} different tokens")
+# there is one between any two words: nothing to learn
+ids = [i for i in tokenizer.encode(text) if i not in tokenizer.encode(" ")]
+print(
+    textwrap.fill(text[: text.index("\n")], 98),
+    f"\n\n{len(ids):,} words and marks, {tokenizer.size} different tokens",
+)
 
 # %% [markdown]
 # ## 1. Train a small GPT on the stories
 #
-# The weight decay is strong on purpose: large weights are expensive, so one direction that serves two words is cheaper than two.
+# The weight decay is strong on purpose: large weights are expensive, so one direction that serves
+# two words is cheaper than two.
 
 # %%
 x, y = tinygpt.windows(ids, context=16)
-config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=16, width=24, heads=2, layers=1, tied=False)
+config = tinygpt.GPTConfig(
+    vocabulary=tokenizer.size, context=16, width=24, heads=2, layers=1, tied=False
+)
 model = tinygpt.GPT(config, generator=tensor.Generator(2))
 fresh = model.token_embedding.weight.numpy().copy()
 optimizer, batches, steps = optim.AdamW(model, lr=1e-2, weight_decay=1.0), tensor.Generator(2), 500
@@ -70,7 +80,14 @@ def nearest(vector, of=table, without=(), count=3):
 
 # %%
 print()
-ALIKE = {"cat": {"dog"}, "happy": {"tired"}, "played": {"ran", "slept"}, "big": {"small"}, "sunny": {"rainy"}, "park": {"garden", "mat"}}
+ALIKE = {
+    "cat": {"dog"},
+    "happy": {"tired"},
+    "played": {"ran", "slept"},
+    "big": {"small"},
+    "sunny": {"rainy"},
+    "park": {"garden", "mat"},
+}
 for word, expected in ALIKE.items():
     found = nearest(row(word), without=(word,), count=len(expected))
     by_chance = nearest(row(word, fresh), fresh, without=(word,), count=len(expected))
@@ -91,14 +108,24 @@ assert nearest(row("Mia"), without=("Mia",), count=1) == ["Ann"]
 # %% [markdown]
 # ## 4. Analogies: he is to she as Tom is to ...?     she - he + Tom
 #
-# The step from he to she was learned from other places of the stories than the names, and still it leads from Tom to one of the two
-# women. Tom's nearest is Ben: without the step the answer is wrong. As usual, the three words of the question may not be the answer.
+# The step from he to she was learned from other places of the stories than the names, and still it
+# leads from Tom to one of the two
+# women. Tom's nearest is Ben: without the step the answer is wrong. As usual, the three words of
+# the question may not be the answer.
 
 # %%
 print()
-for a, b, c in (("He", "She", "Tom"), ("He", "She", "Ben"), ("She", "He", "Mia"), ("She", "He", "Ann")):
+for a, b, c in (
+    ("He", "She", "Tom"),
+    ("He", "She", "Ben"),
+    ("She", "He", "Mia"),
+    ("She", "He", "Ann"),
+):
     asked = (a, b, c)
-    (answer,), (guess,) = nearest(row(b) - row(a) + row(c), without=asked, count=1), nearest(row(c), without=asked, count=1)
+    (answer,), (guess,) = (
+        nearest(row(b) - row(a) + row(c), without=asked, count=1),
+        nearest(row(c), without=asked, count=1),
+    )
     print(f"{a} is to {b} as {c} is to {answer}      (nearest to {c} without the step: {guess})")
     assert answer in (("Mia", "Ann") if b == "She" else ("Tom", "Ben"))
     assert guess not in (("Mia", "Ann") if b == "She" else ("Tom", "Ben"))
@@ -107,7 +134,8 @@ print(f"the step from he to she and the step from the men to the women: cosine {
 assert step > 0.4
 
 # %% [markdown]
-# The picture: rows of the same length, seen from the two directions in which they differ most. Words that are very much alike share a
+# The picture: rows of the same length, seen from the two directions in which they differ most.
+# Words that are very much alike share a
 # label.
 
 # %%
@@ -122,8 +150,17 @@ for i in shown:
     alike = [j for j in shown if cosine(table[i], table[j]) > 0.93 and j not in labelled]
     if alike:
         labelled.update(alike)
-        label = ", ".join(tokenizer.decode([j]).replace("\n", "end of line").replace(".", "full stop") for j in alike)
-        axes.annotate(label, flat[[shown.index(j) for j in alike]].mean(axis=0), (4, 2), textcoords="offset points", fontsize=8)
+        label = ", ".join(
+            tokenizer.decode([j]).replace("\n", "end of line").replace(".", "full stop")
+            for j in alike
+        )
+        axes.annotate(
+            label,
+            flat[[shown.index(j) for j in alike]].mean(axis=0),
+            (4, 2),
+            textcoords="offset points",
+            fontsize=8,
+        )
 axes.margins(x=0.15)
 axes.set(title="The embeddings' directions, seen from where they differ most")
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show

@@ -1,10 +1,12 @@
 # %% [markdown]
 # # A language model in one table, by counting and by gradient descent
 #
-#     softmax(x)_j = e^x_j / sum_k e^x_k        loss = mean of -ln p(next character | this character)
+# softmax(x)_j = e^x_j / sum_k e^x_k        loss = mean of -ln p(next character | this character)
 #
-# A bigram model looks at one character. Counting gives the best such table at once; a table of numbers pushed downhill from zero ends at
-# the same loss, and that loss is a property of the text: the entropy of the next character, given this one.
+# A bigram model looks at one character. Counting gives the best such table at once; a table of
+# numbers pushed downhill from zero ends at
+# the same loss, and that loss is a property of the text: the entropy of the next character, given
+# this one.
 
 # %%
 import textwrap
@@ -17,14 +19,16 @@ import tinygpt
 text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
 ids, V = np.array(tokenizer.encode(text)), tokenizer.size
-this, following = ids[:-1], ids[1:]  # one pair for each character but the last: following[i] comes after this[i]
+# one pair for each character but the last: following[i] comes after this[i]
+this, following = ids[:-1], ids[1:]
 print(textwrap.fill(text, 98))
 print(f"\n{len(ids)} characters, {len(this)} pairs, {V} different characters")
 
 # %% [markdown]
 # ## 1. Softmax makes probabilities of any numbers; the loss is the surprise at what came
 #
-# Numbers that softmax takes are called logits. The surprise is -ln p: 0 where p was 1, large where p was small. With the natural
+# Numbers that softmax takes are called logits. The surprise is -ln p: 0 where p was 1, large where
+# p was small. With the natural
 # logarithm it is measured in nats.
 
 # %%
@@ -54,7 +58,8 @@ assert np.allclose(p_counted.sum(axis=1), 1)
 # %% [markdown]
 # ## 3. By gradient descent: row a of a table holds the logits of what follows a
 #
-# On paper, the gradient of one surprise with respect to its logits is softmax - one_hot, where one_hot is 1 at what came and 0 elsewhere.
+# On paper, the gradient of one surprise with respect to its logits is softmax - one_hot, where
+# one_hot is 1 at what came and 0 elsewhere.
 # The loss is a mean over all pairs: add these up by row and divide by the number of pairs.
 
 # %%
@@ -68,7 +73,9 @@ for step in range(1001):
         by_hand = (counts.sum(axis=1, keepdims=True) / V - counts) / len(this)
         off = np.abs(table.grad.numpy() - by_hand).max()
     if step in (0, 1, 10, 100, 1000):
-        print(f"step {step:4}   loss {loss.item():.4f}   above counting by {loss.item() - counted:.4f}")
+        print(
+            f"step {step:4}   loss {loss.item():.4f}   above counting by {loss.item() - counted:.4f}"
+        )
     with tensor.no_grad():
         table -= 50.0 * table.grad
 print(f"the first gradient, by hand and by the engine: largest difference {off:.0e}")
@@ -76,7 +83,8 @@ assert off < 1e-6
 assert 0 < loss.item() - counted < 0.002
 
 # %% [markdown]
-# It never quite arrives: where a pair does not occur p should be 0, and its logit walks towards minus infinity, ever slower.
+# It never quite arrives: where a pair does not occur p should be 0, and its logit walks towards
+# minus infinity, ever slower.
 
 # %%
 learned = table.softmax().numpy()
@@ -92,7 +100,8 @@ assert (learned[a] > 0).all()
 # %% [markdown]
 # ## 4. The floor: no bigram model can do better
 #
-# The entropy of pairs less the entropy of single characters is that of the next one, given this one. Counting has exactly that loss.
+# The entropy of pairs less the entropy of single characters is that of the next one, given this
+# one. Counting has exactly that loss.
 
 
 # %%
@@ -103,11 +112,14 @@ def entropy(n):
 
 
 conditional = entropy(counts) - entropy(counts.sum(axis=1))
-print(f"\nH(this, next) - H(this) = {entropy(counts):.4f} - {entropy(counts.sum(axis=1)):.4f} = {conditional:.4f}, counting {counted:.4f}")
+print(
+    f"\nH(this, next) - H(this) = {entropy(counts):.4f} - {entropy(counts.sum(axis=1)):.4f} = {conditional:.4f}, counting {counted:.4f}"
+)
 assert np.isclose(conditional, counted)
 
 # %% [markdown]
-# Whoever sees more of the past has a lower floor (02_blocks_and_pairs.py drew it). So the way on is a model that looks further back:
+# Whoever sees more of the past has a lower floor (1_text/2_blocks_and_pairs.py drew it). So the way
+# on is a model that looks further back:
 
 # %%
 floors = {T: tinygpt.floor(ids, T) for T in (1, 2, 4, 8, 32)}
@@ -117,7 +129,8 @@ assert np.isclose(floors[1], counted)
 # %% [markdown]
 # ## 5. What one character of memory writes
 #
-# Draw the next character from the row of the last one, again and again. Nearly every pair of letters is one of the story; few words are.
+# Draw the next character from the row of the last one, again and again. Nearly every pair of
+# letters is one of the story; few words are.
 
 # %%
 rng = np.random.default_rng(0)

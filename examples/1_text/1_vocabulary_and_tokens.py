@@ -1,8 +1,10 @@
 # %% [markdown]
 # # The cat sat: from text to numbers and back
 #
-# A model counts with numbers, so a text is cut into tokens, and each different token gets an id. All of them together are the vocabulary.
-# Small tokens, such as characters, make a small vocabulary and long texts; large ones, such as words, the other way round. Byte pairs
+# A model counts with numbers, so a text is cut into tokens, and each different token gets an id.
+# All of them together are the vocabulary.
+# Small tokens, such as characters, make a small vocabulary and long texts; large ones, such as
+# words, the other way round. Byte pairs
 # find the middle: they begin with single bytes and glue together what stands together most often.
 
 # %%
@@ -45,8 +47,10 @@ else:
 # %% [markdown]
 # ## 2. Byte pairs by hand
 #
-# The text is cut into words, the space before a word being part of it, and no token crosses a cut. A word is its bytes, 0 to 255.
-# Then, again and again: count neighbours, and make the most frequent pair a token with the next free id.
+# The text is cut into words, the space before a word being part of it, and no token crosses a cut.
+# A word is its bytes, 0 to 255.
+# Then, again and again: count neighbours, and make the most frequent pair a token with the next
+# free id.
 
 
 # %%
@@ -62,30 +66,39 @@ def merged(word, pair, token):
 
 
 def learn(text, show=False):
-    """All merges that the text is good for: pair of ids -> new id, in the order in which they were learned."""
+    """All merges that the text is good for: pair of ids -> new id, in the order in which they were
+    learned.
+    """
     words = [list(word.encode()) for word in re.findall(r" ?\w+|[^\w\s]", text)]
     names = {i: chr(i) for i in range(128)} | {ord(" "): "_"}  # a space is shown as _
     merges = {}
     while True:
         counts = Counter(pair for word in words for pair in pairwise(word))
-        pair = min(counts, key=lambda pair: (-counts[pair], pair))  # the most frequent; of equals the one with the smallest ids
+        # the most frequent; of equals the one with the smallest ids
+        pair = min(counts, key=lambda pair: (-counts[pair], pair))
         if counts[pair] < 2:
             return merges
         merges[pair] = token = 256 + len(merges)
         names[token] = names[pair[0]] + names[pair[1]]
         words = [merged(word, pair, token) for word in words]
         if show:
-            print(f"{token}  {names[token]:7} {counts[pair]:2} times    ->  ", "  ".join("|".join(names[i] for i in word) for word in words[:6]))
+            print(
+                f"{token}  {names[token]:7} {counts[pair]:2} times    ->  ",
+                "  ".join("|".join(names[i] for i in word) for word in words[:6]),
+            )
 
 
 print("\nWhat `The cat sat` teaches: `at`, and no other pair stands there twice.\n")
 assert learn("The cat sat", show=True) == {(ord("a"), ord("t")): 256}
 
-print("\nWhat the story teaches, and what becomes of its first six words (| stands between tokens):\n")
+print(
+    "\nWhat the story teaches, and what becomes of its first six words (| stands between tokens):\n"
+)
 merges = learn(text, show=True)
 
 # %% [markdown]
-# ## 3. The same from the engine, and the same again for a new text: merges are applied in the order in which they were learned
+# ## 3. The same from the engine, and the same again for a new text: merges are applied in the order
+# in which they were learned
 
 
 # %%
@@ -98,15 +111,22 @@ def encode(text):
 
 
 byte_pairs = BytePairTokenizer.train(text, size=256 + len(merges), specials=())
-assert list(byte_pairs.merges) == [(byte_pairs.tokens[left], byte_pairs.tokens[right]) for left, right in merges]
+assert list(byte_pairs.merges) == [
+    (byte_pairs.tokens[left], byte_pairs.tokens[right]) for left, right in merges
+]
 for new in ("The cat sat", "The cow sat on the catamaran.", text):
     assert byte_pairs.encode(new) == encode(new)
     assert byte_pairs.decode(encode(new)) == new
     print(f"\n{len(new)} characters, {len(encode(new))} tokens:")
-    print(textwrap.fill(" ".join(f"[{byte_pairs.decode([i])}]".replace(" ", "_") for i in encode(new)), 98))
+    print(
+        textwrap.fill(
+            " ".join(f"[{byte_pairs.decode([i])}]".replace(" ", "_") for i in encode(new)), 98
+        )
+    )
 
 # %% [markdown]
-# No text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story has less than half as many tokens as
+# No text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story
+# has less than half as many tokens as
 # characters.
 
 # %%

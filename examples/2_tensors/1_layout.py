@@ -3,12 +3,15 @@
 #
 #     element [i, j] lives in cell      offset + i * strides[0] + j * strides[1]
 #
-# A transpose, a slice and an expand change those few integers and move nothing. Each is done here by hand, then by the engine; the last
-# view is one that no strides can express. `tensor/layout.py` is this page for any number of axes. (The stride of windows, in
-# 02_blocks_and_pairs.py, was the same idea: how far one step goes.)
+# A transpose, a slice and an expand change those few integers and move nothing. Each is done here
+# by hand, then by the engine; the last
+# view is one that no strides can express. `tensor/memory/layout.py` is this page for any number of
+# axes. (The stride of windows, in
+# 1_text/2_blocks_and_pairs.py, was the same idea: how far one step goes.)
 #
-# The memory has twelve cells, as many as "The cat sat." has characters, and each holds its own number, so that one sees where a value
-# comes from. The next lesson, 04_view_or_copy.py, puts the characters there.
+# The memory has twelve cells, as many as "The cat sat." has characters, and each holds its own
+# number, so that one sees where a value
+# comes from. The next lesson, 2_tensors/2_view_or_copy.py, puts the characters there.
 
 # %%
 import textwrap
@@ -21,7 +24,8 @@ x = tensor.arange(12).view(3, 4)
 print(x)
 
 # %% [markdown]
-# `explain()` shows the memory, and which [i, j] lives in each cell. (The version counts the writes: 09_mutation.py says what for.)
+# `explain()` shows the memory, and which [i, j] lives in each cell. (The version counts the writes:
+# 3_gradients/5_mutation.py says what for.)
 
 # %%
 print(x.explain())
@@ -30,7 +34,10 @@ memory = x.storage.flat.tolist()
 
 def read(shape, strides, offset):
     """Fetch every element of a two-dimensional layout by the formula above."""
-    return [[memory[offset + i * strides[0] + j * strides[1]] for j in range(shape[1])] for i in range(shape[0])]
+    return [
+        [memory[offset + i * strides[0] + j * strides[1]] for j in range(shape[1])]
+        for i in range(shape[0])
+    ]
 
 
 # %% [markdown]
@@ -45,7 +52,8 @@ assert by_hand == x.T.tolist()
 assert (x.T.shape, x.T.strides, x.T.offset) == ((4, 3), (1, 4), 0)
 
 # %% [markdown]
-# A tensor is like a car: shape and strides are the body that one sees, the storage is the engine under it. `x` and `x.T` are two bodies on
+# A tensor is like a car: shape and strides are the body that one sees, the storage is the engine
+# under it. `x` and `x.T` are two bodies on
 # one engine, so what is done to the engine is felt in both. `clone()` builds a second engine.
 
 # %%
@@ -59,7 +67,8 @@ x[0, 2] = 2
 # %% [markdown]
 # ## 2. Slice: another offset, other strides
 #
-# x[1:, ::-2] starts in row 1, at the last column: cell 1 * 4 + 3 * 1 = 7. A row on is still +4; a column on is now -2.
+# x[1:, ::-2] starts in row 1, at the last column: cell 1 * 4 + 3 * 1 = 7. A row on is still +4; a
+# column on is now -2.
 
 # %%
 by_hand = read(shape=(2, 2), strides=(4, -2), offset=7)
@@ -89,20 +98,31 @@ assert (row.strides, row.offset) == ((0, 1), 4)
 
 # %%
 x.T[3, 0] = 300
-print("\nx.T[3, 0] = 300 makes x[0] =", x[0].tolist(), "and x[:, ::-1][0] =", x[:, ::-1][0].tolist())
+print(
+    "\nx.T[3, 0] = 300 makes x[0] =", x[0].tolist(), "and x[:, ::-1][0] =", x[:, ::-1][0].tolist()
+)
 assert x[0, 3].item() == x[:, ::-1][0, 0].item() == 300
 
 # %% [markdown]
 # NumPy does the same, with strides counted in bytes:
 
 # %%
-print("x.strides", x.strides, "elements of", x.dtype.itemsize, "bytes; x.numpy().strides", x.numpy().strides, "bytes")
+print(
+    "x.strides",
+    x.strides,
+    "elements of",
+    x.dtype.itemsize,
+    "bytes; x.numpy().strides",
+    x.numpy().strides,
+    "bytes",
+)
 assert x.numpy().strides == tuple(x.dtype.itemsize * stride for stride in x.strides)
 
 # %% [markdown]
 # ## 5. view() regroups axes without a copy, where strides can say it
 #
-# Cutting an axis in two always works. Joining axes 0 and 1 works if a step on axis 0 is as far as a walk through axis 1:
+# Cutting an axis in two always works. Joining axes 0 and 1 works if a step on axis 0 is as far as a
+# walk through axis 1:
 #
 #     stride of axis 0  =  size of axis 1  *  stride of axis 1
 
@@ -111,11 +131,18 @@ cut = x.T.view(2, 2, 3)
 print("\ncut:  x.T.view(2, 2, 3) has strides", x.T.strides, "->", cut.strides)
 for name, t in (("x  ", x), ("x.T", x.T)):
     needed = t.shape[1] * t.strides[1]
-    verdict = f"one axis will do, with strides {t.view(12).strides}" if t.strides[0] == needed else "no single stride will do"
-    print(f"join: {name} steps by {t.strides[0]} on axis 0, joining needs {t.shape[1]} * {t.strides[1]} = {needed}: {verdict}")
+    verdict = (
+        f"one axis will do, with strides {t.view(12).strides}"
+        if t.strides[0] == needed
+        else "no single stride will do"
+    )
+    print(
+        f"join: {name} steps by {t.strides[0]} on axis 0, joining needs {t.shape[1]} * {t.strides[1]} = {needed}: {verdict}"
+    )
 
 # %% [markdown]
-# x.T read in order walks from cell to cell by +4, +4 and then back by -7. One axis has one stride, so no view can do that:
+# x.T read in order walks from cell to cell by +4, +4 and then back by -7. One axis has one stride,
+# so no view can do that:
 
 # %%
 cells = [i + 4 * j for i in range(4) for j in range(3)]  # of x.T, in order

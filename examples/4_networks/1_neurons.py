@@ -6,9 +6,11 @@
 #     sigmoid               f = 1 / (1 + e^-z)             f' = f (1 - f)               at most 1/4
 #     tanh                  f = tanh z                     f' = 1 - f^2                 at most 1
 #     ReLU                  f = max(z, 0)                  f' = 1 if z > 0 else 0
-#     GELU                  f = z P(Z <= z)                f' = P(Z <= z) + z p(z)      Z normal, p its density
+# GELU                  f = z P(Z <= z)                f' = P(Z <= z) + z p(z)      Z normal, p its
+# density
 #
-# In the backward pass a neuron hands on dz = dy * f'(z): where the slope is 0, nothing behind it learns. At the end a picture.
+# In the backward pass a neuron hands on dz = dy * f'(z): where the slope is 0, nothing behind it
+# learns. At the end a picture.
 
 # %%
 import math
@@ -50,13 +52,19 @@ NEURONS = {
     "sigmoid": (logistic, lambda z: logistic(z) * (1 - logistic(z)), tensor.sigmoid),
     "tanh": (np.tanh, lambda z: 1 - np.tanh(z) ** 2, tensor.tanh),
     "ReLU": (lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0, tensor.relu),
-    "GELU": (lambda z: z * below(z), lambda z: below(z) + z * density(z), lambda z: tensor.gelu(z, form="erf")),
+    "GELU": (
+        lambda z: z * below(z),
+        lambda z: below(z) + z * density(z),
+        lambda z: tensor.gelu(z, form="erf"),
+    ),
 }
 
 # %% [markdown]
-# ## 2. By hand, by the engine, and by differences, which know no rule:   f'(z) ~ (f(z + h) - f(z - h)) / 2h
+# ## 2. By hand, by the engine, and by differences, which know no rule:   f'(z) ~ (f(z + h) - f(z -
+# h)) / 2h
 #
-# At 0 ReLU has a corner: differences find 1/2 there, the engine says 0, and both are a choice. So the check stays away from it.
+# At 0 ReLU has a corner: differences find 1/2 there, the engine says 0, and both are a choice. So
+# the check stays away from it.
 
 # %%
 points = np.linspace(-4, 4, 40)  # 0 is not among them
@@ -67,7 +75,9 @@ for name, (f, slope, op) in NEURONS.items():
     y = op(t)
     y.backward()
     worst = gradcheck(op, [points])
-    print(f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}     {worst:.1e}")
+    print(
+        f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}     {worst:.1e}"
+    )
     many = Tensor(points, requires_grad=True)
     values = op(many)
     (gradients,) = tensor.grad(values, many, np.ones(40))
@@ -91,14 +101,19 @@ assert t.step().tolist() == [1.0]
 try:
     t.step().sum().backward()
 except GraphError as error:
-    print(textwrap.fill(f"\nGraphError: {error}", 98, subsequent_indent="    ", replace_whitespace=False))
+    print(
+        textwrap.fill(
+            f"\nGraphError: {error}", 98, subsequent_indent="    ", replace_whitespace=False
+        )
+    )
 else:
     raise AssertionError("a step has no gradient")
 
 # %% [markdown]
 # ## 4. What comes back through ten of them, one after the other
 #
-# Each sigmoid hands on a quarter at most, so that little is left after ten: gradients vanish. A ReLU that is on hands on all of it;
+# Each sigmoid hands on a quarter at most, so that little is left after ten: gradients vanish. A
+# ReLU that is on hands on all of it;
 # one that is off, nothing.
 
 # %%
@@ -109,7 +124,9 @@ for name, (_, _, op) in NEURONS.items():
         for _ in range(10):
             y = op(y)
         y.backward()
-        print(f"{name:9} ten times from {start:4}:   y = {y.item():8.4f}   dy/dx = {t.grad.item():.1e}")
+        print(
+            f"{name:9} ten times from {start:4}:   y = {y.item():8.4f}   dy/dx = {t.grad.item():.1e}"
+        )
         if name == "sigmoid":
             assert 0 < t.grad.item() < 0.25**10
         if name == "ReLU":
@@ -121,7 +138,9 @@ for name, (_, _, op) in NEURONS.items():
 # %%
 line = np.linspace(-4, 4, 2001)
 gap = np.abs(tensor.gelu(line, form="tanh").numpy() - tensor.gelu(line, form="erf").numpy())
-print(f"\nlargest difference of the two GELUs {gap.max():.1e}, at |z| = {abs(line[gap.argmax()]):.1f}")
+print(
+    f"\nlargest difference of the two GELUs {gap.max():.1e}, at |z| = {abs(line[gap.argmax()]):.1f}"
+)
 assert 1e-4 < gap.max() < 1e-3
 
 figure, (above, under) = plt.subplots(2, 1, sharex=True, layout="constrained")
@@ -130,7 +149,8 @@ for name, (f, slope, _) in NEURONS.items():
     under.plot(line, slope(line), label=name)
 above.set(ylabel="f(z)", ylim=(-1.2, 2.5), title="Four neurons, and the slope that each sends back")
 under.set(ylabel="f'(z)", xlabel="z")
-under.axhline(0.25, color="gray", linestyle=":", linewidth=1)  # the most that a sigmoid lets through
+# the most that a sigmoid lets through
+under.axhline(0.25, color="gray", linestyle=":", linewidth=1)
 above.legend()
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
     plt.show()

@@ -1,12 +1,16 @@
 # %% [markdown]
 # # The cat sat, or sat the cat? How a token knows its place
 #
-#     x[t] = token_embedding[id] + position[t]                          what enters the first block (18_a_block.py)
-#     sinusoidal     position[t, 2i] = sin(t w_i),  position[t, 2i + 1] = cos(t w_i),   w_i = 10000^(-2i / C)
+# x[t] = token_embedding[id] + position[t]                          what enters the first block
+# (5_the_transformer/4_a_block.py)
+# sinusoidal     position[t, 2i] = sin(t w_i),  position[t, 2i + 1] = cos(t w_i),   w_i = 10000^(-2i
+# / C)
 #     learned        a table of weights, found by gradient descent like all others
 #
-# A token enters the model as a row of numbers from a table, its embedding (20_embeddings.py). Attention, the next lesson, lets each token
-# take a mixture of the rows of all tokens up to it. It adds up what it looks at, and a sum has no order. So the order has to be put into
+# A token enters the model as a row of numbers from a table, its embedding
+# (7_looking_inside/2_embeddings.py). Attention, the next lesson, lets each token
+# take a mixture of the rows of all tokens up to it. It adds up what it looks at, and a sum has no
+# order. So the order has to be put into
 # the numbers themselves. At the end a picture.
 
 # %%
@@ -17,7 +21,7 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import optim
-from tinygpt.model import sinusoids
+from tinygpt.model.positions import sinusoids
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 rng = np.random.default_rng(0)
@@ -30,8 +34,13 @@ words = rng.standard_normal((3, 8))  # The, cat, sat: any embeddings, one row ea
 other = words[[1, 0, 2]]  # cat The sat
 positions = sinusoids(3, 8)
 for name, extra in (("without positions", 0), ("with positions", positions)):
-    a, b = (tensor.attention(x, x, x, causal=True).numpy()[-1] for x in (tensor.Tensor(words + extra), tensor.Tensor(other + extra)))
-    print(f"{name:17}: what `sat` takes from `The cat sat` and `cat The sat` differs by {np.abs(a - b).max():.1e}")
+    a, b = (
+        tensor.attention(x, x, x, causal=True).numpy()[-1]
+        for x in (tensor.Tensor(words + extra), tensor.Tensor(other + extra))
+    )
+    print(
+        f"{name:17}: what `sat` takes from `The cat sat` and `cat The sat` differs by {np.abs(a - b).max():.1e}"
+    )
     assert np.allclose(a, b) == (name == "without positions")
 
 # %% [markdown]
@@ -44,20 +53,31 @@ table = np.zeros((T, C))
 for i in range(C // 2):
     w = 10000 ** (-2 * i / C)
     table[:, 2 * i], table[:, 2 * i + 1] = np.sin(np.arange(T) * w), np.cos(np.arange(T) * w)
-    print(f"columns {2 * i:2} and {2 * i + 1:2}   {w:.4f} radians a token, once round in {2 * np.pi / w:8.0f} tokens")
+    print(
+        f"columns {2 * i:2} and {2 * i + 1:2}   {w:.4f} radians a token, once round in {2 * np.pi / w:8.0f} tokens"
+    )
 assert np.allclose(table, sinusoids(T, C))
 
 # %% [markdown]
-# What is rotated: k tokens on, each hand has turned by k w, whatever t was. With hand (s, c) = (sin a, cos a):
+# What is rotated: k tokens on, each hand has turned by k w, whatever t was. With hand (s, c) = (sin
+# a, cos a):
 #
-#     sin(a + b) = s cos b + c sin b        one matrix for each k, the same at every t: `three back` is something that
+# sin(a + b) = s cos b + c sin b        one matrix for each k, the same at every t: `three back` is
+# something that
 #     cos(a + b) = c cos b - s sin b        a layer of weights can learn
 
 # %%
 k, w = 3, 10000 ** (-2 / C)  # the second clock
 turn = np.array([[np.cos(k * w), -np.sin(k * w)], [np.sin(k * w), np.cos(k * w)]])
 hand = table[:, 2:4]  # (T, 2)
-print("\nhand at 0", hand[0].round(3), " turned", (hand[0] @ turn).round(3), " hand at 3", hand[3].round(3))
+print(
+    "\nhand at 0",
+    hand[0].round(3),
+    " turned",
+    (hand[0] @ turn).round(3),
+    " hand at 3",
+    hand[3].round(3),
+)
 assert np.allclose(hand[:-k] @ turn, hand[k:]), "from every t to t + 3 with one matrix"
 
 # %% [markdown]
@@ -78,7 +98,8 @@ assert (np.argmax(similarity, axis=1) == np.arange(T)).all(), "nothing is as lik
 # %% [markdown]
 # ## 4. Learned: the table starts at zero and finds what the story needs
 #
-# In so few steps sinusoids do worse, for one reason above all: they have numbers up to 1, beside which fresh embeddings are hard to make
+# In so few steps sinusoids do worse, for one reason above all: they have numbers up to 1, beside
+# which fresh embeddings are hard to make
 # out, as small as they are. Made a tenth as large, the same table is far better.
 
 # %%
@@ -89,10 +110,13 @@ tokenizer = tinygpt.CharacterTokenizer(text)
 x, y = tinygpt.windows(tokenizer.encode(text), T)
 models, losses = {}, {}
 for kind, size in (("learned", 1), ("sinusoidal", 0.1), ("sinusoidal", 1)):
-    config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=T, width=C, heads=2, layers=1, positions=kind)
+    config = tinygpt.GPTConfig(
+        vocabulary=tokenizer.size, context=T, width=C, heads=2, layers=1, positions=kind
+    )
     model = models[kind] = tinygpt.GPT(config, generator=tensor.Generator(0))
     if kind == "sinusoidal":
-        fresh = model.token_embedding.weight.numpy().std(), model.position_embedding.numpy().std()  # how large both are
+        # how large both are
+        fresh = model.token_embedding.weight.numpy().std(), model.position_embedding.numpy().std()
         model.position_embedding *= size
     optimizer, batches = optim.AdamW(model, lr=2e-2), tensor.Generator(0)
     for _ in range(150):
@@ -102,7 +126,9 @@ for kind, size in (("learned", 1), ("sinusoidal", 0.1), ("sinusoidal", 1)):
         loss.backward()
         optimizer.step()
     losses[kind, size] = loss.item()
-    print(f"{kind:10} x {size:3}   loss {loss.item():.3f}, {sum(p.size for p in model.parameters()):,} parameters")
+    print(
+        f"{kind:10} x {size:3}   loss {loss.item():.3f}, {sum(p.size for p in model.parameters()):,} parameters"
+    )
 assert losses["sinusoidal", 0.1] < losses["sinusoidal", 1] - 0.3
 print(f"spread of fresh token embeddings {fresh[0]:.2f}, of sinusoids {fresh[1]:.2f}")
 assert 10 * fresh[0] < fresh[1]
@@ -114,13 +140,22 @@ assert 10 * fresh[0] < fresh[1]
 found = models["learned"].position_embedding.numpy()
 unit = found / np.linalg.norm(found, axis=1, keepdims=True)
 learned = unit @ unit.T  # cosines
-near, far = np.diagonal(learned, 1).mean(), np.mean([np.diagonal(learned, d).mean() for d in range(8, T)])
+near, far = (
+    np.diagonal(learned, 1).mean(),
+    np.mean([np.diagonal(learned, d).mean() for d in range(8, T)]),
+)
 print(f"cosine of learned positions: neighbours {near:.2f}, eight or more apart {far:.2f}")
 assert near > far + 0.2
-assert np.array_equal(models["sinusoidal"].position_embedding.numpy(), sinusoids(T, C).astype(np.float32)), "those do not learn"
+assert np.array_equal(
+    models["sinusoidal"].position_embedding.numpy(), sinusoids(T, C).astype(np.float32)
+), "those do not learn"
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
-pictures = {"sinusoidal: the table": table, "sinusoidal: similarity of positions": similarity, "learned: similarity of positions": learned}
+pictures = {
+    "sinusoidal: the table": table,
+    "sinusoidal: similarity of positions": similarity,
+    "learned: similarity of positions": learned,
+}
 for ax, (title, picture) in zip(axes, pictures.items(), strict=True):
     figure.colorbar(ax.imshow(picture, cmap="cividis", aspect="auto"), ax=ax)
     ax.set(title=title, ylabel="position", xlabel="column" if picture is table else "position")

@@ -3,8 +3,9 @@
 #
 #     loss = mean of -ln p(next character | all characters before it in the window)
 #
-# Everything used here is built of what the lessons before showed: windows (02_blocks_and_pairs.py), positions, attention, the block,
-# softmax and loss. The model is tinygpt/model.py.
+# Everything used here is built of what the lessons before showed: windows
+# (1_text/2_blocks_and_pairs.py), positions, attention, the block,
+# softmax and loss. The model is tinygpt/model/gpt.py.
 
 # %%
 import math
@@ -17,7 +18,8 @@ import tensor
 import tinygpt
 from tensor import optim
 
-threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads, which wait for each other
+# matrix products this small are slower on several threads, which wait for each other
+threadpool_limits(1, user_api="blas")
 tensor.manual_seed(0)
 
 # %% [markdown]
@@ -29,19 +31,24 @@ text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
 ids = tokenizer.encode(text)
 x, y = tinygpt.windows(ids, context)  # (N, T) each, y one character on
-print(f"{len(ids)} characters, {len(x)} windows of {context}. The first one, and what it is to answer:\n")
+print(
+    f"{len(ids)} characters, {len(x)} windows of {context}. The first one, and what it is to answer:\n"
+)
 print("x ", repr(tokenizer.decode(x[0])), "\ny ", repr(tokenizer.decode(y[0])))
 
 # %% [markdown]
 # ## 2. The model: two blocks, four heads, width 32
 #
-# There is no matrix for the head, which makes logits of what the last block says: it is the token table once more, read the other way
+# There is no matrix for the head, which makes logits of what the last block says: it is the token
+# table once more, read the other way
 # round ("tied").
 
 # %%
 config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=context, width=32, heads=4, layers=2)
 model = tinygpt.GPT(config)
-print(f"\n{sum(p.size for p in model.parameters()):,} parameters (blocks.1 has the same again as blocks.0):\n")
+print(
+    f"\n{sum(p.size for p in model.parameters()):,} parameters (blocks.1 has the same again as blocks.0):\n"
+)
 for name, parameter in model.named_parameters():
     if not name.startswith("blocks.1"):
         print(f"    {name:40} {parameter.shape}")
@@ -51,15 +58,20 @@ assert shapes[0] == shapes[1]
 # %% [markdown]
 # ## 3. Before training
 #
-# It knows nothing: all characters of the vocabulary V are about equally likely, and the loss is near ln V.
+# It knows nothing: all characters of the vocabulary V are about equally likely, and the loss is
+# near ln V.
 
 # %%
 prompt = "The cat sat on the"
 
 
 def write(temperature):
-    """60 characters more. Temperature 1 draws as the model says, 0 takes the likeliest each time: 22_generation.py."""
-    written = model.generate(tokenizer.encode(prompt), 60, temperature=temperature, generator=tensor.Generator(1))
+    """60 characters more. Temperature 1 draws as the model says, 0 takes the likeliest each time:
+    6_training/2_generation.py.
+    """
+    written = model.generate(
+        tokenizer.encode(prompt), 60, temperature=temperature, generator=tensor.Generator(1)
+    )
     return tokenizer.decode(written[len(prompt) :])
 
 
@@ -70,14 +82,18 @@ def loss_over_all():
 
 know_nothing, floor = math.log(tokenizer.size), tinygpt.floor(ids, context)
 print(f"\nbefore training, drawn at temperature 1:\n    {prompt}|{write(1.0)}")
-print(f"loss {loss_over_all():.3f}; knowing nothing is ln {tokenizer.size} = {know_nothing:.3f} nats a character")
+print(
+    f"loss {loss_over_all():.3f}; knowing nothing is ln {tokenizer.size} = {know_nothing:.3f} nats a character"
+)
 assert abs(loss_over_all() - know_nothing) < 0.1
 
 # %% [markdown]
 # ## 4. Training
 #
-# No model can go below the floor: in the first characters of a window it is not yet clear where in the story it lies. Each step takes a
-# few windows by chance. AdamW gives each weight a rate of its own; the learning rate rises at first (warmup), then falls along a cosine;
+# No model can go below the floor: in the first characters of a window it is not yet clear where in
+# the story it lies. Each step takes a
+# few windows by chance. AdamW gives each weight a rate of its own; the learning rate rises at first
+# (warmup), then falls along a cosine;
 # gradients that are too large all together are made shorter (clipped).
 
 # %%
@@ -107,4 +123,9 @@ print(f"loss over all windows {loss_over_all():.3f}, the floor {floor:.3f}")
 assert floor < loss_over_all() < floor + 0.15
 assert write(0).startswith(" mat. The dog ran in the park.")
 print()
-print(textwrap.fill("Next: `tinygpt train`, which does this with a progress bar, and `tinygpt train --text FILE`, with a text of yours.", 98))
+print(
+    textwrap.fill(
+        "Next: `tinygpt train`, which does this with a progress bar, and `tinygpt train --text FILE`, with a text of yours.",
+        98,
+    )
+)

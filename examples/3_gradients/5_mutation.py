@@ -1,10 +1,13 @@
 # %% [markdown]
 # # Writing in place: what would make a gradient wrong, and what is allowed
 #
-#     y = x * x     keeps x, for      dx = 2 x dy       so x must still be the x of then when backward comes
+# y = x * x     keeps x, for      dx = 2 x dy       so x must still be the x of then when backward
+# comes
 #
-# A write in between would make the gradient wrong, without a word. The engine says the word: every storage counts its writes (its
-# version), and a node remembers the count and the stretch of memory that it keeps, so that a write beside it may pass.
+# A write in between would make the gradient wrong, without a word. The engine says the word: every
+# storage counts its writes (its
+# version), and a node remembers the count and the stretch of memory that it keeps, so that a write
+# beside it may pass.
 
 # %%
 import textwrap
@@ -24,7 +27,11 @@ def refused(what, kind=MutationError):
         yield
     except kind as error:
         print(f"\n{what}")
-        print(textwrap.fill(f"{kind.__name__}: {error}", 98, initial_indent="    ", subsequent_indent="      "))
+        print(
+            textwrap.fill(
+                f"{kind.__name__}: {error}", 98, initial_indent="    ", subsequent_indent="      "
+            )
+        )
     else:
         raise AssertionError(f"not refused: {what}")
 
@@ -33,7 +40,8 @@ def refused(what, kind=MutationError):
 # ## 1. Refused before a byte is written
 #
 # - A result in a graph: the graph says h = 2x, and after the write h[0] would be something else.
-# - A leaf while recording: no node stands for a write. With `no_grad()` you say that none is wanted.
+# - A leaf while recording: no node stands for a write. With `no_grad()` you say that none is
+# wanted.
 # - NumPy's window on memory of a graph: a write through it could not be seen, so it is read-only.
 # - An expanded tensor, graph or not: three indices share each cell, and would each add 1 to it.
 
@@ -55,7 +63,8 @@ assert x.tolist() == [1, 2, 3]
 # %% [markdown]
 # ## 2. Noticed when backward comes: both lines are named
 #
-# Under `no_grad()`, or in memory of which nobody asks for a gradient, a write may be meant. Whether it hurts is known only when a gradient
+# Under `no_grad()`, or in memory of which nobody asks for a gradient, a write may be meant. Whether
+# it hurts is known only when a gradient
 # needs the old values. All is checked before anything is deposited: no `.grad` is half right.
 
 # %%
@@ -77,7 +86,8 @@ assert x.grad is None
 # %% [markdown]
 # ## 3. Allowed
 #
-# Columns interleave in memory, but share no element. So column 1 may be written while column 0 is kept:
+# Columns interleave in memory, but share no element. So column 1 may be written while column 0 is
+# kept:
 
 # %%
 y = (x * left).sum()
@@ -110,7 +120,8 @@ assert x.grad.tolist() == [0, 2, 2]
 # %% [markdown]
 # ## 4. What cannot be seen: memory shared with NumPy, written by NumPy
 #
-# `Tensor.from_array` shares, `Tensor(...)` copies. Only where you asked for sharing can this happen:
+# `Tensor.from_array` shares, `Tensor(...)` copies. Only where you asked for sharing can this
+# happen:
 
 # %%
 print()
@@ -121,4 +132,6 @@ for name, make in (("from_array shares", Tensor.from_array), ("Tensor(...) copie
     shared[0] = 100.0  # NumPy writes, between forward and backward
     y.backward()
     print(f"{name}: dw should be [1, 2], and is {w.grad.tolist()}")
-    assert w.grad.tolist() == ([1, 2] if make is Tensor else [100, 2]), "the wrong one is wrong without a word"
+    assert w.grad.tolist() == ([1, 2] if make is Tensor else [100, 2]), (
+        "the wrong one is wrong without a word"
+    )

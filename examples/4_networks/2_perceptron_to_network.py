@@ -1,10 +1,13 @@
 # %% [markdown]
 # # From a step that cannot be differentiated to a network that learns by gradients
 #
-#     perceptron (Rosenblatt 1958)    y = 1 if x w + b > 0 else 0      w <- w + (t - y) x,   b <- b + (t - y)       t the target
-#     network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      w <- w - rate * dloss/dw, for every weight w
+# perceptron (Rosenblatt 1958)    y = 1 if x w + b > 0 else 0      w <- w + (t - y) x,   b <- b + (t
+# - y)       t the target
+# network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      w <- w - rate *
+# dloss/dw, for every weight w
 #
-# A perceptron draws one line: 1 on this side, 0 on that. One line divides OR. No line divides XOR, and the perceptron goes round for ever;
+# A perceptron draws one line: 1 on this side, 0 on that. One line divides OR. No line divides XOR,
+# and the perceptron goes round for ever;
 # two layers bend it. At the end a picture.
 
 # %%
@@ -21,7 +24,7 @@ XOR = Tensor([0.0, 1.0, 1.0, 0.0])
 # %% [markdown]
 # ## 1. A step shows no way downhill: move w a little and, nearly always, nothing changes
 #
-# (That is why the engine refuses to send a gradient through it: 11_neurons.py.)
+# (That is why the engine refuses to send a gradient through it: 4_networks/1_neurons.py.)
 
 # %%
 rng = np.random.default_rng(0)
@@ -63,7 +66,9 @@ mistakes, states = perceptron(XOR)
 print("XOR   mistakes in each pass:", *mistakes)
 again = next(i for i in range(1, len(states)) if states[i] in states[:i])
 since = states.index(states[again])
-print(f"      after pass {again + 1} w and b are what they were after pass {since + 1}: from here on it goes round for ever")
+print(
+    f"      after pass {again + 1} w and b are what they were after pass {since + 1}: from here on it goes round for ever"
+)
 assert min(mistakes) > 0
 
 # %% [markdown]
@@ -74,12 +79,14 @@ assert min(mistakes) > 0
 #     [1, 0] -> 1    w1 + b      >  0
 #     [1, 1] -> 0    w1 + w2 + b <= 0
 #
-# The middle two add up to w1 + w2 + 2b > 0. Take the last away, and b > 0 is left; the first says b <= 0.
+# The middle two add up to w1 + w2 + 2b > 0. Take the last away, and b > 0 is left; the first says b
+# <= 0.
 #
 # ## 4. A layer between, and sigmoid in place of the step
 #
-# A sigmoid has a slope everywhere, so the error can be sent back to both layers. The loss, binary cross-entropy, is the mean of -ln p of
-# the right answer; 13_softmax_and_loss.py has more of it.
+# A sigmoid has a slope everywhere, so the error can be sent back to both layers. The loss, binary
+# cross-entropy, is the mean of -ln p of
+# the right answer; 4_networks/3_softmax_and_loss.py has more of it.
 
 # %%
 tensor.manual_seed(0)
@@ -109,13 +116,16 @@ for step in range(601):
 p = network(x).sigmoid().numpy()
 right = np.where(XOR.numpy() == 1, p, 1 - p)
 print(f"by hand, the mean of -ln p of the right answers is {-np.log(right).mean():.4f}")
-assert np.isclose(-np.log(right).mean(), tensor.binary_cross_entropy(network(x), XOR).item(), rtol=1e-4)
+assert np.isclose(
+    -np.log(right).mean(), tensor.binary_cross_entropy(network(x), XOR).item(), rtol=1e-4
+)
 assert (right > 0.9).all()
 
 # %% [markdown]
 # ## 5. What the hidden layer did: it moved the four inputs to where one line is enough
 #
-# The second layer is a single neuron, so it has one line too, in the hidden coordinates: h W2 + b2 = 0.
+# The second layer is a single neuron, so it has one line too, in the hidden coordinates: h W2 + b2
+# = 0.
 
 # %%
 hidden = network.first(x).sigmoid().numpy()
@@ -128,11 +138,27 @@ for inputs, h, target in zip(x.tolist(), hidden, XOR.tolist(), strict=True):
     assert (score > 0) == (target == 1)
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-for ax, places, title in zip(axes, (x.numpy(), hidden), ("The inputs: no line divides them", "In the hidden layer one line does"), strict=True):
+for ax, places, title in zip(
+    axes,
+    (x.numpy(), hidden),
+    ("The inputs: no line divides them", "In the hidden layer one line does"),
+    strict=True,
+):
     for target, mark in ((0, "o"), (1, "^")):
-        ax.plot(*places[XOR.numpy() == target].T, mark, markersize=10, alpha=0.6, label=f"XOR is {target}")
+        ax.plot(
+            *places[XOR.numpy() == target].T,
+            mark,
+            markersize=10,
+            alpha=0.6,
+            label=f"XOR is {target}",
+        )
     for inputs, place in zip(x.numpy().astype(int).tolist(), places, strict=True):
-        ax.annotate(str(inputs), place, xytext=(8, 8 if inputs != [1, 0] or ax is axes[0] else -16), textcoords="offset points")
+        ax.annotate(
+            str(inputs),
+            place,
+            xytext=(8, 8 if inputs != [1, 0] or ax is axes[0] else -16),
+            textcoords="offset points",
+        )
     ax.set(title=title, xlim=(-0.2, 1.4), ylim=(-0.2, 1.3))
     ax.legend(loc="center right")
 along = np.linspace(-0.2, 1.4, 2)

@@ -1,12 +1,15 @@
 # %% [markdown]
 # # How a GPU sees a tensor
 #
-#     thread     n = block * block size + thread in block        its one number; thousands run the same lines at once
+# thread     n = block * block size + thread in block        its one number; thousands run the same
+# lines at once
 #     index      [i, j] of element n, by division                from the shape
 #     cell       offset + i * strides[0] + j * strides[1]        from the layout
 #
-# A GPU knows no tensors: it has flat memory, and threads that each compute where to look. Here they run one after the other, in Python,
-# on the strides of 03_layout.py. A kernel is what one thread does; a launch runs it for all.
+# A GPU knows no tensors: it has flat memory, and threads that each compute where to look. Here they
+# run one after the other, in Python,
+# on the strides of 2_tensors/1_layout.py. A kernel is what one thread does; a launch runs it for
+# all.
 
 # %%
 import numpy as np
@@ -42,7 +45,9 @@ def launch(kernel, size, *arguments):
 
 
 def cell_of(n, shape, strides, offset):
-    """Where element n of a layout lives: the last axis turns fastest, like the last digit of a counter."""
+    """Where element n of a layout lives: the last axis turns fastest, like the last digit of a
+    counter.
+    """
     cell = offset
     for extent, stride in zip(reversed(shape), reversed(strides), strict=True):
         n, i = divmod(n, extent)
@@ -56,7 +61,12 @@ def copy(n, size, out, memory, shape, strides, offset):
     out[n] = memory[cell_of(n, shape, strides, offset)]
 
 
-views = {"x": x, "x.T": x.T, "x[1:, ::-2]": x[1:, ::-2], "x[:, :1].expand(3, 2)": x[:, :1].expand(3, 2)}
+views = {
+    "x": x,
+    "x.T": x.T,
+    "x[1:, ::-2]": x[1:, ::-2],
+    "x[:, :1].expand(3, 2)": x[:, :1].expand(3, 2),
+}
 for name, view in views.items():
     layout = view.shape, view.strides, view.offset
     out = np.zeros(view.size, np.float32)
@@ -67,7 +77,8 @@ for name, view in views.items():
     assert np.array_equal(out, view.contiguous().storage.flat)
 
 # %% [markdown]
-# So one kernel serves every view: nobody has to copy first. Two inputs of different shapes need no more than strides of 0:
+# So one kernel serves every view: nobody has to copy first. Two inputs of different shapes need no
+# more than strides of 0:
 
 
 # %%
@@ -79,29 +90,49 @@ def add(n, size, out, a, a_layout, b, b_layout):
 b = tensor.Tensor([10.0, 20.0, 30.0]).view(3, 1)
 wide = b.expand(3, 4)  # strides (1, 0): a step along a row stays where it is
 out = np.zeros(12, np.float32)
-launch(add, 12, out, memory, (x.shape, x.strides, x.offset), wide.storage.flat, (wide.shape, wide.strides, wide.offset))
+launch(
+    add,
+    12,
+    out,
+    memory,
+    (x.shape, x.strides, x.offset),
+    wide.storage.flat,
+    (wide.shape, wide.strides, wide.offset),
+)
 print("\nx + b in", out.reshape(3, 4).tolist())
 assert np.array_equal(out.reshape(3, 4), (x + b).numpy())
 
 # %% [markdown]
 # ## 2. Why order still matters: memory comes in lines
 #
-# Some threads, a warp, run in step, and what they read together is fetched in lines. Neighbouring threads that read neighbouring cells
+# Some threads, a warp, run in step, and what they read together is fetched in lines. Neighbouring
+# threads that read neighbouring cells
 # share one line. With a long stride each needs a line of its own, and throws the rest of it away.
 
 # %%
 print()
 big = tensor.zeros(64, 64)
-for name, view in {"big": big, "big.T": big.T, "big[:, ::2]": big[:, ::2], "big[:1].expand(64, 64)": big[:1].expand(64, 64)}.items():
+for name, view in {
+    "big": big,
+    "big.T": big.T,
+    "big[:, ::2]": big[:, ::2],
+    "big[:1].expand(64, 64)": big[:1].expand(64, 64),
+}.items():
     lines = {cell_of(n, view.shape, view.strides, view.offset) // LINE for n in range(WARP)}
-    print(f"{name:22} strides {view.strides!s:8} the first warp fetches {len(lines):2} lines for its {WARP} numbers")
-    assert len(lines) == {"big": 1, "big.T": 32, "big[:, ::2]": 2, "big[:1].expand(64, 64)": 1}[name]
+    print(
+        f"{name:22} strides {view.strides!s:8} the first warp fetches {len(lines):2} lines for its {WARP} numbers"
+    )
+    assert (
+        len(lines) == {"big": 1, "big.T": 32, "big[:, ::2]": 2, "big[:1].expand(64, 64)": 1}[name]
+    )
 
 # %% [markdown]
 # ## 3. Why a kernel that writes is harder: two threads, one cell
 #
-# The gradient of b sums over each row, because each b[i] was used four times. If every thread adds to its cell, those in step all read
-# the old sum, each adds its own, and all write: one survives. The right kernel has one thread for each cell that is written.
+# The gradient of b sums over each row, because each b[i] was used four times. If every thread adds
+# to its cell, those in step all read
+# the old sum, each adds its own, and all write: one survives. The right kernel has one thread for
+# each cell that is written.
 
 # %%
 dy = np.arange(12, dtype=np.float32)  # (3, 4), upstream
@@ -125,6 +156,13 @@ warp_adds(racing, dy)
 launch(row_sum, 3, right, dy)
 leaf = tensor.Tensor([10.0, 20.0, 30.0], requires_grad=True)
 (engine,) = tensor.grad(x + leaf.view(3, 1), leaf, dy.reshape(3, 4))
-print("\nevery thread adds   ", racing, "\na thread for a cell ", right, "\nthe engine          ", engine.numpy())
+print(
+    "\nevery thread adds   ",
+    racing,
+    "\na thread for a cell ",
+    right,
+    "\nthe engine          ",
+    engine.numpy(),
+)
 assert np.array_equal(right, engine.numpy())
 assert not np.array_equal(racing, right)

@@ -4,9 +4,12 @@
 #     pre-norm      x = x + attention(norm(x))        post-norm     x = norm(x + attention(x))
 #                   x = x + feed_forward(norm(x))                   x = norm(x + feed_forward(x))
 #
-# A GPT is this one block, many times: attention (16_attention_by_hand.py), then a feed-forward, two layers with a GELU between
-# (11_neurons.py), each added to what came in. What goes up from block to block is the residual stream x. Below a block is written out,
-# equal to the model's own; then blocks are stacked in five ways, and one number is followed: how much of the gradient that enters at the
+# A GPT is this one block, many times: attention (5_the_transformer/2_attention_by_hand.py), then a
+# feed-forward, two layers with a GELU between
+# (4_networks/1_neurons.py), each added to what came in. What goes up from block to block is the
+# residual stream x. Below a block is written out,
+# equal to the model's own; then blocks are stacked in five ways, and one number is followed: how
+# much of the gradient that enters at the
 # top comes out at the bottom. At the end a picture.
 #
 # B batch   T time   C width   H heads
@@ -19,7 +22,7 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import Tensor, optim
-from tinygpt.model import Block
+from tinygpt.model.block import Block
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 rng = np.random.default_rng(0)
@@ -33,19 +36,25 @@ def rms(x):
 # %% [markdown]
 # ## 1. LayerNorm by hand
 #
-#     norm(x) = gain * (x - mean) / sqrt(variance + eps) + bias        mean and variance of the C numbers of one token
+# norm(x) = gain * (x - mean) / sqrt(variance + eps) + bias        mean and variance of the C
+# numbers of one token
 
 # %%
 x = np.array([2.0, 4.0, 4.0, 6.0])
 mean, variance = x.mean(), x.var()
-print(f"x {x}: mean {mean}, variance {variance}, (x - mean) / sqrt(variance)", ((x - mean) / np.sqrt(variance)).round(3))
+print(
+    f"x {x}: mean {mean}, variance {variance}, (x - mean) / sqrt(variance)",
+    ((x - mean) / np.sqrt(variance)).round(3),
+)
 by_hand = (x - mean) / np.sqrt(variance + 1e-5)
 one, zero = np.ones(4), np.zeros(4)
 assert np.allclose(tensor.layer_norm(x, one, zero).numpy(), by_hand)
 
 # %% [markdown]
-# What it does to scale: however large or small x was, what comes out has mean 0 and size 1. And backward it is the other way round: a
-# thousand times larger x gets a thousand times smaller gradient. (Nor is anything seen of x + 100: only differences count.)
+# What it does to scale: however large or small x was, what comes out has mean 0 and size 1. And
+# backward it is the other way round: a
+# thousand times larger x gets a thousand times smaller gradient. (Nor is anything seen of x + 100:
+# only differences count.)
 
 # %%
 dy = rng.standard_normal(4)
@@ -59,8 +68,12 @@ for scale in (0.1, 1.0, 1000.0):
     assert np.isclose(rms(y.numpy()), 1)
 assert np.allclose(gradients[1000.0] * 1000, gradients[1.0])
 assert np.allclose(tensor.layer_norm(x + 100, one, zero).numpy(), by_hand)
-assert abs(gradients[1.0].sum()) < 1e-9, "no part of it would add the same to all: that would change nothing"
-assert abs(gradients[1.0] @ by_hand) < 1e-4, "and no part would stretch them: that would change nothing either"
+assert abs(gradients[1.0].sum()) < 1e-9, (
+    "no part of it would add the same to all: that would change nothing"
+)
+assert abs(gradients[1.0] @ by_hand) < 1e-4, (
+    "and no part would stretch them: that would change nothing either"
+)
 
 # %% [markdown]
 # ## 2. A block by hand, equal to the model's own
@@ -68,14 +81,20 @@ assert abs(gradients[1.0] @ by_hand) < 1e-4, "and no part would stretch them: th
 # %%
 print()
 for kind in ("pre", "post"):
-    block = Block(tinygpt.GPTConfig(vocabulary=22, context=16, width=12, heads=3, layers=1, norm=kind))
+    block = Block(
+        tinygpt.GPTConfig(vocabulary=22, context=16, width=12, heads=3, layers=1, norm=kind)
+    )
     a, f = block.attention, block.feed_forward
     stream = tensor.randn(2, 5, 12)  # (B, T, C)
     if kind == "pre":
-        h = stream + a(tensor.layer_norm(stream, block.attention_norm.gain, block.attention_norm.bias))
+        h = stream + a(
+            tensor.layer_norm(stream, block.attention_norm.gain, block.attention_norm.bias)
+        )
         y = h + f(tensor.layer_norm(h, block.feed_forward_norm.gain, block.feed_forward_norm.bias))
     else:
-        h = tensor.layer_norm(stream + a(stream), block.attention_norm.gain, block.attention_norm.bias)
+        h = tensor.layer_norm(
+            stream + a(stream), block.attention_norm.gain, block.attention_norm.bias
+        )
         y = tensor.layer_norm(h + f(h), block.feed_forward_norm.gain, block.feed_forward_norm.bias)
     off = np.abs(y.numpy() - block(stream).numpy()).max()
     print(f"{kind}-norm: largest difference to the model's block {off:.0e}")
@@ -84,7 +103,8 @@ for kind in ("pre", "post"):
 # %% [markdown]
 # ## 3. Five ways to stack them
 #
-# The weights are drawn from N(0, 1 / inputs), so that a product keeps the size of its numbers. A random gradient enters at the top of 2,
+# The weights are drawn from N(0, 1 / inputs), so that a product keeps the size of its numbers. A
+# random gradient enters at the top of 2,
 # of 4, and at last of all 24 blocks. How large is what comes out at the bottom, beside it?
 
 # %%
@@ -95,7 +115,8 @@ def norm(x):
     return tensor.layer_norm(x, np.ones(C), np.zeros(C))
 
 
-WAYS = {  # one half of a block: the stream, attention or feed-forward, and the norm that belongs to it
+# one half of a block: the stream, attention or feed-forward, and the norm that belongs to it
+WAYS = {
     "neither": lambda x, f, norm: f(x),
     "norm alone": lambda x, f, norm: f(norm(x)),
     "residual alone": lambda x, f, norm: x + f(x),
@@ -106,10 +127,15 @@ WAYS = {  # one half of a block: the stream, attention or feed-forward, and the 
 
 def fresh_block(rng):
     """attention and feed_forward with weights of their own, as two functions of x.   (B, T, C)"""
-    qkv, projection, expand, back = (Tensor(rng.standard_normal((a, b)) / np.sqrt(a)) for a, b in ((C, 3 * C), (C, C), (C, 4 * C), (4 * C, C)))
+    qkv, projection, expand, back = (
+        Tensor(rng.standard_normal((a, b)) / np.sqrt(a))
+        for a, b in ((C, 3 * C), (C, C), (C, 4 * C), (4 * C, C))
+    )
 
     def attention(x):
-        q, k, v = (part.view(B, T, H, C // H).transpose(1, 2) for part in (x @ qkv).split(C, axis=-1))
+        q, k, v = (
+            part.view(B, T, H, C // H).transpose(1, 2) for part in (x @ qkv).split(C, axis=-1)
+        )
         return tensor.attention(q, k, v, causal=True).transpose(1, 2).reshape(B, T, C) @ projection
 
     return attention, lambda x: (x @ expand).gelu() @ back
@@ -132,11 +158,22 @@ for way, step in WAYS.items():
             if depth in DEPTHS:
                 y = norm(x) if way == "pre-norm" else x  # a GPT's final norm
                 dy = rng.standard_normal(y.shape)
-                bottom, top = (g.numpy().ravel() for g in tensor.grad(y, [first, x], dy, retain_graph=True))
+                bottom, top = (
+                    g.numpy().ravel() for g in tensor.grad(y, [first, x], dy, retain_graph=True)
+                )
                 start, end = first.numpy().ravel(), x.numpy().ravel()
-                seen[depth].append((np.linalg.norm(bottom) / np.linalg.norm(dy), cosine(bottom, top), cosine(start, end), rms(end)))
+                seen[depth].append(
+                    (
+                        np.linalg.norm(bottom) / np.linalg.norm(dy),
+                        cosine(bottom, top),
+                        cosine(start, end),
+                        rms(end),
+                    )
+                )
     for depth in DEPTHS:
-        for place, value in zip((reach, agree, forward, stream_size), np.mean(seen[depth], axis=0), strict=True):
+        for place, value in zip(
+            (reach, agree, forward, stream_size), np.mean(seen[depth], axis=0), strict=True
+        ):
             place[way].append(float(value))
 
 print("\ngradient at the bottom, in sizes of that at the top\n")
@@ -144,17 +181,22 @@ print("blocks        ", *(f"{depth:9}" for depth in DEPTHS))
 for way in WAYS:
     print(f"{way:15}", *(f"{value:9.1e}" for value in reach[way]))
 assert reach["neither"][-1] < 1e-6, "vanished: each block makes it smaller"
-assert reach["residual alone"][-1] > 1e5, "exploded: each block adds to a stream that is larger each time"
+assert reach["residual alone"][-1] > 1e5, (
+    "exploded: each block adds to a stream that is larger each time"
+)
 for way in ("norm alone", "post-norm", "pre-norm"):
     assert min(reach[way]) > 0.1, way
     assert max(reach[way]) < 10, way
 
 # %% [markdown]
-# So size needs the norm. But a gradient of the right size may still say nothing: it should also point where the top says. The cosine of
+# So size needs the norm. But a gradient of the right size may still say nothing: it should also
+# point where the top says. The cosine of
 # the two is near 0 where the message has been mixed away.
 #
-#     pre-norm      dx = dy + (what comes back through the block) dy       the message itself, and something added
-#     post-norm     each norm divides by the size of x + f(x), which is more than that of x: with every block the message is weaker
+# pre-norm      dx = dy + (what comes back through the block) dy       the message itself, and
+# something added
+# post-norm     each norm divides by the size of x + f(x), which is more than that of x: with every
+# block the message is weaker
 
 # %%
 print("\ncosine of the gradients at the bottom and at the top\n")
@@ -163,25 +205,33 @@ for way in WAYS:
     print(f"{way:15}", *(f"{value:9.3f}" for value in agree[way]))
 print("\nForwards it is the same: cosine of what enters the first and leaves the last of 24 blocks")
 print("    " + ", ".join(f"{way} {values[-1]:.3f}" for way, values in forward.items()))
-assert max(abs(forward[way][-1]) for way in WAYS if way != "pre-norm") < 0.1 < forward["pre-norm"][-1]
+assert (
+    max(abs(forward[way][-1]) for way in WAYS if way != "pre-norm") < 0.1 < forward["pre-norm"][-1]
+)
 assert min(agree["pre-norm"]) > 0.05
 assert max(abs(agree[way][-1]) for way in WAYS if way != "pre-norm") < 0.06
 
 # %% [markdown]
-# What pre-norm pays: nothing ever makes the stream smaller, so it grows from block to block. The final norm puts that right once.
+# What pre-norm pays: nothing ever makes the stream smaller, so it grows from block to block. The
+# final norm puts that right once.
 
 # %%
 print()
 for way in ("pre-norm", "post-norm"):
-    print(f"{way:10} size of the stream after 2, ..., 24 blocks:", *(f"{size:5.2f}" for size in stream_size[way]))
+    print(
+        f"{way:10} size of the stream after 2, ..., 24 blocks:",
+        *(f"{size:5.2f}" for size in stream_size[way]),
+    )
 assert stream_size["pre-norm"][-1] > 3
 assert np.allclose(stream_size["post-norm"], 1, atol=1e-3)
 
 # %% [markdown]
 # ## 4. Does it matter? Eight blocks learn the story in the five ways
 #
-# All the same but for `step`. The four in which nothing is left of what came in learn how frequent each character is, which the last
-# layer can do alone, and no more. A sixth run has post-norm and the weights that a fresh tinygpt.GPT really has, which are far smaller:
+# All the same but for `step`. The four in which nothing is left of what came in learn how frequent
+# each character is, which the last
+# layer can do alone, and no more. A sixth run has post-norm and the weights that a fresh
+# tinygpt.GPT really has, which are far smaller:
 # then every f(x) begins as a whisper beside the stream, and eight blocks with post-norm learn too.
 
 # %%
@@ -192,18 +242,30 @@ counts = np.bincount(tokenizer.encode(text))
 frequencies = float(-(counts / counts.sum() * np.log(counts / counts.sum())).sum())
 curves = {}
 for way, step in {**WAYS, "post, small": WAYS["post-norm"]}.items():
-    model = tinygpt.GPT(tinygpt.GPTConfig(tokenizer.size, context=16, width=32, heads=2, layers=8), generator=tensor.Generator(0))
-    rng, batches, optimizer = np.random.default_rng(0), tensor.Generator(0), optim.AdamW(model, lr=3e-3)
+    model = tinygpt.GPT(
+        tinygpt.GPTConfig(tokenizer.size, context=16, width=32, heads=2, layers=8),
+        generator=tensor.Generator(0),
+    )
+    rng, batches, optimizer = (
+        np.random.default_rng(0),
+        tensor.Generator(0),
+        optim.AdamW(model, lr=3e-3),
+    )
     with tensor.no_grad():
         for name, weight in model.named_parameters():
             if name.startswith("blocks") and weight.ndim == 2 and way in WAYS:
-                weight[...] = Tensor(rng.standard_normal(weight.shape) / np.sqrt(weight.shape[0]), dtype="float32")
+                weight[...] = Tensor(
+                    rng.standard_normal(weight.shape) / np.sqrt(weight.shape[0]), dtype="float32"
+                )
     curves[way] = []
     for _ in range(40):
         rows = batches.integers(0, len(ids), (8,))
         x = model.embed(ids[rows])
         for block in model.blocks:
-            for its_norm, f in ((block.attention_norm, block.attention), (block.feed_forward_norm, block.feed_forward)):
+            for its_norm, f in (
+                (block.attention_norm, block.attention),
+                (block.feed_forward_norm, block.feed_forward),
+            ):
                 x = step(x, f, its_norm)
         logits = tensor.linear(model.final_norm(x), model.token_embedding.weight, transposed=True)
         optimizer.zero_grad()
@@ -212,9 +274,13 @@ for way, step in {**WAYS, "post, small": WAYS["post-norm"]}.items():
         optim.clip_gradients(model, 1.0)
         optimizer.step()
         curves[way].append(loss.item())
-print(f"\nloss that knows nothing {np.log(tokenizer.size):.2f}, that knows how frequent each character is {frequencies:.2f}\n")
+print(
+    f"\nloss that knows nothing {np.log(tokenizer.size):.2f}, that knows how frequent each character is {frequencies:.2f}\n"
+)
 for way, curve in curves.items():
-    print(f"{way:15} loss after 1, 10, 20 and 40 steps: {curve[0]:.2f}  {curve[9]:.2f}  {curve[19]:.2f}  {np.mean(curve[-5:]):.2f}")
+    print(
+        f"{way:15} loss after 1, 10, 20 and 40 steps: {curve[0]:.2f}  {curve[9]:.2f}  {curve[19]:.2f}  {np.mean(curve[-5:]):.2f}"
+    )
     assert (np.mean(curve[-5:]) < frequencies - 0.4) == (way in ("pre-norm", "post, small"))
 
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
@@ -222,8 +288,14 @@ for i, (way, mark) in enumerate(zip(curves, "osv^Dx", strict=True)):
     if way in WAYS:
         left.plot(DEPTHS, reach[way], marker=mark, label=way)
         middle.plot(DEPTHS, agree[way], marker=mark, label=way)
-    right.plot(curves[way], marker=mark, markevery=(2 * i, 10), label=way)  # four of them lie on each other: their marks do not
-left.set(yscale="log", xlabel="blocks", ylabel="times that at the top", title="Size of the gradient at the bottom")
+    # four of them lie on each other: their marks do not
+    right.plot(curves[way], marker=mark, markevery=(2 * i, 10), label=way)
+left.set(
+    yscale="log",
+    xlabel="blocks",
+    ylabel="times that at the top",
+    title="Size of the gradient at the bottom",
+)
 middle.set(xlabel="blocks", ylabel="cosine", title="Its direction: 1 is the message of the top")
 right.axhline(frequencies, color="gray", linestyle="--", label="frequencies alone")
 right.set(xlabel="step", ylabel="loss (nats a character)", title="Eight blocks learn the story")

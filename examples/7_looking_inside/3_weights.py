@@ -5,8 +5,10 @@
 #     matrix view      a list of arrays: names, shapes, numbers
 #     a checkpoint     the matrix view, written into a file
 #
-# The graph view is in the code, which is the same for every model of this kind. All that a model has learned is in the matrices: load them
-# into the same code, and it writes the same text. (Graph here means the tree of modules; the graph of 06_the_tape.py is made anew in each
+# The graph view is in the code, which is the same for every model of this kind. All that a model
+# has learned is in the matrices: load them
+# into the same code, and it writes the same text. (Graph here means the tree of modules; the graph
+# of 3_gradients/2_the_graph.py is made anew in each
 # forward pass, and no file holds it.) At the end a picture.
 
 # %%
@@ -22,7 +24,8 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import optim
-from tinygpt import checkpoint, inspection
+from tinygpt.inside import weights as inspection
+from tinygpt.runs import checkpoint
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 text = tinygpt.story()
@@ -50,7 +53,9 @@ assert loss.item() < 0.3
 def show(branch, depth=0):
     """A line for the branch, and lines for what is in it, further in."""
     shape = branch.matrix.shape if branch.matrix else ""
-    print(f"{'    ' * depth}{branch.name:{46 - 4 * depth}}{f'{branch.numbers:,}' if branch.numbers else '':>7}   {shape or branch.note}")
+    print(
+        f"{'    ' * depth}{branch.name:{46 - 4 * depth}}{f'{branch.numbers:,}' if branch.numbers else '':>7}   {shape or branch.note}"
+    )
     for below in branch.branches:
         if below.name != "blocks.1":  # like blocks.0
             show(below, depth + 1)
@@ -63,8 +68,10 @@ show(graph)
 # %% [markdown]
 # ## 2. The matrix view: the same numbers as a list, and where most of them are
 #
-# By hand, with C the width, V the vocabulary, T the context: attention has C x 3C for the queries, keys and values and C x C to mix the
-# heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8 C C. So in every block two thirds are in the feed-forward, whatever the
+# By hand, with C the width, V the vocabulary, T the context: attention has C x 3C for the queries,
+# keys and values and C x C to mix the
+# heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8 C C. So in every block two thirds are
+# in the feed-forward, whatever the
 # width.
 
 # %%
@@ -82,7 +89,9 @@ for share in inspection.shares(model):
     print(f"{share.part:15}{share.numbers:8,}  {share.share:6.1%}  {'#' * round(60 * share.share)}")
     assert share.numbers == by_hand[share.part]
 assert sum(by_hand.values()) == sum(p.size for p in model.parameters()) == graph.numbers
-print(f"together       {graph.numbers:8,}   (`tinygpt inspect RUN` prints both views of a run of yours)")
+print(
+    f"together       {graph.numbers:8,}   (`tinygpt inspect RUN` prints both views of a run of yours)"
+)
 assert model.head is None, "tied: there is no matrix of its own"
 assert 8 * C * C / (8 * C * C + 4 * C * C) == 2 / 3, "biases left out"
 
@@ -93,7 +102,8 @@ assert 8 * C * C / (8 * C * C + 4 * C * C) == 2 / 3, "biases left out"
 #     N bytes        the header, JSON: for each name the dtype, the shape, and where its bytes lie
 #     the rest       the numbers, one array after the other, nothing between
 #
-# No code is in it and nothing is executed, so a file from a stranger can hold wrong numbers, but no program.
+# No code is in it and nothing is executed, so a file from a stranger can hold wrong numbers, but no
+# program.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +115,9 @@ with tempfile.TemporaryDirectory() as folder:
 header = json.loads(content[8 : 8 + length])
 data = content[8 + length :]
 print(f"\n{len(content):,} bytes = 8 + {length:,} of header + {len(data):,} of numbers\n")
-print("the first 8       ", content[:8].hex(" "), f"   {content[0]} + 256 * {content[1]} = {length}")
+print(
+    "the first 8       ", content[:8].hex(" "), f"   {content[0]} + 256 * {content[1]} = {length}"
+)
 print("the header begins ", content[8:70].decode())
 name = "blocks.0.attention.qkv.weight"
 entry = header[name]
@@ -118,7 +130,9 @@ assert np.array_equal(numbers.reshape(entry["shape"]), model.blocks[0].attention
 assert len(data) == 4 * graph.numbers, "four bytes for each parameter, nothing else"
 i, j = 5, 7
 place = i * entry["shape"][1] + j  # row-major: strides (96, 1)
-print(f"element [{i}, {j}] lies {i} * {entry['shape'][1]} + {j} = {place} numbers after it: {numbers[place]:.6f}")
+print(
+    f"element [{i}, {j}] lies {i} * {entry['shape'][1]} + {j} = {place} numbers after it: {numbers[place]:.6f}"
+)
 assert numbers[place] == model.blocks[0].attention.qkv.weight[i, j].item()
 
 # %% [markdown]
@@ -126,7 +140,10 @@ assert numbers[place] == model.blocks[0].attention.qkv.weight[i, j].item()
 
 # %%
 del header["__metadata__"]
-state = {name: np.frombuffer(data[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"]) for name, entry in header.items()}
+state = {
+    name: np.frombuffer(data[slice(*entry["data_offsets"])], "<f4").reshape(entry["shape"])
+    for name, entry in header.items()
+}
 other = tinygpt.GPT(config, generator=tensor.Generator(123))  # other fresh weights
 prompt = tokenizer.encode("The cat")
 print("\nfresh  ", tokenizer.decode(other.generate(prompt, 40, temperature=0)))
@@ -138,32 +155,51 @@ assert np.array_equal(other(ids[:4]).numpy(), model(ids[:4]).numpy()), "bit for 
 # %% [markdown]
 # ## 5. What training did to them
 #
-# The bias of the keys is a surprise: it hardly moves from 0. With q the query and b that bias, every score of one token changes by the
-# same q . b, and softmax does not see what is added to all. Its gradient is 0 but for rounding, of which AdamW makes small steps.
+# The bias of the keys is a surprise: it hardly moves from 0. With q the query and b that bias,
+# every score of one token changes by the
+# same q . b, and softmax does not see what is added to all. Its gradient is 0 but for rounding, of
+# which AdamW makes small steps.
 
 # %%
 print(f"\n{'':38}std before    after    the change, in sizes of the result")
-for name in ("token_embedding.weight", "position_embedding", "blocks.0.attention.qkv.weight", "blocks.0.feed_forward.expand.weight", "final_norm.gain"):
+for name in (
+    "token_embedding.weight",
+    "position_embedding",
+    "blocks.0.attention.qkv.weight",
+    "blocks.0.feed_forward.expand.weight",
+    "final_norm.gain",
+):
     a, b = before[name], model.state()[name].numpy()
-    print(f"{name:38}{a.std():10.3f}{b.std():9.3f}{np.linalg.norm(b - a) / np.linalg.norm(b):12.0%}")
+    print(
+        f"{name:38}{a.std():10.3f}{b.std():9.3f}{np.linalg.norm(b - a) / np.linalg.norm(b):12.0%}"
+    )
     assert not np.array_equal(a, b)
 print()
 biases = model.blocks[1].attention.qkv.bias.numpy().reshape(3, C)
 gradients = model.blocks[1].attention.qkv.bias.grad.numpy().reshape(3, C)
 for what, bias, gradient in zip(("queries", "keys", "values"), biases, gradients, strict=True):
-    print(f"bias of the {what:8} size {np.linalg.norm(bias):.4f}   gradient of the last step {np.linalg.norm(gradient):.1e}")
+    print(
+        f"bias of the {what:8} size {np.linalg.norm(bias):.4f}   gradient of the last step {np.linalg.norm(gradient):.1e}"
+    )
 assert np.linalg.norm(gradients[1]) < 1e-4 * np.linalg.norm(gradients[0])
 
 figure, axes = plt.subplots(2, 1, figsize=(9, 6.5), layout="constrained")
 name = "blocks.0.attention.qkv.weight"
 after = model.state()[name].numpy()
 limit = np.abs(after).max()
-for ax, (when, picture) in zip(axes, {"before training: noise": before[name], "after: rows and columns that matter": after}.items(), strict=True):
+for ax, (when, picture) in zip(
+    axes,
+    {"before training: noise": before[name], "after: rows and columns that matter": after}.items(),
+    strict=True,
+):
     image = ax.imshow(picture, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
     ax.set(title=f"{name}, {when}", ylabel=f"which of a token's {C} numbers")
     for edge in (C, 2 * C):
         ax.axvline(edge - 0.5, color="black", linewidth=1)
-    ax.set_xticks([C / 2, 3 * C / 2, 5 * C / 2], ["queries, 4 heads of 8", "keys, 4 heads of 8", "values, 4 heads of 8"])
+    ax.set_xticks(
+        [C / 2, 3 * C / 2, 5 * C / 2],
+        ["queries, 4 heads of 8", "keys, 4 heads of 8", "values, 4 heads of 8"],
+    )
 figure.colorbar(image, ax=axes, label="weight")
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
     plt.show()

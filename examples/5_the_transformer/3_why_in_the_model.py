@@ -1,8 +1,10 @@
 # %% [markdown]
 # # Why like this? Questions about the model, each asked of a wrong one
 #
-# Why is the mask -inf and not -10000? Why eval()? Why divide by the square root of the head width? Each wrong answer below runs, and
-# most of the time nobody sees it. (Why `view` fails after `transpose`: 04_view_or_copy.py.)
+# Why is the mask -inf and not -10000? Why eval()? Why divide by the square root of the head width?
+# Each wrong answer below runs, and
+# most of the time nobody sees it. (Why `view` fails after `transpose`:
+# 2_tensors/2_view_or_copy.py.)
 
 # %%
 import numpy as np
@@ -17,7 +19,9 @@ rng = np.random.default_rng(0)
 
 
 def attend(q, k, v, fill=-np.inf, scale=True):
-    """Attention in NumPy, with two ways to get it wrong: another `fill` for the future, no `scale`.   (T, D)"""
+    """Attention in NumPy, with two ways to get it wrong: another `fill` for the future, no `scale`.
+    (T, D)
+    """
     T, D = q.shape
     scores = q @ k.T / (np.sqrt(D) if scale else 1)
     scores = np.where(np.tri(T, dtype=bool), scores, fill)
@@ -29,7 +33,8 @@ def attend(q, k, v, fill=-np.inf, scale=True):
 # %% [markdown]
 # ## 1. Why -inf?
 #
-# -10000 is far below any usual score, and so it goes well, until the allowed ones are lower still. Then what is masked looks best,
+# -10000 is far below any usual score, and so it goes well, until the allowed ones are lower still.
+# Then what is masked looks best,
 # and token 0 reads its future. e^-inf is 0 whatever it is compared with.
 
 # %%
@@ -48,11 +53,13 @@ for size, what in ((1, "usual queries"), (1e5, "queries 100,000 times as large")
     assert (wrong_weights[0, 1:].sum() > 0.99) == (size > 1)
 
 # %% [markdown]
-# Nor is it enough to put zeros in place of the weights after softmax: the future still stands in the sum below the fraction, so it is
+# Nor is it enough to put zeros in place of the weights after softmax: the future still stands in
+# the sum below the fraction, so it is
 # read even though its weight is 0, and the rest no longer adds up to 1.
 
 # %%
-_, weights = attend(q, k, v, fill=q @ k.T / np.sqrt(D))  # softmax over everything, the future as it is
+# softmax over everything, the future as it is
+_, weights = attend(q, k, v, fill=q @ k.T / np.sqrt(D))
 late = weights * np.tri(T)
 print("\nzeroed after softmax, rows add up to", late.sum(axis=1).round(3))
 assert late.sum(axis=1).min() < 0.9
@@ -60,8 +67,10 @@ assert late.sum(axis=1).min() < 0.9
 # %% [markdown]
 # ## 2. Why divide by the square root of D?
 #
-# A score is a sum of D products. Of numbers around 1 each product is around 1, and a sum of D of them is around sqrt(D). Softmax of
-# numbers so far apart is nearly all on one token, and there its slope is nearly 0: which token was chosen by chance stays chosen. Below,
+# A score is a sum of D products. Of numbers around 1 each product is around 1, and a sum of D of
+# them is around sqrt(D). Softmax of
+# numbers so far apart is nearly all on one token, and there its slope is nearly 0: which token was
+# chosen by chance stays chosen. Below,
 # the last of 16 tokens, with random numbers and a random gradient at the weights:
 
 # %%
@@ -71,28 +80,40 @@ for D in (4, 64, 1024):
     for scale in (False, True):
         tops, slopes, spread = [], [], []
         for _ in range(200):
-            scores = Tensor(rng.standard_normal(D) @ rng.standard_normal((T, D)).T / (np.sqrt(D) if scale else 1), requires_grad=True)
+            scores = Tensor(
+                rng.standard_normal(D)
+                @ rng.standard_normal((T, D)).T
+                / (np.sqrt(D) if scale else 1),
+                requires_grad=True,
+            )
             weights = scores.softmax()
             (ds,) = tensor.grad(weights, scores, rng.standard_normal(T))
             spread.append(scores.numpy().std())
             tops.append(weights.numpy().max())
             slopes.append(np.abs(ds.numpy()).sum())
         how = "divided by sqrt(D)" if scale else "as they are"
-        print(f"{D:5}   {np.mean(spread):16.2f}   {np.mean(tops):14.2f}   {np.mean(slopes):22.3f}   {how}")
+        print(
+            f"{D:5}   {np.mean(spread):16.2f}   {np.mean(tops):14.2f}   {np.mean(slopes):22.3f}   {how}"
+        )
         assert abs(np.mean(spread) / (1 if scale else np.sqrt(D)) - 1) < 0.25
         assert scale or D < 1024 or (np.mean(tops) > 0.9 and np.mean(slopes) < 0.2)
         assert not scale or (np.mean(tops) < 0.5 and np.mean(slopes) > 0.4)
 D = 1024
 q, k, v = (rng.standard_normal((T, D)) for _ in range(3))
-engine = [tensor.attention(*map(Tensor, (q, k, v)), causal=True, **options).numpy() for options in ({}, {"scale": 1.0})]
+engine = [
+    tensor.attention(*map(Tensor, (q, k, v)), causal=True, **options).numpy()
+    for options in ({}, {"scale": 1.0})
+]
 assert np.allclose(engine[0], attend(q, k, v)[0])
 assert np.allclose(engine[1], attend(q, k, v, scale=False)[0]), "the wrong one can be asked for"
 
 # %% [markdown]
 # ## 3. Why eval()?
 #
-# In training, dropout leaves out a share of the activations, others each time, so that no number is relied on alone. A model that is
-# measured like that is another one at every call, and nearly always a worse one. eval() says that learning is over; train() that it goes
+# In training, dropout leaves out a share of the activations, others each time, so that no number is
+# relied on alone. A model that is
+# measured like that is another one at every call, and nearly always a worse one. eval() says that
+# learning is over; train() that it goes
 # on.
 
 # %%
@@ -100,7 +121,11 @@ text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
 x, y = tinygpt.windows(tokenizer.encode(text), 16)
 tensor.manual_seed(0)
-model = tinygpt.GPT(tinygpt.GPTConfig(vocabulary=tokenizer.size, context=16, width=32, heads=2, layers=1, dropout=0.2))
+model = tinygpt.GPT(
+    tinygpt.GPTConfig(
+        vocabulary=tokenizer.size, context=16, width=32, heads=2, layers=1, dropout=0.2
+    )
+)
 optimizer, batches = optim.AdamW(model, lr=2e-2), tensor.Generator(0)
 for _ in range(120):
     rows = batches.integers(0, len(x), (16,))

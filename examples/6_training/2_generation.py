@@ -1,11 +1,12 @@
 # %% [markdown]
 # # Generation: from a distribution to a text
 #
-#     temperature t   p = softmax(logits / t)          0: always the likeliest, 1: as the model says, above: wilder
+#     temperature t   p = softmax(logits / t); 0 is always the likeliest, 1 is the model's own
 #     top-k           the k likeliest, the rest 0
 #     top-p           the fewest that together have probability p, the rest 0
 #
-# A model says how likely each token is to come next. One is drawn, joins the text, and the model is asked again. That is all of it;
+# A model says how likely each token is to come next. One is drawn, joins the text, and the model is
+# asked again. That is all of it;
 # the rest of this page is how to draw, and how not to do the same work twice. At the end a picture.
 
 # %%
@@ -18,15 +19,15 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import optim
-from tinygpt.cache import Cache
-from tinygpt.generation import distribution
+from tinygpt.generation.sampling import distribution
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
 
 # %% [markdown]
 # ## 1. Five tokens, by hand
 #
-# The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by 1/2 the logits double and the ratios
+# The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by
+# 1/2 the logits double and the ratios
 # are squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are square roots.
 
 # %%
@@ -55,7 +56,9 @@ by_hand = {
 for name, (p, options) in by_hand.items():
     line(name, p)
     assert np.allclose(distribution(logits, **options), p)
-assert 64 / 86 + 16 / 86 > 0.9, "the last: temperature comes first, so two are enough where before 0.9 took four"
+assert 64 / 86 + 16 / 86 > 0.9, (
+    "the last: temperature comes first, so two are enough where before 0.9 took four"
+)
 
 # %% [markdown]
 # A draw: u uniform in [0, 1), and the first token at which the running sum exceeds it.
@@ -68,23 +71,36 @@ print("drawn:", end=" ")
 for _ in range(4):
     u = float(generator.uniform())
     print(f"u = {u:.3f} -> {words[int(np.searchsorted(edges, u, side='right'))]}", end="   ")
-many = np.searchsorted(edges, np.array(tensor.rand(10_000, generator=tensor.Generator(1)).tolist()), side="right")
+many = np.searchsorted(
+    edges, np.array(tensor.rand(10_000, generator=tensor.Generator(1)).tolist()), side="right"
+)
 counts = np.bincount(many, minlength=5)
-print("\nof 10,000 draws ", *(f"{word} {count}  " for word, count in zip(words, counts, strict=True)))
-print("expected        ", *(f"{word} {10_000 * share:.0f}  " for word, share in zip(words, p, strict=True)))
-assert (((counts - 10_000 * p) ** 2) / (10_000 * p)).sum() < 18.5, "chi squared, 4 degrees of freedom, one in a thousand"
+print(
+    "\nof 10,000 draws ", *(f"{word} {count}  " for word, count in zip(words, counts, strict=True))
+)
+print(
+    "expected        ",
+    *(f"{word} {10_000 * share:.0f}  " for word, share in zip(words, p, strict=True)),
+)
+assert (((counts - 10_000 * p) ** 2) / (10_000 * p)).sum() < 18.5, (
+    "chi squared, 4 degrees of freedom, one in a thousand"
+)
 
 # %% [markdown]
 # ## 2. On a trained model: greedy against drawn
 #
-# Trained for fewer steps than it should be, so that it is unsure here and there, and the difference shows.
+# Trained for fewer steps than it should be, so that it is unsure here and there, and the difference
+# shows.
 
 # %%
 text = tinygpt.story()
 tokenizer = tinygpt.CharacterTokenizer(text)
 T = 32
 ids, targets = tinygpt.windows(tokenizer.encode(text), T)
-model = tinygpt.GPT(tinygpt.GPTConfig(tokenizer.size, context=T, width=32, heads=4, layers=2), generator=tensor.Generator(0))
+model = tinygpt.GPT(
+    tinygpt.GPTConfig(tokenizer.size, context=T, width=32, heads=4, layers=2),
+    generator=tensor.Generator(0),
+)
 optimizer, batches = optim.AdamW(model, lr=1e-2), tensor.Generator(0)
 for step in range(200):
     rows = batches.integers(0, len(ids), (16,))
@@ -108,7 +124,12 @@ def known(written):
 prompt = tokenizer.encode("The cat")
 written = {}
 for temperature in (0, 0.5, 1.0, 2.0):
-    samples = [tokenizer.decode(model.generate(prompt, 60, temperature=temperature, generator=tensor.Generator(seed))) for seed in range(8)]
+    samples = [
+        tokenizer.decode(
+            model.generate(prompt, 60, temperature=temperature, generator=tensor.Generator(seed))
+        )
+        for seed in range(8)
+    ]
     written[temperature] = samples
     share_known = np.mean([known(sample) for sample in samples])
     print(f"{temperature:11} {len(set(samples)):13} {share_known:16.0%}   {samples[0][:50]}")
@@ -117,8 +138,10 @@ assert len(set(written[1.0])) == 8
 assert np.mean([known(s) for s in written[0.5]]) > np.mean([known(s) for s in written[2.0]]) + 0.3
 
 # %% [markdown]
-# Greedy, which is temperature 0, takes the likeliest token each time. That is not the likeliest text: a step that looks best may lead
-# where all goes on badly. And where it meets a window that it has met before, it goes round for ever, as greedy texts do.
+# Greedy, which is temperature 0, takes the likeliest token each time. That is not the likeliest
+# text: a step that looks best may lead
+# where all goes on badly. And where it meets a window that it has met before, it goes round for
+# ever, as greedy texts do.
 
 # %%
 long = model.generate(prompt, 700, temperature=0)
@@ -130,12 +153,14 @@ print(textwrap.fill(tail[:period], 94, initial_indent="    ", subsequent_indent=
 # %% [markdown]
 # ## 3. Why a cache: the same keys and values over and over
 #
-# Token t looks at the keys and values of the tokens before it. Those do not depend on what comes later, so they can be kept. Without a
-# cache every new token sends the whole text through the layers once more: 1 + 2 + ... + T tokens of work. With it, one each.
+# Token t looks at the keys and values of the tokens before it. Those do not depend on what comes
+# later, so they can be kept. Without a
+# cache every new token sends the whole text through the layers once more: 1 + 2 + ... + T tokens of
+# work. With it, one each.
 
 # %%
 sequence = long[:T]
-cache = Cache(model)
+cache = model.new_cache()
 sent = {"without": 0, "with": 0}  # tokens that went through the layers
 
 
@@ -153,7 +178,9 @@ for t in range(1, T + 1):
     anew, kept = last_logits("without", sequence[:t]), last_logits("with", [sequence[t - 1]], cache)
     off = np.abs(anew - kept).max()
     if t in (1, 2, 3, 8, 16, 32):
-        print(f"{t:5}{sent['without'] - before['without']:18}{sent['with'] - before['with']:16}{off:24.0e}")
+        print(
+            f"{t:5}{sent['without'] - before['without']:18}{sent['with'] - before['with']:16}{off:24.0e}"
+        )
     assert off < 1e-4
     assert anew.argmax() == kept.argmax()
 print(f"all  {sent['without']:18}{sent['with']:16}        T (T + 1) / 2 = {T * (T + 1) // 2}")
@@ -165,27 +192,39 @@ assert sent == {"without": T * (T + 1) // 2, "with": T}
 # %%
 with tensor.no_grad():
     block = model.blocks[0]
-    k = block.attention.qkv(block.attention_norm(model.embed(sequence))).numpy()[0, :, 32:64]  # (T, C), the middle third
+    # (T, C), the middle third
+    k = block.attention.qkv(block.attention_norm(model.embed(sequence))).numpy()[0, :, 32:64]
 held = cache.keys[0, 0].transpose(1, 0, 2).reshape(T, 32)  # (H, T, D) -> (T, C)
-print(f"\nkeys of the first block: largest difference {np.abs(k - held).max():.0e}, of numbers up to {np.abs(k).max():.1f}")
+print(
+    f"\nkeys of the first block: largest difference {np.abs(k - held).max():.0e}, of numbers up to {np.abs(k).max():.1f}"
+)
 assert np.allclose(k, held, atol=1e-4)
 
 # %% [markdown]
 # ## 4. Past the context the window moves
 #
-# A model knows T places. For token T + 1 the oldest is forgotten and all others move one place back. But a key is made of a token AND its
-# place: moved, all of them change, and what the cache holds is of no more use. So from here on each token costs a whole window.
+# A model knows T places. For token T + 1 the oldest is forgotten and all others move one place
+# back. But a key is made of a token AND its
+# place: moved, all of them change, and what the cache holds is of no more use. So from here on each
+# token costs a whole window.
 
 # %%
 with tensor.no_grad():
-    moved = block.attention.qkv(block.attention_norm(model.embed(long[1 : T + 1]))).numpy()[0, :, 32:64]
-same_tokens = np.abs(moved[:-1] - k[1:]).max(axis=1)  # token i + 1 of the text, at place i now and i + 1 before
-print(f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} to {same_tokens.max():.2f}")
+    moved = block.attention.qkv(block.attention_norm(model.embed(long[1 : T + 1]))).numpy()[
+        0, :, 32:64
+    ]
+# token i + 1 of the text, at place i now and i + 1 before
+same_tokens = np.abs(moved[:-1] - k[1:]).max(axis=1)
+print(
+    f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} to {same_tokens.max():.2f}"
+)
 assert same_tokens.min() > 0.01
 
 before = sent["without"]
 for t in range(T, T + 10):  # greedy by hand: the last T tokens, all of them anew
-    assert long[t] == last_logits("without", long[t - T : t]).argmax(), "as the model goes on by itself"
+    assert long[t] == last_logits("without", long[t - T : t]).argmax(), (
+        "as the model goes on by itself"
+    )
 print(f"10 tokens past the context: {sent['without'] - before} tokens sent through the layers")
 assert sent["without"] - before == 10 * T
 
@@ -194,13 +233,21 @@ figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="co
 temperatures = np.linspace(0.05, 3, 60)
 ways = np.array([distribution(logits, t) for t in temperatures])  # (60, 5)
 for word, curve in zip(words, ways.T, strict=True):
-    left.plot(temperatures, curve, label=word, linewidth=5 if word == "cat" else 1.5)  # wide: sat, as likely, lies on it
+    # wide: sat, as likely, lies on it
+    left.plot(temperatures, curve, label=word, linewidth=5 if word == "cat" else 1.5)
 left.axvline(1, color="gray", linestyle="--")
 left.set(xlabel="temperature", ylabel="probability", title="Five tokens")
 left.legend()
-shown = ["temperature 1", "temperature 1/2: ratios squared", "top-k 2: 8 and 4 are left", "top-p 0.8: 8/16 + 4/16 < 0.8"]
+shown = [
+    "temperature 1",
+    "temperature 1/2: ratios squared",
+    "top-k 2: 8 and 4 are left",
+    "top-p 0.8: 8/16 + 4/16 < 0.8",
+]
 for i, name in enumerate(shown):
-    middle.bar(np.arange(5) + 0.2 * (i - 1.5), by_hand[name][0], width=0.2, label=name.partition(":")[0])
+    middle.bar(
+        np.arange(5) + 0.2 * (i - 1.5), by_hand[name][0], width=0.2, label=name.partition(":")[0]
+    )
 middle.set_xticks(range(5), words)
 middle.set(ylabel="probability", title="Cut off, or sharpened")
 middle.legend()
@@ -208,7 +255,11 @@ places = np.arange(1, 3 * T)
 right.plot(places, np.minimum(places, T), label="without a cache")
 right.plot(places, np.where(places <= T, 1, T), label="with a cache")
 right.axvline(T, color="gray", linestyle="--", label="the context is full")
-right.set(xlabel="token of the text", ylabel="tokens sent through the layers", title="The work of one more token")
+right.set(
+    xlabel="token of the text",
+    ylabel="tokens sent through the layers",
+    title="The work of one more token",
+)
 right.legend()
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show
     plt.show()

@@ -3,10 +3,13 @@
 #
 #     dL/dx  =  sum over every use of x   of   dL/dy * dy/dx
 #
-# While you compute forward, each op leaves a node: which op it was, on which line, from which nodes, and what its gradient needs.
-# Together they are the graph. The field calls it a tape, because backward reads it in reverse, and so do the first sections here. The
-# tape of `tensor.record()` is another thing: the graph keeps only what backward needs and is freed by it; that tape keeps everything that
-# ran, both ways, for you to look at (24_watch_a_model.py).
+# While you compute forward, each op leaves a node: which op it was, on which line, from which
+# nodes, and what its gradient needs.
+# Together they are the graph. The field calls it a tape, because backward reads it in reverse, and
+# so do the first sections here. The
+# tape of `tensor.record()` is another thing: the graph keeps only what backward needs and is freed
+# by it; that tape keeps everything that
+# ran, both ways, for you to look at (7_looking_inside/1_watch_a_model.py).
 
 # %%
 import textwrap
@@ -14,8 +17,9 @@ import textwrap
 import numpy as np
 
 from tensor import Tensor, grad
+from tensor.base import Accumulator
 from tensor.errors import GraphError
-from tensor.graph import Accumulator, reachable
+from tensor.graph import reachable
 
 x = Tensor([[0.5, -1.0], [2.0, 0.3], [1.0, 1.0]])  # (3, 2): data, wants no gradient
 w = Tensor([[0.1, -0.2], [0.3, 0.4], [-0.5, 0.6]], requires_grad=True)  # (3, 2)
@@ -38,18 +42,29 @@ for node in tape:
     if isinstance(node, Accumulator):
         print(f"leaf {names[node]:4} {node.shape!s:6}")
     else:
-        kept = ", ".join(f"{name} {getattr(value, 'shape', value)}" for name, value in node.kept().items())
+        kept = ", ".join(
+            f"{name} {getattr(value, 'shape', value)}" for name, value in node.kept().items()
+        )
         print(f"{node.op:9} {node.shape!s:6}  {node.line!s:38}  keeps {kept or 'nothing'}")
-assert [node.op for node in tape if not isinstance(node, Accumulator)] == ["multiply", "expand", "add", "tanh", "sum"]
+assert [node.op for node in tape if not isinstance(node, Accumulator)] == [
+    "multiply",
+    "expand",
+    "add",
+    "tanh",
+    "sum",
+]
 
 # %% [markdown]
-# multiply(a, b) keeps its a, which is x, to make dw = x dy. It does not keep w, since nobody asked for dx. add keeps nothing. expand is
-# the engine's own: b was repeated for three rows, and the gradient of a repeat is a sum over the repeats.
+# multiply(a, b) keeps its a, which is x, to make dw = x dy. It does not keep w, since nobody asked
+# for dx. add keeps nothing. expand is
+# the engine's own: b was repeated for three rows, and the gradient of a repeat is a sum over the
+# repeats.
 #
 # ## 2. The walk by hand: newest first, each node asks its op for the gradient of each input
 #
-# Every node has heard from all that used it before its own turn comes, because whatever used it is newer. (Why that matters:
-# 08_why_topological_order.py.)
+# Every node has heard from all that used it before its own turn comes, because whatever used it is
+# newer. (Why that matters:
+# 3_gradients/4_why_topological_order.py.)
 
 # %%
 print("\nThe walk back:\n")
@@ -61,7 +76,9 @@ for node in reversed(tape):
     for parent, dx in zip(node.parents, node.gradients(dy), strict=True):
         if parent is not None:
             gradients[parent] = gradients[parent] + dx if parent in gradients else dx
-            print(f"{node.op:8} takes dy {dy.shape!s:6} and hands {dx.shape!s:6} to {names.get(parent, parent.op)}")
+            print(
+                f"{node.op:8} takes dy {dy.shape!s:6} and hands {dx.shape!s:6} to {names.get(parent, parent.op)}"
+            )
 y.backward()
 print("\ndy/db by hand ", gradients[b.node], "\nb.grad        ", b.grad.numpy())
 assert np.array_equal(gradients[w.node], w.grad.numpy())
@@ -76,15 +93,20 @@ assert np.array_equal(gradients[b.node], b.grad.numpy())
 try:
     y.backward()
 except GraphError as error:
-    print(textwrap.fill(f"\nGraphError: {error}", 98, subsequent_indent="    ", replace_whitespace=False))
+    print(
+        textwrap.fill(
+            f"\nGraphError: {error}", 98, subsequent_indent="    ", replace_whitespace=False
+        )
+    )
 else:
     raise AssertionError("there was something left")
 
 # %% [markdown]
 # ## 4. Leaves accumulate: small batches add up to a large one
 #
-# To start from 0 again is for you to say: `.grad = None`, or `zero_grad()` of an optimiser. (What happens without:
-# 07_why_gradients_add_up.py.)
+# To start from 0 again is for you to say: `.grad = None`, or `zero_grad()` of an optimiser. (What
+# happens without:
+# 3_gradients/3_why_gradients_add_up.py.)
 
 # %%
 a = Tensor(3.0, requires_grad=True)
@@ -111,7 +133,9 @@ p = a
 for _ in range(50):
     p = p + p
 steps, (dp,) = len(reachable([p.node])) - 1, grad(p, a)
-print(f"50 doublings, one after the other: dp/da = {int(dp.item())}, over as many paths, in {steps} steps")
+print(
+    f"50 doublings, one after the other: dp/da = {int(dp.item())}, over as many paths, in {steps} steps"
+)
 assert dp.item() == 2**50
 assert steps == 50
 
@@ -121,5 +145,7 @@ assert steps == 50
 # %%
 p = 3 * a
 dp, da = grad(p * p, [p, a])
-print(f"\np = 3a = {p.item()}: d(p * p)/dp = 2p = {dp.item()}, d(p * p)/da = 2p * 3 = {da.item()}, and a.grad is {a.grad}")
+print(
+    f"\np = 3a = {p.item()}: d(p * p)/dp = 2p = {dp.item()}, d(p * p)/da = 2p * 3 = {da.item()}, and a.grad is {a.grad}"
+)
 assert (dp.item(), da.item(), a.grad) == (18, 54, None)

@@ -1,8 +1,10 @@
 # %% [markdown]
 # # What errors say, and what to do
 #
-# Every family of errors that one meets in the first week: code that is wrong, what it says, why it is so, and the code mended. Each
-# message has three parts: what was asked for, with the numbers; which two of them do not fit; the way out.
+# Every family of errors that one meets in the first week: code that is wrong, what it says, why it
+# is so, and the code mended. Each
+# message has three parts: what was asked for, with the numbers; which two of them do not fit; the
+# way out.
 
 # %%
 import linecache
@@ -14,14 +16,23 @@ import numpy as np
 
 import tensor
 from tensor import Tensor, nn, no_grad
-from tensor.errors import DeviceError, GradientError, GraphError, MutationError, ShapeError, ViewError
+from tensor.errors import (
+    DeviceError,
+    GradientError,
+    GraphError,
+    MutationError,
+    ShapeError,
+    ViewError,
+)
 
 
 def block_after(file, number):
     """The lines of code inside the `with` of that line."""
     first = linecache.getline(file, number + 1)
     lines, indent = [], len(first) - len(first.lstrip())
-    while (text := linecache.getline(file, number + 1)) and (not text.strip() or text.startswith(" " * indent)):
+    while (text := linecache.getline(file, number + 1)) and (
+        not text.strip() or text.startswith(" " * indent)
+    ):
         lines.append(text[indent:].rstrip())
         number += 1
     return [line for line in lines if line]
@@ -29,7 +40,11 @@ def block_after(file, number):
 
 def show_block(mark):
     frame = sys._getframe(3)  # past contextlib's own
-    print("\n".join(f"{mark}  {line}" for line in block_after(frame.f_code.co_filename, frame.f_lineno)))
+    print(
+        "\n".join(
+            f"{mark}  {line}" for line in block_after(frame.f_code.co_filename, frame.f_lineno)
+        )
+    )
 
 
 @contextmanager
@@ -40,7 +55,12 @@ def wrong(kind, *says):
         yield
     except kind as error:
         text = f"{type(error).__name__}: {error}"
-        print("\n".join(textwrap.fill(line, 98, initial_indent="        ", subsequent_indent="          ") for line in text.splitlines()))
+        print(
+            "\n".join(
+                textwrap.fill(line, 98, initial_indent="        ", subsequent_indent="          ")
+                for line in text.splitlines()
+            )
+        )
         missing = [part for part in says if part not in text]
         assert not missing, missing
     else:
@@ -58,7 +78,8 @@ def mended():
 # %% [markdown]
 # ## 1. First of all: ask the tensor
 #
-# `explain()` says where its numbers lie, which index finds which, and who else looks at the same memory. The repr says what made it.
+# `explain()` says where its numbers lie, which index finds which, and who else looks at the same
+# memory. The repr says what made it.
 
 # %%
 x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
@@ -72,11 +93,15 @@ assert "shared with tensor (2, 3)" in x.T.explain()
 # %% [markdown]
 # ## 2. Views: this order of numbers has no strides
 #
-# x.T read in order is 1 4 2 5 3 6: cells 0, 3, 1, 4, 2, 5. As one axis it would have to step by +3, then by -2. A view never moves
-# numbers, so it cannot. `reshape` copies where it must; `contiguous()` says that you know it. (More: 04_view_or_copy.py.)
+# x.T read in order is 1 4 2 5 3 6: cells 0, 3, 1, 4, 2, 5. As one axis it would have to step by +3,
+# then by -2. A view never moves
+# numbers, so it cannot. `reshape` copies where it must; `contiguous()` says that you know it.
+# (More: 2_tensors/2_view_or_copy.py.)
 
 # %%
-with wrong(ViewError, "axes 0 and 1 clash", "A copy costs 24 bytes", ".reshape(6) or .contiguous().view(6)"):
+with wrong(
+    ViewError, "axes 0 and 1 clash", "A copy costs 24 bytes", ".reshape(6) or .contiguous().view(6)"
+):
     x.T.view(6)
 with mended():
     a = x.T.reshape(6)
@@ -94,11 +119,14 @@ assert a.shape == (6,)
 #
 #     (..., M, K) @ (..., K, N) -> (..., M, N)        the K in the middle are multiplied in pairs
 #
-# The message names both K. Most often one of the two lies the wrong way round, or an axis is missing.
+# The message names both K. Most often one of the two lies the wrong way round, or an axis is
+# missing.
 
 # %%
 weight = tensor.ones(4, 3)
-with wrong(ShapeError, "the last axis of the first, 3", "of the second, 4", "transposed would fit: .mT"):
+with wrong(
+    ShapeError, "the last axis of the first, 3", "of the second, 4", "transposed would fit: .mT"
+):
     x @ weight
 with mended():
     a = x @ weight.mT
@@ -127,9 +155,11 @@ assert a.shape == (2, 3)
 # %% [markdown]
 # ## 4. Writes: what a gradient still needs must not change
 #
-# y = x * x keeps x, because dx = 2 x dy. A write in between would make the gradient wrong and nobody would see it. So writes that the
-# graph cannot follow are refused; those to memory that it kept are noticed when backward comes, and both lines are named. (More:
-# 09_mutation.py.)
+# y = x * x keeps x, because dx = 2 x dy. A write in between would make the gradient wrong and
+# nobody would see it. So writes that the
+# graph cannot follow are refused; those to memory that it kept are noticed when backward comes, and
+# both lines are named. (More:
+# 3_gradients/5_mutation.py.)
 
 # %%
 w = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -161,8 +191,10 @@ with mended():
 # %% [markdown]
 # ## 5. The graph: backward goes through it once
 #
-# backward() frees what it has used, so memory is given back early. A second walk needs the graph again: nearly always because the forward
-# pass was left out of a loop; now and then because two losses share a part, and then they are best added.
+# backward() frees what it has used, so memory is given back early. A second walk needs the graph
+# again: nearly always because the forward
+# pass was left out of a loop; now and then because two losses share a part, and then they are best
+# added.
 
 # %%
 with wrong(GraphError, "a second time", "retain_graph=True"):
@@ -204,8 +236,10 @@ with mended():
 # %% [markdown]
 # ## 6. NaN: who made it?
 #
-# A NaN spreads: once the loss is NaN, all weights are after the next step. `detect_anomaly` looks at every result as it is made, forward
-# and backward, and stops at the first that is not finite: the op, your line, the shapes, and what led there. It is slow: switch it on when
+# A NaN spreads: once the loss is NaN, all weights are after the next step. `detect_anomaly` looks
+# at every result as it is made, forward
+# and backward, and stops at the first that is not finite: the op, your line, the shapes, and what
+# led there. It is slow: switch it on when
 # it is needed.
 
 # %%
@@ -221,7 +255,8 @@ with mended():
 assert np.isclose(entropy.item(), np.log(2))
 
 # %% [markdown]
-# Some formulas are finite, and their gradient is not: sqrt has slope 1 / (2 sqrt(x)), infinite at 0. The report is then one of backward.
+# Some formulas are finite, and their gradient is not: sqrt has slope 1 / (2 sqrt(x)), infinite at
+# 0. The report is then one of backward.
 
 # %%
 distance = Tensor([0.0, 4.0], requires_grad=True)
@@ -239,17 +274,23 @@ assert np.isfinite(distance.grad.numpy()).all()
 
 # %%
 with tensor.detect_anomaly():
-    print("masked: ", tensor.ones(3).masked_fill(Tensor([False, False, True]), float("-inf")).softmax().tolist(), "\n")
+    print(
+        "masked: ",
+        tensor.ones(3).masked_fill(Tensor([False, False, True]), float("-inf")).softmax().tolist(),
+        "\n",
+    )
 
 # %% [markdown]
 # ## 7. Devices: two memories
 #
-# A GPU has memory of its own, and no op can read both. So one that is given a tensor of each refuses, and names both. To be read here, not
+# A GPU has memory of its own, and no op can read both. So one that is given a tensor of each
+# refuses, and names both. To be read here, not
 # run, for it needs a GPU:
 #
 #     >>> x @ weight                          # x on the CPU, the weight of a model on the GPU
 #     DeviceError: `matmul` got tensors on cpu and cuda:0: move one with .to('cpu')
-#     >>> x.to("cuda") @ weight               # mended: once, where the batch is made, not in every layer
+# >>> x.to("cuda") @ weight               # mended: once, where the batch is made, not in every
+# layer
 #
 # Where there is no GPU, or CuPy is not installed, asking for one says so:
 

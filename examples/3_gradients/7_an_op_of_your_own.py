@@ -1,17 +1,22 @@
 # %% [markdown]
 # # An op of your own in twenty lines: with its gradient, its check, and its place in a model
 #
-#     r = sqrt(mean(x^2) + eps)          RMSNorm: LayerNorm without the mean.      Zhang & Sennrich 2019, section 4
+# r = sqrt(mean(x^2) + eps)          RMSNorm: LayerNorm without the mean.      Zhang & Sennrich
+# 2019, section 4
 #     y = gain * x / r                   over the last axis, x: (..., C), gain: (C,)
 #
-# An op is a function on bare arrays (05_an_op.py). It returns its result, and for each input a function that turns dy = dL/dy into the
+# An op is a function on bare arrays (3_gradients/1_an_op.py). It returns its result, and for each
+# input a function that turns dy = dL/dy into the
 # gradient of L with respect to that input. On paper, with u = x / r and g = dy * gain:
 #
 #     dgain = sum over all rows of dy * u          each gain was used in every row
-#     dx    = (g - u * mean(g * u)) / r            x moves y directly, and through r every other element of its row
+# dx    = (g - u * mean(g * u)) / r            x moves y directly, and through r every other element
+# of its row
 
 # %%
-from __future__ import annotations  # the engine reads which arguments are arrays from the annotations, as text
+from __future__ import (
+    annotations,  # the engine reads which arguments are arrays from the annotations, as text
+)
 
 import textwrap
 from typing import Any
@@ -21,11 +26,11 @@ import numpy as np
 import tensor
 import tinygpt
 from tensor import Tensor, nn, optim
-from tensor.devices import Array
 from tensor.errors import GradientError
 from tensor.gradcheck import gradcheck
 from tensor.graph import reachable
-from tensor.op import compute_op
+from tensor.memory.devices import Array
+from tensor.ops.op import compute_op
 
 # %% [markdown]
 # ## 1. The op
@@ -51,7 +56,8 @@ def rms_norm(x: Array, gain: Array, eps: float = 1e-5) -> Any:
 # %% [markdown]
 # ## 2. The check: differences know nothing of the rule, and find what is wrong with it
 #
-# The two most likely mistakes: r taken for a constant, and a gain whose gradient is the mean of the rows where it should be the sum.
+# The two most likely mistakes: r taken for a constant, and a gain whose gradient is the mean of the
+# rows where it should be the sum.
 
 # %%
 rng = np.random.default_rng(0)
@@ -74,7 +80,10 @@ def mean_for_sum(x: Array, gain: Array) -> Any:
     return y, (dx, lambda dy: dgain(dy) / (x.size / x.shape[-1]))
 
 
-for wrong, at_fault in ((r_taken_for_constant, "gradient of input 0"), (mean_for_sum, "gradient of input 1")):
+for wrong, at_fault in (
+    (r_taken_for_constant, "gradient of input 0"),
+    (mean_for_sum, "gradient of input 1"),
+):
     said = ""
     try:
         gradcheck(wrong, [x, gain])
@@ -84,7 +93,8 @@ for wrong, at_fault in ((r_taken_for_constant, "gradient of input 0"), (mean_for
     assert said.startswith(at_fault)
 
 # %% [markdown]
-# ## 3. Was it worth it? The same from ops that exist: the same numbers, but eight nodes in the graph where there was one
+# ## 3. Was it worth it? The same from ops that exist: the same numbers, but eight nodes in the
+# graph where there was one
 
 
 # %%
@@ -110,10 +120,15 @@ for a, b in zip(tensor.grad(by_op, leaves, dy), tensor.grad(by_parts, leaves, dy
 
 # %%
 class Small(nn.Module):
-    """logits = relu(rms_norm(the embeddings of three characters, side by side) W1) W2.   ids: (N, 3)   logits: (N, V)"""
+    """logits = relu(rms_norm(the embeddings of three characters, side by side) W1) W2.   ids: (N,
+    3)   logits: (N, V)
+    """
 
     def __init__(self, vocabulary: int):
-        self.embedding, self.gain = nn.Embedding(vocabulary, 8), nn.Parameter(np.ones(24, np.float32))
+        self.embedding, self.gain = (
+            nn.Embedding(vocabulary, 8),
+            nn.Parameter(np.ones(24, np.float32)),
+        )
         self.hidden, self.head = nn.Linear(24, 64), nn.Linear(64, vocabulary)
 
     def __call__(self, ids: Any) -> Tensor:
@@ -133,7 +148,8 @@ for _ in range(200):
     optimizer.step()
 
 # %% [markdown]
-# As good as counting: the entropy of a character given the three before it is the least that such a model can come to.
+# As good as counting: the entropy of a character given the three before it is the least that such a
+# model can come to.
 
 # %%
 _, threes = np.unique(seen, axis=0, return_counts=True)

@@ -3,9 +3,11 @@
 #
 #     x.view(shape)                never copies; raises ViewError where strides cannot say the shape
 #     x.contiguous().view(shape)   copies exactly where x is not in row-major order without gaps
-#     x.reshape(shape)             a view where one is possible, else a copy; x.flatten(2, 3) is a reshape that joins axes 2 and 3
+# x.reshape(shape)             a view where one is possible, else a copy; x.flatten(2, 3) is a
+# reshape that joins axes 2 and 3
 #
-# The memory of this page is "The cat sat.", twelve characters in a row. Shapes and strides only say how to read them.
+# The memory of this page is "The cat sat.", twelve characters in a row. Shapes and strides only say
+# how to read them.
 
 # %%
 import textwrap
@@ -34,13 +36,26 @@ def shares_memory(a, b):
 def compare(name, t, *shape):
     """Each way to the shape, from t, in one line."""
     order = "contiguous" if t.is_contiguous() else "not contiguous"
-    print(f"\n{name}: shape {t.shape}, strides {t.strides}, {order}, reads {read(t)!r}. To {shape}:")
+    print(
+        f"\n{name}: shape {t.shape}, strides {t.strides}, {order}, reads {read(t)!r}. To {shape}:"
+    )
     copies = {}
-    for way, function in {"view": t.view, "contiguous().view": lambda *s: t.contiguous().view(*s), "reshape": t.reshape}.items():
+    for way, function in {
+        "view": t.view,
+        "contiguous().view": lambda *s: t.contiguous().view(*s),
+        "reshape": t.reshape,
+    }.items():
         try:
             y = function(*shape)
         except ViewError as error:
-            print(textwrap.fill(f"ViewError: {error}", 98, initial_indent=f"    {way:19}", subsequent_indent=" " * 25))
+            print(
+                textwrap.fill(
+                    f"ViewError: {error}",
+                    98,
+                    initial_indent=f"    {way:19}",
+                    subsequent_indent=" " * 25,
+                )
+            )
             copies[way] = "fails"
         else:
             assert read(y) == read(t), "whatever the shape, the elements keep their order"
@@ -58,7 +73,8 @@ assert compare("x", x, 2, 6) == ["view", "view", "view"]
 # %% [markdown]
 # ## 2. Transposed: view fails, the others copy
 #
-# Why it fails: read in order, x.T wants cells 0, 4, 8, then 1, 5, 9. Within one new row the step would have to be +4, +4 and then -7.
+# Why it fails: read in order, x.T wants cells 0, 4, 8, then 1, 5, 9. Within one new row the step
+# would have to be +4, +4 and then -7.
 # A layout has one stride for each axis, so nothing but new memory can hold this order as one axis.
 
 # %%
@@ -74,7 +90,11 @@ try:
     x.T.view(2, 6)
 except ViewError as error:
     message = str(error)
-for part in ("axes 0 and 1 clash", "A copy costs 96 bytes", ".reshape(2, 6) or .contiguous().view(2, 6)"):
+for part in (
+    "axes 0 and 1 clash",
+    "A copy costs 96 bytes",
+    ".reshape(2, 6) or .contiguous().view(2, 6)",
+):
     assert part in message
 assert x.size * x.dtype.itemsize == 96
 
@@ -94,9 +114,11 @@ assert compare("x[:, 1:3]", x[:, 1:3], 6) == ["fails", "copy", "copy"]
 assert compare("x[:, :1]", x[:, :1], 3) == ["view", "copy", "view"]
 
 # %% [markdown]
-# ## 5. flatten(2, 3): the heads of attention side by side again.   B batch   T time   H heads   D head width
+# ## 5. flatten(2, 3): the heads of attention side by side again.   B batch   T time   H heads   D
+# head width
 #
-# Each word is a token of four numbers, cut into two heads of two. (What heads are for: 16_attention_by_hand.py, which needs this copy.)
+# Each word is a token of four numbers, cut into two heads of two. (What heads are for:
+# 5_the_transformer/2_attention_by_hand.py, which needs this copy.)
 
 # %%
 print()
@@ -104,10 +126,16 @@ B, T, H, D = 1, 3, 2, 2
 q = x.view(B, T, H, D)
 heads = q.transpose(1, 2)  # (B, H, T, D): each head is a batch of its own
 made = heads.contiguous()  # what attention hands back is new memory in this order
-for name, t in (("q", q), ("heads.transpose(1, 2)", heads.transpose(1, 2)), ("made.transpose(1, 2)", made.transpose(1, 2))):
+for name, t in (
+    ("q", q),
+    ("heads.transpose(1, 2)", heads.transpose(1, 2)),
+    ("made.transpose(1, 2)", made.transpose(1, 2)),
+):
     y = t.flatten(2, 3)  # (B, T, C), C = H * D
     how = "view" if shares_memory(y, t) else "copy"
-    print(f"{name:22} strides {t.strides!s:14} axis 2 steps by {t.strides[2]}, joining needs {t.shape[3] * t.strides[3]}: {how}")
+    print(
+        f"{name:22} strides {t.strides!s:14} axis 2 steps by {t.strides[2]}, joining needs {t.shape[3] * t.strides[3]}: {how}"
+    )
     assert (how == "view") == (t.strides[2] == t.shape[3] * t.strides[3])
     assert read(y) == "The_cat_sat."
 

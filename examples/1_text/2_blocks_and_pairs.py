@@ -2,11 +2,14 @@
 # # The cat sat: windows, stride and (x, y) pairs
 #
 #     ids        T h e _ c a t _ s a t
-#     x          T h e _                    y[t] = x[t + 1]: the answer to each token is the one after it
+# x          T h e _                    y[t] = x[t + 1]: the answer to each token is the one after
+# it
 #     y            h e _ c
 #
-# A text needs nobody to mark the right answers: it holds them itself, one place further on. A window of T tokens is T questions at once;
-# T is called the context. (A window is often called a block too. Here that word is kept for a part of the model: 18_a_block.py.)
+# A text needs nobody to mark the right answers: it holds them itself, one place further on. A
+# window of T tokens is T questions at once;
+# T is called the context. (A window is often called a block too. Here that word is kept for a part
+# of the model: 5_the_transformer/4_a_block.py.)
 
 # %%
 import textwrap
@@ -15,7 +18,7 @@ import numpy as np
 
 import tinygpt
 from tinygpt import CharacterTokenizer
-from tinygpt.corpus import CorpusError
+from tinygpt.data.windows import CorpusError
 
 text = "The cat sat"
 tokenizer = CharacterTokenizer(text)
@@ -30,14 +33,17 @@ def shown(ids):
 # %% [markdown]
 # ## 1. One pair by hand, and the four questions in it
 #
-# Position t of the model sees x[0] to x[t] and nothing after it, so that the answer is never among what it may look at.
+# Position t of the model sees x[0] to x[t] and nothing after it, so that the answer is never among
+# what it may look at.
 
 # %%
 context = 4
 x, y = ids[0:context], ids[1 : context + 1]
 print()
 for t in range(context):
-    print(f"after {shown(x[: t + 1])!r:7} comes {shown([y[t]])!r}      in ids: {x[: t + 1]!s:12} -> {y[t]}")
+    print(
+        f"after {shown(x[: t + 1])!r:7} comes {shown([y[t]])!r}      in ids: {x[: t + 1]!s:12} -> {y[t]}"
+    )
     assert y[t] == ids[t + 1]
 
 # %% [markdown]
@@ -47,7 +53,8 @@ for t in range(context):
 # %%
 def by_hand(ids, context, stride):
     """x, y of all windows; one more where the last did not reach the end, so that no token is lost."""
-    last = len(ids) - context - 1  # where the last window starts: it needs `context` tokens and the one after them
+    # where the last window starts: it needs `context` tokens and the one after them
+    last = len(ids) - context - 1
     starts = list(range(0, last + 1, stride))
     if starts[-1] != last:
         starts.append(last)
@@ -67,16 +74,22 @@ for stride in (1, 2, 4):
     assert np.array_equal(x[:, 1:], y[:, :-1])
 
 # %% [markdown]
-# Stride 4, as long as the window, asks for each token about once: a text is read through quickly. The last window overlaps the one before
-# it, because the answers, all tokens but the first, are no multiple of 4. Stride 1 asks for those in the middle 4 times, each time with
+# Stride 4, as long as the window, asks for each token about once: a text is read through quickly.
+# The last window overlaps the one before
+# it, because the answers, all tokens but the first, are no multiple of 4. Stride 1 asks for those
+# in the middle 4 times, each time with
 # another past:
 
 # %%
 print()
 for stride in (1, 4):
-    x, y = tinygpt.windows(np.arange(len(ids)), context, stride)  # places instead of tokens, to count them
+    # places instead of tokens, to count them
+    x, y = tinygpt.windows(np.arange(len(ids)), context, stride)
     times = np.bincount(y.ravel(), minlength=len(ids))
-    print(f"stride {stride}: how often each token is an answer  ", *(f"{c}:{n}" for c, n in zip(shown(ids), times, strict=True)))
+    print(
+        f"stride {stride}: how often each token is an answer  ",
+        *(f"{c}:{n}" for c, n in zip(shown(ids), times, strict=True)),
+    )
     assert times[0] == 0, "the first token has nothing before it"
     assert (times[1:] > 0).all(), "every other one is asked for"
     assert times.max() == (context if stride == 1 else 2)
@@ -84,8 +97,10 @@ for stride in (1, 4):
 # %% [markdown]
 # ## 3. What a longer context is for
 #
-# After one character much is open, after four little. A model is measured by its loss: how surprised it is on average by the right answer,
-# in nats (13_softmax_and_loss.py works one out by hand). The floor is the loss that no model can go below when it sees so much.
+# After one character much is open, after four little. A model is measured by its loss: how
+# surprised it is on average by the right answer,
+# in nats (4_networks/3_softmax_and_loss.py works one out by hand). The floor is the loss that no
+# model can go below when it sees so much.
 
 # %%
 print()
@@ -93,7 +108,9 @@ story = CharacterTokenizer(tinygpt.story()).encode(tinygpt.story())
 floors = {context: tinygpt.floor(story, context) for context in (1, 2, 4, 8, 16, 32)}
 for context, floor in floors.items():
     number = len(tinygpt.windows(story, context)[0])
-    print(f"context {context:2}   {number} windows   floor {floor:.3f} nats a character   {'#' * round(30 * floor)}")
+    print(
+        f"context {context:2}   {number} windows   floor {floor:.3f} nats a character   {'#' * round(30 * floor)}"
+    )
 assert list(floors.values()) == sorted(floors.values(), reverse=True)
 
 # %% [markdown]
@@ -103,6 +120,10 @@ assert list(floors.values()) == sorted(floors.values(), reverse=True)
 try:
     tinygpt.windows(ids, context=11)
 except CorpusError as error:
-    print(textwrap.fill(f"\nCorpusError: {error}", 98, subsequent_indent="    ", replace_whitespace=False))
+    print(
+        textwrap.fill(
+            f"\nCorpusError: {error}", 98, subsequent_indent="    ", replace_whitespace=False
+        )
+    )
 else:
     raise AssertionError("eleven tokens are ten pairs")
