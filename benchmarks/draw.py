@@ -1,4 +1,5 @@
-"""How long `tensor.draw` takes to draw a GPT's loss into an SVG file: 12 layers and the story's two, fused and as references.
+"""How long `tensor.draw` takes to draw a GPT's loss into an SVG file: 12 layers and the story's
+two, fused and as references.
 
     python benchmarks/draw.py
 
@@ -39,7 +40,9 @@ def main() -> None:
                     start = time.perf_counter()
                     picture = tensor.draw(loss, Path(folder) / "graph.svg", model=model)
                     times.append(1e3 * (time.perf_counter() - start))
-                print(f"{name:12} {how:11} {picture.boxes:3} boxes  first {times[0]:4.0f} ms, then {statistics.median(times[1:]):4.0f} ms")
+                print(
+                    f"{name:12} {how:11} {picture.boxes:3} boxes  first {times[0]:4.0f} ms, then {statistics.median(times[1:]):4.0f} ms"
+                )
 
 
 if __name__ == "__main__":

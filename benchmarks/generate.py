@@ -1,11 +1,16 @@
-"""Tokens a second, one prompt, on the CPU: ours with its cache, nanoGPT's loop (no cache), and transformers with its cache.
+"""Tokens a second, one prompt, on the CPU: ours with its cache, nanoGPT's loop (no cache), and
+transformers with its cache.
 
-    python benchmarks/generate.py                 # the Shakespeare size and GPT-2 124M, random weights
+    python benchmarks/generate.py                 # the Shakespeare size and GPT-2 124M, random
+    weights
     python benchmarks/generate.py shakespeare
 
-Shakespeare size: 63 new tokens after a prompt of one, so all inside the context of 64; then 64 more past it, where every token moves to another position
-and nothing can be kept. GPT-2: 32 new tokens after a prompt of 16. Each side lives in a process of its own; they alternate, and the median counts.
-A turn writes the text of the Shakespeare size four times: ours takes 10 ms, a tenth of them to fetch weights that the other side pushed out of the caches.
+Shakespeare size: 63 new tokens after a prompt of one, so all inside the context of 64; then 64 more
+past it, where every token moves to another position
+and nothing can be kept. GPT-2: 32 new tokens after a prompt of 16. Each side lives in a process of
+its own; they alternate, and the median counts.
+A turn writes the text of the Shakespeare size four times: ours takes 10 ms, a tenth of them to
+fetch weights that the other side pushed out of the caches.
 Sampling is at temperature 1 from all tokens on every side.
 """
 
@@ -32,9 +37,16 @@ def our_side(name: str) -> Callable[[str], tuple[int, float]]:
     from tensor.random import Generator
     from tinygpt import GPT, GPTConfig
 
-    config = GPTConfig(65, 64, 128, 4, 4) if name == "shakespeare" else GPTConfig(50257, 1024, 768, 12, 12)
+    config = (
+        GPTConfig(65, 64, 128, 4, 4)
+        if name == "shakespeare"
+        else GPTConfig(50257, 1024, 768, 12, 12)
+    )
     model = GPT(config, generator=Generator(0))
-    prompts = {"inside": [1] if name == "shakespeare" else list(range(100, 116)), "past": [i % 65 for i in range(64)]}
+    prompts = {
+        "inside": [1] if name == "shakespeare" else list(range(100, 116)),
+        "past": [i % 65 for i in range(64)],
+    }
     counts = {"inside": 63 if name == "shakespeare" else 32, "past": 64}
 
     def write(where: str) -> tuple[int, float]:
@@ -61,17 +73,24 @@ def nanogpt_side() -> Callable[[str], tuple[int, float]]:
 
     @torch.no_grad()
     def write(where: str) -> tuple[int, float]:
-        prompt, count = (torch.tensor([[1]]), 63) if where == "inside" else (torch.arange(64)[None, :], 64)
+        prompt, count = (
+            (torch.tensor([[1]]), 63) if where == "inside" else (torch.arange(64)[None, :], 64)
+        )
         start = time.perf_counter()
         for _ in range(TEXTS["shakespeare"]):
             ids = prompt
             for _ in range(count):
                 window = ids[:, -64:]
-                h = peer.token_embedding(window) + peer.position_embedding(peer.positions[: window.shape[1]])
+                h = peer.token_embedding(window) + peer.position_embedding(
+                    peer.positions[: window.shape[1]]
+                )
                 for block in peer.blocks:
                     h = block(h)
-                logits = peer.final_norm(h[:, -1]) @ peer.token_embedding.weight.T  # of the last position alone
-                ids = torch.cat([ids, torch.multinomial(functional.softmax(logits, dim=-1), 1)], dim=1)
+                # of the last position alone
+                logits = peer.final_norm(h[:, -1]) @ peer.token_embedding.weight.T
+                ids = torch.cat(
+                    [ids, torch.multinomial(functional.softmax(logits, dim=-1), 1)], dim=1
+                )
         return TEXTS["shakespeare"] * count, time.perf_counter() - start
 
     return write
@@ -88,7 +107,13 @@ def transformers_side() -> Callable[[str], tuple[int, float]]:
     @torch.no_grad()
     def write(where: str) -> tuple[int, float]:
         start = time.perf_counter()
-        options: dict[str, Any] = {"max_new_tokens": 32, "min_new_tokens": 32, "do_sample": True, "top_k": 0, "pad_token_id": 0}
+        options: dict[str, Any] = {
+            "max_new_tokens": 32,
+            "min_new_tokens": 32,
+            "do_sample": True,
+            "top_k": 0,
+            "pad_token_id": 0,
+        }
         model.generate(prompt, attention_mask=torch.ones_like(prompt), use_cache=True, **options)
         return 32, time.perf_counter() - start
 
@@ -96,7 +121,13 @@ def transformers_side() -> Callable[[str], tuple[int, float]]:
 
 
 def serve(name: str, side: str) -> None:
-    write = our_side(name) if side == "ours" else nanogpt_side() if name == "shakespeare" else transformers_side()
+    write = (
+        our_side(name)
+        if side == "ours"
+        else nanogpt_side()
+        if name == "shakespeare"
+        else transformers_side()
+    )
     for line in sys.stdin:
         count, seconds = write(line.strip())
         print(count / seconds, flush=True)
@@ -106,7 +137,12 @@ class Side:
     """A process that writes tokens when told to."""
 
     def __init__(self, name: str, side: str):
-        self.process = subprocess.Popen([sys.executable, __file__, name, "--serve", side], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, name, "--serve", side],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def speed(self, where: str) -> float:
         """Tokens a second."""
@@ -131,7 +167,9 @@ def main() -> None:
         serve(options.sizes[0], options.serve)
         return
     rows = []
-    print("size         where     ours tok/s     peer tok/s                 ratio  lowest - highest")
+    print(
+        "size         where     ours tok/s     peer tok/s                 ratio  lowest - highest"
+    )
     for name in options.sizes or list(PAIRS):
         ours, theirs = Side(name, "ours"), Side(name, "peer")
         for where in ("inside", "past") if name == "shakespeare" else ("inside",):
@@ -139,9 +177,18 @@ def main() -> None:
             pairs = [(ours.speed(where), theirs.speed(where)) for _ in range(PAIRS[name])]
             ratios = [a / b for a, b in pairs]
             a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
-            rows.append({"size": name, "where": where, "ours": a, "peer": b, "ratio": statistics.median(ratios)})
+            rows.append(
+                {
+                    "size": name,
+                    "where": where,
+                    "ours": a,
+                    "peer": b,
+                    "ratio": statistics.median(ratios),
+                }
+            )
             print(
-                f"{name:12} {where:8} {a:11.0f} {b:14.0f} {PEER[name]:14} {statistics.median(ratios):13.2f}  {min(ratios):.2f} - {max(ratios):.2f}", flush=True
+                f"{name:12} {where:8} {a:11.0f} {b:14.0f} {PEER[name]:14} {statistics.median(ratios):13.2f}  {min(ratios):.2f} - {max(ratios):.2f}",
+                flush=True,
             )
         for side in (ours, theirs):
             side.process.communicate("")

@@ -1,9 +1,12 @@
-"""How fast the page of `tinygpt look` opens and answers, with 512 tokens, 4 layers of 4 heads and 8 sets of weights, in a headless Chromium.
+"""How fast the page of `tinygpt look` opens and answers, with 512 tokens, 4 layers of 4 heads and 8
+sets of weights, in a headless Chromium.
 
     python benchmarks/look_page.py
 
-The weights are nearly fresh: a run of 8 steps on random letters, which costs a page as much as any. Opening is counted from the navigation until the
-map of attention is drawn, a hover from the browser's event until the frame after it. Ten pages, fifty hovers on tokens and on cells of the map; median
+The weights are nearly fresh: a run of 8 steps on random letters, which costs a page as much as any.
+Opening is counted from the navigation until the
+map of attention is drawn, a hover from the browser's event until the frame after it. Ten pages,
+fifty hovers on tokens and on cells of the map; median
 and worst. Needs the package playwright, and Chromium on the path.
 """
 
@@ -22,9 +25,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 TOKENS, PAGES, HOVERS = 512, 10, 50
 MODEL = f"--context {TOKENS} --width 128 --heads 4 --layers 4 --tokenizer byte --batch 1 --steps 8 --validation 0".split()
-MIDDLES = (
-    "[...document.querySelectorAll('#tokens li')].map((chip) => chip.getBoundingClientRect()).map((box) => [box.x + box.width / 2, box.y + box.height / 2])"
-)
+MIDDLES = "[...document.querySelectorAll('#tokens li')].map((chip) => chip.getBoundingClientRect()).map((box) => [box.x + box.width / 2, box.y + box.height / 2])"
 NOTE_HOVERS = """() => {
   window.hovers = [];
   addEventListener("pointermove", (event) => requestAnimationFrame(() => {
@@ -37,11 +38,24 @@ NOTE_HOVERS = """() => {
 
 def make_page(folder: Path) -> Path:
     """A short run, and its page."""
-    letters = np.random.default_rng(0).integers(97, 123, 4 * TOKENS).astype(np.uint8).tobytes().decode()
+    letters = (
+        np.random.default_rng(0).integers(97, 123, 4 * TOKENS).astype(np.uint8).tobytes().decode()
+    )
     (folder / "text.txt").write_text(letters)
     program = [sys.executable, "-m", "tinygpt"]
-    subprocess.run([*program, "train", "--text", "text.txt", *MODEL], cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    subprocess.run([*program, "look", "--prompt", letters[: TOKENS - 16]], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*program, "train", "--text", "text.txt", *MODEL],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    subprocess.run(
+        [*program, "look", "--prompt", letters[: TOKENS - 16]],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     return folder / "look.html"
 
 
@@ -50,7 +64,9 @@ def opening(browser: Browser, page: Path) -> float:
     tab = browser.new_page()
     tab.goto(page.as_uri())
     until(tab, "performance.getEntriesByName('look: drawn attention').length > 0")
-    taken: float = tab.evaluate("performance.getEntriesByName('look: drawn attention')[0].startTime")
+    taken: float = tab.evaluate(
+        "performance.getEntriesByName('look: drawn attention')[0].startTime"
+    )
     tab.close()
     return taken
 
@@ -82,15 +98,31 @@ def places(tab: Page) -> list[tuple[float, float]]:
     for _ in range(HOVERS // 2):
         x, y = chips[int(draw.integers(len(chips)))]
         found.append((x, y))
-        found.append((box["x"] + box["width"] * float(draw.uniform(0.05, 0.95)), box["y"] + min(box["height"], 500) * float(draw.uniform(0.05, 0.95))))
+        found.append(
+            (
+                box["x"] + box["width"] * float(draw.uniform(0.05, 0.95)),
+                box["y"] + min(box["height"], 500) * float(draw.uniform(0.05, 0.95)),
+            )
+        )
     return found
 
 
 def main() -> None:
-    chromium = next(found for name in ("chromium", "google-chrome", "chromium-browser") if (found := shutil.which(name)))
+    chromium = next(
+        found
+        for name in ("chromium", "google-chrome", "chromium-browser")
+        if (found := shutil.which(name))
+    )
     with tempfile.TemporaryDirectory() as name, sync_playwright() as play:
         page = make_page(Path(name))
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync"]
+        arguments = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--no-first-run",
+            "--disable-component-update",
+            "--disable-sync",
+        ]
         browser = play.chromium.launch(executable_path=chromium, args=arguments)
         opened = [opening(browser, page) for _ in range(PAGES)]
         tab = browser.new_page(viewport={"width": 1280, "height": 1400})
@@ -99,8 +131,12 @@ def main() -> None:
         hovers = hovering(tab, places(tab))
         browser.close()
         print(f"{page.stat().st_size / 2**20:.1f} MiB, {TOKENS} tokens")
-        print(f"opens in   {statistics.median(opened):6.0f} ms, at worst {max(opened):.0f}   (wanted: under 2,000)")
-        print(f"hovers in  {statistics.median(hovers):6.1f} ms, at worst {max(hovers):.1f}   (wanted: under 50)")
+        print(
+            f"opens in   {statistics.median(opened):6.0f} ms, at worst {max(opened):.0f}   (wanted: under 2,000)"
+        )
+        print(
+            f"hovers in  {statistics.median(hovers):6.1f} ms, at worst {max(hovers):.1f}   (wanted: under 50)"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,27 @@
-"""Each op, forward and backward, beside bare NumPy and PyTorch; and what the engine itself costs a small op.
+"""Each op, forward and backward, beside bare NumPy and PyTorch; and what the engine itself costs a
+small op.
 
     python benchmarks/ops.py                                # both: some minutes
     python benchmarks/ops.py --only engine                  # the engine's cost alone: seconds
     python benchmarks/ops.py --only ops --ops gelu linear --sizes middle
-    python benchmarks/ops.py --out results                  # also results/ops.json, ops.png, engine.json and engine.png
+    python benchmarks/ops.py --out results                  # also results/ops.json, ops.png,
+    engine.json and engine.png
 
-*Ops.* Bare NumPy is what one would write by hand, without a graph and without reusing buffers; `NUMPY` below is all of it. PyTorch runs with
-one thread and with two, and the faster by its median counts. Each side is a process of its own; they alternate, after a pause where
-threads of BLAS or OpenMP could still be spinning. A turn is one call to warm up and then several, each timed: the median of these is the
-turn's time. Forward records the graph, backward starts from a random gradient and leaves new `.grad`; all sides must first agree on values
-and gradients. A ratio is the other's time over ours, turn by turn, its median; above 1 we are faster.
+*Ops.* Bare NumPy is what one would write by hand, without a graph and without reusing buffers;
+`NUMPY` below is all of it. PyTorch runs with
+one thread and with two, and the faster by its median counts. Each side is a process of its own;
+they alternate, after a pause where
+threads of BLAS or OpenMP could still be spinning. A turn is one call to warm up and then several,
+each timed: the median of these is the
+turn's time. Forward records the graph, backward starts from a random gradient and leaves new
+`.grad`; all sides must first agree on values
+and gradients. A ratio is the other's time over ours, turn by turn, its median; above 1 we are
+faster.
 
-*Engine.* An expression on our tensors and the same on bare arrays alternate in one thread, in blocks of a few hundred, by the clock that counts
-only that thread's time. What ours takes longer is the engine's cost: graph recorded, line and versions kept, the node freed again.
+*Engine.* An expression on our tensors and the same on bare arrays alternate in one thread, in
+blocks of a few hundred, by the clock that counts
+only that thread's time. What ours takes longer is the engine's cost: graph recorded, line and
+versions kept, the node freed again.
 """
 
 from __future__ import annotations
@@ -36,7 +45,8 @@ from train_step import PAUSE, interval
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-SIZES = {  # rows, columns, attention's (B, H, T, D), rows of embedding's table, calls in a turn, turns
+# rows, columns, attention's (B, H, T, D), rows of embedding's table, calls in a turn, turns
+SIZES = {
     "small": (8, 8, (1, 1, 8, 8), 8, 300, 15),
     "middle": (256, 64, (1, 4, 64, 64), 65, 60, 15),
     "large": (2048, 1536, (8, 24, 256, 64), 8192, 2, 9),
@@ -45,15 +55,23 @@ ADAMW: dict[str, Any] = {"lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_d
 
 
 def inputs_of(op: str, size: str) -> tuple[list[Array], Array]:
-    """The op's inputs and a gradient dy, the same on every side. Floats want gradients, integers do not."""
+    """The op's inputs and a gradient dy, the same on every side. Floats want gradients, integers do
+    not.
+    """
     rng = np.random.default_rng(0)
     N, C, heads, vocabulary, _, _ = SIZES[size]
     shapes: dict[str, list[tuple[int, ...]]] = {
         "add": [(N, C), (C,)], "multiply": [(N, C)] * 2, "layer_norm": [(N, C), (C,), (C,)], "matmul": [(N, C), (C, C)],
         "linear": [(N, C), (C, C), (C,)], "attention": [heads] * 3, "embedding": [(vocabulary, C)],
     }  # fmt: skip
-    arrays: list[Array] = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes.get(op, [(N, C)])]
-    dy = np.array(1, np.float32) if op in ("sum", "cross_entropy") else rng.standard_normal(heads if op == "attention" else (N, C), dtype=np.float32)
+    arrays: list[Array] = [
+        rng.standard_normal(shape, dtype=np.float32) for shape in shapes.get(op, [(N, C)])
+    ]
+    dy = (
+        np.array(1, np.float32)
+        if op in ("sum", "cross_entropy")
+        else rng.standard_normal(heads if op == "attention" else (N, C), dtype=np.float32)
+    )
     if op == "embedding":
         arrays.insert(0, rng.integers(0, vocabulary, N))
     if op == "cross_entropy":
@@ -61,13 +79,16 @@ def inputs_of(op: str, size: str) -> tuple[list[Array], Array]:
     return arrays, dy
 
 
-# -- bare NumPy: y, and the function from dy to the gradients -------------------------------------------------------------
+# -- bare NumPy: y, and the function from dy to the gradients
+# -------------------------------------------------------------
 
 
 def gelu(x: Array) -> Any:
     k = math.sqrt(2 / math.pi)
     t = np.tanh(k * (x + 0.044715 * x * x * x))
-    return 0.5 * x * (1 + t), lambda dy: (dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)),)
+    return 0.5 * x * (1 + t), lambda dy: (
+        dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * k * (1 + 3 * 0.044715 * x * x)),
+    )
 
 
 def softmax(x: Array) -> Any:
@@ -82,7 +103,11 @@ def layer_norm(x: Array, gain: Array, bias: Array) -> Any:
 
     def backward(dy: Array) -> Any:
         dnormed = dy * gain
-        dx = inverse_std * (dnormed - dnormed.mean(-1, keepdims=True) - normed * (dnormed * normed).mean(-1, keepdims=True))
+        dx = inverse_std * (
+            dnormed
+            - dnormed.mean(-1, keepdims=True)
+            - normed * (dnormed * normed).mean(-1, keepdims=True)
+        )
         return dx, (dy * normed).sum(0), dy.sum(0)
 
     return normed * gain + bias, backward
@@ -95,7 +120,11 @@ def attention(q: Array, k: Array, v: Array) -> Any:
 
     def backward(dy: Array) -> Any:
         (dscores,) = dsoftmax(dy @ v.swapaxes(-1, -2))
-        return scale * (dscores @ k), scale * (dscores.swapaxes(-1, -2) @ q), weights.swapaxes(-1, -2) @ dy
+        return (
+            scale * (dscores @ k),
+            scale * (dscores.swapaxes(-1, -2) @ q),
+            weights.swapaxes(-1, -2) @ dy,
+        )
 
     return weights @ v, backward
 
@@ -134,13 +163,20 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "multiply": lambda a, b: (a * b, lambda dy: (dy * b, dy * a)),
     "exp": lambda x: (y := np.exp(x), lambda dy: (dy * y,)),
     "matmul": lambda a, b: (a @ b, lambda dy: (dy @ b.T, a.T @ dy)),
-    "linear": lambda x, weight, bias: (x @ weight + bias, lambda dy: (dy @ weight.T, x.T @ dy, dy.sum(0))),
+    "linear": lambda x, weight, bias: (
+        x @ weight + bias,
+        lambda dy: (dy @ weight.T, x.T @ dy, dy.sum(0)),
+    ),
     "sum": lambda x: (x.sum(), lambda dy: (np.full_like(x, dy),)),
-    **{rule.__name__: rule for rule in (gelu, softmax, layer_norm, attention, embedding, cross_entropy, adamw)},
+    **{
+        rule.__name__: rule
+        for rule in (gelu, softmax, layer_norm, attention, embedding, cross_entropy, adamw)
+    },
 }
 
 
-# -- a side: its process answers with values to compare, and with times ---------------------------------------------------
+# -- a side: its process answers with values to compare, and with times
+# ---------------------------------------------------
 
 
 class Case(NamedTuple):
@@ -154,10 +190,20 @@ class Case(NamedTuple):
 
 def numpy_case(op: str, arrays: list[Array], dy: Array) -> Case:
     if op == "adamw":
-        w, m, v, steps = arrays[0].copy(), np.zeros_like(arrays[0]), np.zeros_like(arrays[0]), itertools.count(1)
+        w, m, v, steps = (
+            arrays[0].copy(),
+            np.zeros_like(arrays[0]),
+            np.zeros_like(arrays[0]),
+            itertools.count(1),
+        )
         return Case(lambda: adamw(w, arrays[0], m, v, next(steps)), lambda _: [w])
     call, upstream, found = NUMPY[op], dy[()], list[Array]()
-    return Case(lambda: call(*arrays), lambda made: [made[0], *found], lambda made: found.extend(made[1](upstream)), found.clear)
+    return Case(
+        lambda: call(*arrays),
+        lambda made: [made[0], *found],
+        lambda made: found.extend(made[1](upstream)),
+        found.clear,
+    )
 
 
 def graph_case(call: Callable[..., Any], leaves: list[Any], upstream: Any) -> Case:
@@ -168,7 +214,12 @@ def graph_case(call: Callable[..., Any], leaves: list[Any], upstream: Any) -> Ca
         for leaf in learning:
             leaf.grad = None
 
-    return Case(lambda: call(*leaves), lambda y: [y.detach().numpy(), *(leaf.grad.numpy() for leaf in learning)], lambda y: y.backward(upstream), forget)
+    return Case(
+        lambda: call(*leaves),
+        lambda y: [y.detach().numpy(), *(leaf.grad.numpy() for leaf in learning)],
+        lambda y: y.backward(upstream),
+        forget,
+    )
 
 
 def our_case(op: str, arrays: list[Array], dy: Array) -> Case:
@@ -179,7 +230,11 @@ def our_case(op: str, arrays: list[Array], dy: Array) -> Case:
     if op == "adamw":
         leaves[0].grad = tensor.Tensor(arrays[0])
         return Case(AdamW(leaves, **ADAMW).step, lambda _: [leaves[0].detach().numpy()])
-    return graph_case(partial(tensor.attention, causal=True) if op == "attention" else getattr(tensor, op), leaves, tensor.Tensor(dy))
+    return graph_case(
+        partial(tensor.attention, causal=True) if op == "attention" else getattr(tensor, op),
+        leaves,
+        tensor.Tensor(dy),
+    )
 
 
 def torch_case(op: str, arrays: list[Array], dy: Array, threads: int) -> Case:
@@ -190,40 +245,65 @@ def torch_case(op: str, arrays: list[Array], dy: Array, threads: int) -> Case:
     leaves = [torch.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
     if op == "adamw":
         leaves[0].grad = torch.tensor(arrays[0])
-        return Case(torch.optim.AdamW(leaves, fused=True, **ADAMW).step, lambda _: [leaves[0].detach().numpy()])
+        return Case(
+            torch.optim.AdamW(leaves, fused=True, **ADAMW).step,
+            lambda _: [leaves[0].detach().numpy()],
+        )
     special: dict[str, Callable[..., Any]] = {
         "gelu": partial(functional.gelu, approximate="tanh"),
         "softmax": partial(torch.softmax, dim=-1),
         "layer_norm": lambda x, gain, bias: functional.layer_norm(x, gain.shape, gain, bias),
-        "linear": lambda x, weight, bias: torch.addmm(bias, x, weight),  # what functional.linear calls, whose weight is (outputs, inputs)
+        # what functional.linear calls, whose weight is (outputs, inputs)
+        "linear": lambda x, weight, bias: torch.addmm(bias, x, weight),
         "attention": partial(functional.scaled_dot_product_attention, is_causal=True),
     }
-    return graph_case(special.get(op) or getattr(functional, op, None) or getattr(torch, op), leaves, torch.from_numpy(dy))
+    return graph_case(
+        special.get(op) or getattr(functional, op, None) or getattr(torch, op),
+        leaves,
+        torch.from_numpy(dy),
+    )
 
 
 def serve(side: str) -> None:
-    """What a side's process does: a line [request, op, size] is answered with values or times, in JSON."""
-    make = {"ours": our_case, "numpy": numpy_case}.get(side) or partial(torch_case, threads=int(side[-1]))
+    """What a side's process does: a line [request, op, size] is answered with values or times, in
+    JSON.
+    """
+    make = {"ours": our_case, "numpy": numpy_case}.get(side) or partial(
+        torch_case, threads=int(side[-1])
+    )
     current, case = None, None
     for line in sys.stdin:
         request, op, size = json.loads(line)
         if case is None or current != (op, size):
             current, case = (op, size), None  # the one before is freed first
             case = make(op, *inputs_of(op, size))
-        print(json.dumps(values(case) if request == "values" else times(case, SIZES[size][4])), flush=True)
+        print(
+            json.dumps(values(case) if request == "values" else times(case, SIZES[size][4])),
+            flush=True,
+        )
 
 
 def values(case: Case) -> list[tuple[float, float]]:
-    """Of y and each gradient, its product with fixed random numbers, and its norm: arrays that differ also differ in the first."""
+    """Of y and each gradient, its product with fixed random numbers, and its norm: arrays that
+    differ also differ in the first.
+    """
     case.forget()
     made = case.forward()
     case.backward(made)
     flats = [np.asarray(array, dtype=np.float64).ravel() for array in case.results(made)]
-    return [(float(flat @ np.random.default_rng(2).standard_normal(flat.size)), float(np.linalg.norm(flat))) for flat in flats]
+    return [
+        (
+            float(flat @ np.random.default_rng(2).standard_normal(flat.size)),
+            float(np.linalg.norm(flat)),
+        )
+        for flat in flats
+    ]
 
 
 def times(case: Case, calls: int) -> tuple[float, float]:
-    """Seconds forward and backward, each the median of the calls after the first. Reading the clock, some 50 ns, is in them."""
+    """Seconds forward and backward, each the median of the calls after the first. Reading the
+    clock, some 50 ns, is in them.
+    """
     seconds = []
     for _ in range(1 + calls):
         case.forget()
@@ -237,7 +317,8 @@ def times(case: Case, calls: int) -> tuple[float, float]:
     return float(forward), float(backward)
 
 
-# -- the comparison -------------------------------------------------------------------------------------------------------
+# -- the comparison
+# -------------------------------------------------------------------------------------------------------
 
 
 class Side:
@@ -245,7 +326,12 @@ class Side:
 
     def __init__(self, name: str):
         self.name = name
-        self.process = subprocess.Popen([sys.executable, __file__, "--serve", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--serve", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def ask(self, *request: Any) -> Any:
         assert self.process.stdin is not None
@@ -259,28 +345,53 @@ class Side:
 
 
 def compare(sides: list[Side], op: str, size: str, turns: int | None) -> list[dict[str, Any]]:
-    """Turns of all sides in alternation, once they agree: a row for forward and one for backward, of an optimiser one for its step."""
+    """Turns of all sides in alternation, once they agree: a row for forward and one for backward,
+    of an optimiser one for its step.
+    """
     answers = {side.name: side.ask("values", op, size) for side in sides}
     for name, answer in answers.items():
-        if len(answer) != len(answers["ours"]) or any(abs(a - b) > 1e-3 * norm for (a, _), (b, norm) in zip(answer, answers["ours"], strict=True)):
-            raise SystemExit(f"{op}, {size}: {name} computes something else; (product, norm) of y and each gradient: {answers}")
+        if len(answer) != len(answers["ours"]) or any(
+            abs(a - b) > 1e-3 * norm
+            for (a, _), (b, norm) in zip(answer, answers["ours"], strict=True)
+        ):
+            raise SystemExit(
+                f"{op}, {size}: {name} computes something else; (product, norm) of y and each gradient: {answers}"
+            )
     taken: dict[str, list[tuple[float, float]]] = {side.name: [] for side in sides}
     for _ in range(turns or SIZES[size][5]):
         for side in sides:
             time.sleep(0 if size == "small" else PAUSE)
             taken[side.name].append(side.ask("times", op, size))
     phases = ("step",) if op == "adamw" else ("forward", "backward")
-    return [{"op": op, "size": size, "phase": phase, **figures({n: [turn[i] for turn in t] for n, t in taken.items()})} for i, phase in enumerate(phases)]
+    return [
+        {
+            "op": op,
+            "size": size,
+            "phase": phase,
+            **figures({n: [turn[i] for turn in t] for n, t in taken.items()}),
+        }
+        for i, phase in enumerate(phases)
+    ]
 
 
 def figures(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Median and minimum of ours, of NumPy's and of the better PyTorch's, and the ratios with their 90 % intervals."""
-    best = min((name for name in seconds if name.startswith("torch")), key=lambda name: statistics.median(seconds[name]))
+    """Median and minimum of ours, of NumPy's and of the better PyTorch's, and the ratios with their
+    90 % intervals.
+    """
+    best = min(
+        (name for name in seconds if name.startswith("torch")),
+        key=lambda name: statistics.median(seconds[name]),
+    )
     found: dict[str, Any] = {"torch threads": int(best[-1])}
     for label, name in (("ours", "ours"), ("numpy", "numpy"), ("torch", best)):
-        found |= {f"{label} us": statistics.median(seconds[name]) * 1e6, f"{label} min": min(seconds[name]) * 1e6}
+        found |= {
+            f"{label} us": statistics.median(seconds[name]) * 1e6,
+            f"{label} min": min(seconds[name]) * 1e6,
+        }
         if label != "ours":
-            ratios = [theirs / ours for theirs, ours in zip(seconds[name], seconds["ours"], strict=True)]
+            ratios = [
+                theirs / ours for theirs, ours in zip(seconds[name], seconds["ours"], strict=True)
+            ]
             found[f"{label} ratio"] = statistics.median(ratios)
             found[f"{label} low"], found[f"{label} high"] = interval(ratios)
     return found
@@ -289,47 +400,75 @@ def figures(seconds: dict[str, list[float]]) -> dict[str, Any]:
 def compare_all(ops: list[str], sizes: list[str], turns: int | None) -> list[dict[str, Any]]:
     rows = []
     sides = [Side(name) for name in ("ours", "numpy", "torch-1", "torch-2")]
-    print("op             size    phase         ours us     numpy us     torch us (threads)   numpy/ours  torch/ours")
+    print(
+        "op             size    phase         ours us     numpy us     torch us (threads)   numpy/ours  torch/ours"
+    )
     for op, size in itertools.product(ops, sizes):
         for row in compare(sides, op, size, turns):
             rows.append(row)
             times = f"{row['ours us']:12,.1f}{row['numpy us']:13,.1f}{row['torch us']:13,.1f} ({row['torch threads']})"
-            print(f"{op:15}{size:8}{row['phase']:9}{times}{row['numpy ratio']:19.2f}{row['torch ratio']:12.2f}", flush=True)
+            print(
+                f"{op:15}{size:8}{row['phase']:9}{times}{row['numpy ratio']:19.2f}{row['torch ratio']:12.2f}",
+                flush=True,
+            )
     for side in sides:
         side.process.communicate("")
     return rows
 
 
-# -- the engine's own cost ------------------------------------------------------------------------------------------------
+# -- the engine's own cost
+# ------------------------------------------------------------------------------------------------
 
-EXPRESSIONS = ("a * b", "x * 2.0", "x + bias")  # (8, 8), bias (8,), so an `expand` node; float32, and gradients wanted
+# (8, 8), bias (8,), so an `expand` node; float32, and gradients wanted
+EXPRESSIONS = ("a * b", "x * 2.0", "x + bias")
 
 
 def engine_cost(repeats: int, number: int = 500) -> list[dict[str, Any]]:
-    """Each expression ours, bare, and ours under no_grad(), in turn. The cost is the difference of the minima; also the median of differences."""
+    """Each expression ours, bare, and ours under no_grad(), in turn. The cost is the difference of
+    the minima; also the median of differences.
+    """
     from tensor import Tensor, no_grad
 
     rng = np.random.default_rng(0)
-    bare = {name: rng.standard_normal((8,) if name == "bias" else (8, 8), dtype=np.float32) for name in ("a", "b", "x", "bias")}
+    bare = {
+        name: rng.standard_normal((8,) if name == "bias" else (8, 8), dtype=np.float32)
+        for name in ("a", "b", "x", "bias")
+    }
     ours = {name: Tensor(array, requires_grad=True) for name, array in bare.items()}
     taken: dict[tuple[str, str], list[float]] = {}
-    timers = {e: [timeit.Timer(e, globals=names, timer=time.thread_time) for names in (ours, bare)] for e in EXPRESSIONS}
+    timers = {
+        e: [timeit.Timer(e, globals=names, timer=time.thread_time) for names in (ours, bare)]
+        for e in EXPRESSIONS
+    }
     for _ in range(repeats):
         for expression, (our_timer, bare_timer) in timers.items():
             recorded, alone = our_timer.timeit(number), bare_timer.timeit(number)
             with no_grad():
                 unrecorded = our_timer.timeit(number)
-            for mode, seconds in (("recorded", recorded), ("numpy", alone), ("no_grad", unrecorded)):
+            for mode, seconds in (
+                ("recorded", recorded),
+                ("numpy", alone),
+                ("no_grad", unrecorded),
+            ):
                 taken.setdefault((expression, mode), []).append(seconds / number * 1e6)
     print("8 x 8 float32, us (median)   beyond bare NumPy: recorded   under no_grad()   bare NumPy")
     rows = []
     for expression in EXPRESSIONS:
         row: dict[str, Any] = {"expression": expression}
         for mode in ("recorded", "no_grad", "numpy"):
-            own, beside = np.array(taken[expression, mode]), np.array(taken[expression, "numpy"] if mode != "numpy" else [0.0])
-            row |= {f"{mode} us": float(own.min() - beside.min()), f"{mode} median": float(np.median(own - beside))}
+            own, beside = (
+                np.array(taken[expression, mode]),
+                np.array(taken[expression, "numpy"] if mode != "numpy" else [0.0]),
+            )
+            row |= {
+                f"{mode} us": float(own.min() - beside.min()),
+                f"{mode} median": float(np.median(own - beside)),
+            }
         rows.append(row)
-        cells = [f"{row[f'{mode} us']:.2f} ({row[f'{mode} median']:.2f})" for mode in ("recorded", "no_grad", "numpy")]
+        cells = [
+            f"{row[f'{mode} us']:.2f} ({row[f'{mode} median']:.2f})"
+            for mode in ("recorded", "no_grad", "numpy")
+        ]
         print(f"{expression:26}{cells[0]:>30}{cells[1]:>18}{cells[2]:>13}")
     return rows
 
@@ -339,18 +478,33 @@ def draw_ops(figure: Any, rows: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(row["op"] for row in rows))
     figure.set_size_inches(9, 1.8 + 0.5 * len(names))
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    panels = itertools.product(("forward or step", "backward"), (("numpy", "bare NumPy"), ("torch", "PyTorch")))
+    panels = itertools.product(
+        ("forward or step", "backward"), (("numpy", "bare NumPy"), ("torch", "PyTorch"))
+    )
     for panel, (phase, (key, other)) in zip(axes.flat, panels, strict=True):
-        for size, shift, colour in zip(SIZES, (-0.22, 0, 0.22), ("#ccbb44", "#4477aa", "#aa3377"), strict=True):
+        for size, shift, colour in zip(
+            SIZES, (-0.22, 0, 0.22), ("#ccbb44", "#4477aa", "#aa3377"), strict=True
+        ):
             chosen = [row for row in rows if row["size"] == size and row["phase"] in phase]
-            panel.scatter([row[f"{key} ratio"] for row in chosen], [names.index(row["op"]) + shift for row in chosen], s=18, zorder=3, color=colour, label=size)
+            panel.scatter(
+                [row[f"{key} ratio"] for row in chosen],
+                [names.index(row["op"]) + shift for row in chosen],
+                s=18,
+                zorder=3,
+                color=colour,
+                label=size,
+            )
         panel.axvline(1, color="black", linewidth=0.8)
-        panel.set(xscale="log", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+        panel.set(
+            xscale="log", yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5)
+        )
         panel.grid(axis="x", which="both", color="#dddddd", linewidth=0.5)
         panel.set_title(f"{phase}: {other}'s time / ours", fontsize=10)
         panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     figure.supxlabel("right of 1 ours is faster", fontsize=9)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8
+    )
 
 
 def draw_engine(figure: Any, rows: list[dict[str, Any]]) -> None:
@@ -358,15 +512,29 @@ def draw_engine(figure: Any, rows: list[dict[str, Any]]) -> None:
     figure.set_size_inches(6, 3.2)
     panel = figure.subplots()
     for shift, mode, colour in ((-0.2, "recorded", "#4477aa"), (0.2, "no_grad", "#88ccee")):
-        bars = panel.bar(np.arange(len(rows)) + shift, [row[f"{mode} us"] for row in rows], 0.38, color=colour, label=mode)
+        bars = panel.bar(
+            np.arange(len(rows)) + shift,
+            [row[f"{mode} us"] for row in rows],
+            0.38,
+            color=colour,
+            label=mode,
+        )
         panel.bar_label(bars, fmt="%.1f", padding=2)
-    panel.set_xticks(range(len(rows)), [f"{row['expression']}\nNumPy alone {row['numpy us']:.1f}" for row in rows])
+    panel.set_xticks(
+        range(len(rows)),
+        [f"{row['expression']}\nNumPy alone {row['numpy us']:.1f}" for row in rows],
+    )
     panel.margins(y=0.25)
     panel.set(ylabel="us an op, beyond NumPy's time", title="The engine's cost, 8 x 8 float32")
     panel.legend(fontsize=8, ncols=2)
 
 
-def save(folder: Path | None, name: str, rows: list[dict[str, Any]], draw: Callable[[Any, list[dict[str, Any]]], None]) -> None:
+def save(
+    folder: Path | None,
+    name: str,
+    rows: list[dict[str, Any]],
+    draw: Callable[[Any, list[dict[str, Any]]], None],
+) -> None:
     if folder:
         from matplotlib.figure import Figure
 
@@ -378,12 +546,40 @@ def save(folder: Path | None, name: str, rows: list[dict[str, Any]], draw: Calla
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Each op beside bare NumPy and PyTorch, and the engine's own cost of a small op.")
-    parser.add_argument("--only", choices=["ops", "engine"], help="one of the two sections (default: both)")
-    parser.add_argument("--ops", nargs="+", choices=list(NUMPY), default=list(NUMPY), metavar="OP", help=f"of {', '.join(NUMPY)} (default: all)")
-    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="8 x 8, 256 x 64, 2048 x 1536 (default: all)")
-    parser.add_argument("--turns", type=int, metavar="N", help="turns of each side (default: 15, at the large size 9)")
-    parser.add_argument("--repeats", type=int, default=300, metavar="N", help="engine: blocks of 500 of each expression (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Each op beside bare NumPy and PyTorch, and the engine's own cost of a small op."
+    )
+    parser.add_argument(
+        "--only", choices=["ops", "engine"], help="one of the two sections (default: both)"
+    )
+    parser.add_argument(
+        "--ops",
+        nargs="+",
+        choices=list(NUMPY),
+        default=list(NUMPY),
+        metavar="OP",
+        help=f"of {', '.join(NUMPY)} (default: all)",
+    )
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        choices=list(SIZES),
+        default=list(SIZES),
+        help="8 x 8, 256 x 64, 2048 x 1536 (default: all)",
+    )
+    parser.add_argument(
+        "--turns",
+        type=int,
+        metavar="N",
+        help="turns of each side (default: 15, at the large size 9)",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=300,
+        metavar="N",
+        help="engine: blocks of 500 of each expression (default: %(default)s)",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write JSON and pictures there")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,4 +1,6 @@
-"""The same GPT in PyTorch: what the benchmarks run beside ours, from the same weights, at PyTorch's best settings."""
+"""The same GPT in PyTorch: what the benchmarks run beside ours, from the same weights, at PyTorch's
+best settings.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,26 @@ class Block(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.attention_projection = nn.Linear(width, 3 * width, bias), nn.Linear(width, width, bias)
-        self.expand, self.feed_forward_projection = nn.Linear(width, 4 * width, bias), nn.Linear(4 * width, width, bias)
+        self.qkv, self.attention_projection = (
+            nn.Linear(width, 3 * width, bias),
+            nn.Linear(width, width, bias),
+        )
+        self.expand, self.feed_forward_projection = (
+            nn.Linear(width, 4 * width, bias),
+            nn.Linear(4 * width, width, bias),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, T, C = x.shape
-        q, k, v = (t.view(B, T, self.heads, -1).transpose(1, 2) for t in self.qkv(self.attention_norm(x)).split(C, dim=2))
+        q, k, v = (
+            t.view(B, T, self.heads, -1).transpose(1, 2)
+            for t in self.qkv(self.attention_norm(x)).split(C, dim=2)
+        )
         y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.attention_projection(y.transpose(1, 2).contiguous().view(B, T, C))
-        return x + self.feed_forward_projection(functional.gelu(self.expand(self.feed_forward_norm(x)), approximate="tanh"))
+        return x + self.feed_forward_projection(
+            functional.gelu(self.expand(self.feed_forward_norm(x)), approximate="tanh")
+        )
 
 
 class Peer(nn.Module):
@@ -39,7 +52,9 @@ class Peer(nn.Module):
         config: GPTConfig = model.config
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.position_embedding = nn.Embedding(config.context, config.width)
-        self.blocks = nn.ModuleList([Block(config.width, config.heads, config.bias) for _ in range(config.layers)])
+        self.blocks = nn.ModuleList(
+            [Block(config.width, config.heads, config.bias) for _ in range(config.layers)]
+        )
         self.final_norm = nn.LayerNorm(config.width)
         self.register_buffer("positions", torch.arange(config.context))
         with torch.no_grad():
@@ -48,9 +63,13 @@ class Peer(nn.Module):
 
     @staticmethod
     def _ours(model: GPT, name: str) -> np.ndarray[Any, Any]:
-        """The value of one of these parameters in our model, whose linear weights are (inputs, outputs)."""
+        """The value of one of these parameters in our model, whose linear weights are (inputs,
+        outputs).
+        """
         state = {key: value.numpy().copy() for key, value in model.state().items()}
-        path = name.replace("attention_projection", "attention.projection").replace("feed_forward_projection", "feed_forward.projection")
+        path = name.replace("attention_projection", "attention.projection").replace(
+            "feed_forward_projection", "feed_forward.projection"
+        )
         path = path.replace(".qkv", ".attention.qkv").replace(".expand", ".feed_forward.expand")
         if name == "position_embedding.weight":
             path = "position_embedding"
@@ -67,16 +86,25 @@ class Peer(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
-def peer_optimizer(peer: Peer, lr: float, betas: tuple[float, float], weight_decay: float) -> torch.optim.AdamW:
+def peer_optimizer(
+    peer: Peer, lr: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
     """Fused AdamW that decays matrices and tables, not gains and biases."""
     decayed = [p for p in peer.parameters() if p.ndim >= 2]
     others = [p for p in peer.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
 
-def peer_step(model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, clip: float, mode: str) -> Callable[[Any, Any], float]:
-    """A training step in PyTorch from our model's weights: forward, backward, clip, fused AdamW. mode: "eager" or "compile"."""
+def peer_step(
+    model: GPT, lr: float, betas: tuple[float, float], weight_decay: float, clip: float, mode: str
+) -> Callable[[Any, Any], float]:
+    """A training step in PyTorch from our model's weights: forward, backward, clip, fused AdamW.
+    mode: "eager" or "compile".
+    """
     peer = Peer(model)
     optimizer = peer_optimizer(peer, lr, betas, weight_decay)
     loss_of = torch.compile(peer) if mode == "compile" else peer

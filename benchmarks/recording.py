@@ -2,9 +2,11 @@
 
     python benchmarks/recording.py
 
-*off*: an op asks the mode three times whether there is a tape, its backward three times whether it was given one. These very statements are
+*off*: an op asks the mode three times whether there is a tape, its backward three times whether it
+was given one. These very statements are
 timed in a loop, less an empty loop; times the ops of a story step, and beside the step itself.
-*on*: story steps that alternate: not recorded, recorded without values, with values, and as references. Medians.
+*on*: story steps that alternate: not recorded, recorded without values, with values, and as
+references. Medians.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ import tensor
 from tensor.mode import MODE
 from tensor.optim import AdamW
 from tensor.random import Generator, Key
-from tensor.tape import Backward, Forward
+from tensor.recording import Backward, Forward
 from tinygpt import GPT, GPTConfig
-from tinygpt.training import update
+from tinygpt.training.step import update
 
 STEPS, LOOPS, REPEATS = 200, 200_000, 9
 STORY = GPTConfig(vocabulary=22, context=32, width=64, heads=4, layers=2)
@@ -91,14 +93,20 @@ def main() -> None:
             times[name].append(step(number, around()))
     with tensor.record(values=False) as tape:
         update(model, optimizer, x, y, 1.0)
-    forwards, backwards = (sum(isinstance(entry, kind) for entry in tape.entries) for kind in (Forward, Backward))
+    forwards, backwards = (
+        sum(isinstance(entry, kind) for entry in tape.entries) for kind in (Forward, Backward)
+    )
 
     empty = nanoseconds(nothing)
     op, backward = nanoseconds(in_op) - empty, nanoseconds(in_backward) - empty
     median = {name: statistics.median(seconds[10:]) for name, seconds in times.items()}
     off = (forwards * op + backwards * backward) * 1e-9
-    print(f"off    {op:.0f} ns an op, {backward:.0f} ns a backward; {forwards} and {backwards} of them in a story step: {off * 1e6:.2f} us")
-    print(f"       of {median['not recorded'] * 1e3:.2f} ms, which is {off / median['not recorded']:.4%} of the step")
+    print(
+        f"off    {op:.0f} ns an op, {backward:.0f} ns a backward; {forwards} and {backwards} of them in a story step: {off * 1e6:.2f} us"
+    )
+    print(
+        f"       of {median['not recorded'] * 1e3:.2f} ms, which is {off / median['not recorded']:.4%} of the step"
+    )
     for name, seconds in median.items():
         print(f"on     {name:24} {seconds * 1e3:6.2f} ms  {seconds / median['not recorded']:5.2f}")
 

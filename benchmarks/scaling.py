@@ -1,19 +1,28 @@
-"""How a training step's time and peak memory grow with context T, width, batch and layers; and how attention's memory grows with T.
+"""How a training step's time and peak memory grow with context T, width, batch and layers; and how
+attention's memory grows with T.
 
     python benchmarks/scaling.py                                     # everything: some minutes
     python benchmarks/scaling.py --only attention
     python benchmarks/scaling.py --only step --axes T batch --rounds 1
-    python benchmarks/scaling.py --out results                       # also results/scaling.json, scaling.png and attention.png
+    python benchmarks/scaling.py --out results                       # also results/scaling.json,
+    scaling.png and attention.png
 
-*Step.* The shakespeare model (4 layers, width 128, 4 heads, T 64, B 12, V 65) and its neighbours along each axis, the step of tinygpt's own
-trainer. A measurement is a fresh process: its peak resident memory is its own, and no memory is left from another size. Rounds go over all
-sizes in turn, so that a machine whose speed drifts slows all of them; time and memory are medians over the rounds, the time of a round the
+*Step.* The shakespeare model (4 layers, width 128, 4 heads, T 64, B 12, V 65) and its neighbours
+along each axis, the step of tinygpt's own
+trainer. A measurement is a fresh process: its peak resident memory is its own, and no memory is
+left from another size. Rounds go over all
+sizes in turn, so that a machine whose speed drifts slows all of them; time and memory are medians
+over the rounds, the time of a round the
 median of its steps. Python, NumPy and the engine, without any model, take what is printed as idle.
 
-*Attention.* Forward and backward of causal attention alone, 4 heads of 32 float32: once the op `tensor.attention` on (1, 4, T, 32), its inputs
-strided as heads are in a model, and once the model's own layer on (1, T, 128), its two projections included. Counted is the peak above the
-inputs, the weights and the upstream gradient, so output and gradients are in it. Resident: as the operating system counts. Arrays: exactly, of
-what NumPy allocates (tracemalloc). The exponent e of memory ~ T^e comes from least squares on logarithms: 1 is linear, 2 a matrix (T, T).
+*Attention.* Forward and backward of causal attention alone, 4 heads of 32 float32: once the op
+`tensor.attention` on (1, 4, T, 32), its inputs
+strided as heads are in a model, and once the model's own layer on (1, T, 128), its two projections
+included. Counted is the peak above the
+inputs, the weights and the upstream gradient, so output and gradients are in it. Resident: as the
+operating system counts. Arrays: exactly, of
+what NumPy allocates (tracemalloc). The exponent e of memory ~ T^e comes from least squares on
+logarithms: 1 is linear, 2 a matrix (T, T).
 
 MB are 2^20 bytes, as in train_step.py.
 """
@@ -35,7 +44,13 @@ from typing import Any
 import numpy as np
 from train_step import SIZES, our_step, peak_memory
 
-BASE = dict(zip(("layers", "width", "heads", "T", "batch", "vocabulary"), SIZES["shakespeare"][:6], strict=True))
+BASE = dict(
+    zip(
+        ("layers", "width", "heads", "T", "batch", "vocabulary"),
+        SIZES["shakespeare"][:6],
+        strict=True,
+    )
+)
 AXES: dict[str, tuple[int, ...]] = {
     "T": (16, 32, 64, 128, 256, 512),
     "width": (32, 64, 128, 256, 512),
@@ -48,18 +63,23 @@ PATHS = {"op": "tensor.attention", "layer": "the model's layer"}
 MEASURES = [f"{path} {counted} MB" for path in PATHS for counted in ("resident", "arrays")]
 
 
-# -- what a fresh process measures ----------------------------------------------------------------------------------------
+# -- what a fresh process measures
+# ----------------------------------------------------------------------------------------
 
 
 def measure_step(size: dict[str, int], steps: int) -> dict[str, float]:
-    """Median seconds of that many steps, after two to warm up, and the process's peak in MB, without a model if it has no layers."""
+    """Median seconds of that many steps, after two to warm up, and the process's peak in MB,
+    without a model if it has no layers.
+    """
     from tensor import manual_seed
     from tinygpt import GPT, GPTConfig
 
     if not size["layers"]:
         return {"seconds": 0.0, "MB": peak_memory()}
     manual_seed(0)
-    step = our_step(GPT(GPTConfig(size["vocabulary"], size["T"], size["width"], size["heads"], size["layers"])))
+    step = our_step(
+        GPT(GPTConfig(size["vocabulary"], size["T"], size["width"], size["heads"], size["layers"]))
+    )
     rng = np.random.default_rng(0)
     seconds = []
     for _ in range(2 + steps):
@@ -71,22 +91,37 @@ def measure_step(size: dict[str, int], steps: int) -> dict[str, float]:
 
 
 def measure_attention(path: str, T: int) -> dict[str, float]:
-    """MB above the inputs at the peak of forward and backward, of the "op" or the "layer": resident in one run, of arrays in another."""
+    """MB above the inputs at the peak of forward and backward, of the "op" or the "layer": resident
+    in one run, of arrays in another.
+    """
     import tensor
     from tinygpt import GPTConfig
-    from tinygpt.attention import Attention
+    from tinygpt.model.attention import Attention
 
     rng = np.random.default_rng(0)
     layer = Attention(GPTConfig(1, T, width=128, heads=4, layers=1))
 
     def inputs(length: int) -> list[tensor.Tensor]:
         """What run takes, drawn in float32: no wider array leaves free memory behind."""
-        shapes = [(1, length, 4, 32)] * 3 + [(1, 4, length, 32)] if path == "op" else [(1, length, 128)] * 2
-        return [tensor.Tensor.from_array(rng.standard_normal(shape, dtype=np.float32), requires_grad=True) for shape in shapes]
+        shapes = (
+            [(1, length, 4, 32)] * 3 + [(1, 4, length, 32)]
+            if path == "op"
+            else [(1, length, 128)] * 2
+        )
+        return [
+            tensor.Tensor.from_array(
+                rng.standard_normal(shape, dtype=np.float32), requires_grad=True
+            )
+            for shape in shapes
+        ]
 
     def run(*leaves: tensor.Tensor) -> None:
         *given, dy = leaves  # the op's q, k, v: (1, T, 4, 32) -> (1, 4, T, 32)
-        y = tensor.attention(*(leaf.transpose(1, 2) for leaf in given), causal=True) if path == "op" else layer(*given)
+        y = (
+            tensor.attention(*(leaf.transpose(1, 2) for leaf in given), causal=True)
+            if path == "op"
+            else layer(*given)
+        )
         y.backward(dy)
         for leaf in (*given, *layer.parameters()):
             leaf.grad = None
@@ -103,20 +138,29 @@ def measure_attention(path: str, T: int) -> dict[str, float]:
 
 
 def forget_peak() -> None:
-    """Linux: give free memory back, then make what is resident now the peak; elsewhere small extras hide behind what importing took."""
+    """Linux: give free memory back, then make what is resident now the peak; elsewhere small extras
+    hide behind what importing took.
+    """
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, TypeError, AttributeError):  # no such file, library or function, or not allowed
+    # no such file, library or function, or not allowed
+    except (OSError, TypeError, AttributeError):
         return
 
 
-# -- all of them ----------------------------------------------------------------------------------------------------------
+# -- all of them
+# ----------------------------------------------------------------------------------------------------------
 
 
 def fresh(*request: Any) -> dict[str, float]:
     """The answer of a fresh process to (function, its arguments)."""
-    answer = subprocess.run([sys.executable, __file__, "--measure", json.dumps(request)], stdout=subprocess.PIPE, text=True, check=False)
+    answer = subprocess.run(
+        [sys.executable, __file__, "--measure", json.dumps(request)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     if answer.returncode:
         raise SystemExit(f"the measurement {request} failed; its error is above")
     return json.loads(answer.stdout)  # type: ignore[no-any-return]
@@ -130,26 +174,46 @@ def exponent(xs: Sequence[float], ys: Sequence[float]) -> float:
 def scale_steps(axes: list[str], rounds: int, steps: int) -> dict[str, Any]:
     """Rows along each axis, and the idle process."""
     sizes = [BASE | {axis: value} for axis in axes for value in AXES[axis]]
-    sizes = [size for i, size in enumerate(sizes) if size not in sizes[:i]]  # the base is on every axis
+    # the base is on every axis
+    sizes = [size for i, size in enumerate(sizes) if size not in sizes[:i]]
     taken: list[list[dict[str, float]]] = [[] for _ in sizes]
     for number in range(rounds):
         for size, column in zip(sizes, taken, strict=True):
             column.append(fresh("step", size, steps))
-            print(f"  round {number + 1}: {size}: {column[-1]['seconds'] * 1e3:.1f} ms", file=sys.stderr, flush=True)
+            print(
+                f"  round {number + 1}: {size}: {column[-1]['seconds'] * 1e3:.1f} ms",
+                file=sys.stderr,
+                flush=True,
+            )
     idle = fresh("step", BASE | {"layers": 0}, 0)["MB"]
-    print(f"axis      value   ms a step    peak MB     growth ~ value^e from the line before: time   memory above idle ({idle:.0f} MB)")
+    print(
+        f"axis      value   ms a step    peak MB     growth ~ value^e from the line before: time   memory above idle ({idle:.0f} MB)"
+    )
     rows: list[dict[str, Any]] = []
     for axis in axes:
         previous: dict[str, Any] = {}
         for value in AXES[axis]:
             column = taken[sizes.index(BASE | {axis: value})]
-            row: dict[str, Any] = {"axis": axis, "value": value, **{key: statistics.median(answer[key] for answer in column) for key in ("seconds", "MB")}}
+            row: dict[str, Any] = {
+                "axis": axis,
+                "value": value,
+                **{
+                    key: statistics.median(answer[key] for answer in column)
+                    for key in ("seconds", "MB")
+                },
+            }
             growth = ""
             if previous:
                 pair = (previous["value"], value)
-                time_growth, memory_growth = exponent(pair, (previous["seconds"], row["seconds"])), exponent(pair, (previous["MB"] - idle, row["MB"] - idle))
+                time_growth, memory_growth = (
+                    exponent(pair, (previous["seconds"], row["seconds"])),
+                    exponent(pair, (previous["MB"] - idle, row["MB"] - idle)),
+                )
                 growth = f"{time_growth:>47.2f}{memory_growth:>9.2f}"
-            print(f"{axis:10}{value:5}{row['seconds'] * 1e3:12.2f}{row['MB']:11.1f}{growth}", flush=True)
+            print(
+                f"{axis:10}{value:5}{row['seconds'] * 1e3:12.2f}{row['MB']:11.1f}{growth}",
+                flush=True,
+            )
             rows.append(row)
             previous = row
     return {"base": BASE, "idle MB": idle, "rows": rows}
@@ -157,19 +221,40 @@ def scale_steps(axes: list[str], rounds: int, steps: int) -> dict[str, Any]:
 
 def scale_attention(tokens: list[int]) -> dict[str, Any]:
     """Memory for each T on both paths, and the fitted exponents."""
-    print("attention, MB above the inputs   T     op: resident    arrays     layer: resident    arrays")
+    print(
+        "attention, MB above the inputs   T     op: resident    arrays     layer: resident    arrays"
+    )
     rows: list[dict[str, Any]] = []
     for T in tokens:
-        rows.append({"T": T, **{f"{path} {key}": value for path in PATHS for key, value in fresh("attention", path, T).items()}})
-        print(f"{T:34}{''.join(f'{rows[-1][measure]:{width}.1f}' for measure, width in zip(MEASURES, (17, 10, 20, 10), strict=True))}", flush=True)
-    fits = {measure: {"all": exponent(tokens, [row[measure] for row in rows])} for measure in MEASURES if len(rows) > 1}
+        rows.append(
+            {
+                "T": T,
+                **{
+                    f"{path} {key}": value
+                    for path in PATHS
+                    for key, value in fresh("attention", path, T).items()
+                },
+            }
+        )
+        print(
+            f"{T:34}{''.join(f'{rows[-1][measure]:{width}.1f}' for measure, width in zip(MEASURES, (17, 10, 20, 10), strict=True))}",
+            flush=True,
+        )
+    fits = {
+        measure: {"all": exponent(tokens, [row[measure] for row in rows])}
+        for measure in MEASURES
+        if len(rows) > 1
+    }
     for measure, fit in fits.items():
         fit["last"] = exponent(tokens[-2:], [row[measure] for row in rows[-2:]])
-        print(f"{measure.removesuffix(' MB'):15} ~ T^{fit['all']:.2f}, between the last two T^{fit['last']:.2f}")
+        print(
+            f"{measure.removesuffix(' MB'):15} ~ T^{fit['all']:.2f}, between the last two T^{fit['last']:.2f}"
+        )
     return {"rows": rows, "exponents": fits}
 
 
-# -- pictures and command line --------------------------------------------------------------------------------------------
+# -- pictures and command line
+# --------------------------------------------------------------------------------------------
 
 
 def plain(axis: Any, ticks: Sequence[int] | None = None) -> None:
@@ -186,7 +271,9 @@ def plain(axis: Any, ticks: Sequence[int] | None = None) -> None:
 
 
 def draw_steps(result: dict[str, Any], path: Path) -> None:
-    """A panel for each axis: time on the left, memory on the right; dashed, what grows in proportion from the base."""
+    """A panel for each axis: time on the left, memory on the right; dashed, what grows in
+    proportion from the base.
+    """
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["axis"] for row in result["rows"]))
@@ -210,12 +297,22 @@ def draw_steps(result: dict[str, Any], path: Path) -> None:
             axes.set_ylim(min(ys) / 1.6, max(ys) * 1.6)
             plain(axes.yaxis)
         base = next(row["seconds"] for row in rows if row["value"] == BASE[name]) * 1e3
-        panel.plot(values, [base * value / BASE[name] for value in values], color="#4477aa", linewidth=0.8, linestyle="--", label="time in proportion")
+        panel.plot(
+            values,
+            [base * value / BASE[name] for value in values],
+            color="#4477aa",
+            linewidth=0.8,
+            linestyle="--",
+            label="time in proportion",
+        )
         panel.axvline(BASE[name], color="#bbbbbb", linewidth=0.8)
         plain(panel.xaxis, values)
         panel.set_xlabel(NAMES[name])
         panel.legend(fontsize=8, loc="upper left")
-    figure.suptitle(f"A training step around layers {BASE['layers']}, width {BASE['width']}, T {BASE['T']}, batch {BASE['batch']} (grey lines)", fontsize=11)
+    figure.suptitle(
+        f"A training step around layers {BASE['layers']}, width {BASE['width']}, T {BASE['T']}, batch {BASE['batch']} (grey lines)",
+        fontsize=11,
+    )
     figure.savefig(path, dpi=150)
 
 
@@ -228,11 +325,29 @@ def draw_attention(result: dict[str, Any], path: Path) -> None:
     for panel, (key, name) in zip(figure.subplots(1, 2, sharey=True), PATHS.items(), strict=True):
         for counted, colour, marker in (("resident", "#ee6677", "s"), ("arrays", "#4477aa", "o")):
             measure = f"{key} {counted} MB"
-            fit = f", ~ $T^{{{result['exponents'][measure]['all']:.2f}}}$" if result["exponents"] else ""
-            panel.loglog(tokens, [row[measure] for row in result["rows"]], color=colour, marker=marker, markersize=4, label=counted + fit)
+            fit = (
+                f", ~ $T^{{{result['exponents'][measure]['all']:.2f}}}$"
+                if result["exponents"]
+                else ""
+            )
+            panel.loglog(
+                tokens,
+                [row[measure] for row in result["rows"]],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=counted + fit,
+            )
         first = result["rows"][0][f"{key} arrays MB"]
         for power, style, label in ((1, "--", "$T$"), (2, ":", "$T^2$")):
-            panel.plot(tokens, [first * (T / tokens[0]) ** power for T in tokens], color="black", linewidth=0.8, linestyle=style, label=label)
+            panel.plot(
+                tokens,
+                [first * (T / tokens[0]) ** power for T in tokens],
+                color="black",
+                linewidth=0.8,
+                linestyle=style,
+                label=label,
+            )
         plain(panel.xaxis, tokens)
         plain(panel.yaxis)
         panel.set_xlabel("tokens T")
@@ -244,18 +359,53 @@ def draw_attention(result: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="How a step's time and memory grow with the size of the model, and attention's memory with T.")
-    parser.add_argument("--only", choices=["step", "attention"], help="one of the two sections (default: both)")
-    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES), help="step: what is varied (default: all)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="step: processes for each size (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=7, metavar="N", help="step: steps timed in a process (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS), metavar="T", help=f"attention: the T (default: {' '.join(map(str, TOKENS))})")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write scaling.json and the pictures there")
+    parser = argparse.ArgumentParser(
+        description="How a step's time and memory grow with the size of the model, and attention's memory with T."
+    )
+    parser.add_argument(
+        "--only", choices=["step", "attention"], help="one of the two sections (default: both)"
+    )
+    parser.add_argument(
+        "--axes",
+        nargs="+",
+        choices=list(AXES),
+        default=list(AXES),
+        help="step: what is varied (default: all)",
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="step: processes for each size (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=7,
+        metavar="N",
+        help="step: steps timed in a process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=list(TOKENS),
+        metavar="T",
+        help=f"attention: the T (default: {' '.join(map(str, TOKENS))})",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write scaling.json and the pictures there"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         what, *arguments = json.loads(options.measure)
-        print(json.dumps(measure_step(*arguments) if what == "step" else measure_attention(*arguments)))
+        print(
+            json.dumps(
+                measure_step(*arguments) if what == "step" else measure_attention(*arguments)
+            )
+        )
         return
     results = {}
     if options.only != "attention":

@@ -1,15 +1,21 @@
-"""One training step, ours and PyTorch's, of the same model from the same weights on the same batches.
+"""One training step, ours and PyTorch's, of the same model from the same weights on the same
+batches.
 
     python benchmarks/train_step.py                  # all four sizes
     python benchmarks/train_step.py story baby       # some
     python benchmarks/train_step.py --out results    # also results/train_step.json and .png
 
-A step is forward, backward, clipping to norm 1 and AdamW. First both sides must agree on the losses of 20 steps. Then they alternate, so
-that a machine whose speed drifts slows both; the ratio is PyTorch's time over ours, pair by pair, its median with a 90 % bootstrap
-interval. PyTorch runs eager and compiled, with one thread and with all, and the fastest of these is the one that counts.
+A step is forward, backward, clipping to norm 1 and AdamW. First both sides must agree on the losses
+of 20 steps. Then they alternate, so
+that a machine whose speed drifts slows both; the ratio is PyTorch's time over ours, pair by pair,
+its median with a 90 % bootstrap
+interval. PyTorch runs eager and compiled, with one thread and with all, and the fastest of these is
+the one that counts.
 
-Each side lives in a process of its own, and a pause comes before each turn: threads of OpenMP and OpenBLAS spin for a while after work, and
-would take the cores from whoever comes next. A turn is steps to warm up, then steps of which the median counts: as many as fill a moment.
+Each side lives in a process of its own, and a pause comes before each turn: threads of OpenMP and
+OpenBLAS spin for a while after work, and
+would take the cores from whoever comes next. A turn is steps to warm up, then steps of which the
+median counts: as many as fill a moment.
 """
 
 from __future__ import annotations
@@ -37,7 +43,8 @@ SIZES = {  # layers, width, heads, T, B, V, pairs
 STEPS = {"story": 20, "shakespeare": 5, "baby": 1, "gpt2": 1}  # in a turn
 PAUSE = 0.1  # seconds before a turn
 RECIPE: dict[str, Any] = {"lr": 1e-3, "betas": (0.9, 0.99), "weight_decay": 0.1, "clip": 1.0}
-GENTLE = {**RECIPE, "lr": 1e-4}  # for gpt2: ten times that, without warm-up, grows rounding differences of 1e-7 to 1e-2 in 20 steps
+# for gpt2: ten times that, without warm-up, grows rounding differences of 1e-7 to 1e-2 in 20 steps
+GENTLE = {**RECIPE, "lr": 1e-4}
 
 
 def batches(name: str, count: int) -> list[tuple[Any, Any]]:
@@ -63,9 +70,11 @@ def recipe_of(name: str) -> dict[str, Any]:
 def our_step(model: Any, recipe: dict[str, Any] = RECIPE) -> Callable[[Any, Any], float]:
     """The step of tinygpt's own trainer."""
     from tensor.optim import AdamW
-    from tinygpt.training import update
+    from tinygpt.training.step import update
 
-    optimizer = AdamW(model, lr=recipe["lr"], betas=recipe["betas"], weight_decay=recipe["weight_decay"])
+    optimizer = AdamW(
+        model, lr=recipe["lr"], betas=recipe["betas"], weight_decay=recipe["weight_decay"]
+    )
 
     def step(ids: Any, targets: Any) -> float:
         return update(model, optimizer, ids, targets, recipe["clip"])[0]
@@ -73,7 +82,9 @@ def our_step(model: Any, recipe: dict[str, Any] = RECIPE) -> Callable[[Any, Any]
     return step
 
 
-def torch_step(model: Any, mode: str, recipe: dict[str, Any] = RECIPE) -> Callable[[Any, Any], float]:
+def torch_step(
+    model: Any, mode: str, recipe: dict[str, Any] = RECIPE
+) -> Callable[[Any, Any], float]:
     """PyTorch's step; mode is "eager" or "compile", then "-" and the number of threads."""
     import torch
     from peer import peer_step
@@ -94,7 +105,9 @@ class Side:
     def __init__(self, name: str, side: str):
         self.steps = STEPS[name]
         command = [sys.executable, __file__, "--serve", side, name]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def ask(self, request: str) -> float:
         assert self.process.stdin is not None
@@ -117,9 +130,15 @@ class Side:
 
 
 def serve(name: str, side: str) -> None:
-    """What a side's process does: "step" answers with its seconds, "loss" with the loss of the next batch, "memory" with its peak in MB."""
+    """What a side's process does: "step" answers with its seconds, "loss" with the loss of the next
+    batch, "memory" with its peak in MB.
+    """
     recipe = recipe_of(name)
-    step = our_step(new_model(name), recipe) if side == "ours" else torch_step(new_model(name), side, recipe)
+    step = (
+        our_step(new_model(name), recipe)
+        if side == "ours"
+        else torch_step(new_model(name), side, recipe)
+    )
     data = itertools.cycle(batches(name, 20))
     for line in sys.stdin:
         start = time.perf_counter()
@@ -132,11 +151,22 @@ def serve(name: str, side: str) -> None:
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this process alone, in MB. (getrusage's figure may be inherited from the parent.)"""
+    """Peak resident memory of this process alone, in MB. (getrusage's figure may be inherited from
+    the parent.)
+    """
     status = Path("/proc/self/status")
     if status.exists():
-        return float(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 * (1024 if sys.platform == "darwin" else 1))
+        return (
+            float(
+                next(
+                    line for line in status.read_text().splitlines() if line.startswith("VmHWM")
+                ).split()[1]
+            )
+            / 1024
+        )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        1024 * (1024 if sys.platform == "darwin" else 1)
+    )
 
 
 def check_agreement(name: str, mode: str) -> float:
@@ -149,7 +179,9 @@ def check_agreement(name: str, mode: str) -> float:
     ours.close()
     theirs.close()
     if worst > 1e-3:
-        raise SystemExit(f"{name}: the losses differ by {worst:.1e}, so the two are not the same model")
+        raise SystemExit(
+            f"{name}: the losses differ by {worst:.1e}, so the two are not the same model"
+        )
     return worst
 
 
@@ -205,19 +237,36 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
     heights = [row["ratio"] for row in rows]
-    errors = [[row["ratio"] - row["low"] for row in rows], [row["high"] - row["ratio"] for row in rows]]
-    bars = axes.bar([f"{row['size']}\n{row['ours ms']:,.1f} / {row['torch ms']:,.1f} ms" for row in rows], heights, yerr=errors, capsize=4, color="#4477aa")
+    errors = [
+        [row["ratio"] - row["low"] for row in rows],
+        [row["high"] - row["ratio"] for row in rows],
+    ]
+    bars = axes.bar(
+        [f"{row['size']}\n{row['ours ms']:,.1f} / {row['torch ms']:,.1f} ms" for row in rows],
+        heights,
+        yerr=errors,
+        capsize=4,
+        color="#4477aa",
+    )
     axes.bar_label(bars, [f"{h:.2f}" for h in heights], label_type="center", color="white")
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylabel("PyTorch's time / ours")
-    axes.set_title("One training step on the CPU: PyTorch's time / ours (90 % interval of the median)", fontsize=10)
+    axes.set_title(
+        "One training step on the CPU: PyTorch's time / ours (90 % interval of the median)",
+        fontsize=10,
+    )
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="One training step, ours against PyTorch's.")
     parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], help="default: all")
-    parser.add_argument("--modes", nargs="*", default=["eager-1", "eager-2", "compile-1", "compile-2"], help="PyTorch's kind-threads")
+    parser.add_argument(
+        "--modes",
+        nargs="*",
+        default=["eager-1", "eager-2", "compile-1", "compile-2"],
+        help="PyTorch's kind-threads",
+    )
     parser.add_argument("--out", type=Path, help="folder for train_step.json and train_step.png")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -225,7 +274,9 @@ def main() -> None:
         serve(options.sizes[0], options.serve)
         return
     rows = []
-    print("size         PyTorch mode  ours ms   (min)  torch ms   (min)  tokens/s  ratio  90 %              MB torch MB")
+    print(
+        "size         PyTorch mode  ours ms   (min)  torch ms   (min)  tokens/s  ratio  90 %              MB torch MB"
+    )
     for name in options.sizes or list(SIZES):
         row = measure(name, options.modes)
         rows.append(row)
