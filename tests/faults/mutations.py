@@ -209,6 +209,7 @@ def near(rng: Random, value: Any) -> str:
     if isinstance(value, bool):
         return json.dumps(rng.choice((int(value), str(value), not value)))
     if isinstance(value, (int, float)):
+        real = value if abs(value) < 2**1000 else float("inf")  # a longer number is no float
         return json.dumps(
             rng.choice(
                 (
@@ -216,10 +217,10 @@ def near(rng: Random, value: Any) -> str:
                     value - 1,
                     -value,
                     value * 2,
-                    float(value),
+                    float(real),
                     str(value),
                     [value],
-                    value + 0.5,
+                    real + 0.5,
                     value * 10**18,
                 )
             )
