@@ -27,9 +27,10 @@ from tests.faults.shapes import REPORT
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = [
-    f"tests/tensor/test_{name}.py"
-    for name in ("cpu_kernels", "kernel_edges", "kernel_extremes", "kernel_memory", "rooms")
-] + ["tests/tinygpt/model/test_cache.py"]
+    *(f"tests/tensor/kernels/test_{name}.py" for name in ("cpu", "edges", "extremes", "memory")),
+    "tests/tensor/autograd/test_buffers.py",
+    "tests/tinygpt/model/test_cache.py",
+]
 # what must be loaded before Python
 RUNTIMES = {"address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}
 FLAGS = {
