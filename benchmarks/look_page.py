@@ -25,7 +25,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 TOKENS, PAGES, HOVERS = 512, 10, 50
 MODEL = f"--context {TOKENS} --width 128 --heads 4 --layers 4 --tokenizer byte --batch 1 --steps 8 --validation 0".split()
-MIDDLES = "[...document.querySelectorAll('#tokens li')].map((chip) => chip.getBoundingClientRect()).map((box) => [box.x + box.width / 2, box.y + box.height / 2])"
+MIDDLES = (
+    "[...document.querySelectorAll('#tokens li')].map((chip) => chip.getBoundingClientRect())"
+    ".map((box) => [box.x + box.width / 2, box.y + box.height / 2])"
+)
 NOTE_HOVERS = """() => {
   window.hovers = [];
   addEventListener("pointermove", (event) => requestAnimationFrame(() => {
