@@ -1,9 +1,8 @@
 """`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and
 see its test fail.
 
-Prints a line a bug and the number killed; exits 1 when one survives. A bug that only a GPU has is
-put back where there is one, and
-elsewhere said to need one.
+Prints one line for each bug, then the number killed. Exits with 1 when a bug survives. A bug that
+needs a GPU is skipped, with a line that says so, on a machine without one.
 """
 
 from __future__ import annotations
