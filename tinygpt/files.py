@@ -33,7 +33,8 @@ T = TypeVar("T")
 
 # bytes of a JSON file, if the caller names no other bound: choices and numbers take a thousandth
 MOST = 1 << 20
-VOCABULARY = 1 << 25  # bytes of one that holds the tokens of a tokenizer: a million of them
+VOCABULARY = 1 << 23  # bytes of a file with the tokens of a tokenizer
+TOKENS = 1 << 17  # of a tokenizer that has a file, at most: more than twice GPT-2's
 LONGEST = 200  # characters of a file's text, or of another program's message, that an error shows
 RESTORE = "restore it from a copy, or train again"
 

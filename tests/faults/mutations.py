@@ -68,6 +68,11 @@ NESTED = [
 ]
 DEEPS = ["[" * DEEP + "]" * DEEP, '{"a":' * DEEP + "1" + "}" * DEEP, "[" * DEEP]
 LONG = ['"' + "x" * 100_000 + '"', '"' + "\\u00e9\\n" * 10_000 + '"']
+MANY = [  # short texts, which take ten times their bytes of memory
+    "[" + ", ".join(f'"{i:x}"' for i in range(100_000)) + "]",
+    "[" + '"a b", ' * 400_000 + '"a b"]',
+    "{" + ", ".join(f'"{i:x}": {i}' for i in range(100_000)) + "}",
+]
 # UTF-8
 BROKEN = [
     b"\x00",
@@ -105,6 +110,8 @@ def nasty(rng: Random) -> str:
         return rng.choice(DEEPS)
     if chance < 0.04:
         return rng.choice(LONG)
+    if chance < 0.043:
+        return rng.choice(MANY)
     return rng.choice(NESTED if chance < 0.25 else SCALARS)
 
 

@@ -29,11 +29,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
-from typing import Any, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
+import msgspec
 import numpy as np
 import regex  # re, with classes of characters such as \p{L}
 
+from tinygpt.files import TOKENS
 from tinygpt.terminal import shown
 from tinygpt.tokenizers.gpt2_files import (
     Id,
@@ -198,7 +200,8 @@ class Pairs:
 class BytePairs(Content, frozen=True, tag="byte_pair"):
     """What GPT-2's two files hold, in the order of ranks and ids; and which tokens are special."""
 
-    specials: dict[str, Id]
+    # a text is cut at its special tokens by a pattern that names each
+    specials: Annotated[dict[str, Id], msgspec.Meta(max_length=1024)]
     merges: tuple[str, ...]
     tokens: tuple[str, ...]
 
@@ -220,36 +223,44 @@ class BytePairTokenizer(StoredTokenizer):
     def __init__(
         self,
         tokens: Sequence[bytes],
-        merges: Sequence[tuple[bytes, bytes]],
+        merges: Iterable[tuple[bytes, bytes]],
         specials: Mapping[str, int],
     ):
-        self.tokens, self.merges, self.specials = tuple(tokens), tuple(merges), dict(specials)
+        self.tokens, self.specials = tuple(tokens), dict(specials)
         self._ids = ids = numbered(self.tokens, self.specials)
-        for token in [
-            *BYTES,
-            *(part for left, right in self.merges for part in (left, right, left + right)),
-        ]:
-            if token not in ids:
-                raise TokenizerError(
-                    f"token {quoted(to_text(token))} is missing: "
-                    + ("each byte needs one" if len(token) == 1 else "a merge needs it")
-                )
-        made = {*BYTES, *(left + right for left, right in self.merges)}
-        for token, number in ids.items():
-            if token not in made:
-                raise TokenizerError(
-                    f"no merge makes token {quoted(to_text(token))}, id {number}: a merge is missing, or it is a special token"
-                )
-        self._merges = {
-            (ids[left], ids[right]): (rank, ids[left + right])
-            for rank, (left, right) in enumerate(self.merges)
-        }
-        if len(self._merges) < len(self.merges):
-            left, right = next(merge for merge, count in Counter(self.merges).items() if count > 1)
+        missing = next((byte for byte in BYTES if byte not in ids), None)
+        if missing is not None:
             raise TokenizerError(
-                f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there twice"
+                f"token {quoted(to_text(missing))} is missing: each byte needs one"
             )
+        # 100,000 merges take 20 MB: a rank a pair, and the token that each rank makes
+        self._ranks: dict[Pair, int] = {}
+        self._made: list[int] = []
+        for rank, (left, right) in enumerate(merges):
+            for part in (left, right, left + right):
+                if part not in ids:
+                    raise TokenizerError(
+                        f"token {quoted(to_text(part))} is missing: a merge needs it"
+                    )
+            pair = ids[left], ids[right]
+            if self._ranks.setdefault(pair, rank) != rank:
+                raise TokenizerError(
+                    f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there twice"
+                )
+            self._made.append(ids[left + right])
+        made = set(self._made)
+        for token, number in ids.items():
+            if number not in made and len(token) > 1:
+                raise TokenizerError(
+                    f"no merge makes token {quoted(to_text(token))}, id {number}: "
+                    "a merge is missing, or it is a special token"
+                )
         self._cache: dict[str, list[int]] = {}
+
+    @property
+    def merges(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The pairs of tokens that are merged, in the order of their ranks."""
+        return tuple((self.tokens[left], self.tokens[right]) for left, right in self._ranks)
 
     @classmethod
     def train(
@@ -274,6 +285,8 @@ class BytePairTokenizer(StoredTokenizer):
             raise TokenizerError(
                 f"size {size}: at least {size - wanted} tokens are needed, 256 bytes and {len(specials)} special"
             )
+        if size > TOKENS:
+            raise TokenizerError(f"size {size:,}: a tokenizer has at most {TOKENS:,} tokens")
         if "" in specials or len(set(specials)) < len(specials):
             raise TokenizerError(
                 f"special tokens {', '.join(map(ascii, specials))}: each must be some text, and be there once"
@@ -375,8 +388,8 @@ class BytePairTokenizer(StoredTokenizer):
         before, after = integers(range(-1, size - 1), size), integers(range(1, size), size)
         waiting: defaultdict[int, array[int]] = defaultdict(lambda: integers((), size))
         for place, pair in enumerate(pairwise(ids)):
-            if pair in self._merges:
-                waiting[self._merges[pair][0]].append(place)
+            if pair in self._ranks:
+                waiting[self._ranks[pair]].append(place)
         ranks = list(waiting)
         heapify(ranks)
         while ranks:
@@ -384,17 +397,17 @@ class BytePairTokenizer(StoredTokenizer):
             places = in_order(waiting.pop(rank))
             for number, place in enumerate(places):
                 other = after[place]
-                found, token = self._merges.get((ids[place], ids[other]), (None, GAP))
-                if found != rank:
+                if self._ranks.get((ids[place], ids[other])) != rank:
                     continue
-                ids[place], ids[other] = token, GAP
+                ids[place], ids[other] = self._made[rank], GAP
                 after[place] = after[other]
                 before[after[other]] = place
                 for left in (before[place], place):
-                    if merge := self._merges.get((ids[left], ids[after[left]])):
-                        if merge[0] not in waiting:
-                            heappush(ranks, merge[0])
-                        waiting[merge[0]].append(left)
+                    later = self._ranks.get((ids[left], ids[after[left]]))
+                    if later is not None:
+                        if later not in waiting:
+                            heappush(ranks, later)
+                        waiting[later].append(left)
                 # in a file of others a merge may stand before the one that makes its parts
                 if ranks and ranks[0] < rank:
                     waiting[rank] = places[number + 1 :]
@@ -430,18 +443,16 @@ class BytePairTokenizer(StoredTokenizer):
         """The tokenizer of that content. Raises TokenizerError where it is unsound, as the
         constructor does.
         """
-        return cls._of_texts(
-            content.tokens, [read_merge(merge) for merge in content.merges], content.specials
-        )
+        return cls._of_texts(content.tokens, map(read_merge, content.merges), content.specials)
 
     @classmethod
     def _of_texts(
-        cls, tokens: Sequence[str], merges: Sequence[tuple[str, str]], specials: Mapping[str, int]
+        cls, tokens: Sequence[str], merges: Iterable[tuple[str, str]], specials: Mapping[str, int]
     ) -> Self:
         taken = set(specials.values())
         ordinary = [utf8(text) if i in taken else to_bytes(text) for i, text in enumerate(tokens)]
         return cls(
-            ordinary, [(to_bytes(left), to_bytes(right)) for left, right in merges], specials
+            ordinary, ((to_bytes(left), to_bytes(right)) for left, right in merges), specials
         )
 
     def _texts(self) -> list[str]:

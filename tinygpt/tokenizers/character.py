@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
+
+from tinygpt.files import TOKENS
 from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked
 
 
 class Characters(Content, frozen=True, tag="character"):
     """The characters, in the order of their ids."""
 
-    characters: str
+    characters: Annotated[str, msgspec.Meta(max_length=TOKENS)]
 
 
 class CharacterTokenizer(StoredTokenizer):

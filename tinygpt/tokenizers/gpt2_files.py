@@ -24,9 +24,9 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from tinygpt.files import VOCABULARY, read_bytes, read_json, reason, write_atomically
+from tinygpt.files import TOKENS, VOCABULARY, parse_json, read_bytes, reason, write_atomically
 from tinygpt.terminal import shown
-from tinygpt.tokenizers.tokenizer import TokenizerError, quoted
+from tinygpt.tokenizers.tokenizer import TokenizerError, quoted, read_tokens
 
 Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**53)]  # of a token, as a file may say
 RESTORE = "restore it from where it came from"
@@ -70,7 +70,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
 
     Raises InputError unless these are 0, 1, 2, ..., each once.
     """
-    content = read_json(path, dict[str, Id], most=VOCABULARY, advice=RESTORE)
+    data = read_tokens(path, RESTORE)
+    content = parse_json(data, dict[str, Id], name=shown(path), advice=RESTORE)
     tokens = {number: token for token, number in content.items()}
     if len(tokens) < len(content):
         again = next(token for token, number in content.items() if tokens[number] != token)
@@ -86,6 +87,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
 def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """The merges of a merges.txt, in order. Raises InputError, naming the line that is none."""
     data = read_bytes(path, VOCABULARY, RESTORE)
+    if data.count(b"\n") > TOKENS:
+        raise TokenizerError(f"{shown(path)} has more than {TOKENS:,} merges\n{RESTORE}")
     try:
         lines = data.decode("utf-8").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:

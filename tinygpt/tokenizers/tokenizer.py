@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, Self, Union
 import msgspec
 
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, VOCABULARY, read_json, write_json
+from tinygpt.files import RESTORE, TOKENS, VOCABULARY, parse_json, read_bytes, write_json
 from tinygpt.terminal import shown
 
 QUOTED = 60  # characters of a token that an error shows
@@ -111,8 +111,11 @@ class StoredTokenizer(Tokenizer):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the content as JSON: a whole file or none, also when the process is killed.
 
-        Raises InputError where it is too large.
+        Raises InputError where `load` would refuse the file: more than TOKENS tokens, or too many
+        bytes.
         """
+        if self.size > TOKENS:
+            raise TokenizerError(f"{self.size:,} tokens: a file can hold at most {TOKENS:,}")
         write_json(Path(path), msgspec.to_builtins(self.content()), VOCABULARY)
 
     @classmethod
@@ -130,12 +133,28 @@ def load(
 ) -> StoredTokenizer:
     """The tokenizer in a file, of one of these kinds. Raises InputError, which ends with `advice`."""
     schema: Any = Union[tuple(kind.schema for kind in kinds)]  # noqa: UP007 (of a list that is not known here)
-    content = read_json(path, schema, most=VOCABULARY, advice=advice)
+    content = parse_json(read_tokens(path, advice), schema, name=shown(path), advice=advice)
     kind = next(kind for kind in kinds if isinstance(content, kind.schema))
     try:
         return kind.from_content(content)
     except TokenizerError as error:
         raise TokenizerError(f"{shown(path)} is damaged: {error}\n{advice}") from None
+
+
+def read_tokens(path: str | os.PathLike[str], advice: str) -> bytes:
+    """The bytes of a JSON file with tokens.
+
+    Raises InputError for a file with more strings than a tokenizer can have tokens and merges. The
+    strings are counted before they are made: each takes 50 bytes and more of memory.
+    """
+    data = read_bytes(path, VOCABULARY, advice)
+    strings = data.count(b'"') // 2
+    if strings > 2 * TOKENS + 2048:  # an escaped quotation mark counts too
+        raise TokenizerError(
+            f"{shown(path)} has about {strings:,} texts; a tokenizer has at most {TOKENS:,} tokens\n"
+            f"{advice}"
+        )
+    return data
 
 
 def quoted(text: str) -> str:

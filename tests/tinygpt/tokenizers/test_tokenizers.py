@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinygpt import InputError, story, tokenizers
+from tinygpt.files import TOKENS
 from tinygpt.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
@@ -22,6 +24,8 @@ from tinygpt.tokenizers import (
     TokenizerError,
     WordTokenizer,
 )
+from tinygpt.tokenizers.gpt2_files import read_merges, read_vocabulary
+from tinygpt.tokenizers.tokenizer import load
 
 # -- characters
 # -------------------------------------------------------------------------------------------------------
@@ -275,3 +279,52 @@ def test_a_file_that_holds_no_words(pieces: object, tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tokenizer\.json is missing\nfetch it"):
         tokenizers.load(tmp_path / "tokenizer.json", advice="fetch it")
+
+
+def hostile(kind: str) -> str:
+    """The text of a tokenizer file that asks for much memory: 7 MB of short texts, or of marks."""
+    letters = [f"{i:05x}" for i in range(TOKENS + 2048)]
+    parts = {"kind": kind, "specials": {}, "merges": [], "tokens": ["a"]}
+    if kind == "word":
+        parts = {"kind": kind, "pieces": ["<unk>", *letters, *letters]}
+    if kind == "character":
+        parts = {"kind": kind, "characters": "".join(map(chr, range(0x10000, 0x10001 + TOKENS)))}
+    if kind == "merges":
+        parts |= {"kind": "byte_pair", "merges": ["a b"] * (1 << 20)}
+    if kind == "specials":
+        parts |= {"kind": "byte_pair", "specials": dict.fromkeys(letters[:1025], 7)}
+    return json.dumps(parts)
+
+
+@pytest.mark.parametrize("kind", ["word", "character", "merges", "specials"])
+def test_a_hostile_file_of_tokens_takes_no_memory(tmp_path: Path, kind: str) -> None:
+    """Texts are counted before they are made: each takes 50 bytes and more."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(hostile(kind))
+    kinds = [BytePairTokenizer, CharacterTokenizer, WordTokenizer]
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"at most 131,072|length <= (131072|1024)"):
+            load(path, kinds)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * path.stat().st_size + (1 << 20)
+
+
+def test_hostile_files_of_gpt2(tmp_path: Path) -> None:
+    vocabulary, merges = tmp_path / "vocab.json", tmp_path / "merges.txt"
+    vocabulary.write_text(json.dumps({f"{i:05x}": i for i in range(2 * TOKENS + 2050)}))
+    merges.write_text("a b\n" * (TOKENS + 1))
+    with pytest.raises(InputError, match="at most 131,072 tokens"):
+        read_vocabulary(vocabulary)
+    with pytest.raises(InputError, match="more than 131,072 merges"):
+        read_merges(merges)
+
+
+def test_no_tokenizer_is_saved_that_could_not_be_loaded(tmp_path: Path) -> None:
+    words = WordTokenizer(" ".join(f"{i:05x}" for i in range(TOKENS)))
+    with pytest.raises(InputError, match="131,074 tokens: a file can hold at most 131,072"):
+        words.save(tmp_path / "tokenizer.json")
+    with pytest.raises(InputError, match="at most 131,072 tokens"):
+        BytePairTokenizer.train("ab", TOKENS + 1)
