@@ -1,20 +1,26 @@
 """`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and
 see its test fail.
 
-Prints one line for each bug, then the number killed. Exits with 1 when a bug survives. A bug that
-needs a GPU is skipped, with a line that says so, on a machine without one.
+Every test first runs without a bug: a test that fails then proves nothing. Prints one line for each
+bug, then the number killed. Exits with 1 when a bug survives. A machine without a GPU skips the
+bugs that need one, and says so.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import tests.zoo
 from tensor.errors import DeviceError
@@ -45,6 +51,32 @@ def missing(device: str) -> bool:
     return False
 
 
+def pytest(folder: Path, device: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run tests of the copy in `folder`. Kernels that are built stay there."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", device]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "XDG_CACHE_HOME": str(folder),
+    }
+    return subprocess.run(
+        [*command, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+
+
+def failing(folder: Path, device: str, tests: Iterable[str]) -> set[str]:
+    """Those of the tests that fail, or cannot run, though no bug is in."""
+    run = pytest(folder, device, "-rfE", *sorted(set(tests)))
+    failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE))
+    return failed or ({"all"} if run.returncode else set())
+
+
 def survives(bug: Bug, folder: Path) -> str | None:
     """None when the test fails with the bug in; else why the bug lives."""
     target = folder / bug.file
@@ -53,66 +85,72 @@ def survives(bug: Bug, folder: Path) -> str | None:
         return f"its snippet occurs {text.count(bug.old)} times in {bug.file}"
     target.write_text(text.replace(bug.old, bug.new))
     try:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "--device",
-            bug.device,
-            bug.test,
-        ]
-        # built C files stay there
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "XDG_CACHE_HOME": str(folder),
-        }
-        run = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
+        run = pytest(folder, bug.device, "-x", bug.test)
+    except subprocess.TimeoutExpired:
+        return "its test does not end"
     finally:
         target.write_text(text)
     if run.returncode == 1:  # tests ran, and one failed
         return None
-    return (
-        "its test passes"
-        if run.returncode == 0
-        else f"pytest exited {run.returncode}: {run.stdout[-200:]}"
-    )
+    if run.returncode == 0:
+        return "its test passes"
+    return f"pytest exited {run.returncode}: {run.stdout[-200:]}"
+
+
+def copied(folder: Path) -> Path:
+    """What the tests need of the tree, in that folder."""
+    for name in ("tensor", "tinygpt", "tests", "examples", "docs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def hunt(chosen: list[Bug], folders: list[Path]) -> int:
+    """Try each bug, a folder a process; print the lines. The number that lives."""
+    broken = set[str]()
+    for device in sorted({bug.device for bug in chosen}):
+        tests = [bug.test for bug in chosen if bug.device == device]
+        broken |= failing(folders[0], device, tests)
+    free: SimpleQueue[Path] = SimpleQueue()
+    for folder in folders:
+        free.put(folder)
+
+    def tried(bug: Bug) -> str | None:
+        if any(test == "all" or test.startswith(bug.test) for test in broken):
+            return "its test fails without the bug too"
+        folder = free.get()
+        try:
+            return survives(bug, folder)
+        finally:
+            free.put(folder)
+
+    alive = 0
+    with ThreadPoolExecutor(len(folders)) as pool:
+        for bug, reason in zip(chosen, pool.map(tried, chosen), strict=True):
+            alive += reason is not None
+            said = f"ALIVE: {reason}" if reason else "killed"
+            print(f"row {bug.row:2}  {said}  {bug.test}", flush=True)
+    return alive
 
 
 def main() -> int:
-    if not all(argument.isdigit() for argument in sys.argv[1:]):
-        print(__doc__, file=sys.stderr)
-        return 2
-    rows = {int(argument) for argument in sys.argv[1:]}
-    chosen = [bug for bug in bugs() if not rows or bug.row in rows]
+    parser = argparse.ArgumentParser(prog="python -m tests.zoo", description=__doc__)
+    parser.add_argument("rows", nargs="*", type=int, metavar="ROW", help="these rows alone")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="bugs side by side")
+    options = parser.parse_args()
+    chosen = [bug for bug in bugs() if not options.rows or bug.row in options.rows]
     absent = {device for device in {bug.device for bug in chosen} if missing(device)}
-    alive = untried = 0
+    untried = [bug for bug in chosen if bug.device in absent]
+    for bug in untried:
+        print(f"row {bug.row:2}  needs a GPU  {bug.test}")
+    chosen = [bug for bug in chosen if bug.device not in absent]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for name in ("tensor", "tinygpt", "tests"):
-            shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        shutil.copy(ROOT / "pyproject.toml", folder)
-        for bug in chosen:
-            if bug.device in absent:
-                untried += 1
-                print(f"row {bug.row:2}  needs a GPU  {bug.test}", flush=True)
-                continue
-            reason = survives(bug, folder)
-            alive += reason is not None
-            said = "killed" if reason is None else f"ALIVE: {reason}"
-            print(f"row {bug.row:2}  {said}  {bug.test}", flush=True)
+        folders = [copied(Path(temporary) / str(i)) for i in range(options.processes)]
+        alive = hunt(chosen, folders)
     print(
-        f"{len(chosen) - untried - alive} of {len(chosen)} killed"
-        + f", {untried} not tried: no GPU here" * (untried > 0)
+        f"{len(chosen) - alive} of {len(chosen)} killed"
+        + f", {len(untried)} not tried: no GPU here" * bool(untried)
     )
     return int(alive > 0)
 
