@@ -18,9 +18,10 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -114,13 +115,19 @@ def parse_json(data: bytes, kind: type[T], *, name: str, advice: str = RESTORE) 
     """The same of bytes that were read already; `name` is what the error calls them."""
     try:
         # before anything else: a wrong type is found before memory is taken
-        value = msgspec.json.decode(data, type=kind)
+        value: T = _decoder(kind).decode(data)  # type: ignore[arg-type]
         content = json.loads(data, object_pairs_hook=_once)
         for field in unknown_fields(content, value):
             raise ValueError(f"it has a field {field!r}, which is not known here")
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
         raise InputError(f"{name} is damaged ({reason(error)})\n{advice}") from None
     return value
+
+
+@cache
+def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
+    """The reader of a type: studying a dataclass takes a millisecond."""
+    return msgspec.json.Decoder(kind)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

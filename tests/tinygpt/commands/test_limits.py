@@ -108,7 +108,7 @@ def test_bug_93_values_that_nobody_means(
         for value in NUMBERS if is_number else WORDS:
             given = (
                 [f"{flag}={value}"]
-                if action.nargs == 0 or value.startswith("-1")
+                if action.nargs == 0 or value.startswith("-")
                 else [flag, value]
             )
             taken_or_told(capsys, command, *USUAL.get(command, []), *given)
