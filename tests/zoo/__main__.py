@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -70,11 +70,13 @@ def pytest(folder: Path, device: str, *arguments: str) -> subprocess.CompletedPr
     )
 
 
-def failing(folder: Path, device: str, tests: Iterable[str]) -> set[str]:
+def failing(folder: Path, device: str, tests: Sequence[str]) -> set[str]:
     """Those of the tests that fail, or cannot run, though no bug is in."""
-    run = pytest(folder, device, "-rfE", *sorted(set(tests)))
+    if not tests:
+        return set()
+    run = pytest(folder, device, "-rfE", *tests)
     failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE))
-    return failed or ({"all"} if run.returncode else set())
+    return failed or (set(tests) if run.returncode else set())
 
 
 def survives(bug: Bug, folder: Path) -> str | None:
@@ -108,16 +110,13 @@ def copied(folder: Path) -> Path:
 
 def hunt(chosen: list[Bug], folders: list[Path]) -> int:
     """Try each bug, a folder a process; print the lines. The number that lives."""
-    broken = set[str]()
-    for device in sorted({bug.device for bug in chosen}):
-        tests = [bug.test for bug in chosen if bug.device == device]
-        broken |= failing(folders[0], device, tests)
+    n, broken = len(folders), set[str]()
     free: SimpleQueue[Path] = SimpleQueue()
     for folder in folders:
         free.put(folder)
 
     def tried(bug: Bug) -> str | None:
-        if any(test == "all" or test.startswith(bug.test) for test in broken):
+        if any(test.startswith(bug.test) for test in broken):
             return "its test fails without the bug too"
         folder = free.get()
         try:
@@ -126,7 +125,11 @@ def hunt(chosen: list[Bug], folders: list[Path]) -> int:
             free.put(folder)
 
     alive = 0
-    with ThreadPoolExecutor(len(folders)) as pool:
+    with ThreadPoolExecutor(n) as pool:
+        for device in sorted({bug.device for bug in chosen}):
+            tests = sorted({bug.test for bug in chosen if bug.device == device})
+            shares = [tests[i::n] for i in range(n)]
+            broken = broken.union(*pool.map(failing, folders, [device] * n, shares))
         for bug, reason in zip(chosen, pool.map(tried, chosen), strict=True):
             alive += reason is not None
             said = f"ALIVE: {reason}" if reason else "killed"
