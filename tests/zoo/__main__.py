@@ -56,7 +56,7 @@ def pytest(folder: Path, device: str, *arguments: str) -> subprocess.CompletedPr
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--device", device]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "XDG_CACHE_HOME": str(folder),
     }

@@ -90,8 +90,8 @@ ZOO = [
     Bug(
         row=86,  # the content is built before its type is looked at
         file=FILE,
-        old="        value = msgspec.json.decode(data, type=kind)\n",
-        new="        value = msgspec.convert(msgspec.json.decode(data), kind)\n",
+        old="        value: T = _decoder(kind).decode(data)",
+        new="        value: T = msgspec.convert(msgspec.json.decode(data), kind)",
         test=FILES + "test_bug_86_a_wrong_type_takes_no_memory",
     ),
     Bug(

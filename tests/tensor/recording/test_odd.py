@@ -21,6 +21,7 @@ from tensor.autograd.recompute import checkpoint
 from tensor.gradient_cases import CASES, LAYOUTS
 from tensor.ops.op import OPS, compute_op
 from tensor.recording import Recording
+from tensor.recording.replay import _Recorder
 from tests.helpers.recorded import IDS, handed, model, recorded
 
 Array = Any
@@ -260,6 +261,18 @@ def test_a_tape_goes_when_it_is_dropped(which: str) -> None:
     try:
         tape = weakref.ref(_tapes()[which]())
         assert tape() is None
+    finally:
+        gc.enable()
+
+
+def test_a_replay_leaves_no_cycle() -> None:
+    """The frame that ran again holds its recorder: neither waits for the collector."""
+    recording = recorded(model())
+    gc.collect()
+    gc.disable()
+    try:
+        recording["blocks.0.attention.weights"]
+        assert not [one for one in gc.get_objects() if isinstance(one, _Recorder)]
     finally:
         gc.enable()
 

@@ -298,6 +298,9 @@ def test_bug_86_odd_values_are_told_in_short(
         assert err.count("\n") in (1, 2)
         assert "\x1b" not in err
         assert len(err) < 500
+        with pytest.raises(InputError) as error:
+            gpt2.load(here / "a")
+        assert len(str(error.value)) < 500
 
 
 def test_a_pickle_is_not_opened(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,9 +107,7 @@ def test_bug_93_values_that_nobody_means(
         flag, is_number = action.option_strings[0], action.metavar in ("N", "X")
         for value in NUMBERS if is_number else WORDS:
             given = (
-                [f"{flag}={value}"]
-                if action.nargs == 0 or value.startswith("-")
-                else [flag, value]
+                [f"{flag}={value}"] if action.nargs == 0 or value.startswith("-") else [flag, value]
             )
             taken_or_told(capsys, command, *USUAL.get(command, []), *given)
             shutil.rmtree("tokens", ignore_errors=True)
