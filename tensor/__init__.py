@@ -27,10 +27,12 @@ from tensor.ops import *
 from tensor.random import Generator, manual_seed
 from tensor.recording import record
 from tensor.tensor import Tensor
+from tensor.warned import name_users_lines
 
 __version__ = "0.1.0"
 
 keep_freed_memory()
+name_users_lines()
 
 __all__ = [
     "Generator",
