@@ -21,7 +21,7 @@ KERNELS = [
         ATTEND,
         "zero += value * 0.0f;",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
+        EXTREMES + "test_bug_33_infinite_queries_and_weights_that_overflow",
     ),
     # an infinite upstream gradient times a weight of 0
     Bug(
@@ -29,7 +29,7 @@ KERNELS = [
         ATTEND,
         "zero += from[t * padded(D) + d] * 0.0f;",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_kernel_and_reference_agree_on_what_is_not_finite",
+        EXTREMES + "test_bug_33_kernel_and_reference_agree_on_what_is_not_finite",
     ),
     Bug(
         33,
@@ -37,7 +37,7 @@ KERNELS = [
         "    if not (np.isfinite(y).all() and np.isfinite(lse).all()):\n"
         "        return NotImplemented\n",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
+        EXTREMES + "test_bug_33_infinite_queries_and_weights_that_overflow",
     ),
     Bug(
         33,
@@ -45,7 +45,7 @@ KERNELS = [
         "        if not np.isfinite(dy).all():\n"
         "            return (_by_reference(qkv, heads, dy),)\n",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
+        EXTREMES + "test_bug_33_infinite_queries_and_weights_that_overflow",
     ),
     Bug(
         33,
@@ -67,14 +67,14 @@ KERNELS = [
         GELU,
         "square = v * v > LARGEST_SQUARE ? LARGEST_SQUARE : v * v,",
         "square = v * v,",
-        "tests/tensor/kernels/test_extremes.py::test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
+        EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
     ),
     Bug(
         33,
         ENTROPY,
         "        if (!(fabsf(share) <= FLT_MAX)) tell(&job->not_finite);\n",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_kernel_and_reference_agree_on_what_is_not_finite",
+        EXTREMES + "test_bug_33_kernel_and_reference_agree_on_what_is_not_finite",
     ),
     Bug(
         33,
@@ -119,21 +119,21 @@ REFERENCES = [
         "tensor/ops/attention.py",
         "weights = np.where(allowed, weights, 0)  # a",
         "pass  # a",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_what_is_not_finite_reaches_the_gradients_of_who_sees_it",
+        SEEN,
     ),
     Bug(
         33,
         "tensor/ops/attention.py",
         "product: Any = _seen_product if careful else np.matmul",
         "product: Any = np.matmul",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_what_is_not_finite_reaches_the_gradients_of_who_sees_it",
+        SEEN,
     ),
     Bug(  # dq and dk stay finite
         33,
         "tensor/ops/attention.py",
         "np.where(weights == 0, 0, product(dy, v.swapaxes(-1, -2)))",
         "dy @ np.nan_to_num(v, posinf=0, neginf=0).swapaxes(-1, -2)",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_what_is_not_finite_reaches_the_gradients_of_who_sees_it",
+        SEEN,
     ),
     Bug(
         33, "tensor/ops/attention.py", "dscores = np.where(weights == 0, 0, dscores)", "pass", SEEN
@@ -143,21 +143,21 @@ REFERENCES = [
         "tensor/ops/attention.py",
         "    y[((a > 0) @ below) | ((a < 0) @ above)] -= np.inf  # where both are, NaN\n",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_what_is_not_finite_reaches_the_gradients_of_who_sees_it",
+        SEEN,
     ),
     Bug(
         77,
         "tensor/ops/activations.py",
         "square = np.minimum(x * x, 1e30)",
         "square = x * x",
-        "tests/tensor/kernels/test_extremes.py::test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
+        EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
     ),
     Bug(
         77,
         "tensor/ops/activations.py",
         "return dy * (s + x * (2 * s * (1 - s) * du))",
         "return dy * s * (1 + 2 * x * (1 - s) * du)",
-        "tests/tensor/kernels/test_extremes.py::test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
+        EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
     ),
     Bug(
         43,
@@ -181,7 +181,7 @@ WALKS = [
         f"{FOLDER}compiled.py",
         "IN_ORDER = 0x101",
         "IN_ORDER = 0x001",
-        "tests/tensor/kernels/test_memory.py::test_bug_18_what_is_not_aligned_is_left_to_the_reference",
+        MEMORY + "test_bug_18_what_is_not_aligned_is_left_to_the_reference",
     ),
     *(
         Bug(
@@ -211,7 +211,7 @@ WALKS = [
         "tinygpt/model/cache.py",
         "np.arange(len(self.seen))[list(rows)]",
         "np.array(rows)",
-        "tests/tensor/kernels/test_memory.py::test_bug_56_rows_of_a_cache_are_counted_from_its_start",
+        MEMORY + "test_bug_56_rows_of_a_cache_are_counted_from_its_start",
     ),
 ]
 

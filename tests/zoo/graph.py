@@ -69,14 +69,20 @@ ACCUMULATION = [
         "tensor/autograd/backward.py",
         "    elif node in fresh:\n",
         "    else:\n        np.add(have, dx, out=have)\n        return\n    if node in fresh:\n",
-        "tests/tensor/autograd/test_backward.py::test_bug_04_read_only_broadcast_used_as_accumulator",
+        (
+            "tests/tensor/autograd/test_backward.py::"
+            "test_bug_04_read_only_broadcast_used_as_accumulator"
+        ),
     ),
     Bug(
         4,
         "tensor/base.py",
         "from_array(dx if fresh else dx.copy())",
         "from_array(dx)",
-        "tests/tensor/autograd/test_backward.py::test_bug_04_read_only_broadcast_used_as_accumulator",
+        (
+            "tests/tensor/autograd/test_backward.py::"
+            "test_bug_04_read_only_broadcast_used_as_accumulator"
+        ),
     ),
     Bug(  # a pass that starts from what the one before left behind
         5,
@@ -269,7 +275,10 @@ NO_GRAD = [
         MODE,
         "        return self.switch.over(self.outer[key])\n",
         "        return self\n",
-        "tests/tensor/autograd/test_modes.py::test_bug_10_no_grad_leaks_from_interleaved_generators",
+        (
+            "tests/tensor/autograd/test_modes.py::"
+            "test_bug_10_no_grad_leaks_from_interleaved_generators"
+        ),
     ),
     Bug(  # an exit takes back the innermost switch, whosever that is
         10,
@@ -336,7 +345,10 @@ MUTATION_ROWS = [
         "tensor/base.py",
         "self.node is None and not self.storage.saved\n",
         "self.node is None\n",
-        "tests/tensor/memory/test_mutation.py::test_bug_22_numpy_windows_are_read_only_while_a_graph_needs_them",
+        (
+            "tests/tensor/memory/test_mutation.py::"
+            "test_bug_22_numpy_windows_are_read_only_while_a_graph_needs_them"
+        ),
     ),
     Bug(
         22,

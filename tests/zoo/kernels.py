@@ -83,7 +83,10 @@ ATTENTION = [
         f"{FOLDER}attention.py",
         "    if not np.isfinite(qkv[..., C:]).all():\n        return NotImplemented\n",
         "",
-        "tests/tensor/kernels/test_extremes.py::test_bug_33_infinite_queries_and_weights_that_overflow",
+        (
+            "tests/tensor/kernels/test_extremes.py::"
+            "test_bug_33_infinite_queries_and_weights_that_overflow"
+        ),
     ),
     Bug(  # in NumPy: one token too far, across a block's edge too
         55,
@@ -308,7 +311,10 @@ PRODUCTS = [
         PRODUCT,
         "if (change > 0 && inside == 0) {",
         "if (change > 0) {",
-        "tests/tensor/kernels/test_compiled.py::test_threads_of_the_program_do_not_disturb_each_other",
+        (
+            "tests/tensor/kernels/test_compiled.py::"
+            "test_threads_of_the_program_do_not_disturb_each_other"
+        ),
     ),
     Bug(  # a library made for another processor
         65,
@@ -473,7 +479,10 @@ LIBRARY = [
         FILE,
         "stderr.read(HEARD)\n        while",
         "stderr.read()\n        while",
-        "tests/tensor/kernels/test_built.py::test_a_compiler_that_talks_without_end_costs_no_memory",
+        (
+            "tests/tensor/kernels/test_built.py::"
+            "test_a_compiler_that_talks_without_end_costs_no_memory"
+        ),
     ),
     Bug(
         82,
@@ -512,14 +521,20 @@ BUFFERS_AND_UPDATES = [
         f"{FOLDER}linear.py",
         "        out = np.empty(shape, x.dtype) if out is None else out\n",
         "        add, out = out is not None, np.empty(shape, x.dtype) if out is None else out\n",
-        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+        (
+            "tests/tensor/autograd/test_buffers.py::"
+            "test_bug_01_a_buffer_is_overwritten_first_and_added_to_then"
+        ),
     ),
     Bug(
         1,
         f"{FOLDER}linear.py",
         "in_order(dy), out, *sizes, add)",
         "in_order(dy), out, *sizes, False)",
-        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+        (
+            "tests/tensor/autograd/test_buffers.py::"
+            "test_bug_01_a_buffer_is_overwritten_first_and_added_to_then"
+        ),
     ),
     # of a tied table, what the head wrote is lost
     Bug(
@@ -527,7 +542,10 @@ BUFFERS_AND_UPDATES = [
         f"{FOLDER}embedding.py",
         "        elif not add:\n",
         "        else:\n",
-        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+        (
+            "tests/tensor/autograd/test_buffers.py::"
+            "test_bug_01_a_buffer_is_overwritten_first_and_added_to_then"
+        ),
     ),
     # positions that were not met keep what lay there
     Bug(
@@ -535,14 +553,20 @@ BUFFERS_AND_UPDATES = [
         f"{FOLDER}embedding.py",
         "        out[T:] = 0\n",
         "",
-        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+        (
+            "tests/tensor/autograd/test_buffers.py::"
+            "test_bug_01_a_buffer_is_overwritten_first_and_added_to_then"
+        ),
     ),
     Bug(
         1,
         "tensor/base.py",
         "return buffer.array, gradient is not None",
         "return buffer.array, False",
-        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+        (
+            "tests/tensor/autograd/test_buffers.py::"
+            "test_bug_01_a_buffer_is_overwritten_first_and_added_to_then"
+        ),
     ),
     # one buffer for two gradients
     Bug(
@@ -550,7 +574,10 @@ BUFFERS_AND_UPDATES = [
         "tensor/base.py",
         "taken or inputs.count(self) > 1 or",
         "taken or",
-        "tests/tensor/autograd/test_buffers.py::test_bug_01_a_buffer_is_overwritten_first_and_added_to_then",
+        (
+            "tests/tensor/autograd/test_buffers.py::"
+            "test_bug_01_a_buffer_is_overwritten_first_and_added_to_then"
+        ),
     ),
     Bug(
         3,

@@ -58,7 +58,10 @@ ZOO = [
         "tensor.Tensor(generator.normal(parameter.shape), dtype=parameter.dtype, "
         "device=parameter.device)\n"
         "                    continue\n                if parameter.ndim < 2:",
-        test="tests/tinygpt/model/test_gpt.py::test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing",
+        test=(
+            "tests/tinygpt/model/test_gpt.py::"
+            "test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing"
+        ),
     ),
     Bug(  # the tied matrix is drawn for the embedding, and again for the head
         row=53,
@@ -125,7 +128,9 @@ ZOO = [
         file="tensor/ops/attention.py",
         old="[:, None] + (keys - queries)",
         new="[:, None]",
-        test="tests/tinygpt/model/test_attention.py::test_bug_58_causal_with_more_keys_than_queries",
+        test=(
+            "tests/tinygpt/model/test_attention.py::test_bug_58_causal_with_more_keys_than_queries"
+        ),
     ),
     Bug(  # the head is a copy: right in value, but it teaches the embedding nothing
         row=59,
@@ -180,14 +185,20 @@ ZOO = [
         file="tinygpt/generation/sampling.py",
         old="np.flatnonzero(x == edge)[: count - len(above)]",
         new="np.flatnonzero(x == edge)",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_62_ties_keep_exactly_k_lowest_ids_first"
+        ),
     ),
     Bug(  # of equal tokens the last ones
         row=62,
         file="tinygpt/generation/sampling.py",
         old="np.flatnonzero(x == edge)[: count - len(above)]",
         new="np.flatnonzero(x == edge)[len(above) - count :]",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_62_ties_keep_exactly_k_lowest_ids_first"
+        ),
     ),
     Bug(  # what top-k leaves out keeps a logit of 0, not of -inf
         row=62,
@@ -212,7 +223,9 @@ ZOO = [
         file="tinygpt/generation/generate.py",
         old="model.decode(ids, part, last=True).array)",
         new="model.decode(ids, part, last=True).softmax().array)",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_frequencies_of_generated_tokens",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::test_bug_62_frequencies_of_generated_tokens"
+        ),
     ),
     Bug(
         row=62,
@@ -233,14 +246,20 @@ ZOO = [
         file="tinygpt/generation/generate.py",
         old="cache.seen[i], new[i] = 0, text[-context:]",
         new="cache.seen[i], new[i] = 0, text[:context]",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_63_prompt_of_the_context_and_longer",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_63_prompt_of_the_context_and_longer"
+        ),
     ),
     Bug(  # one token of the context is never used
         row=63,
         file="tinygpt/generation/generate.py",
         old="cache.seen[i], new[i] = 0, text[-context:]",
         new="cache.seen[i], new[i] = 0, text[-context + 1 :]",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_63_prompt_of_the_context_and_longer",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_63_prompt_of_the_context_and_longer"
+        ),
     ),
     Bug(  # an empty prompt starts from token 0, unasked
         row=63,
@@ -257,13 +276,19 @@ ZOO = [
         file="tinygpt/model/gpt.py",
         old="            with tensor.no_grad(), nn.evaluating():\n",
         new="            with tensor.no_grad():\n",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_47_generate_without_dropout_restores_the_mode",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_47_generate_without_dropout_restores_the_mode"
+        ),
     ),
     Bug(
         row=47,
         file="tinygpt/model/gpt.py",
         old="            with tensor.no_grad(), nn.evaluating():\n",
         new="            self.eval()\n            with tensor.no_grad():\n",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_47_generate_without_dropout_restores_the_mode",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_47_generate_without_dropout_restores_the_mode"
+        ),
     ),
 ]

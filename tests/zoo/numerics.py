@@ -158,7 +158,10 @@ ZOO = [
         file=ATTEND,
         old="scores = np.where(allowed, scores, -np.inf)",
         new="scores = (scores + np.where(allowed, 0.0, -1e4)).astype(q.dtype)",
-        test="tests/tensor/ops/test_attention.py::test_bug_34_changing_the_future_changes_no_bit_of_the_past",
+        test=(
+            "tests/tensor/ops/test_attention.py::"
+            "test_bug_34_changing_the_future_changes_no_bit_of_the_past"
+        ),
     ),
     Bug(
         row=35,

@@ -35,7 +35,10 @@ ZOO = [
         "tensor/autograd/backward.py",
         "recorder.backward(node, upstream, node.gradients(*upstream), start)",
         "recorder.backward(node, upstream, node.gradients(*upstream, in_buffers=True), start)",
-        "tests/tensor/recording/test_recording.py::test_contributions_of_a_packed_tied_weight_are_each_alone",
+        (
+            "tests/tensor/recording/test_recording.py::"
+            "test_contributions_of_a_packed_tied_weight_are_each_alone"
+        ),
     ),
     # a checkpoint's node counted with those of its function
     Bug(
@@ -51,7 +54,10 @@ ZOO = [
         "tensor/recording/naming.py",
         "if known is not None and known[0]() is thing else None",
         "if known is not None else None",
-        "tests/tensor/recording/test_reading.py::test_names_are_not_inherited_by_what_comes_later_at_the_same_address",
+        (
+            "tests/tensor/recording/test_reading.py::"
+            "test_names_are_not_inherited_by_what_comes_later_at_the_same_address"
+        ),
     ),
     # a line that writes in place changes the line before
     Bug(
@@ -59,7 +65,10 @@ ZOO = [
         "tensor/recording/replay.py",
         "self.known[name] = changed[name] = _copy(value)",
         "self.known[name] = changed[name] = value",
-        "tests/tensor/recording/test_reading.py::test_lines_of_an_op_show_each_assignment_as_it_was",
+        (
+            "tests/tensor/recording/test_reading.py::"
+            "test_lines_of_an_op_show_each_assignment_as_it_was"
+        ),
     ),
     # two runs of a module taken for one
     Bug(

@@ -405,7 +405,10 @@ ZOO = [
         file=RECOMPUTE,
         old="        for x in values:\n",
         new="        for x in values[:1]:\n",
-        test="tests/tensor/autograd/test_recompute_refused.py::test_bug_21_what_it_reads_may_not_be_written",
+        test=(
+            "tests/tensor/autograd/test_recompute_refused.py::"
+            "test_bug_21_what_it_reads_may_not_be_written"
+        ),
     ),
     Bug(
         row=1,  # of a checkpoint's gradients, only those of its inputs are passed on
