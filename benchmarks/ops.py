@@ -80,7 +80,6 @@ def inputs_of(op: str, size: str) -> tuple[list[Array], Array]:
 
 
 # -- bare NumPy: y, and the function from dy to the gradients
-# -------------------------------------------------------------
 
 
 def gelu(x: Array) -> Any:
@@ -176,7 +175,6 @@ NUMPY: dict[str, Callable[..., Any]] = {
 
 
 # -- a side: its process answers with values to compare, and with times
-# ---------------------------------------------------
 
 
 class Case(NamedTuple):
@@ -318,7 +316,6 @@ def times(case: Case, calls: int) -> tuple[float, float]:
 
 
 # -- the comparison
-# -------------------------------------------------------------------------------------------------------
 
 
 class Side:
@@ -417,7 +414,6 @@ def compare_all(ops: list[str], sizes: list[str], turns: int | None) -> list[dic
 
 
 # -- the engine's own cost
-# ------------------------------------------------------------------------------------------------
 
 # (8, 8), bias (8,), so an `expand` node; float32, and gradients wanted
 EXPRESSIONS = ("a * b", "x * 2.0", "x + bias")

@@ -64,7 +64,6 @@ MEASURES = [f"{path} {counted} MB" for path in PATHS for counted in ("resident",
 
 
 # -- what a fresh process measures
-# ----------------------------------------------------------------------------------------
 
 
 def measure_step(size: dict[str, int], steps: int) -> dict[str, float]:
@@ -150,7 +149,6 @@ def forget_peak() -> None:
 
 
 # -- all of them
-# ----------------------------------------------------------------------------------------------------------
 
 
 def fresh(*request: Any) -> dict[str, float]:
@@ -254,7 +252,6 @@ def scale_attention(tokens: list[int]) -> dict[str, Any]:
 
 
 # -- pictures and command line
-# --------------------------------------------------------------------------------------------
 
 
 def plain(axis: Any, ticks: Sequence[int] | None = None) -> None:

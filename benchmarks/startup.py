@@ -82,7 +82,6 @@ def environment() -> dict[str, str]:
 
 
 # -- import time and memory
-# -----------------------------------------------------------------------------------------------
 
 
 def measure_imports(repeats: int) -> list[dict[str, Any]]:
@@ -124,7 +123,6 @@ def measure_imports(repeats: int) -> list[dict[str, Any]]:
 
 
 # -- size on disk
-# ---------------------------------------------------------------------------------------------------------
 
 
 def closure(names: list[str]) -> dict[str, Distribution]:
@@ -179,7 +177,6 @@ def measure_sizes() -> list[dict[str, Any]]:
 
 
 # -- from the command to the first step
-# -----------------------------------------------------------------------------------
 
 
 def our_first_step(first_ever: bool = False) -> tuple[float, float]:
@@ -259,7 +256,6 @@ def measure_first_steps(repeats: int) -> list[dict[str, Any]]:
 
 
 # -- picture and command line
-# ---------------------------------------------------------------------------------------------
 
 
 def draw(results: dict[str, list[dict[str, Any]]], path: Path) -> None:

@@ -92,7 +92,6 @@ def _curve(x: Dual, value: Array, slope: Array) -> Dual:
 
 
 # -- arithmetic and functions
-# -----------------------------------------------------------------------------------------
 
 
 def add(a: Any, b: Any) -> Dual:
@@ -204,7 +203,6 @@ def masked_fill(x: Dual, mask: Array, value: float) -> Dual:
 
 
 # -- reductions
-# -------------------------------------------------------------------------------------------------------
 
 
 def sum_(x: Dual, axis: Any = None, keepdims: bool = False) -> Dual:
@@ -267,7 +265,6 @@ def cross_entropy(logits: Dual, targets: Array) -> Dual:
 
 
 # -- products, views, positions
-# -----------------------------------------------------------------------------------------
 
 
 def matmul(a: Any, b: Any) -> Dual:

@@ -83,7 +83,6 @@ def gradients(ys: Sequence[Tensor], xs: Sequence[Tensor], dys: Sequence[Array]) 
 
 
 # -- indices
-# ----------------------------------------------------------------------------------------------------------
 
 
 def basic_keys(shape: Shape) -> st.SearchStrategy[Any]:
@@ -137,7 +136,6 @@ def advanced_keys(draw: st.DrawFn, shape: Shape) -> Any:
 
 
 # -- views
-# ------------------------------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):

@@ -46,7 +46,6 @@ def check(x: Tensor, values: Any, dtype: Any, device: str) -> None:
 
 
 # -- from a shape
-# --------------------------------------------------------------------------------------------------------------
 
 
 @given(shape=shapes(), dtype=dtypes)
@@ -181,7 +180,6 @@ def test_what_has_no_meaning_raises(name: str) -> None:
 
 
 # -- at random
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
@@ -258,7 +256,6 @@ def test_the_default_generator_restarts(device: str) -> None:
 
 
 # -- from what Python holds
-# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

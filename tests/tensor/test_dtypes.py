@@ -72,7 +72,6 @@ def check_dtype(function: Callable[[], Tensor], numpys: Callable[[], Any], what:
 
 
 # -- NumPy 2's promotion
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -185,7 +184,6 @@ def test_bug_28_where_of_two_scalars(a: Any, b: Any, dtype: str, device: str) ->
 
 
 # -- gradients
-# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -243,7 +241,6 @@ def test_casts_and_their_gradients(device: str) -> None:
 
 
 # -- integers where floats are meant
-# --------------------------------------------------------------------------------------------------
 
 INTEGERS = ["int64", "int32", "int16", "int8", "uint8", "bool"]
 FLOAT_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -48,7 +48,6 @@ def test_gradients_of_two_consumers(name: str, device: str) -> None:
 
 
 # -- negative controls: a planted wrong rule must be caught
-# ---------------------------------------------------------------
 
 CORRUPTIONS = {
     "zero": lambda dx: dx * 0,
@@ -110,7 +109,6 @@ def test_wrong_rules_are_caught(
 
 
 # -- the function itself
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_error_names_input_index_and_both_numbers() -> None:

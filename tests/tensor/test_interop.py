@@ -56,7 +56,6 @@ def on_the_cpu(device: str) -> None:
 
 
 # -- operators and ufuncs
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("op", OPERATORS, ids=lambda op: op.__name__)
@@ -148,7 +147,6 @@ def test_what_numpy_would_do_behind_the_graph_raises(call: Callable[[Tensor, Arr
 
 
 # -- windows
-# ----------------------------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), shape=shapes(), layout=layouts.filter(lambda name: name != "expanded"))
@@ -229,7 +227,6 @@ def test_python_numbers(device: str) -> None:
 
 
 # -- DLPack
-# -------------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -290,7 +287,6 @@ def test_pytorch_tensors_as_data_and_operands(device: str) -> None:
 
 
 # -- from_array: memory as others left it
-# ----------------------------------------------------------------------------------------------------
 
 
 def sliding(a: Array) -> Array:

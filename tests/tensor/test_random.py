@@ -72,7 +72,6 @@ def test_each_number_depends_on_key_and_place_alone(
 
 
 # -- distributions: fixed seeds, bounds of four to five standard deviations
-# --------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
@@ -177,7 +176,6 @@ def test_rand_is_below_one_in_every_dtype(dtype: str, device: str) -> None:
 
 
 # -- seeds, states, keys
-# --------------------------------------------------------------------------------------------------------
 
 
 def draws(generator: Generator | None, device: str) -> list[Any]:
@@ -233,7 +231,6 @@ def test_keyed_blocks() -> None:
 
 
 # -- masks
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 3, 4), (6, 1), (6, 2, 3, 2)])

@@ -51,7 +51,6 @@ def test_how_numbers_are_shown() -> None:
 
 
 # -- Ctrl-C and its like
-# ----------------------------------------------------------------------------------------------
 
 
 def stopped(here: Path, number: int) -> tuple[int, str, str]:
@@ -214,7 +213,6 @@ def test_ctrl_c_while_it_starts(module: str, here: Path) -> None:
 
 
 # -- terminals and pipes
-# ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pipes of this kind")

@@ -19,7 +19,6 @@ Array = Any
 
 
 # -- accumulation and order
-# ---------------------------------------------------------------------------------------------
 
 
 def test_bug_01_overwrite_instead_of_accumulate(device: str) -> None:
@@ -161,7 +160,6 @@ def test_a_new_forward_after_backward_adds_up(device: str) -> None:
 
 
 # -- who gets a gradient
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,6 @@ def test_a_rule_for_all_inputs_returns_a_gradient_for_each(device: str) -> None:
 
 
 # -- work that nobody wants
-# ---------------------------------------------------------------------------------------------
 
 
 def test_bug_13_frozen_inputs_cost_no_work(device: str) -> None:

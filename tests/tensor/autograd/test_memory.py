@@ -28,7 +28,6 @@ EIGHT_MB = 8 * 2**20
 
 
 # -- freed as it goes
-# ---------------------------------------------------------------------------------------------------------
 
 
 def live_bytes(device: str) -> int:
@@ -100,7 +99,6 @@ def test_saved_arrays_are_released_as_the_walk_goes(device: str) -> None:
 
 
 # -- freed without the cycle collector
-# ------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -206,7 +204,6 @@ def test_bug_07_every_op_frees_its_graph(device: str) -> None:
 
 
 # -- chains of any depth
-# --------------------------------------------------------------------------------------------------------
 
 
 def chain(x: Tensor, length: int) -> Tensor:

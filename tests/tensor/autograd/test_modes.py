@@ -40,7 +40,6 @@ def _nothing_leaks() -> Iterator[None]:
 
 
 # -- no_grad
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_no_grad_records_nothing(device: str) -> None:
@@ -292,7 +291,6 @@ def test_switches_add_up() -> None:
 
 
 # -- threads
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_threads_take_gradients_of_shared_leaves(device: str) -> None:

@@ -149,7 +149,6 @@ def _elsewhere(x: Array, rng: np.random.Generator) -> Array:
 
 
 # -- the moves
-# ----------------------------------------------------------------------------------------------------------
 
 
 def elementwise(g: Graph, i: Place) -> None:
@@ -371,7 +370,6 @@ def _broadcasts(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
 
 
 # -- the proof
-# ------------------------------------------------------------------------------------------------------------
 
 
 def build(seed: int, device: str) -> Graph:

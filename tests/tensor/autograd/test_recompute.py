@@ -279,7 +279,6 @@ def test_hooks(device: str) -> None:
 
 
 # -- random numbers
-# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("outer", [True, False])
@@ -315,7 +314,6 @@ def test_bug_47_dropout_masks_are_those_of_forward(outer: bool, device: str) -> 
 
 
 # -- what is left
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_inner_graph_is_freed_as_the_walk_goes(device: str) -> None:

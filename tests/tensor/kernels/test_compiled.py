@@ -74,7 +74,6 @@ def reasons(out: str) -> dict[str, list[str]]:
 
 
 # -- without a library
-# ------------------------------------------------------------------------------------------------------------
 
 
 def a_compiler(folder: Path, script: str) -> str:
@@ -135,7 +134,6 @@ def test_without_a_library_the_references_run_and_the_reason_is_said(
 
 
 # -- the package
-# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_every_c_file_is_part_of_the_package() -> None:
@@ -175,7 +173,6 @@ def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- threads
-# --------------------------------------------------------------------------------------------------------------------------
 
 
 @needs_kernels
@@ -319,7 +316,6 @@ def test_a_fork_uses_kernels_of_its_own() -> None:
 
 
 # -- other processors
-# ----------------------------------------------------------------------------------------------------------------
 
 
 @needs_kernels

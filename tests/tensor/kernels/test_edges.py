@@ -75,7 +75,6 @@ def both_ways(call: Callable[..., Any], *arrays: Array) -> list[list[Array]]:
 
 
 # -- one node, and what goes on with it
-# -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -186,7 +185,6 @@ def test_attention_of_any_strides_stays_linear_in_memory() -> None:
 
 
 # -- what is declined
-# ---------------------------------------------------------------------------------------------------------------
 
 F32 = "float32"
 DECLINED: list[tuple[str, str, Callable[[], Any]]] = [
@@ -250,7 +248,6 @@ def test_shapes_that_cannot_be_raise_as_without_kernels() -> None:
 
 
 # -- values that are not finite
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [NAN, INF, -INF])
@@ -338,7 +335,6 @@ def test_adamw_and_norm_of_what_is_not_finite() -> None:
 
 
 # -- ids
-# --------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wrong", [-1, 5, 10**12])
@@ -375,7 +371,6 @@ def test_ids_written_uncounted_since_harm_no_other_row() -> None:
 
 
 # -- writes, anomalies
-# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -438,7 +433,6 @@ def test_detect_anomaly_names_the_op_inside() -> None:
 
 
 # -- attention by blocks, in NumPy
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("block", [1, 4, 5, 16])

@@ -202,7 +202,6 @@ def test_bug_33_no_gradient_for_a_row_of_nan() -> None:
 
 
 # -- attention: PyTorch, query by query
-# --------------------------------------------------------------------------------------------
 
 
 def by_query(q: Array, k: Array, v: Array, dy: Array) -> list[Array]:
@@ -247,7 +246,6 @@ def test_bug_33_what_is_not_finite_reaches_the_gradients_of_who_sees_it(
 
 
 # -- GELU
-# ----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -269,7 +267,6 @@ def test_bug_77_gelu_has_its_slope_up_to_the_largest_number(form: str, on: bool)
 
 
 # -- flat arrays
-# -----------------------------------------------------------------------------------------------------------------------
 
 
 def test_bug_41_adamw_of_extremes() -> None:

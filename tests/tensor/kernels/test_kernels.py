@@ -76,7 +76,6 @@ def row(name: str) -> list[str]:
 
 
 # -- choosing
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("planted")
@@ -182,7 +181,6 @@ def test_explain_says_why_an_op_ran_without_its_kernel(
 
 
 # -- off
-# ----------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("planted")
@@ -289,7 +287,6 @@ def test_off_by_the_environment(setting: str | None, taken: str) -> None:
 
 
 # -- the kernels that there are
-# -------------------------------------------------------------------------------------------------------
 
 
 def needs_compiled_kernels() -> None:

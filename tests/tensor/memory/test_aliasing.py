@@ -21,7 +21,6 @@ Array = Any
 
 
 # -- gradients share memory with nothing
-# ------------------------------------------------------------------------------------
 
 
 def test_bug_03_aliased_gradient_buffers(device: str) -> None:
@@ -169,7 +168,6 @@ def test_bug_03_careless_rules(way: str, device: str) -> None:
 
 
 # -- upstream gradients and .grad in the hands of users
-# -----------------------------------------------------------------------
 
 
 def test_the_upstream_gradient_stays_the_users(device: str) -> None:

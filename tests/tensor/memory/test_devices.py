@@ -61,7 +61,6 @@ def gpu(device: str) -> str:
 
 
 # -- every op
-# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", NARROW_OR_WIDE)
@@ -274,7 +273,6 @@ def test_bug_66_not_a_number_infinity_and_zero(name: str, dtype: str, gpu: str) 
 
 
 # -- reading and writing by position
-# --------------------------------------------------------------------------------------
 
 KEYS: list[Any] = [
     1, -3, 3, -4, (0, 4), (slice(None), -5), slice(5, 1, -1), (None, Ellipsis, slice(None, None, -2)), [0, 2, -3], [3], [-4, 0], [], ([0, 1], [3, 4]),
@@ -404,7 +402,6 @@ def test_known_differences(gpu: str) -> None:
 
 
 # -- random numbers, optimisers
-# ------------------------------------------------------------------------------------------
 
 
 def test_bug_66_random_numbers(gpu: str) -> None:
@@ -508,7 +505,6 @@ def test_bug_66_training_steps(name: str, dtype: str, gpu: str) -> None:
 
 
 # -- on the CPU
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", NARROW_OR_WIDE)

@@ -62,7 +62,6 @@ def viewed_layouts(draw: st.DrawFn) -> Layout:
 
 
 # -- numbers
-# --------------------------------------------------------------------------------------------------------------
 
 
 def test_strides_by_hand() -> None:
@@ -154,7 +153,6 @@ def test_broadcast_shape_raises_where_numpy_does(a: Shape, b: Shape) -> None:
 
 
 # -- what a layout says of itself
-# ---------------------------------------------------------------------------------------------
 
 
 @given(any_layouts())
@@ -202,7 +200,6 @@ def test_bug_20_strides_of_size_1_and_size_0_axes_do_not_matter(
 
 
 # -- view
-# -----------------------------------------------------------------------------------------------------------------------
 
 
 def strides_that_fit(layout: Layout, shape: Shape) -> bool:
@@ -302,7 +299,6 @@ def test_shapes_that_do_not_fit_raise(call: object, error: str) -> None:
 
 
 # -- what shares memory
-# -----------------------------------------------------------------------------------------------------------
 
 
 @given(any_layouts(), any_layouts())
@@ -345,7 +341,6 @@ def test_self_overlaps_is_exact_for_what_views_make(layout: Layout) -> None:
 
 
 # -- each view against NumPy's addresses
-# ---------------------------------------------------------------------------------------------
 
 
 @given(st.data(), shapes(min_dims=1))

@@ -35,7 +35,6 @@ def addresses(a: Array) -> set[int]:
 
 
 # -- every op, every saved tensor, every alias
-# --------------------------------------------------------------------------------
 
 ALIASES: dict[str, Callable[[Tensor], Tensor]] = {
     "itself": lambda t: t,
@@ -171,7 +170,6 @@ def test_arrays_and_lists_as_operands_are_copied(device: str) -> None:
 
 
 # -- views share the version counter
-# ----------------------------------------------------------------------------------------------
 
 VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
     "the base": lambda b: b,

@@ -22,7 +22,6 @@ Array = Any
 
 
 # -- what must not be accused
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_writes_beside_what_was_saved_are_allowed(device: str) -> None:
@@ -154,7 +153,6 @@ def test_many_regions_are_remembered(device: str) -> None:
 
 
 # -- refusals
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_errors_name_the_op_and_both_lines(device: str) -> None:

@@ -61,7 +61,6 @@ def values(model: nn.Module) -> dict[str, Array]:
 
 
 # -- walking
-# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_parameters_are_found_once_in_order() -> None:
@@ -115,7 +114,6 @@ def test_zero_grad() -> None:
 
 
 # -- state
-# --------------------------------------------------------------------------------------------------------------------
 
 
 def test_state_round_trip() -> None:
@@ -172,7 +170,6 @@ def test_loading_casts_and_keeps_what_learns(device: str) -> None:
 
 
 # -- moving
-# -------------------------------------------------------------------------------------------------------------------
 
 
 def test_to_changes_every_parameter_in_place(device: str) -> None:
@@ -208,7 +205,6 @@ def test_to_a_dtype_that_cannot_learn() -> None:
 
 
 # -- layers
-# -------------------------------------------------------------------------------------------------------------------
 
 
 def test_linear() -> None:
@@ -240,7 +236,6 @@ def test_embedding_and_layer_norm() -> None:
 
 
 # -- dropout
-# ------------------------------------------------------------------------------------------------------------------
 
 
 def test_bug_47_evaluation_is_the_identity(device: str) -> None:

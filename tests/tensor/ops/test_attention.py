@@ -115,7 +115,6 @@ def test_against_pytorch(device: str) -> None:
 
 
 # -- nothing may be seen
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -192,7 +191,6 @@ def test_bad_values_in_sight_are_seen(device: str) -> None:
 
 
 # -- the future
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -246,7 +244,6 @@ def test_causal_is_aligned_to_the_end(device: str) -> None:
 
 
 # -- dropout and errors
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_dropout_of_weights(device: str) -> None:

@@ -57,7 +57,6 @@ def check_gradient(x: Tensor, y: Tensor, number: Array, seed: int) -> None:
 
 
 # -- reading
-# ------------------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), shape=shapes(), layout=layouts, seed=seeds)
@@ -203,7 +202,6 @@ def test_indices_from_pytorch(device: str) -> None:
 
 
 # -- writing
-# -------------------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), shape=shapes(), layout=written, basic=st.booleans())
@@ -253,7 +251,6 @@ def test_writing_what_does_not_fit_changes_nothing(device: str) -> None:
 
 
 # -- by a table of positions
-# ------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), shape=shapes(min_dims=1, max_dims=3, min_side=1), seed=seeds)
@@ -305,7 +302,6 @@ def test_embedding_rows(
 
 
 # -- side by side
-# -------------------------------------------------------------------------------------------------------------------
 
 
 @given(data=st.data(), shape=shapes(min_dims=1, max_dims=3), seed=seeds)

@@ -40,7 +40,6 @@ def nats(row: Array, target: int, smoothing: float = 0.0) -> float:
 
 
 # -- cross entropy
-# ----------------------------------------------------------------------------------------------------------
 
 
 @given(
@@ -248,7 +247,6 @@ def test_cross_entropy_against_pytorch(
 
 
 # -- squared error and binary cross entropy
-# -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

@@ -36,7 +36,6 @@ def gradient(y: Tensor, x: Tensor, dy: Any = None) -> Array:
 
 
 # -- repeated indices
-# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
@@ -72,7 +71,6 @@ def test_bug_26_many_repeats_in_16_bits(dtype: str, exact: int, device: str) -> 
 
 
 # -- counts
-# -----------------------------------------------------------------------------------------------------------------
 
 AXES: list[Any] = [
     None,
@@ -108,7 +106,6 @@ def test_empty_reductions(device: str) -> None:
 
 
 # -- spread
-# -----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("axis", [None, 1, (0, -1)])
@@ -152,7 +149,6 @@ def test_variance_far_from_zero(device: str) -> None:
 
 
 # -- layer normalisation
-# ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 3, 5), (2, 2, 3, 5)])
@@ -189,7 +185,6 @@ def test_bug_32_width_one(device: str) -> None:
 
 
 # -- overflow and masks
-# -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
@@ -231,7 +226,6 @@ def test_bug_35_infinite_exponential_not_taken(device: str) -> None:
 
 
 # -- points without a slope, by convention
-# --------------------------------------------------------------------------------------
 
 # what, function, inputs, value, a gradient for each input
 PINNED: list[tuple[str, Callable[..., Tensor], list[Any], Any, list[Any]]] = [
@@ -302,7 +296,6 @@ def test_step_says_that_it_has_no_gradient(device: str) -> None:
 
 
 # -- erf and GELU
-# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_erf_to_1e15() -> None:
@@ -356,7 +349,6 @@ def test_bug_37_two_forms_of_gelu(device: str) -> None:
 
 
 # -- 16 bits
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -395,7 +387,6 @@ def test_intermediates_do_not_overflow_in_float16(device: str) -> None:
 
 
 # -- extremes, as PyTorch has them
-# ----------------------------------------------------------------------------------------------------
 
 EXTREMES: dict[str, tuple[str, list[Any]]] = {
     "softmax": ("softmax(x, -1)", [[1, INF, 0], [NAN, 1, 2], [1e300, -1e300, 0]]),
@@ -431,7 +422,6 @@ def test_divide_at_the_ends_of_the_range(device: str) -> None:
 
 
 # -- integers
-# -------------------------------------------------------------------------------------------------------------------------
 
 
 def test_integers_in_float_functions(device: str) -> None:

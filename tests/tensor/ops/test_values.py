@@ -55,7 +55,6 @@ def value(
 
 
 # -- element by element
-# ---------------------------------------------------------------------------------------------------
 
 
 def by_hand(function: Callable[[float], float]) -> Callable[[Array], Array]:
@@ -164,7 +163,6 @@ for _name, _bits in {
 value("invert", lambda a: ~(a > 0), lambda a: a <= 0, (3, 4))
 
 # -- over axes
-# ------------------------------------------------------------------------------------------------------------
 
 AXES: list[Any] = [None, 0, -1, 1, (0, 2), (-1, 1), (0, 1, 2)]
 for _axis in AXES:
@@ -240,7 +238,6 @@ for _axis in (0, 1, -1):
 value("argmax", lambda x: x.argmax(), lambda x: np.argsort(x.ravel())[-1], (2, 3, 4), draw=distinct)
 
 # -- products, positions, views, layers
-# -------------------------------------------------------------------------------------
 
 for _a, _b, _sum in (
     ((3, 4), (4, 5), "ij,jk->ik"), ((2, 3, 4), (2, 4, 5), "bij,bjk->bik"), ((2, 1, 3, 4), (5, 4, 2), "bcij,djk->bdik"), ((4,), (4,), "i,i->"),

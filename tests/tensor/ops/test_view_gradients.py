@@ -22,7 +22,6 @@ from tensor.ops.op import OPS
 from tests.helpers.strategies import broadcastable, gradients, numbered, placed
 
 # -- broadcasts
-# ----------------------------------------------------------------------------------------------------
 
 
 def gathered(gradient: Array, shape: Shape) -> Array:
@@ -178,7 +177,6 @@ def test_bug_17_new_axes_counted_from_the_end(device: str) -> None:
 
 
 # -- every op, in seven ways through memory
-# --------------------------------------------------------------------------------------------
 
 BY_OP: dict[str, list[Case]] = {}
 for _case in CASES:

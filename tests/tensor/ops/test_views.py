@@ -35,7 +35,6 @@ def moving(strides: Shape, shape: Shape) -> list[int]:
 
 
 # -- chains
-# -------------------------------------------------------------------------------------------------------------------
 
 
 def check_like_numpy(y: Tensor, b: Array) -> None:
@@ -167,7 +166,6 @@ def test_bug_19_views_of_repeated_and_reversed_memory(device: str) -> None:
 
 
 # -- what users see
-# --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_view_that_cannot_be_teaches(device: str) -> None:

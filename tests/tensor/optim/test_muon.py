@@ -83,7 +83,6 @@ def on(device: str, array: Array) -> Array:
 
 
 # -- orthogonal
-# -------------------------------------------------------------------------------------------------------
 
 
 def with_singular_values(
@@ -170,7 +169,6 @@ def test_the_matrix_given_is_left_alone() -> None:
 
 
 # -- a step
-# -----------------------------------------------------------------------------------------------------------
 
 
 def by_svd(m: Array, steps: int = 5) -> Array:
@@ -267,7 +265,6 @@ def test_decay_of_matrices_and_tables_each_at_its_own_rate(device: str) -> None:
 
 
 # -- what is whose
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_groups_by_name_and_tied_under_any_name() -> None:
@@ -370,7 +367,6 @@ def test_clipping_and_padding(device: str) -> None:
 
 
 # -- resuming, learning
-# -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])

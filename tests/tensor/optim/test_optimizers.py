@@ -65,7 +65,6 @@ def values(model: nn.Module) -> dict[str, Array]:
 
 
 # -- AdamW
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 def adamw_closed_form(
@@ -168,7 +167,6 @@ def test_state_of_another_optimizer_writes_nothing() -> None:
 
 
 # -- decay
-# ----------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [optim.AdamW, optim.SGD])
@@ -259,7 +257,6 @@ def test_bug_42_decay_is_of_the_old_weight(device: str) -> None:
 
 
 # -- against PyTorch
-# --------------------------------------------------------------------------------------------------------------
 
 PAIRS: dict[
     str, tuple[Callable[[nn.Module], optim.Optimizer], Callable[[Any, list[Any], list[Any]], Any]]
@@ -347,7 +344,6 @@ def test_a_step_is_a_write(device: str) -> None:
 
 
 # -- clipping
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 def three_four(device: str, packed: bool, dtype: str = "float64") -> Model:
@@ -409,7 +405,6 @@ def test_norm_of_nothing_and_of_much(device: str) -> None:
 
 
 # -- schedules
-# ----------------------------------------------------------------------------------------------------------------------
 
 # step: share of the peak, for a warm-up of 5 steps in 25 and a floor of 0.1
 WARM_5_OF_25 = {
@@ -452,7 +447,6 @@ def test_bug_45_ends_of_the_schedule() -> None:
 
 
 # -- 16 bits
-# --------------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -29,7 +29,6 @@ class Lists(nn.Module):
 
 
 # -- names
-# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_two_models_do_not_share_names(device: str) -> None:
@@ -153,7 +152,6 @@ def test_names_that_cannot_be_printed(tmp_path: Path) -> None:
 
 
 # -- what ran elsewhere
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_ops_that_ran_before_are_called_so() -> None:

@@ -37,7 +37,6 @@ def op() -> Iterator[Callable[[Any], Any]]:
 
 
 # -- walks
-# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_walk_within_a_walk_counts_for_itself() -> None:
@@ -120,7 +119,6 @@ def test_a_rule_that_returns_a_number(op: Any) -> None:
 
 
 # -- arrays
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_minus_zero_is_not_zero() -> None:
@@ -184,7 +182,6 @@ def test_entries_can_be_compared() -> None:
 
 
 # -- files
-# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_saving_every_name_and_dtype(tmp_path: Path) -> None:
@@ -217,7 +214,6 @@ def test_saving_every_name_and_dtype(tmp_path: Path) -> None:
 
 
 # -- memory
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def _tapes() -> dict[str, Callable[[], Recording]]:
@@ -296,7 +292,6 @@ def test_a_tape_keeps_neither_the_model_nor_the_graph() -> None:
 
 
 # -- run again
-# -------------------------------------------------------------------------------------------------------------
 
 
 def test_lines_at_the_prompt_of_a_debugger() -> None:

@@ -16,7 +16,6 @@ from tensor.recording import Backward, Forward
 from tests.helpers.recorded import IDS, model, recorded
 
 # -- modules and names
-# -----------------------------------------------------------------------------------------------------
 
 
 def test_module_paths() -> None:
@@ -123,7 +122,6 @@ def test_names_are_not_inherited_by_what_comes_later_at_the_same_address() -> No
 
 
 # -- run again, line by line
-# -----------------------------------------------------------------------------------------------
 
 
 def test_lines_of_an_op_show_each_assignment_as_it_was() -> None:
@@ -175,7 +173,6 @@ def test_lines_of_a_composition_and_of_16_bit_floats() -> None:
 
 
 # -- tables and files
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_the_table_has_a_line_for_each_entry() -> None:

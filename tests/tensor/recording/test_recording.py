@@ -19,7 +19,6 @@ from tensor.recording import Backward, Recording, Work
 from tests.helpers.recorded import IDS, model, recorded
 
 # -- what is on it
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_an_op_with_all_that_is_known_of_it(device: str) -> None:
@@ -219,7 +218,6 @@ def test_a_view_of_a_parameter_is_no_memory_of_backwards_own() -> None:
 
 
 # -- what a recording does not change
-# --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packed", [False, True])

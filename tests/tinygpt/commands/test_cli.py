@@ -26,7 +26,6 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- help
-# -------------------------------------------------------------------------------------------------------------
 
 
 def helped(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -94,7 +93,6 @@ def test_help_loads_neither_matplotlib_nor_rich() -> None:
 
 
 # -- bad input
-# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ GREEDY = ["--prompt", "the", "--length", "20", "--temperature", "0"]
 
 
 # -- there and back
-# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", ml_dtypes.bfloat16])
@@ -126,7 +125,6 @@ def test_without_torch_and_transformers(here: Path) -> None:
 
 
 # -- what is refused
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -366,7 +364,6 @@ def test_what_gpt2_cannot_hold(tmp_path: Path, choice: str, says: str) -> None:
 
 
 # -- nothing by halves
-# ------------------------------------------------------------------------------------------------
 
 
 def test_folders_that_cannot_be(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,6 @@ from tinygpt.tokenizers import BytePairTokenizer
 from tinygpt.tokenizers.byte_pair import BYTES, in_order, integers, words
 
 # -- byte pairs
-# -------------------------------------------------------------------------------------------------------
 
 LONG = 30_000  # bytes
 WORDS: dict[str, Callable[[random.Random], str]] = {  # texts in which words do not end
@@ -104,7 +103,6 @@ def test_merges_in_any_order(text: str, other: str, draw: random.Random) -> None
 
 
 # -- pictures
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_bug_95_a_long_curve_is_drawn_as_a_short_one(

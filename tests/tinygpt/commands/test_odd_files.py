@@ -142,7 +142,6 @@ def test_a_text_from_another_program(
 
 
 # -- what cannot be read
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -205,7 +204,6 @@ def test_bug_86_a_read_error_is_told_with_the_file(
 
 
 # -- names that are no UTF-8
-# --------------------------------------------------------------------------------------------
 
 CAFE = os.fsdecode(b"caf\xe9")
 

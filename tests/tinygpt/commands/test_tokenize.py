@@ -100,7 +100,6 @@ def cut(text: str, places: list[int]) -> list[str]:
 
 
 # -- the text in parts
-# ----------------------------------------------------------------------------------------------------
 
 
 @given(st.lists(st.sampled_from(BYTES), min_size=1, max_size=20), st.integers(1, 9))
@@ -182,7 +181,6 @@ def test_little_waits_and_what_does_is_not_looked_at_again_and_again(
 
 
 # -- the command
-# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -375,7 +373,6 @@ def test_tokenize_refuses(
 
 
 # -- what ends early
-# ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -423,7 +420,6 @@ def test_what_a_kill_leaves_is_no_token_folder(
 
 
 # -- around it
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_tokenizer_is_exported() -> None:

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.usefixtures("here")
 
 
 # -- the first two commands
-# -------------------------------------------------------------------------------------------
 
 
 def test_the_first_command_learns_the_story(capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +157,6 @@ def test_a_text_without_doubt_and_one_of_a_single_character(here: Path) -> None:
 
 
 # -- sampling
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_sampling_follows_its_seed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +215,6 @@ def test_control_characters_are_shown_not_obeyed(
 
 
 # -- a training that goes wrong
-# ---------------------------------------------------------------------------------------
 
 
 def test_bug_43_skipped_steps_are_reported(

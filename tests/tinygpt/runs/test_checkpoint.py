@@ -49,7 +49,6 @@ def write(folder: Path, arrays: Any = ARRAYS, step: int = 0) -> Path:
 
 
 # -- there and back
-# ---------------------------------------------------------------------------------------------------
 
 
 def test_arrays_come_back_bit_by_bit(tmp_path: Path) -> None:
@@ -105,7 +104,6 @@ def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
 
 
 # -- what is refused
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -237,7 +235,6 @@ def test_garbage_instead_of_json(tmp_path: Path, content: bytes) -> None:
 
 
 # -- killed
-# -----------------------------------------------------------------------------------------------------------
 
 
 def versions(folder: Path) -> set[int]:
@@ -332,7 +329,6 @@ def test_read_while_it_is_saved(tmp_path: Path) -> None:
 
 
 # -- which files belong to it
-# -----------------------------------------------------------------------------------------
 
 
 def test_bug_81_a_flipped_bit_is_found(tmp_path: Path) -> None:
@@ -416,7 +412,6 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
 
 
 # -- operating systems
-# ------------------------------------------------------------------------------------------------
 
 
 def test_windows_tries_again_when_a_file_is_open_elsewhere(

@@ -50,7 +50,6 @@ def compare(model: GPT, arrays: Arrays, size: Keys, atol: float = 1e-9) -> None:
 
 
 # -- the same numbers
-# -------------------------------------------------------------------------------------------------
 
 
 @SIZES
@@ -147,7 +146,6 @@ def test_several_files(tmp_path: Path) -> None:
 
 
 # -- against transformers
-# ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

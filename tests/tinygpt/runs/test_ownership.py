@@ -38,7 +38,6 @@ def text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- two trainings
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_bug_85_the_folder_is_ours_before_it_is_looked_into(
@@ -90,7 +89,6 @@ def test_bug_85_two_that_start_together(capsys: pytest.CaptureFixture[str]) -> N
 
 
 # -- renamed, removed
-# -------------------------------------------------------------------------------------------------
 
 
 def renamed() -> str:

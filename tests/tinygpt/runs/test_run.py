@@ -48,7 +48,6 @@ def age(run: Run, seconds: int) -> None:
 
 
 # -- making
-# -----------------------------------------------------------------------------------------------------------
 
 
 def test_names_count_up() -> None:
@@ -133,7 +132,6 @@ def test_discarding_what_was_never_trained() -> None:
 
 
 # -- finding
-# ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_latest_is_the_one_saved_last() -> None:
@@ -167,7 +165,6 @@ def test_not_found() -> None:
 
 
 # -- there and back
-# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
@@ -224,7 +221,6 @@ def test_bug_81_all_that_resumes_is_of_one_checkpoint() -> None:
 
 
 # -- refusing
-# ---------------------------------------------------------------------------------------------------------
 
 
 def change(run: Run, name: str, **changes: Any) -> None:

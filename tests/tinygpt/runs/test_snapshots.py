@@ -57,7 +57,6 @@ def kept(run: str) -> dict[str, bytes]:
 
 
 # -- which
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_evenly_in_the_logarithm_of_the_step() -> None:
@@ -105,7 +104,6 @@ def test_files_are_no_larger_than_was_said(text: None, capsys: pytest.CaptureFix
 
 
 # -- what is in them
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
@@ -178,7 +176,6 @@ def test_a_snapshot_that_cannot_be_written_ends_no_training(
 
 
 # -- going on
-# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("more", [[], ["--optimizer", "muon"], ["--dtype", "float16"]])
@@ -260,7 +257,6 @@ def test_killed_while_it_keeps_them(text: None) -> None:
 
 
 # -- damaged
-# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"no safetensors", None])

@@ -44,7 +44,6 @@ TEXTS = st.lists(
 
 
 # -- definitions, written slowly
-# --------------------------------------------------------------------------------------
 
 
 def merged(ids: list[Any], pair: tuple[Any, Any], new: Any) -> list[Any]:
@@ -85,7 +84,6 @@ def tokens_of(tokenizer: BytePairTokenizer, text: str) -> list[bytes]:
 
 
 # -- bytes and words
-# --------------------------------------------------------------------------------------------------
 
 
 def test_bug_64_characters_of_bytes() -> None:
@@ -122,7 +120,6 @@ def test_words_are_the_text(text: str) -> None:
 
 
 # -- training
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_bug_64_overlaps() -> None:
@@ -231,7 +228,6 @@ def test_training_that_cannot_be(
 
 
 # -- encode and decode
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +363,6 @@ def test_bug_64_ids_of_gpt2(text: str, ids: list[int], tmp_path: Path) -> None:
 
 
 # -- files
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_saved_and_loaded(tokenizer: BytePairTokenizer, tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from tinygpt.tokenizers.gpt2_files import read_merges, read_vocabulary
 from tinygpt.tokenizers.tokenizer import load
 
 # -- characters
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_ids_in_order_of_first_appearance() -> None:
@@ -128,7 +127,6 @@ def test_a_file_that_holds_no_tokenizer(content: bytes, says: str, tmp_path: Pat
 
 
 # -- bytes
-# ------------------------------------------------------------------------------------------------------------
 
 
 @given(st.binary())
@@ -150,7 +148,6 @@ def test_bytes_of_a_text() -> None:
 
 
 # -- words
-# ------------------------------------------------------------------------------------------------------------
 
 
 def test_words_by_frequency() -> None:
@@ -183,7 +180,6 @@ def test_words_that_cannot_be() -> None:
 
 
 # -- all kinds
-# --------------------------------------------------------------------------------------------------------
 
 TEXT = "The cat sat. Thé ☃ \n\n cat"
 ALL: list[Tokenizer] = [
