@@ -78,7 +78,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless browser; without one, or without playwright, the tests that want it are skipped."""
+    """A headless browser. Without one, or without playwright, its tests are skipped."""
     sync_api = pytest.importorskip("playwright.sync_api")
     found = next(
         (

@@ -98,7 +98,7 @@ def tokens(size: Keys) -> np.ndarray[Any, Any]:
 def write(
     folder: Path, size: Keys, arrays: Arrays, prefix: str = "transformer.", **keys: Any
 ) -> Path:
-    """A folder as Hugging Face writes it, with a tokenizer where the vocabulary is that of BYTES."""
+    """A folder as Hugging Face writes it; with a tokenizer if the vocabulary is that of BYTES."""
     folder.mkdir(exist_ok=True)
     named = {
         name if name == "lm_head.weight" else prefix + name: np.ascontiguousarray(array)

@@ -83,7 +83,8 @@ def judge(found: Array, reference: Array, exact: Array, what: Any = "", terms: f
         ("root mean square", lambda x: np.sqrt(np.mean(x * x)), 2),
     ):
         assert size(error) <= factor * size(usual) + ulp, (
-            f"{what}: {name} error {size(error):.3g}; the reference's {size(usual):.3g}, an ulp is {ulp:.3g}"
+            f"{what}: {name} error {size(error):.3g}; "
+            f"the reference's {size(usual):.3g}, an ulp is {ulp:.3g}"
         )
 
 

@@ -58,7 +58,7 @@ def sampled(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str, says: str) -> None:
-    """Exit code 2, one or two lines on stderr, nothing on stdout, no file more or less than before."""
+    """Exit code 2, one or two lines on stderr, nothing on stdout, the same files as before."""
     before = contents()
     assert main(list(arguments)) == 2
     out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Graphs: accumulation, order, what a second backward does, what gets a gradient and what does not."""
+"""Graphs: accumulation, order, a second backward, and which tensors get a gradient."""
 
 from __future__ import annotations
 
@@ -136,7 +136,8 @@ def test_bug_05_stale_gradients_on_a_second_backward(device: str) -> None:
     before = array(x.grad).copy()
     with pytest.raises(
         GraphError,
-        match=r"`\w+` \(test_backward\.py:\d+ `.*`\) a second time: its graph was freed by the first.*retain_graph=True",
+        match=r"`\w+` \(test_backward\.py:\d+ `.*`\) a second time: "
+        r"its graph was freed by the first.*retain_graph=True",
     ):
         y.backward()
     np.testing.assert_array_equal(array(x.grad), before)

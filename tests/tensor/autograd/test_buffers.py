@@ -48,26 +48,47 @@ class Model(nn.Module):
 
 Call = Callable[[Model], Tensor]
 INPUT = Tensor(draw(2, T, C, seed=9))
+
+
+def embedded(m: Model) -> Tensor:
+    return tensor.positional_embedding(IDS, m.tokens, m.positions)
+
+
 CASES: dict[str, Call] = {
     "linear": lambda m: linear(INPUT, m.weight, m.shift),
     "linear, turned": lambda m: linear(INPUT, m.weight, m.shift, transposed=True),
     "linear_gelu": lambda m: tensor.linear_gelu(INPUT, m.wide, m.wide_bias),
     "linear_gelu without bias": lambda m: tensor.linear_gelu(INPUT, m.wide),
     "layer_norm": lambda m: tensor.layer_norm(INPUT, m.gain, m.bias),
-    "residual_layer_norm": lambda m: sum(tensor.residual_layer_norm(INPUT, INPUT * 2, m.gain, m.bias)),
-    "positional_embedding": lambda m: tensor.positional_embedding(IDS, m.tokens, m.positions),
+    "residual_layer_norm": lambda m: sum(
+        tensor.residual_layer_norm(INPUT, INPUT * 2, m.gain, m.bias)
+    ),
+    "positional_embedding": lambda m: embedded(m),
     "gain is bias": lambda m: tensor.layer_norm(INPUT, m.gain, m.gain),
     "weight is x": lambda m: linear(m.weight, m.weight),
     "tokens are positions": lambda m: tensor.positional_embedding(IDS, m.positions, m.positions),
-    "tied": lambda m: linear(tensor.positional_embedding(IDS, m.tokens, m.positions), m.tokens, transposed=True),
-    "one weight in two layers": lambda m: linear(linear(INPUT, m.weight, m.shift), m.weight, m.shift, transposed=True),
-    "one norm twice": lambda m: tensor.layer_norm(tensor.layer_norm(INPUT, m.gain, m.bias) * INPUT, m.gain, m.bias),
-    "two tables of one": lambda m: tensor.positional_embedding(IDS, m.tokens, m.positions) * tensor.positional_embedding(IDS, m.tokens, m.positions),
-    "an op with a buffer and one without": lambda m: linear(INPUT, m.weight, m.shift) * m.shift + (m.weight * m.weight).sum(0),
-    "one without and an op with a buffer": lambda m: linear(INPUT * m.weight.sum(), m.weight, m.shift) + m.shift,
+    "tied": lambda m: linear(embedded(m), m.tokens, transposed=True),
+    "one weight in two layers": lambda m: linear(
+        linear(INPUT, m.weight, m.shift), m.weight, m.shift, transposed=True
+    ),
+    "one norm twice": lambda m: tensor.layer_norm(
+        tensor.layer_norm(INPUT, m.gain, m.bias) * INPUT, m.gain, m.bias
+    ),
+    "two tables of one": lambda m: embedded(m) * embedded(m),
+    "an op with a buffer and one without": lambda m: (
+        linear(INPUT, m.weight, m.shift) * m.shift + (m.weight * m.weight).sum(0)
+    ),
+    "one without and an op with a buffer": lambda m: (
+        linear(INPUT * m.weight.sum(), m.weight, m.shift) + m.shift
+    ),
     "all": lambda m: linear(
-        sum(tensor.residual_layer_norm(tensor.positional_embedding(IDS, m.tokens, m.positions), linear(INPUT, m.weight, m.shift), m.gain, m.bias)),
-        m.tokens, transposed=True,
+        sum(
+            tensor.residual_layer_norm(
+                embedded(m), linear(INPUT, m.weight, m.shift), m.gain, m.bias
+            )
+        ),
+        m.tokens,
+        transposed=True,
     ),
 }  # fmt: skip
 
@@ -143,7 +164,8 @@ def test_bug_01_a_buffer_is_overwritten_first_and_added_to_then(name: str) -> No
     for flat in model.flats:
         for place in flat.slots:
             if place.name in expected:
-                assert np.shares_memory(place.parameter.grad.array, flat.gradients.array)  # type: ignore[union-attr]
+                gradient: Any = place.parameter.grad
+                assert np.shares_memory(gradient.array, flat.gradients.array)
             else:
                 # not a bit of the neighbours' places
                 assert np.isnan(flat.gradients.array[place.start : place.stop]).all()
@@ -168,8 +190,10 @@ def test_buffers_are_really_given(monkeypatch: pytest.MonkeyPatch) -> None:
     or is asked for by grad().
     """
     buffers = {
-        "linear": [False, False], "linear_gelu": [False, False], "layer_norm": [False, False], "positional_embedding": [False, False],
-        "tied": [False, True, False], "one weight in two layers": [False, False, True, True], "gain is bias": [], "weight is x": [], "tokens are positions": [],
+        "linear": [False, False], "linear_gelu": [False, False], "layer_norm": [False, False],
+        "positional_embedding": [False, False],
+        "tied": [False, True, False], "one weight in two layers": [False, False, True, True],
+        "gain is bias": [], "weight is x": [], "tokens are positions": [],
     }  # fmt: skip
     for name, expected in buffers.items():
         model = Model()

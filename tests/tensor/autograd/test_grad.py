@@ -167,7 +167,8 @@ def test_a_leaf_may_be_the_output(device: str) -> None:
     [
         (
             lambda dy: dy[None],
-            r"backward of `wrong` \(test_grad\.py:\d+ .*\) returned a gradient \(1, 2\) float64 for input 0, which is \(2,\) float64",
+            r"backward of `wrong` \(test_grad\.py:\d+ .*\) returned a gradient "
+            r"\(1, 2\) float64 for input 0, which is \(2,\) float64",
         ),
         (lambda dy: dy.astype("float32"), "float32 for input 0, which is .* float64"),
         (lambda dy: dy.sum(), r"returned a gradient \(\) float64"),

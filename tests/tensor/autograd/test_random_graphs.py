@@ -356,7 +356,8 @@ def join(g: Graph, i: Place) -> None:
 MOVES: dict[str, Callable[[Graph, Place], None]] = {
     f.__name__: f
     for f in (
-        elementwise, gelu, positive, binary, divide, scalar, constant, choice, reduction, along, matmul, layer_norm, attention, losses,
+        elementwise, gelu, positive, binary, divide, scalar, constant, choice, reduction, along,
+        matmul, layer_norm, attention, losses,
         axes, shapes, slices, places, split, two_outputs, join,
     )
 }  # fmt: skip

@@ -258,7 +258,11 @@ def test_hooks(device: str) -> None:
         notes: list[Any] = []
 
         def note(name: str, notes: list[Any] = notes) -> Callable[[Tensor], Tensor]:
-            return lambda dy: notes.append((name, dy.numpy().copy().tolist())) or dy * 2  # type: ignore[func-returns-value]
+            def hook(dy: Tensor) -> Tensor:
+                notes.append((name, dy.numpy().copy().tolist()))
+                return dy * 2
+
+            return hook
 
         def function(x: Tensor, note: Any = note) -> Any:
             h = x.exp()

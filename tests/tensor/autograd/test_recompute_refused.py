@@ -57,7 +57,8 @@ def test_a_function_that_changes_is_noticed(device: str) -> None:
     y = checkpoint(lambda x: x * next(uses), x)
     with pytest.raises(
         GraphError,
-        match=r"checkpoint at test_recompute_refused.py:\d+ .* did something else when it ran again",
+        match=r"checkpoint at test_recompute_refused.py:\d+ .* "
+        "did something else when it ran again",
     ):
         y.backward(Tensor([1.0], device=device))
     with pytest.raises(TypeError, match="must return a tensor or a tuple of tensors, not list"):

@@ -260,7 +260,8 @@ def test_a_gradient_in_a_graph(device: str) -> None:
     y = (w * x.grad * x).sum()
     with pytest.raises(
         MutationError,
-        match=r"saved by `multiply` at test_aliasing\.py:\d+ .* was written at test_aliasing\.py:\d+",
+        match=r"saved by `multiply` at test_aliasing\.py:\d+ .* "
+        r"was written at test_aliasing\.py:\d+",
     ):
         y.backward()
     w.grad = None

@@ -275,9 +275,12 @@ def test_bug_66_not_a_number_infinity_and_zero(name: str, dtype: str, gpu: str) 
 # -- reading and writing by position
 
 KEYS: list[Any] = [
-    1, -3, 3, -4, (0, 4), (slice(None), -5), slice(5, 1, -1), (None, Ellipsis, slice(None, None, -2)), [0, 2, -3], [3], [-4, 0], [], ([0, 1], [3, 4]),
-    ([0, 1], [3, -4]), (slice(None), [1, 1, 0]), ([[0], [1]], [2, 3]), ([True, False, True], 2), [True, False], np.eye(3, 4, dtype=bool),
-    np.eye(4, 3, dtype=bool), True, False, 1.0, (0, 0, 0), ([0, 1], [1, 2, 3]), (Ellipsis, Ellipsis), np.array(2), np.array([1.0]),
+    1, -3, 3, -4, (0, 4), (slice(None), -5), slice(5, 1, -1),
+    (None, Ellipsis, slice(None, None, -2)), [0, 2, -3], [3], [-4, 0], [], ([0, 1], [3, 4]),
+    ([0, 1], [3, -4]), (slice(None), [1, 1, 0]), ([[0], [1]], [2, 3]), ([True, False, True], 2),
+    [True, False], np.eye(3, 4, dtype=bool),
+    np.eye(4, 3, dtype=bool), True, False, 1.0, (0, 0, 0), ([0, 1], [1, 2, 3]),
+    (Ellipsis, Ellipsis), np.array(2), np.array([1.0]),
 ]  # fmt: skip
 
 
@@ -458,6 +461,11 @@ OPTIMISERS: dict[str, Callable[[Any], optim.Optimizer]] = {
 class Layers(nn.Module):
     """Two matrices, two vectors."""
 
+    tall: Tensor
+    wide: Tensor
+    gain: Tensor
+    bias: Tensor
+
     def __init__(self, device: str, dtype: str):
         rng = np.random.default_rng(0)
         shapes = {"tall": (6, 4), "wide": (4, 8), "gain": (4,), "bias": (8,)}
@@ -467,8 +475,8 @@ class Layers(nn.Module):
             )
 
     def __call__(self, x: Tensor, key: Key) -> Tensor:
-        h: Any = tensor.dropout((x @ self.tall).gelu() * self.gain, 0.3, key=key)  # type: ignore[attr-defined]
-        return ((h @ self.wide + self.bias) ** 2).mean()  # type: ignore[attr-defined, no-any-return]
+        h = tensor.dropout((x @ self.tall).gelu() * self.gain, 0.3, key=key)
+        return ((h @ self.wide + self.bias) ** 2).mean()
 
 
 def trained(name: str, device: str, dtype: str) -> Facts:

@@ -50,7 +50,8 @@ def test_an_error_is_told_by_its_sort_and_its_words() -> None:
     assert_agreement(ours, found(lambda: Tensor([1, 2]).view(3), []), "here")  # other words
     with pytest.raises(
         AssertionError,
-        match=r"error is IndexingError, not ShapeError; IndexingError: index 5.*; ShapeError: 1 elements",
+        match=r"error is IndexingError, not ShapeError; "
+        r"IndexingError: index 5.*; ShapeError: 1 elements",
     ):
         assert_agreement(ours, theirs, "here")
 

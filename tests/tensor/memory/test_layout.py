@@ -239,8 +239,8 @@ def check_message(message: str, layout: Layout, shape: Shape) -> None:
     behind = math.prod(layout.shape[after:])
     assert behind not in [math.prod(shape[i:]) for i in range(len(shape) + 1)]
     assert (
-        f"axis {before} steps by {layout.strides[before]}, joining them needs {layout.shape[after] * layout.strides[after]}"
-        in message
+        f"axis {before} steps by {layout.strides[before]}, "
+        f"joining them needs {layout.shape[after] * layout.strides[after]}" in message
     )
     assert f"{8 * layout.size:,} bytes" in message
     sizes = ", ".join(map(str, shape))

@@ -134,7 +134,8 @@ def test_a_write_by_a_hook_during_the_walk_is_noticed(device: str) -> None:
     y.register_hook(spoil)
     with pytest.raises(
         MutationError,
-        match=r"saved by `multiply` at test_writes\.py:\d+ .* was written at test_writes\.py:\d+ `data\[0\] = 99\.0`",
+        match=r"saved by `multiply` at test_writes\.py:\d+ .* "
+        r"was written at test_writes\.py:\d+ `data\[0\] = 99\.0`",
     ):
         y.sum().backward()
     assert x.grad is None
