@@ -33,8 +33,10 @@ NUMPYS = [
     )
 ]
 BINARY: dict[str, Any] = {
-    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "power": np.power, "maximum": np.maximum, "minimum": np.minimum,
-    "equal": np.equal, "less": np.less, "greater_equal": np.greater_equal, "bitwise_and": np.bitwise_and, "bitwise_xor": np.bitwise_xor,
+    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide,
+    "power": np.power, "maximum": np.maximum, "minimum": np.minimum,
+    "equal": np.equal, "less": np.less, "greater_equal": np.greater_equal,
+    "bitwise_and": np.bitwise_and, "bitwise_xor": np.bitwise_xor,
     "where": lambda a, b: np.where([True, False], a, b), "matmul": np.matmul,
 }  # fmt: skip
 ours: dict[str, Callable[[Any, Any], Tensor]] = {
@@ -42,15 +44,18 @@ ours: dict[str, Callable[[Any, Any], Tensor]] = {
     "where": lambda a, b: tensor.where([True, False], a, b),
 }
 UNARY: dict[str, Any] = {
-    "negative": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "invert": np.invert,
-    "sum": np.sum, "mean": lambda x: np.mean(x, dtype=None if x.dtype.kind == "f" else "f8"), "cumsum": np.cumsum, "max": np.max, "argmax": np.argmax,
+    "negative": np.negative, "abs": np.abs, "exp": np.exp, "log": np.log, "sqrt": np.sqrt,
+    "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "invert": np.invert,
+    "sum": np.sum, "mean": lambda x: np.mean(x, dtype=None if x.dtype.kind == "f" else "f8"),
+    "cumsum": np.cumsum, "max": np.max, "argmax": np.argmax,
 }  # fmt: skip
 SCALARS: list[Any] = [2, 2.5, True]
 
 # what bfloat16 meets, and what comes of it: the row of float16 in NumPy 2, except that the two
 # 16-bit floats meet in float32
 WITH_BFLOAT16 = {
-    "float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "bfloat16", "int64": "float64", "int32": "float64", "int16": "float32",
+    "float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "bfloat16",
+    "int64": "float64", "int32": "float64", "int16": "float32",
     "int8": "bfloat16", "uint8": "bfloat16", "bool": "bfloat16",
 }  # fmt: skip
 
@@ -287,7 +292,8 @@ def test_bug_30_integers_give_floats_or_an_error(name: str, dtype: str, device: 
     try:
         y = FLOAT_FUNCTIONS[name](Tensor(values, dtype=dtype, device=device))
     except TypeError as error:
-        assert "float" in str(error) or "bool" in str(error)  # noqa: PT017 (an answer is as good as an error here)
+        # an answer is as good as an error here
+        assert "float" in str(error) or "bool" in str(error)  # noqa: PT017
         return
     assert y.dtype in FLOATS
     wanted = FLOAT_FUNCTIONS[name](Tensor(values, dtype=float64, device=device)).numpy()

@@ -44,7 +44,10 @@ def test_a_transpose_explained(device: str) -> None:
         "element     [i, j] lives at 0 + i*1 + j*3",
         "  memory      1   2   3   4   5   6",
         "  index     0,0 1,0 2,0 0,1 1,1 2,1",
-        "contiguous  no: axis 1 steps by 3, row-major order needs 1; .contiguous() copies 6 elements",
+        (
+            "contiguous  no: axis 1 steps by 3, row-major order needs 1; "
+            ".contiguous() copies 6 elements"
+        ),
         "shared with tensor (2, 3) float64, a constant, strides (3, 1), offset 0",
     ]
 

@@ -118,7 +118,8 @@ def test_error_names_input_index_and_both_numbers() -> None:
 
     with pytest.raises(
         GradientError,
-        match=r"gradient of input 0 at index \(\d, \d\): backward gives [-\d.e]+, central differences [-\d.e]+",
+        match=r"gradient of input 0 at index \(\d, \d\): "
+        r"backward gives [-\d.e]+, central differences [-\d.e]+",
     ):
         gradcheck(function, [np.arange(1.0, 7.0).reshape(2, 3), np.ones((2, 3))])
 

@@ -45,12 +45,14 @@ KNOWN = [
 
 @pytest.mark.parametrize(("counter", "key", "output"), KNOWN)
 def test_philox_known_answers(counter: list[int], key: list[int], output: list[int]) -> None:
-    words = philox(tuple(np.array([word], np.uint64) for word in counter), key[0] + WORD * key[1])  # type: ignore[arg-type]
+    counters: Any = tuple(np.array([word], np.uint64) for word in counter)
+    words = philox(counters, key[0] + WORD * key[1])
     assert [int(word[0]) for word in words] == output == philox_by_hand(counter, key)
 
 
 @given(
-    rows=st.integers(1, 5), columns=st.integers(1, 9), seed=st.integers(0, 2**64 - 1), step=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 5), columns=st.integers(1, 9), seed=st.integers(0, 2**64 - 1),
+    step=st.integers(0, 2**32 - 1),
     module=st.integers(0, 2**32 - 1), sample=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_each_number_depends_on_key_and_place_alone(

@@ -83,7 +83,7 @@ def test_bug_86_what_does_not_fit_is_told_in_short(path: Path, text: str, says: 
 
 
 def test_bug_86_a_wrong_type_takes_no_memory(path: Path) -> None:
-    """It is found where it stands. Lists in lists are not built: they take twenty times the file."""
+    """The error comes where the type is. Lists in lists, twenty times the file, are not built."""
     import tracemalloc
 
     path.write_text("[" + "[]," * 200_000 + "[]]")

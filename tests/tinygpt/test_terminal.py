@@ -79,10 +79,8 @@ def test_ctrl_c_saves(number: int, here: Path, capsys: pytest.CaptureFixture[str
     code, out, err = stopped(here, number)
     assert (code, err) == (128 + number, "")
     records = losses(here / "runs/story-1")
-    assert (
-        f"stopped after step {len(records)} of 1,000,000; go on: tinygpt train --resume runs/story-1"
-        in out
-    )
+    said = f"stopped after step {len(records)} of 1,000,000; go on: "
+    assert said + "tinygpt train --resume runs/story-1" in out
     assert json.loads((here / "runs/story-1/state.json").read_text())["step"] == len(records) >= 3
     assert (here / "runs/story-1/loss.png").exists()
     assert sampled(capsys, "--length", "5").startswith("The cat sat on the")
@@ -158,9 +156,13 @@ def test_ctrl_c_elsewhere(
 def test_terminated(name: str, run: Path) -> None:
     """What is half done is removed, as after an error."""
     program = (
-        "import os, signal, sys, tempfile\nimport tinygpt.commands.plan\nfrom tinygpt.__main__ import main\n"
+        "import os, signal, sys, tempfile\nimport tinygpt.commands.plan\n"
+        "from tinygpt.__main__ import main\n"
         f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
-        f"def run(options):\n    with tempfile.TemporaryDirectory(dir='.'):\n        os.kill(os.getpid(), signal.{name})\n        print('later')\n"
+        "def run(options):\n"
+        "    with tempfile.TemporaryDirectory(dir='.'):\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "        print('later')\n"
         "tinygpt.commands.plan.run = run\nsys.exit(main(['plan']))"
     )
     done = subprocess.run(

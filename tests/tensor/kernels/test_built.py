@@ -46,7 +46,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a compiler that takes no time: each library that it makes is another one."""
+    """An empty cache, and a compiler that takes no time and makes a new library each time."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv(
         "CC", a_compiler(tmp_path, f'{MAKES} (date +%s%N; head -c 9000 /dev/zero) > "$2"')
@@ -306,7 +306,8 @@ def test_an_interrupt_ends_the_compiler(cache: Path, tmp_path: Path) -> None:
     """It says more than a pipe holds, so that it goes on when somebody listens."""
     a_compiler(
         tmp_path,
-        f"head -c 300000 /dev/zero >&2; sleep 1000 & echo $! > {tmp_path / 'new'}; mv {tmp_path / 'new'} {tmp_path / 'started'}; wait",
+        f"head -c 300000 /dev/zero >&2; sleep 1000 & echo $! > {tmp_path / 'new'}; "
+        f"mv {tmp_path / 'new'} {tmp_path / 'started'}; wait",
     )
     program = "from tensor.kernels.cpu import built; built.kept(built.recipe())"
     process = subprocess.Popen(
@@ -388,7 +389,8 @@ def test_bug_72_a_second_load_registers_nothing_for_forks() -> None:
     """As after an interrupt: a door that is closed twice before a fork never opens."""
     again = "compiled.unavailable()\ncompiled._load()\n"
     assert said_by(
-        f"import os, signal\nfrom tensor.kernels.cpu import compiled\nsignal.alarm(60)\n{again}{FORKS}"
+        "import os, signal\nfrom tensor.kernels.cpu import compiled\nsignal.alarm(60)\n"
+        f"{again}{FORKS}"
     ) == ["0"]
 
 

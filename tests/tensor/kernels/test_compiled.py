@@ -329,6 +329,7 @@ import sys, pytest
 from tensor.kernels.cpu import built
 built.FLAGS = [flag.replace("native", {level!r}) for flag in built.FLAGS]
 files = ["tests/tensor/kernels/test_cpu.py"]
-sys.exit(pytest.main([*files, "-q", "-x", "-p", "no:cacheprovider", "-k", "33-3-5 or 33-2-64 or 65-33 or adamw or constants"]))
+chosen = "33-3-5 or 33-2-64 or 65-33 or adamw or constants"
+sys.exit(pytest.main([*files, "-q", "-x", "-p", "no:cacheprovider", "-k", chosen]))
 """
     assert " passed" in finished(started(program, XDG_CACHE_HOME=str(tmp_path)))

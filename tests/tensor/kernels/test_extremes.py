@@ -224,7 +224,7 @@ def by_query(q: Array, k: Array, v: Array, dy: Array) -> list[Array]:
 def test_bug_33_what_is_not_finite_reaches_the_gradients_of_who_sees_it(
     part: str, wrong: float, on: bool
 ) -> None:
-    """A NaN in a value makes dq and dk NaN, as in PyTorch; and nothing of those who do not see it."""
+    """A NaN in a value makes dq and dk NaN, as in PyTorch; who does not see it stays finite."""
     arrays = {name: draw(40, 5, seed=i) for i, name in enumerate(("q", "k", "v", "dy"))}
     arrays[part][35, 2] = wrong
     *inputs, dy = arrays.values()

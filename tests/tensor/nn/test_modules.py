@@ -49,7 +49,8 @@ class Tied(nn.Module):
 
 
 NAMES = [
-    "embedding.weight", "blocks.0.linear.weight", "blocks.0.linear.bias", "blocks.0.norm.gain", "blocks.0.norm.bias",
+    "embedding.weight", "blocks.0.linear.weight", "blocks.0.linear.bias", "blocks.0.norm.gain",
+    "blocks.0.norm.bias",
     "blocks.1.linear.weight", "blocks.1.linear.bias", "blocks.1.norm.gain", "blocks.1.norm.bias",
 ]  # fmt: skip
 
@@ -69,7 +70,8 @@ def test_parameters_are_found_once_in_order() -> None:
     assert [name for name, _ in model.named_parameters()] == NAMES
     assert len(list(model.parameters())) == len({id(p) for p in model.parameters()}) == 9
     assert [name for name, _ in model.named_modules()] == [
-        "", "embedding", "blocks.0", "blocks.0.linear", "blocks.0.norm", "blocks.0.dropout", "blocks.1", "blocks.1.linear", "blocks.1.norm", "blocks.1.dropout",
+        "", "embedding", "blocks.0", "blocks.0.linear", "blocks.0.norm", "blocks.0.dropout",
+        "blocks.1", "blocks.1.linear", "blocks.1.norm", "blocks.1.dropout",
     ]  # fmt: skip
     assert sum(p.size for p in model.parameters()) == 7 * 3 + 2 * (9 + 3 + 3 + 3)
     assert all(

@@ -103,7 +103,8 @@ def test_groups() -> None:
     assert group_of(model.norm.gain) == "not decayed"
     model.norm.to(dtype="float64")
     assert [(flat.group, str(flat.dtype)) for flat in model.pack()] == [
-        ("decayed", "float32"), ("frozen", "float32"), ("not decayed", "float32"), ("not decayed", "float64"),
+        ("decayed", "float32"), ("frozen", "float32"), ("not decayed", "float32"),
+        ("not decayed", "float64"),
     ]  # fmt: skip
 
 

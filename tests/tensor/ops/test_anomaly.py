@@ -28,10 +28,8 @@ def test_anomaly_forward_names_op_line_shapes_and_five_behind(device: str) -> No
             f.log()
     text = str(caught.value)
     first, given, *rest = text.splitlines()
-    assert (
-        first
-        == f"2 of 2 values not finite from `log` at test_anomaly.py:{at} `f.log()`, (1, 2) <- (1, 2)"
-    )
+    place = f"test_anomaly.py:{at} `f.log()`"
+    assert first == f"2 of 2 values not finite from `log` at {place}, (1, 2) <- (1, 2)"
     assert given == "it was given (1, 2) from -10.5 to -0.5"
     assert len(rest) == 5
     # the nearest first
@@ -49,7 +47,8 @@ def test_anomaly_backward_names_the_op(device: str) -> None:
         loss = (w * y + w).sum()
         with pytest.raises(
             GradientError,
-            match=rf"non-finite gradient from backward of `sqrt` at test_anomaly\.py:{at} `y = h\.sqrt\(\)`",
+            match=r"non-finite gradient from backward of `sqrt` "
+            rf"at test_anomaly\.py:{at} `y = h\.sqrt\(\)`",
         ) as caught:
             loss.backward()
     assert "input 0 of shape (2,)" in str(caught.value)
@@ -121,12 +120,13 @@ def test_anomaly_does_not_accuse_masks(device: str) -> None:
 
 def test_anomaly_outside_a_graph_and_of_one_output_of_several(device: str) -> None:
     constant = Tensor(np.array([0.0, 1.0]), device=device)
-    at = line() + 8
+    at = line() + 9
     with (
         detect_anomaly(),
         pytest.raises(
             GradientError,
-            match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\nit was given \(2,\) from 0 to 1\nnothing recorded behind it",
+            match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\n"
+            r"it was given \(2,\) from 0 to 1\nnothing recorded behind it",
         ),
     ):
         constant.log()

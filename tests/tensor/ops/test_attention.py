@@ -63,8 +63,10 @@ def by_hand(
 
 
 @given(
-    batch=st.lists(st.integers(1, 3), max_size=2), t=st.integers(1, 4), s=st.integers(1, 4), d=st.integers(1, 3), e=st.integers(1, 3),
-    causal=st.booleans(), masked=st.booleans(), biased=st.booleans(), scale=st.sampled_from([None, 0.3]), seed=st.integers(0, 99),
+    batch=st.lists(st.integers(1, 3), max_size=2), t=st.integers(1, 4), s=st.integers(1, 4),
+    d=st.integers(1, 3), e=st.integers(1, 3),
+    causal=st.booleans(), masked=st.booleans(), biased=st.booleans(),
+    scale=st.sampled_from([None, 0.3]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_values_by_hand(
     batch: list[int],

@@ -20,15 +20,18 @@ from tensor.errors import ShapeError
     [
         (
             lambda ones: ones(2, 3) @ ones(2, 4),
-            "matmul of (2, 3) and (2, 4): the last axis of the first, 3, must equal the second last axis of the second, 2",
+            "matmul of (2, 3) and (2, 4): the last axis of the first, 3, "
+            "must equal the second last axis of the second, 2",
         ),
         (
             lambda ones: ones(2, 3) @ ones(4, 3),
-            "must equal the second last axis of the second, 4. The second one transposed would fit: .mT",
+            "must equal the second last axis of the second, 4. "
+            "The second one transposed would fit: .mT",
         ),
         (
             lambda ones: ones(3) @ ones(4),
-            "matmul of (3,) and (4,): the last axis of the first, 3, must equal the only axis of the second, 4",
+            "matmul of (3,) and (4,): the last axis of the first, 3, "
+            "must equal the only axis of the second, 4",
         ),
         (
             lambda ones: ones() @ ones(4),
@@ -36,11 +39,13 @@ from tensor.errors import ShapeError
         ),
         (
             lambda ones: ones(2, 3, 4) @ ones(5, 4, 3),
-            "matmul of (2, 3, 4) and (5, 4, 3): the axes before the last two, (2,) and (5,), do not broadcast",
+            "matmul of (2, 3, 4) and (5, 4, 3): the axes before the last two, (2,) and (5,), "
+            "do not broadcast",
         ),
         (
             lambda ones: tensor.linear(ones(2, 3), ones(4, 5)),
-            "linear of x (2, 3): its last axis has 3 numbers, weight (4, 5) takes 4; a weight (3, outputs) is needed",
+            "linear of x (2, 3): its last axis has 3 numbers, weight (4, 5) takes 4; "
+            "a weight (3, outputs) is needed",
         ),
         (
             lambda ones: tensor.linear(ones(2, 3), ones(3, 5), transposed=True),

@@ -208,7 +208,8 @@ def test_bug_33_softmax_of_a_row_without_weight(device: str) -> None:
 
 
 UNTAKEN: dict[str, Callable[[Tensor], Tensor]] = {
-    "log": tensor.log, "sqrt": tensor.sqrt, "1 / x": lambda x: 1 / x, "x ** -1": lambda x: x**-1, "x ** 0.5": lambda x: x**0.5, "x ** x": lambda x: x**x,
+    "log": tensor.log, "sqrt": tensor.sqrt, "1 / x": lambda x: 1 / x, "x ** -1": lambda x: x**-1,
+    "x ** 0.5": lambda x: x**0.5, "x ** x": lambda x: x**x,
 }  # fmt: skip
 
 
@@ -252,7 +253,10 @@ PINNED: list[tuple[str, Callable[..., Tensor], list[Any], Any, list[Any]]] = [
     ("maximum of equals", tensor.maximum, [2.0, 2.0], 2, [0.5, 0.5]),
     ("minimum of equals", tensor.minimum, [2.0, 2.0], 2, [0.5, 0.5]),
     ("maximum with a number", lambda x: tensor.maximum(x, 0.0), [0.0], 0, [0.5]),
-    ("clip at its ends", lambda x: x.clip(-1, 1), [[-1.0, 1.0, 1.5, NAN]], [-1, 1, 1, NAN], [[1, 1, 0, 0]]),
+    (
+        "clip at its ends", lambda x: x.clip(-1, 1),
+        [[-1.0, 1.0, 1.5, NAN]], [-1, 1, 1, NAN], [[1, 1, 0, 0]],
+    ),
     ("std of equals", lambda x: x.std(), [[0.1, 0.1, 0.1]], 0, [[0, 0, 0]]),
     ("sigmoid at 0", tensor.sigmoid, [0.0], 0.5, [0.25]),
     ("gelu at 0", tensor.gelu, [0.0], 0, [0.5]),
@@ -391,10 +395,16 @@ def test_intermediates_do_not_overflow_in_float16(device: str) -> None:
 EXTREMES: dict[str, tuple[str, list[Any]]] = {
     "softmax": ("softmax(x, -1)", [[1, INF, 0], [NAN, 1, 2], [1e300, -1e300, 0]]),
     "log_softmax": ("log_softmax(x, -1)", [[1, -INF, 0], [1e300, 0, 0]]),
-    "logsumexp": ("logsumexp(x, -1)", [[1, INF, 0], [INF, -INF, 0], [NAN, 0, 0], [-1e300, -1e300, 0]]),
-    "exp": ("exp(x)", [-INF, 710, INF, NAN, -1000]), "log": ("log(x)", [0, -1, INF, NAN, 5e-324]), "sqrt": ("sqrt(x)", [-1, INF, NAN, 5e-324]),
-    "tanh": ("tanh(x)", [-INF, INF, 1000, -1000, NAN]), "sigmoid": ("sigmoid(x)", [-INF, INF, 1000, -1000, NAN, 40, -40]),
-    "erf": ("erf(x)", [-INF, INF, NAN, 1e200]), "silu": ("nn.functional.silu(x)", [1000, -1000, NAN, -40]),
+    "logsumexp": (
+        "logsumexp(x, -1)",
+        [[1, INF, 0], [INF, -INF, 0], [NAN, 0, 0], [-1e300, -1e300, 0]],
+    ),
+    "exp": ("exp(x)", [-INF, 710, INF, NAN, -1000]), "log": ("log(x)", [0, -1, INF, NAN, 5e-324]),
+    "sqrt": ("sqrt(x)", [-1, INF, NAN, 5e-324]),
+    "tanh": ("tanh(x)", [-INF, INF, 1000, -1000, NAN]),
+    "sigmoid": ("sigmoid(x)", [-INF, INF, 1000, -1000, NAN, 40, -40]),
+    "erf": ("erf(x)", [-INF, INF, NAN, 1e200]),
+    "silu": ("nn.functional.silu(x)", [1000, -1000, NAN, -40]),
     "gelu": ("nn.functional.gelu(x, approximate='tanh')", [1000, -1000, NAN, 40, -40]),
 }  # fmt: skip
 

@@ -63,7 +63,8 @@ def by_hand(function: Callable[[float], float]) -> Callable[[Array], Array]:
 
 
 BINARY: dict[str, tuple[Any, Any]] = {
-    "add": (np.add, normal), "subtract": (np.subtract, normal), "multiply": (np.multiply, normal), "divide": (np.divide, positive),
+    "add": (np.add, normal), "subtract": (np.subtract, normal), "multiply": (np.multiply, normal),
+    "divide": (np.divide, positive),
     "power": (np.power, positive), "maximum": (np.fmax, normal), "minimum": (np.fmin, normal),
 }  # fmt: skip
 for _name, (_oracle, _draw) in BINARY.items():
@@ -80,10 +81,14 @@ value("power", lambda x: 2.0**x, lambda x: np.exp2(x), (3, 4))
 value("divide", lambda x: 3 / x, lambda x: 3 * x**-1, (3, 4), draw=positive)
 
 UNARY: dict[str, tuple[Callable[[float], float], Any]] = {
-    "negative": (lambda v: 0.0 - v, normal), "abs": (math.fabs, normal), "exp": (math.exp, normal), "log": (math.log, positive), "sqrt": (math.sqrt, positive),
-    "sin": (math.sin, normal), "cos": (math.cos, normal), "tanh": (math.tanh, normal), "erf": (math.erf, normal),
-    "sigmoid": (lambda v: (1 + math.tanh(v / 2)) / 2, normal), "silu": (lambda v: v * (1 + math.tanh(v / 2)) / 2, normal),
-    "relu": (lambda v: v if v > 0 else 0.0, normal), "step": (lambda v: 1.0 if v > 0 else 0.0, normal),
+    "negative": (lambda v: 0.0 - v, normal), "abs": (math.fabs, normal), "exp": (math.exp, normal),
+    "log": (math.log, positive), "sqrt": (math.sqrt, positive),
+    "sin": (math.sin, normal), "cos": (math.cos, normal), "tanh": (math.tanh, normal),
+    "erf": (math.erf, normal),
+    "sigmoid": (lambda v: (1 + math.tanh(v / 2)) / 2, normal),
+    "silu": (lambda v: v * (1 + math.tanh(v / 2)) / 2, normal),
+    "relu": (lambda v: v if v > 0 else 0.0, normal),
+    "step": (lambda v: 1.0 if v > 0 else 0.0, normal),
 }  # fmt: skip
 for _name, (_function, _draw) in UNARY.items():
     for _shape in ((3, 4), (2, 1, 5), (), (0, 2)):
@@ -240,8 +245,10 @@ value("argmax", lambda x: x.argmax(), lambda x: np.argsort(x.ravel())[-1], (2, 3
 # -- products, positions, views, layers
 
 for _a, _b, _sum in (
-    ((3, 4), (4, 5), "ij,jk->ik"), ((2, 3, 4), (2, 4, 5), "bij,bjk->bik"), ((2, 1, 3, 4), (5, 4, 2), "bcij,djk->bdik"), ((4,), (4,), "i,i->"),
-    ((3, 4), (4,), "ij,j->i"), ((4,), (2, 4, 5), "j,bjk->bk"), ((2, 3, 4), (4,), "bij,j->bi"), ((2, 0), (0, 3), "ij,jk->ik"),
+    ((3, 4), (4, 5), "ij,jk->ik"), ((2, 3, 4), (2, 4, 5), "bij,bjk->bik"),
+    ((2, 1, 3, 4), (5, 4, 2), "bcij,djk->bdik"), ((4,), (4,), "i,i->"),
+    ((3, 4), (4,), "ij,j->i"), ((4,), (2, 4, 5), "j,bjk->bk"), ((2, 3, 4), (4,), "bij,j->bi"),
+    ((2, 0), (0, 3), "ij,jk->ik"),
 ):  # fmt: skip
     value(
         "matmul",
@@ -351,7 +358,8 @@ value(
 )
 value(
     "binary_cross_entropy", lambda x, t: tensor.binary_cross_entropy(x, t),
-    lambda x, t: np.mean(-t * np.log(1 / (1 + np.exp(-x))) - (1 - t) * np.log(1 / (1 + np.exp(x)))), (3, 4), (3, 4), draw=positive,
+    lambda x, t: np.mean(-t * np.log(1 / (1 + np.exp(-x))) - (1 - t) * np.log(1 / (1 + np.exp(x)))),
+    (3, 4), (3, 4), draw=positive,
 )  # fmt: skip
 value("dropout", lambda x: tensor.dropout(x, 0.0, key=Key()), lambda x: x, (3, 4))
 value("dropout", lambda x: tensor.dropout(x, 1.0, key=Key()), lambda x: 0 * x, (3, 4))
@@ -365,7 +373,8 @@ def attended(q: Array, k: Array, v: Array) -> Array:
 
 value(
     "attention", lambda q, k, v: tensor.attention(q, k, v, causal=True),
-    lambda q, k, v: np.stack([attended(q[t], k[: t + 1], v[: t + 1]) for t in range(3)]), (3, 4), (3, 4), (3, 4),
+    lambda q, k, v: np.stack([attended(q[t], k[: t + 1], v[: t + 1]) for t in range(3)]),
+    (3, 4), (3, 4), (3, 4),
 )  # fmt: skip
 
 
@@ -413,18 +422,23 @@ value(
 )
 for _shape in ((4,), (3, 4), (2, 3, 4)):
     value(
-        "residual_layer_norm", lambda *inputs: tensor.stack(tensor.residual_layer_norm(*inputs, eps=0.1)),
-        lambda x, y, g, b: np.stack([x + y, normalised(x + y, g, b, 0.1)]), _shape, _shape, (4,), (4,), steps=2,
+        "residual_layer_norm",
+        lambda *inputs: tensor.stack(tensor.residual_layer_norm(*inputs, eps=0.1)),
+        lambda x, y, g, b: np.stack([x + y, normalised(x + y, g, b, 0.1)]),
+        _shape, _shape, (4,), (4,), steps=2,
     )  # fmt: skip
 for _heads in (1, 2, 3):
     value(
-        "causal_self_attention", lambda x, h=_heads: tensor.causal_self_attention(x, h), lambda x, h=_heads: attended_heads(x, h), (2, 5, 18),
+        "causal_self_attention", lambda x, h=_heads: tensor.causal_self_attention(x, h),
+        lambda x, h=_heads: attended_heads(x, h), (2, 5, 18),
     )  # fmt: skip
 _IDS = np.array([[0, 2, 0], [1, 1, 2]])
 for _wrap in (lambda ids, x: ids.tolist(), lambda ids, x: Tensor(ids, device=x.device)):
     value(
-        "positional_embedding", lambda w, p, wrap=_wrap: tensor.positional_embedding(wrap(_IDS, w), w, p),
-        lambda w, p: np.array([[w[i] + p[t] for t, i in enumerate(row)] for row in _IDS]), (3, 4), (5, 4),
+        "positional_embedding",
+        lambda w, p, wrap=_wrap: tensor.positional_embedding(wrap(_IDS, w), w, p),
+        lambda w, p: np.array([[w[i] + p[t] for t, i in enumerate(row)] for row in _IDS]),
+        (3, 4), (5, 4),
     )  # fmt: skip
 
 

@@ -170,10 +170,12 @@ def test_bug_17_new_axes_counted_from_the_end(device: str) -> None:
         assert y.shape == np.expand_dims(x.numpy(), axis).shape
         assert tensor.stack([x, x], axis).shape == np.stack([x.numpy()] * 2, axis).shape
         both = tensor.stack([x, x * 2], axis)
-        np.testing.assert_array_equal(
-            grad(both, x, tensor.stack([x, x], axis).detach())[0].numpy(), 3 * x.numpy()
-        )  # type: ignore[union-attr]
-        np.testing.assert_array_equal(grad(y, x, y.detach())[0].numpy(), x.numpy())  # type: ignore[union-attr]
+        (of_both,) = grad(both, x, tensor.stack([x, x], axis).detach())
+        (of_y,) = grad(y, x, y.detach())
+        assert of_both is not None
+        assert of_y is not None
+        np.testing.assert_array_equal(of_both.numpy(), 3 * x.numpy())
+        np.testing.assert_array_equal(of_y.numpy(), x.numpy())
 
 
 # -- every op, in seven ways through memory

@@ -171,7 +171,7 @@ def test_state_of_another_optimizer_writes_nothing() -> None:
 
 @pytest.mark.parametrize("make", [optim.AdamW, optim.SGD])
 def test_bug_42_decay_is_decoupled(make: Any, device: str) -> None:
-    """With zero gradients weights shrink by 1 - lr * decay a step, not at all through the moments."""
+    """With zero gradients weights shrink by 1 - lr * decay a step: the moments stay 0."""
     model = Model(device=device)
     start = values(model)
     optimizer = make(model, lr=0.1, weight_decay=0.3)

@@ -284,7 +284,8 @@ def test_a_tape_keeps_neither_the_model_nor_the_graph() -> None:
         kept = weakref.ref(gpt), weakref.ref(loss.node)
         del gpt, loss
         assert kept[1]() is None
-        sys._getframe().f_locals  # noqa: B018 (before Python 3.13 a frame keeps what it was last asked for)
+        # before Python 3.13 a frame keeps what it was last asked for
+        sys._getframe().f_locals  # noqa: B018
         assert kept[0]() is None
     finally:
         gc.enable()

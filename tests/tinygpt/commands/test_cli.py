@@ -70,7 +70,8 @@ def test_the_flags_of_the_specification_exist() -> None:
     for parser, wanted in (
         (
             train,
-            "--text --layers --heads --width --context --batch --steps --lr --seed --device --dtype --out",
+            "--text --layers --heads --width --context --batch --steps --lr --seed "
+            "--device --dtype --out",
         ),
         (sample, "--prompt --length --temperature --top-k --top-p --seed"),
     ):
@@ -83,7 +84,10 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_loads_neither_matplotlib_nor_rich() -> None:
-    program = "import sys; from tinygpt.__main__ import main; main(['train', '--help']); sys.exit(bool({'matplotlib', 'rich', 'cupy'} & set(sys.modules)))"
+    program = (
+        "import sys; from tinygpt.__main__ import main; main(['train', '--help']); "
+        "sys.exit(bool({'matplotlib', 'rich', 'cupy'} & set(sys.modules)))"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", program], env=environment(), capture_output=True, timeout=60

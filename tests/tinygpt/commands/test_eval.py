@@ -285,7 +285,8 @@ def test_refuses_a_text_that_has_changed(
         capsys,
         "eval",
         "mine",
-        says="no file is named 'own.txt': mine was trained on it\nrestore it, or name a text to measure on: --text FILE",
+        says="no file is named 'own.txt': mine was trained on it\n"
+        "restore it, or name a text to measure on: --text FILE",
     )
 
 
@@ -300,7 +301,8 @@ def test_refuses_weights_that_give_no_number(
     refused(
         capsys,
         "eval",
-        says="the loss of runs/story-1 is nan: what its weights give is no finite number\nrestore them from a copy, or train again",
+        says="the loss of runs/story-1 is nan: what its weights give is no finite number\n"
+        "restore them from a copy, or train again",
     )
 
 

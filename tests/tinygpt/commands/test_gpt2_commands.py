@@ -79,8 +79,8 @@ def test_a_trained_run_of_characters(run: Path, capsys: pytest.CaptureFixture[st
     """Its weights can go; its tokens are no byte pairs, and the command says so."""
     assert main(["export-gpt2", "story-1", "made"]) == 0
     assert (
-        "wrote config.json, model.safetensors to made: runs/story-1, its last weights\nno vocab.json and merges.txt"
-        in capsys.readouterr().out
+        "wrote config.json, model.safetensors to made: runs/story-1, its last weights\n"
+        "no vocab.json and merges.txt" in capsys.readouterr().out
     )
     model = gpt2.load("made")
     assert model.config == GPTConfig(22, 8, 8, 2, 1)
@@ -113,8 +113,11 @@ def test_the_next_command_can_be_pasted(here: Path, capsys: pytest.CaptureFixtur
 
 def test_without_torch_and_transformers(here: Path) -> None:
     write(here / "a", BYTES, drawn(BYTES))
-    code = "import sys; sys.modules.update(torch=None, transformers=None, tokenizers=None)\nfrom tinygpt.__main__ import main\n"
-    code += "sys.exit(main(['import-gpt2', 'a']) or main(['export-gpt2', 'a-1', 'b']))"
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None, tokenizers=None)\n"
+        "from tinygpt.__main__ import main\n"
+        "sys.exit(main(['import-gpt2', 'a']) or main(['export-gpt2', 'a-1', 'b']))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60
     )
@@ -162,7 +165,8 @@ def test_without_torch_and_transformers(here: Path) -> None:
         ({"n_layer": 10**4}, "h.2.ln_1.weight of shape (8,) is missing"),  # at once
         (
             {"n_layer": 1},
-            "h.1.attn.c_attn.bias of shape (24,) is in model.safetensors, and the model of config.json has no such tensor",
+            "h.1.attn.c_attn.bias of shape (24,) is in model.safetensors, "
+            "and the model of config.json has no such tensor",
         ),
         # without asking for the memory
         ({"n_embd": 10**6}, "wte.weight has shape (258, 8), not (258, 1000000)"),
@@ -355,7 +359,8 @@ def test_no_cut_and_no_wrong_byte_is_a_crash(tmp_path: Path, data: st.DataObject
     ids=lambda value: value,
 )
 def test_what_gpt2_cannot_hold(tmp_path: Path, choice: str, says: str) -> None:
-    config = GPTConfig(22, 8, 8, 2, 1, **{choice: says if choice != "bias" else False})  # type: ignore[arg-type]
+    chosen: dict[str, Any] = {choice: says if choice != "bias" else False}
+    config = GPTConfig(22, 8, 8, 2, 1, **chosen)
     with pytest.raises(
         InputError, match=rf"GPT-2 cannot hold this model: its {choice} is {says}, GPT-2's \w+\n"
     ):

@@ -122,7 +122,8 @@ def test_bug_95_a_long_curve_is_drawn_as_a_short_one(
     count = 20_000
     losses = [3.0 + i % 7 / 10 for i in range(count)]
     losses[7777], losses[12345] = 50.0, 0.5
-    curve = Curve("long", "", list(range(count)), losses, [(i, losses[i]) for i in range(count)])  # type: ignore[arg-type]
+    steps: list[Any] = list(range(count))
+    curve = Curve("long", "", steps, losses, [(i, losses[i]) for i in steps])
     plot.draw([curve], tmp_path / "a.png")
     records: list[dict[str, Any]] = [
         {"step": i, "loss": loss, "lr": 0.1, "validation_loss": loss}

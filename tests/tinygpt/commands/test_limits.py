@@ -196,7 +196,8 @@ def test_bug_94_what_does_not_fit_is_not_built(
     for arguments, says in (
         (
             ["--width", "100000"],
-            "too little memory: 3.5 TiB for a step, and 8.0 GiB are free (weights 894.1 GiB, gradients 894.1 GiB",
+            "too little memory: 3.5 TiB for a step, and 8.0 GiB are free "
+            "(weights 894.1 GiB, gradients 894.1 GiB",
         ),
         (["--batch", "100000"], f"activations {activations}"),
         (

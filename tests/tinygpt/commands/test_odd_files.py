@@ -135,7 +135,8 @@ def test_a_text_from_another_program(
         "train",
         "--text",
         f"/dev/fd/{reading}",
-        says="it is no regular file\ngive the path of a text file that you may read; save what another program",
+        says="it is no regular file\n"
+        "give the path of a text file that you may read; save what another program",
     )
     for end in (reading, writing):
         os.close(end)

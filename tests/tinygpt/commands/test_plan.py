@@ -105,7 +105,8 @@ def test_bug_86_a_table_that_no_file_bounds() -> None:
     largest = (SINUSOIDS + parameter_count(GPTConfig(5, 8, 64, positions="sinusoidal"))) // 64
     with pytest.raises(
         ConfigError,
-        match=rf"a table of {largest + 1:,} x 64 sinusoids is far larger than the model\n.*a context of at most {largest:,}$",
+        match=rf"a table of {largest + 1:,} x 64 sinusoids is far larger than the model\n"
+        rf".*a context of at most {largest:,}$",
     ):
         GPT(GPTConfig(5, largest + 1, 64, positions="sinusoidal"), draw=False)
     assert GPT(

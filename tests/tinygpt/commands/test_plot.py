@@ -144,10 +144,12 @@ def test_half_a_line_and_what_is_not_finite_are_left_out(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "validation_loss": null}\n3\n{"step": 4, "lo')
         file.write(
-            '\n{"step": 5, "loss": NaN, "lr": 0.1}\n{"step": 6, "loss": -Infinity, "lr": 0.1}\n{"step": 7, "loss": 1e999, "lr": 0.1}\n'
+            '\n{"step": 5, "loss": NaN, "lr": 0.1}\n{"step": 6, "loss": -Infinity, "lr": 0.1}\n'
+            '{"step": 7, "loss": 1e999, "lr": 0.1}\n'
         )
         file.write(
-            '{"step": 7, "validation_loss": NaN}\n{"step": true, "loss": 1.0, "lr": 0.1}\n{"step": 1e9, "loss": 1.0, "lr": 0.1}\n'
+            '{"step": 7, "validation_loss": NaN}\n{"step": true, "loss": 1.0, "lr": 0.1}\n'
+            '{"step": 1e9, "loss": 1.0, "lr": 0.1}\n'
         )
     curve = read(run)
     assert (curve.steps, curve.losses, curve.validation) == ([1, 3], [2.0, 1.5], [])
@@ -245,7 +247,8 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["story-1", "story-2"], "no run is named 'story-2'; did you mean story-1?"),
         (
             ["bare"],
-            "bare/metrics.jsonl is missing\nrestore it from a copy, or name another run that `tinygpt train` made",
+            "bare/metrics.jsonl is missing\n"
+            "restore it from a copy, or name another run that `tinygpt train` made",
         ),
         (["odd"], "odd/metrics.jsonl cannot be read (it is a folder)"),
         (["fresh"], "fresh has taken no step yet"),
@@ -269,5 +272,6 @@ def test_what_cannot_be_written_leaves_nothing(
     refused(
         capsys,
         "plot",
-        says="cannot write to losses.png (No space left on device)\nname another file: --output FILE",
+        says="cannot write to losses.png (No space left on device)\n"
+        "name another file: --output FILE",
     )

@@ -42,7 +42,8 @@ def test_bug_58_causal_with_more_keys_than_queries(device: str) -> None:
 
 def attention_by_hand(module: Attention, x: Any, heads: int) -> Any:
     """Head by head, query by query, as on paper."""
-    weight, bias = (p.to("cpu").numpy() for p in (module.qkv.weight, module.qkv.bias))  # type: ignore[union-attr]
+    assert module.qkv.bias is not None
+    weight, bias = (p.to("cpu").numpy() for p in (module.qkv.weight, module.qkv.bias))
     B, T, C = x.shape
     D = C // heads
     out = np.zeros_like(x)

@@ -190,7 +190,7 @@ def test_a_batch_is_continued_row_by_row(device: str) -> None:
 
 @pytest.fixture
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens' queries each layer's attention, or each call of the kernel, had to answer."""
+    """For how many queries each layer's attention, or each call of the kernel, was called."""
     sizes: list[int] = []
     attention = cache_module.cached_attention
 
@@ -219,7 +219,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_bug_57_each_token_is_computed_once(
     dtype: str, device: str, worked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A prompt of 5 and 30 more tokens: 5 queries a layer, then 1 a step; no other attention runs."""
+    """A prompt of 5 and 30 more tokens: 5 queries a layer, then 1 a step, and no more."""
     model = make(dtype, device)
     monkeypatch.setattr("tensor.causal_self_attention", lambda *_, **__: 1 / 0)
     model.generate([1, 2, 3, 4, 5], 31)

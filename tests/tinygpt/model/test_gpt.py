@@ -413,7 +413,7 @@ def test_bug_59_gradient_of_both_uses(packed: bool, device: str) -> None:
 
 
 def test_one_copy_a_block(device: str) -> None:
-    """Merging the heads is the only place where the forward pass moves elements without computing."""
+    """Only where the heads are merged does the forward pass copy without computing."""
     model = make(device, layers=3)
     made_by = Counter(
         node.op

@@ -338,7 +338,8 @@ def test_bug_81_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(
         InputError,
-        match=r"model\.safetensors is not the file that its state\.json was written for: it was changed or is damaged\n",
+        match=r"model\.safetensors is not the file that its state\.json was written for: "
+        r"it was changed or is damaged\n",
     ):
         checkpoint.load(tmp_path, {"model.safetensors": {"x": ((100,), "float64")}})
 

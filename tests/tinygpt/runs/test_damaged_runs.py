@@ -1,4 +1,4 @@
-"""Runs whose files were edited by hand, or are in use: told in two lines, and nothing is changed."""
+"""Runs whose files were edited by hand, or are in use: two lines say so, and nothing changes."""
 
 from __future__ import annotations
 

@@ -129,5 +129,6 @@ def test_a_missing_package_is_explained(
         capsys,
         "train",
         *CHOICES,
-        says="--tensorboard needs the package tensorboard, which is not here\ninstall it: pip install 'tinygpt[tensorboard]'",
+        says="--tensorboard needs the package tensorboard, which is not here\n"
+        "install it: pip install 'tinygpt[tensorboard]'",
     )

@@ -132,7 +132,8 @@ def on_a_terminal(*arguments: str, ignore: bool = False) -> tuple[subprocess.Pop
     """The program with a terminal of its own, and our end of it."""
     ours, theirs = pty.openpty()
     program = "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-    program += f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if ignore else 'SIG_DFL'}); os.execv(sys.executable, sys.argv[1:])"
+    program += f"signal.signal(signal.SIGHUP, signal.{'SIG_IGN' if ignore else 'SIG_DFL'})\n"
+    program += "os.execv(sys.executable, sys.argv[1:])"
     command = [sys.executable, "-c", program, *PROGRAM, *arguments]
     process = subprocess.Popen(
         command,

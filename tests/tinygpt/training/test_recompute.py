@@ -121,7 +121,7 @@ def test_memory_grows_by_an_input_a_layer() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    """The same losses and weights; and the choice is the run's, so that --resume goes on with it."""
+    """The same losses and weights. The run keeps the choice: --resume goes on with it."""
     choices = [*TINY, "--layers", "2", "--dropout", "0.1", "--steps", "4"]
     assert main(["train", *choices]) == 0
     assert main(["train", *choices, "--recompute", "--until", "2"]) == 0

@@ -94,7 +94,7 @@ def test_bug_51_a_resumed_run_equals_one_that_never_stopped(
 
 
 def test_bug_51_in_a_process_of_its_own(here: Path) -> None:
-    """Nothing that lives in the first process, a cache or a random state, is missed by the second."""
+    """The second process needs nothing of the first: no cache, no random state."""
     command = [sys.executable, "-m", "tinygpt", "train"]
     for arguments in (
         [*CHOICES, "--out", "runs/whole"],
@@ -149,7 +149,8 @@ def test_bug_51_what_was_noted_after_the_checkpoint_is_noted_once(here: Path) ->
     assert main(["train", *CHOICES, "--out", "runs/parts", "--until", "4"]) == 0
     with Path("runs/parts", runs.METRICS).open("a", encoding="utf-8") as metrics:
         metrics.write(
-            '{"step": 5, "loss": 1.5, "lr": 0.1}\n{"step": 6, "validation_loss": 1.5}\n{"step": 7, "lo'
+            '{"step": 5, "loss": 1.5, "lr": 0.1}\n{"step": 6, "validation_loss": 1.5}\n'
+            '{"step": 7, "lo'
         )
     assert main(["train", "--resume", "parts"]) == 0
     assert noted("parts") == noted("whole")

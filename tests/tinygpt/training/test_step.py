@@ -197,7 +197,7 @@ def test_going_on_is_as_if_never_stopped(device: str) -> None:
 
 
 class TwoNames(GPT):
-    """A GPT whose token table also stands under a second name, as a tied head in other hands does."""
+    """A GPT whose token table has a second name, as a tied head has in other programs."""
 
     def __init__(self, config: GPTConfig, **options: Any):
         super().__init__(config, **options)
