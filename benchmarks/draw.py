@@ -41,7 +41,8 @@ def main() -> None:
                     picture = tensor.draw(loss, Path(folder) / "graph.svg", model=model)
                     times.append(1e3 * (time.perf_counter() - start))
                 print(
-                    f"{name:12} {how:11} {picture.boxes:3} boxes  first {times[0]:4.0f} ms, then {statistics.median(times[1:]):4.0f} ms"
+                    f"{name:12} {how:11} {picture.boxes:3} boxes  first {times[0]:4.0f} ms, "
+                    f"then {statistics.median(times[1:]):4.0f} ms"
                 )
 
 

@@ -187,7 +187,8 @@ def main() -> None:
                 }
             )
             print(
-                f"{name:12} {where:8} {a:11.0f} {b:14.0f} {PEER[name]:14} {statistics.median(ratios):13.2f}  {min(ratios):.2f} - {max(ratios):.2f}",
+                f"{name:12} {where:8} {a:11.0f} {b:14.0f} {PEER[name]:14} "
+                f"{statistics.median(ratios):13.2f}  {min(ratios):.2f} - {max(ratios):.2f}",
                 flush=True,
             )
         for side in (ours, theirs):

@@ -24,7 +24,10 @@ import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
 TOKENS, PAGES, HOVERS = 512, 10, 50
-MODEL = f"--context {TOKENS} --width 128 --heads 4 --layers 4 --tokenizer byte --batch 1 --steps 8 --validation 0".split()
+MODEL = (
+    f"--context {TOKENS} --width 128 --heads 4 --layers 4 --tokenizer byte "
+    "--batch 1 --steps 8 --validation 0"
+).split()
 MIDDLES = (
     "[...document.querySelectorAll('#tokens li')].map((chip) => chip.getBoundingClientRect())"
     ".map((box) => [box.x + box.width / 2, box.y + box.height / 2])"
@@ -135,10 +138,12 @@ def main() -> None:
         browser.close()
         print(f"{page.stat().st_size / 2**20:.1f} MiB, {TOKENS} tokens")
         print(
-            f"opens in   {statistics.median(opened):6.0f} ms, at worst {max(opened):.0f}   (wanted: under 2,000)"
+            f"opens in   {statistics.median(opened):6.0f} ms, at worst {max(opened):.0f}   "
+            "(wanted: under 2,000)"
         )
         print(
-            f"hovers in  {statistics.median(hovers):6.1f} ms, at worst {max(hovers):.1f}   (wanted: under 50)"
+            f"hovers in  {statistics.median(hovers):6.1f} ms, at worst {max(hovers):.1f}   "
+            "(wanted: under 50)"
         )
 
 

@@ -61,7 +61,8 @@ def inputs_of(op: str, size: str) -> tuple[list[Array], Array]:
     rng = np.random.default_rng(0)
     N, C, heads, vocabulary, _, _ = SIZES[size]
     shapes: dict[str, list[tuple[int, ...]]] = {
-        "add": [(N, C), (C,)], "multiply": [(N, C)] * 2, "layer_norm": [(N, C), (C,), (C,)], "matmul": [(N, C), (C, C)],
+        "add": [(N, C), (C,)], "multiply": [(N, C)] * 2, "layer_norm": [(N, C), (C,), (C,)],
+        "matmul": [(N, C), (C, C)],
         "linear": [(N, C), (C, C), (C,)], "attention": [heads] * 3, "embedding": [(vocabulary, C)],
     }  # fmt: skip
     arrays: list[Array] = [
@@ -352,7 +353,8 @@ def compare(sides: list[Side], op: str, size: str, turns: int | None) -> list[di
             for (a, _), (b, norm) in zip(answer, answers["ours"], strict=True)
         ):
             raise SystemExit(
-                f"{op}, {size}: {name} computes something else; (product, norm) of y and each gradient: {answers}"
+                f"{op}, {size}: {name} computes something else; "
+                f"(product, norm) of y and each gradient: {answers}"
             )
     taken: dict[str, list[tuple[float, float]]] = {side.name: [] for side in sides}
     for _ in range(turns or SIZES[size][5]):
@@ -398,14 +400,16 @@ def compare_all(ops: list[str], sizes: list[str], turns: int | None) -> list[dic
     rows = []
     sides = [Side(name) for name in ("ours", "numpy", "torch-1", "torch-2")]
     print(
-        "op             size    phase         ours us     numpy us     torch us (threads)   numpy/ours  torch/ours"
+        "op             size    phase         ours us     numpy us     torch us (threads)   "
+        "numpy/ours  torch/ours"
     )
     for op, size in itertools.product(ops, sizes):
         for row in compare(sides, op, size, turns):
             rows.append(row)
-            times = f"{row['ours us']:12,.1f}{row['numpy us']:13,.1f}{row['torch us']:13,.1f} ({row['torch threads']})"
             print(
-                f"{op:15}{size:8}{row['phase']:9}{times}{row['numpy ratio']:19.2f}{row['torch ratio']:12.2f}",
+                f"{op:15}{size:8}{row['phase']:9}{row['ours us']:12,.1f}{row['numpy us']:13,.1f}"
+                f"{row['torch us']:13,.1f} ({row['torch threads']})"
+                f"{row['numpy ratio']:19.2f}{row['torch ratio']:12.2f}",
                 flush=True,
             )
     for side in sides:
@@ -543,7 +547,7 @@ def save(
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Each op beside bare NumPy and PyTorch, and the engine's own cost of a small op."
+        description="Times each op beside bare NumPy and PyTorch, and a small op's own cost."
     )
     parser.add_argument(
         "--only", choices=["ops", "engine"], help="one of the two sections (default: both)"

@@ -102,10 +102,12 @@ def main() -> None:
     median = {name: statistics.median(seconds[10:]) for name, seconds in times.items()}
     off = (forwards * op + backwards * backward) * 1e-9
     print(
-        f"off    {op:.0f} ns an op, {backward:.0f} ns a backward; {forwards} and {backwards} of them in a story step: {off * 1e6:.2f} us"
+        f"off    {op:.0f} ns an op, {backward:.0f} ns a backward; "
+        f"{forwards} and {backwards} of them in a story step: {off * 1e6:.2f} us"
     )
     print(
-        f"       of {median['not recorded'] * 1e3:.2f} ms, which is {off / median['not recorded']:.4%} of the step"
+        f"       of {median['not recorded'] * 1e3:.2f} ms, "
+        f"which is {off / median['not recorded']:.4%} of the step"
     )
     for name, seconds in median.items():
         print(f"on     {name:24} {seconds * 1e3:6.2f} ms  {seconds / median['not recorded']:5.2f}")

@@ -61,6 +61,7 @@ NAMES = {"T": "context T", "width": "width", "batch": "batch B", "layers": "laye
 TOKENS = (256, 512, 1024, 2048, 4096)
 PATHS = {"op": "tensor.attention", "layer": "the model's layer"}
 MEASURES = [f"{path} {counted} MB" for path in PATHS for counted in ("resident", "arrays")]
+COLUMNS = dict(zip(MEASURES, (17, 10, 20, 10), strict=True))  # their widths
 
 
 # -- what a fresh process measures
@@ -185,7 +186,8 @@ def scale_steps(axes: list[str], rounds: int, steps: int) -> dict[str, Any]:
             )
     idle = fresh("step", BASE | {"layers": 0}, 0)["MB"]
     print(
-        f"axis      value   ms a step    peak MB     growth ~ value^e from the line before: time   memory above idle ({idle:.0f} MB)"
+        "axis      value   ms a step    peak MB     growth ~ value^e from the line before: time   "
+        f"memory above idle ({idle:.0f} MB)"
     )
     rows: list[dict[str, Any]] = []
     for axis in axes:
@@ -220,7 +222,8 @@ def scale_steps(axes: list[str], rounds: int, steps: int) -> dict[str, Any]:
 def scale_attention(tokens: list[int]) -> dict[str, Any]:
     """Memory for each T on both paths, and the fitted exponents."""
     print(
-        "attention, MB above the inputs   T     op: resident    arrays     layer: resident    arrays"
+        "attention, MB above the inputs   T     op: resident    arrays     "
+        "layer: resident    arrays"
     )
     rows: list[dict[str, Any]] = []
     for T in tokens:
@@ -235,7 +238,7 @@ def scale_attention(tokens: list[int]) -> dict[str, Any]:
             }
         )
         print(
-            f"{T:34}{''.join(f'{rows[-1][measure]:{width}.1f}' for measure, width in zip(MEASURES, (17, 10, 20, 10), strict=True))}",
+            f"{T:34}" + "".join(f"{rows[-1][m]:{w}.1f}" for m, w in COLUMNS.items()),
             flush=True,
         )
     fits = {
@@ -246,7 +249,8 @@ def scale_attention(tokens: list[int]) -> dict[str, Any]:
     for measure, fit in fits.items():
         fit["last"] = exponent(tokens[-2:], [row[measure] for row in rows[-2:]])
         print(
-            f"{measure.removesuffix(' MB'):15} ~ T^{fit['all']:.2f}, between the last two T^{fit['last']:.2f}"
+            f"{measure.removesuffix(' MB'):15} ~ T^{fit['all']:.2f}, "
+            f"between the last two T^{fit['last']:.2f}"
         )
     return {"rows": rows, "exponents": fits}
 
@@ -307,7 +311,8 @@ def draw_steps(result: dict[str, Any], path: Path) -> None:
         panel.set_xlabel(NAMES[name])
         panel.legend(fontsize=8, loc="upper left")
     figure.suptitle(
-        f"A training step around layers {BASE['layers']}, width {BASE['width']}, T {BASE['T']}, batch {BASE['batch']} (grey lines)",
+        f"A training step around layers {BASE['layers']}, width {BASE['width']}, T {BASE['T']}, "
+        f"batch {BASE['batch']} (grey lines)",
         fontsize=11,
     )
     figure.savefig(path, dpi=150)
@@ -357,7 +362,7 @@ def draw_attention(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="How a step's time and memory grow with the size of the model, and attention's memory with T."
+        description="How a step's time and memory, and attention's memory, grow with the sizes."
     )
     parser.add_argument(
         "--only", choices=["step", "attention"], help="one of the two sections (default: both)"

@@ -184,7 +184,8 @@ def main() -> None:
         return
     rows = []
     print(
-        "seed    ours: loss  steps  seconds    PyTorch: loss  steps  seconds    time, PyTorch / ours"
+        "seed    ours: loss  steps  seconds    PyTorch: loss  steps  seconds    "
+        "time, PyTorch / ours"
     )
     for seed in options.seeds:
         ours, theirs = (ask(options.text, side, seed, options.race) for side in ("ours", "torch"))
@@ -199,7 +200,8 @@ def main() -> None:
         )
     losses = [statistics.median(row[side]["loss"] for row in rows) for side in ("ours", "torch")]
     print(
-        f"median loss {losses[0]:.4f} ours, {losses[1]:.4f} PyTorch: a difference of {losses[0] - losses[1]:+.4f}"
+        f"median loss {losses[0]:.4f} ours, {losses[1]:.4f} PyTorch: "
+        f"a difference of {losses[0] - losses[1]:+.4f}"
     )
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)

@@ -48,10 +48,12 @@ middle, cpu = time.perf_counter(), time.process_time()
 import {module}
 end, cpu_end = time.perf_counter(), time.process_time()
 try:
-    memory = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    memory = int(status["VmRSS"].split()[0]) * 1024
 except OSError:
     import resource, sys
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    unit = 1 if sys.platform == "darwin" else 1024
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 print(middle - start, end - middle, cpu_end - cpu, memory)
 """
 
@@ -102,7 +104,8 @@ def measure_imports(repeats: int) -> list[dict[str, Any]]:
                 taken[module].append([float(part) for part in answer.stdout.split()])
     rows = []
     print(
-        f"import                    s (min)      cpu s   idle process, MB      medians of {repeats} processes"
+        "import                    s (min)      cpu s   idle process, MB      "
+        f"medians of {repeats} processes"
     )
     for module, figures in taken.items():
         alone, beyond, cpu, memory = zip(*figures, strict=True)
@@ -171,7 +174,8 @@ def measure_sizes() -> list[dict[str, Any]]:
         sizes = dict(sorted(sizes.items(), key=lambda item: -item[1]))
         rows.append({"install": label, "MB": sum(sizes.values()), "packages": sizes})
         print(
-            f"{label:16}{rows[-1]['MB']:4.0f}   {len(sizes)}: {', '.join(f'{name} {size:.1f}' for name, size in list(sizes.items())[:6])}"
+            f"{label:16}{rows[-1]['MB']:4.0f}   {len(sizes)}: "
+            f"{', '.join(f'{name} {size:.1f}' for name, size in list(sizes.items())[:6])}"
         )
     return rows
 
@@ -231,12 +235,13 @@ def torch_first_step() -> tuple[float, float]:
 
 
 def measure_first_steps(repeats: int) -> list[dict[str, Any]]:
-    """Both commands in turn, after one of each that is not counted; then ours as on its first day."""
+    """Both commands in turn, after one of each that is not counted; then ours with no cache."""
     pairs = [(our_first_step(), torch_first_step()) for _ in range(1 + repeats)][1:]
     ours, theirs = zip(*pairs, strict=True)
     rows = []
     print(
-        f"first step                       s (min)       command ended, s      medians of {repeats}; the empty cache once"
+        "first step                       s (min)       command ended, s      "
+        f"medians of {repeats}; the empty cache once"
     )
     for label, turns in (
         ("tinygpt train", ours),
@@ -322,7 +327,8 @@ def main() -> None:
         "first-step": lambda options: measure_first_steps(max(1, options.repeats // 2)),
     }
     parser = argparse.ArgumentParser(
-        description="What it costs to begin: import time, memory, size on disk, time to the first training step; beside PyTorch's."
+        description="What it costs to begin, beside PyTorch: import time, memory, size on disk, "
+        "time to the first training step."
     )
     parser.add_argument(
         "--only",

@@ -218,10 +218,12 @@ def measure(name: str, modes: list[str]) -> dict[str, Any]:
     low, high = interval(ratios)
     _, _, _, T, B, _, _ = SIZES[name]
     row = {
-        "size": name, "mode": mode, "loss difference": difference, "ratio": statistics.median(ratios), "low": low, "high": high,
+        "size": name, "mode": mode, "loss difference": difference,
+        "ratio": statistics.median(ratios), "low": low, "high": high,
         "ours ms": statistics.median(our_times) * 1e3, "ours min": min(our_times) * 1e3,
         "torch ms": statistics.median(their_times) * 1e3, "torch min": min(their_times) * 1e3,
-        "tokens/s": B * T / statistics.median(our_times), "ours MB": ours.ask("memory"), "torch MB": theirs.ask("memory"),
+        "tokens/s": B * T / statistics.median(our_times), "ours MB": ours.ask("memory"),
+        "torch MB": theirs.ask("memory"),
     }  # fmt: skip
     ours.close()
     theirs.close()
@@ -275,14 +277,17 @@ def main() -> None:
         return
     rows = []
     print(
-        "size         PyTorch mode  ours ms   (min)  torch ms   (min)  tokens/s  ratio  90 %              MB torch MB"
+        "size         PyTorch mode  ours ms   (min)  torch ms   (min)  tokens/s  ratio  "
+        "90 %              MB torch MB"
     )
     for name in options.sizes or list(SIZES):
         row = measure(name, options.modes)
         rows.append(row)
         print(
-            f"{name:12}{row['mode']:>13}{row['ours ms']:9.2f}{row['ours min']:8.2f}{row['torch ms']:10.2f}{row['torch min']:8.2f}{row['tokens/s']:10.0f}"
-            f"{row['ratio']:7.2f}  {row['low']:.2f} - {row['high']:.2f}   {row['ours MB']:6.0f}{row['torch MB']:9.0f}",
+            f"{name:12}{row['mode']:>13}{row['ours ms']:9.2f}{row['ours min']:8.2f}"
+            f"{row['torch ms']:10.2f}{row['torch min']:8.2f}{row['tokens/s']:10.0f}"
+            f"{row['ratio']:7.2f}  {row['low']:.2f} - {row['high']:.2f}   "
+            f"{row['ours MB']:6.0f}{row['torch MB']:9.0f}",
             flush=True,
         )
     if options.out:

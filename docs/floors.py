@@ -94,7 +94,7 @@ def circles(imports: Imports) -> list[list[str]]:
 
 
 def heights(imports: Imports) -> dict[str, int]:
-    """The floor of each room: 0 where it imports no other, else one above the highest it imports."""
+    """The floor of each room: one above the highest room it imports, and 0 if it imports none."""
     known: dict[str, int] = {}
 
     def height(room: str) -> int:

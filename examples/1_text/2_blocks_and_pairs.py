@@ -42,7 +42,8 @@ x, y = ids[0:context], ids[1 : context + 1]
 print()
 for t in range(context):
     print(
-        f"after {shown(x[: t + 1])!r:7} comes {shown([y[t]])!r}      in ids: {x[: t + 1]!s:12} -> {y[t]}"
+        f"after {shown(x[: t + 1])!r:7} comes {shown([y[t]])!r}      "
+        f"in ids: {x[: t + 1]!s:12} -> {y[t]}"
     )
     assert y[t] == ids[t + 1]
 
@@ -52,7 +53,7 @@ for t in range(context):
 
 # %%
 def by_hand(ids, context, stride):
-    """x, y of all windows; one more where the last did not reach the end, so that no token is lost."""
+    """x, y of all windows. A last window ends where the text ends, so that no token is lost."""
     # where the last window starts: it needs `context` tokens and the one after them
     last = len(ids) - context - 1
     starts = list(range(0, last + 1, stride))
@@ -109,7 +110,8 @@ floors = {context: tinygpt.floor(story, context) for context in (1, 2, 4, 8, 16,
 for context, floor in floors.items():
     number = len(tinygpt.windows(story, context)[0])
     print(
-        f"context {context:2}   {number} windows   floor {floor:.3f} nats a character   {'#' * round(30 * floor)}"
+        f"context {context:2}   {number} windows   floor {floor:.3f} nats a character   "
+        f"{'#' * round(30 * floor)}"
     )
 assert list(floors.values()) == sorted(floors.values(), reverse=True)
 

@@ -137,7 +137,8 @@ for name, t in (("x  ", x), ("x.T", x.T)):
         else "no single stride will do"
     )
     print(
-        f"join: {name} steps by {t.strides[0]} on axis 0, joining needs {t.shape[1]} * {t.strides[1]} = {needed}: {verdict}"
+        f"join: {name} steps by {t.strides[0]} on axis 0, "
+        f"joining needs {t.shape[1]} * {t.strides[1]} = {needed}: {verdict}"
     )
 
 # %% [markdown]

@@ -134,7 +134,8 @@ for name, t in (
     y = t.flatten(2, 3)  # (B, T, C), C = H * D
     how = "view" if shares_memory(y, t) else "copy"
     print(
-        f"{name:22} strides {t.strides!s:14} axis 2 steps by {t.strides[2]}, joining needs {t.shape[3] * t.strides[3]}: {how}"
+        f"{name:22} strides {t.strides!s:14} axis 2 steps by {t.strides[2]}, "
+        f"joining needs {t.shape[3] * t.strides[3]}: {how}"
     )
     assert (how == "view") == (t.strides[2] == t.shape[3] * t.strides[3])
     assert read(y) == "The_cat_sat."

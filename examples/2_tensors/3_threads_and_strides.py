@@ -120,7 +120,8 @@ for name, view in {
 }.items():
     lines = {cell_of(n, view.shape, view.strides, view.offset) // LINE for n in range(WARP)}
     print(
-        f"{name:22} strides {view.strides!s:8} the first warp fetches {len(lines):2} lines for its {WARP} numbers"
+        f"{name:22} strides {view.strides!s:8} the first warp fetches {len(lines):2} lines for its "
+        f"{WARP} numbers"
     )
     assert (
         len(lines) == {"big": 1, "big.T": 32, "big[:, ::2]": 2, "big[:1].expand(64, 64)": 1}[name]

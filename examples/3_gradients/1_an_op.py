@@ -100,7 +100,8 @@ assert np.allclose(dx, numeric, atol=1e-8)
 # %%
 blind, _, _ = tensor.layer_norm.reference(x, np.ones(5), bias)[1](np.ones((2, 5)))
 print(
-    f"with dy = 1 and gain = 1 the largest dx is {np.abs(blind).max():.0e}, here it is {np.abs(dx).max():.1f}"
+    f"with dy = 1 and gain = 1 the largest dx is {np.abs(blind).max():.0e}, "
+    f"here it is {np.abs(dx).max():.1f}"
 )
 assert np.abs(blind).max() < 1e-12
 

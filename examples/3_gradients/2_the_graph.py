@@ -77,7 +77,8 @@ for node in reversed(tape):
         if parent is not None:
             gradients[parent] = gradients[parent] + dx if parent in gradients else dx
             print(
-                f"{node.op:8} takes dy {dy.shape!s:6} and hands {dx.shape!s:6} to {names.get(parent, parent.op)}"
+                f"{node.op:8} takes dy {dy.shape!s:6} and hands {dx.shape!s:6} "
+                f"to {names.get(parent, parent.op)}"
             )
 y.backward()
 print("\ndy/db by hand ", gradients[b.node], "\nb.grad        ", b.grad.numpy())
@@ -134,7 +135,8 @@ for _ in range(50):
     p = p + p
 steps, (dp,) = len(reachable([p.node])) - 1, grad(p, a)
 print(
-    f"50 doublings, one after the other: dp/da = {int(dp.item())}, over as many paths, in {steps} steps"
+    f"50 doublings, one after the other: dp/da = {int(dp.item())}, over as many paths, "
+    f"in {steps} steps"
 )
 assert dp.item() == 2**50
 assert steps == 50
@@ -146,6 +148,7 @@ assert steps == 50
 p = 3 * a
 dp, da = grad(p * p, [p, a])
 print(
-    f"\np = 3a = {p.item()}: d(p * p)/dp = 2p = {dp.item()}, d(p * p)/da = 2p * 3 = {da.item()}, and a.grad is {a.grad}"
+    f"\np = 3a = {p.item()}: d(p * p)/dp = 2p = {dp.item()}, d(p * p)/da = 2p * 3 = {da.item()}, "
+    f"and a.grad is {a.grad}"
 )
 assert (dp.item(), da.item(), a.grad) == (18, 54, None)

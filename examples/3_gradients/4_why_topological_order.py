@@ -15,7 +15,7 @@ from tensor.graph import reachable
 
 
 class Number:
-    """A value, and what it was made from: (parent, slope) for each use, slope = d value / d parent."""
+    """A value, and its parents: (parent, slope) for each use, slope = d value / d parent."""
 
     def __init__(self, value, parents=()):
         self.value, self.parents, self.grad = value, parents, 0.0

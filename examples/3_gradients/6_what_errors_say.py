@@ -49,7 +49,7 @@ def show_block(mark):
 
 @contextmanager
 def wrong(kind, *says):
-    """Show the code of the block and the error it must raise; the message must hold all of `says`."""
+    """Show the code of the block and its error, whose message must hold all of `says`."""
     show_block("wrong ")
     try:
         yield

@@ -33,7 +33,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def in_debugger(function, *arguments, commands: list[str], stop_at=None) -> str:
-    """Run a function under pdb with these commands; what pdb prints, without the machine's paths."""
+    """Run a function under pdb with these commands: what pdb prints, without folders' names."""
     out = io.StringIO()
     debugger = pdb.Pdb(
         stdin=io.StringIO("\n".join([*commands, "c"]) + "\n"), stdout=out, nosigint=True

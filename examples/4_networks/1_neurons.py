@@ -76,7 +76,8 @@ for name, (f, slope, op) in NEURONS.items():
     y.backward()
     worst = gradcheck(op, [points])
     print(
-        f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}     {worst:.1e}"
+        f"{name:9} {f(z):6.4f}   {slope(z):6.4f}    {y.item():.4f} {t.grad.item():.4f}     "
+        f"{worst:.1e}"
     )
     many = Tensor(points, requires_grad=True)
     values = op(many)
@@ -125,7 +126,8 @@ for name, (_, _, op) in NEURONS.items():
             y = op(y)
         y.backward()
         print(
-            f"{name:9} ten times from {start:4}:   y = {y.item():8.4f}   dy/dx = {t.grad.item():.1e}"
+            f"{name:9} ten times from {start:4}:   "
+            f"y = {y.item():8.4f}   dy/dx = {t.grad.item():.1e}"
         )
         if name == "sigmoid":
             assert 0 < t.grad.item() < 0.25**10

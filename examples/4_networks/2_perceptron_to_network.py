@@ -67,7 +67,8 @@ print("XOR   mistakes in each pass:", *mistakes)
 again = next(i for i in range(1, len(states)) if states[i] in states[:i])
 since = states.index(states[again])
 print(
-    f"      after pass {again + 1} w and b are what they were after pass {since + 1}: from here on it goes round for ever"
+    f"      after pass {again + 1} w and b are what they were after pass {since + 1}: "
+    "from here on it goes round for ever"
 )
 assert min(mistakes) > 0
 

@@ -74,7 +74,8 @@ for step in range(1001):
         off = np.abs(table.grad.numpy() - by_hand).max()
     if step in (0, 1, 10, 100, 1000):
         print(
-            f"step {step:4}   loss {loss.item():.4f}   above counting by {loss.item() - counted:.4f}"
+            f"step {step:4}   loss {loss.item():.4f}   "
+            f"above counting by {loss.item() - counted:.4f}"
         )
     with tensor.no_grad():
         table -= 50.0 * table.grad
@@ -113,7 +114,8 @@ def entropy(n):
 
 conditional = entropy(counts) - entropy(counts.sum(axis=1))
 print(
-    f"\nH(this, next) - H(this) = {entropy(counts):.4f} - {entropy(counts.sum(axis=1)):.4f} = {conditional:.4f}, counting {counted:.4f}"
+    f"\nH(this, next) - H(this) = {entropy(counts):.4f} - {entropy(counts.sum(axis=1)):.4f} "
+    f"= {conditional:.4f}, counting {counted:.4f}"
 )
 assert np.isclose(conditional, counted)
 

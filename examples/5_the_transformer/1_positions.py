@@ -39,7 +39,8 @@ for name, extra in (("without positions", 0), ("with positions", positions)):
         for x in (tensor.Tensor(words + extra), tensor.Tensor(other + extra))
     )
     print(
-        f"{name:17}: what `sat` takes from `The cat sat` and `cat The sat` differs by {np.abs(a - b).max():.1e}"
+        f"{name:17}: what `sat` takes from `The cat sat` and `cat The sat` differs by "
+        f"{np.abs(a - b).max():.1e}"
     )
     assert np.allclose(a, b) == (name == "without positions")
 
@@ -54,7 +55,8 @@ for i in range(C // 2):
     w = 10000 ** (-2 * i / C)
     table[:, 2 * i], table[:, 2 * i + 1] = np.sin(np.arange(T) * w), np.cos(np.arange(T) * w)
     print(
-        f"columns {2 * i:2} and {2 * i + 1:2}   {w:.4f} radians a token, once round in {2 * np.pi / w:8.0f} tokens"
+        f"columns {2 * i:2} and {2 * i + 1:2}   {w:.4f} radians a token, "
+        f"once round in {2 * np.pi / w:8.0f} tokens"
     )
 assert np.allclose(table, sinusoids(T, C))
 
@@ -127,7 +129,8 @@ for kind, size in (("learned", 1), ("sinusoidal", 0.1), ("sinusoidal", 1)):
         optimizer.step()
     losses[kind, size] = loss.item()
     print(
-        f"{kind:10} x {size:3}   loss {loss.item():.3f}, {sum(p.size for p in model.parameters()):,} parameters"
+        f"{kind:10} x {size:3}   loss {loss.item():.3f}, "
+        f"{sum(p.size for p in model.parameters()):,} parameters"
     )
 assert losses["sinusoidal", 0.1] < losses["sinusoidal", 1] - 0.3
 print(f"spread of fresh token embeddings {fresh[0]:.2f}, of sinusoids {fresh[1]:.2f}")

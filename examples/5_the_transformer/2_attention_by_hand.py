@@ -36,7 +36,8 @@ y = weights @ x
 for i, word in enumerate(words):
     print(f"{word}: scores {scores[i]}  weights {weights[i].round(3)}  takes {y[i].round(3)}")
 print(
-    f"sat takes {weights[2, 0]:.3f} * {x[0]} + {weights[2, 1]:.3f} * {x[1]} + {weights[2, 2]:.3f} * {x[2]} = {y[2].round(3)}"
+    f"sat takes {weights[2, 0]:.3f} * {x[0]} + {weights[2, 1]:.3f} * {x[1]} + {weights[2, 2]:.3f} "
+    f"* {x[2]} = {y[2].round(3)}"
 )
 assert scores[2].tolist() == [1, 2, 2]
 e = np.e
@@ -62,7 +63,8 @@ weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 print()
 for i, word in enumerate(words):
     print(
-        f"{word}: query {query[i]}  scores {scores[i].round(3)}  weights {weights[i].round(3)}  takes {(weights @ value)[i].round(3)}"
+        f"{word}: query {query[i]}  scores {scores[i].round(3)}  weights {weights[i].round(3)}  "
+        f"takes {(weights @ value)[i].round(3)}"
     )
 assert weights[0].tolist() == [1, 0, 0], "The stands first and has only itself"
 # causal: the future masked

@@ -93,7 +93,8 @@ for D in (4, 64, 1024):
             slopes.append(np.abs(ds.numpy()).sum())
         how = "divided by sqrt(D)" if scale else "as they are"
         print(
-            f"{D:5}   {np.mean(spread):16.2f}   {np.mean(tops):14.2f}   {np.mean(slopes):22.3f}   {how}"
+            f"{D:5}   {np.mean(spread):16.2f}   {np.mean(tops):14.2f}   {np.mean(slopes):22.3f}   "
+            f"{how}"
         )
         assert abs(np.mean(spread) / (1 if scale else np.sqrt(D)) - 1) < 0.25
         assert scale or D < 1024 or (np.mean(tops) > 0.9 and np.mean(slopes) < 0.2)

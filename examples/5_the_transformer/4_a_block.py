@@ -275,11 +275,13 @@ for way, step in {**WAYS, "post, small": WAYS["post-norm"]}.items():
         optimizer.step()
         curves[way].append(loss.item())
 print(
-    f"\nloss that knows nothing {np.log(tokenizer.size):.2f}, that knows how frequent each character is {frequencies:.2f}\n"
+    f"\nloss that knows nothing {np.log(tokenizer.size):.2f}, "
+    f"that knows how frequent each character is {frequencies:.2f}\n"
 )
 for way, curve in curves.items():
     print(
-        f"{way:15} loss after 1, 10, 20 and 40 steps: {curve[0]:.2f}  {curve[9]:.2f}  {curve[19]:.2f}  {np.mean(curve[-5:]):.2f}"
+        f"{way:15} loss after 1, 10, 20 and 40 steps: {curve[0]:.2f}  {curve[9]:.2f}  "
+        f"{curve[19]:.2f}  {np.mean(curve[-5:]):.2f}"
     )
     assert (np.mean(curve[-5:]) < frequencies - 0.4) == (way in ("pre-norm", "post, small"))
 

@@ -32,7 +32,8 @@ tokenizer = tinygpt.CharacterTokenizer(text)
 ids = tokenizer.encode(text)
 x, y = tinygpt.windows(ids, context)  # (N, T) each, y one character on
 print(
-    f"{len(ids)} characters, {len(x)} windows of {context}. The first one, and what it is to answer:\n"
+    f"{len(ids)} characters, {len(x)} windows of {context}. "
+    "The first one, and what it is to answer:\n"
 )
 print("x ", repr(tokenizer.decode(x[0])), "\ny ", repr(tokenizer.decode(y[0])))
 
@@ -47,7 +48,8 @@ print("x ", repr(tokenizer.decode(x[0])), "\ny ", repr(tokenizer.decode(y[0])))
 config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=context, width=32, heads=4, layers=2)
 model = tinygpt.GPT(config)
 print(
-    f"\n{sum(p.size for p in model.parameters()):,} parameters (blocks.1 has the same again as blocks.0):\n"
+    f"\n{sum(p.size for p in model.parameters()):,} parameters "
+    "(blocks.1 has the same again as blocks.0):\n"
 )
 for name, parameter in model.named_parameters():
     if not name.startswith("blocks.1"):
@@ -83,7 +85,8 @@ def loss_over_all():
 know_nothing, floor = math.log(tokenizer.size), tinygpt.floor(ids, context)
 print(f"\nbefore training, drawn at temperature 1:\n    {prompt}|{write(1.0)}")
 print(
-    f"loss {loss_over_all():.3f}; knowing nothing is ln {tokenizer.size} = {know_nothing:.3f} nats a character"
+    f"loss {loss_over_all():.3f}; knowing nothing is ln {tokenizer.size} = {know_nothing:.3f} "
+    "nats a character"
 )
 assert abs(loss_over_all() - know_nothing) < 0.1
 
@@ -125,7 +128,8 @@ assert write(0).startswith(" mat. The dog ran in the park.")
 print()
 print(
     textwrap.fill(
-        "Next: `tinygpt train`, which does this with a progress bar, and `tinygpt train --text FILE`, with a text of yours.",
+        "Next: `tinygpt train`, which does this with a progress bar, "
+        "and `tinygpt train --text FILE`, with a text of yours.",
         98,
     )
 )

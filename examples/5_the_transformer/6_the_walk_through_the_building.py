@@ -95,7 +95,8 @@ x = cards[ids] + places[:T]  # (T, C)
 print()
 for i in (6, 10):
     print(
-        f"{pieces[i]!r}, number {ids[i]}: its card {few(cards[ids[i]])} + place {i:2} {few(places[i])}"
+        f"{pieces[i]!r}, number {ids[i]}: its card {few(cards[ids[i]])} + place {i:2} "
+        f"{few(places[i])}"
     )
     print(f"                          = {few(x[i])}")
 assert ids[6] == ids[10]
@@ -164,7 +165,8 @@ for floor, block in enumerate(building.blocks, start=1):
     x = x + said
     print(f"    its room: {np.sum(workers[-1] > 0)} of {4 * C} workers speak up")
     print(
-        f"    size of what the analysts brought {size(brought[-1]):.2f}, of what the room said {size(said[-1]):.2f}, ",
+        f"    size of what the analysts brought {size(brought[-1]):.2f}, "
+        f"of what the room said {size(said[-1]):.2f}, ",
         end="",
     )
     print(f"of the stream now {size(x[-1]):.2f}\n")
@@ -175,7 +177,8 @@ stream = building.embed(ids)
 for block in building.blocks:
     stream = block(stream)
 print(
-    f"after both floors: largest difference to the model's own stream {np.abs(stream.numpy()[0] - x).max():.0e}"
+    "after both floors: largest difference to the model's own stream "
+    f"{np.abs(stream.numpy()[0] - x).max():.0e}"
 )
 assert np.allclose(stream.numpy()[0], x, atol=1e-4)
 
@@ -215,14 +218,16 @@ print(
     f"\nthe loss is their mean, {loss:.4f}; the model's own {building.loss(ids, right).item():.4f}"
 )
 print(
-    f"most surprised after {text[: surprised + 1]!r}: it expected {receptionist.decode([int(p[surprised].argmax())])!r}"
+    f"most surprised after {text[: surprised + 1]!r}: "
+    f"it expected {receptionist.decode([int(p[surprised].argmax())])!r}"
 )
 assert text[: surprised + 1] == "The cat "
 assert np.isclose(loss, building.loss(ids, right).item(), atol=1e-4)
 u = float(tensor.Generator(0).uniform())
 drawn = int(np.searchsorted(p[-1].cumsum(), u, side="right"))
 print(
-    f"a draw: u = {u:.3f}; the first piece at which the running sum exceeds it is {receptionist.decode([drawn])!r}"
+    f"a draw: u = {u:.3f}; the first piece at which the running sum exceeds it is "
+    f"{receptionist.decode([drawn])!r}"
 )
 assert drawn == building.generate(ids, 1, generator=tensor.Generator(0))[-1]
 
@@ -263,7 +268,8 @@ for name in ("above floor 2", "above floor 1", "door"):
     )
     most = int(np.square(gradient).sum(1).argmax())
     print(
-        f"{name:14} size of the gradient {size(gradient):.4f}, most at {pieces[most]!r}, place {most}; of the stream {size(there):.2f}"
+        f"{name:14} size of the gradient {size(gradient):.4f}, most at {pieces[most]!r}, "
+        f"place {most}; of the stream {size(there):.2f}"
     )
 building.zero_grad()
 again.backward()
@@ -276,7 +282,8 @@ print(f"and of being scored {T} times, {size(as_score):.4f}: they add up")
 assert np.allclose(cards_gradient[ids[6]], as_card + as_score, atol=1e-5)
 absent = receptionist.encode("k")[0]
 print(
-    f"the card of 'k' did not come in, and was scored all the same: size {size(cards_gradient[absent]):.4f}"
+    "the card of 'k' did not come in, and was scored all the same: "
+    f"size {size(cards_gradient[absent]):.4f}"
 )
 assert np.allclose(cards_gradient[absent], by_hand[:, absent] @ h, atol=1e-6)
 
@@ -285,7 +292,8 @@ with tensor.no_grad():
         parameter -= 0.05 * parameter.grad
 after = building.loss(ids, right).item()
 print(
-    f"\nall numbers of the building move a little against what they heard: loss {loss:.4f} -> {after:.4f}"
+    "\nall numbers of the building move a little against what they heard: "
+    f"loss {loss:.4f} -> {after:.4f}"
 )
 assert after < loss
 

@@ -83,7 +83,8 @@ for rate in (0.035, 0.045):
         with tensor.no_grad():
             w -= rate * w.grad
     print(
-        f"rate {rate}: after 20 steps the flat w1 = {w[0].item():.3f}, the steep w2 = {w[1].item():.3g}"
+        f"rate {rate}: after 20 steps the flat w1 = {w[0].item():.3f}, "
+        f"the steep w2 = {w[1].item():.3g}"
     )
     assert (abs(w[1].item()) > 2) == (rate > 1 / 25)
     assert abs(w[0].item()) > 0.2
@@ -122,7 +123,8 @@ know_nothing = math.log(tokenizer.size)
 curves = {rate: train(rate) for rate in (0.001, 0.2, 5.0)}
 for rate, losses in curves.items():
     print(
-        f"rate {rate:5}   loss {losses[0]:.2f} -> {losses[-1]:.3g} in {len(losses)} steps   (knowing nothing: {know_nothing:.2f})"
+        f"rate {rate:5}   loss {losses[0]:.2f} -> {losses[-1]:.3g} in {len(losses)} steps   "
+        f"(knowing nothing: {know_nothing:.2f})"
     )
 low, right, high = (losses[-1] for losses in curves.values())
 assert right < 2.0 < 2.8 < low < know_nothing + 0.05 < high

@@ -179,7 +179,8 @@ for t in range(1, T + 1):
     off = np.abs(anew - kept).max()
     if t in (1, 2, 3, 8, 16, 32):
         print(
-            f"{t:5}{sent['without'] - before['without']:18}{sent['with'] - before['with']:16}{off:24.0e}"
+            f"{t:5}{sent['without'] - before['without']:18}"
+            f"{sent['with'] - before['with']:16}{off:24.0e}"
         )
     assert off < 1e-4
     assert anew.argmax() == kept.argmax()
@@ -196,7 +197,8 @@ with tensor.no_grad():
     k = block.attention.qkv(block.attention_norm(model.embed(sequence))).numpy()[0, :, 32:64]
 held = cache.keys[0, 0].transpose(1, 0, 2).reshape(T, 32)  # (H, T, D) -> (T, C)
 print(
-    f"\nkeys of the first block: largest difference {np.abs(k - held).max():.0e}, of numbers up to {np.abs(k).max():.1f}"
+    f"\nkeys of the first block: largest difference {np.abs(k - held).max():.0e}, "
+    f"of numbers up to {np.abs(k).max():.1f}"
 )
 assert np.allclose(k, held, atol=1e-4)
 
@@ -216,7 +218,8 @@ with tensor.no_grad():
 # token i + 1 of the text, at place i now and i + 1 before
 same_tokens = np.abs(moved[:-1] - k[1:]).max(axis=1)
 print(
-    f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} to {same_tokens.max():.2f}"
+    f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} "
+    f"to {same_tokens.max():.2f}"
 )
 assert same_tokens.min() > 0.01
 

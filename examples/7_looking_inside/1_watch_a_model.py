@@ -32,7 +32,8 @@ with tensor.record(implementation="reference") as tape:
     loss.backward()
 
 print(
-    f"{len(tape.forwards)} ops forward, {len(tape.backwards)} backward, {tape.nodes} nodes of the graph. ",
+    f"{len(tape.forwards)} ops forward, {len(tape.backwards)} backward, "
+    f"{tape.nodes} nodes of the graph. ",
     end="",
 )
 print("The first block's attention:\n")
@@ -40,7 +41,8 @@ for entry in tape.forwards:
     if entry.module == "blocks.0.attention":
         y = entry.outputs[-1]
         print(
-            f"   {entry.op:10} {y.shape!s:14} strides {y.strides!s:17} {entry.implementation:10} {entry.line.place}"
+            f"   {entry.op:10} {y.shape!s:14} strides {y.strides!s:17} {entry.implementation:10} "
+            f"{entry.line.place}"
         )
 
 # %% [markdown]
@@ -104,7 +106,8 @@ for entry in tape.backwards:
             came_from.append(entry.name)
             own, so_far = np.linalg.norm(part.value.array), np.linalg.norm(total)
             print(
-                f"   {part.number} of {part.count}  from {entry.name:28} norm {own:.4f}   sum so far {so_far:.4f}"
+                f"   {part.number} of {part.count}  from {entry.name:28} norm {own:.4f}   "
+                f"sum so far {so_far:.4f}"
             )
 assert came_from == ["logits.linear.backward", "embed.embedding.backward"], "the head's first"
 assert np.allclose(total, model.token_embedding.weight.grad.numpy(), rtol=1e-5, atol=1e-7)
@@ -122,7 +125,8 @@ for entry in tape.backwards:
         if part.to == "blocks.0.add#2":
             assert part.count == 2
             print(
-                f"   {part.number} of {part.count}  from {entry.name:45} norm {np.linalg.norm(part.value.array):.4f}"
+                f"   {part.number} of {part.count}  "
+                f"from {entry.name:45} norm {np.linalg.norm(part.value.array):.4f}"
             )
 
 # %% [markdown]
@@ -145,7 +149,8 @@ for entry in sick.forwards:
     bad = [value.source for value in entry.inputs if not np.isfinite(value.array).all()]
     if bad or not np.isfinite(entry.outputs[0].array).all():
         print(
-            f"first seen in {entry.name} at {entry.line.place},\nwhich was given {', '.join(bad) or 'finite numbers only'}"
+            f"first seen in {entry.name} at {entry.line.place},\nwhich was given "
+            f"{', '.join(bad) or 'finite numbers only'}"
         )
         break
 assert bad == ["blocks.1.feed_forward.expand.bias"]

@@ -53,9 +53,8 @@ assert loss.item() < 0.3
 def show(branch, depth=0):
     """A line for the branch, and lines for what is in it, further in."""
     shape = branch.matrix.shape if branch.matrix else ""
-    print(
-        f"{'    ' * depth}{branch.name:{46 - 4 * depth}}{f'{branch.numbers:,}' if branch.numbers else '':>7}   {shape or branch.note}"
-    )
+    numbers = f"{branch.numbers:,}" if branch.numbers else ""
+    print(f"{'    ' * depth}{branch.name:{46 - 4 * depth}}{numbers:>7}   {shape or branch.note}")
     for below in branch.branches:
         if below.name != "blocks.1":  # like blocks.0
             show(below, depth + 1)
@@ -90,7 +89,8 @@ for share in inspection.shares(model):
     assert share.numbers == by_hand[share.part]
 assert sum(by_hand.values()) == sum(p.size for p in model.parameters()) == graph.numbers
 print(
-    f"together       {graph.numbers:8,}   (`tinygpt inspect RUN` prints both views of a run of yours)"
+    f"together       {graph.numbers:8,}   "
+    "(`tinygpt inspect RUN` prints both views of a run of yours)"
 )
 assert model.head is None, "tied: there is no matrix of its own"
 assert 8 * C * C / (8 * C * C + 4 * C * C) == 2 / 3, "biases left out"
@@ -131,7 +131,8 @@ assert len(data) == 4 * graph.numbers, "four bytes for each parameter, nothing e
 i, j = 5, 7
 place = i * entry["shape"][1] + j  # row-major: strides (96, 1)
 print(
-    f"element [{i}, {j}] lies {i} * {entry['shape'][1]} + {j} = {place} numbers after it: {numbers[place]:.6f}"
+    f"element [{i}, {j}] lies {i} * {entry['shape'][1]} + {j} = {place} numbers after it: "
+    f"{numbers[place]:.6f}"
 )
 assert numbers[place] == model.blocks[0].attention.qkv.weight[i, j].item()
 
@@ -179,7 +180,8 @@ biases = model.blocks[1].attention.qkv.bias.numpy().reshape(3, C)
 gradients = model.blocks[1].attention.qkv.bias.grad.numpy().reshape(3, C)
 for what, bias, gradient in zip(("queries", "keys", "values"), biases, gradients, strict=True):
     print(
-        f"bias of the {what:8} size {np.linalg.norm(bias):.4f}   gradient of the last step {np.linalg.norm(gradient):.1e}"
+        f"bias of the {what:8} size {np.linalg.norm(bias):.4f}   "
+        f"gradient of the last step {np.linalg.norm(gradient):.1e}"
     )
 assert np.linalg.norm(gradients[1]) < 1e-4 * np.linalg.norm(gradients[0])
 
