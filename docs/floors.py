@@ -1,8 +1,8 @@
-"""Draw the floors of the house from its imports: `python docs/floors.py` writes docs/floors.svg.
+"""Draw which part of the code imports which: `python docs/floors.py` writes docs/floors.svg.
 
-A room is a package or a module at the top of `tensor` or `tinygpt`. A room stands one floor above
-the highest room that it imports. So every arrow points down, or there is a circle, which is
-refused.
+A part, here called a room, is a folder or a module at the top of `tensor` or `tinygpt`. A room is
+one floor above the highest room that it imports. So every line of the picture leads down. If
+imports form a circle, there is no such order, and nothing is drawn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports_of(tree: ast.AST, known: dict[str, Path]) -> Iterator[str]:
-    """The modules of the house that some code imports, wherever the import stands."""
+    """The modules of both packages that some code imports, also inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
