@@ -6,12 +6,11 @@ transformers with its cache.
     python benchmarks/generate.py shakespeare
 
 Shakespeare size: 63 new tokens after a prompt of one, so all inside the context of 64; then 64 more
-past it, where every token moves to another position
-and nothing can be kept. GPT-2: 32 new tokens after a prompt of 16. Each side lives in a process of
-its own; they alternate, and the median counts.
-A turn writes the text of the Shakespeare size four times: ours takes 10 ms, a tenth of them to
-fetch weights that the other side pushed out of the caches.
-Sampling is at temperature 1 from all tokens on every side.
+past it, where every token moves to another position and nothing can be kept. GPT-2: 32 new tokens
+after a prompt of 16. Each side lives in a process of its own; they alternate, and the median
+counts. A turn writes the text of the Shakespeare size four times: ours takes 10 ms, a tenth of them
+to fetch weights that the other side pushed out of the caches. Sampling is at temperature 1 from all
+tokens on every side.
 """
 
 from __future__ import annotations

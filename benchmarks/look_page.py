@@ -4,10 +4,9 @@ sets of weights, in a headless Chromium.
     python benchmarks/look_page.py
 
 The weights are nearly fresh: a run of 8 steps on random letters, which costs a page as much as any.
-Opening is counted from the navigation until the
-map of attention is drawn, a hover from the browser's event until the frame after it. Ten pages,
-fifty hovers on tokens and on cells of the map; median
-and worst. Needs the package playwright, and Chromium on the path.
+Opening is counted from the navigation until the map of attention is drawn, a hover from the
+browser's event until the frame after it. Ten pages, fifty hovers on tokens and on cells of the map;
+median and worst. Needs the package playwright, and Chromium on the path.
 """
 
 from __future__ import annotations

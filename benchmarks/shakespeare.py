@@ -7,10 +7,9 @@ batches; and the time to its loss.
     the validation loss is 1.88
 
 The settings are nanoGPT's own for this: 4 layers, width 128, 4 heads, context 64, batch 12, no
-biases in the linear layers, 2,000 steps of AdamW
-(1e-3 after 100 steps of warm-up, a cosine to 1e-4, betas 0.9 and 0.99, decay 0.1, clipping at 1),
-windows drawn at random from the first 90 % of the text.
-The validation loss is the mean over the whole last 10 %, in windows side by side.
+biases in the linear layers, 2,000 steps of AdamW (1e-3 after 100 steps of warm-up, a cosine to
+1e-4, betas 0.9 and 0.99, decay 0.1, clipping at 1), windows drawn at random from the first 90 % of
+the text. The validation loss is the mean over the whole last 10 %, in windows side by side.
 
 The race: each side trains until a measuring, every 50 steps and not counted in its time, finds
 1.88. PyTorch's side is nanoGPT's recipe; ours may be

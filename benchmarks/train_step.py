@@ -6,16 +6,13 @@ batches.
     python benchmarks/train_step.py --out results    # also results/train_step.json and .png
 
 A step is forward, backward, clipping to norm 1 and AdamW. First both sides must agree on the losses
-of 20 steps. Then they alternate, so
-that a machine whose speed drifts slows both; the ratio is PyTorch's time over ours, pair by pair,
-its median with a 90 % bootstrap
-interval. PyTorch runs eager and compiled, with one thread and with all, and the fastest of these is
-the one that counts.
+of 20 steps. Then they alternate, so that a machine whose speed drifts slows both; the ratio is
+PyTorch's time over ours, pair by pair, its median with a 90 % bootstrap interval. PyTorch runs
+eager and compiled, with one thread and with all, and the fastest of these is the one that counts.
 
 Each side lives in a process of its own, and a pause comes before each turn: threads of OpenMP and
-OpenBLAS spin for a while after work, and
-would take the cores from whoever comes next. A turn is steps to warm up, then steps of which the
-median counts: as many as fill a moment.
+OpenBLAS spin for a while after work, and would take the cores from whoever comes next. A turn is
+steps to warm up, then steps of which the median counts: as many as fill a moment.
 """
 
 from __future__ import annotations

@@ -2,10 +2,9 @@
 # # The cat sat: from text to numbers and back
 #
 # A model counts with numbers, so a text is cut into tokens, and each different token gets an id.
-# All of them together are the vocabulary.
-# Small tokens, such as characters, make a small vocabulary and long texts; large ones, such as
-# words, the other way round. Byte pairs
-# find the middle: they begin with single bytes and glue together what stands together most often.
+# All of them together are the vocabulary. Small tokens, such as characters, make a small vocabulary
+# and long texts; large ones, such as words, the other way round. Byte pairs find the middle: they
+# begin with single bytes and glue together what stands together most often.
 
 # %%
 import re
@@ -48,9 +47,8 @@ else:
 # ## 2. Byte pairs by hand
 #
 # The text is cut into words, the space before a word being part of it, and no token crosses a cut.
-# A word is its bytes, 0 to 255.
-# Then, again and again: count neighbours, and make the most frequent pair a token with the next
-# free id.
+# A word is its bytes, 0 to 255. Then, again and again: count neighbours, and make the most frequent
+# pair a token with the next free id.
 
 
 # %%
@@ -126,8 +124,7 @@ for new in ("The cat sat", "The cow sat on the catamaran.", text):
 
 # %% [markdown]
 # No text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story
-# has less than half as many tokens as
-# characters.
+# has less than half as many tokens as characters.
 
 # %%
 assert [byte_pairs.decode([i]) for i in encode(" cow")] == [" c", "o", "w"]

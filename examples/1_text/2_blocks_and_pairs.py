@@ -7,9 +7,8 @@
 #     y            h e _ c
 #
 # A text needs nobody to mark the right answers: it holds them itself, one place further on. A
-# window of T tokens is T questions at once;
-# T is called the context. (A window is often called a block too. Here that word is kept for a part
-# of the model: 5_the_transformer/4_a_block.py.)
+# window of T tokens is T questions at once; T is called the context. (A window is often called a
+# block too. Here that word is kept for a part of the model: 5_the_transformer/4_a_block.py.)
 
 # %%
 import textwrap
@@ -76,10 +75,8 @@ for stride in (1, 2, 4):
 
 # %% [markdown]
 # Stride 4, as long as the window, asks for each token about once: a text is read through quickly.
-# The last window overlaps the one before
-# it, because the answers, all tokens but the first, are no multiple of 4. Stride 1 asks for those
-# in the middle 4 times, each time with
-# another past:
+# The last window overlaps the one before it, because the answers, all tokens but the first, are no
+# multiple of 4. Stride 1 asks for those in the middle 4 times, each time with another past:
 
 # %%
 print()
@@ -99,9 +96,8 @@ for stride in (1, 4):
 # ## 3. What a longer context is for
 #
 # After one character much is open, after four little. A model is measured by its loss: how
-# surprised it is on average by the right answer,
-# in nats (4_networks/3_softmax_and_loss.py works one out by hand). The floor is the loss that no
-# model can go below when it sees so much.
+# surprised it is on average by the right answer, in nats (4_networks/3_softmax_and_loss.py works
+# one out by hand). The floor is the loss that no model can go below when it sees so much.
 
 # %%
 print()

@@ -10,8 +10,8 @@
 # 1_text/2_blocks_and_pairs.py, was the same idea: how far one step goes.)
 #
 # The memory has twelve cells, as many as "The cat sat." has characters, and each holds its own
-# number, so that one sees where a value
-# comes from. The next lesson, 2_tensors/2_view_or_copy.py, puts the characters there.
+# number, so that one sees where a value comes from. The next lesson, 2_tensors/2_view_or_copy.py,
+# puts the characters there.
 
 # %%
 import textwrap
@@ -53,8 +53,8 @@ assert (x.T.shape, x.T.strides, x.T.offset) == ((4, 3), (1, 4), 0)
 
 # %% [markdown]
 # A tensor is like a car: shape and strides are the body that one sees, the storage is the engine
-# under it. `x` and `x.T` are two bodies on
-# one engine, so what is done to the engine is felt in both. `clone()` builds a second engine.
+# under it. `x` and `x.T` are two bodies on one engine, so what is done to the engine is felt in
+# both. `clone()` builds a second engine.
 
 # %%
 own = x.clone()

@@ -74,8 +74,8 @@ assert compare("x", x, 2, 6) == ["view", "view", "view"]
 # ## 2. Transposed: view fails, the others copy
 #
 # Why it fails: read in order, x.T wants cells 0, 4, 8, then 1, 5, 9. Within one new row the step
-# would have to be +4, +4 and then -7.
-# A layout has one stride for each axis, so nothing but new memory can hold this order as one axis.
+# would have to be +4, +4 and then -7. A layout has one stride for each axis, so nothing but new
+# memory can hold this order as one axis.
 
 # %%
 print("\nthe cells that x.T reads in order:", *(i + 4 * j for i in range(4) for j in range(3)))

@@ -7,9 +7,8 @@
 #     cell       offset + i * strides[0] + j * strides[1]        from the layout
 #
 # A GPU knows no tensors: it has flat memory, and threads that each compute where to look. Here they
-# run one after the other, in Python,
-# on the strides of 2_tensors/1_layout.py. A kernel is what one thread does; a launch runs it for
-# all.
+# run one after the other, in Python, on the strides of 2_tensors/1_layout.py. A kernel is what one
+# thread does; a launch runs it for all.
 
 # %%
 import numpy as np
@@ -106,8 +105,8 @@ assert np.array_equal(out.reshape(3, 4), (x + b).numpy())
 # ## 2. Why order still matters: memory comes in lines
 #
 # Some threads, a warp, run in step, and what they read together is fetched in lines. Neighbouring
-# threads that read neighbouring cells
-# share one line. With a long stride each needs a line of its own, and throws the rest of it away.
+# threads that read neighbouring cells share one line. With a long stride each needs a line of its
+# own, and throws the rest of it away.
 
 # %%
 print()
@@ -131,9 +130,8 @@ for name, view in {
 # ## 3. Why a kernel that writes is harder: two threads, one cell
 #
 # The gradient of b sums over each row, because each b[i] was used four times. If every thread adds
-# to its cell, those in step all read
-# the old sum, each adds its own, and all write: one survives. The right kernel has one thread for
-# each cell that is written.
+# to its cell, those in step all read the old sum, each adds its own, and all write: one survives.
+# The right kernel has one thread for each cell that is written.
 
 # %%
 dy = np.arange(12, dtype=np.float32)  # (3, 4), upstream

@@ -4,8 +4,7 @@
 #     y = f(x),   L = any number made from y,   dy = dL/dy      ->      dx = dL/dx = dy * dy/dx
 #
 # That is the chain rule with one thing told to f, dy, and one asked of it, dx. The function runs on
-# bare NumPy arrays: no tensor, no
-# graph. What its gradient needs is what its closure mentions.
+# bare NumPy arrays: no tensor, no graph. What its gradient needs is what its closure mentions.
 
 # %%
 from __future__ import (
@@ -44,8 +43,7 @@ assert np.array_equal(db(np.ones(2)), a)
 
 # %% [markdown]
 # There is one gradient function for each input, and each keeps in memory exactly what it mentions.
-# If only a wants a gradient, the engine
-# drops `db`, and with it the array a.
+# If only a wants a gradient, the engine drops `db`, and with it the array a.
 
 # %%
 print("da mentions, and so keeps,", inspect.getclosurevars(da).nonlocals)
@@ -57,9 +55,8 @@ assert list(inspect.getclosurevars(db).nonlocals) == ["a"]
 # ## 2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias
 #
 # Mean and variance are those of a row. (What a model wants it for: 5_the_transformer/4_a_block.py.)
-# Here the gradients share work, so one function returns
-# all three. Neither x nor y is among what it keeps: for this op they can go as soon as nobody else
-# uses them.
+# Here the gradients share work, so one function returns all three. Neither x nor y is among what it
+# keeps: for this op they can go as soon as nobody else uses them.
 
 # %%
 x, gain, bias = rng.standard_normal((2, 5)), rng.standard_normal(5), rng.standard_normal(5)
@@ -137,8 +134,8 @@ else:
 
 # %% [markdown]
 # Called with tensors, it takes part in gradients like any other op. What that means is the next
-# lesson, 3_gradients/2_the_graph.py; a larger op, at
-# work in a model, is in 3_gradients/7_an_op_of_your_own.py.
+# lesson, 3_gradients/2_the_graph.py; a larger op, at work in a model, is in
+# 3_gradients/7_an_op_of_your_own.py.
 
 # %%
 t = tensor.Tensor([0.0, 1.0], requires_grad=True)

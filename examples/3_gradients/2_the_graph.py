@@ -4,12 +4,11 @@
 #     dL/dx  =  sum over every use of x   of   dL/dy * dy/dx
 #
 # While you compute forward, each op leaves a node: which op it was, on which line, from which
-# nodes, and what its gradient needs.
-# Together they are the graph. The field calls it a tape, because backward reads it in reverse, and
-# so do the first sections here. The
-# tape of `tensor.record()` is another thing: the graph keeps only what backward needs and is freed
-# by it; that tape keeps everything that
-# ran, both ways, for you to look at (7_looking_inside/1_watch_a_model.py).
+# nodes, and what its gradient needs. Together they are the graph. The field calls it a tape,
+# because backward reads it in reverse, and so do the first sections here. The tape of
+# `tensor.record()` is another thing: the graph keeps only what backward needs and is freed by it;
+# that tape keeps everything that ran, both ways, for you to look at
+# (7_looking_inside/1_watch_a_model.py).
 
 # %%
 import textwrap
@@ -56,9 +55,8 @@ assert [node.op for node in tape if not isinstance(node, Accumulator)] == [
 
 # %% [markdown]
 # multiply(a, b) keeps its a, which is x, to make dw = x dy. It does not keep w, since nobody asked
-# for dx. add keeps nothing. expand is
-# the engine's own: b was repeated for three rows, and the gradient of a repeat is a sum over the
-# repeats.
+# for dx. add keeps nothing. expand is the engine's own: b was repeated for three rows, and the
+# gradient of a repeat is a sum over the repeats.
 #
 # ## 2. The walk by hand: newest first, each node asks its op for the gradient of each input
 #

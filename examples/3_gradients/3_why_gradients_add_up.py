@@ -2,9 +2,8 @@
 # # Why do gradients add up, and why zero them?
 #
 # Two questions with one answer. A gradient is a sum over all the ways in which a number changes the
-# loss: over every use of it, and
-# over every call of backward since it was last zeroed. Each question is asked of a wrong engine,
-# which runs without any complaint.
+# loss: over every use of it, and over every call of backward since it was last zeroed. Each
+# question is asked of a wrong engine, which runs without any complaint.
 
 # %%
 import tensor
@@ -55,9 +54,8 @@ assert abs(difference - 6) < 1e-6
 
 # %% [markdown]
 # Overwriting is right wherever each number is used once, and so it may go unnoticed for long: until
-# a bias serves many rows, or, in a GPT,
-# one table serves at the entrance and at the exit (5_the_transformer/5_a_gpt.py), or a sum goes
-# around a layer (5_the_transformer/4_a_block.py).
+# a bias serves many rows, or, in a GPT, one table serves at the entrance and at the exit
+# (5_the_transformer/5_a_gpt.py), or a sum goes around a layer (5_the_transformer/4_a_block.py).
 
 # %%
 rows = Tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -78,9 +76,8 @@ assert bias.grad.tolist() == each.sum(axis=0).tolist()
 # ## 2. Why zero them?
 #
 # Gradients add up across calls of backward too, which is wanted: two small batches make one large
-# one. But the gradient of the step
-# before belongs to a place where w no longer is. Without zero_grad() every old slope keeps pushing,
-# and w never comes to rest.
+# one. But the gradient of the step before belongs to a place where w no longer is. Without
+# zero_grad() every old slope keeps pushing, and w never comes to rest.
 
 
 # %%

@@ -2,9 +2,8 @@
 # # Why topological order?
 #
 # Below is an engine of single numbers, a right walk back over its graph, and other walks that run
-# without any complaint. Two of them
-# return wrong gradients, and one is right and takes for ever. (A node's parents are the nodes it
-# was made from.)
+# without any complaint. Two of them return wrong gradients, and one is right and takes for ever. (A
+# node's parents are the nodes it was made from.)
 
 # %%
 from collections import deque
@@ -64,8 +63,7 @@ def truth(function, x=3.0):
 # ## The walks
 #
 # A node must have heard from all who used it before it hands on what it heard. In y = b + b b, with
-# b = x + x, b is used near y and
-# again further away. Three ways not to walk:
+# b = x + x, b is used near y and again further away. Three ways not to walk:
 #
 # - first met, first served: b hands on what it has, 1, before b b has told it more
 # - at once: b hands on each time it hears something, and what it had before is handed on again
@@ -129,8 +127,8 @@ for doublings in (5, 10, 15):
 # ## How the engine does it
 #
 # It needs no search for an order: nodes are numbered as they are made, and what a node was made
-# from is always older. So newest first,
-# each node once, is such an order (3_gradients/2_the_graph.py walks it by hand).
+# from is always older. So newest first, each node once, is such an order
+# (3_gradients/2_the_graph.py walks it by hand).
 
 # %%
 leaf = Tensor(3.0, requires_grad=True)

@@ -5,9 +5,8 @@
 # comes
 #
 # A write in between would make the gradient wrong, without a word. The engine says the word: every
-# storage counts its writes (its
-# version), and a node remembers the count and the stretch of memory that it keeps, so that a write
-# beside it may pass.
+# storage counts its writes (its version), and a node remembers the count and the stretch of memory
+# that it keeps, so that a write beside it may pass.
 
 # %%
 import textwrap
@@ -64,8 +63,8 @@ assert x.tolist() == [1, 2, 3]
 # ## 2. Noticed when backward comes: both lines are named
 #
 # Under `no_grad()`, or in memory of which nobody asks for a gradient, a write may be meant. Whether
-# it hurts is known only when a gradient
-# needs the old values. All is checked before anything is deposited: no `.grad` is half right.
+# it hurts is known only when a gradient needs the old values. All is checked before anything is
+# deposited: no `.grad` is half right.
 
 # %%
 y = (x * x).sum()

@@ -2,9 +2,8 @@
 # # What errors say, and what to do
 #
 # Every family of errors that one meets in the first week: code that is wrong, what it says, why it
-# is so, and the code mended. Each
-# message has three parts: what was asked for, with the numbers; which two of them do not fit; the
-# way out.
+# is so, and the code mended. Each message has three parts: what was asked for, with the numbers;
+# which two of them do not fit; the way out.
 
 # %%
 import linecache
@@ -94,9 +93,8 @@ assert "shared with tensor (2, 3)" in x.T.explain()
 # ## 2. Views: this order of numbers has no strides
 #
 # x.T read in order is 1 4 2 5 3 6: cells 0, 3, 1, 4, 2, 5. As one axis it would have to step by +3,
-# then by -2. A view never moves
-# numbers, so it cannot. `reshape` copies where it must; `contiguous()` says that you know it.
-# (More: 2_tensors/2_view_or_copy.py.)
+# then by -2. A view never moves numbers, so it cannot. `reshape` copies where it must;
+# `contiguous()` says that you know it. (More: 2_tensors/2_view_or_copy.py.)
 
 # %%
 with wrong(
@@ -192,9 +190,8 @@ with mended():
 # ## 5. The graph: backward goes through it once
 #
 # backward() frees what it has used, so memory is given back early. A second walk needs the graph
-# again: nearly always because the forward
-# pass was left out of a loop; now and then because two losses share a part, and then they are best
-# added.
+# again: nearly always because the forward pass was left out of a loop; now and then because two
+# losses share a part, and then they are best added.
 
 # %%
 with wrong(GraphError, "a second time", "retain_graph=True"):
@@ -237,10 +234,8 @@ with mended():
 # ## 6. NaN: who made it?
 #
 # A NaN spreads: once the loss is NaN, all weights are after the next step. `detect_anomaly` looks
-# at every result as it is made, forward
-# and backward, and stops at the first that is not finite: the op, your line, the shapes, and what
-# led there. It is slow: switch it on when
-# it is needed.
+# at every result as it is made, forward and backward, and stops at the first that is not finite:
+# the op, your line, the shapes, and what led there. It is slow: switch it on when it is needed.
 
 # %%
 np.seterr(all="ignore")  # NumPy warns too, of a line inside the engine
@@ -284,8 +279,7 @@ with tensor.detect_anomaly():
 # ## 7. Devices: two memories
 #
 # A GPU has memory of its own, and no op can read both. So one that is given a tensor of each
-# refuses, and names both. To be read here, not
-# run, for it needs a GPU:
+# refuses, and names both. To be read here, not run, for it needs a GPU:
 #
 #     >>> x @ weight                          # x on the CPU, the weight of a model on the GPU
 #     DeviceError: `matmul` got tensors on cpu and cuda:0: move one with .to('cpu')

@@ -6,8 +6,8 @@
 #     y = gain * x / r                   over the last axis, x: (..., C), gain: (C,)
 #
 # An op is a function on bare arrays (3_gradients/1_an_op.py). It returns its result, and for each
-# input a function that turns dy = dL/dy into the
-# gradient of L with respect to that input. On paper, with u = x / r and g = dy * gain:
+# input a function that turns dy = dL/dy into the gradient of L with respect to that input. On
+# paper, with u = x / r and g = dy * gain:
 #
 #     dgain = sum over all rows of dy * u          each gain was used in every row
 # dx    = (g - u * mean(g * u)) / r            x moves y directly, and through r every other element

@@ -2,9 +2,9 @@
 # # A product and its gradient in Python's debugger
 #
 # Every op is an ordinary Python function. So the debugger that comes with Python, pdb, can step
-# into
-# a product. This lesson types the debugger's commands itself, and shows what the debugger prints.
-# At a terminal, write `breakpoint()` before the line `y = a * b`, and type the commands yourself:
+# into a product. This lesson types the debugger's commands itself, and shows what the debugger
+# prints. At a terminal, write `breakpoint()` before the line `y = a * b`, and type the commands
+# yourself:
 #
 #     s    step: run to the next line, also into a function
 #     r    run to the end of this function
@@ -22,9 +22,8 @@ from tensor import Tensor, ops
 # ## Forward
 #
 # `product` is the user's code. The debugger stops at its first line. From there, eight steps lead
-# into
-# `multiply` of tensor/ops/elementwise.py, the function on arrays. One frame lies between: the op's
-# call, which finds the arrays of the two tensors. That frame is named `multiply` too.
+# into `multiply` of tensor/ops/elementwise.py, the function on arrays. One frame lies between: the
+# op's call, which finds the arrays of the two tensors. That frame is named `multiply` too.
 
 
 # %%

@@ -114,8 +114,7 @@ else:
 # ## 4. What comes back through ten of them, one after the other
 #
 # Each sigmoid hands on a quarter at most, so that little is left after ten: gradients vanish. A
-# ReLU that is on hands on all of it;
-# one that is off, nothing.
+# ReLU that is on hands on all of it; one that is off, nothing.
 
 # %%
 print()

@@ -7,8 +7,7 @@
 # dloss/dw, for every weight w
 #
 # A perceptron draws one line: 1 on this side, 0 on that. One line divides OR. No line divides XOR,
-# and the perceptron goes round for ever;
-# two layers bend it. At the end a picture.
+# and the perceptron goes round for ever; two layers bend it. At the end a picture.
 
 # %%
 import matplotlib.pyplot as plt
@@ -86,8 +85,8 @@ assert min(mistakes) > 0
 # ## 4. A layer between, and sigmoid in place of the step
 #
 # A sigmoid has a slope everywhere, so the error can be sent back to both layers. The loss, binary
-# cross-entropy, is the mean of -ln p of
-# the right answer; 4_networks/3_softmax_and_loss.py has more of it.
+# cross-entropy, is the mean of -ln p of the right answer; 4_networks/3_softmax_and_loss.py has more
+# of it.
 
 # %%
 tensor.manual_seed(0)

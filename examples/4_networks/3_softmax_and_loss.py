@@ -4,9 +4,8 @@
 # softmax(x)_j = e^x_j / sum_k e^x_k        loss = mean of -ln p(next character | this character)
 #
 # A bigram model looks at one character. Counting gives the best such table at once; a table of
-# numbers pushed downhill from zero ends at
-# the same loss, and that loss is a property of the text: the entropy of the next character, given
-# this one.
+# numbers pushed downhill from zero ends at the same loss, and that loss is a property of the text:
+# the entropy of the next character, given this one.
 
 # %%
 import textwrap
@@ -28,8 +27,7 @@ print(f"\n{len(ids)} characters, {len(this)} pairs, {V} different characters")
 # ## 1. Softmax makes probabilities of any numbers; the loss is the surprise at what came
 #
 # Numbers that softmax takes are called logits. The surprise is -ln p: 0 where p was 1, large where
-# p was small. With the natural
-# logarithm it is measured in nats.
+# p was small. With the natural logarithm it is measured in nats.
 
 # %%
 logits = np.array([2.0, 1.0, -1.0])
@@ -59,8 +57,8 @@ assert np.allclose(p_counted.sum(axis=1), 1)
 # ## 3. By gradient descent: row a of a table holds the logits of what follows a
 #
 # On paper, the gradient of one surprise with respect to its logits is softmax - one_hot, where
-# one_hot is 1 at what came and 0 elsewhere.
-# The loss is a mean over all pairs: add these up by row and divide by the number of pairs.
+# one_hot is 1 at what came and 0 elsewhere. The loss is a mean over all pairs: add these up by row
+# and divide by the number of pairs.
 
 # %%
 table = tensor.zeros(V, V, requires_grad=True)

@@ -8,10 +8,9 @@
 #     learned        a table of weights, found by gradient descent like all others
 #
 # A token enters the model as a row of numbers from a table, its embedding
-# (7_looking_inside/2_embeddings.py). Attention, the next lesson, lets each token
-# take a mixture of the rows of all tokens up to it. It adds up what it looks at, and a sum has no
-# order. So the order has to be put into
-# the numbers themselves. At the end a picture.
+# (7_looking_inside/2_embeddings.py). Attention, the next lesson, lets each token take a mixture of
+# the rows of all tokens up to it. It adds up what it looks at, and a sum has no order. So the order
+# has to be put into the numbers themselves. At the end a picture.
 
 # %%
 import matplotlib.pyplot as plt
@@ -101,8 +100,8 @@ assert (np.argmax(similarity, axis=1) == np.arange(T)).all(), "nothing is as lik
 # ## 4. Learned: the table starts at zero and finds what the story needs
 #
 # In so few steps sinusoids do worse, for one reason above all: they have numbers up to 1, beside
-# which fresh embeddings are hard to make
-# out, as small as they are. Made a tenth as large, the same table is far better.
+# which fresh embeddings are hard to make out, as small as they are. Made a tenth as large, the same
+# table is far better.
 
 # %%
 print()

@@ -4,10 +4,9 @@
 #     y = softmax(q k^T / sqrt(D), the future masked) v
 #
 # q is the query of a token, what it looks for; k its key, what it offers to be found by; v its
-# value, what it gives if it is. First
-# without any weights, with numbers that one can follow; then with trainable weights, the mask and
-# several heads, line by line as a GPT
-# does it; at the end the same as the engine's one op, `tensor.attention`.
+# value, what it gives if it is. First without any weights, with numbers that one can follow; then
+# with trainable weights, the mask and several heads, line by line as a GPT does it; at the end the
+# same as the engine's one op, `tensor.attention`.
 #
 # B batch   T time   C width   H heads   D head width, C / H
 
@@ -24,8 +23,8 @@ from tensor.errors import ViewError
 # ## 1. Simple attention: nothing to learn yet
 #
 # Three words, each a row of two numbers (an embedding). How well two words fit is their inner
-# product, a score. Softmax makes shares of
-# the scores of a word, and with these shares it takes a mixture of all rows.
+# product, a score. Softmax makes shares of the scores of a word, and with these shares it takes a
+# mixture of all rows.
 
 # %%
 words = ("The", "cat", "sat")
@@ -114,9 +113,8 @@ assert np.allclose(wei.numpy().sum(-1), 1)
 # ## 5. Sum the values by weight, put the heads side by side again
 #
 # What a head brings its tokens is called the context, `ctx`. The parts of one token lie apart, a
-# head's whole text between them; to become
-# one axis they must be neighbours, and a view cannot move them (2_tensors/2_view_or_copy.py): hence
-# `contiguous`.
+# head's whole text between them; to become one axis they must be neighbours, and a view cannot move
+# them (2_tensors/2_view_or_copy.py): hence `contiguous`.
 
 # %%
 ctx = wei @ v  # (B, H, T, D)

@@ -54,8 +54,8 @@ for size, what in ((1, "usual queries"), (1e5, "queries 100,000 times as large")
 
 # %% [markdown]
 # Nor is it enough to put zeros in place of the weights after softmax: the future still stands in
-# the sum below the fraction, so it is
-# read even though its weight is 0, and the rest no longer adds up to 1.
+# the sum below the fraction, so it is read even though its weight is 0, and the rest no longer adds
+# up to 1.
 
 # %%
 # softmax over everything, the future as it is
@@ -68,10 +68,9 @@ assert late.sum(axis=1).min() < 0.9
 # ## 2. Why divide by the square root of D?
 #
 # A score is a sum of D products. Of numbers around 1 each product is around 1, and a sum of D of
-# them is around sqrt(D). Softmax of
-# numbers so far apart is nearly all on one token, and there its slope is nearly 0: which token was
-# chosen by chance stays chosen. Below,
-# the last of 16 tokens, with random numbers and a random gradient at the weights:
+# them is around sqrt(D). Softmax of numbers so far apart is nearly all on one token, and there its
+# slope is nearly 0: which token was chosen by chance stays chosen. Below, the last of 16 tokens,
+# with random numbers and a random gradient at the weights:
 
 # %%
 T = 16
@@ -112,10 +111,8 @@ assert np.allclose(engine[1], attend(q, k, v, scale=False)[0]), "the wrong one c
 # ## 3. Why eval()?
 #
 # In training, dropout leaves out a share of the activations, others each time, so that no number is
-# relied on alone. A model that is
-# measured like that is another one at every call, and nearly always a worse one. eval() says that
-# learning is over; train() that it goes
-# on.
+# relied on alone. A model that is measured like that is another one at every call, and nearly
+# always a worse one. eval() says that learning is over; train() that it goes on.
 
 # %%
 text = tinygpt.story()

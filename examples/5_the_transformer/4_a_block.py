@@ -5,12 +5,10 @@
 #                   x = x + feed_forward(norm(x))                   x = norm(x + feed_forward(x))
 #
 # A GPT is this one block, many times: attention (5_the_transformer/2_attention_by_hand.py), then a
-# feed-forward, two layers with a GELU between
-# (4_networks/1_neurons.py), each added to what came in. What goes up from block to block is the
-# residual stream x. Below a block is written out,
-# equal to the model's own; then blocks are stacked in five ways, and one number is followed: how
-# much of the gradient that enters at the
-# top comes out at the bottom. At the end a picture.
+# feed-forward, two layers with a GELU between (4_networks/1_neurons.py), each added to what came
+# in. What goes up from block to block is the residual stream x. Below a block is written out, equal
+# to the model's own; then blocks are stacked in five ways, and one number is followed: how much of
+# the gradient that enters at the top comes out at the bottom. At the end a picture.
 #
 # B batch   T time   C width   H heads
 
@@ -52,9 +50,8 @@ assert np.allclose(tensor.layer_norm(x, one, zero).numpy(), by_hand)
 
 # %% [markdown]
 # What it does to scale: however large or small x was, what comes out has mean 0 and size 1. And
-# backward it is the other way round: a
-# thousand times larger x gets a thousand times smaller gradient. (Nor is anything seen of x + 100:
-# only differences count.)
+# backward it is the other way round: a thousand times larger x gets a thousand times smaller
+# gradient. (Nor is anything seen of x + 100: only differences count.)
 
 # %%
 dy = rng.standard_normal(4)
@@ -104,8 +101,8 @@ for kind in ("pre", "post"):
 # ## 3. Five ways to stack them
 #
 # The weights are drawn from N(0, 1 / inputs), so that a product keeps the size of its numbers. A
-# random gradient enters at the top of 2,
-# of 4, and at last of all 24 blocks. How large is what comes out at the bottom, beside it?
+# random gradient enters at the top of 2, of 4, and at last of all 24 blocks. How large is what
+# comes out at the bottom, beside it?
 
 # %%
 B, T, C, H = 2, 16, 48, 4
@@ -190,8 +187,7 @@ for way in ("norm alone", "post-norm", "pre-norm"):
 
 # %% [markdown]
 # So size needs the norm. But a gradient of the right size may still say nothing: it should also
-# point where the top says. The cosine of
-# the two is near 0 where the message has been mixed away.
+# point where the top says. The cosine of the two is near 0 where the message has been mixed away.
 #
 # pre-norm      dx = dy + (what comes back through the block) dy       the message itself, and
 # something added
@@ -229,10 +225,9 @@ assert np.allclose(stream_size["post-norm"], 1, atol=1e-3)
 # ## 4. Does it matter? Eight blocks learn the story in the five ways
 #
 # All the same but for `step`. The four in which nothing is left of what came in learn how frequent
-# each character is, which the last
-# layer can do alone, and no more. A sixth run has post-norm and the weights that a fresh
-# tinygpt.GPT really has, which are far smaller:
-# then every f(x) begins as a whisper beside the stream, and eight blocks with post-norm learn too.
+# each character is, which the last layer can do alone, and no more. A sixth run has post-norm and
+# the weights that a fresh tinygpt.GPT really has, which are far smaller: then every f(x) begins as
+# a whisper beside the stream, and eight blocks with post-norm learn too.
 
 # %%
 text = tinygpt.story()

@@ -4,8 +4,8 @@
 #     loss = mean of -ln p(next character | all characters before it in the window)
 #
 # Everything used here is built of what the lessons before showed: windows
-# (1_text/2_blocks_and_pairs.py), positions, attention, the block,
-# softmax and loss. The model is tinygpt/model/gpt.py.
+# (1_text/2_blocks_and_pairs.py), positions, attention, the block, softmax and loss. The model is
+# tinygpt/model/gpt.py.
 
 # %%
 import math
@@ -41,8 +41,7 @@ print("x ", repr(tokenizer.decode(x[0])), "\ny ", repr(tokenizer.decode(y[0])))
 # ## 2. The model: two blocks, four heads, width 32
 #
 # There is no matrix for the head, which makes logits of what the last block says: it is the token
-# table once more, read the other way
-# round ("tied").
+# table once more, read the other way round ("tied").
 
 # %%
 config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=context, width=32, heads=4, layers=2)
@@ -94,10 +93,9 @@ assert abs(loss_over_all() - know_nothing) < 0.1
 # ## 4. Training
 #
 # No model can go below the floor: in the first characters of a window it is not yet clear where in
-# the story it lies. Each step takes a
-# few windows by chance. AdamW gives each weight a rate of its own; the learning rate rises at first
-# (warmup), then falls along a cosine;
-# gradients that are too large all together are made shorter (clipped).
+# the story it lies. Each step takes a few windows by chance. AdamW gives each weight a rate of its
+# own; the learning rate rises at first (warmup), then falls along a cosine; gradients that are too
+# large all together are made shorter (clipped).
 
 # %%
 optimizer = optim.AdamW(model, lr=1e-2, weight_decay=0.1)

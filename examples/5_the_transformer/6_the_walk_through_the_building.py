@@ -10,12 +10,10 @@
 # sends word back down about what should have been better.
 #
 # The building is a small GPT that has learned the story. Every number below is one of this model,
-# computed on the way, and checked
-# against it. What the people of the story are called elsewhere: the receptionist is the tokenizer
-# (01), the cataloguer the embedding (20)
-# and the positions (15), the analysts the heads of attention (16), the rooms the feed-forward (18),
-# the committee the head, the
-# calculator softmax and loss (13). At the end a picture.
+# computed on the way, and checked against it. What the people of the story are called elsewhere:
+# the receptionist is the tokenizer (01), the cataloguer the embedding (20) and the positions (15),
+# the analysts the heads of attention (16), the rooms the feed-forward (18), the committee the head,
+# the calculator softmax and loss (13). At the end a picture.
 #
 # T tokens   C width of a token's numbers   H heads   D head width, C / H   V vocabulary
 
@@ -85,8 +83,8 @@ assert receptionist.decode(ids) == text
 # ## 2. The cataloguer: a card for each number, and a card for each place
 #
 # A card holds C numbers, learned like all others. The t of cat and the t of sat have the same card;
-# only the cards
-# of their places, 6 and 10, tell them apart. The sum is what enters the lift: the stream x.
+# only the cards of their places, 6 and 10, tell them apart. The sum is what enters the lift: the
+# stream x.
 
 # %%
 # One row a letter of the vocabulary, one row a place.
@@ -107,17 +105,15 @@ assert np.array_equal(x, building.embed(ids).numpy()[0])
 # ## 3. The floors: analysts, then a room for each
 #
 # On each floor sit H analysts (the heads). For every piece an analyst writes a question q (the
-# query), a label k (the key) and a report v
-# (the value). It compares the question of a piece with the labels of all pieces up to it, never
-# later ones, and brings the piece a
-# mixture of their reports:
+# query), a label k (the key) and a report v (the value). It compares the question of a piece with
+# the labels of all pieces up to it, never later ones, and brings the piece a mixture of their
+# reports:
 #
 # weights = softmax(q k^T / sqrt(D), the future masked)        x = x + (weights v, all analysts side
 # by side) W
 #
 # Then each piece goes into a room of its own (the feed-forward): 4 C workers look at it, those that
-# find more than 0 speak up (GELU), and
-# what they say is added too.
+# find more than 0 speak up (GELU), and what they say is added too.
 
 
 # %%
@@ -186,8 +182,7 @@ assert np.allclose(stream.numpy()[0], x, atol=1e-4)
 # ## 4. The scoring committee: which card goes on best?
 #
 # The final norm, then one comparison with every card of the catalogue: the score of a piece is the
-# inner product of x and its card. (The
-# same cards as at the door: the head is tied.)
+# inner product of x and its card. (The same cards as at the door: the head is tied.)
 
 # %%
 h = norm(x, building.final_norm)
@@ -235,12 +230,10 @@ assert drawn == building.generate(ids, 1, generator=tensor.Generator(0))[-1]
 # ## 6. Word goes back down
 #
 # The calculator tells the committee what each score did to the loss: (p - 1 at what came, p
-# elsewhere) / T. From there on every room
-# passes on what its own inputs did, down to the cards. A stream that everybody adds to is also a
-# way back: the message goes down it, and
-# every floor adds its own. The word is loudest at the door: the stream is small there, and a norm
-# hands on the more, the smaller its
-# input (5_the_transformer/4_a_block.py).
+# elsewhere) / T. From there on every room passes on what its own inputs did, down to the cards. A
+# stream that everybody adds to is also a way back: the message goes down it, and every floor adds
+# its own. The word is loudest at the door: the stream is small there, and a norm hands on the more,
+# the smaller its input (5_the_transformer/4_a_block.py).
 
 # %%
 streams = [building.embed(ids)]

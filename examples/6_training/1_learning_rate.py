@@ -4,8 +4,7 @@
 #     w  <-  w - rate * dL/dw
 #
 # The gradient says which way is up, for a very small step. How far to go the other way it does not
-# say: that is the learning rate. At the
-# end a picture.
+# say: that is the learning rate. At the end a picture.
 
 # %%
 import math
@@ -70,8 +69,7 @@ assert abs(paths[1.0][-1]) == 2.0 < abs(paths[1.05][-1]), (
 # ## 2. Two directions, one rate: L = w1^2 + 25 w2^2
 #
 # The steep direction allows rates below 1/25 only; with those the flat one is slow. This is why
-# optimisers such as Adam, and AdamW in the
-# lessons that come, give each weight a rate of its own.
+# optimisers such as Adam, and AdamW in the lessons that come, give each weight a rate of its own.
 
 # %%
 print()

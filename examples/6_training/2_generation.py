@@ -6,8 +6,8 @@
 #     top-p           the fewest that together have probability p, the rest 0
 #
 # A model says how likely each token is to come next. One is drawn, joins the text, and the model is
-# asked again. That is all of it;
-# the rest of this page is how to draw, and how not to do the same work twice. At the end a picture.
+# asked again. That is all of it; the rest of this page is how to draw, and how not to do the same
+# work twice. At the end a picture.
 
 # %%
 import textwrap
@@ -139,9 +139,8 @@ assert np.mean([known(s) for s in written[0.5]]) > np.mean([known(s) for s in wr
 
 # %% [markdown]
 # Greedy, which is temperature 0, takes the likeliest token each time. That is not the likeliest
-# text: a step that looks best may lead
-# where all goes on badly. And where it meets a window that it has met before, it goes round for
-# ever, as greedy texts do.
+# text: a step that looks best may lead where all goes on badly. And where it meets a window that it
+# has met before, it goes round for ever, as greedy texts do.
 
 # %%
 long = model.generate(prompt, 700, temperature=0)
@@ -154,9 +153,8 @@ print(textwrap.fill(tail[:period], 94, initial_indent="    ", subsequent_indent=
 # ## 3. Why a cache: the same keys and values over and over
 #
 # Token t looks at the keys and values of the tokens before it. Those do not depend on what comes
-# later, so they can be kept. Without a
-# cache every new token sends the whole text through the layers once more: 1 + 2 + ... + T tokens of
-# work. With it, one each.
+# later, so they can be kept. Without a cache every new token sends the whole text through the
+# layers once more: 1 + 2 + ... + T tokens of work. With it, one each.
 
 # %%
 sequence = long[:T]
@@ -206,9 +204,8 @@ assert np.allclose(k, held, atol=1e-4)
 # ## 4. Past the context the window moves
 #
 # A model knows T places. For token T + 1 the oldest is forgotten and all others move one place
-# back. But a key is made of a token AND its
-# place: moved, all of them change, and what the cache holds is of no more use. So from here on each
-# token costs a whole window.
+# back. But a key is made of a token AND its place: moved, all of them change, and what the cache
+# holds is of no more use. So from here on each token costs a whole window.
 
 # %%
 with tensor.no_grad():

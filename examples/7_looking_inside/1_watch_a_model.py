@@ -2,12 +2,10 @@
 # # Watching a model work: every op, every gradient
 #
 # `tensor.record` keeps all that runs on a tape: forward and backward, in order, with the module
-# that called, the shapes and strides, and
-# what was handed to whom. (The graph of 3_gradients/2_the_graph.py keeps only what backward needs,
-# and is freed by it.) Questions that a newcomer
-# asks of a model are looked up there; `tinygpt step` walks through the same tape, a key a step.
-# With implementation="reference" every op
-# runs as it can be read.
+# that called, the shapes and strides, and what was handed to whom. (The graph of
+# 3_gradients/2_the_graph.py keeps only what backward needs, and is freed by it.) Questions that a
+# newcomer asks of a model are looked up there; `tinygpt step` walks through the same tape, a key a
+# step. With implementation="reference" every op runs as it can be read.
 
 # %%
 import textwrap
@@ -47,8 +45,7 @@ for entry in tape.forwards:
 
 # %% [markdown]
 # Of these ops only two move data: `attention` itself, and `clone`, which puts the heads side by
-# side. The others look at the same memory
-# in another way: the strides say how.
+# side. The others look at the same memory in another way: the strides say how.
 
 # %%
 assert {
@@ -93,8 +90,7 @@ for moment in attention.lines():
 # ## 3. Where does this gradient come from?
 #
 # The embedding of the tokens is used twice: at the entrance, and, turned around, as the head. So it
-# gets two contributions, the head's
-# first, since backward runs from the end. Their sum is `.grad`.
+# gets two contributions, the head's first, since backward runs from the end. Their sum is `.grad`.
 
 # %%
 print("\ncontributions to token_embedding.weight:")
@@ -115,8 +111,8 @@ assert np.allclose(tape["token_embedding.weight.grad"], total)
 
 # %% [markdown]
 # The residual stream is used twice as well, by the next LayerNorm and by the sum that goes around
-# it. That is the path on which gradients
-# reach the first block unhindered: `blocks.0.add#2` is what leaves block 0.
+# it. That is the path on which gradients reach the first block unhindered: `blocks.0.add#2` is what
+# leaves block 0.
 
 # %%
 print("\ncontributions to blocks.0.add#2:")
@@ -133,8 +129,8 @@ for entry in tape.backwards:
 # ## 4. Who made this NaN?
 #
 # One weight is broken. The loss says only that something is; the tape says where it began: the
-# first op with a result that is not finite
-# although all it was given is, or the parameter that was not.
+# first op with a result that is not finite although all it was given is, or the parameter that was
+# not.
 
 # %%
 broken = GPT(

@@ -6,10 +6,9 @@
 #     cosine(a, b) = a . b / (|a| |b|)         1: the same direction, 0: nothing in common
 #
 # Nobody tells the model that a cat is like a dog. It learns to foretell stories, and words that
-# foretell the same get alike rows. At the
-# end a picture. The stories are drawn from a small grammar and sound like the one of the cat that
-# sat; a token is a whole word here, and
-# <unk> the token that stands for words the model does not know.
+# foretell the same get alike rows. At the end a picture. The stories are drawn from a small grammar
+# and sound like the one of the cat that sat; a token is a whole word here, and <unk> the token that
+# stands for words the model does not know.
 
 # %%
 import textwrap
@@ -109,9 +108,8 @@ assert nearest(row("Mia"), without=("Mia",), count=1) == ["Ann"]
 # ## 4. Analogies: he is to she as Tom is to ...?     she - he + Tom
 #
 # The step from he to she was learned from other places of the stories than the names, and still it
-# leads from Tom to one of the two
-# women. Tom's nearest is Ben: without the step the answer is wrong. As usual, the three words of
-# the question may not be the answer.
+# leads from Tom to one of the two women. Tom's nearest is Ben: without the step the answer is
+# wrong. As usual, the three words of the question may not be the answer.
 
 # %%
 print()
@@ -135,8 +133,7 @@ assert step > 0.4
 
 # %% [markdown]
 # The picture: rows of the same length, seen from the two directions in which they differ most.
-# Words that are very much alike share a
-# label.
+# Words that are very much alike share a label.
 
 # %%
 shown = [i for i in range(1, tokenizer.size) if i in ids]

@@ -6,9 +6,8 @@
 #     a checkpoint     the matrix view, written into a file
 #
 # The graph view is in the code, which is the same for every model of this kind. All that a model
-# has learned is in the matrices: load them
-# into the same code, and it writes the same text. (Graph here means the tree of modules; the graph
-# of 3_gradients/2_the_graph.py is made anew in each
+# has learned is in the matrices: load them into the same code, and it writes the same text. (Graph
+# here means the tree of modules; the graph of 3_gradients/2_the_graph.py is made anew in each
 # forward pass, and no file holds it.) At the end a picture.
 
 # %%
@@ -68,10 +67,8 @@ show(graph)
 # ## 2. The matrix view: the same numbers as a list, and where most of them are
 #
 # By hand, with C the width, V the vocabulary, T the context: attention has C x 3C for the queries,
-# keys and values and C x C to mix the
-# heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8 C C. So in every block two thirds are
-# in the feed-forward, whatever the
-# width.
+# keys and values and C x C to mix the heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8
+# C C. So in every block two thirds are in the feed-forward, whatever the width.
 
 # %%
 C, V, T, L = config.width, config.vocabulary, config.context, config.layers
@@ -157,9 +154,8 @@ assert np.array_equal(other(ids[:4]).numpy(), model(ids[:4]).numpy()), "bit for 
 # ## 5. What training did to them
 #
 # The bias of the keys is a surprise: it hardly moves from 0. With q the query and b that bias,
-# every score of one token changes by the
-# same q . b, and softmax does not see what is added to all. Its gradient is 0 but for rounding, of
-# which AdamW makes small steps.
+# every score of one token changes by the same q . b, and softmax does not see what is added to all.
+# Its gradient is 0 but for rounding, of which AdamW makes small steps.
 
 # %%
 print(f"\n{'':38}std before    after    the change, in sizes of the result")
