@@ -1,10 +1,11 @@
 # %% [markdown]
 # # The cat sat: from text to numbers and back
 #
-# A model counts with numbers, so a text is cut into tokens, and each different token gets an id.
-# All of them together are the vocabulary. Small tokens, such as characters, make a small vocabulary
-# and long texts; large ones, such as words, the other way round. Byte pairs find the middle: they
-# begin with single bytes and glue together what stands together most often.
+# A model computes with numbers. So a text is cut into tokens, and each different token gets a
+# number, its id. All different tokens together are the vocabulary. Small tokens, such as
+# characters, make a small vocabulary and long texts. Large tokens, such as words, make a large
+# vocabulary and short texts. Byte pairs are between the two: they begin with single bytes, and join
+# the neighbours that are most frequent.
 
 # %%
 import re
@@ -33,7 +34,7 @@ assert tokenizer.encode("The cat sat") == ids == [0, 1, 2, 3, 4, 5, 6, 3, 7, 5, 
 assert tokenizer.decode(ids) == "".join(vocabulary[i] for i in ids) == "The cat sat"
 
 # %% [markdown]
-# What was not in the text has no id:
+# A character that was not in the text has no id:
 
 # %%
 try:
@@ -46,9 +47,9 @@ else:
 # %% [markdown]
 # ## 2. Byte pairs by hand
 #
-# The text is cut into words, the space before a word being part of it, and no token crosses a cut.
-# A word is its bytes, 0 to 255. Then, again and again: count neighbours, and make the most frequent
-# pair a token with the next free id.
+# The text is cut into words. The space before a word is part of the word, and no token crosses a
+# cut. At first the tokens of a word are its bytes, 0 to 255. Then two steps are repeated: count all
+# pairs of neighbours, and make the most frequent pair a token with the next free id.
 
 
 # %%
@@ -95,8 +96,9 @@ print(
 merges = learn(text, show=True)
 
 # %% [markdown]
-# ## 3. The same from the engine, and the same again for a new text: merges are applied in the order
-# in which they were learned
+# ## 3. The same from the engine, and for a new text
+#
+# Merges are applied in the order in which they were learned.
 
 
 # %%
@@ -123,8 +125,8 @@ for new in ("The cat sat", "The cow sat on the catamaran.", text):
     )
 
 # %% [markdown]
-# No text is unknown: `cow` falls apart into bytes, for which there is always an id. And the story
-# has less than half as many tokens as characters.
+# Every text has tokens: `cow` is not in the text, so it becomes single bytes, which always have an
+# id. And the story has less than half as many tokens as characters.
 
 # %%
 assert [byte_pairs.decode([i]) for i in encode(" cow")] == [" c", "o", "w"]

@@ -2,13 +2,12 @@
 # # The cat sat: windows, stride and (x, y) pairs
 #
 #     ids        T h e _ c a t _ s a t
-# x          T h e _                    y[t] = x[t + 1]: the answer to each token is the one after
-# it
-#     y            h e _ c
+#     x          T h e _
+#     y            h e _ c                  y[t] = x[t + 1]: the answer to a token is the next one
 #
-# A text needs nobody to mark the right answers: it holds them itself, one place further on. A
-# window of T tokens is T questions at once; T is called the context. (A window is often called a
-# block too. Here that word is kept for a part of the model: 5_the_transformer/4_a_block.py.)
+# Nobody has to write down the right answers: the text itself holds them, one position further on. A
+# window of T tokens asks T questions at once. T is called the context. (A window is often called a
+# block. In this course a block is a part of the model: 5_the_transformer/4_a_block.py.)
 
 # %%
 import textwrap
@@ -32,8 +31,7 @@ def shown(ids):
 # %% [markdown]
 # ## 1. One pair by hand, and the four questions in it
 #
-# Position t of the model sees x[0] to x[t] and nothing after it, so that the answer is never among
-# what it may look at.
+# At position t the model sees x[0] to x[t], and nothing after x[t]. So it never sees the answer.
 
 # %%
 context = 4
@@ -47,7 +45,7 @@ for t in range(context):
     assert y[t] == ids[t + 1]
 
 # %% [markdown]
-# ## 2. All pairs: a window slides over the text. The stride is how far it goes each time
+# ## 2. All pairs: a window slides over the text, by its stride each time
 
 
 # %%
@@ -74,14 +72,15 @@ for stride in (1, 2, 4):
     assert np.array_equal(x[:, 1:], y[:, :-1])
 
 # %% [markdown]
-# Stride 4, as long as the window, asks for each token about once: a text is read through quickly.
-# The last window overlaps the one before it, because the answers, all tokens but the first, are no
-# multiple of 4. Stride 1 asks for those in the middle 4 times, each time with another past:
+# With stride 4, the length of the window, each token is an answer about once: the text is read
+# quickly. The last window overlaps the one before it, because the number of answers (all tokens but
+# the first) is no multiple of 4. With stride 1 a token in the middle is an answer 4 times, each
+# time after another past:
 
 # %%
 print()
 for stride in (1, 4):
-    # places instead of tokens, to count them
+    # positions in place of tokens, to count them
     x, y = tinygpt.windows(np.arange(len(ids)), context, stride)
     times = np.bincount(y.ravel(), minlength=len(ids))
     print(
@@ -95,9 +94,9 @@ for stride in (1, 4):
 # %% [markdown]
 # ## 3. What a longer context is for
 #
-# After one character much is open, after four little. A model is measured by its loss: how
-# surprised it is on average by the right answer, in nats (4_networks/3_softmax_and_loss.py works
-# one out by hand). The floor is the loss that no model can go below when it sees so much.
+# After one character many characters can follow, after four only a few. The loss of a model is its
+# mean surprise at the right answer, in nats (4_networks/3_softmax_and_loss.py computes one by
+# hand). The floor below is a lower bound: no model that sees so many characters has a lower loss.
 
 # %%
 print()
@@ -112,7 +111,7 @@ for context, floor in floors.items():
 assert list(floors.values()) == sorted(floors.values(), reverse=True)
 
 # %% [markdown]
-# A window needs one token more than it is long: the answer to its last one.
+# A window needs one token more than its length: the answer to its last token.
 
 # %%
 try:

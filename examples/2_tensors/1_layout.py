@@ -3,15 +3,14 @@
 #
 #     element [i, j] lives in cell      offset + i * strides[0] + j * strides[1]
 #
-# A transpose, a slice and an expand change those few integers and move nothing. Each is done here
-# by hand, then by the engine; the last
-# view is one that no strides can express. `tensor/memory/layout.py` is this page for any number of
-# axes. (The stride of windows, in
-# 1_text/2_blocks_and_pairs.py, was the same idea: how far one step goes.)
+# A transpose, a slice and an expand change those few integers, and move no number. This lesson does
+# each by hand, then with the engine. The last view is one that no strides can express.
+# `tensor/memory/layout.py` does the same for any number of axes. (A stride is the length of one
+# step. The stride of windows in 1_text/2_blocks_and_pairs.py was the same idea.)
 #
-# The memory has twelve cells, as many as "The cat sat." has characters, and each holds its own
-# number, so that one sees where a value comes from. The next lesson, 2_tensors/2_view_or_copy.py,
-# puts the characters there.
+# The memory has twelve cells, as many as "The cat sat." has characters. Each cell holds its own
+# number, so you can see which cell a value comes from. In the next lesson,
+# 2_tensors/2_view_or_copy.py, the cells hold the characters.
 
 # %%
 import textwrap
@@ -52,9 +51,9 @@ assert by_hand == x.T.tolist()
 assert (x.T.shape, x.T.strides, x.T.offset) == ((4, 3), (1, 4), 0)
 
 # %% [markdown]
-# A tensor is like a car: shape and strides are the body that one sees, the storage is the engine
-# under it. `x` and `x.T` are two bodies on one engine, so what is done to the engine is felt in
-# both. `clone()` builds a second engine.
+# A tensor is like a car: shape and strides are the body, the storage is the engine. `x` and `x.T`
+# are two bodies with one engine, so a change of the engine changes both cars. `clone()` builds a
+# second engine.
 
 # %%
 own = x.clone()
@@ -67,8 +66,8 @@ x[0, 2] = 2
 # %% [markdown]
 # ## 2. Slice: another offset, other strides
 #
-# x[1:, ::-2] starts in row 1, at the last column: cell 1 * 4 + 3 * 1 = 7. A row on is still +4; a
-# column on is now -2.
+# x[1:, ::-2] starts in row 1, at the last column: cell 1 * 4 + 3 * 1 = 7. The next row is still +4
+# cells away; the next column is now -2 cells away.
 
 # %%
 by_hand = read(shape=(2, 2), strides=(4, -2), offset=7)
@@ -81,9 +80,9 @@ assert by_hand == part.tolist()
 assert (part.strides, part.offset) == ((4, -2), 7)
 
 # %% [markdown]
-# ## 3. Expand: a stride of 0 stays where it is
+# ## 3. Expand: with a stride of 0 a step goes nowhere
 #
-# Row 1 three times over: twelve elements, and they live in four cells.
+# Row 1 three times: twelve elements in four cells.
 
 # %%
 by_hand = read(shape=(3, 4), strides=(0, 1), offset=4)
@@ -119,10 +118,10 @@ print(
 assert x.numpy().strides == tuple(x.dtype.itemsize * stride for stride in x.strides)
 
 # %% [markdown]
-# ## 5. view() regroups axes without a copy, where strides can say it
+# ## 5. view() cuts and joins axes without a copy, if strides can express the result
 #
-# Cutting an axis in two always works. Joining axes 0 and 1 works if a step on axis 0 is as far as a
-# walk through axis 1:
+# To cut an axis in two always works. To join axes 0 and 1 works if one step on axis 0 is as long as
+# all steps through axis 1:
 #
 #     stride of axis 0  =  size of axis 1  *  stride of axis 1
 
@@ -142,8 +141,8 @@ for name, t in (("x  ", x), ("x.T", x.T)):
     )
 
 # %% [markdown]
-# x.T read in order walks from cell to cell by +4, +4 and then back by -7. One axis has one stride,
-# so no view can do that:
+# The elements of x.T, in order, are +4 and +4 cells apart, then -7. One axis has one stride, so no
+# view can do that:
 
 # %%
 cells = [i + 4 * j for i in range(4) for j in range(3)]  # of x.T, in order
@@ -156,7 +155,7 @@ else:
     raise AssertionError("no strides can say that")
 
 # %% [markdown]
-# `reshape` takes a view where there is one, and copies only where it must:
+# `reshape` returns a view if there is one, and otherwise a copy:
 
 # %%
 for name, made in (("x.reshape(12)  ", x.reshape(12)), ("x.T.reshape(12)", x.T.reshape(12))):

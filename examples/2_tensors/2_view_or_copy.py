@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Three ways to another shape: which of them copies?
 #
-#     x.view(shape)                never copies; raises ViewError where strides cannot say the shape
-#     x.contiguous().view(shape)   copies exactly where x is not in row-major order without gaps
-# x.reshape(shape)             a view where one is possible, else a copy; x.flatten(2, 3) is a
-# reshape that joins axes 2 and 3
+#     x.view(shape)                never copies; ViewError if strides cannot express the shape
+#     x.contiguous().view(shape)   copies if x is not in row-major order without gaps
+#     x.reshape(shape)             a view if one is possible, else a copy
+#     x.flatten(2, 3)              a reshape that joins axes 2 and 3
 #
 # The memory of this page is "The cat sat.", twelve characters in a row. Shapes and strides only say
 # how to read them.
@@ -29,7 +29,7 @@ def read(t):
 
 
 def shares_memory(a, b):
-    """NumPy's own judgement of the two arrays, which knows nothing of this engine."""
+    """Whether two tensors share memory. NumPy decides, and knows nothing of this engine."""
     return np.shares_memory(a.numpy(), b.numpy())
 
 
@@ -73,9 +73,9 @@ assert compare("x", x, 2, 6) == ["view", "view", "view"]
 # %% [markdown]
 # ## 2. Transposed: view fails, the others copy
 #
-# Why it fails: read in order, x.T wants cells 0, 4, 8, then 1, 5, 9. Within one new row the step
-# would have to be +4, +4 and then -7. A layout has one stride for each axis, so nothing but new
-# memory can hold this order as one axis.
+# The elements of x.T, in order, are in cells 0, 4, 8, then 1, 5, 9. Within one row of the new shape
+# the steps would be +4, +4 and then -7. A layout has one stride for each axis. So only new memory
+# can hold this order as one axis.
 
 # %%
 print("\nthe cells that x.T reads in order:", *(i + 4 * j for i in range(4) for j in range(3)))
@@ -99,33 +99,34 @@ for part in (
 assert x.size * x.dtype.itemsize == 96
 
 # %% [markdown]
-# ## 3. Transposed, but view works: what is cut or left alone need not be joined
+# ## 3. Transposed, but view works: here no axes are joined
 #
-# `contiguous()` asks for an order that nobody needs here, and copies. `reshape` looks first.
+# `contiguous()` makes an order that this shape does not need, and copies. `reshape` does not copy.
 
 # %%
 assert compare("x.T", x.T, 2, 2, 3) == ["view", "copy", "view"]
 
 # %% [markdown]
-# ## 4. A slice: not contiguous, and yet one stride is enough
+# ## 4. A slice: not contiguous, but one stride is enough
 
 # %%
 assert compare("x[:, 1:3]", x[:, 1:3], 6) == ["fails", "copy", "copy"]
 assert compare("x[:, :1]", x[:, :1], 3) == ["view", "copy", "view"]
 
 # %% [markdown]
-# ## 5. flatten(2, 3): the heads of attention side by side again.   B batch   T time   H heads   D
-# head width
+# ## 5. flatten(2, 3): the heads of attention side by side again
 #
-# Each word is a token of four numbers, cut into two heads of two. (What heads are for:
-# 5_the_transformer/2_attention_by_hand.py, which needs this copy.)
+#     B batch   T time   H heads   D head width
+#
+# Each word is a token of four numbers, cut into two heads of two numbers. (The lesson
+# 5_the_transformer/2_attention_by_hand.py says what heads are for, and needs this copy.)
 
 # %%
 print()
 B, T, H, D = 1, 3, 2, 2
 q = x.view(B, T, H, D)
 heads = q.transpose(1, 2)  # (B, H, T, D): each head is a batch of its own
-made = heads.contiguous()  # what attention hands back is new memory in this order
+made = heads.contiguous()  # attention returns new memory in this order
 for name, t in (
     ("q", q),
     ("heads.transpose(1, 2)", heads.transpose(1, 2)),

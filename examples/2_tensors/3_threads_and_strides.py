@@ -1,14 +1,14 @@
 # %% [markdown]
 # # How a GPU sees a tensor
 #
-# thread     n = block * block size + thread in block        its one number; thousands run the same
-# lines at once
+#     thread     n = block * block size + thread in block        the number of the thread
 #     index      [i, j] of element n, by division                from the shape
 #     cell       offset + i * strides[0] + j * strides[1]        from the layout
 #
-# A GPU knows no tensors: it has flat memory, and threads that each compute where to look. Here they
-# run one after the other, in Python, on the strides of 2_tensors/1_layout.py. A kernel is what one
-# thread does; a launch runs it for all.
+# A GPU knows no tensors. It has flat memory, and thousands of threads that run the same lines at
+# once, each with its own number. Here the threads run one after the other, in Python, on the
+# strides of 2_tensors/1_layout.py. A kernel is the program of one thread. A launch runs the kernel
+# in all threads.
 
 # %%
 import numpy as np
@@ -31,7 +31,7 @@ def letters(numbers):
 
 # %%
 BLOCK = 8  # threads that start together; on a real GPU some hundreds
-WARP = 32  # threads that run in step, on a GPU of NVIDIA's
+WARP = 32  # threads that run together, on a GPU of NVIDIA's
 LINE = 128 // 4  # float32 numbers in a line of memory, which has 128 bytes there
 
 
@@ -76,8 +76,8 @@ for name, view in views.items():
     assert np.array_equal(out, view.contiguous().storage.flat)
 
 # %% [markdown]
-# So one kernel serves every view: nobody has to copy first. Two inputs of different shapes need no
-# more than strides of 0:
+# So one kernel works on every view, and no copy is needed. For two inputs of different shapes,
+# strides of 0 are enough:
 
 
 # %%
@@ -87,7 +87,7 @@ def add(n, size, out, a, a_layout, b, b_layout):
 
 
 b = tensor.Tensor([10.0, 20.0, 30.0]).view(3, 1)
-wide = b.expand(3, 4)  # strides (1, 0): a step along a row stays where it is
+wide = b.expand(3, 4)  # strides (1, 0): a step along a row goes nowhere
 out = np.zeros(12, np.float32)
 launch(
     add,
@@ -104,9 +104,9 @@ assert np.array_equal(out.reshape(3, 4), (x + b).numpy())
 # %% [markdown]
 # ## 2. Why order still matters: memory comes in lines
 #
-# Some threads, a warp, run in step, and what they read together is fetched in lines. Neighbouring
-# threads that read neighbouring cells share one line. With a long stride each needs a line of its
-# own, and throws the rest of it away.
+# The threads of a warp run the same line at the same time, and the GPU fetches what they read in
+# lines of memory. If neighbouring threads read neighbouring cells, they share one line. With a long
+# stride each thread needs its own line, and uses one number of it.
 
 # %%
 print()
@@ -129,16 +129,17 @@ for name, view in {
 # %% [markdown]
 # ## 3. Why a kernel that writes is harder: two threads, one cell
 #
-# The gradient of b sums over each row, because each b[i] was used four times. If every thread adds
-# to its cell, those in step all read the old sum, each adds its own, and all write: one survives.
-# The right kernel has one thread for each cell that is written.
+# The gradient of b sums over each row, because each b[i] was used four times. Suppose that every
+# thread adds to the cell of its row. Threads that run together all read the old sum, each adds its
+# own number, and all write: one write survives. The right kernel has one thread for each cell that
+# is written.
 
 # %%
 dy = np.arange(12, dtype=np.float32)  # (3, 4), upstream
 
 
 def warp_adds(out, dy):
-    """All threads in step: all read, then all add, then all write."""
+    """All threads together: all read, then all add, then all write."""
     cells = [cell_of(n, wide.shape, wide.strides, wide.offset) for n in range(12)]
     sums = [out[cell] + dy[n] for n, cell in enumerate(cells)]
     for cell, value in zip(cells, sums, strict=True):
