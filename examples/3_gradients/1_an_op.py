@@ -1,10 +1,11 @@
 # %% [markdown]
-# # An operation is a function on arrays that returns its result and its own gradient
+# # An operation is a function on arrays that returns its result and its backward function
 #
 #     y = f(x),   L = any number made from y,   dy = dL/dy      ->      dx = dL/dx = dy * dy/dx
 #
-# That is the chain rule with one thing told to f, dy, and one asked of it, dx. The function runs on
-# bare NumPy arrays: no tensor, no graph. What its gradient needs is what its closure mentions.
+# That is the chain rule. An operation (op) gets x and computes y. Later its backward function gets
+# dy and computes dx. Both work on NumPy arrays: there is no tensor here, and no graph. The backward
+# function keeps the arrays that it uses.
 
 # %%
 from __future__ import (
@@ -28,8 +29,7 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## 1. multiply: y = a b,   da = b dy,   db = a dy
 #
-# This is all of it. An op of the engine keeps the function on arrays that it was made from as
-# `.reference`:
+# This is the whole op. An op of the engine is made from such a function, which is its `.reference`:
 
 # %%
 print(inspect.getsource(tensor.multiply.reference))
@@ -42,8 +42,8 @@ assert np.array_equal(da(np.ones(2)), b)
 assert np.array_equal(db(np.ones(2)), a)
 
 # %% [markdown]
-# There is one gradient function for each input, and each keeps in memory exactly what it mentions.
-# If only a wants a gradient, the engine drops `db`, and with it the array a.
+# There is one backward function for each input, and each keeps exactly the arrays that it uses. If
+# only a needs a gradient, the engine drops the function for b, and with it the array a.
 
 # %%
 print("da mentions, and so keeps,", inspect.getclosurevars(da).nonlocals)
@@ -54,9 +54,9 @@ assert list(inspect.getclosurevars(db).nonlocals) == ["a"]
 # %% [markdown]
 # ## 2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias
 #
-# Mean and variance are those of a row. (What a model wants it for: 5_the_transformer/4_a_block.py.)
-# Here the gradients share work, so one function returns all three. Neither x nor y is among what it
-# keeps: for this op they can go as soon as nobody else uses them.
+# Mean and variance are those of a row. (5_the_transformer/4_a_block.py says why a model uses it.)
+# Here the three gradients share work, so one function returns them all. It keeps neither x nor y.
+# So their memory can be freed as soon as nobody else uses them.
 
 # %%
 x, gain, bias = rng.standard_normal((2, 5)), rng.standard_normal(5), rng.standard_normal(5)
@@ -71,8 +71,9 @@ assert not any(array is x or array is y for array in kept.values())
 # %% [markdown]
 # ## 3. Is dx right? Move one element of x by h, and see what L = sum(dy * y) does
 #
-# dL/dx_i  ~  (L(x_i + h) - L(x_i - h)) / 2h          central differences: they know no rule, so
-# they cannot share its mistakes
+#     dL/dx_i  ~  (L(x_i + h) - L(x_i - h)) / 2h
+#
+# These are central differences. They use no rule for gradients, so they cannot repeat its mistakes.
 
 # %%
 dy, h = rng.standard_normal(y.shape), 1e-5
@@ -91,8 +92,8 @@ print(f"largest difference {np.abs(dx - numeric).max():.1e}")
 assert np.allclose(dx, numeric, atol=1e-8)
 
 # %% [markdown]
-# dy is random on purpose. With dy = 1 and gain = 1, each row of y has the same sum whatever x is,
-# and a rule that returns 0 would pass:
+# dy is random on purpose. With dy = 1 and gain = 1, each row of y has the same sum for every x, so
+# the gradient is 0. A wrong rule that always returns 0 would pass:
 
 # %%
 blind, _, _ = tensor.layer_norm.reference(x, np.ones(5), bias)[1](np.ones((2, 5)))
@@ -109,7 +110,7 @@ assert worst < 1e-8
 # %% [markdown]
 # ## 4. An op of your own: the function, a decorator, a check
 #
-# The second one has a gradient that is a ten-thousandth too large. No training would ever show it.
+# The second op has a gradient that is a ten-thousandth too large. No training would show it.
 
 
 # %%
@@ -133,9 +134,9 @@ else:
     raise AssertionError("not noticed")
 
 # %% [markdown]
-# Called with tensors, it takes part in gradients like any other op. What that means is the next
-# lesson, 3_gradients/2_the_graph.py; a larger op, at work in a model, is in
-# 3_gradients/7_an_op_of_your_own.py.
+# Called with tensors, the new op has gradients like any other op. The next lesson,
+# 3_gradients/2_the_graph.py, shows how. 3_gradients/7_an_op_of_your_own.py has a larger op, in a
+# model.
 
 # %%
 t = tensor.Tensor([0.0, 1.0], requires_grad=True)

@@ -1,14 +1,13 @@
 # %% [markdown]
-# # The tape: what a forward pass leaves behind, and how backward walks back over it
+# # The graph: what a forward pass records, and how the backward pass uses it
 #
 #     dL/dx  =  sum over every use of x   of   dL/dy * dy/dx
 #
-# While you compute forward, each op leaves a node: which op it was, on which line, from which
-# nodes, and what its gradient needs. Together they are the graph. The field calls it a tape,
-# because backward reads it in reverse, and so do the first sections here. The tape of
-# `tensor.record()` is another thing: the graph keeps only what backward needs and is freed by it;
-# that tape keeps everything that ran, both ways, for you to look at
-# (7_looking_inside/1_watch_a_model.py).
+# In the forward pass each op makes a node. The node holds the name of the op, its line, the nodes
+# of its inputs, and the arrays that its backward function needs. All nodes together are the graph.
+# It is also called a tape, because the backward pass reads it in reverse. The first sections use
+# this word. (`tensor.record()` is different: it keeps everything that ran, for you to look at. See
+# 7_looking_inside/1_watch_a_model.py.)
 
 # %%
 import textwrap
@@ -31,7 +30,7 @@ y = h.tanh().sum()
 # %% [markdown]
 # ## 1. The tape, oldest first
 #
-# A leaf is a tensor that no op made: here w and b. Its node is where gradients end.
+# A leaf is a tensor that no op made: here w and b. The backward pass ends at the nodes of leaves.
 
 # %%
 names = {w.node: "w", b.node: "b"}
@@ -54,15 +53,15 @@ assert [node.op for node in tape if not isinstance(node, Accumulator)] == [
 ]
 
 # %% [markdown]
-# multiply(a, b) keeps its a, which is x, to make dw = x dy. It does not keep w, since nobody asked
-# for dx. add keeps nothing. expand is the engine's own: b was repeated for three rows, and the
-# gradient of a repeat is a sum over the repeats.
+# multiply(a, b) keeps its a, which is x, to compute dw = x dy. It does not keep w, since x needs no
+# gradient. add keeps nothing. The engine added expand: b was repeated for three rows, and the
+# gradient of a repeated value is the sum over the repeats.
 #
-# ## 2. The walk by hand: newest first, each node asks its op for the gradient of each input
+# ## 2. The backward pass by hand: newest node first
 #
-# Every node has heard from all that used it before its own turn comes, because whatever used it is
-# newer. (Why that matters:
-# 3_gradients/4_why_topological_order.py.)
+# Each node in turn computes the gradients of its inputs. All nodes that used its result are newer.
+# So they had their turn earlier, and the node has its whole gradient.
+# (3_gradients/4_why_topological_order.py shows why that matters.)
 
 # %%
 print("\nThe walk back:\n")
@@ -84,9 +83,9 @@ assert np.array_equal(gradients[w.node], w.grad.numpy())
 assert np.array_equal(gradients[b.node], b.grad.numpy())
 
 # %% [markdown]
-# ## 3. The walk frees the tape behind it
+# ## 3. The backward pass frees the graph
 #
-# So the memory is back before the next step, and a second walk has nothing to read.
+# So the memory is free again before the next step. A second backward pass has nothing to read.
 
 # %%
 try:
@@ -103,9 +102,8 @@ else:
 # %% [markdown]
 # ## 4. Leaves accumulate: small batches add up to a large one
 #
-# To start from 0 again is for you to say: `.grad = None`, or `zero_grad()` of an optimiser. (What
-# happens without:
-# 3_gradients/3_why_gradients_add_up.py.)
+# To start from 0 again, write `.grad = None`, or call `zero_grad()` of an optimiser.
+# (3_gradients/3_why_gradients_add_up.py shows what happens without.)
 
 # %%
 a = Tensor(3.0, requires_grad=True)
@@ -117,7 +115,9 @@ for i in (1, 2):
 a.grad = None
 
 # %% [markdown]
-# ## 5. Diamonds: two ways lead from q back to p, which waits for both and passes on their sum, once
+# ## 5. Diamonds: two paths lead from q back to p
+#
+# p waits for the gradients of both paths, and passes on their sum once.
 #
 #     p = 3a,   q = 2p + 5p          dq/da = 3 * (2 + 5)
 
@@ -140,7 +140,7 @@ assert dp.item() == 2**50
 assert steps == 50
 
 # %% [markdown]
-# ## 6. grad() returns gradients, those of intermediates too, and leaves every .grad alone
+# ## 6. grad() returns gradients, also of intermediate results, and changes no .grad
 
 # %%
 p = 3 * a

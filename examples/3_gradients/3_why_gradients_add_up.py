@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Why do gradients add up, and why zero them?
 #
-# Two questions with one answer. A gradient is a sum over all the ways in which a number changes the
-# loss: over every use of it, and over every call of backward since it was last zeroed. Each
-# question is asked of a wrong engine, which runs without any complaint.
+# Both questions have one answer. A gradient is a sum over all the ways in which a number changes
+# the loss: over every use of the number, and over every call of backward since the gradient was
+# last set to zero. Each section has a wrong engine, which runs without any error.
 
 # %%
 import tensor
@@ -23,8 +23,8 @@ class Number:
 # %% [markdown]
 # ## 1. Why do gradients add up?
 #
-# In x * x the number x is used twice. Each use moves y a little, and y moves by both together.
-# Wrong: the later use overwrites.
+# In x * x the number x is used twice. A change of x changes y through both uses. In the wrong
+# engine the gradient of the later use overwrites the other.
 
 
 # %%
@@ -53,15 +53,15 @@ assert found["adding"] == engine.item() == 6.0
 assert abs(difference - 6) < 1e-6
 
 # %% [markdown]
-# Overwriting is right wherever each number is used once, and so it may go unnoticed for long: until
-# a bias serves many rows, or, in a GPT, one table serves at the entrance and at the exit
-# (5_the_transformer/5_a_gpt.py), or a sum goes around a layer (5_the_transformer/4_a_block.py).
+# Overwriting is right if each number is used once, so nobody may notice it for long. It is wrong as
+# soon as a bias is added to many rows, or a GPT uses one table at the input and at the output
+# (5_the_transformer/5_a_gpt.py), or a sum leads around a layer (5_the_transformer/4_a_block.py).
 
 # %%
 rows = Tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
 bias = Tensor([0.0, 0.0], requires_grad=True)
 ((rows + bias) * (rows + bias)).sum().backward()
-each = 2 * rows.numpy()  # what each row says about the bias
+each = 2 * rows.numpy()  # the gradient of the bias from each row
 print(
     "\nbias, from each row:",
     each.tolist(),
@@ -75,8 +75,8 @@ assert bias.grad.tolist() == each.sum(axis=0).tolist()
 # %% [markdown]
 # ## 2. Why zero them?
 #
-# Gradients add up across calls of backward too, which is wanted: two small batches make one large
-# one. But the gradient of the step before belongs to a place where w no longer is. Without
+# Gradients also add up over several calls of backward. That is useful: two small batches make one
+# large batch. But the gradient of the step before belongs to the old value of w. Without
 # zero_grad() every old slope keeps pushing, and w never comes to rest.
 
 

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Why topological order?
 #
-# Below is an engine of single numbers, a right walk back over its graph, and other walks that run
-# without any complaint. Two of them return wrong gradients, and one is right and takes for ever. (A
-# node's parents are the nodes it was made from.)
+# Below is an engine for single numbers, with a right backward pass and three others, which run
+# without any error. Two of them return wrong gradients. One is right, and takes for ever. (The
+# parents of a node are the nodes of its inputs.)
 
 # %%
 from collections import deque
@@ -47,7 +47,7 @@ def right(y):
 
 
 def ask(function, backward, x=3.0):
-    """dy/dx by a walk over numbers."""
+    """dy/dx by one of the backward passes above."""
     leaf = Number(x)
     backward(function(leaf))
     return leaf.grad
@@ -60,15 +60,16 @@ def truth(function, x=3.0):
 
 
 # %% [markdown]
-# ## The walks
+# ## Four backward passes
 #
-# A node must have heard from all who used it before it hands on what it heard. In y = b + b b, with
-# b = x + x, b is used near y and again further away. Three ways not to walk:
+# A node must have its whole gradient before it passes gradients to its parents. In y = b + b b,
+# with b = x + x, the number b is used twice: directly in the sum, and in the product. Three passes
+# do it differently:
 #
-# - first met, first served: b hands on what it has, 1, before b b has told it more
-# - at once: b hands on each time it hears something, and what it had before is handed on again
-# - path by path: each contribution travels alone. The result is right, but the paths double with
-# every step
+# - first met: b passes on its gradient, 1, before the gradient from b b has arrived
+# - at once: b passes on its gradient each time it grows, so the earlier part is passed on again
+# - path by path: each path from y to x is followed alone. The result is right, but with every step
+#   there are twice as many paths
 
 
 # %%
@@ -126,9 +127,9 @@ for doublings in (5, 10, 15):
 # %% [markdown]
 # ## How the engine does it
 #
-# It needs no search for an order: nodes are numbered as they are made, and what a node was made
-# from is always older. So newest first, each node once, is such an order
-# (3_gradients/2_the_graph.py walks it by hand).
+# The engine need not search for an order. Nodes are numbered as they are made, and the parents of a
+# node are always older. So the right order is: each node once, the newest first
+# (3_gradients/2_the_graph.py does this by hand).
 
 # %%
 leaf = Tensor(3.0, requires_grad=True)

@@ -1,12 +1,11 @@
 # %% [markdown]
 # # Writing in place: what would make a gradient wrong, and what is allowed
 #
-# y = x * x     keeps x, for      dx = 2 x dy       so x must still be the x of then when backward
-# comes
+#     y = x * x      dx = 2 x dy       backward needs the old value of x
 #
-# A write in between would make the gradient wrong, without a word. The engine says the word: every
-# storage counts its writes (its version), and a node remembers the count and the stretch of memory
-# that it keeps, so that a write beside it may pass.
+# A write to x between forward and backward would make the gradient wrong, and nobody would see it.
+# So the engine looks for such writes. Every storage counts its writes: the count is its version. A
+# node remembers the version, and which elements it keeps. A write to other elements is allowed.
 
 # %%
 import textwrap
@@ -21,7 +20,7 @@ from tensor.errors import MutationError
 
 @contextmanager
 def refused(what, kind=MutationError):
-    """What stands in this block must fail; print how."""
+    """The code in this block must raise an error, which is printed."""
     try:
         yield
     except kind as error:
@@ -36,13 +35,15 @@ def refused(what, kind=MutationError):
 
 
 # %% [markdown]
-# ## 1. Refused before a byte is written
+# ## 1. Writes that raise an error before they happen
 #
-# - A result in a graph: the graph says h = 2x, and after the write h[0] would be something else.
-# - A leaf while recording: no node stands for a write. With `no_grad()` you say that none is
-# wanted.
-# - NumPy's window on memory of a graph: a write through it could not be seen, so it is read-only.
-# - An expanded tensor, graph or not: three indices share each cell, and would each add 1 to it.
+# - To a result in a graph: the graph says h = 2x, and after the write h[0] would not be 2x.
+# - To a leaf outside `no_grad()`: the graph could not record the write. `no_grad()` says that it
+#   need not.
+# - To the NumPy array of memory that a graph keeps: the engine could not see the write, so the
+#   array is read-only.
+# - To an expanded tensor, with or without a graph: three indices share each cell, and each would
+#   add 1 to it.
 
 # %%
 x = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -60,11 +61,11 @@ assert h.tolist() == [2, 4, 6]
 assert x.tolist() == [1, 2, 3]
 
 # %% [markdown]
-# ## 2. Noticed when backward comes: both lines are named
+# ## 2. Writes that raise an error in backward, which names both lines
 #
-# Under `no_grad()`, or in memory of which nobody asks for a gradient, a write may be meant. Whether
-# it hurts is known only when a gradient needs the old values. All is checked before anything is
-# deposited: no `.grad` is half right.
+# Under `no_grad()`, or to a tensor that needs no gradient, a write may be right. It is wrong only
+# if a gradient needs the old values. Backward checks all writes first, and changes no `.grad`
+# before.
 
 # %%
 y = (x * x).sum()
@@ -85,8 +86,8 @@ assert x.grad is None
 # %% [markdown]
 # ## 3. Allowed
 #
-# Columns interleave in memory, but share no element. So column 1 may be written while column 0 is
-# kept:
+# Columns alternate in memory, but share no element. So you may write to column 1 while a node keeps
+# column 0:
 
 # %%
 y = (x * left).sum()
@@ -96,7 +97,7 @@ print("\ncolumn 0 kept, column 1 written: x.grad =", x.grad.numpy())
 assert x.grad.tolist() == left.tolist() == [1, 5, 1]
 
 # %% [markdown]
-# A step downhill, after backward: nobody needs the old x any more.
+# A step of gradient descent, after backward: no node needs the old x any more.
 
 # %%
 with no_grad():
@@ -105,7 +106,7 @@ print("a step downhill, x - 0.1 x.grad: x      =", x.detach().numpy())
 assert np.allclose(x.numpy(), [9.9, 1.5, 2.9])
 
 # %% [markdown]
-# `where` builds in the graph what `h[0] = 0` meant: h[0] is out, and its gradient is 0.
+# `where` does in the graph what `h[0] = 0` would do: h[0] is replaced, and its gradient is 0.
 
 # %%
 h = x * 2
@@ -117,10 +118,10 @@ print("where(mask, 0, h) for h[0] = 0:  x.grad =", x.grad.numpy())
 assert x.grad.tolist() == [0, 2, 2]
 
 # %% [markdown]
-# ## 4. What cannot be seen: memory shared with NumPy, written by NumPy
+# ## 4. What the engine cannot see: NumPy writes to shared memory
 #
-# `Tensor.from_array` shares, `Tensor(...)` copies. Only where you asked for sharing can this
-# happen:
+# `Tensor.from_array` shares memory with NumPy, `Tensor(...)` copies. So this happens only with
+# `from_array`:
 
 # %%
 print()

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # What errors say, and what to do
 #
-# Every family of errors that one meets in the first week: code that is wrong, what it says, why it
-# is so, and the code mended. Each message has three parts: what was asked for, with the numbers;
-# which two of them do not fit; the way out.
+# This lesson has the errors of the first week: the wrong code, its message, the reason, and the
+# right code. Each message has three parts: what was asked for, with the numbers; which two numbers
+# do not fit; and what to write.
 
 # %%
 import linecache
@@ -77,8 +77,8 @@ def mended():
 # %% [markdown]
 # ## 1. First of all: ask the tensor
 #
-# `explain()` says where its numbers lie, which index finds which, and who else looks at the same
-# memory. The repr says what made it.
+# `explain()` says where the numbers of a tensor are in memory, which index finds which number, and
+# which other tensors share the memory. The repr says which op made the tensor.
 
 # %%
 x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
@@ -90,11 +90,11 @@ assert "axis 1 steps by 3, row-major order needs 1" in x.T.explain()
 assert "shared with tensor (2, 3)" in x.T.explain()
 
 # %% [markdown]
-# ## 2. Views: this order of numbers has no strides
+# ## 2. Views: no strides express this order of numbers
 #
-# x.T read in order is 1 4 2 5 3 6: cells 0, 3, 1, 4, 2, 5. As one axis it would have to step by +3,
-# then by -2. A view never moves numbers, so it cannot. `reshape` copies where it must;
-# `contiguous()` says that you know it. (More: 2_tensors/2_view_or_copy.py.)
+# The elements of x.T, in order, are 1 4 2 5 3 6, in cells 0, 3, 1, 4, 2, 5. As one axis the steps
+# would be +3, then -2. A view moves no numbers, so it cannot have this order. `reshape` copies if
+# it must. `contiguous()` says that you want the copy. (2_tensors/2_view_or_copy.py has more.)
 
 # %%
 with wrong(
@@ -117,8 +117,7 @@ assert a.shape == (6,)
 #
 #     (..., M, K) @ (..., K, N) -> (..., M, N)        the K in the middle are multiplied in pairs
 #
-# The message names both K. Most often one of the two lies the wrong way round, or an axis is
-# missing.
+# The message names both K. Most often one of the two must be transposed, or an axis is missing.
 
 # %%
 weight = tensor.ones(4, 3)
@@ -153,11 +152,10 @@ assert a.shape == (2, 3)
 # %% [markdown]
 # ## 4. Writes: what a gradient still needs must not change
 #
-# y = x * x keeps x, because dx = 2 x dy. A write in between would make the gradient wrong and
-# nobody would see it. So writes that the
-# graph cannot follow are refused; those to memory that it kept are noticed when backward comes, and
-# both lines are named. (More:
-# 3_gradients/5_mutation.py.)
+# y = x * x keeps x, because dx = 2 x dy. A write to x before backward would make the gradient
+# wrong, and nobody would see it. So a write that the graph cannot record raises an error at once. A
+# write to memory that a node kept raises an error in backward, which names both lines.
+# (3_gradients/5_mutation.py has more.)
 
 # %%
 w = Tensor([1.0, 2.0, 3.0], requires_grad=True)
@@ -189,9 +187,9 @@ with mended():
 # %% [markdown]
 # ## 5. The graph: backward goes through it once
 #
-# backward() frees what it has used, so memory is given back early. A second walk needs the graph
-# again: nearly always because the forward pass was left out of a loop; now and then because two
-# losses share a part, and then they are best added.
+# backward() frees the nodes that it has used, to give back memory early. A second backward needs a
+# new graph. Most often the forward pass is missing inside a loop. Sometimes two losses share a part
+# of the graph: then add the losses, and call backward once.
 
 # %%
 with wrong(GraphError, "a second time", "retain_graph=True"):
@@ -233,9 +231,9 @@ with mended():
 # %% [markdown]
 # ## 6. NaN: who made it?
 #
-# A NaN spreads: once the loss is NaN, all weights are after the next step. `detect_anomaly` looks
-# at every result as it is made, forward and backward, and stops at the first that is not finite:
-# the op, your line, the shapes, and what led there. It is slow: switch it on when it is needed.
+# A NaN spreads: if the loss is NaN, all weights are NaN after the next step. `detect_anomaly`
+# checks every result, forward and backward, and stops at the first that is not finite. Its message
+# names the op, your line, the shapes, and the ops before. It is slow: use it only to search.
 
 # %%
 np.seterr(all="ignore")  # NumPy warns too, of a line inside the engine
@@ -250,8 +248,8 @@ with mended():
 assert np.isclose(entropy.item(), np.log(2))
 
 # %% [markdown]
-# Some formulas are finite, and their gradient is not: sqrt has slope 1 / (2 sqrt(x)), infinite at
-# 0. The report is then one of backward.
+# Some results are finite, but their gradient is not: sqrt has the slope 1 / (2 sqrt(x)), which is
+# infinite at 0. Then the error comes from backward.
 
 # %%
 distance = Tensor([0.0, 4.0], requires_grad=True)
@@ -265,7 +263,7 @@ with mended():
 assert np.isfinite(distance.grad.numpy()).all()
 
 # %% [markdown]
-# -inf alone is no anomaly where you wrote it yourself, as a mask does: softmax makes zeros of it.
+# An -inf that you write yourself is no anomaly: in a mask, softmax turns it into zeros.
 
 # %%
 with tensor.detect_anomaly():
@@ -278,15 +276,14 @@ with tensor.detect_anomaly():
 # %% [markdown]
 # ## 7. Devices: two memories
 #
-# A GPU has memory of its own, and no op can read both. So one that is given a tensor of each
-# refuses, and names both. To be read here, not run, for it needs a GPU:
+# A GPU has its own memory, and no op can read both memories. So an op with a tensor in each raises
+# an error, which names both. This example needs a GPU, so it is not run here:
 #
 #     >>> x @ weight                          # x on the CPU, the weight of a model on the GPU
 #     DeviceError: `matmul` got tensors on cpu and cuda:0: move one with .to('cpu')
-# >>> x.to("cuda") @ weight               # mended: once, where the batch is made, not in every
-# layer
+#     >>> x.to("cuda") @ weight               # right: move a batch once, when it is made
 #
-# Where there is no GPU, or CuPy is not installed, asking for one says so:
+# Without a GPU, or without CuPy, a request for a GPU raises this error:
 
 # %%
 try:

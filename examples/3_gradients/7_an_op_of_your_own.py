@@ -1,17 +1,16 @@
 # %% [markdown]
 # # An op of your own in twenty lines: with its gradient, its check, and its place in a model
 #
-# r = sqrt(mean(x^2) + eps)          RMSNorm: LayerNorm without the mean.      Zhang & Sennrich
-# 2019, section 4
+#     r = sqrt(mean(x^2) + eps)          one number for each row
 #     y = gain * x / r                   over the last axis, x: (..., C), gain: (C,)
 #
-# An op is a function on bare arrays (3_gradients/1_an_op.py). It returns its result, and for each
-# input a function that turns dy = dL/dy into the gradient of L with respect to that input. On
-# paper, with u = x / r and g = dy * gain:
+# This is RMSNorm: LayerNorm without the mean (Zhang & Sennrich 2019, section 4). An op is a
+# function on arrays (3_gradients/1_an_op.py). It returns its result, and for each input a function
+# that computes the gradient of this input from dy = dL/dy. On paper, with u = x / r and g = dy *
+# gain:
 #
 #     dgain = sum over all rows of dy * u          each gain was used in every row
-# dx    = (g - u * mean(g * u)) / r            x moves y directly, and through r every other element
-# of its row
+#     dx    = (g - u * mean(g * u)) / r            the second term: x changes r too
 
 # %%
 from __future__ import (
@@ -54,10 +53,10 @@ def rms_norm(x: Array, gain: Array, eps: float = 1e-5) -> Any:
 
 
 # %% [markdown]
-# ## 2. The check: differences know nothing of the rule, and find what is wrong with it
+# ## 2. The check: central differences find what is wrong with the rule
 #
-# The two most likely mistakes: r taken for a constant, and a gain whose gradient is the mean of the
-# rows where it should be the sum.
+# Here are the two most likely mistakes. The first takes r for a constant. The second gives gain the
+# mean over the rows, where it should be the sum.
 
 # %%
 rng = np.random.default_rng(0)
@@ -93,8 +92,9 @@ for wrong, at_fault in (
     assert said.startswith(at_fault)
 
 # %% [markdown]
-# ## 3. Was it worth it? The same from ops that exist: the same numbers, but eight nodes in the
-# graph where there was one
+# ## 3. Was it worth it?
+#
+# Existing ops give the same numbers, but with eight nodes in the graph, not one.
 
 
 # %%
@@ -115,13 +115,14 @@ for a, b in zip(tensor.grad(by_op, leaves, dy), tensor.grad(by_parts, leaves, dy
     assert np.allclose(a.numpy(), b.numpy())
 
 # %% [markdown]
-# ## 4. At work: a model that reads three characters of the story and foretells the fourth
+# ## 4. In use: a model that reads three characters of the story and predicts the fourth
 
 
 # %%
 class Small(nn.Module):
-    """logits = relu(rms_norm(the embeddings of three characters, side by side) W1) W2.   ids: (N,
-    3)   logits: (N, V)
+    """logits = relu(rms_norm(x) W1) W2, for the embeddings x of three characters, side by side.
+
+    ids: (N, 3)   logits: (N, V)
     """
 
     def __init__(self, vocabulary: int):
@@ -148,8 +149,8 @@ for _ in range(200):
     optimizer.step()
 
 # %% [markdown]
-# As good as counting: the entropy of a character given the three before it is the least that such a
-# model can come to.
+# This is as good as counting. No such model can have a lower loss than the entropy of a character
+# given the three before it.
 
 # %%
 _, threes = np.unique(seen, axis=0, return_counts=True)

@@ -22,8 +22,8 @@ from tensor import Tensor, ops
 # ## Forward
 #
 # `product` is the user's code. The debugger stops at its first line. From there, eight steps lead
-# into `multiply` of tensor/ops/elementwise.py, the function on arrays. One frame lies between: the
-# op's call, which finds the arrays of the two tensors. That frame is named `multiply` too.
+# into `multiply` of tensor/ops/elementwise.py, the function on arrays. One frame is between: the
+# call of the op, which finds the arrays of the two tensors. This frame is named `multiply` too.
 
 
 # %%
@@ -60,12 +60,12 @@ assert sum("op.py" in place for place in places) == 7
 # %% [markdown]
 # ## Backward
 #
-# `multiply` returned the product and two gradient functions, one for each factor. In
+# `multiply` returned the product and two backward functions, one for each factor:
 #
-#     result a b, gradient functions dy -> dy b and dy -> dy a
+#     -> return a * b, (lambda dy: dy * b, lambda dy: dy * a)
 #
-# `dy` is the gradient of the loss with respect to the product. A breakpoint on that line stops the
-# backward pass inside a gradient function. There `dy` and `b` are ordinary arrays, to be printed.
+# Here `dy` is the gradient of the loss with respect to the product. A breakpoint on this line stops
+# the backward pass inside a backward function. `p dy` and `p b` print the arrays.
 
 # %%
 y = product(a, b)

@@ -47,9 +47,8 @@ assert np.allclose(weights.sum(axis=1), 1)
 # ## 2. Trainable weights: a word asks with one row, is found by another, and gives a third
 #
 # Above, fitting meant being alike. With a matrix each for query, key and value the model learns
-# what should fit what. And it is not to
-# see the future: a score masked with -inf has weight e^-inf = 0. (Why not simply -10000, and why
-# the scores are divided by the root of D:
+# what should fit what. And it is not to see the future: a score masked with -inf has weight e^-inf
+# = 0. (Why not simply -10000, and why the scores are divided by the root of D:
 # 5_the_transformer/3_why_in_the_model.py.)
 
 # %%

@@ -2,9 +2,8 @@
 # # Why like this? Questions about the model, each asked of a wrong one
 #
 # Why is the mask -inf and not -10000? Why eval()? Why divide by the square root of the head width?
-# Each wrong answer below runs, and
-# most of the time nobody sees it. (Why `view` fails after `transpose`:
-# 2_tensors/2_view_or_copy.py.)
+# Each wrong answer below runs, and most of the time nobody sees it. (Why `view` fails after
+# `transpose`: 2_tensors/2_view_or_copy.py.)
 
 # %%
 import numpy as np
@@ -34,8 +33,8 @@ def attend(q, k, v, fill=-np.inf, scale=True):
 # ## 1. Why -inf?
 #
 # -10000 is far below any usual score, and so it goes well, until the allowed ones are lower still.
-# Then what is masked looks best,
-# and token 0 reads its future. e^-inf is 0 whatever it is compared with.
+# Then what is masked looks best, and token 0 reads its future. e^-inf is 0 whatever it is compared
+# with.
 
 # %%
 T, D = 4, 8

@@ -2,12 +2,10 @@
 # # The walk through the building
 #
 # *The cat sat* enters a building. At the door a receptionist gives each piece of text a number. A
-# cataloguer looks up the card of each
-# number. On every floor analysts read what the others brought, and then each piece thinks for
-# itself in a room of its own. On top a
-# scoring committee says how well each piece of the catalogue would go on, and a calculator makes
-# probabilities of that, draws one, and
-# sends word back down about what should have been better.
+# cataloguer looks up the card of each number. On every floor analysts read what the others brought,
+# and then each piece thinks for itself in a room of its own. On top a scoring committee says how
+# well each piece of the catalogue would go on, and a calculator makes probabilities of that, draws
+# one, and sends word back down about what should have been better.
 #
 # The building is a small GPT that has learned the story. Every number below is one of this model,
 # computed on the way, and checked against it. What the people of the story are called elsewhere:

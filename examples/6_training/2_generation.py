@@ -27,8 +27,8 @@ threadpool_limits(1, user_api="blas")  # matrix products this small are slower o
 # ## 1. Five tokens, by hand
 #
 # The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by
-# 1/2 the logits double and the ratios
-# are squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are square roots.
+# 1/2 the logits double and the ratios are squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are
+# square roots.
 
 # %%
 words = ("mat", "park", "dog", "cat", "sat")
