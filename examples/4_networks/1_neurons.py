@@ -1,16 +1,15 @@
 # %% [markdown]
-# # Neurons: what each makes of a number, and what it sends back
+# # Neurons: the result and the slope of each
 #
 #     neuron                y = f(x . w + b)
 #     perceptron (step)     f = 1 if z > 0 else 0          no slope to learn from
 #     sigmoid               f = 1 / (1 + e^-z)             f' = f (1 - f)               at most 1/4
 #     tanh                  f = tanh z                     f' = 1 - f^2                 at most 1
 #     ReLU                  f = max(z, 0)                  f' = 1 if z > 0 else 0
-# GELU                  f = z P(Z <= z)                f' = P(Z <= z) + z p(z)      Z normal, p its
-# density
+#     GELU                  f = z P(Z <= z)                f' = P(Z <= z) + z p(z)
 #
-# In the backward pass a neuron hands on dz = dy * f'(z): where the slope is 0, nothing behind it
-# learns. At the end a picture.
+# Z is a normal random number, and p its density. In the backward pass a neuron passes back dz = dy
+# * f'(z). If its slope is 0, the weights before it learn nothing. At the end there is a picture.
 
 # %%
 import math
@@ -25,7 +24,7 @@ from tensor.errors import GraphError
 from tensor.gradcheck import gradcheck
 
 # %% [markdown]
-# ## 1. One neuron by hand: inputs, weights, bias, and then a choice of f
+# ## 1. One neuron by hand: inputs, weights, bias, and a function f
 
 # %%
 inputs, weights, bias = np.array([1.0, 0.5]), np.array([2.0, -3.0]), 0.25
@@ -60,11 +59,12 @@ NEURONS = {
 }
 
 # %% [markdown]
-# ## 2. By hand, by the engine, and by differences, which know no rule:   f'(z) ~ (f(z + h) - f(z -
-# h)) / 2h
+# ## 2. The slope by hand, by the engine, and by central differences
 #
-# At 0 ReLU has a corner: differences find 1/2 there, the engine says 0, and both are a choice. So
-# the check stays away from it.
+#     f'(z) ~ (f(z + h) - f(z - h)) / 2h          uses no rule for slopes
+#
+# ReLU has a corner at 0. There the differences give 1/2, and the engine gives 0. Both are choices,
+# so the check does not include 0.
 
 # %%
 points = np.linspace(-4, 4, 40)  # 0 is not among them
@@ -94,7 +94,7 @@ assert np.isclose(highest["sigmoid"], 1 / 4)
 assert np.isclose(highest["tanh"], 1)
 
 # %% [markdown]
-# ## 3. The perceptron has no slope: the engine says so rather than send back zeros
+# ## 3. The perceptron has no slope: the engine raises an error instead of passing back zeros
 
 # %%
 t = Tensor([0.75], requires_grad=True)
@@ -111,10 +111,10 @@ else:
     raise AssertionError("a step has no gradient")
 
 # %% [markdown]
-# ## 4. What comes back through ten of them, one after the other
+# ## 4. The gradient through ten neurons, one after the other
 #
-# Each sigmoid hands on a quarter at most, so that little is left after ten: gradients vanish. A
-# ReLU that is on hands on all of it; one that is off, nothing.
+# A sigmoid passes back at most a quarter of its gradient. After ten of them little is left: the
+# gradient vanishes. A ReLU passes back all of its gradient for z > 0, and nothing for z < 0.
 
 # %%
 print()
@@ -134,7 +134,7 @@ for name, (_, _, op) in NEURONS.items():
             assert t.grad.item() == (start > 0)
 
 # %% [markdown]
-# ## 5. GPT-2 was trained with another GELU, made of tanh: close, and not the same
+# ## 5. GPT-2 was trained with another GELU, made of tanh: close, but not the same
 
 # %%
 line = np.linspace(-4, 4, 2001)
@@ -150,7 +150,7 @@ for name, (f, slope, _) in NEURONS.items():
     under.plot(line, slope(line), label=name)
 above.set(ylabel="f(z)", ylim=(-1.2, 2.5), title="Four neurons, and the slope that each sends back")
 under.set(ylabel="f'(z)", xlabel="z")
-# the most that a sigmoid lets through
+# the most that a sigmoid passes back
 under.axhline(0.25, color="gray", linestyle=":", linewidth=1)
 above.legend()
 if plt.get_backend().lower() != "agg":  # agg: no screen, nothing to show

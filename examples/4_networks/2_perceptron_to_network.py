@@ -1,13 +1,15 @@
 # %% [markdown]
 # # From a step that cannot be differentiated to a network that learns by gradients
 #
-# perceptron (Rosenblatt 1958)    y = 1 if x w + b > 0 else 0      w <- w + (t - y) x,   b <- b + (t
-# - y)       t the target
-# network                         p = sigmoid(sigmoid(x W1 + b1) W2 + b2)      w <- w - rate *
-# dloss/dw, for every weight w
+#     perceptron     y = 1 if x w + b > 0 else 0
+#     it learns      w <- w + (t - y) x,   b <- b + (t - y)       t is the target; Rosenblatt 1958
 #
-# A perceptron draws one line: 1 on this side, 0 on that. One line divides OR. No line divides XOR,
-# and the perceptron goes round for ever; two layers bend it. At the end a picture.
+#     network        p = sigmoid(sigmoid(x W1 + b1) W2 + b2)
+#     it learns      w <- w - rate * dloss/dw                     for every weight w
+#
+# A perceptron draws one line: its result is 1 on one side, and 0 on the other. One line is enough
+# for OR. No line is enough for XOR, and the perceptron repeats its mistakes for ever. A network of
+# two layers learns XOR. At the end there is a picture.
 
 # %%
 import matplotlib.pyplot as plt
@@ -21,9 +23,9 @@ OR = Tensor([0.0, 1.0, 1.0, 1.0])
 XOR = Tensor([0.0, 1.0, 1.0, 0.0])
 
 # %% [markdown]
-# ## 1. A step shows no way downhill: move w a little and, nearly always, nothing changes
+# ## 1. A step has no slope: change w a little, and nearly always the result is the same
 #
-# (That is why the engine refuses to send a gradient through it: 4_networks/1_neurons.py.)
+# (So the engine raises an error for the gradient of a step: 4_networks/1_neurons.py.)
 
 # %%
 rng = np.random.default_rng(0)
@@ -35,7 +37,7 @@ print(f"1000 small moves of w: in {changed} of them an answer of the perceptron 
 assert changed == 0
 
 # %% [markdown]
-# ## 2. Rosenblatt's rule needs no slope: at a mistake, add the input or take it away
+# ## 2. Rosenblatt's rule needs no slope: after a mistake, add or subtract the input
 
 
 # %%
@@ -72,21 +74,20 @@ print(
 assert min(mistakes) > 0
 
 # %% [markdown]
-# ## 3. Why no line can do XOR: it asks of w and b
+# ## 3. Why no line can do XOR: the conditions on w and b
 #
 #     [0, 0] -> 0    b           <= 0
 #     [0, 1] -> 1    w2 + b      >  0
 #     [1, 0] -> 1    w1 + b      >  0
 #     [1, 1] -> 0    w1 + w2 + b <= 0
 #
-# The middle two add up to w1 + w2 + 2b > 0. Take the last away, and b > 0 is left; the first says b
-# <= 0.
+# The two conditions in the middle give w1 + w2 + 2b > 0. With the last condition, b > 0 follows.
+# But the first condition is b <= 0.
 #
-# ## 4. A layer between, and sigmoid in place of the step
+# ## 4. One more layer, and sigmoids in place of steps
 #
-# A sigmoid has a slope everywhere, so the error can be sent back to both layers. The loss, binary
-# cross-entropy, is the mean of -ln p of the right answer; 4_networks/3_softmax_and_loss.py has more
-# of it.
+# A sigmoid has a slope everywhere, so both layers get a gradient. The loss is binary cross-entropy,
+# the mean of -ln p of the right answer (4_networks/3_softmax_and_loss.py has more).
 
 # %%
 tensor.manual_seed(0)
@@ -122,10 +123,10 @@ assert np.isclose(
 assert (right > 0.9).all()
 
 # %% [markdown]
-# ## 5. What the hidden layer did: it moved the four inputs to where one line is enough
+# ## 5. What the hidden layer did: it moved the four inputs, so that one line is enough
 #
-# The second layer is a single neuron, so it has one line too, in the hidden coordinates: h W2 + b2
-# = 0.
+# The second layer is a single neuron, so it has one line too. In the hidden coordinates the line is
+# h W2 + b2 = 0.
 
 # %%
 hidden = network.first(x).sigmoid().numpy()

@@ -3,9 +3,9 @@
 #
 # softmax(x)_j = e^x_j / sum_k e^x_k        loss = mean of -ln p(next character | this character)
 #
-# A bigram model looks at one character. Counting gives the best such table at once; a table of
-# numbers pushed downhill from zero ends at the same loss, and that loss is a property of the text:
-# the entropy of the next character, given this one.
+# A bigram model looks at one character, and predicts the next. Its table has a probability for each
+# pair. Counting gives the best table at once. Gradient descent from zeros reaches the same loss.
+# And this loss is a property of the text: the entropy of a character, given the one before.
 
 # %%
 import textwrap
@@ -24,10 +24,10 @@ print(textwrap.fill(text, 98))
 print(f"\n{len(ids)} characters, {len(this)} pairs, {V} different characters")
 
 # %% [markdown]
-# ## 1. Softmax makes probabilities of any numbers; the loss is the surprise at what came
+# ## 1. Softmax makes probabilities of any numbers; the loss is the surprise at the right answer
 #
-# Numbers that softmax takes are called logits. The surprise is -ln p: 0 where p was 1, large where
-# p was small. With the natural logarithm it is measured in nats.
+# The numbers that softmax takes are called logits. The surprise is -ln p: 0 for p = 1, and large
+# for small p. The natural logarithm measures it in nats.
 
 # %%
 logits = np.array([2.0, 1.0, -1.0])
@@ -54,11 +54,11 @@ print(f"loss of who has counted the pairs:                {counted:.4f}")
 assert np.allclose(p_counted.sum(axis=1), 1)
 
 # %% [markdown]
-# ## 3. By gradient descent: row a of a table holds the logits of what follows a
+# ## 3. By gradient descent: row a of a table holds the logits of the character after a
 #
-# On paper, the gradient of one surprise with respect to its logits is softmax - one_hot, where
-# one_hot is 1 at what came and 0 elsewhere. The loss is a mean over all pairs: add these up by row
-# and divide by the number of pairs.
+# On paper, the gradient of one surprise with respect to its logits is softmax - one_hot. Here
+# one_hot is 1 at the right answer, and 0 elsewhere. The loss is the mean over all pairs: so add
+# these gradients up by row, and divide by the number of pairs.
 
 # %%
 table = tensor.zeros(V, V, requires_grad=True)
@@ -82,8 +82,8 @@ assert off < 1e-6
 assert 0 < loss.item() - counted < 0.002
 
 # %% [markdown]
-# It never quite arrives: where a pair does not occur p should be 0, and its logit walks towards
-# minus infinity, ever slower.
+# Gradient descent never quite arrives. For a pair that does not occur, p should be 0. So its logit
+# moves towards minus infinity, ever more slowly.
 
 # %%
 learned = table.softmax().numpy()
@@ -97,10 +97,10 @@ assert np.abs(learned[a] - p_counted[a]).max() < 0.01
 assert (learned[a] > 0).all()
 
 # %% [markdown]
-# ## 4. The floor: no bigram model can do better
+# ## 4. The lower bound: no bigram model can have a lower loss
 #
-# The entropy of pairs less the entropy of single characters is that of the next one, given this
-# one. Counting has exactly that loss.
+# The entropy of pairs, minus the entropy of single characters, is the entropy of a character given
+# the one before. Counting has exactly this loss.
 
 
 # %%
@@ -118,8 +118,8 @@ print(
 assert np.isclose(conditional, counted)
 
 # %% [markdown]
-# Whoever sees more of the past has a lower floor (1_text/2_blocks_and_pairs.py drew it). So the way
-# on is a model that looks further back:
+# A model that sees more characters before has a lower bound (1_text/2_blocks_and_pairs.py printed
+# some). So the next models look further back:
 
 # %%
 floors = {T: tinygpt.floor(ids, T) for T in (1, 2, 4, 8, 32)}
@@ -127,10 +127,10 @@ print("floor by characters seen:", "   ".join(f"{T}: {floor:.3f}" for T, floor i
 assert np.isclose(floors[1], counted)
 
 # %% [markdown]
-# ## 5. What one character of memory writes
+# ## 5. What a model writes that remembers one character
 #
 # Draw the next character from the row of the last one, again and again. Nearly every pair of
-# letters is one of the story; few words are.
+# letters occurs in the story. Few words do.
 
 # %%
 rng = np.random.default_rng(0)

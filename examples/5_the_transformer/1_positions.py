@@ -1,16 +1,15 @@
 # %% [markdown]
-# # The cat sat, or sat the cat? How a token knows its place
+# # The cat sat, or sat the cat? How a token knows its position
 #
-# x[t] = token_embedding[id] + position[t]                          what enters the first block
-# (5_the_transformer/4_a_block.py)
-# sinusoidal     position[t, 2i] = sin(t w_i),  position[t, 2i + 1] = cos(t w_i),   w_i = 10000^(-2i
-# / C)
-#     learned        a table of weights, found by gradient descent like all others
+#     input          x[t] = token_embedding[id] + position[t]
+#     sinusoidal     position[t, 2i] = sin(t w_i)         w_i = 10000^(-2i / C)
+#                    position[t, 2i + 1] = cos(t w_i)
+#     learned        position is a table of weights, found by gradient descent
 #
 # A token enters the model as a row of numbers from a table, its embedding
-# (7_looking_inside/2_embeddings.py). Attention, the next lesson, lets each token take a mixture of
-# the rows of all tokens up to it. It adds up what it looks at, and a sum has no order. So the order
-# has to be put into the numbers themselves. At the end a picture.
+# (7_looking_inside/2_embeddings.py). In attention, the next lesson, each token takes a mixture of
+# the rows of all tokens up to it. A mixture is a sum, and a sum has no order. So the order must be
+# in the numbers themselves. At the end there is a picture.
 
 # %%
 import matplotlib.pyplot as plt
@@ -26,7 +25,7 @@ threadpool_limits(1, user_api="blas")  # matrix products this small are slower o
 rng = np.random.default_rng(0)
 
 # %% [markdown]
-# ## 1. Without positions the last word hears the same from any order of the words before it
+# ## 1. Without positions the last word gets the same from every order of the words before it
 
 # %%
 words = rng.standard_normal((3, 8))  # The, cat, sat: any embeddings, one row each
@@ -44,7 +43,7 @@ for name, extra in (("without positions", 0), ("with positions", positions)):
     assert np.allclose(a, b) == (name == "without positions")
 
 # %% [markdown]
-# ## 2. Sinusoidal: pairs of columns are the hands of clocks, the first fast, the last slow
+# ## 2. Sinusoidal: each pair of columns is the hand of a clock, the first fast, the last slow
 
 # %%
 print()
@@ -60,12 +59,13 @@ for i in range(C // 2):
 assert np.allclose(table, sinusoids(T, C))
 
 # %% [markdown]
-# What is rotated: k tokens on, each hand has turned by k w, whatever t was. With hand (s, c) = (sin
-# a, cos a):
+# From t to t + k each hand turns by k w, for every t. With the hand (s, c) = (sin a, cos a):
 #
-# sin(a + b) = s cos b + c sin b        one matrix for each k, the same at every t: `three back` is
-# something that
-#     cos(a + b) = c cos b - s sin b        a layer of weights can learn
+#     sin(a + b) = s cos b + c sin b
+#     cos(a + b) = c cos b - s sin b
+#
+# So for each k one matrix turns all hands, the same matrix at every t. A layer of weights can learn
+# such a matrix, and so learn to look "three tokens back".
 
 # %%
 k, w = 3, 10000 ** (-2 / C)  # the second clock
@@ -97,11 +97,11 @@ for d in (0, 1, 2, 4, 8):
 assert (np.argmax(similarity, axis=1) == np.arange(T)).all(), "nothing is as like a place as itself"
 
 # %% [markdown]
-# ## 4. Learned: the table starts at zero and finds what the story needs
+# ## 4. Learned: the table starts at zero, and training finds what the story needs
 #
-# In so few steps sinusoids do worse, for one reason above all: they have numbers up to 1, beside
-# which fresh embeddings are hard to make out, as small as they are. Made a tenth as large, the same
-# table is far better.
+# In so few steps sinusoids do worse. The main reason is their size: their numbers are up to 1, and
+# the numbers of new embeddings are much smaller. With a tenth of the size the same table is far
+# better.
 
 # %%
 print()
@@ -136,7 +136,8 @@ print(f"spread of fresh token embeddings {fresh[0]:.2f}, of sinusoids {fresh[1]:
 assert 10 * fresh[0] < fresh[1]
 
 # %% [markdown]
-# Nobody tells the model what a neighbour is. The learned positions find it out:
+# Nobody tells the model which positions are neighbours. The learned positions become similar to
+# their neighbours:
 
 # %%
 found = models["learned"].position_embedding.numpy()

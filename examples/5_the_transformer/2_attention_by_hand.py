@@ -1,12 +1,12 @@
 # %% [markdown]
-# # Attention: each token asks, the tokens up to it answer
+# # Attention: each token takes a mixture of the tokens up to it
 #
 #     y = softmax(q k^T / sqrt(D), the future masked) v
 #
-# q is the query of a token, what it looks for; k its key, what it offers to be found by; v its
-# value, what it gives if it is. First without any weights, with numbers that one can follow; then
-# with trainable weights, the mask and several heads, line by line as a GPT does it; at the end the
-# same as the engine's one op, `tensor.attention`.
+# Each token has three rows. Its query q says what the token looks for. Its key k says what others
+# can find it by. Its value v is what it gives to those who find it. This lesson begins without
+# weights, with small numbers. Then come trainable weights, the mask and several heads, line by line
+# as in a GPT. The result equals that of one op of the engine, `tensor.attention`.
 #
 # B batch   T time   C width   H heads   D head width, C / H
 
@@ -22,9 +22,9 @@ from tensor.errors import ViewError
 # %% [markdown]
 # ## 1. Simple attention: nothing to learn yet
 #
-# Three words, each a row of two numbers (an embedding). How well two words fit is their inner
-# product, a score. Softmax makes shares of the scores of a word, and with these shares it takes a
-# mixture of all rows.
+# Each of three words is a row of two numbers (an embedding). The inner product of two rows is their
+# score: it says how well the two words fit. Softmax turns the scores of a word into weights, which
+# add up to 1. With these weights the word takes a mixture of all rows.
 
 # %%
 words = ("The", "cat", "sat")
@@ -44,12 +44,12 @@ assert np.allclose(weights[2], np.array([e, e**2, e**2]) / (e + 2 * e**2))
 assert np.allclose(weights.sum(axis=1), 1)
 
 # %% [markdown]
-# ## 2. Trainable weights: a word asks with one row, is found by another, and gives a third
+# ## 2. Trainable weights: a query, a key and a value for each word
 #
-# Above, fitting meant being alike. With a matrix each for query, key and value the model learns
-# what should fit what. And it is not to see the future: a score masked with -inf has weight e^-inf
-# = 0. (Why not simply -10000, and why the scores are divided by the root of D:
-# 5_the_transformer/3_why_in_the_model.py.)
+# Above, words fit if they are alike. With a matrix for queries, one for keys and one for values,
+# the model learns which words should fit. A word must not see the words after it: a score that is
+# masked with -inf has the weight e^-inf = 0. (5_the_transformer/3_why_in_the_model.py says why not
+# -10000, and why the scores are divided by the root of D.)
 
 # %%
 W_query = np.array([[0.0, 1.0], [1.0, 0.0]])  # asks for the other number
@@ -72,8 +72,9 @@ assert np.allclose(engine.numpy(), weights @ value)
 # %% [markdown]
 # ## 3. As a GPT does it: queries, keys and values of all heads in one product
 #
-# One layer makes all three, cut in three, and each cut in heads: an attention of its own on D of
-# the C numbers. Cutting makes views.
+# One layer makes queries, keys and values together. The result is cut into these three parts, and
+# each part into heads. A head is an attention of its own on D of the C numbers. Cutting makes
+# views.
 
 # %%
 B, T, C, H = 2, 5, 12, 3
@@ -95,7 +96,7 @@ assert all(part.storage is product.storage for part in (q, k, v)), "nothing has 
 # %% [markdown]
 # ## 4. Scores, the mask, softmax
 #
-# `wei` and `tril` are what the field calls them: the weights, and ones in a triangle, lower left.
+# Other programs call the weights `wei`, and a lower triangle of ones `tril`.
 
 # %%
 wei = q @ k.transpose(-2, -1) * D**-0.5  # (B, H, T, T): how well query t fits key s
@@ -109,11 +110,12 @@ assert (wei.numpy()[..., later] == 0).all(), "exactly 0"
 assert np.allclose(wei.numpy().sum(-1), 1)
 
 # %% [markdown]
-# ## 5. Sum the values by weight, put the heads side by side again
+# ## 5. Sum the values by weight, and put the heads side by side again
 #
-# What a head brings its tokens is called the context, `ctx`. The parts of one token lie apart, a
-# head's whole text between them; to become one axis they must be neighbours, and a view cannot move
-# them (2_tensors/2_view_or_copy.py): hence `contiguous`.
+# The result of a head is called the context, `ctx`. The numbers of one token are far apart in
+# memory: between two heads of a token is the whole text. To join the heads to one axis, they must
+# be neighbours in memory. A view moves nothing (2_tensors/2_view_or_copy.py), so `contiguous`
+# copies.
 
 # %%
 ctx = wei @ v  # (B, H, T, D)

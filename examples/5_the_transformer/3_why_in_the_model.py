@@ -1,9 +1,8 @@
 # %% [markdown]
-# # Why like this? Questions about the model, each asked of a wrong one
+# # Why like this? Three questions about the model, each with a wrong model
 #
 # Why is the mask -inf and not -10000? Why eval()? Why divide by the square root of the head width?
-# Each wrong answer below runs, and most of the time nobody sees it. (Why `view` fails after
-# `transpose`: 2_tensors/2_view_or_copy.py.)
+# Each wrong model below runs, and most of the time nobody sees that it is wrong.
 
 # %%
 import numpy as np
@@ -32,9 +31,8 @@ def attend(q, k, v, fill=-np.inf, scale=True):
 # %% [markdown]
 # ## 1. Why -inf?
 #
-# -10000 is far below any usual score, and so it goes well, until the allowed ones are lower still.
-# Then what is masked looks best, and token 0 reads its future. e^-inf is 0 whatever it is compared
-# with.
+# -10000 is far below any usual score, so it works, until the allowed scores are lower still. Then
+# the masked tokens get the largest weights, and token 0 reads its future. But e^-inf is always 0.
 
 # %%
 T, D = 4, 8
@@ -52,9 +50,9 @@ for size, what in ((1, "usual queries"), (1e5, "queries 100,000 times as large")
     assert (wrong_weights[0, 1:].sum() > 0.99) == (size > 1)
 
 # %% [markdown]
-# Nor is it enough to put zeros in place of the weights after softmax: the future still stands in
-# the sum below the fraction, so it is read even though its weight is 0, and the rest no longer adds
-# up to 1.
+# To set the weights of the future to zero after softmax is wrong too. The future is still in the
+# sum that softmax divides by. So the result depends on the future, and the weights do not add up to
+# 1.
 
 # %%
 # softmax over everything, the future as it is
@@ -66,10 +64,10 @@ assert late.sum(axis=1).min() < 0.9
 # %% [markdown]
 # ## 2. Why divide by the square root of D?
 #
-# A score is a sum of D products. Of numbers around 1 each product is around 1, and a sum of D of
-# them is around sqrt(D). Softmax of numbers so far apart is nearly all on one token, and there its
-# slope is nearly 0: which token was chosen by chance stays chosen. Below, the last of 16 tokens,
-# with random numbers and a random gradient at the weights:
+# A score is a sum of D products. If the numbers are around 1, each product is around 1, and the sum
+# is around sqrt(D). For scores so far apart, softmax gives nearly all weight to one token, and its
+# slope there is nearly 0. So a token that was chosen by chance stays chosen. The table is for the
+# last of 16 tokens, with random numbers and a random gradient at the weights:
 
 # %%
 T = 16
@@ -109,9 +107,9 @@ assert np.allclose(engine[1], attend(q, k, v, scale=False)[0]), "the wrong one c
 # %% [markdown]
 # ## 3. Why eval()?
 #
-# In training, dropout leaves out a share of the activations, others each time, so that no number is
-# relied on alone. A model that is measured like that is another one at every call, and nearly
-# always a worse one. eval() says that learning is over; train() that it goes on.
+# In training, dropout sets some activations to zero, others at each call, so that the model does
+# not rely on single numbers. With dropout, a measurement sees another model at each call, and
+# nearly always a worse one. eval() switches dropout off, train() switches it on.
 
 # %%
 text = tinygpt.story()
