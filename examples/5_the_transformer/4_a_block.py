@@ -1,14 +1,15 @@
 # %% [markdown]
-# # The block: what LayerNorm does, why a block adds to its input, and where the norm stands
+# # The block: what LayerNorm does, why a block adds to its input, and where the norm is
 #
 #     pre-norm      x = x + attention(norm(x))        post-norm     x = norm(x + attention(x))
 #                   x = x + feed_forward(norm(x))                   x = norm(x + feed_forward(x))
 #
-# A GPT is this one block, many times: attention (5_the_transformer/2_attention_by_hand.py), then a
-# feed-forward, two layers with a GELU between (4_networks/1_neurons.py), each added to what came
-# in. What goes up from block to block is the residual stream x. Below a block is written out, equal
-# to the model's own; then blocks are stacked in five ways, and one number is followed: how much of
-# the gradient that enters at the top comes out at the bottom. At the end a picture.
+# A GPT has many blocks of this form. A block is attention
+# (5_the_transformer/2_attention_by_hand.py), then a feed-forward: two layers with a GELU between
+# them (4_networks/1_neurons.py). Each of the two is added to its input. The sum x, which goes from
+# block to block, is the residual stream. This lesson writes out a block, equal to the model's own.
+# Then it stacks blocks in five ways, and measures one number: how much of the gradient that enters
+# at the top arrives at the bottom. At the end there is a picture.
 #
 # B batch   T time   C width   H heads
 
@@ -34,8 +35,9 @@ def rms(x):
 # %% [markdown]
 # ## 1. LayerNorm by hand
 #
-# norm(x) = gain * (x - mean) / sqrt(variance + eps) + bias        mean and variance of the C
-# numbers of one token
+#     norm(x) = gain * (x - mean) / sqrt(variance + eps) + bias
+#
+# Mean and variance are those of the C numbers of one token.
 
 # %%
 x = np.array([2.0, 4.0, 4.0, 6.0])
@@ -49,9 +51,9 @@ one, zero = np.ones(4), np.zeros(4)
 assert np.allclose(tensor.layer_norm(x, one, zero).numpy(), by_hand)
 
 # %% [markdown]
-# What it does to scale: however large or small x was, what comes out has mean 0 and size 1. And
-# backward it is the other way round: a thousand times larger x gets a thousand times smaller
-# gradient. (Nor is anything seen of x + 100: only differences count.)
+# Whatever the size of x, the result has mean 0 and size 1. The gradient changes the other way
+# round: if x is a thousand times larger, its gradient is a thousand times smaller. (For x + 100 the
+# result is the same as for x: only differences count.)
 
 # %%
 dy = rng.standard_normal(4)
@@ -101,8 +103,8 @@ for kind in ("pre", "post"):
 # ## 3. Five ways to stack them
 #
 # The weights are drawn from N(0, 1 / inputs), so that a product keeps the size of its numbers. A
-# random gradient enters at the top of 2, of 4, and at last of all 24 blocks. How large is what
-# comes out at the bottom, beside it?
+# random gradient enters at the top of 2, of 4, and at last of all 24 blocks. How large, relative to
+# it, is the gradient at the bottom?
 
 # %%
 B, T, C, H = 2, 16, 48, 4
@@ -186,13 +188,13 @@ for way in ("norm alone", "post-norm", "pre-norm"):
     assert max(reach[way]) < 10, way
 
 # %% [markdown]
-# So size needs the norm. But a gradient of the right size may still say nothing: it should also
-# point where the top says. The cosine of the two is near 0 where the message has been mixed away.
+# So without the norm the gradient has the wrong size. But the right size is not enough: the
+# gradient at the bottom should also have the direction of the gradient at the top. If the blocks
+# have mixed it up, the cosine of the two is near 0.
 #
-# pre-norm      dx = dy + (what comes back through the block) dy       the message itself, and
-# something added
-# post-norm     each norm divides by the size of x + f(x), which is more than that of x: with every
-# block the message is weaker
+# - pre-norm: dx = dy + (the gradient through the block). The sum holds dy itself.
+# - post-norm: each norm divides by the size of x + f(x), which is larger than the size of x. So
+#   with each block less of dy is left.
 
 # %%
 print("\ncosine of the gradients at the bottom and at the top\n")
@@ -208,8 +210,8 @@ assert min(agree["pre-norm"]) > 0.05
 assert max(abs(agree[way][-1]) for way in WAYS if way != "pre-norm") < 0.06
 
 # %% [markdown]
-# What pre-norm pays: nothing ever makes the stream smaller, so it grows from block to block. The
-# final norm puts that right once.
+# The cost of pre-norm: nothing makes the stream smaller, so it grows from block to block. The final
+# norm corrects this once.
 
 # %%
 print()
@@ -224,10 +226,10 @@ assert np.allclose(stream_size["post-norm"], 1, atol=1e-3)
 # %% [markdown]
 # ## 4. Does it matter? Eight blocks learn the story in the five ways
 #
-# All the same but for `step`. The four in which nothing is left of what came in learn how frequent
-# each character is, which the last layer can do alone, and no more. A sixth run has post-norm and
-# the weights that a fresh tinygpt.GPT really has, which are far smaller: then every f(x) begins as
-# a whisper beside the stream, and eight blocks with post-norm learn too.
+# The runs differ only in `step`. In four of them nothing of the input is left at the end. They
+# learn only how frequent each character is, which the last layer can do alone. A sixth run has
+# post-norm with the weights of a new tinygpt.GPT, which are far smaller. Then every f(x) is at
+# first small beside the stream, and eight blocks with post-norm learn too.
 
 # %%
 text = tinygpt.story()

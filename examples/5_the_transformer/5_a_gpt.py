@@ -3,9 +3,8 @@
 #
 #     loss = mean of -ln p(next character | all characters before it in the window)
 #
-# Everything used here is built of what the lessons before showed: windows
-# (1_text/2_blocks_and_pairs.py), positions, attention, the block, softmax and loss. The model is
-# tinygpt/model/gpt.py.
+# This lesson uses what earlier lessons explained: windows (1_text/2_blocks_and_pairs.py),
+# positions, attention, the block, softmax and loss. The model is in tinygpt/model/gpt.py.
 
 # %%
 import math
@@ -23,7 +22,7 @@ threadpool_limits(1, user_api="blas")
 tensor.manual_seed(0)
 
 # %% [markdown]
-# ## 1. The text, as windows x and what they are to answer, y
+# ## 1. The text, as windows x and right answers y
 
 # %%
 context, batch, steps = 32, 16, 200
@@ -40,8 +39,8 @@ print("x ", repr(tokenizer.decode(x[0])), "\ny ", repr(tokenizer.decode(y[0])))
 # %% [markdown]
 # ## 2. The model: two blocks, four heads, width 32
 #
-# There is no matrix for the head, which makes logits of what the last block says: it is the token
-# table once more, read the other way round ("tied").
+# The head computes logits from the result of the last block. It has no matrix of its own: it is
+# "tied", which means that it uses the token table, transposed.
 
 # %%
 config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=context, width=32, heads=4, layers=2)
@@ -59,8 +58,8 @@ assert shapes[0] == shapes[1]
 # %% [markdown]
 # ## 3. Before training
 #
-# It knows nothing: all characters of the vocabulary V are about equally likely, and the loss is
-# near ln V.
+# The model knows nothing: the V characters of the vocabulary are about equally likely, and the loss
+# is near ln V.
 
 # %%
 prompt = "The cat sat on the"
@@ -92,10 +91,10 @@ assert abs(loss_over_all() - know_nothing) < 0.1
 # %% [markdown]
 # ## 4. Training
 #
-# No model can go below the floor: in the first characters of a window it is not yet clear where in
-# the story it lies. Each step takes a few windows by chance. AdamW gives each weight a rate of its
-# own; the learning rate rises at first (warmup), then falls along a cosine; gradients that are too
-# large all together are made shorter (clipped).
+# The floor is a lower bound of the loss: the first characters of a window do not yet show where in
+# the story the window is. Each step takes a few random windows. AdamW gives each weight a learning
+# rate of its own. The rate rises at first (warm-up), then falls along a cosine. If all gradients
+# together are too large, they are scaled down (clipped).
 
 # %%
 optimizer = optim.AdamW(model, lr=1e-2, weight_decay=0.1)

@@ -2,18 +2,26 @@
 # # The walk through the building
 #
 # *The cat sat* enters a building. At the door a receptionist gives each piece of text a number. A
-# cataloguer looks up the card of each number. On every floor analysts read what the others brought,
-# and then each piece thinks for itself in a room of its own. On top a scoring committee says how
-# well each piece of the catalogue would go on, and a calculator makes probabilities of that, draws
-# one, and sends word back down about what should have been better.
+# cataloguer looks up a card for each number. On each floor analysts compare the pieces and bring
+# them reports; then each piece goes into a room of its own, where workers look at it. At the top a
+# scoring committee says how well each card of the catalogue would continue the text. A calculator
+# turns the scores into probabilities and draws one card. Then the calculator sends a message down
+# through the building: it says how each number should change.
 #
-# The building is a small GPT that has learned the story. Every number below is one of this model,
-# computed on the way, and checked against it. What the people of the story are called elsewhere:
-# the receptionist is the tokenizer (01), the cataloguer the embedding (20) and the positions (15),
-# the analysts the heads of attention (16), the rooms the feed-forward (18), the committee the head,
-# the calculator softmax and loss (13). At the end a picture.
+# The building is a small GPT that has learned the story. The lesson computes every number of the
+# model, and compares it with the model's own. These are the people in the words of the field:
 #
-# T tokens   C width of a token's numbers   H heads   D head width, C / H   V vocabulary
+# - the receptionist is the tokenizer (1_text/1_vocabulary_and_tokens.py)
+# - the cataloguer is the embedding (7_looking_inside/2_embeddings.py), with the positions
+#   (5_the_transformer/1_positions.py)
+# - the analysts are the heads of attention (5_the_transformer/2_attention_by_hand.py)
+# - the rooms are the feed-forward (5_the_transformer/4_a_block.py)
+# - the committee is the head of the model
+# - the calculator is softmax and loss (4_networks/3_softmax_and_loss.py)
+#
+# At the end there is a picture.
+#
+#     T tokens   C width of a token's numbers   H heads   D head width, C / H   V vocabulary
 
 # %%
 import re
@@ -57,7 +65,7 @@ def size(x):
 # %% [markdown]
 # ## 1. The receptionist: each piece of text gets a number
 #
-# In the order in which the characters first appear: T is the first of the story, h the second.
+# The numbers follow the first appearance of the characters in the story: T, then h.
 
 # %%
 text = "The cat sat"
@@ -78,11 +86,11 @@ assert dict(zip(pieces, ids, strict=True)) == {
 assert receptionist.decode(ids) == text
 
 # %% [markdown]
-# ## 2. The cataloguer: a card for each number, and a card for each place
+# ## 2. The cataloguer: a card for each number, and a card for each position
 #
-# A card holds C numbers, learned like all others. The t of cat and the t of sat have the same card;
-# only the cards of their places, 6 and 10, tell them apart. The sum is what enters the lift: the
-# stream x.
+# A card holds C numbers, which were learned. The t of cat and the t of sat have the same card. The
+# cards of their positions, 6 and 10, differ. The sum of both cards enters the building: the stream
+# x.
 
 # %%
 # One row a letter of the vocabulary, one row a place.
@@ -102,16 +110,16 @@ assert np.array_equal(x, building.embed(ids).numpy()[0])
 # %% [markdown]
 # ## 3. The floors: analysts, then a room for each
 #
-# On each floor sit H analysts (the heads). For every piece an analyst writes a question q (the
-# query), a label k (the key) and a report v (the value). It compares the question of a piece with
-# the labels of all pieces up to it, never later ones, and brings the piece a mixture of their
-# reports:
+# On each floor are H analysts (the heads). For every piece an analyst writes a question q (the
+# query), a label k (the key) and a report v (the value). The analyst compares the question of a
+# piece with the labels of this piece and of all pieces before it, and brings the piece a mixture of
+# their reports:
 #
-# weights = softmax(q k^T / sqrt(D), the future masked)        x = x + (weights v, all analysts side
-# by side) W
+#     weights = softmax(q k^T / sqrt(D), the future masked)
+#     x = x + (weights v, all analysts side by side) W
 #
-# Then each piece goes into a room of its own (the feed-forward): 4 C workers look at it, those that
-# find more than 0 speak up (GELU), and what they say is added too.
+# Then each piece goes into a room of its own (the feed-forward). 4 C workers look at it. Those
+# whose number is above 0 speak (GELU), and what they say is added to the stream too.
 
 
 # %%
@@ -177,10 +185,10 @@ print(
 assert np.allclose(stream.numpy()[0], x, atol=1e-4)
 
 # %% [markdown]
-# ## 4. The scoring committee: which card goes on best?
+# ## 4. The scoring committee: which card continues best?
 #
-# The final norm, then one comparison with every card of the catalogue: the score of a piece is the
-# inner product of x and its card. (The same cards as at the door: the head is tied.)
+# First comes the final norm. Then the committee compares x with every card of the catalogue: the
+# score of a card is its inner product with x. (The cards are those of the door: the head is tied.)
 
 # %%
 h = norm(x, building.final_norm)
@@ -193,8 +201,8 @@ print("\nscores after 'The cat sat':", "   ".join(score_of[:4]), "  ...  last", 
 # %% [markdown]
 # ## 5. The calculator: probabilities, a draw, the loss
 #
-# It is least sure where the story itself leaves most open: after `The cat ` come sat, and, or
-# liked.
+# The model is least sure where several words follow in the story: after `The cat ` come sat, and,
+# or liked.
 
 # %%
 assert re.findall(r"The cat (\w+)", story) == ["sat", "and", "liked"]
@@ -225,13 +233,14 @@ print(
 assert drawn == building.generate(ids, 1, generator=tensor.Generator(0))[-1]
 
 # %% [markdown]
-# ## 6. Word goes back down
+# ## 6. The message goes down: the backward pass
 #
-# The calculator tells the committee what each score did to the loss: (p - 1 at what came, p
-# elsewhere) / T. From there on every room passes on what its own inputs did, down to the cards. A
-# stream that everybody adds to is also a way back: the message goes down it, and every floor adds
-# its own. The word is loudest at the door: the stream is small there, and a norm hands on the more,
-# the smaller its input (5_the_transformer/4_a_block.py).
+# The calculator tells the committee how each score changes the loss: (p - 1 at the right answer, p
+# elsewhere) / T. From there every room passes on how its own inputs change the loss, down to the
+# cards. All floors add to the stream on the way up. So on the way down the message passes through
+# the stream, and every floor adds a part. The message is largest at the door: the stream is small
+# there, and the smaller the input of a norm, the larger its gradient
+# (5_the_transformer/4_a_block.py).
 
 # %%
 streams = [building.embed(ids)]
@@ -267,7 +276,7 @@ again.backward()
 cards_gradient = building.token_embedding.weight.grad.numpy()
 at_door = arriving["door"].numpy()[0]
 as_card = at_door[6] + at_door[10]  # cat and sat: the t came in twice
-as_score = by_hand[:, ids[6]] @ h  # and it is scored at every place, since the head is tied
+as_score = by_hand[:, ids[6]] @ h  # and it is scored at every position, since the head is tied
 print(f"\nthe card of 't' hears of its two uses at the door, size {size(as_card):.4f},")
 print(f"and of being scored {T} times, {size(as_score):.4f}: they add up")
 assert np.allclose(cards_gradient[ids[6]], as_card + as_score, atol=1e-5)

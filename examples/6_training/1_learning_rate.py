@@ -3,8 +3,8 @@
 #
 #     w  <-  w - rate * dL/dw
 #
-# The gradient says which way is up, for a very small step. How far to go the other way it does not
-# say: that is the learning rate. At the end a picture.
+# The gradient says which direction is up, for a very small step. It does not say how far to go in
+# the other direction. This is the learning rate. At the end there is a picture.
 
 # %%
 import math
@@ -21,11 +21,10 @@ threadpool_limits(1, user_api="blas")  # matrix products this small are slower o
 
 
 # %% [markdown]
-# ## 1. One parabola, L = w^2, where all can be known
+# ## 1. One parabola, L = w^2, where a formula gives every step
 #
-# dL/dw = 2 w, so a step makes of w   w - rate * 2 w = (1 - 2 rate) w: each multiplies w by the same
-# number, and the rate alone decides
-# whether w shrinks.
+# dL/dw = 2 w, so after a step w is w - rate * 2 w = (1 - 2 rate) w. Each step multiplies w by the
+# same number, and the rate alone decides whether w shrinks.
 
 
 # %%
@@ -68,8 +67,8 @@ assert abs(paths[1.0][-1]) == 2.0 < abs(paths[1.05][-1]), (
 # %% [markdown]
 # ## 2. Two directions, one rate: L = w1^2 + 25 w2^2
 #
-# The steep direction allows rates below 1/25 only; with those the flat one is slow. This is why
-# optimisers such as Adam, and AdamW in the lessons that come, give each weight a rate of its own.
+# The steep direction needs a rate below 1/25. With such a rate the flat direction is slow. So
+# optimisers such as Adam and AdamW give each weight a rate of its own.
 
 # %%
 print()
@@ -90,8 +89,8 @@ for rate in (0.035, 0.045):
 # %% [markdown]
 # ## 3. Thousands of weights, the same three pictures
 #
-# The model is a GPT with one block, on windows of the story. What is in it comes later (15 to 19);
-# here only its loss matters.
+# The model is a GPT with one block, on windows of the story (5_the_transformer/5_a_gpt.py). Here
+# only its loss matters.
 
 # %%
 text = tinygpt.story()

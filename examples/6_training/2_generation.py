@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Generation: from a distribution to a text
 #
-#     temperature t   p = softmax(logits / t); 0 is always the likeliest, 1 is the model's own
-#     top-k           the k likeliest, the rest 0
-#     top-p           the fewest that together have probability p, the rest 0
+#     temperature t   p = softmax(logits / t); 0 takes the likeliest, 1 is the model's own p
+#     top-k           only the k likeliest tokens, the others get 0
+#     top-p           only the fewest tokens with probability p together, the others get 0
 #
-# A model says how likely each token is to come next. One is drawn, joins the text, and the model is
-# asked again. That is all of it; the rest of this page is how to draw, and how not to do the same
-# work twice. At the end a picture.
+# A model gives each token the probability that it comes next. One token is drawn and added to the
+# text. Then the model gives the probabilities for the new text, and so on. This lesson shows ways
+# to draw, and how not to do the same work twice. At the end there is a picture.
 
 # %%
 import textwrap
@@ -26,9 +26,9 @@ threadpool_limits(1, user_api="blas")  # matrix products this small are slower o
 # %% [markdown]
 # ## 1. Five tokens, by hand
 #
-# The logits are ln 8, ln 4, ln 2, ln 1, ln 1: so softmax gives 8, 4, 2, 1, 1 sixteenths. Divided by
-# 1/2 the logits double and the ratios are squared: 64, 16, 4, 1, 1. Divided by 2 the ratios are
-# square roots.
+# The logits are ln 8, ln 4, ln 2, ln 1, ln 1. So softmax gives 8, 4, 2, 1, 1 sixteenths. Division
+# by 1/2 doubles the logits, which squares the ratios: 64, 16, 4, 1, 1. Division by 2 takes the
+# square roots of the ratios.
 
 # %%
 words = ("mat", "park", "dog", "cat", "sat")
@@ -61,7 +61,8 @@ assert 64 / 86 + 16 / 86 > 0.9, (
 )
 
 # %% [markdown]
-# A draw: u uniform in [0, 1), and the first token at which the running sum exceeds it.
+# To draw a token, take a uniform u in [0, 1), and the first token at which the running sum of p
+# exceeds u.
 
 # %%
 p, generator = by_hand["temperature 1"][0], tensor.Generator(0)
@@ -87,10 +88,9 @@ assert (((counts - 10_000 * p) ** 2) / (10_000 * p)).sum() < 18.5, (
 )
 
 # %% [markdown]
-# ## 2. On a trained model: greedy against drawn
+# ## 2. On a trained model: the likeliest token against a random one
 #
-# Trained for fewer steps than it should be, so that it is unsure here and there, and the difference
-# shows.
+# The model is trained for few steps. So it is sometimes unsure, and the two ways differ.
 
 # %%
 text = tinygpt.story()
@@ -138,9 +138,9 @@ assert len(set(written[1.0])) == 8
 assert np.mean([known(s) for s in written[0.5]]) > np.mean([known(s) for s in written[2.0]]) + 0.3
 
 # %% [markdown]
-# Greedy, which is temperature 0, takes the likeliest token each time. That is not the likeliest
-# text: a step that looks best may lead where all goes on badly. And where it meets a window that it
-# has met before, it goes round for ever, as greedy texts do.
+# Greedy, which is temperature 0, takes the likeliest token each time. The result is not always the
+# likeliest text: after the likeliest token all continuations may be unlikely. And if a window comes
+# a second time, the text repeats itself for ever.
 
 # %%
 long = model.generate(prompt, 700, temperature=0)
@@ -150,11 +150,11 @@ print(f"\ngreedy goes round and round, here every {period} characters:")
 print(textwrap.fill(tail[:period], 94, initial_indent="    ", subsequent_indent="    "))
 
 # %% [markdown]
-# ## 3. Why a cache: the same keys and values over and over
+# ## 3. Why a cache: the keys and values are the same each time
 #
-# Token t looks at the keys and values of the tokens before it. Those do not depend on what comes
-# later, so they can be kept. Without a cache every new token sends the whole text through the
-# layers once more: 1 + 2 + ... + T tokens of work. With it, one each.
+# Token t uses the keys and values of the tokens before it. These do not depend on later tokens, so
+# they can be kept. Without a cache each new token sends the whole text through the layers again: 1
+# + 2 + ... + T tokens of work. With a cache each new token sends only itself.
 
 # %%
 sequence = long[:T]
@@ -186,7 +186,7 @@ print(f"all  {sent['without']:18}{sent['with']:16}        T (T + 1) / 2 = {T * (
 assert sent == {"without": T * (T + 1) // 2, "with": T}
 
 # %% [markdown]
-# The keys in the cache are those that a model without one computes, to the last rounding:
+# The keys in the cache equal those that the model computes without a cache, up to rounding:
 
 # %%
 with tensor.no_grad():
@@ -203,16 +203,16 @@ assert np.allclose(k, held, atol=1e-4)
 # %% [markdown]
 # ## 4. Past the context the window moves
 #
-# A model knows T places. For token T + 1 the oldest is forgotten and all others move one place
-# back. But a key is made of a token AND its place: moved, all of them change, and what the cache
-# holds is of no more use. So from here on each token costs a whole window.
+# A model has T positions. For token T + 1 the oldest token is dropped, and all others move back by
+# one position. But a key depends on a token and on its position. So all keys change, and the cache
+# is of no more use. From here on each token costs a whole window.
 
 # %%
 with tensor.no_grad():
     moved = block.attention.qkv(block.attention_norm(model.embed(long[1 : T + 1]))).numpy()[
         0, :, 32:64
     ]
-# token i + 1 of the text, at place i now and i + 1 before
+# token i + 1 of the text, at position i now and i + 1 before
 same_tokens = np.abs(moved[:-1] - k[1:]).max(axis=1)
 print(
     f"keys of the same tokens, one place further on: they differ by {same_tokens.min():.2f} "

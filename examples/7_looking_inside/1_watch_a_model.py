@@ -1,11 +1,11 @@
 # %% [markdown]
 # # Watching a model work: every op, every gradient
 #
-# `tensor.record` keeps all that runs on a tape: forward and backward, in order, with the module
-# that called, the shapes and strides, and what was handed to whom. (The graph of
-# 3_gradients/2_the_graph.py keeps only what backward needs, and is freed by it.) Questions that a
-# newcomer asks of a model are looked up there; `tinygpt step` walks through the same tape, a key a
-# step. With implementation="reference" every op runs as it can be read.
+# `tensor.record` keeps everything that runs, forward and backward, in order: each op with its
+# module, its shapes and strides, and each gradient with its sender and its receiver. This is a
+# recording, here named `tape`. (The graph of 3_gradients/2_the_graph.py keeps only what backward
+# needs, and is freed by it.) With implementation="reference" each op runs in its readable form.
+# `tinygpt step` shows such a recording step by step.
 
 # %%
 import textwrap
@@ -44,8 +44,8 @@ for entry in tape.forwards:
         )
 
 # %% [markdown]
-# Of these ops only two move data: `attention` itself, and `clone`, which puts the heads side by
-# side. The others look at the same memory in another way: the strides say how.
+# Only two of these ops make new memory: `attention` itself, and `clone`, which puts the heads side
+# by side. The others are views of the same memory with other strides.
 
 # %%
 assert {
@@ -55,8 +55,8 @@ assert {
 # %% [markdown]
 # ## 1. Arrays by name
 #
-# A module's name is its output; behind it, the name of any variable in the source of the op.
-# `weights` is one in tensor/ops/attention.py.
+# The name of a module stands for its output. After it can stand the name of a variable in the
+# source of the op: `weights` is a variable in tensor/ops/attention.py.
 
 # %%
 weights = tape["blocks.0.attention.weights"]  # (batch, heads, queries, keys)
@@ -70,8 +70,8 @@ assert np.allclose(tape["logits"], model(ids).numpy(), atol=1e-5)  # the kernels
 # %% [markdown]
 # ## 2. An op, line by line
 #
-# An op is a function of its arrays, so the tape can run its own source again, and show what each
-# line made.
+# An op depends only on its arrays. So the recording can run the source of the op again, and show
+# the result of each line.
 
 # %%
 attention = next(entry for entry in tape.forwards if entry.op == "attention")
@@ -89,8 +89,9 @@ for moment in attention.lines():
 # %% [markdown]
 # ## 3. Where does this gradient come from?
 #
-# The embedding of the tokens is used twice: at the entrance, and, turned around, as the head. So it
-# gets two contributions, the head's first, since backward runs from the end. Their sum is `.grad`.
+# The token table is used twice: at the input, and transposed, as the head. So it gets two
+# contributions. The one from the head comes first, since backward starts at the end. Their sum is
+# `.grad`.
 
 # %%
 print("\ncontributions to token_embedding.weight:")
@@ -110,9 +111,9 @@ assert np.allclose(total, model.token_embedding.weight.grad.numpy(), rtol=1e-5, 
 assert np.allclose(tape["token_embedding.weight.grad"], total)
 
 # %% [markdown]
-# The residual stream is used twice as well, by the next LayerNorm and by the sum that goes around
-# it. That is the path on which gradients reach the first block unhindered: `blocks.0.add#2` is what
-# leaves block 0.
+# The residual stream is used twice too: by the next LayerNorm, and by the sum that leads around it.
+# Through the sum a gradient reaches the first block unchanged. `blocks.0.add#2` is the result of
+# block 0.
 
 # %%
 print("\ncontributions to blocks.0.add#2:")
@@ -126,11 +127,11 @@ for entry in tape.backwards:
             )
 
 # %% [markdown]
-# ## 4. Who made this NaN?
+# ## 4. Where does this NaN come from?
 #
-# One weight is broken. The loss says only that something is; the tape says where it began: the
-# first op with a result that is not finite although all it was given is, or the parameter that was
-# not.
+# One weight is NaN. The loss shows only that something is wrong. The recording shows where it
+# began: at the first op whose inputs are finite and whose result is not, or at a parameter that is
+# not finite.
 
 # %%
 broken = GPT(
@@ -154,7 +155,7 @@ assert bad == ["blocks.1.feed_forward.expand.bias"]
 # %% [markdown]
 # ## 5. The same model as it runs by default
 #
-# The references above are what can be read. What runs by default are fused ops: fewer nodes, fewer
+# Above, each op ran in its readable form. By default a model runs fused ops: fewer nodes, fewer
 # passes over memory, the same numbers.
 
 # %%

@@ -1,14 +1,13 @@
 # %% [markdown]
 # # Embeddings: words by the company they keep
 #
-# x = E[id]                                a token is a row of a table of weights, and means nothing
-# at first
+#     x = E[id]                                a token is a row of a table of weights
 #     cosine(a, b) = a . b / (|a| |b|)         1: the same direction, 0: nothing in common
 #
-# Nobody tells the model that a cat is like a dog. It learns to foretell stories, and words that
-# foretell the same get alike rows. At the end a picture. The stories are drawn from a small grammar
-# and sound like the one of the cat that sat; a token is a whole word here, and <unk> the token that
-# stands for words the model does not know.
+# At first the rows are random. Nobody tells the model that a cat is like a dog. The model learns to
+# predict stories, and words that predict the same get similar rows. The stories are drawn from a
+# small grammar, and sound like the one of the cat that sat. A token is a whole word here. <unk> is
+# the token for words that the model does not know. At the end there is a picture.
 
 # %%
 import textwrap
@@ -35,8 +34,8 @@ print(
 # %% [markdown]
 # ## 1. Train a small GPT on the stories
 #
-# The weight decay is strong on purpose: large weights are expensive, so one direction that serves
-# two words is cheaper than two.
+# The weight decay is strong on purpose. Large weights are then expensive, and one direction for two
+# words is cheaper than two directions.
 
 # %%
 x, y = tinygpt.windows(ids, context=16)
@@ -75,7 +74,7 @@ def nearest(vector, of=table, without=(), count=3):
 # %% [markdown]
 # ## 2. Neighbours
 #
-# Alike is what is used alike, not what means the same: big and small are neighbours.
+# Words are neighbours if they are used alike, not if they mean the same: so are big and small.
 
 # %%
 print()
@@ -94,7 +93,7 @@ for word, expected in ALIKE.items():
     assert set(found) == expected
 
 # %% [markdown]
-# ## 3. Names: letters do not say who is he and who is she, the stories do
+# ## 3. Names: the letters do not show who is he and who is she, but the stories do
 
 # %%
 names = ("Tom", "Ben", "Mia", "Ann")
@@ -107,9 +106,9 @@ assert nearest(row("Mia"), without=("Mia",), count=1) == ["Ann"]
 # %% [markdown]
 # ## 4. Analogies: he is to she as Tom is to ...?     she - he + Tom
 #
-# The step from he to she was learned from other places of the stories than the names, and still it
-# leads from Tom to one of the two women. Tom's nearest is Ben: without the step the answer is
-# wrong. As usual, the three words of the question may not be the answer.
+# The step from he to she was not learned from the names. But it leads from Tom to one of the two
+# women. Without the step the answer is wrong: the nearest neighbour of Tom is Ben. As usual, the
+# three words of the question are not allowed as the answer.
 
 # %%
 print()
@@ -132,8 +131,8 @@ print(f"the step from he to she and the step from the men to the women: cosine {
 assert step > 0.4
 
 # %% [markdown]
-# The picture: rows of the same length, seen from the two directions in which they differ most.
-# Words that are very much alike share a label.
+# The picture shows the rows, scaled to the same length, in the two directions in which they differ
+# most. Words that are very similar share a label.
 
 # %%
 shown = [i for i in range(1, tokenizer.size) if i in ids]

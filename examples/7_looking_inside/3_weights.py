@@ -6,9 +6,9 @@
 #     a checkpoint     the matrix view, written into a file
 #
 # The graph view is in the code, which is the same for every model of this kind. All that a model
-# has learned is in the matrices: load them into the same code, and it writes the same text. (Graph
-# here means the tree of modules; the graph of 3_gradients/2_the_graph.py is made anew in each
-# forward pass, and no file holds it.) At the end a picture.
+# has learned is in the matrices. If you load them into the same code, it writes the same text.
+# (Here "graph" means the tree of modules. The graph of 3_gradients/2_the_graph.py is made in each
+# forward pass, and is in no file.) At the end there is a picture.
 
 # %%
 import json
@@ -45,7 +45,7 @@ print(f"a GPT that has learned the story: loss {loss.item():.3f}")
 assert loss.item() < 0.3
 
 # %% [markdown]
-# ## 1. The graph view: what is in what, in the order of computation
+# ## 1. The graph view: which module contains which, in the order of computation
 
 
 # %%
@@ -66,9 +66,10 @@ show(graph)
 # %% [markdown]
 # ## 2. The matrix view: the same numbers as a list, and where most of them are
 #
-# By hand, with C the width, V the vocabulary, T the context: attention has C x 3C for the queries,
-# keys and values and C x C to mix the heads, 4 C C together; the feed-forward C x 4C and 4C x C, 8
-# C C. So in every block two thirds are in the feed-forward, whatever the width.
+# Counted by hand, with the width C, the vocabulary V and the context T: attention has C x 3C
+# numbers for queries, keys and values, and C x C to mix the heads. Together these are 4 C C. The
+# feed-forward has C x 4C and 4C x C, which are 8 C C. So for every width two thirds of a block are
+# in the feed-forward.
 
 # %%
 C, V, T, L = config.width, config.vocabulary, config.context, config.layers
@@ -99,8 +100,8 @@ assert 8 * C * C / (8 * C * C + 4 * C * C) == 2 / 3, "biases left out"
 #     N bytes        the header, JSON: for each name the dtype, the shape, and where its bytes lie
 #     the rest       the numbers, one array after the other, nothing between
 #
-# No code is in it and nothing is executed, so a file from a stranger can hold wrong numbers, but no
-# program.
+# The file holds no code, and to load it runs none. So the file of a stranger can hold wrong
+# numbers, but no program.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +135,7 @@ print(
 assert numbers[place] == model.blocks[0].attention.qkv.weight[i, j].item()
 
 # %% [markdown]
-# ## 4. Loaded into fresh code it is the same model
+# ## 4. Loaded into a new model, the weights make it the same model
 
 # %%
 del header["__metadata__"]
@@ -151,11 +152,12 @@ print("trained", tokenizer.decode(model.generate(prompt, 40, temperature=0)))
 assert np.array_equal(other(ids[:4]).numpy(), model(ids[:4]).numpy()), "bit for bit"
 
 # %% [markdown]
-# ## 5. What training did to them
+# ## 5. What training did to the weights
 #
-# The bias of the keys is a surprise: it hardly moves from 0. With q the query and b that bias,
-# every score of one token changes by the same q . b, and softmax does not see what is added to all.
-# Its gradient is 0 but for rounding, of which AdamW makes small steps.
+# The bias b of the keys is a surprise: it hardly moves from 0. It changes every score of a token
+# with the query q by the same number q . b, and softmax does not depend on a number that is added
+# to all scores. So the gradient of b is 0, up to rounding. From the rounding AdamW makes small
+# steps.
 
 # %%
 print(f"\n{'':38}std before    after    the change, in sizes of the result")
