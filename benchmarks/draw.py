@@ -1,9 +1,9 @@
-"""How long `tensor.draw` takes to draw a GPT's loss into an SVG file: 12 layers and the story's
-two, fused and as references.
+"""The time of `tensor.draw` for the loss of a GPT, written as SVG.
 
     python benchmarks/draw.py
 
-The first drawing of each, which also imports what it needs, and the median of ten more.
+The models have 12 layers, or the two layers of the story, with fused ops or with references. The
+first drawing also imports what it needs. Then comes the median of ten more.
 """
 
 from __future__ import annotations

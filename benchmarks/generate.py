@@ -1,16 +1,17 @@
-"""Tokens a second, one prompt, on the CPU: ours with its cache, nanoGPT's loop (no cache), and
+"""Tokens a second for one prompt on the CPU: tinygpt with its cache, nanoGPT's loop without one, and
 transformers with its cache.
 
-    python benchmarks/generate.py                 # the Shakespeare size and GPT-2 124M, random
-    weights
-    python benchmarks/generate.py shakespeare
+    python benchmarks/generate.py                 # both sizes, with random weights
+    python benchmarks/generate.py shakespeare     # one of them; the other is gpt2
 
-Shakespeare size: 63 new tokens after a prompt of one, so all inside the context of 64; then 64 more
-past it, where every token moves to another position and nothing can be kept. GPT-2: 32 new tokens
-after a prompt of 16. Each side lives in a process of its own; they alternate, and the median
-counts. A turn writes the text of the Shakespeare size four times: ours takes 10 ms, a tenth of them
-to fetch weights that the other side pushed out of the caches. Sampling is at temperature 1 from all
-tokens on every side.
+Shakespeare size: 63 new tokens after a prompt of one, inside the context of 64. Then 64 more tokens
+past the context, where every token moves to another position, so that no key or value can be kept.
+GPT-2, with 124 M parameters: 32 new tokens after a prompt of 16.
+
+Each program has a process of its own. The processes take turns, and the median counts. A turn
+writes the text of the Shakespeare size four times. Ours takes 10 ms, a tenth of them to fetch
+weights that the other program pushed out of the processor's cache. All sample at temperature 1 from
+all tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PEER = {"shakespeare": "nanoGPT", "gpt2": "transformers"}
 
 
 def our_side(name: str) -> Callable[[str], tuple[int, float]]:
-    """What writes tokens when told "inside" or "past": how many, and in how many seconds."""
+    """A function of "inside" or "past" that writes tokens: how many, and in how many seconds."""
     from tensor.random import Generator
     from tinygpt import GPT, GPTConfig
 
@@ -133,7 +134,7 @@ def serve(name: str, side: str) -> None:
 
 
 class Side:
-    """A process that writes tokens when told to."""
+    """A process that writes tokens on request."""
 
     def __init__(self, name: str, side: str):
         self.process = subprocess.Popen(

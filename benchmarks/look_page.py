@@ -1,12 +1,12 @@
-"""How fast the page of `tinygpt look` opens and answers, with 512 tokens, 4 layers of 4 heads and 8
-sets of weights, in a headless Chromium.
+"""How fast the page of `tinygpt look` opens and answers the mouse, in Chromium without a window.
 
     python benchmarks/look_page.py
 
-The weights are nearly fresh: a run of 8 steps on random letters, which costs a page as much as any.
-Opening is counted from the navigation until the map of attention is drawn, a hover from the
-browser's event until the frame after it. Ten pages, fifty hovers on tokens and on cells of the map;
-median and worst. Needs the package playwright, and Chromium on the path.
+The page has 512 tokens, 4 layers of 4 heads and 8 sets of weights. The weights are from a run of 8
+steps on random letters: such a page is as large as any other. Opening is the time from the
+navigation until the map of attention is drawn. A hover is the time from the browser's event until
+the frame after it. Ten pages are opened, and fifty tokens and cells of the map are hovered. Printed
+are the median and the worst. Needs the package playwright, and Chromium on the path.
 """
 
 from __future__ import annotations

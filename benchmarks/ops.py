@@ -1,27 +1,21 @@
-"""Each op, forward and backward, beside bare NumPy and PyTorch; and what the engine itself costs a
-small op.
+"""Times of each op, forward and backward, beside NumPy and PyTorch; and the engine's own cost.
 
     python benchmarks/ops.py                                # both: some minutes
     python benchmarks/ops.py --only engine                  # the engine's cost alone: seconds
     python benchmarks/ops.py --only ops --ops gelu linear --sizes middle
-    python benchmarks/ops.py --out results                  # also results/ops.json, ops.png,
-    engine.json and engine.png
+    python benchmarks/ops.py --out results                  # writes JSON and pictures there too
 
-*Ops.* Bare NumPy is what one would write by hand, without a graph and without reusing buffers;
-`NUMPY` below is all of it. PyTorch runs with
-one thread and with two, and the faster by its median counts. Each side is a process of its own;
-they alternate, after a pause where
-threads of BLAS or OpenMP could still be spinning. A turn is one call to warm up and then several,
-each timed: the median of these is the
-turn's time. Forward records the graph, backward starts from a random gradient and leaves new
-`.grad`; all sides must first agree on values
-and gradients. A ratio is the other's time over ours, turn by turn, its median; above 1 we are
-faster.
+*Ops.* The NumPy side is what one would write by hand, without a graph and without reused buffers
+(`NUMPY` below). PyTorch runs with one thread and with two, and the faster one counts, by its
+median. Each side has a process of its own. The sides take turns, after a pause in which threads of
+BLAS or OpenMP stop spinning. A turn is one call to warm up, then several timed calls, and the
+median of these. Forward records the graph. Backward starts from a random gradient and makes new
+`.grad`. First all sides must agree on values and gradients. A ratio is the other side's time over
+ours, turn by turn, and then the median: above 1 we are faster.
 
-*Engine.* An expression on our tensors and the same on bare arrays alternate in one thread, in
-blocks of a few hundred, by the clock that counts
-only that thread's time. What ours takes longer is the engine's cost: graph recorded, line and
-versions kept, the node freed again.
+*Engine.* An expression on tensors and the same expression on arrays take turns in one thread, in
+blocks of a few hundred, by the clock of this thread. The difference is the engine's cost: recording
+the graph, keeping the line and the versions, and freeing the node.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""The same GPT in PyTorch: what the benchmarks run beside ours, from the same weights, at PyTorch's
-best settings.
-"""
+"""The same GPT in PyTorch, from the same weights and at PyTorch's best settings."""
 
 from __future__ import annotations
 

@@ -1,28 +1,24 @@
-"""How a training step's time and peak memory grow with context T, width, batch and layers; and how
-attention's memory grows with T.
+"""How time and peak memory of a training step grow with the sizes of the model, and how the memory
+of attention grows with T.
 
     python benchmarks/scaling.py                                     # everything: some minutes
     python benchmarks/scaling.py --only attention
     python benchmarks/scaling.py --only step --axes T batch --rounds 1
-    python benchmarks/scaling.py --out results                       # also results/scaling.json,
-    scaling.png and attention.png
+    python benchmarks/scaling.py --out results                       # writes JSON and pictures too
 
-*Step.* The shakespeare model (4 layers, width 128, 4 heads, T 64, B 12, V 65) and its neighbours
-along each axis, the step of tinygpt's own
-trainer. A measurement is a fresh process: its peak resident memory is its own, and no memory is
-left from another size. Rounds go over all
-sizes in turn, so that a machine whose speed drifts slows all of them; time and memory are medians
-over the rounds, the time of a round the
-median of its steps. Python, NumPy and the engine, without any model, take what is printed as idle.
+*Step.* The model is the shakespeare model (4 layers, width 128, 4 heads, T 64, B 12, V 65), and one
+size at a time is changed: context T, width, batch or layers. The step is that of tinygpt's trainer.
+Each measurement is a new process: so its peak memory is its own. Rounds go over all sizes in turn,
+so that a change in the speed of the machine affects all sizes. Time and memory are medians over the
+rounds, and the time of a round is the median of its steps. "Idle" is the memory of Python, NumPy
+and the engine without a model.
 
-*Attention.* Forward and backward of causal attention alone, 4 heads of 32 float32: once the op
-`tensor.attention` on (1, 4, T, 32), its inputs
-strided as heads are in a model, and once the model's own layer on (1, T, 128), its two projections
-included. Counted is the peak above the
-inputs, the weights and the upstream gradient, so output and gradients are in it. Resident: as the
-operating system counts. Arrays: exactly, of
-what NumPy allocates (tracemalloc). The exponent e of memory ~ T^e comes from least squares on
-logarithms: 1 is linear, 2 a matrix (T, T).
+*Attention.* This measures forward and backward of causal attention with 4 heads of 32 float32. It
+runs the op `tensor.attention` on (1, 4, T, 32), with the strides that heads have in a model. Then
+it runs the model's layer on (1, T, 128), with its two projections. The memory is the peak above the
+inputs, the weights and the upstream gradient. "Resident" is the operating system's count. "Arrays"
+is the exact count of what NumPy allocates (tracemalloc). The exponent e of memory ~ T^e comes from
+least squares on logarithms: 1 is linear, 2 is a matrix (T, T).
 
 MB are 2^20 bytes, as in train_step.py.
 """

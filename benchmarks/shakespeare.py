@@ -1,19 +1,18 @@
-"""nanoGPT's Shakespeare run for a CPU, ours and PyTorch's, from the same weights on the same
-batches; and the time to its loss.
+"""nanoGPT's Shakespeare run for a CPU, in tinygpt and in PyTorch, from the same weights on the same
+batches; and the time to a loss of 1.88.
 
-    python benchmarks/shakespeare.py tinyshakespeare.txt                 # the run, seeds 0, 1, 2,
-    both sides in turn
-    python benchmarks/shakespeare.py tinyshakespeare.txt --race          # seconds of training until
-    the validation loss is 1.88
+    python benchmarks/shakespeare.py tinyshakespeare.txt           # the run, with three seeds
+    python benchmarks/shakespeare.py tinyshakespeare.txt --race    # seconds until 1.88
 
-The settings are nanoGPT's own for this: 4 layers, width 128, 4 heads, context 64, batch 12, no
-biases in the linear layers, 2,000 steps of AdamW (1e-3 after 100 steps of warm-up, a cosine to
-1e-4, betas 0.9 and 0.99, decay 0.1, clipping at 1), windows drawn at random from the first 90 % of
-the text. The validation loss is the mean over the whole last 10 %, in windows side by side.
+The settings are nanoGPT's own: 4 layers, width 128, 4 heads, context 64, batch 12, no biases in the
+linear layers, 2,000 steps of AdamW. The rate is 1e-3 after 100 steps of warm-up, and falls along a
+cosine to 1e-4. The betas are 0.9 and 0.99, the decay is 0.1, and gradients are clipped at 1.
+Windows are drawn at random from the first 90 % of the text. The validation loss is the mean over
+the last 10 %, in windows side by side.
 
-The race: each side trains until a measuring, every 50 steps and not counted in its time, finds
-1.88. PyTorch's side is nanoGPT's recipe; ours may be
-any: the one below is the best that was found.
+In the race each side trains until its validation loss is below 1.88. The loss is measured every 50
+steps, outside the time. PyTorch trains by nanoGPT's recipe. Ours is the fastest recipe that was
+found.
 """
 
 from __future__ import annotations

@@ -1,23 +1,24 @@
-"""What it costs to begin: import time, memory of the idle process, size on disk, and the time from
-a command to its first training step.
+"""The cost of starting: import time, memory of the idle process, size on disk, and the time from a
+command to its first training step.
 
     python benchmarks/startup.py                       # everything: about two minutes
     python benchmarks/startup.py --only import size    # some sections
-    python benchmarks/startup.py --out results         # also results/startup.json and .png
+    python benchmarks/startup.py --out results         # writes JSON and a picture there too
 
-*import, memory*: fresh processes, which take turns. Each imports numpy, then one thing more, and is
-timed over that; then its resident memory
-is read. Compiled bytecode is there, as after the first use: a first round, not counted, writes it.
-*size*: the files of the core dependencies of pyproject.toml, and of what these need, as their
-metadata lists them; beside those of torch.
-*first step*: from starting `python -m tinygpt train --steps 1` in an empty folder to the line of
-that step in its metrics; beside a script that
-imports torch, builds the same model (peer.py) and takes one eager step on the same text. That
-script also imports tinygpt, for the initial
-weights: the time of this is taken off. Once more with an empty cache, as on the first day, when
-kernels that are compiled have to be.
+*Import, memory.* New processes take turns. Each imports numpy, then one package more. Measured are
+the time of the second import and the memory after it. A first round, which is not counted, writes
+the compiled bytecode.
 
-MB are 10^6 bytes. Memory on systems without /proc is the peak instead.
+*Size.* This is the size of the files of the core dependencies in pyproject.toml, and of what these
+need, as their metadata lists them; beside the size of torch.
+
+*First step.* This is the time from the start of `python -m tinygpt train --steps 1` in an empty
+folder to the line of that step in its metrics. Beside it is a script that imports torch, builds the
+same model (peer.py), and takes one eager step on the same text. The script imports tinygpt for the
+first weights, and the time of this is subtracted. One more start has an empty cache, as on the
+first day, when the kernels must be compiled.
+
+MB are 10^6 bytes. On systems without /proc the memory is the peak.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""One training step, ours and PyTorch's, of the same model from the same weights on the same
-batches.
+"""A training step in tinygpt and in PyTorch: the same model, the same weights, the same batches.
 
     python benchmarks/train_step.py                  # all four sizes
     python benchmarks/train_step.py story baby       # some
-    python benchmarks/train_step.py --out results    # also results/train_step.json and .png
+    python benchmarks/train_step.py --out results    # writes JSON and a picture there too
 
-A step is forward, backward, clipping to norm 1 and AdamW. First both sides must agree on the losses
-of 20 steps. Then they alternate, so that a machine whose speed drifts slows both; the ratio is
-PyTorch's time over ours, pair by pair, its median with a 90 % bootstrap interval. PyTorch runs
-eager and compiled, with one thread and with all, and the fastest of these is the one that counts.
+A step is forward, backward, clipping to norm 1, and AdamW. First both sides must have the same
+losses in 20 steps. Then they take turns, so that a change in the speed of the machine affects both. A
+ratio is PyTorch's time over ours for a pair of turns. Printed are the median and its 90 % bootstrap
+interval. PyTorch runs eager and compiled, with one thread and with all, and its fastest mode
+counts.
 
-Each side lives in a process of its own, and a pause comes before each turn: threads of OpenMP and
-OpenBLAS spin for a while after work, and would take the cores from whoever comes next. A turn is
-steps to warm up, then steps of which the median counts: as many as fill a moment.
+Each side has a process of its own, and a pause comes before each turn: threads of OpenMP and
+OpenBLAS spin for a while after work, and would use the cores of the other side. A turn is some
+steps to warm up, then enough steps to measure their median.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def torch_step(
 
 
 class Side:
-    """A process that takes steps when told to: "ours", or a mode of PyTorch's."""
+    """A process that takes steps on request: "ours", or a mode of PyTorch's."""
 
     def __init__(self, name: str, side: str):
         self.steps = STEPS[name]
