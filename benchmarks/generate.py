@@ -1,5 +1,5 @@
-"""Tokens a second for one prompt on the CPU: tinygpt with its cache, nanoGPT's loop without one, and
-transformers with its cache.
+"""Tokens a second for one prompt on the CPU: tinygpt with its cache, nanoGPT's loop without one,
+and transformers with its cache.
 
     python benchmarks/generate.py                 # both sizes, with random weights
     python benchmarks/generate.py shakespeare     # one of them; the other is gpt2
