@@ -7,8 +7,8 @@
 A step is forward, backward, clipping to norm 1, and AdamW. First both sides must have the same
 losses in 20 steps. Then they take turns, so that a change in the speed of the machine affects both.
 A ratio is PyTorch's time over ours for a pair of turns. Printed are the median and its 90 %
-bootstrap interval. PyTorch runs eager and compiled, with one thread and with all, and its fastest mode
-counts.
+bootstrap interval. PyTorch runs eager and compiled, with one thread and with all, and its fastest
+mode counts.
 
 Each side has a process of its own, and a pause comes before each turn: threads of OpenMP and
 OpenBLAS spin for a while after work, and would use the cores of the other side. A turn is some
