@@ -43,10 +43,10 @@ leaf = Tensor(3.0, requires_grad=True)
 h = 1e-5
 difference = ((3 + h) ** 2 - (3 - h) ** 2) / (2 * h)
 found = {}
-for walk in (overwriting, adding):
+for backward in (overwriting, adding):
     x = Number(3.0)
-    walk(x * x)
-    found[walk.__name__] = x.grad
+    backward(x * x)
+    found[backward.__name__] = x.grad
 print("d(x * x)/dx at 3:", found, f"  engine {engine.item()}   by differences {difference:.4f}")
 assert found["overwriting"] == 3.0
 assert found["adding"] == engine.item() == 6.0

@@ -47,7 +47,7 @@ def right(y):
 
 
 def ask(function, backward, x=3.0):
-    """dy/dx by one of the backward passes above."""
+    """dy/dx by one of the backward passes."""
     leaf = Number(x)
     backward(function(leaf))
     return leaf.grad
@@ -102,8 +102,8 @@ def near_and_far(x):
     return b + b * b
 
 
-for walk in (first_met, at_once, path_by_path, right):
-    print(f"dy/dx at 3, {walk.__name__:12} {ask(near_and_far, walk)}")
+for backward in (first_met, at_once, path_by_path, right):
+    print(f"dy/dx at 3, {backward.__name__:12} {ask(near_and_far, backward)}")
 print("dy/dx at 3, engine      ", truth(near_and_far))
 assert (
     ask(near_and_far, right)

@@ -257,7 +257,7 @@ assert np.isfinite(distance.sqrt().numpy()).all()
 with wrong(GradientError, "non-finite gradient from backward of `sqrt`"):  # noqa: SIM117
     with tensor.detect_anomaly():
         distance.sqrt().sum().backward()
-assert distance.grad is None, "stopped before anything was deposited"
+assert distance.grad is None, "stopped before anything was accumulated"
 with mended():
     (distance + 1e-6).sqrt().sum().backward()
 assert np.isfinite(distance.grad.numpy()).all()
