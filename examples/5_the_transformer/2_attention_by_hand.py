@@ -8,7 +8,7 @@
 # weights, with small numbers. Then come trainable weights, the mask and several heads, line by line
 # as in a GPT. The result equals that of one op of the engine, `tensor.attention`.
 #
-# B batch   T time   C width   H heads   D head width, C / H
+#     B batch   T time   C width   H heads   D head width, C / H
 
 # %%
 import textwrap

@@ -11,7 +11,7 @@
 # Then it stacks blocks in five ways, and measures one number: how much of the gradient that enters
 # at the top arrives at the bottom. At the end there is a picture.
 #
-# B batch   T time   C width   H heads
+#     B batch   T time   C width   H heads
 
 # %%
 import matplotlib.pyplot as plt
