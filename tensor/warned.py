@@ -1,7 +1,7 @@
 """NumPy's warnings name the user's line, not the line of an op that divided by zero.
 
-    train.py:12: RuntimeWarning: divide by zero encountered in divide
-      y = x / weights
+train.py:12: RuntimeWarning: divide by zero encountered in divide
+  y = x / weights
 """
 
 from __future__ import annotations
