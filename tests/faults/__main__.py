@@ -154,7 +154,8 @@ def search(options: argparse.Namespace, slots: list[Slot]) -> int:
             table.save(options.state)
             if sys.stderr.isatty():
                 print(
-                    f"\r{sum(row.inputs for row in table.rows.values()):,} inputs, {table.failures:,} failures ",
+                    f"\r{sum(row.inputs for row in table.rows.values()):,} inputs, "
+                    f"{table.failures:,} failures ",
                     end="",
                     file=sys.stderr,
                     flush=True,
@@ -206,7 +207,8 @@ def try_again(files: Sequence[Path], slot: Slot) -> int:
         )
         failed += not verdict.sound
         print(
-            f"{file.name}: {' '.join(given.way)[:100]}\n    {verdict.kind}, {verdict.seconds:.2f} s, {verdict.memory >> 20} MB  {verdict.what}  {verdict.place}"
+            f"{file.name}: {' '.join(given.way)[:100]}\n    {verdict.kind}, {verdict.seconds:.2f} s, "
+            f"{verdict.memory >> 20} MB  {verdict.what}  {verdict.place}"
         )
     return int(failed > 0)
 

@@ -25,7 +25,10 @@ from typing import NamedTuple
 from tensor.kernels.cpu import built
 from tests.faults.starts import AS_ROOT, OTHER, SPOKEN, USER, Place, Start
 
-EVIL = f'#include <stdio.h>\n__attribute__((constructor)) static void planted(void) {{ puts("{SPOKEN}"); fflush(stdout); }}\n'
+EVIL = (
+    "#include <stdio.h>\n__attribute__((constructor)) static void planted(void) "
+    f'{{ puts("{SPOKEN}"); fflush(stdout); }}\n'
+)
 CUTS = 17
 
 
@@ -272,7 +275,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(fault: Fault, folder: Path, library: bytes | None = None) -> Outcome:
-    """Make a fault, start, start again: with a cache elsewhere where it lasts. For library: Place."""
+    """Make a fault, start, and start again: with a cache elsewhere where the fault lasts."""
     place = Place(folder, library)
     try:
         fault.make(place, compiled(folder / "evil.so", EVIL) if fault.evil else good())
@@ -305,9 +308,11 @@ def main() -> int:
             ", ".join(sorted({start.kind for start in result.first})),
             max(start.seconds for start in result.first),
         )
-        figures = f"{kinds:8}{result.builds:8}{slowest:6.1f}   {result.later.kind:8}{result.later.seconds:6.1f}"
+        later = f"{result.later.kind:8}{result.later.seconds:6.1f}"
+        figures = f"{kinds:8}{result.builds:8}{slowest:6.1f}   {later}"
         print(
-            f"{fault.name:38}{figures}   {'WRONG ' * result.wrong(fault)}{result.line.replace(str(folder), '')}",
+            f"{fault.name:38}{figures}   {'WRONG ' * result.wrong(fault)}"
+            + result.line.replace(str(folder), ""),
             flush=True,
         )
     print(f"{wrong} wrong")

@@ -146,7 +146,8 @@ SHORT = [
 ]
 LONG = [*("1" + "0" * n for n in (12, 18, 20, 30, 400, 5000)), "x" * 300, "x" * 20_000]
 NAMES = words(
-    "character gpt2 text.txt texts tokens runs . missing/x.png x.png x.svg x.html story cuda cpu float64 bpe"
+    "character gpt2 text.txt texts tokens runs . missing/x.png x.png x.svg x.html story cuda cpu "
+    "float64 bpe"
 )
 VALUES = [*SHORT, *LONG, *NAMES]  # no number that a patient user with a large machine may mean
 ENDLESS = ("--help", "--length", "--until")  # a sample of 10^12 tokens is what was asked for
@@ -258,7 +259,8 @@ def _performed(way: tuple[str, ...], given: Input, log: Path) -> Verdict:
     elif codes[0] == 2 and (error.count("\n") > 2 or len(error) > LONGEST):
         judged = Verdict(
             "traceback",
-            what=f"long message: {error.count(chr(10))} lines, {len(error):,} characters: {error[:100]}",
+            what=f"long message: {error.count(chr(10))} lines, {len(error):,} characters: "
+            + error[:100],
         )
     return bounded(judged, len(given.data))
 

@@ -39,7 +39,7 @@ AGAIN = 2.0
 
 
 class Bench:
-    """A small model with its optimiser, a leaf, and what a gradient and a step of theirs must be."""
+    """A small model with its optimiser, a leaf, and their right gradients and right step."""
 
     def __init__(self) -> None:
         self.x = Tensor(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4), requires_grad=True)
@@ -178,7 +178,8 @@ class Row:
     def line(self) -> str:
         """The line of the table."""
         seed = "" if self.seed is None else self.seed
-        return f"{self.subject:<16} {self.interrupts:>10,} {self.inside:>8,} {self.left_on:>9,} {self.wrong:>7,}   {seed:>10}"
+        found = f"{self.left_on:>9,} {self.wrong:>7,}   {seed:>10}"
+        return f"{self.subject:<16} {self.interrupts:>10,} {self.inside:>8,} {found}"
 
 
 def _interrupt(run: Callable[[], None], delay: float) -> bool:

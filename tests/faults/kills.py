@@ -128,7 +128,6 @@ def go_on(folder: Path, steps: int) -> Iterator[str]:
 
 
 # -- killed
-# -----------------------------------------------------------------------------------------------------------
 
 
 def kill(folder: Path, chance: random.Random) -> Iterator[str]:
@@ -175,7 +174,6 @@ def noted(run: Path) -> list[dict[str, object]]:
 
 
 # -- full
-# -------------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -214,7 +212,6 @@ def fill(disk: Path, chance: random.Random) -> Iterator[str]:
 
 
 # -- together
-# ---------------------------------------------------------------------------------------------------------
 
 
 def together(folder: Path, number: int) -> Iterator[str]:
@@ -243,7 +240,6 @@ def together(folder: Path, number: int) -> Iterator[str]:
 
 
 # -- the table
-# --------------------------------------------------------------------------------------------------------
 
 
 def run_kills(count: int, seed: int) -> Counter[str]:

@@ -2,7 +2,7 @@
 
 A command runs whole, as `tinygpt COMMAND` would, but its flags are parsed once, and a picture is
 drawn
-for three inputs in a thousand. What was accepted so goes a little further: a sample of two tokens, a
+for one input in a hundred. What was accepted so goes a little further: a sample of two tokens, a
 step
 and a save.
 """
@@ -39,7 +39,7 @@ RUN = "RUN"  # stands in a command line for the run
 ROOM = 1 << 12
 # of 6 inputs that go to another command: these take longer
 OFTEN = {"look": 1, "train": 2, "tokenize": 2}
-DRAWN = 0.003  # share of inputs for which pictures are drawn
+DRAWN = 0.01  # share of inputs for which pictures are drawn
 
 
 class Reader(NamedTuple):
@@ -249,7 +249,7 @@ def _step_of(data: bytes) -> int:
 
 
 def _sealed(place: Workplace, file: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The JSON files beside it with digest and size of the damaged file, and no tokenizer's hash."""
+    """The JSON files beside the damaged file with its digest and size, and no tokenizer's hash."""
     whole, folder = place.files[file], str(Path(file).parent)
     for name, content in place.files.items():
         if name == file or not name.endswith(".json") or str(Path(name).parent) != folder:

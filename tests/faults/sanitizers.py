@@ -186,7 +186,8 @@ def main() -> int:
         show(total)
         found = reports(folder)
         print(
-            f"{len(found)} reports of -fsanitize={kind}, tests included; {time.perf_counter() - start:.0f} s"
+            f"{len(found)} reports of -fsanitize={kind}, tests included; "
+            f"{time.perf_counter() - start:.0f} s"
         )
         print("\n\n".join(found[:20]))
         return int(

@@ -57,7 +57,6 @@ class Row:
 
 
 # -- shapes and memory
-# --------------------------------------------------------------------------------------------------------
 
 
 def size(rng: Random) -> int:
@@ -131,7 +130,6 @@ def laid(rng: Random, array: Array) -> Array:
 
 
 # -- the kernels
-# ----------------------------------------------------------------------------------------------------------------
 
 
 def linear(rng: Random) -> Case:
@@ -242,7 +240,7 @@ def scale(rng: Random) -> Case:
 
 
 def update(make: Callable[..., Any], rng: Random) -> Case:
-    """Three steps of an optimiser on a small layer, whose gradients are written into their places."""
+    """Three steps of an optimiser on a small layer, whose gradients are written into buffers."""
     inputs, outputs, rows = size(rng), size(rng), size(rng)
 
     def call(x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
@@ -297,9 +295,16 @@ def decode(rng: Random) -> Case:
         int(rng.integers(1, 4)),
     )
     config = GPTConfig(
-        vocabulary=size(rng), context=context, width=H * D, heads=H, layers=int(rng.integers(1, 4)), norm=str(rng.choice(("pre", "post"))),
-        activation=str(rng.choice(("gelu", "relu"))), bias=bool(rng.integers(2)), tied=bool(rng.integers(2)),
-    )  # fmt: skip
+        vocabulary=size(rng),
+        context=context,
+        width=H * D,
+        heads=H,
+        layers=int(rng.integers(1, 4)),
+        norm=str(rng.choice(("pre", "post"))),
+        activation=str(rng.choice(("gelu", "relu"))),
+        bias=bool(rng.integers(2)),
+        tied=bool(rng.integers(2)),
+    )
     model = GPT(config, generator=random.Generator(int(rng.integers(99)))).eval()
     some = rng.permutation(rows)[: rng.integers(1, rows + 1)]
     ids, cuts, last = (
@@ -325,14 +330,25 @@ def decode(rng: Random) -> Case:
 KERNELS = {
     f.__name__: f
     for f in (
-        linear, linear_gelu, gelu, layer_norm, residual_layer_norm, causal_self_attention, attention, cross_entropy, positional_embedding,
-        scale, adamw, muon, random_bits, decode,
+        linear,
+        linear_gelu,
+        gelu,
+        layer_norm,
+        residual_layer_norm,
+        causal_self_attention,
+        attention,
+        cross_entropy,
+        positional_embedding,
+        scale,
+        adamw,
+        muon,
+        random_bits,
+        decode,
     )
-}  # fmt: skip
+}
 
 
 # -- running them
-# -------------------------------------------------------------------------------------------------------------------
 
 
 def results(

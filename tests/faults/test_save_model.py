@@ -81,7 +81,6 @@ def names(progress: Progress) -> set[str]:
 
 
 # -- what is there before the save that is cut short
-# --------------------------------------------------------------------
 
 
 def old(files: Tree) -> Tree:
@@ -158,7 +157,6 @@ def starts(run: Run) -> Iterator[tuple[str, Tree]]:
 
 
 # -- every state, every later operation
-# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -220,7 +218,7 @@ def full(run: Run, before: Progress | None, progress: Progress, number: int) -> 
         try:
             save(run, progress)
         except InputError as error:
-            assert "No space left" in str(error)  # noqa: PT017 (which state it left is looked at below)
+            assert "No space left" in str(error)  # noqa: PT017 (the state is checked below)
     now = None if before is None and checkpoint.state_of(run.folder) is None else check(run)
     assert now in (before, progress)
     after = following(now or Progress(), best=False)

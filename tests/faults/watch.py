@@ -105,7 +105,8 @@ def _judged(action: Callable[[], object]) -> Verdict:
             message.count("\n") > 1 or len(message) > LONGEST
         )
         if untidy:
-            what = f"long message: {message.count(chr(10)) + 1} lines, {len(message):,} characters: {what}"
+            size = f"{message.count(chr(10)) + 1} lines, {len(message):,} characters"
+            what = f"long message: {size}: {what}"
         return Verdict("traceback" if untidy else "refused", what=what, place=place_of(error))
     except Hang as error:
         return Verdict("hang", what="Hang", place=place_of(error))

@@ -26,8 +26,8 @@ from tinygpt.commands.cli import run
 Mark: TypeAlias = tuple[int, int, int]
 
 TEXT = (
-    "The cat sat on the mat. The dog ran in the park.\nThe cat and the dog played together. They became friends.\n"
-    * 5
+    "The cat sat on the mat. The dog ran in the park.\n"
+    "The cat and the dog played together. They became friends.\n" * 5
 )
 TRAIN = [*TINY, "--steps", "4", "--until", "2", "--evaluate", "1", "--snapshots", "3"]
 RUNS = {

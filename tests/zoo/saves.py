@@ -14,7 +14,6 @@ TRAIN = "tinygpt/commands/train.py"
 
 ZOO = [
     # -- row 80: a save cut short leaves a file that the next save promotes
-    # ---------------------------------------------------
     Bug(
         row=80,  # it stays for ever
         file="tinygpt/runs/checkpoint.py",
@@ -65,7 +64,6 @@ ZOO = [
         test=MODEL,
     ),
     # -- row 81: files of two checkpoints mixed
-    # -----------------------------------------------------------------------------
     Bug(
         row=81,  # of the right size is right enough
         file="tinygpt/runs/checkpoint.py",
@@ -95,7 +93,6 @@ ZOO = [
         test="tests/tinygpt/runs/test_run.py::test_bug_81_all_that_resumes_is_of_one_checkpoint",
     ),
     # -- row 84: the reader of a pipe ends
-    # ----------------------------------------------------------------------------------
     Bug(
         row=84,  # and with it the training
         file=TRAIN,
@@ -132,7 +129,6 @@ ZOO = [
         test=OUTLIVING + "test_bug_84_streams_that_are_closed",
     ),
     # -- row 85: two trainings in one folder
-    # --------------------------------------------------------------------------------
     Bug(
         row=85,  # the lock is on a file that is replaced
         file="tinygpt/runs/ownership.py",

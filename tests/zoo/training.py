@@ -102,7 +102,6 @@ ZOO = [
         test=TESTS + "test_bug_47_training_is_with_dropout",
     ),
     # -- row 44: a mean of means
-    # ----------------------------------------------------------------------------------------
     Bug(
         row=44,
         file="tinygpt/training/step.py",
@@ -135,7 +134,6 @@ ZOO = [
         test=RESUME + "test_bug_44_measuring_counts_each_target_once",
     ),
     # -- row 45: steps
-    # ------------------------------------------------------------------------------------------
     Bug(
         row=45,  # the schedule counts parts
         file="tinygpt/training/step.py",
@@ -172,7 +170,6 @@ ZOO = [
         test=RESUME + "test_bug_45_table_of_the_trainer",
     ),
     # -- row 48: 16 bits
-    # ------------------------------------------------------------------------------------------
     Bug(
         row=48,  # no master weights
         file=OPTIMIZER,
@@ -270,7 +267,6 @@ ZOO = [
         test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
     ),
     # -- row 51: a resumed run is another one
-    # -------------------------------------------------------------------------------
     Bug(
         row=51,  # moments start anew
         file="tinygpt/runs/run.py",
@@ -355,7 +351,6 @@ ZOO = [
         test=RESUME + "test_bug_51_what_was_noted_after_the_checkpoint_is_noted_once",
     ),
     # -- row 52: a torn checkpoint, a part of a step
-    # ------------------------------------------------------------------------
     Bug(
         row=52,  # written over the one that is there
         file="tinygpt/runs/checkpoint.py",
@@ -385,7 +380,6 @@ ZOO = [
         test=RESUME + "test_bug_52_no_part_of_a_step_is_saved",
     ),
     # -- computing again what was not kept
-    # ----------------------------------------------------------------------------------
     Bug(
         row=47,  # other masks in backward than in forward
         file=RECOMPUTE,
