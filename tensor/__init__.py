@@ -12,11 +12,13 @@ and any file of ops/.
 """
 
 # ruff: noqa: F403 (every op and every way to make a tensor is public, by its own name)
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from tensor import creation, dtypes, errors, kernels, ops, random
 from tensor.autograd.backward import grad
 from tensor.autograd.recompute import checkpoint
 from tensor.creation import *
-from tensor.drawing import draw
 from tensor.dtypes import bfloat16, float16, float32, float64
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
 from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels)
@@ -28,6 +30,9 @@ from tensor.random import Generator, manual_seed
 from tensor.recording import record
 from tensor.tensor import Tensor
 from tensor.warned import name_users_lines
+
+if TYPE_CHECKING:
+    from tensor.drawing import draw
 
 __version__ = "0.1.0"
 
@@ -56,3 +61,16 @@ __all__ = [
 ]
 __all__ += creation.__all__
 __all__ += ops.__all__
+
+
+def __dir__() -> list[str]:
+    return [*globals(), "draw"]
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        """`draw`: the modules that draw are loaded at the first use."""
+        if name == "draw":
+            return importlib.import_module("tensor.drawing").draw
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

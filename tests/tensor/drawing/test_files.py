@@ -6,6 +6,7 @@ An error says in a sentence why nothing can be drawn.
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -177,6 +178,19 @@ def test_png_is_not_drawn_through_pyplot(device: str, tmp_path: Path) -> None:
     before = "matplotlib.pyplot" in sys.modules
     draw(leaf(2, device=device) * 2.0, tmp_path / "a.png")
     assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+def test_what_draws_is_loaded_when_somebody_draws() -> None:
+    code = """
+import sys, tensor
+late = {"tensor.drawing", "unicodedata"}
+assert not late & set(sys.modules)
+assert "draw" in dir(tensor)
+assert tensor.draw(tensor.ones(2, requires_grad=True) * 2).boxes == 1
+assert late < set(sys.modules)
+assert not hasattr(tensor, "drew")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "dot"])
