@@ -1,6 +1,4 @@
-"""What is in a recording: an entry for each op that ran, forward and backward, and the arrays that
-it met.
-"""
+"""The entries of a recording: one for each op that ran, forward and backward, with its arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tensor.memory.layout import Layout, Shape
+from tensor.memory.layout import Shape
 from tensor.memory.storage import Line
 from tensor.mode import Switch
 from tensor.ops.op import FUSED, OPS
@@ -22,10 +20,10 @@ from tensor.tensor import Tensor
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """An array as an op met it."""
+    """An input or an output of an op, as it was when the op ran."""
 
     name: str  # of the op's parameter; of an output "y"
-    source: str  # what made it: the name of a forward entry or of a parameter; "constant"
+    source: str  # what made the array: the name of an op or of a parameter; "constant"
     shape: Shape
     strides: Shape  # in elements
     offset: int
@@ -35,38 +33,25 @@ class Value:
     bytes: int
     array: Any = field(repr=False)  # a NumPy copy; None where values are not recorded
 
-    @property
-    def layout(self) -> Layout:
-        return Layout(self.shape, self.strides, self.offset)
-
 
 def value_of(x: Tensor, name: str, source: str, array: Any) -> Value:
-    """The facts of a tensor, and a copy of its array."""
-    return Value(
-        name=name,
-        source=source,
-        shape=x.shape,
-        strides=x.strides,
-        offset=x.offset,
-        contiguous=x.is_contiguous(),
-        dtype=x.dtype.name,
-        device=x.device,
-        bytes=x.size * x.dtype.itemsize,
-        array=array,
-    )
+    """The Value of a tensor; `array` is the copy of its elements."""
+    layout = x.shape, x.strides, x.offset, x.is_contiguous()
+    size = x.size * x.dtype.itemsize
+    return Value(name, source, *layout, x.dtype.name, x.device, size, array)
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """An array that an op keeps for its backward."""
+    """An array that an op keeps for backward."""
 
-    name: str  # in the op's source
-    source: str  # as of a Value; "" for one that the op made for itself
+    name: str  # of the variable in the op's source
+    source: str  # as of a Value; "" for an array that the op made for itself
     shape: Shape
     dtype: str
     bytes: int
-    made: bool  # by an op: it lives because backward needs it; a parameter or constant lives anyway
-    address: int  # two ops that keep one array hold its memory once
+    made: bool  # by an op, so kept for backward alone; a parameter or a constant lives anyway
+    address: int  # two ops that keep one array have one address: its memory is counted once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +62,7 @@ class Forward:
     name: str  # module.op, with #2 for the second such op of that module
     module: str  # the path of the module that called it, "" outside all modules
     op: str
-    within: tuple[str, ...]  # the fused ops of whose composition it is a part, the outermost first
+    within: tuple[str, ...]  # the fused ops that called the op, the outermost first
     implementation: str  # "reference", "view", "kernel NAME" or "fused kernel NAME"
     reason: str
     line: Line
@@ -87,16 +72,16 @@ class Forward:
     saved: tuple[Saved, ...]
     start: float  # seconds since the recording began
     seconds: float
-    arguments: tuple[Any, ...] = field(repr=False)  # what the op's function takes, to run it again
+    arguments: tuple[Any, ...] = field(repr=False)  # of the op's function, to run it again
 
     @property
     def saved_bytes(self) -> int:
-        """What is kept for backward, without what lives anyway: parameters and constants."""
+        """The bytes that are kept for backward alone: no parameters, no constants."""
         return sum(kept.bytes for kept in self.saved if kept.made)
 
     @property
     def formula(self) -> str:
-        """The op in mathematics: the first paragraph of its docstring."""
+        """The formula of the op: the first paragraph of its docstring."""
         return formula_of(self.op)
 
     @property
@@ -104,20 +89,19 @@ class Forward:
         """The arguments that are no arrays, by name."""
         signature = inspect.signature(_reference(self.op))
         given = signature.bind_partial(*self.arguments, **self.options).arguments
-        # shown elsewhere, or no choice of who calls
-        inputs = len(self.arguments) if self.implementation != "view" else 1
-        shown = {"itemsize", *list(signature.parameters)[:inputs]}
-        return {name: value for name, value in given.items() if name not in shown}
+        arrays = 1 if self.implementation == "view" else len(self.arguments)
+        hidden = {"itemsize", *list(signature.parameters)[:arrays]}  # the engine sets itemsize
+        return {name: value for name, value in given.items() if name not in hidden}
 
     def lines(self) -> list[Moment]:
-        """The op's own source, run once more line by line; of an op that a kernel did, its
-        reference: that says what the kernel does.
+        """The moments of the op's source, which runs again line by line. Where a kernel ran, the
+        source is that of the reference: the reference says what the kernel computes.
         """
         return self.rerun()[1]
 
     def rerun(self) -> tuple[Any, list[Moment]]:
-        """What the op's reference returns, result and backward, and the moments on the way.
-        ValueError where no values were recorded.
+        """((result, backward) of the op's reference, the moments). Raises ValueError where no
+        values were recorded.
         """
         if any(argument is UNKNOWN for argument in self.arguments):
             raise ValueError(
@@ -127,7 +111,7 @@ class Forward:
         function = _reference(self.op)
         if function.__code__ not in FUSED:
             return replay(function, self.arguments, self.options)
-        with Switch(recording=False, tape=None):  # a composition takes tensors
+        with Switch(recording=False, tape=None):  # the source of a fused op works on tensors
             tensors = [Tensor(a) if isinstance(a, np.ndarray) else a for a in self.arguments]
             result, moments = replay(function, tensors, self.options)
         return (result, None), moments
@@ -135,12 +119,12 @@ class Forward:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
-    """A gradient that a backward passes to one of its op's inputs."""
+    """A gradient that the backward of an op passes to one of the op's inputs."""
 
     input: str  # the name of the op's parameter
-    to: str  # the parameter or forward entry that it belongs to
-    number: int  # it is the number-th
-    count: int  # of so many that arrive there in this backward pass
+    to: str  # the parameter or the op that the gradient belongs to
+    number: int  # 2: the second gradient that arrives there in this backward pass
+    count: int  # the number of all that arrive there
     value: Value
 
 
@@ -152,8 +136,7 @@ class Backward:
     name: str
     module: str
     op: str
-    # None: of an op that ran outside this recording, or of the expand that broadcasting adds
-    of: Forward | None
+    of: Forward | None  # None for an op outside this recording, and for a broadcasting's expand
     upstream: tuple[Value | None, ...]  # dL/dy for each output
     contributions: tuple[Contribution, ...]
     start: float
@@ -161,22 +144,20 @@ class Backward:
 
     @property
     def formula(self) -> str:
-        """The op in mathematics, as of its Forward."""
+        """The formula of the op, as in its Forward."""
         return formula_of(self.op) if self.op in OPS else ""
 
     def lines(self) -> list[Moment]:
-        """The source of the op's backward, run once more on the recorded arrays; none where the op
-        ran outside this recording, or is a fused one.
+        """The moments of the op's backward functions, which run again on the recorded arrays. None
+        where the op ran outside this recording, or is a fused op.
         """
         functions = self.of and self.of.rerun()[0][1]
-        if not functions:
-            return []
         dys = tuple(None if value is None else value.array for value in self.upstream)
         if not isinstance(functions, tuple):
-            return replay(functions, dys, {})[1]
-        wanted = {contribution.input for contribution in self.contributions}
+            return replay(functions, dys, {})[1] if functions else []
         moments = []
         names = parameters_of(self.op, len(functions))
+        wanted = {contribution.input for contribution in self.contributions}
         for name, function in zip(names, functions, strict=True):
             if function and name in wanted:
                 moments += replay(function, dys, {})[1]
@@ -185,7 +166,7 @@ class Backward:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What takes time and is no op: the optimiser's step, clipping."""
+    """A function that is no op and takes time: the optimiser's step, clipping."""
 
     number: int
     name: str
@@ -197,7 +178,7 @@ Entry: TypeAlias = Forward | Backward | Work
 
 
 class Recorded:
-    """What a recording holds, for those who read it: the entries in the order they ran."""
+    """The entries of a recording, in the order in which they ran."""
 
     def __init__(self, values: bool = True):
         self.values = values  # whether arrays were kept
@@ -206,26 +187,29 @@ class Recorded:
 
     @property
     def leaves(self) -> set[str]:
-        """The names of the leaves that were used: parameters, and tensors made with
-        requires_grad=True.
-        """
+        """The names of the leaves: parameters, and tensors made with requires_grad=True."""
         return set(self.leaves_by_order.values())
 
     @property
     def forwards(self) -> list[Forward]:
-        """The ops alone, without their backward."""
+        """The ops alone."""
         return [entry for entry in self.entries if isinstance(entry, Forward)]
 
     @property
     def backwards(self) -> list[Backward]:
-        """The backward of ops alone."""
+        """The backwards of the ops alone."""
         return [entry for entry in self.entries if isinstance(entry, Backward)]
+
+    def check_values(self) -> None:
+        """Raise ValueError where the arrays were not kept."""
+        if not self.values:
+            raise ValueError("this recording holds no arrays: record(values=True) keeps them")
 
 
 UNKNOWN = object()  # stands for an array that was not recorded
 
 
-# -- what ops are called and how they read
+# -- the source of ops
 
 
 def _reference(op: str) -> Any:
@@ -243,8 +227,8 @@ def _signature(function: Any) -> list[inspect.Parameter]:
 
 
 def parameters_of(op: str, count: int) -> list[str]:
-    """The names of an op's first `count` inputs: x, weight, bias; of concatenate arrays[0],
-    arrays[1], ...
+    """The names of an op's first `count` inputs: x, weight, bias. Of concatenate they are
+    arrays[0], arrays[1], ...
     """
     parameters = _signature(_reference(op))
     if parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:

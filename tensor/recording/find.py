@@ -1,22 +1,22 @@
-"""Arrays on a recording, by name. The first that fits of:
+"""Arrays of a recording, by name. The first that fits of:
 
-    blocks.0.attention            a module: the output of the last op that ran in it or below it,
-    the first time (the second: with #2 behind it)
-    blocks.0.attention.linear     an op of a module: its output (that of the second such op there:
-    linear#2)
-                                  of several outputs the last; each by itself: split[0]
-    blocks.0.attention.weights    a local variable in the source of one of a module's ops: got by
-    running that source again
+    blocks.0.attention            a module: the output of the last op that ran in the module or
+                                  below it, the first time (#2 behind the name: the second time)
+    blocks.0.attention.linear     an op of a module: its output (linear#2: of the second such op
+                                  there). Of several outputs the last; each by itself: split[0]
+    blocks.0.attention.weights    a local variable in the source of one of a module's ops: the
+                                  source runs again for the variable
     blocks.0.attention.qkv.bias   a parameter, as it was when first used
 
-and with .grad behind it, the gradient that arrived there: of an array all of dL/dy, of a parameter
-the sum; of several walks in the last.
+With .grad behind the name, the gradient that arrived there in the last backward pass: of an array
+dL/dy, of a parameter the sum.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -30,45 +30,29 @@ def array(recording: Recorded, name: str) -> Floats:
     """The array of that name. Raises KeyError with the nearest names, ValueError where no values
     were recorded.
     """
-    if not recording.values:
-        raise ValueError("this recording holds no arrays: record(values=True) keeps them")
-    found = (
-        _gradient(recording, name.removesuffix(".grad"))
-        if name.endswith(".grad")
-        else _value(recording, name)
-    )
+    recording.check_values()
+    find = _gradient if name.endswith(".grad") else _value
+    found = find(recording, name.removesuffix(".grad"))
     if found is None:
-        raise KeyError(
-            f"nothing in this recording is named {name!r}; near it: "
-            f"{', '.join(nearest(recording, name))}"
-        )
+        near = ", ".join(nearest(recording, name))
+        raise KeyError(f"nothing in this recording is named {name!r}; near it: {near}")
     return found
 
 
 def nearest(recording: Recorded, name: str) -> list[str]:
-    """At most three names in the recording, local variables of ops among them, that are like this
-    one; else the first three.
+    """At most three names that are like this one, of modules, ops, parameters and local variables
+    of ops; else the first three of the recording.
     """
-    known = names(recording)
-    variables = (
-        f"{entry.module}.{variable}"
-        for entry in recording.forwards
-        for variable in sorted(_locals_of(entry))
-        if entry.module
-    )
-    return (
-        difflib.get_close_matches(name, dict.fromkeys([*known, *variables]), n=3, cutoff=0.4)
-        or known[:3]
-    )
-
-
-def names(recording: Recorded) -> list[str]:
-    """Every module, op and parameter; the local variables of ops come on top."""
-    found: list[str] = []
+    known: dict[str, None] = {}  # in the order in which they came
+    variables: dict[str, None] = {}
     for entry in recording.forwards:
-        found += [entry.module, entry.name] if entry.module else [entry.name]
-        found += [value.source for value in entry.inputs if value.source != "constant"]
-    return list(dict.fromkeys(found))
+        if entry.module:
+            known[entry.module] = None
+            variables |= dict.fromkeys(f"{entry.module}.{v}" for v in sorted(_locals_of(entry)))
+        sources = [value.source for value in entry.inputs if value.source != "constant"]
+        known |= dict.fromkeys([entry.name, *sources])
+    near = difflib.get_close_matches(name, known | variables, n=3, cutoff=0.4)
+    return near or list(known)[:3]
 
 
 def _value(recording: Recorded, name: str) -> Floats | None:
@@ -93,21 +77,15 @@ def _entry(recording: Recorded, name: str) -> Forward | None:
     """
     numbered = re.fullmatch("(.*)#([0-9]{1,9})", name, re.DOTALL)
     module, run = (numbered[1], int(numbered[2])) if numbered else (name, 1)
-    runs: list[Forward] = []  # the last op of each run
-    inside = False  # whether the op before was in the module
-    for entry in recording.forwards:
-        was_inside, inside = inside, entry.module == module or entry.module.startswith(module + ".")
-        if inside and was_inside:
-            runs[-1] = entry
-        elif inside:
-            runs.append(entry)
+    stretches = groupby(recording.forwards, lambda op: f"{op.module}.".startswith(f"{module}."))
+    runs = [list(ops) for inside, ops in stretches if inside]
     if 1 <= run <= len(runs):
-        return runs[run - 1]
+        return runs[run - 1][-1]
     return next((entry for entry in recording.forwards if entry.name == name), None)
 
 
 def _variable(entry: Forward | Backward, name: str) -> Floats | None:
-    """A local variable of an op's source, or of its backward's, as it was at the end."""
+    """A local variable of an op's source, or of its backward's source, as it was at the end."""
     if name not in _locals_of(entry):
         return None
     values = [moment.values[name] for moment in entry.lines() if name in moment.values]
@@ -115,8 +93,8 @@ def _variable(entry: Forward | Backward, name: str) -> Floats | None:
 
 
 def _locals_of(entry: Forward | Backward) -> set[str]:
-    """The names in the source of an op and of the functions in it, so that few ops are run again to
-    look for one.
+    """The local variables of an op's source and of the functions in the source. An op without the
+    variable need not run again.
     """
     return {name for code in codes_of(entry.op) for name in (*code.co_varnames, *code.co_cellvars)}
 
@@ -130,11 +108,12 @@ def _gradient(recording: Recorded, name: str) -> Floats | None:
 
 
 def arrived(recording: Recorded, names: set[str]) -> dict[str, Floats]:
-    """What has arrived in all at each of these, leaves or outputs of ops, in the last walk that
-    came there.
+    """The sum of the gradients that arrived at each of these leaves or outputs of ops, in the last
+    backward pass that came there.
     """
     sums: dict[str, Any] = {}
     for step in recording.backwards:
-        for c in (c for c in step.contributions if c.to in names):
-            sums[c.to] = c.value.array if c.number == 1 else sums[c.to] + c.value.array
+        for c in step.contributions:
+            if c.to in names:
+                sums[c.to] = c.value.array if c.number == 1 else sums[c.to] + c.value.array
     return sums

@@ -1,17 +1,15 @@
-"""Recording: ops, and their backward, tell what they did.
+"""Recording: ops and their backwards tell what they did.
 
-Without a recording an op pays one look at the mode. All arrays here are copies, so that they stay
-as they were.
+An op that is not recorded pays one look at the mode. The arrays of a recording are copies, so later
+writes do not change them.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-import weakref
 from collections import Counter
 from collections.abc import Collection, Sequence
-from itertools import repeat
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -40,20 +38,20 @@ from tensor.recording.entries import (
     parameters_of,
     value_of,
 )
-from tensor.recording.naming import Names, elsewhere
+from tensor.recording.naming import Known, Names, elsewhere
 from tensor.tensor import Tensor
 
 
 def record(
     implementation: Literal["as run", "reference"] = "as run", *, values: bool = True
 ) -> Switch[Recording]:
-    """`with record() as tape:` keeps every op that runs inside, forward and backward.
+    """`with record() as recording:` keeps every op that runs inside, forward and backward.
 
-    implementation: "as run" records what does the work, kernels and fused ops among them;
-    "reference" turns the kernels off inside, so that
-    every composition runs op by op and every intermediate exists.   values=False keeps shapes,
-    times and bytes, and no array: to measure.
-    A recording inside another takes over until it ends. Other threads are not recorded.
+    implementation: "as run" records the kernels and fused ops that do the work. "reference" turns
+        the kernels off inside: every fused op runs op by op, and every intermediate exists.
+    values: False keeps shapes, times and bytes, and no arrays. This is for measurements.
+
+    A recording inside another one takes over until it ends. Other threads are not recorded.
     """
     if implementation not in ("as run", "reference"):
         raise ValueError(f'implementation {implementation!r}: choose "as run" or "reference"')
@@ -62,20 +60,17 @@ def record(
 
 
 class Recording(Recorded):
-    """What `record` gives: the ops tell it what they did."""
+    """What `record` gives. Ops call its methods."""
 
     def __init__(self, implementation: str = "as run", values: bool = True):
         super().__init__(values)
         self.implementation = implementation
         self._began = time.perf_counter()
         self._names = Names()
-        # id of a tensor -> it, and its last copy
-        self._copies: dict[int, tuple[weakref.ref[Tensor], Any]] = {}
-        # by the order of nodes, a number that no two have: a recording must not keep the graph
-        # alive,
-        # nor what the graph saved
+        self._copies = Known()  # of a tensor its last copy
+        # Keys are the orders of nodes, not nodes: a recording must not keep the graph alive.
         self._of: dict[int, Forward] = {}
-        # the expand of broadcasting -> the op that it serves, and the input
+        # the expand of a broadcasting -> (the op, the input of the op)
         self._expanded: dict[int, tuple[Forward, str]] = {}
 
     # -- called by ops --
@@ -90,30 +85,24 @@ class Recording(Recorded):
         start: float,
         how: str | None = None,
     ) -> None:
-        """Note an op that has just run. how: "view"; else what `kernels` says of the last call."""
+        """Note an op that has just run. how: "view", or None for an op that computes."""
         outs = out if type(out) is tuple else (out,)
         if outs:
             synchronize(outs[0].array)
         seconds = time.perf_counter() - start
         frame = sys._getframe(2)
         module, within = self._names.place(frame)
-        if how:
-            implementation, reason = how, "no data moves: another layout of the same memory"
-            arguments: tuple[Any, ...] = (inputs[0].layout, *arrays)
-        else:
-            implementation, reason = _implementation(op)
-            arguments = tuple(map(self._argument, inputs, arrays))
-        name = self._names.numbered(f"{module}.{op}" if module else op)
-        names = parameters_of(op, len(inputs))
-        pairs = list(zip(inputs, names, strict=True))
-        given = tuple(self._value(x, n, frame) for x, n in pairs if x is not None)
-        called = ["y"] if len(outs) == 1 else [f"y[{i}]" for i in range(len(outs))]
-        for y, n in zip(outs, called, strict=True):
-            self._names.made(y, name + n[1:])
-        nodes = [y.node for y in outs if y.node is not None]
-        node = (
-            nodes[0].parents[0] if nodes and type(nodes[0]) is Output else next(iter(nodes), None)
-        )
+        name = self._names.numbered(f"{module}.{op}".lstrip("."))
+        implementation, reason = _implementation(op, how)
+        arguments = (inputs[0].layout, *arrays) if how else map(self._argument, inputs, arrays)
+        named = list(zip(inputs, parameters_of(op, len(inputs)), strict=True))
+        given = tuple(self._value(x, key, frame) for x, key in named if x is not None)
+        made = []
+        for i, y in enumerate(outs):
+            index = f"[{i}]" if len(outs) > 1 else ""
+            self._names.made(y, name + index)
+            made.append(self._value(y, f"y{index}", frame))
+        node = _node_of(outs)
         entry = Forward(
             number=len(self.entries),
             name=name,
@@ -124,27 +113,29 @@ class Recording(Recorded):
             reason=reason,
             line=user_line(1),
             inputs=given,
-            outputs=tuple(map(self._value, outs, called, repeat(frame))),
-            options={n: to_host(v) if hasattr(v, "flags") else v for n, v in options.items()},
+            outputs=tuple(made),
+            options={key: to_host(v) if hasattr(v, "flags") else v for key, v in options.items()},
             saved=self._saved(node, [*inputs, *outs], [*arrays, *(y.array for y in outs)]),
-            arguments=arguments,
+            arguments=tuple(arguments),
             start=start - self._began,
             seconds=seconds,
         )
         self.entries.append(entry)
-        if node is None:
-            return
+        if node is not None:
+            self._follow(node, entry, named, frame)
+
+    def _follow(self, node: Node, entry: Forward, named: Any, frame: FrameType) -> None:
+        """Keep the names that the backward pass will want: of the node, of leaves among inputs."""
         self._of[node.order] = entry
-        for parent, (x, n) in zip(node.parents, pairs, strict=False):
-            # broadcasting has put an expand between
-            if parent is not None and parent is not x.node:
-                self._expanded[parent.order] = entry, n
+        for parent, (x, key) in zip(node.parents, named, strict=False):
+            if parent is not None and parent is not x.node:  # the expand of a broadcasting
+                self._expanded[parent.order] = entry, key
                 parent = x.node
             if type(parent) is Accumulator:
                 self.leaves_by_order[parent.order] = self._names.of(x, frame)
 
     def backward_pass(self, nodes: Sequence[Any], wanted: Collection[Any] | None) -> Pass:
-        """A backward pass over these nodes begins; `wanted`: the only ones that get gradients."""
+        """A backward pass over these nodes begins; only those in `wanted` get gradients."""
         return Pass(self, nodes, wanted)
 
     def backward(
@@ -155,14 +146,14 @@ class Recording(Recorded):
         gradients: Sequence[Any],
         start: float,
     ) -> None:
-        """Note a backward that has just run, and which gradients it passes to whom."""
+        """Note a backward that has just run, and the gradients that it passes on."""
         synchronize(next(dy for dy in upstream if dy is not None))
         seconds = time.perf_counter() - start
         of = self._of.get(node.order)
-        serves, through = self._expanded.get(node.order, (of, ""))
-        module = serves.module if serves else ""
-        name = f"{module}.{node.op}".lstrip(".")
-        name = f"{of.name}.backward" if of else self._names.numbered(f"{name}.backward")
+        caller, through = self._expanded.get(node.order, (of, ""))
+        module = caller.module if caller else ""
+        name = f"{module}.{node.op}.backward".lstrip(".")
+        name = f"{of.name}.backward" if of else self._names.numbered(name)
         count = len(node.parents)
         names = [through] * count if through else parameters_of(node.op, count)
         contributions = []
@@ -185,7 +176,7 @@ class Recording(Recorded):
         self.entries.append(entry)
 
     def work(self, name: str, start: float) -> None:
-        """Note what is no op."""
+        """Note a function that is no op."""
         seconds = time.perf_counter() - start
         self.entries.append(Work(len(self.entries), name, start - self._began, seconds))
 
@@ -193,13 +184,13 @@ class Recording(Recorded):
 
     def _value(self, x: Any, name: str, frame: FrameType | None) -> Value:
         if not isinstance(x, Tensor):
-            # an integer that has no dtype
-            x = Tensor(float(x) if type(x) is int and abs(x) >> 63 else x)
+            is_long = type(x) is int and abs(x) >> 63  # too long for int64
+            x = Tensor(float(x) if is_long else x)
         return value_of(x, name, self._names.of(x, frame), self._copy(x) if self.values else None)
 
     def _gradient(self, dx: Any, name: str, source: str, copy: bool = False) -> Value:
-        """copy: of a result, to which the pass may add in place. What a backward function was given
-        is written no more.
+        """copy: for a result, which the backward pass may add to in place. A gradient that a
+        backward function was given is written no more.
         """
         array = as_array(dx)  # a backward function may return a scalar
         shown = None
@@ -209,19 +200,19 @@ class Recording(Recorded):
         return value_of(Tensor.from_array(array), name, source, shown)
 
     def _copy(self, x: Tensor) -> Any:
-        """The tensor's values as they are now, in the same order of memory; one copy for all
-        entries that meet them.
+        """The values of a tensor as they are now, in the same order of memory. Entries share a
+        copy as long as the values are the same.
         """
         array = to_host(x.array)
-        owner, known = self._copies.get(id(x), (None, None))
-        if owner is None or owner() is not x or not _same_bits(known, array):
+        known = self._copies.get(x)
+        if known is None or not _same_bits(known, array):
             known = _duplicate(array)
-            self._copies[id(x)] = weakref.ref(x), known
+            self._copies.set(x, known)
         return known
 
     def _argument(self, x: Any, array: Any) -> Any:
-        """An argument of the op's function, as it can be given to it again: 16-bit floats in
-        float32, as ops compute.
+        """An argument to call the op's function with again. 16-bit floats are widened to float32,
+        as for every op.
         """
         if not isinstance(x, Tensor):
             return array
@@ -237,13 +228,14 @@ class Recording(Recorded):
         if node is None or node.backward is None or not node.saved:
             return ()
         names = {id(value): name for name, value in node.kept().items()}
-        owned = [(x, a) for x, a in zip(tensors, arrays, strict=False) if isinstance(x, Tensor)]
-        by_array = {id(array): x for x, array in owned}
-        by_memory = {id(x._storage): x for x, _ in reversed(owned) if x._storage is not None}
+        owners: dict[int, Tensor] = {}  # by the ids of their arrays and storages
+        for x, array in reversed(list(zip(tensors, arrays, strict=False))):
+            if isinstance(x, Tensor):
+                owners |= {id(array): x, id(x._storage): x}
         found: dict[int, Saved] = {}
         for storage, _, array in node.saved:
-            # weight.T is the weight's memory
-            owner = by_array.get(id(array), by_memory.get(id(getattr(storage, "storage", storage))))
+            memory = getattr(storage, "storage", storage)  # weight.T is the weight's memory
+            owner = owners.get(id(array), owners.get(id(memory)))
             found[id(array)] = Saved(
                 name=names.get(id(array), ""),
                 source="" if owner is None else self._names.of(owner, None),
@@ -275,8 +267,8 @@ class Recording(Recorded):
         return len(self._of) + len(self._expanded)
 
     def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
-        """An array by its name; see find.py for what a name can be. Raises KeyError with the
-        nearest ones.
+        """The array of that name; find.py says what a name can be. Raises KeyError with the
+        nearest names.
         """
         return find.array(self, name)
 
@@ -289,8 +281,8 @@ class Recording(Recorded):
         return report.totals(self.entries, what)
 
     def save(self, path: str | Path) -> None:
-        """Write the recording. The suffix says how: .txt the table, .npz all arrays by name, .json
-        a trace that Chrome opens (chrome://tracing).
+        """Write the table (.txt), all arrays by name (.npz), or a trace for chrome://tracing
+        (.json).
         """
         report.save(self, Path(path))
 
@@ -300,9 +292,7 @@ class Recording(Recorded):
 
 
 class Pass:
-    """One backward pass, for the recording: how many gradients each node waits for, and how many
-    have come.
-    """
+    """One backward pass: how many gradients each node waits for, and how many have come."""
 
     def __init__(self, recording: Recording, nodes: Sequence[Any], wanted: Collection[Any] | None):
         self.recording, self.values, self._wanted = recording, recording.values, wanted
@@ -311,15 +301,17 @@ class Pass:
         self.expect(nodes)
 
     def expect(self, nodes: Sequence[Any]) -> None:
-        """Count the gradients that these nodes will bring. A checkpoint itself brings none: those
-        of its function are counted when that has run again, and has added its nodes to the pass.
+        """Count the gradients that these nodes will pass on. A checkpoint itself passes on none:
+        its function runs again first, and then `expect` gets the nodes of that run.
         """
         for node in nodes:
             if type(node) is Node and type(node.backward) is not Recomputed:
                 self._uses.update(parent for parent in node.parents if parent is not None)
 
     def arrived(self, node: Any) -> tuple[int, int] | None:
-        """Count a gradient for a node: (the first, of so many). None where none is wanted."""
+        """Count a gradient for a node: (its number, the number of all). None where no gradient is
+        wanted.
+        """
         if node is None or (self._wanted is not None and node not in self._wanted):
             return None
         self._arrived[node] += 1
@@ -330,9 +322,17 @@ class Pass:
         self.recording.backward(self, node, *what)
 
 
-def _implementation(op: str) -> tuple[str, str]:
-    """What did an op that has just run, and why that."""
-    if op not in kernels.KERNELS or not kernels.KERNELS[op]:
+def _node_of(outs: Sequence[Tensor]) -> Any:
+    """The node of an op with these results; None where there is none."""
+    node = next((y.node for y in outs if y.node is not None), None)
+    return node.parents[0] if type(node) is Output else node
+
+
+def _implementation(op: str, how: str | None) -> tuple[str, str]:
+    """What computed an op that has just run, and why."""
+    if how:
+        return how, "no data moves: another layout of the same memory"
+    if not kernels.KERNELS.get(op):
         return "reference", "there is no kernel for it"
     name, reason = kernels.latest(op)
     fused = "fused " if op in FUSED.values() else ""
@@ -340,8 +340,8 @@ def _implementation(op: str) -> tuple[str, str]:
 
 
 def _duplicate(array: Any) -> Any:
-    """A read-only copy, with the same strides where that takes little more memory: by others, sums
-    and products are rounded otherwise.
+    """A read-only copy, with the same strides where they take little more memory. With other
+    strides, sums and products are rounded otherwise.
     """
     flat, layout = flatten(array)
     copy = window(flat.copy(), layout) if flat.size <= 2 * array.size else array.copy(order="K")
@@ -350,7 +350,7 @@ def _duplicate(array: Any) -> Any:
 
 
 def _same_bits(a: Any, b: Any) -> bool:
-    """Whether two arrays are the same to the last bit: 0.0 == -0.0, but 1 / 0.0 is not 1 / -0.0."""
+    """Whether two arrays have the same bits. (0.0 == -0.0, but 1 / 0.0 is not 1 / -0.0.)"""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))

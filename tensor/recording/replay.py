@@ -1,9 +1,8 @@
-"""An op's own source, run again line by line: what a debugger shows when it steps into an op.
+"""The source of an op, run again line by line: what a debugger shows when it steps into an op.
 
-The reference of an op is a function of its arrays, so running it again on the same arrays does the
-same. A trace function (`sys.settrace`)
-notes at each line which local variables have changed, as copies: a line that writes in place (`y +=
-bias`) changes no earlier moment.
+The reference of an op is a function of its arrays, so a second run on the same arrays does the
+same. At each line a trace function (`sys.settrace`) notes which local variables have changed. It
+copies the values, so a line that writes in place (`y += bias`) does not change an earlier moment.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from tokenize import TokenError
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensor.tensor import Tensor
 
-_LEFT_OUT = ("backward",)  # names that hold functions; everything else that a line binds is shown
+_LEFT_OUT = ("backward",)  # a local variable that holds functions
 
 
 class Moment(NamedTuple):
-    """What stands after a line has run."""
+    """A line that has run."""
 
     number: int  # of the line, in its file
     text: str
-    values: dict[str, Any]  # the local variables that the line bound or changed: arrays as copies
+    values: dict[str, Any]  # the local variables that the line bound or changed; arrays are copies
 
 
 class Source(NamedTuple):
@@ -43,7 +42,7 @@ class Source(NamedTuple):
 
 
 def source_of(function: Callable[..., Any]) -> Source:
-    """Where a function stands, and its lines; without lines where there is no source file."""
+    """The file of a function, and its lines; no lines where the file cannot be read."""
     code = inspect.unwrap(function).__code__
     try:
         lines, first = inspect.getsourcelines(code)
@@ -55,23 +54,20 @@ def source_of(function: Callable[..., Any]) -> Source:
 def replay(
     function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]
 ) -> tuple[Any, list[Moment]]:
-    """(what the function returns, its moments). A first moment, at its `def`, holds what it was
-    given and what its closure knows.
+    """(the result of the function, its moments). The first moment is the line of the `def`: it
+    holds the arguments, and the variables of the closure.
     """
-    source = source_of(function)
-    recorder = _Recorder(inspect.unwrap(function).__code__, source)
-    result = _apart(partial(copy_context().run, recorder.watch, function, arguments, options))
-    text = dict(enumerate(source.lines, source.first))
-    return result, [
-        Moment(number, text.get(number, "").strip(), values) for number, values in recorder.moments
-    ]
+    recorder = _Recorder(function)
+    call = partial(function, *arguments, **options)
+    result = _apart(partial(copy_context().run, recorder.watch, call))
+    return result, recorder.moments
 
 
 def _apart(function: Callable[[], Any]) -> Any:
-    """function(), in a thread of its own: its trace function ends with it.
+    """function(), in a thread of its own: the trace function ends with the thread.
 
-    So an interrupt leaves no trace function here, and the trace function of a debugger stays. No
-    thread of `threading`: an interrupt while one starts can end as a RuntimeError.
+    So an interrupt leaves no trace function here, and the trace function of a debugger stays. A
+    thread of `threading` will not do: an interrupt while it starts can end as a RuntimeError.
     """
     answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
@@ -89,94 +85,82 @@ def _apart(function: Callable[[], Any]) -> Any:
 
 
 class _Recorder:
-    """Follows one call of one code object."""
+    """Follows the first call of one function."""
 
-    def __init__(self, code: CodeType, source: Source):
-        self.code = code
-        self.moments: list[tuple[int, dict[str, Any]]] = []
+    def __init__(self, function: Callable[..., Any]):
+        source = source_of(function)
+        self.code = inspect.unwrap(function).__code__
+        self.text = {i: line.strip() for i, line in enumerate(source.lines, source.first)}
+        self.moments: list[Moment] = []
         self.known: dict[str, Any] = {}
         self.frame: FrameType | None = None
-        # below decorators
-        self.line = source.first + next(
-            (i for i, line in enumerate(source.lines) if line.lstrip().startswith("def ")), 0
-        )
-        self.began = False
+        self.line: int | None = None  # the line that runs
 
-    def watch(
-        self, function: Callable[..., Any], arguments: Sequence[Any], options: dict[str, Any]
-    ) -> Any:
+    def watch(self, call: Callable[[], Any]) -> Any:
         """Call the function and follow it."""
         sys.settrace(self.enter)
         try:
-            return function(*arguments, **options)
+            return call()
         finally:
             sys.settrace(None)
-            self.frame = None  # it holds the recorder, and through its callers all that they hold
+            self.frame = None  # the frame holds this recorder, so the two would form a cycle
 
     def enter(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Begin at the `def`, which is below the decorators."""
         if frame.f_code is not self.code or self.frame is not None:
-            return None  # what it calls is not followed
+            return None  # a function that the function calls is not followed
         self.frame = frame
-        self._note(frame, {})
+        start = (i for i, text in self.text.items() if text.startswith("def "))
+        self._note(frame, next(start, self.code.co_firstlineno), {})
         return self.step
 
     def step(self, frame: FrameType, event: str, argument: Any) -> Any:
         """`line`: the line before has run, and this one is next.   `return`: the last has run."""
-        if event == "exception":
-            return self.step
-        if self.began:
-            self._note(frame, _results(argument) if event == "return" else {})
-        self.began, self.line = True, frame.f_lineno
+        if event != "exception":
+            if self.line is not None:
+                self._note(frame, self.line, _results(argument) if event == "return" else {})
+            self.line = frame.f_lineno
         return self.step
 
-    def _note(self, frame: FrameType, returned: dict[str, Any]) -> None:
-        changed = returned
+    def _note(self, frame: FrameType, line: int, changed: dict[str, Any]) -> None:
+        """Add the moment of a line, with the local variables that have changed."""
         for name, value in frame.f_locals.items():
             if name in _LEFT_OUT or callable(value):
                 continue
-            if isinstance(value, Tensor):
-                value = value.numpy()
-            if name not in self.known or not _same(self.known[name], value):
-                self.known[name] = changed[name] = _copy(value)
-        self.moments.append((self.line, changed))
+            new = _copy(value)
+            if name not in self.known or not _same(self.known[name], new):
+                self.known[name] = changed[name] = new
+        self.moments.append(Moment(line, self.text.get(line, ""), changed))
 
 
 def _results(returned: Any) -> dict[str, Any]:
-    """What a function returns, under the name `return`: of an op its result, without the backward
-    beside it.
-    """
+    """The result of a function under the name `return`; of an op without the backward beside it."""
     if (
         isinstance(returned, tuple)
         and len(returned) == 2
         and (callable(returned[1]) or isinstance(returned[1], tuple))
     ):
         returned = returned[0]  # (y, backward), where backward may be a tuple of functions
-    parts = [
-        _copy(part.numpy() if isinstance(part, Tensor) else part)
-        for part in (returned if type(returned) is tuple else (returned,))
-    ]
-    return {"return": tuple(parts) if type(returned) is tuple else parts[0]}
+    return {"return": _copy(returned)}
 
 
 def _copy(value: Any) -> Any:
-    """A copy of an array, of NumPy or CuPy, also in tuples and lists; else the value itself: a
-    dtype has no strides, a Layout no dtype.
-    """
+    """A copy of a tensor or an array as an array, also in tuples and lists; else the value."""
     if type(value) in (tuple, list):
         return type(value)(map(_copy, value))
+    if isinstance(value, Tensor):
+        value = value.numpy()
+    # of NumPy or CuPy: a dtype has no strides, a Layout no dtype
     return value.copy() if hasattr(value, "strides") and hasattr(value, "dtype") else value
 
 
 def _same(a: Any, b: Any) -> bool:
     """Whether two values are equal in kind and content."""
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return (
-            a.shape == b.shape
-            and a.dtype == b.dtype
-            and np.array_equal(a, b, equal_nan=a.dtype.kind not in "OSU")
-        )
     if type(a) is not type(b):
         return False
+    if isinstance(a, np.ndarray):
+        alike = a.shape == b.shape and a.dtype == b.dtype
+        return alike and a.tobytes() == b.tobytes()
     if type(a) in (tuple, list):
         return len(a) == len(b) and all(map(_same, a, b))
     try:

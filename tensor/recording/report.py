@@ -1,4 +1,4 @@
-"""A recording as text, as totals and as files."""
+"""A recording as a table, as totals and as files."""
 
 from __future__ import annotations
 
@@ -16,39 +16,34 @@ from tensor.recording import find
 from tensor.recording.entries import Backward, Entry, Forward, Recorded, Work
 
 NUMERIC = (0, 5, 6, 7)  # columns of the table
-VALUE = "name source shape strides offset contiguous dtype device bytes"  # all but the array
+VALUE = "name source shape strides offset contiguous dtype device bytes"  # no array
 
 
 class Total(NamedTuple):
-    """What a module, or an op, took in all."""
+    """The cost of a module or an op in all."""
 
     name: str
     calls: int
     forward: float  # seconds
-    backward: float
-    bytes: int  # of outputs and of gradients: what was written
-    saved: int  # bytes kept for backward, an array that several ops keep counted once
+    backward: float  # seconds
+    bytes: int  # written: of outputs and of gradients
+    saved: int  # bytes kept for backward; an array that several ops keep counts once
 
 
 # -- text
 
 
 def table(entries: Sequence[Entry]) -> str:
-    """One line an op: where, which, what came out, what it cost; `<-` marks a backward, with the
-    gradients that it passes to each.
+    """One line an op: module, op, output and cost. `<-` marks a backward; its last column has the
+    inputs that get gradients.
     """
     head = "|module|op|output|strides|bytes|kept|us|by, line; or gradients passed on"
-    rows = [head.split("|")]
-    rows += [list(map(_printable, _row(entry))) for entry in entries]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if i in NUMERIC else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ]
-        lines.append("  ".join([*cells, row[-1]]).rstrip())
-    return "\n".join(lines)
+    rows = [head.split("|"), *(list(map(_printable, _row(entry))) for entry in entries)]
+    for i, column in enumerate(list(zip(*rows, strict=True))[:-1]):
+        width = max(map(len, column))
+        for row in rows:
+            row[i] = row[i].rjust(width) if i in NUMERIC else row[i].ljust(width)
+    return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
 def _printable(cell: str) -> str:
@@ -59,25 +54,27 @@ def _row(entry: Entry) -> tuple[str, ...]:
     number, time = str(entry.number), f"{entry.seconds * 1e6:.0f}"
     if isinstance(entry, Work):
         return number, "", entry.name, "", "", "", "", time, ""
+    op, size, kept = entry.op, in_bytes(written(entry)), ""
     if isinstance(entry, Forward):
-        op, kept = entry.op, in_bytes(entry.saved_bytes) if entry.saved else ""
         y = entry.outputs[0] if entry.outputs else None
-        size = "" if entry.implementation == "view" else in_bytes(written(entry))
+        size = "" if entry.implementation == "view" else size
+        kept = in_bytes(entry.saved_bytes) if entry.saved else ""
         last = f"{entry.implementation}, {entry.line.place}"
     else:
-        op, kept = f"<- {entry.op}", ""
+        op = f"<- {op}"
         y = next(value for value in entry.upstream if value is not None)
-        size = in_bytes(written(entry))
         last = ", ".join(f"{c.to} {c.number}/{c.count}" for c in entry.contributions)
     shape, strides = (str(y.shape), str(y.strides)) if y else ("none", "")
     return number, entry.module, op, shape, strides, size, kept, time, last
 
 
-def written(entry: Forward | Backward) -> int:
+def written(entry: Entry) -> int:
     """The bytes of an op's outputs, none for a view; of a backward, those of its gradients."""
     if isinstance(entry, Backward):
         return sum(c.value.bytes for c in entry.contributions)
-    return 0 if entry.implementation == "view" else sum(value.bytes for value in entry.outputs)
+    if isinstance(entry, Work) or entry.implementation == "view":
+        return 0
+    return sum(value.bytes for value in entry.outputs)
 
 
 def in_bytes(amount: float) -> str:
@@ -95,30 +92,30 @@ def totals(entries: Iterable[Entry], what: Literal["module", "op"]) -> list[Tota
     """Sums for each module or op, the slowest first."""
     if what not in ("module", "op"):
         raise ValueError(f'by {what!r}: choose "module" or "op"')
-    sums: dict[str, Total] = {}
-    memory: dict[str, dict[int, int]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        group = entry.name if isinstance(entry, Work) else getattr(entry, what)
-        name = group or "(outside modules)"
-        total = sums.get(name, Total(name, 0, 0.0, 0.0, 0, 0))
-        new = 0 if isinstance(entry, Work) else written(entry)
-        total = total._replace(bytes=total.bytes + new)
-        if isinstance(entry, Backward):
-            sums[name] = total._replace(backward=total.backward + entry.seconds)
-            continue
-        if isinstance(entry, Forward):
-            kept = {saved.address: saved.bytes for saved in entry.saved if saved.made}
-            memory.setdefault(name, {}).update(kept)
-        sums[name] = total._replace(calls=total.calls + 1, forward=total.forward + entry.seconds)
-    rows = [row._replace(saved=sum(memory.get(row.name, {}).values())) for row in sums.values()]
+        name = entry.name if isinstance(entry, Work) else getattr(entry, what)
+        groups.setdefault(name or "(outside modules)", []).append(entry)
+    rows = [_total(name, group) for name, group in groups.items()]
     return sorted(rows, key=lambda row: -(row.forward + row.backward))
+
+
+def _total(name: str, group: Sequence[Entry]) -> Total:
+    backward = [entry.seconds for entry in group if isinstance(entry, Backward)]
+    forward = [entry.seconds for entry in group if not isinstance(entry, Backward)]
+    kept: dict[int, int] = {}  # address -> bytes
+    for entry in group:
+        if isinstance(entry, Forward):
+            kept.update({saved.address: saved.bytes for saved in entry.saved if saved.made})
+    times = sum(forward, 0.0), sum(backward, 0.0)
+    return Total(name, len(forward), *times, sum(map(written, group)), sum(kept.values()))
 
 
 # -- files
 
 
 def save(recording: Recorded, path: Path) -> None:
-    """Write the recording as its suffix says; what is there is replaced only by a whole file."""
+    """Write the recording as the suffix says. A file that is there is replaced by a whole one."""
     writers = {".txt": _write_text, ".npz": _write_arrays, ".json": _write_trace}
     if path.suffix not in writers:
         raise ValueError(
@@ -138,13 +135,12 @@ def _write_text(recording: Recorded, path: Path) -> None:
 
 
 def _write_arrays(recording: Recorded, path: Path) -> None:
-    """Every output as its op's name, every gradient that arrived as that name and .grad, every
-    parameter as its own, when first used.
+    """Every output by the name of its op, every parameter by its name as it was when first used,
+    every gradient by such a name and .grad.
 
-    bfloat16, which NumPy cannot read, is written as float32.
+    NumPy cannot read bfloat16: these arrays are written as float32.
     """
-    if not recording.values:
-        raise ValueError("this recording holds no arrays: record(values=True) keeps them")
+    recording.check_values()
     arrays: dict[str, Any] = {}
     for entry in recording.forwards:
         for value in (*entry.inputs, *entry.outputs):
@@ -156,7 +152,7 @@ def _write_arrays(recording: Recorded, path: Path) -> None:
                 arrays[f"{y.source}.grad"] = dy.array
     for name, total in find.arrived(recording, recording.leaves).items():
         arrays[f"{name}.grad"] = total
-    # as np.savez, which has no room for an array called `file`
+    # not np.savez, which takes no array of the name `file`
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             readable = array.astype(np.float32) if array.dtype == bfloat16 else array
@@ -165,9 +161,7 @@ def _write_arrays(recording: Recorded, path: Path) -> None:
 
 
 def _write_trace(recording: Recorded, path: Path) -> None:
-    """The Trace Event Format: a bar for each op, as long as it took, with all that is known of it
-    in its `args`.
-    """
+    """The Trace Event Format: a bar for each entry, as long as its time, with its facts."""
     events = []
     for entry in recording.entries:
         name = entry.name if isinstance(entry, Work) else entry.op
@@ -187,7 +181,7 @@ def _write_trace(recording: Recorded, path: Path) -> None:
 
 
 def facts(entry: Entry) -> dict[str, Any]:
-    """What is known of an entry, but the arrays' values, as JSON can hold it."""
+    """An entry without the values of its arrays, as JSON can hold it."""
     if isinstance(entry, Work):
         return _of(entry, "number")
     known = _of(entry, "number name module")

@@ -79,8 +79,8 @@ ZOO = [
     Bug(
         83,
         "tensor/recording/replay.py",
-        "_apart(partial(copy_context().run, recorder.watch, function, arguments, options))",
-        "recorder.watch(function, arguments, options)",
+        "_apart(partial(copy_context().run, recorder.watch, call))",
+        "recorder.watch(call)",
         TEST + "a_replay_traces_no_thread_but_its_own",
     ),
 ]

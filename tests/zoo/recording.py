@@ -52,8 +52,8 @@ ZOO = [
     Bug(
         7,
         "tensor/recording/naming.py",
-        "if known is not None and known[0]() is thing else None",
-        "if known is not None else None",
+        "fact if ref is not None and ref() is thing else None",
+        "fact",
         (
             "tests/tensor/recording/test_reading.py::"
             "test_names_are_not_inherited_by_what_comes_later_at_the_same_address"
@@ -63,8 +63,8 @@ ZOO = [
     Bug(
         3,
         "tensor/recording/replay.py",
-        "self.known[name] = changed[name] = _copy(value)",
-        "self.known[name] = changed[name] = value",
+        "new = _copy(value)",
+        "new = value",
         (
             "tests/tensor/recording/test_reading.py::"
             "test_lines_of_an_op_show_each_assignment_as_it_was"
@@ -74,19 +74,19 @@ ZOO = [
     Bug(
         2,
         "tensor/recording/find.py",
-        "runs.append(entry)",
-        "runs[:] = [entry]",
+        "[list(ops) for inside, ops in stretches if inside]",
+        "[[op for inside, ops in stretches if inside for op in ops]]",
         "tests/tensor/recording/test_reading.py::test_a_module_that_runs_twice",
     ),
     # two tensors under one name, so that their gradients are one
     Bug(
         9,
         "tensor/recording/naming.py",
-        "known := self.numbered(name or",
-        "known := (name or",
+        "self.numbered(name or",
+        "(name or",
         "tests/tensor/recording/test_names.py::test_two_tensors_of_one_variable_are_told_apart",
     ),
-    # the frame that ran again holds all that its callers hold
+    # the frame that ran again holds the recorder that holds the frame
     Bug(
         7,
         "tensor/recording/replay.py",
