@@ -1,8 +1,7 @@
-"""The content of a picture, without positions: boxes with rows, arrows between them, frames."""
+"""The contents of a picture: boxes with rows, arrows between boxes, frames around boxes."""
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 import textwrap
@@ -20,7 +19,8 @@ from tensor.dtypes import float32
 from tensor.errors import GraphError
 from tensor.graph import Node, Output, describe, reachable
 from tensor.memory.devices import to_host
-from tensor.ops.op import OPS
+from tensor.recording.entries import input_of
+from tensor.recording.report import visible
 from tensor.tensor import Tensor
 
 MOST_ROWS = 8  # leaves that a box of several ops lists one by one
@@ -151,7 +151,8 @@ def _names(model: Any) -> dict[Any, str]:
         return {}
     if not hasattr(model, "named_parameters"):
         raise TypeError(
-            f"draw: model= gives the parameters their names, so it must have named_parameters(), as nn.Module has; {type(model).__name__} has not"
+            "draw: model= gives the parameters their names, so it must have named_parameters(), "
+            f"as nn.Module has; {type(model).__name__} has not"
         )
     named = model.named_parameters()
     return {leaf.node: name for name, leaf in named if type(leaf.node) is Accumulator}
@@ -209,8 +210,8 @@ class _Leaves:
         for node in nodes:
             for position, leaf in enumerate(node.parents):
                 if type(leaf) is Accumulator:
-                    if leaf not in self.inputs:
-                        self.inputs[leaf] = f"{input_name(node.op, position)[0]} of {node.op}"
+                    name, _ = input_of(node.op, position)
+                    self.inputs.setdefault(leaf, f"{name} of {node.op}")
                     users.setdefault(leaf, {})[owner[node]] = None
         self.gradients = any(leaf.gradient is not None for leaf in users)
         groups: dict[tuple[Box, ...], list[Accumulator]] = {}
@@ -243,7 +244,7 @@ class _Leaves:
         return "leaf", (name + _times(times), shape_of(leaf), self._gradient([leaf]))
 
     def _gradient(self, leaves: Sequence[Accumulator]) -> str:
-        norms = [norm(leaf) for leaf in leaves if leaf.gradient is not None]
+        norms = [_norm(leaf.gradient) for leaf in leaves if leaf.gradient is not None]
         if norms:
             return f"gradient {np.hypot.reduce(norms):.3g}"
         return "no gradient" if self.gradients else ""
@@ -285,7 +286,7 @@ def _inputs(box: Box, leaves: _Leaves) -> list[Row]:
     module = box.frame.module if box.frame else ""
     rows: list[Row] = []
     for position, parent in enumerate(node.parents):
-        name, needed = input_name(node.op, position)
+        name, needed = input_of(node.op, position)
         if parent is None and needed:
             rows.append(("constant", (name, "constant")))
         elif parent in box.leaves and parent not in node.parents[:position]:
@@ -296,30 +297,9 @@ def _inputs(box: Box, leaves: _Leaves) -> list[Row]:
     return rows
 
 
-def input_name(op: str, position: int) -> tuple[str, bool]:
-    """The op's name for an input, and whether the op needs it."""
-    reference = getattr(OPS.get(op), "reference", None)
-    if reference is None:
-        return f"input {position}", True
-    parameters = list(inspect.signature(reference).parameters.values())
-    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    index = min(position, len(positional) - 1)
-    parameter = positional[index]
-    if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-        return f"{parameter.name}[{position - index}]", True
-    return parameter.name, parameter.default is parameter.empty
-
-
-def norm(leaf: Accumulator) -> float:
-    """The Euclidean norm of a leaf's gradient.
-
-    Each number is divided by the largest, whose square may be too large or too small for a float.
-    """
-    gradient = np.abs(to_host(leaf.gradient.array).astype(np.float64))
-    largest = float(gradient.max(initial=0.0))
-    if not 0.0 < largest < np.inf:
-        return largest
-    return largest * float(np.linalg.norm(gradient / largest))
+def _norm(gradient: Any) -> float:
+    """The Euclidean norm. hypot squares no number, which may be too large or too small for that."""
+    return float(np.hypot.reduce(to_host(gradient.array).astype(np.float64), axis=None))
 
 
 # -- texts ----------------------------------------------------------------------------------------
@@ -371,14 +351,7 @@ def _many(count: int, word: str) -> str:
     return f"{count:,} {word if count == 1 else plural}"
 
 
-def visible(text: str) -> str:
-    """The text with escapes for letters that cannot be seen, or that turn the writing round."""
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
-    )
-
-
 def shortened(text: str, most: int = 44) -> str:
     """At most so many letters; the middle is left out."""
-    text = visible(text).replace("\n", " ")
+    text = visible(text.replace("\n", " "))
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tensor.drawing.contents import Box, Contents
 
 STYLES = {
@@ -41,6 +43,5 @@ def _attributes(box: Box) -> str:
 
 
 def _quoted(text: str) -> str:
-    r"""In double quotes: those inside, and backslashes, escaped; \n between lines."""
-    text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{text}"'
+    r"""In double quotes, with \" and \\ and \n as in JSON."""
+    return json.dumps(text, ensure_ascii=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 from tensor.drawing.shapes import (
     ARROW,
     EDGE,
@@ -25,13 +27,13 @@ def svg(scene: Scene) -> str:
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" class="tensor-graph" role="img"',
         f'{size} viewBox="{x} {y} {width} {height}">',
-        f"<title>{_text(scene.title)}</title>",
-        f"<desc>{_text(scene.description)}</desc>",
+        f"<title>{escape(scene.title, quote=False)}</title>",
+        f"<desc>{escape(scene.description, quote=False)}</desc>",
         f"<style>{_style()}</style>",
         f'<rect class="page" x="{x}" y="{y}" {size}/>',
     ]
     for mark in scene.marks:
-        title = f"<title>{_text(mark.tooltip)}</title>" if mark.tooltip else ""
+        title = f"<title>{escape(mark.tooltip, quote=False)}</title>" if mark.tooltip else ""
         lines.append(f"<g>{title}{''.join(map(_shape, mark.shapes))}</g>")
     return "\n".join([*lines, "</svg>\n"])
 
@@ -64,7 +66,7 @@ def _css(rules: dict[str, str]) -> str:
 def _shape(shape: Shape) -> str:
     if isinstance(shape, Text):
         place = f'x="{shape.x:.1f}" y="{shape.y:.1f}" text-anchor="{shape.anchor}"'
-        return f'<text class="t-{shape.style}" {place}>{_text(shape.text)}</text>'
+        return f'<text class="t-{shape.style}" {place}>{escape(shape.text, quote=False)}</text>'
     if isinstance(shape, Rect):
         return _rect(shape)
     strokes = ""
@@ -81,7 +83,3 @@ def _rect(rect: Rect) -> str:
     dashes = " ".join(map(str, fill.dashes)) or "none"
     edge = f'stroke-width="{fill.line:g}" stroke-dasharray="{dashes}"'
     return f'<rect class="r-{rect.style}" {size} rx="{fill.radius:g}" {edge}/>'
-
-
-def _text(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

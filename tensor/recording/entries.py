@@ -156,7 +156,7 @@ class Backward:
         if not isinstance(functions, tuple):
             return replay(functions, dys, {})[1] if functions else []
         moments = []
-        names = parameters_of(self.op, len(functions))
+        names = inputs_of(self.op, len(functions))
         wanted = {contribution.input for contribution in self.contributions}
         for name, function in zip(names, functions, strict=True):
             if function and name in wanted:
@@ -222,18 +222,28 @@ def formula_of(op: str) -> str:
 
 
 @functools.cache
-def _signature(function: Any) -> list[inspect.Parameter]:
-    return list(inspect.signature(function).parameters.values())
+def _positional(function: Any) -> list[inspect.Parameter]:
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY]
 
 
-def parameters_of(op: str, count: int) -> list[str]:
-    """The names of an op's first `count` inputs: x, weight, bias. Of concatenate they are
+def input_of(op: str, position: int) -> tuple[str, bool]:
+    """(the op's name for an input, whether the op needs the input). The inputs of concatenate are
     arrays[0], arrays[1], ...
     """
-    parameters = _signature(_reference(op))
-    if parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
-        return [f"{parameters[0].name}[{i}]" for i in range(count)]
-    return [parameter.name for parameter in parameters[:count]]
+    if op not in OPS:
+        return f"input {position}", True
+    parameters = _positional(_reference(op))
+    index = min(position, len(parameters) - 1)
+    parameter = parameters[index]
+    if parameter.kind is parameter.VAR_POSITIONAL:
+        return f"{parameter.name}[{position - index}]", True
+    return parameter.name, parameter.default is parameter.empty
+
+
+def inputs_of(op: str, count: int) -> list[str]:
+    """The names of an op's first `count` inputs: x, weight, bias."""
+    return [input_of(op, position)[0] for position in range(count)]
 
 
 def codes_of(op: str) -> list[CodeType]:

@@ -35,7 +35,7 @@ from tensor.recording.entries import (
     Saved,
     Value,
     Work,
-    parameters_of,
+    inputs_of,
     value_of,
 )
 from tensor.recording.naming import Known, Names, elsewhere
@@ -95,7 +95,7 @@ class Recording(Recorded):
         name = self._names.numbered(f"{module}.{op}".lstrip("."))
         implementation, reason = _implementation(op, how)
         arguments = (inputs[0].layout, *arrays) if how else map(self._argument, inputs, arrays)
-        named = list(zip(inputs, parameters_of(op, len(inputs)), strict=True))
+        named = list(zip(inputs, inputs_of(op, len(inputs)), strict=True))
         given = tuple(self._value(x, key, frame) for x, key in named if x is not None)
         made = []
         for i, y in enumerate(outs):
@@ -155,7 +155,7 @@ class Recording(Recorded):
         name = f"{module}.{node.op}.backward".lstrip(".")
         name = f"{of.name}.backward" if of else self._names.numbered(name)
         count = len(node.parents)
-        names = [through] * count if through else parameters_of(node.op, count)
+        names = [through] * count if through else inputs_of(node.op, count)
         contributions = []
         for parent, dx, key in zip(node.parents, gradients, names, strict=True):
             if dx is not None and (arrived := a_pass.arrived(parent)) is not None:

@@ -38,7 +38,7 @@ def table(entries: Sequence[Entry]) -> str:
     inputs that get gradients.
     """
     head = "|module|op|output|strides|bytes|kept|us|by, line; or gradients passed on"
-    rows = [head.split("|"), *(list(map(_printable, _row(entry))) for entry in entries)]
+    rows = [head.split("|"), *(list(map(visible, _row(entry))) for entry in entries)]
     for i, column in enumerate(list(zip(*rows, strict=True))[:-1]):
         width = max(map(len, column))
         for row in rows:
@@ -46,8 +46,9 @@ def table(entries: Sequence[Entry]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in rows)
 
 
-def _printable(cell: str) -> str:
-    return cell if cell.isprintable() else cell.encode("unicode_escape").decode()
+def visible(text: str) -> str:
+    """The text with escapes for letters that cannot be seen, or that turn the writing round."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _row(entry: Entry) -> tuple[str, ...]:

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 import tensor
 from tensor import Tensor, nn
 from tensor.drawing import draw
-from tensor.drawing.contents import MOST_INPUTS, Contents, common, contents, input_name
+from tensor.drawing.contents import MOST_INPUTS, Contents, common, contents
 from tensor.drawing.fold import FOLD_ABOVE, MERGE_ABOVE, MOST
 from tensor.drawing.scene import scene
+from tensor.recording.entries import input_of
 from tests.helpers.drawing import (
     Collapse,
     arrows,
@@ -131,10 +132,10 @@ def test_an_optional_input_left_out_is_no_constant(device: str) -> None:
 
 
 def test_input_names() -> None:
-    assert input_name("layer_norm", 1) == ("gain", True)
-    assert input_name("linear", 2) == ("bias", False)
-    assert input_name("concatenate", 1)[0].endswith("[1]")
-    assert input_name("of my own", 3) == ("input 3", True)
+    assert input_of("layer_norm", 1) == ("gain", True)
+    assert input_of("linear", 2) == ("bias", False)
+    assert input_of("concatenate", 1)[0].endswith("[1]")
+    assert input_of("of my own", 3) == ("input 3", True)
 
 
 @pytest.mark.parametrize(
