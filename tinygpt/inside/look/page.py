@@ -12,8 +12,6 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ import numpy as np
 from tensor.recording import Value
 from tinygpt.files import write_output
 from tinygpt.inside.look.gather import Look, words_of
-from tinygpt.inside.look.steps import Step, steps
+from tinygpt.inside.look.steps import Step, read, steps
 from tinygpt.tokenizers import Tokenizer
 
 # in this order
@@ -53,7 +51,7 @@ def page(look: Look, tokenizer: Tokenizer) -> str:
     """The text of the file."""
     blocks: Blocks = {}
     facts = safe_json(_facts(look, tokenizer, blocks))
-    style, scripts = _file("look.css"), list(map(_file, SCRIPTS))
+    style, scripts = read("look.css"), list(map(read, SCRIPTS))
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; "
         f"style-src {_hash(style)}; img-src data:; base-uri 'none'; form-action 'none'"
@@ -66,11 +64,7 @@ def page(look: Look, tokenizer: Tokenizer) -> str:
         "data": "\n".join(data),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    return re.sub("<!-- (.+) -->", lambda name: parts[name[1]], _file("look.html"))
-
-
-def _file(name: str) -> str:
-    return resources.files("tinygpt.inside.look").joinpath(name).read_text(encoding="utf-8")
+    return re.sub("<!-- (.+) -->", lambda name: parts[name[1]], read("look.html"))
 
 
 def _hash(text: str) -> str:
@@ -183,7 +177,8 @@ def _step(look: Look, step: Step, keep: int, columns: list[int], blocks: Blocks)
     layout = fields_of(
         value, "source", "shape", "strides", "offset", "contiguous", "dtype", "bytes"
     )
-    return {**asdict(step), "rows": rows, "kept": kept, **layout}
+    shown = fields_of(step, "name", "part", "title", "words", "formula", "axes", "like")
+    return {**shown, "rows": rows, "kept": kept, **layout}
 
 
 def _cropped(value: Value, step: Step, keep: int, columns: list[int]) -> Any:
