@@ -11,13 +11,13 @@ from pathlib import Path
 
 from tensor.recording import in_bytes
 from tinygpt.commands.cli import Parser, add_flags, add_run, output_path, read_config
+from tinygpt.config import LookConfig
 from tinygpt.inside.look import learning, page, pictures
-from tinygpt.inside.look.gather import LookConfig, gather
+from tinygpt.inside.look.gather import gather
 from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
 
 PAGE = "look.html"
-# of each file
 TYPES = {"output": ("html", "htm"), "attention": pictures.FORMATS, "embeddings": pictures.FORMATS}
 
 
@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
         said.append(f"page: {shown(files['output'])}, {in_bytes(written)}; open it in a browser")
     if count := learning.left_out(run):
         said.append(
-            f"snapshots: {learning.SNAPSHOTS} of {learning.SNAPSHOTS + count:,} are shown, evenly spread; {count:,} are left out"
+            f"snapshots: {learning.SNAPSHOTS} of {learning.SNAPSHOTS + count:,} are shown, "
+            f"evenly spread; {count:,} are left out"
         )
     say("\n".join(said))
     return 0

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from tinygpt.config.model import GPTConfig
 from tinygpt.config.options import ConfigError
-from tinygpt.config.sampling import SampleConfig
+from tinygpt.config.sampling import LookConfig, SampleConfig
 from tinygpt.config.training import TrainConfig
 
-__all__ = ["ConfigError", "GPTConfig", "SampleConfig", "TrainConfig"]
+__all__ = ["ConfigError", "GPTConfig", "LookConfig", "SampleConfig", "TrainConfig"]

@@ -1,4 +1,4 @@
-"""The choices that shape a sample."""
+"""The choices that shape a sample, and a look at a text."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from dataclasses import dataclass
 
 from tinygpt.config.options import LARGE, SEEDS, VOCABULARY, check, check_fields, option
 
+LENGTH = 16  # tokens that a look writes, if they fit and nothing else is asked for
+TEMPERATURE = "0 always takes the likeliest token; 1 draws as the model says; above, wilder"
+
 
 @dataclass(frozen=True)
-class SampleConfig:
-    """What to write, and how freely. Temperature first, then top-k, then top-p."""
+class LookConfig:
+    """A text, and how it goes on. Temperature first, then top-k, then top-p."""
 
     # characters the tokenizer knows
     prompt: str | None = option(
         None, "text to continue (the first words of the text it learned, if not given)", "TEXT"
     )
-    length: int = option(100, "tokens to write", least=0, most=10_000_000)  # after the prompt
-    # divides the logits
-    temperature: float = option(
-        1.0,
-        "0 always takes the likeliest token; 1 draws as the model says; above, wilder",
+    length: int | None = option(
+        None,
+        f"tokens to write ({LENGTH}, or as many as fit, if not given)",
         least=0,
-        most=LARGE,
+        most=1_000_000,
     )
+    # divides the logits
+    temperature: float = option(0.0, TEMPERATURE, least=0, most=LARGE)
     # None: from all
     top_k: int | None = option(
         None, "draw from the k likeliest tokens only", least=1, most=VOCABULARY
@@ -33,6 +36,21 @@ class SampleConfig:
     )
     # the same seed, the same text
     seed: int = option(0, "what the draws follow from", least=0, most=SEEDS)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check(
+            self.prompt != "",
+            "the prompt is empty: the model continues a text, so give it at least one character",
+        )
+
+
+@dataclass(frozen=True)
+class SampleConfig(LookConfig):
+    """What to write, and how freely. Temperature first, then top-k, then top-p."""
+
+    length: int = option(100, "tokens to write", least=0, most=10_000_000)  # after the prompt
+    temperature: float = option(1.0, TEMPERATURE, least=0, most=LARGE)
     # None: only after `length` tokens
     stop: str | None = option(
         None, "text after which to stop, not written; \\n is a line end", "TEXT"
@@ -43,9 +61,5 @@ class SampleConfig:
     )
 
     def __post_init__(self) -> None:
-        check_fields(self)
+        super().__post_init__()
         check(self.stop != "", "stop is empty: give it at least one character, or leave it out")
-        check(
-            self.prompt != "",
-            "the prompt is empty: the model continues a text, so give it at least one character",
-        )

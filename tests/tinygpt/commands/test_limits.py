@@ -21,8 +21,8 @@ from tests.helpers.program import TINY, contents, refused
 from tinygpt import GPTConfig, InputError, SampleConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.commands import COMMANDS, cli
+from tinygpt.config import LookConfig
 from tinygpt.config.options import LIMITS, kinds
-from tinygpt.inside.look.gather import LookConfig
 from tinygpt.model.gpt import GPT
 from tinygpt.terminal import TOLD, brief
 from tinygpt.training import jobs, memory, planning, step

@@ -12,8 +12,8 @@ import tensor
 from tensor.nn import evaluating
 from tensor.random import Generator
 from tensor.recording import Value
-from tinygpt.config import SampleConfig
-from tinygpt.config.options import LARGE, SEEDS, VOCABULARY, check, check_fields, option
+from tinygpt.config import LookConfig, SampleConfig
+from tinygpt.config.sampling import LENGTH
 from tinygpt.errors import InputError
 from tinygpt.generation.generate import steps as generate
 from tinygpt.inside.arrays import Floats, floats, is_finite
@@ -27,43 +27,9 @@ from tinygpt.terminal import visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
 CANDIDATES = 8  # tokens that are named for each position
-LENGTH = 16  # tokens written, if they fit and nothing else is asked for
-# tokens in the map of embeddings: of a large vocabulary the first, which are the most frequent, and
-# those of the text
+# tokens in the map of embeddings, and those of the text; the first ones are the most frequent
 MAPPED = 512
 ATTENTION = 64 << 20  # bytes of attention weights in one page
-
-
-@dataclass(frozen=True)
-class LookConfig:
-    """The text to look at, and how it goes on. Temperature first, then top-k, then top-p."""
-
-    prompt: str | None = option(
-        None, "text to look at (the first words of the text it learned, if not given)", "TEXT"
-    )
-    length: int | None = option(
-        None,
-        f"tokens that the model adds ({LENGTH}, or as many as there is room for, if not given)",
-        least=0,
-        most=1_000_000,
-    )
-    temperature: float = option(
-        0.0,
-        "0 always takes the likeliest token; 1 draws as the model says; above, wilder",
-        least=0,
-        most=LARGE,
-    )
-    top_k: int | None = option(
-        None, "draw from the k likeliest tokens only", least=1, most=VOCABULARY
-    )
-    top_p: float | None = option(
-        None, "draw from the fewest tokens that together have probability p", above=0, most=1
-    )
-    seed: int = option(0, "what the draws follow from", least=0, most=SEEDS)
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check(self.prompt != "", "the prompt is empty: give it at least one character")
 
 
 @dataclass(frozen=True)
@@ -79,23 +45,22 @@ class Text:
 
 @dataclass(frozen=True)
 class Sight:
-    """The text as the weights of one step see it."""
+    """The text as the weights of one step of the training see it."""
 
     step: int | None
     shown: bool  # the weights that the page is about
     best: bool  # those with the lowest validation loss, where the run went on after them
-    attention: list[Any]  # a layer each: (H, T, T), what does not see is 0
+    attention: list[Any]  # of each layer (H, T, T); 0 where a token cannot see another
     candidates: Any  # (T, n) ids, the likeliest first
     probabilities: Any  # (T, n)
-    written: str  # what they make of the prompt
-    # nats a token, over the prompt; None where one token has nothing to be guessed
-    loss: float | None
+    written: str  # the continuation of the prompt
+    loss: float | None  # nats a token, over the prompt; None for a prompt of one token
     points: Any  # (the tokens of Look.mapped, 2): their embeddings in the plane
 
 
 @dataclass(frozen=True)
 class Look:
-    """Everything."""
+    """All that a page shows."""
 
     run: Run
     model: GPT
@@ -113,8 +78,8 @@ class Look:
 
     @property
     def start(self) -> int:
-        """The position in the prompt after which the model is least sure: there is most to see. Not
-        the first position, which sees only itself.
+        """The position in the prompt after which the model is least sure. Not the first position,
+        which sees only itself.
         """
         p = floats(self.walked["probabilities"].array[0, : self.text.prompt])
         entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)  # nats
@@ -124,18 +89,17 @@ class Look:
 def gather(
     run: Run, model: GPT, tokenizer: Tokenizer, config: LookConfig, best: bool = True
 ) -> Look:
-    """Continue the prompt, then look at the whole with all weights that were kept. Raises
-    InputError for a text that cannot be looked at.
+    """Continue the prompt, and look at the whole text with all weights that were kept. Raises
+    InputError for a text that is too long.
     """
     given = _given(run, tokenizer, config)
-    space = _space(model, given, config)
-    length = min(LENGTH, space) if config.length is None else config.length
-    with tensor.no_grad(), evaluating():
-        # before it writes: what it would draw from them means nothing
+    length = _length(model, given, config)
+    with tensor.no_grad(), evaluating():  # nothing can be drawn from broken logits
         check_finite(run, model(np.array(given)).numpy(), last=not best)
-    ids = given + _written(model, given, length, config)
-    prompt, new = _visible(tokenizer, given), _visible(tokenizer, ids[len(given) :])
-    text = Text(ids, len(given), words_of(tokenizer, ids), prompt, new)
+    new = _written(model, given, length, config)
+    ids = given + new
+    words = words_of(tokenizer, ids)
+    text = Text(ids, len(given), words, _visible(tokenizer, given), _visible(tokenizer, new))
     check_size(model, len(ids))
     centre, axes, share = learning.plane(_table(model))
     mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *ids})
@@ -143,19 +107,18 @@ def gather(
     sights = []
     for weights in learning.learned(run, model, best):
         arrays = walked if weights.shown else walk(weights.model, ids)
-        # what broke a snapshot is in the last weights too
+        # a snapshot that is broken leaves the last weights broken too
         check_finite(run, arrays["logits"].array, last=not (best and weights.shown))
         points = ((_table(weights.model)[mapped] - centre) @ axes).astype(np.float32)
         sights.append(_sight(weights, arrays, text, tokenizer, config, points))
-    why = ""
-    if len(sights) == 1:
-        why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
+    why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
+    why = why if len(sights) == 1 else ""
     return Look(run, model, text, walked, sights, learning.losses(run), mapped, share, why)
 
 
 def _given(run: Run, tokenizer: Tokenizer, config: LookConfig) -> list[int]:
-    """The prompt's tokens. Without a prompt, those of the text's opening: if they are too many, so
-    many that as many more can follow.
+    """The tokens of the prompt. Without a prompt those of the text's opening; of a long opening as
+    many as fill half the context.
     """
     text = run.opening if config.prompt is None else config.prompt
     ids = tokenizer.encode(run.separator + text)
@@ -164,8 +127,8 @@ def _given(run: Run, tokenizer: Tokenizer, config: LookConfig) -> list[int]:
     return ids
 
 
-def _space(model: GPT, ids: list[int], config: LookConfig) -> int:
-    """The number of tokens that fit behind these. Raises InputError where more are asked for."""
+def _length(model: GPT, ids: list[int], config: LookConfig) -> int:
+    """How many tokens to write behind these. Raises InputError where they do not fit."""
     context = model.config.context
     if not ids:
         raise InputError("the prompt has no token\ngive it at least one: --prompt TEXT")
@@ -180,12 +143,12 @@ def _space(model: GPT, ids: list[int], config: LookConfig) -> int:
             f"--length {config.length}: after a prompt of {len(ids)} tokens "
             f"there is room for {space} more in the context of {context}"
         )
-    return space
+    return min(LENGTH, space) if config.length is None else config.length
 
 
 def check_finite(run: Run, logits: Any, last: bool) -> None:
-    """Raise InputError where logits are not finite, with the command that finds the origin.   last:
-    they are of the last weights.
+    """Raise InputError where logits are not finite. The message has the command that finds the
+    origin. last: the logits are of the last weights.
     """
     if not is_finite(logits):
         raise InputError(
@@ -196,12 +159,9 @@ def check_finite(run: Run, logits: Any, last: bool) -> None:
 
 
 def _written(model: GPT, ids: list[int], length: int, config: LookConfig) -> list[int]:
-    generator = Generator()
-    generator.load_state({"seed": config.seed, "draws": 0})
-    how = SampleConfig(
-        length=length, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
-    )
-    return [step.token for _, step in generate(model, [ids], how, [generator])]
+    how = SampleConfig(None, length, config.temperature, config.top_k, config.top_p)
+    steps = generate(model, [ids], how, [Generator(config.seed)])
+    return [step.token for _, step in steps]
 
 
 def _visible(tokenizer: Tokenizer, ids: list[int]) -> str:
@@ -209,13 +169,13 @@ def _visible(tokenizer: Tokenizer, ids: list[int]) -> str:
 
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """Each token as text that is safe to show; of a part of a character, the bytes."""
+    """Each token as text that is safe to show; for a part of a character, the bytes."""
     return [word_of(tokenizer, i) for i in ids]
 
 
 def check_size(model: GPT, tokens: int) -> None:
-    """Raise InputError where the attention of so many tokens is more than a page can hold, with the
-    largest number of tokens that fits.
+    """Raise InputError where the attention of so many tokens does not fit into a page. The message
+    has the largest number that fits.
     """
     heads = model.config.layers * model.config.heads
     if heads * tokens * (tokens + 1) * 2 > ATTENTION:
@@ -239,7 +199,6 @@ def _sight(
     points: Any,
 ) -> Sight:
     layers = range(weights.model.config.layers)
-    attention = [arrays[f"blocks.{i}.weights"].array[0].astype(np.float32) for i in layers]
     p = arrays["probabilities"].array[0]  # (T, V)
     candidates = np.argsort(-p, axis=-1, kind="stable")[:, :CANDIDATES]
     written, prompt = text.written, text.ids[: text.prompt]
@@ -247,16 +206,14 @@ def _sight(
         new = len(text.ids) - text.prompt
         written = _visible(tokenizer, _written(weights.model, prompt, new, config))
     guessed = floats(p[np.arange(text.prompt - 1), prompt[1:]])
-    loss = float(-np.log(np.maximum(guessed, 1e-30)).mean()) if len(guessed) else None
-    top = np.take_along_axis(p, candidates, -1).astype(np.float32)
     return Sight(
-        weights.step,
-        weights.shown,
-        weights.best,
-        attention,
-        candidates.astype(np.int32),
-        top,
-        written,
-        loss,
-        points,
+        step=weights.step,
+        shown=weights.shown,
+        best=weights.best,
+        attention=[arrays[f"blocks.{i}.weights"].array[0].astype(np.float32) for i in layers],
+        candidates=candidates.astype(np.int32),
+        probabilities=np.take_along_axis(p, candidates, -1).astype(np.float32),
+        written=written,
+        loss=float(-np.log(np.maximum(guessed, 1e-30)).mean()) if len(guessed) else None,
+        points=points,
     )
