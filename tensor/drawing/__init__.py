@@ -11,14 +11,17 @@ svg.py, png.py, dot.py   the files
 from __future__ import annotations
 
 import os
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from tensor.drawing.contents import Contents, contents
+from tensor.drawing.contents import Contents, contents, many
 from tensor.drawing.dot import dot
 from tensor.drawing.png import png
 from tensor.drawing.scene import scene
 from tensor.drawing.svg import svg
+from tensor.recording.report import write_whole
 from tensor.tensor import Tensor
 
 
@@ -59,35 +62,25 @@ class Picture:
         """Write a whole .svg, .png or .dot, or nothing. Raises ValueError for another suffix."""
         target = Path(path)
         suffix = _check(target)
-        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-        try:
-            if suffix == ".png":
-                png(self.scene, temporary)
-            else:
-                text = self.svg if suffix == ".svg" else self.dot
-                temporary.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if suffix == ".png":
+            write_whole(target, partial(png, self.scene))
+        else:
+            text = self.svg if suffix == ".svg" else self.dot
+            write_whole(target, methodcaller("write_text", text, encoding="utf-8", newline="\n"))
 
     def _repr_svg_(self) -> str:
         return self.svg
 
     def __repr__(self) -> str:
-        boxes = f"{self.boxes} box{'es' * (self.boxes != 1)}"
-        size = f"{self.scene.width:.0f} x {self.scene.height:.0f}"
-        return (
-            f"Picture({boxes}, {size}); .save('graph.svg') writes the picture, a notebook shows it"
-        )
+        size = f"{many(self.boxes, 'box')}, {self.scene.width:.0f} x {self.scene.height:.0f}"
+        return f"Picture({size}); .save('graph.svg') writes the picture, a notebook shows it"
 
 
 def _check(path: Path) -> str:
-    """The suffix. Raises, before any work is done, for a path that cannot be written."""
+    """The suffix. Raises for a path that cannot be written."""
     suffix = path.suffix.lower()
     if suffix not in (".svg", ".png", ".dot"):
-        raise ValueError(
-            f"draw: {str(path)!r} must end in .svg, .png or .dot, which says what to draw"
-        )
+        raise ValueError(f"draw: {str(path)!r} must end in .svg, .png or .dot")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"draw: there is no folder {str(path.parent)!r}: make it first")
     return suffix

@@ -118,10 +118,10 @@ def contents(y: Tensor, model: Any = None, collapse: bool | None = None) -> Cont
     result = f"the result: {float(y.item()):.5g}" if y.size == 1 else "the result"
     boxes[-1].rows.append(("result", (result,)))
     title = f"How this result of `{shortened(nodes[-1].op)}` was computed"
-    facts = f"{_many(len(nodes), 'op')}, {_many(len(leaves.inputs), 'leaf')} (parameters)"
+    facts = f"{many(len(nodes), 'op')}, {many(len(leaves.inputs), 'leaf')} (parameters)"
     facts += f" with {_size(leaves.inputs)}"
     if len(boxes) - len(leaves.shared) < len(nodes):
-        facts += f", in {_many(len(boxes), 'box')}"
+        facts += f", in {many(len(boxes), 'box')}"
     return Contents(boxes, _wires(nodes, owner), frames, title, facts)
 
 
@@ -236,7 +236,7 @@ class _Leaves:
         """A row for each leaf, or one row for all where they are many."""
         if len(leaves) <= MOST_ROWS:
             return [self.row(leaf, self.inputs[leaf], module) for leaf in leaves]
-        return [("leaf", (_many(len(leaves), "leaf"), _size(leaves), self._gradient(leaves)))]
+        return [("leaf", (many(len(leaves), "leaf"), _size(leaves), self._gradient(leaves)))]
 
     def row(self, leaf: Accumulator, otherwise: str, module: str, times: int = 1) -> Row:
         """Name (or `otherwise`), shape, and the norm of the gradient."""
@@ -292,7 +292,7 @@ def _inputs(box: Box, leaves: _Leaves) -> list[Row]:
         elif parent in box.leaves and parent not in node.parents[:position]:
             rows.append(leaves.row(parent, name, module, node.parents.count(parent)))
     if len(rows) > MOST_INPUTS:
-        more = _many(len(rows) - MOST_INPUTS, "more input")
+        more = many(len(rows) - MOST_INPUTS, "more input")
         rows[MOST_INPUTS:] = [("soft", (f"and {more}",))]
     return rows
 
@@ -316,7 +316,7 @@ def common(names: Sequence[str]) -> str:
 
 def _size(leaves: Iterable[Accumulator]) -> str:
     """How many numbers the leaves hold."""
-    return _many(sum(math.prod(leaf.shape) for leaf in leaves), "number")
+    return many(sum(math.prod(leaf.shape) for leaf in leaves), "number")
 
 
 def shape_of(value: Any) -> str:
@@ -331,7 +331,7 @@ def _listed(nodes: Sequence[Node]) -> list[str]:
     if len(words) > MOST_OPS:
         words[MOST_OPS:] = [f"{len(words) - MOST_OPS} other kinds"]
     whole = ", ".join(words).replace(" ×", "\xa0×")  # a line does not end before the ×
-    lines = textwrap.wrap(f"{_many(len(nodes), 'op')}: {whole}", 44, break_long_words=False)
+    lines = textwrap.wrap(f"{many(len(nodes), 'op')}: {whole}", 44, break_long_words=False)
     return [line.replace("\xa0", " ") for line in lines]
 
 
@@ -345,7 +345,7 @@ def _times(count: int) -> str:
     return f" ×{count:,}" if count > 1 else ""
 
 
-def _many(count: int, word: str) -> str:
+def many(count: int, word: str) -> str:
     """1 op, 1,000 ops"""
     plural = {"box": "boxes", "leaf": "leaves"}.get(word, word + "s")
     return f"{count:,} {word if count == 1 else plural}"

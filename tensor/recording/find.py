@@ -27,8 +27,8 @@ Floats = np.ndarray[Any, Any]
 
 
 def array(recording: Recorded, name: str) -> Floats:
-    """The array of that name. Raises KeyError with the nearest names, ValueError where no values
-    were recorded.
+    """The array of that name; find.py says what a name can be. Raises KeyError with the nearest
+    names, ValueError where no values were recorded.
     """
     recording.check_values()
     find = _gradient if name.endswith(".grad") else _value

@@ -10,7 +10,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
@@ -266,25 +265,13 @@ class Recording(Recorded):
         """How many nodes the graph got."""
         return len(self._of) + len(self._expanded)
 
-    def __getitem__(self, name: str) -> np.ndarray[Any, Any]:
-        """The array of that name; find.py says what a name can be. Raises KeyError with the
-        nearest names.
-        """
-        return find.array(self, name)
-
-    def table(self) -> str:
-        """One line an op."""
-        return report.table(self.entries)
+    __getitem__ = find.array
+    table = report.table
+    save = report.save
 
     def by(self, what: Literal["module", "op"]) -> list[report.Total]:
         """Calls, time and bytes of each module, or each op, the slowest first."""
         return report.totals(self.entries, what)
-
-    def save(self, path: str | Path) -> None:
-        """Write the table (.txt), all arrays by name (.npz), or a trace for chrome://tracing
-        (.json).
-        """
-        report.save(self, Path(path))
 
     def parameter(self, name: str) -> Tensor | None:
         """The parameter of that name, as it is now."""

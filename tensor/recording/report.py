@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,12 +34,12 @@ class Total(NamedTuple):
 # -- text
 
 
-def table(entries: Sequence[Entry]) -> str:
+def table(recording: Recorded) -> str:
     """One line an op: module, op, output and cost. `<-` marks a backward; its last column has the
     inputs that get gradients.
     """
     head = "|module|op|output|strides|bytes|kept|us|by, line; or gradients passed on"
-    rows = [head.split("|"), *(list(map(visible, _row(entry))) for entry in entries)]
+    rows = [head.split("|"), *(list(map(visible, _row(entry))) for entry in recording.entries)]
     for i, column in enumerate(list(zip(*rows, strict=True))[:-1]):
         width = max(map(len, column))
         for row in rows:
@@ -115,24 +116,30 @@ def _total(name: str, group: Sequence[Entry]) -> Total:
 # -- files
 
 
-def save(recording: Recorded, path: Path) -> None:
-    """Write the recording as the suffix says. A file that is there is replaced by a whole one."""
+def save(recording: Recorded, path: str | Path) -> None:
+    """Write the table (.txt), all arrays by name (.npz), or a trace for chrome://tracing (.json)."""
+    path = Path(path)
     writers = {".txt": _write_text, ".npz": _write_arrays, ".json": _write_trace}
     if path.suffix not in writers:
         raise ValueError(
             f"{path.name}: a recording is saved as .txt (the table), .npz (all arrays) "
             "or .json (a trace that Chrome opens)"
         )
-    temporary = path.with_name(f".{path.name}.tmp")
+    write_whole(path, partial(writers[path.suffix], recording))
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Call write(a temporary path), and put that file in the place of `path`; or change nothing."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        writers[path.suffix](recording, temporary)
+        write(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _write_text(recording: Recorded, path: Path) -> None:
-    path.write_text(table(recording.entries) + "\n", encoding="utf-8")
+    path.write_text(table(recording) + "\n", encoding="utf-8")
 
 
 def _write_arrays(recording: Recorded, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An array in little space: statistics, one plane, and a small map of this plane.
+"""An array in little space: statistics, one plane of the array, a small map of the plane.
 
 A map has two characters for each cell, so that a map without colour can be read too. ░▒▓█ show how
 large a value is beside the largest of its plane, a minus stands before a negative value, `·` is
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tensor.recording import Value
+from tensor import Tensor
+from tensor.recording import Value, entries
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 SHADES = "░▒▓█"
@@ -106,12 +107,9 @@ def share(count: int, size: int) -> str:
 
 
 def value_of(name: str, array: Any, source: str = "") -> Value:
-    """A NumPy array that no op recorded, with its facts."""
+    """The Value of a NumPy array that no op recorded."""
     array = np.asarray(array)
-    strides = tuple(step // array.itemsize for step in array.strides)
-    contiguous, kind = bool(array.flags.c_contiguous), array.dtype.name
-    facts = array.shape, strides, 0, contiguous, kind, "cpu", array.nbytes
-    return Value(name, source, *facts, array)
+    return entries.value_of(Tensor.from_array(array), name, source, array)
 
 
 # -- the characters that the output has
@@ -152,13 +150,13 @@ class Plane(NamedTuple):
 def plane(array: Any, which: int = 0) -> Plane:
     """The plane of that number, modulo their count: -1 is the last. A vector is one row."""
     values = floats(array)
+    if not values.size:
+        return Plane(np.empty((0, 1)), (), 1)
+    values = np.atleast_2d(values)
     leading = values.shape[:-2]
     count = math.prod(leading)
-    if count and leading:
-        index = tuple(int(i) for i in np.unravel_index(which % count, leading))
-        return Plane(values[index], index, count)
-    columns = values.shape[-1] if values.size and values.ndim else 1
-    return Plane(values.reshape(-1, columns), (), 1)
+    index = tuple(map(int, np.unravel_index(which % count, leading)))
+    return Plane(values[index], index, count)
 
 
 class Map(NamedTuple):

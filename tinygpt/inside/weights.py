@@ -1,10 +1,10 @@
-"""What a model is made of, in two views.
+"""The parts of a model, in two views.
 
-    graph view     `tree(model)`: its modules in the order of computation, with what each does and
-    how many numbers it holds
-    matrix view    `matrices(model)`: its arrays one by one, with shape and strides
+    graph view     `tree(model)`: the modules in the order of computation, with what each does and
+                   how many numbers it holds
+    matrix view    `matrices(model)`: the arrays one by one, with shape and strides
 
-and `shares(model)`: in which parts the parameters are.
+And `shares(model)`: the parts that hold the parameters.
 """
 
 from __future__ import annotations
@@ -45,16 +45,15 @@ def matrices(model: GPT) -> list[Matrix]:
 
 
 def cells(x: Tensor, rows: int, columns: int) -> Floats:
-    """The matrix made small: a cell is the root of the mean square of its numbers.   (at most rows,
-    at most columns)
+    """The matrix in at most rows x columns cells. A cell is the root of the mean square of its
+    numbers.
     """
-    values = floats(x.numpy())
-    squares = np.square(values.reshape(-1, values.shape[-1]))  # a vector is one row
-    for axis, most in ((0, rows), (1, columns)):
+    squares = np.square(np.atleast_2d(floats(x.numpy())))  # a vector is one row
+    for axis, most in enumerate((rows, columns)):
         size = squares.shape[axis]
-        edges = np.arange(min(size, most)) * size // min(size, most)
-        counts = np.diff(np.append(edges, size))
-        squares = np.add.reduceat(squares, edges, axis) / np.expand_dims(counts, 1 - axis)
+        count = min(size, most)
+        parts = np.split(squares, np.arange(1, count) * size // count, axis)
+        squares = np.concatenate([part.mean(axis, keepdims=True) for part in parts], axis)
     return np.sqrt(squares)
 
 
@@ -115,8 +114,8 @@ def _branch(name: str, path: str, thing: Any, said: dict[str, str]) -> Branch:
 
 
 def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
-    """Its modules and arrays in the order of computation. This is the order of their definition,
-    except in a block whose norms come after its sums.
+    """The modules and arrays of a module in the order of computation. This is the order of their
+    definition, except in a block whose norms come after the sums.
     """
     parts: list[tuple[str, Any]] = []
     for name, value in vars(module).items():
@@ -164,6 +163,15 @@ def notes(config: GPTConfig) -> dict[str, str]:
 
 # -- where they are
 
+PARTS = {  # a word in the name of an array -> the part
+    "norm": "norms",
+    "feed_forward": "feed-forward",
+    "attention": "attention",
+    "token_embedding": "token table",
+    "position_embedding": "position table",
+    "head": "head",
+}
+
 
 @dataclass(frozen=True)
 class Share:
@@ -176,20 +184,17 @@ class Share:
 
 
 def shares(model: GPT) -> list[Share]:
-    """The parts with the most parameters first; they add up to all."""
+    """The parts, those with the most parameters first. Together they are all parameters."""
     config = model.config
     layers = f"{config.layers} layer{'s' if config.layers > 1 else ''}"
     what = {
-        "feed-forward": f"each token alone: {layers} of 8 C C",
-        "attention": f"tokens look back: {layers} of 4 C C",
+        "feed-forward": f"each token alone: {layers} of 8 C C{' + 5 C' * config.bias}",
+        "attention": f"tokens look back: {layers} of 4 C C{' + 4 C' * config.bias}",
         "token table": "V C: a row for each token",
         "position table": "T C: a row for each place",
         "norms": "2 C each: a gain and a bias",
         "head": "V C: how much each token is expected",
     }
-    if config.bias:
-        what["feed-forward"] += " + 5 C"
-        what["attention"] += " + 4 C"
     if config.positions != "learned":
         what["position table"] = "computed, not learned"
     if config.tied:
@@ -206,12 +211,4 @@ def shares(model: GPT) -> list[Share]:
 
 def part_of(name: str) -> str:
     """The part that an array belongs to, by its name."""
-    if "norm" in name:
-        return "norms"
-    first = name.split(".")[2 if name.startswith("blocks.") else 0]
-    parts = {
-        "feed_forward": "feed-forward",
-        "token_embedding": "token table",
-        "position_embedding": "position table",
-    }
-    return parts.get(first, first)
+    return next(part for word, part in PARTS.items() if word in name)

@@ -111,6 +111,7 @@ def gather(
         check_finite(run, arrays["logits"].array, last=not (best and weights.shown))
         points = ((_table(weights.model)[mapped] - centre) @ axes).astype(np.float32)
         sights.append(_sight(weights, arrays, text, tokenizer, config, points))
+    sights.sort(key=lambda sight: sight.step or 0)
     why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
     why = why if len(sights) == 1 else ""
     return Look(run, model, text, walked, sights, learning.losses(run), mapped, share, why)

@@ -1,4 +1,4 @@
-"""The same text seen by earlier weights of the run: its snapshots, and the loss as it came down."""
+"""The same text seen by earlier weights of the run, its snapshots; and the losses of the run."""
 
 from __future__ import annotations
 
@@ -32,23 +32,16 @@ class Weights:
 
 
 def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
-    """Some snapshots, SNAPSHOTS at most, and the model itself, in the order of their steps. A model
-    without a step is the first.
-    """
+    """The model itself, then its snapshots, SNAPSHOTS at most, in the order of their steps."""
     step = step_of(run, best)
-    is_best, pending = step != step_of(run, best=False), True
+    yield Weights(step, model, shown=True, best=step != step_of(run, best=False))
     for at, state in snapshots.load(run, SNAPSHOTS):
-        if pending and (step is None or at >= step):
-            yield Weights(step, model, shown=True, best=is_best)
-            pending = False
         if at != step:
             yield Weights(at, _filled(run, state))
-    if pending:
-        yield Weights(step, model, shown=True, best=is_best)
 
 
 def left_out(run: Run) -> int:
-    """How many of a run's snapshots are too many to show."""
+    """The number of a run's snapshots that are too many to show."""
     return max(0, len(snapshots.found(run)) - SNAPSHOTS)
 
 
@@ -59,7 +52,7 @@ def _filled(run: Run, state: dict[str, Any]) -> GPT:
 
 
 def step_of(run: Run, best: bool) -> int | None:
-    """After how many steps the weights of `runs.load` were saved."""
+    """The step after which the weights of `runs.load` were saved."""
     try:
         state = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
     except InputError:
@@ -69,9 +62,7 @@ def step_of(run: Run, best: bool) -> int | None:
 
 
 def losses(run: Run) -> Losses:
-    """The mean of neighbouring batches, thinned to what a screen shows; empty where nothing was
-    noted.
-
+    """The means of neighbouring batches, at most POINTS; empty where the run kept no losses.
     Raises InputError for a file that cannot be read.
     """
     path = run.folder / runs.METRICS
@@ -85,11 +76,11 @@ def losses(run: Run) -> Losses:
 
 
 def plane(table: Any) -> tuple[Any, Any, float]:
-    """(centre (C,), axes (C, 2), share): the plane in which rows differ most, and its share of
-    their variance.   table: (V, C)
+    """(centre (C,), axes (C, 2), share of the variance) of the plane in which the rows of a table
+    (V, C) differ most.
 
-    The axes are the first two principal components. The largest number of each is positive, so that
-    an axis has the same sign each time.
+    The axes are the first two principal components. The largest number of each is positive: so an
+    axis has the same sign each time.
     """
     rows = np.asarray(table, dtype=np.float64)
     centre = rows.mean(0)
