@@ -136,7 +136,8 @@ class Backward:
     name: str
     module: str
     op: str
-    of: Forward | None  # None for an op outside this recording, and for a broadcasting's expand
+    # None for an op outside this recording, and for the expand of a broadcasting
+    of: Forward | None = field(repr=False)
     upstream: tuple[Value | None, ...]  # dL/dy for each output
     contributions: tuple[Contribution, ...]
     start: float

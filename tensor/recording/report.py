@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,7 +18,6 @@ from tensor.recording import find
 from tensor.recording.entries import Backward, Entry, Forward, Recorded, Work
 
 NUMERIC = (0, 5, 6, 7)  # columns of the table
-VALUE = "name source shape strides offset contiguous dtype device bytes"  # no array
 
 
 class Total(NamedTuple):
@@ -188,25 +188,15 @@ def _write_trace(recording: Recorded, path: Path) -> None:
     path.write_text(json.dumps(trace), encoding="utf-8")
 
 
-def facts(entry: Entry) -> dict[str, Any]:
-    """An entry without the values of its arrays, as JSON can hold it."""
-    if isinstance(entry, Work):
-        return _of(entry, "number")
-    known = _of(entry, "number name module")
-    if isinstance(entry, Backward):
-        known["upstream"] = [value and _of(value, VALUE) for value in entry.upstream]
-        known["contributions"] = [
-            {**_of(c, "input to number count"), **_of(c.value, VALUE)} for c in entry.contributions
-        ]
-        return known
-    known |= _of(entry, "within implementation reason formula")
-    known["line"] = str(entry.line)
-    known["settings"] = {name: repr(value) for name, value in entry.settings.items()}
-    known["inputs"] = [_of(value, VALUE) for value in entry.inputs]
-    known["outputs"] = [_of(value, VALUE) for value in entry.outputs]
-    known["saved"] = [_of(kept, "name source shape dtype bytes") for kept in entry.saved]
-    return known
-
-
-def _of(thing: Any, names: str) -> dict[str, Any]:
-    return {name: getattr(thing, name) for name in names.split()}
+def facts(thing: Any) -> Any:
+    """An entry, or a part of one, without the values of arrays, as JSON can hold it."""
+    if is_dataclass(thing):
+        shown = {field.name: getattr(thing, field.name) for field in fields(thing) if field.repr}
+        if isinstance(thing, Forward):
+            shown |= {"formula": thing.formula, "settings": thing.settings}
+        return {name: facts(value) for name, value in shown.items()}
+    if type(thing) is tuple:
+        return list(map(facts, thing))
+    if type(thing) is dict:
+        return {name: repr(value) for name, value in thing.items()}
+    return thing if isinstance(thing, str | int | float | None) else str(thing)
