@@ -1,17 +1,19 @@
 """The positions: boxes in rows from top to bottom, arrows between the rows or beside them.
 
-    1. rows      each box stands just above the first that uses it; a frame has its rows alone
-    2. columns   in a row, boxes are ordered by the middle of their neighbours above (or below),
+    1. rows      each box stands just above the first box that uses it; the rows of a frame hold
+                 no other boxes
+    2. columns   the boxes of a row are ordered by the middle of their neighbours above (or below),
                  and stand as near to those middles as their widths allow
-    3. lanes     a value that passes a row goes down a lane on the right of it
+    3. lanes     an arrow that passes a row goes down a lane on the right of the row
 
 So no arrow can cross a box. After Sugiyama, Tagawa & Toda 1981, with lanes in place of dummy nodes.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any
 
 from tensor.drawing.contents import Box, Contents, Wire
@@ -30,7 +32,7 @@ Place = tuple[bool, float, Wire]
 def arrange(contents: Contents) -> list[Curve]:
     """Set the position of every box and frame, whose sizes are set; the curve of each wire."""
     rows = _rows(contents.boxes)
-    _set_columns(rows)
+    _set_columns(rows, contents.wires)
     _set_lanes(rows, contents)
     _set_ports(contents)
     middles = [box.x for box in contents.boxes]
@@ -55,33 +57,34 @@ def _rows(boxes: Sequence[Box]) -> list[list[Box]]:
     return rows
 
 
-def _set_columns(rows: Sequence[list[Box]]) -> None:
-    """Set the x of each box, and order each row by it."""
-    below = {b: [box for wire in b.wires for box in wire.near] for row in rows for b in row}
-    above: dict[Box, list[Box]] = {box: [] for box in below}
-    for box, others in below.items():
-        for other in others:
-            above[other].append(box)
-    rooms: dict[Box, float] = {}  # the widest box of a column without branches, which is straight
-    for box in reversed(below):
-        column = [b for b in below[box] if below[box] == [b] and above[b] == [box]]
-        rooms[box] = max([box.width, *(rooms[other] for other in column)])
+def _set_columns(rows: Sequence[list[Box]], wires: Sequence[Wire]) -> None:
+    """Set the x of each box, and order each row by x."""
+    below: dict[Box, list[Box]] = defaultdict(list)
+    above: dict[Box, list[Box]] = defaultdict(list)
+    for wire in wires:
+        for box in wire.near:
+            below[wire.source].append(box)
+            above[box].append(wire.source)
+    widths: dict[Box, float] = {}  # the widest of the boxes below that form a straight column
+    for box in chain(*reversed(rows)):
+        column = [widths[b] for b in below[box] if len(below[box]) == len(above[b]) == 1]
+        widths[box] = max([box.width, *column])
     for sweep in range(SWEEPS):
         down = sweep % 2 == 0
         neighbours = above if down else below
         for row in rows if down else reversed(rows):
             wishes = {box: _mean([other.x for other in neighbours[box] or [box]]) for box in row}
             row.sort(key=wishes.__getitem__)
-            _settle(row, wishes, rooms)
+            _settle(row, wishes, widths)
 
 
-def _settle(row: Sequence[Box], wishes: dict[Box, float], rooms: dict[Box, float]) -> None:
-    """Set x as near to the rising wishes as the rooms allow: the sum of squares is least.
+def _settle(row: Sequence[Box], wishes: dict[Box, float], widths: dict[Box, float]) -> None:
+    """Set x as near to the wishes, which rise, as the widths allow: least squares.
 
-    Boxes that push each other form a block, which stands where its members wish in the mean.
+    Boxes that push each other form a block. A block stands at the mean of its members' wishes.
     (Pool adjacent violators, the algorithm of isotonic regression.)
     """
-    gaps = ((rooms[left] + rooms[right]) / 2 + APART for left, right in pairwise(row))
+    gaps = ((widths[left] + widths[right]) / 2 + APART for left, right in pairwise(row))
     offsets = list(accumulate(gaps, initial=0.0))
     blocks: list[list[float]] = []  # where each member wishes the first box of the row to be
     for box, offset in zip(row, offsets, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from itertools import chain
 
 from tensor.drawing.contents import Box, Contents, Frame
 from tensor.drawing.layout import arrange, label_room
@@ -52,12 +53,13 @@ def scene(contents: Contents) -> Scene:
 
 def _page(contents: Contents, marks: list[Mark]) -> Scene:
     """Add the legend above, and a margin."""
-    rects, curves = [], []
-    for mark in marks:
-        rects += [shape for shape in mark.shapes if isinstance(shape, Rect)]
-        curves += [shape for shape in mark.shapes if isinstance(shape, Curve)]
-    xs = [rect.x for rect in rects] + [rect.x + rect.width for rect in rects]
-    xs += [stroke[0] for curve in curves for stroke in curve.strokes]
+    xs, bottoms = [], []
+    for shape in chain.from_iterable(mark.shapes for mark in marks):
+        if isinstance(shape, Rect):
+            xs += [shape.x, shape.x + shape.width]
+            bottoms.append(shape.y + shape.height)
+        if isinstance(shape, Curve):
+            xs += [stroke[0] for stroke in shape.strokes]
     lines = _legend(contents)
     widths = [SAMPLE + width_of(text, style) for _, text, style in lines]
     width = max(max(xs) - min(xs), *widths)
@@ -71,7 +73,7 @@ def _page(contents: Contents, marks: list[Mark]) -> Scene:
         left - MARGIN,
         top - MARGIN,
         width + 2 * MARGIN,
-        max(rect.y + rect.height for rect in rects) - top + 2 * MARGIN,
+        max(bottoms) - top + 2 * MARGIN,
         contents.title,
         f"{contents.facts}. Values flow from top to bottom, gradients from bottom to top.",
         [*marks, Mark("", shapes)],

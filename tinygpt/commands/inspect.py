@@ -1,7 +1,7 @@
-"""What a trained GPT is made of: how many parameters, and where. `tinygpt inspect` takes the run
-saved last, `tinygpt inspect RUN` that one.
+"""Show the parts of a trained GPT, and how many parameters each has. `tinygpt inspect` takes the
+run saved last, `tinygpt inspect RUN` that run.
 
-Prints its modules as a tree, in the order of computation, with the shape, the strides and the size
+Prints the modules as a tree, in the order of computation, with the shape, the strides and the size
 of every array. `--matrices` shows the same arrays one by one: what their numbers are like, and a
 small picture of each, denser where the numbers are larger. Nothing is changed or written.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -36,19 +37,12 @@ FACTS = "name", "shape", "strides", "dtype", "numbers", "bytes", "learned"
 STATISTICS = "mean", "std", "smallest", "largest", "norm", "near_zero", "not_finite"
 
 
-class Row(NamedTuple):
-    """A line of the tree."""
-
-    name: str
-    note: str
-    shape: str
-    strides: str
-    numbers: str
-    bytes: str
+Row: TypeAlias = tuple[str, str, str, str, str, str]
+HEADS: Row = "in the order of computation", "", "shape", "strides", "numbers", "bytes"
 
 
 def arguments(parser: Parser) -> None:
-    """The run, which of its weights, which view."""
+    """RUN, which of its weights, which view."""
     add_run(parser)
     parser.add_argument(
         "--matrices",
@@ -117,51 +111,47 @@ def graph_view(run: Run, model: GPT, which: str) -> Iterator[str]:
 
 def _table(rows: list[Row]) -> Iterator[str]:
     """The rows in columns. The note of a module stands where an array has its shape and strides."""
-    heads = Row("in the order of computation", "", "shape", "strides", "numbers", "bytes")
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    shape, strides, numbers, size = widths[2:]
-    left = max(len(row.name) for row in rows)
-    left = max(left, len(heads.name) - 2, WIDTH - sum(widths[2:]) - 8)
-    for row in [heads, *rows]:
-        text = f"{row.name:<{left}}  {row.shape:>{shape}}  {row.strides:>{strides}}"
-        if row.note:
-            text = f"{row.name}  {row.note}".ljust(len(text))
-        yield f"{text}  {row.numbers:>{numbers}}  {row.bytes:>{size}}".rstrip()
+    names, _, *columns = zip(HEADS, *rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    left = max(*map(len, names[1:]), len(names[0]) - 2, WIDTH - sum(widths) - 8)
+    for name, note, *cells in [HEADS, *rows]:
+        shape, strides, numbers, size = map(str.rjust, cells, widths)
+        text = f"{name:<{left}}  {shape}  {strides}"
+        if note:
+            text = f"{name}  {note}".ljust(len(text))
+        yield f"{text}  {numbers}  {size}".rstrip()
 
 
 def _rows(branch: Branch, first: str, rest: str) -> Iterator[Row]:
     """The row of a branch and of all below. `first` stands before its name, `rest` before the names
     below.
     """
-    name, note, matrix = first + branch.name, branch.note, branch.matrix
+    name, matrix = first + branch.name, branch.matrix
+    shape = strides = ""
+    numbers, size = f"{branch.numbers:,}", in_bytes(branch.bytes)
     if matrix is not None:
-        buffer = "" if matrix.learned else " (buffer)"
-        size = f"{matrix.numbers:,}", in_bytes(matrix.bytes)
-        yield Row(name + buffer, note, str(matrix.shape), str(matrix.strides), *size)
-    elif branch.numbers:
-        yield Row(name, note, "", "", f"{branch.numbers:,}", in_bytes(branch.bytes))
-    else:
-        yield Row(name, note, "", "", "tied", "")
+        name += "" if matrix.learned else " (buffer)"
+        shape, strides = str(matrix.shape), str(matrix.strides)
+        numbers, size = f"{matrix.numbers:,}", in_bytes(matrix.bytes)
+    elif not branch.numbers:
+        numbers, size = "tied", ""
+    yield name, branch.note, shape, strides, numbers, size
     parts = _folded(branch)
-    for part in parts[:-1]:
-        yield from _rows(part, rest + "├─ ", rest + "│  ")
-    for part in parts[-1:]:
-        yield from _rows(part, rest + "└─ ", rest + "   ")
+    for part in parts:
+        fork, line = ("└─ ", "   ") if part is parts[-1] else ("├─ ", "│  ")
+        yield from _rows(part, rest + fork, rest + line)
 
 
 def _folded(branch: Branch) -> list[Branch]:
-    """The branches that are shown below. The blocks after the first are one: they are alike."""
-    if not branch.open:
-        return []
-    parts = list(branch.branches)
-    more = [part for part in parts if part.name.startswith("blocks.") and part.name != "blocks.0"]
-    if not more:
-        return parts
-    start, last = parts.index(more[0]), len(more)
-    name, note = "blocks.1", "as blocks.0"
-    if last > 1:
-        name, note = f"blocks.1 to {last}", f"each as blocks.0: {last} x {more[0].numbers:,}"
-    parts[start : start + last] = [Branch(name, note, tuple(more), open=False)]
+    """The branches that are shown below. The blocks after the first are alike: they are one row."""
+    parts = list(branch.branches) if branch.open else []
+    more = tuple(part for part in parts if re.match(r"blocks\.[1-9]", part.name))
+    if more:
+        name, note, last = "blocks.1", "as blocks.0", len(more)
+        if last > 1:
+            name, note = f"blocks.1 to {last}", f"each as blocks.0: {last} x {more[0].numbers:,}"
+        start = parts.index(more[0])
+        parts[start : start + last] = [Branch(name, note, more, open=False)]
     return parts
 
 
@@ -169,7 +159,7 @@ def _folded(branch: Branch) -> list[Branch]:
 
 
 def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
-    """For each its facts, its statistics and a picture."""
+    """The facts, the statistics and a picture of each."""
     yield "picture     a character is a cell of the matrix, denser for larger numbers"
     yield "near zero   below a hundredth of the largest number"
     for matrix in matrices:
@@ -187,8 +177,8 @@ def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
 
 
 def picture(matrix: Matrix) -> Iterator[str]:
-    """A few lines of characters, the densest for the cell with the largest numbers, and ? where
-    they are not finite.
+    """A few lines of characters: the densest for the cell with the largest numbers, and ? for
+    numbers that are not finite.
     """
     cells = weights.cells(matrix.tensor, ROWS, COLUMNS)
     largest = cells[np.isfinite(cells)].max(initial=0.0) or 1.0
@@ -202,7 +192,7 @@ def picture(matrix: Matrix) -> Iterator[str]:
 
 
 def as_json(run: Run, model: GPT, which: str, matrices: list[Matrix]) -> str:
-    """Both views, as JSON, which has no NaN: null stands for it."""
+    """Both views, as JSON, with null for NaN, which JSON has not."""
     root = weights.tree(model)
     content = {
         "run": str(run.folder),
