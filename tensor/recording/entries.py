@@ -54,6 +54,12 @@ class Saved:
     address: int  # two ops that keep one array have one address: its memory is counted once
 
 
+def _formula(entry: Any) -> str:
+    """The formula of the op: the first paragraph of its docstring."""
+    text = inspect.getdoc(_reference(entry.op)) if entry.op in OPS else None
+    return (text or "").split("\n\n")[0]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Forward:
     """An op that ran."""
@@ -74,15 +80,12 @@ class Forward:
     seconds: float
     arguments: tuple[Any, ...] = field(repr=False)  # of the op's function, to run it again
 
+    formula = property(_formula)
+
     @property
     def saved_bytes(self) -> int:
         """The bytes that are kept for backward alone: no parameters, no constants."""
         return sum(kept.bytes for kept in self.saved if kept.made)
-
-    @property
-    def formula(self) -> str:
-        """The formula of the op: the first paragraph of its docstring."""
-        return formula_of(self.op)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -143,10 +146,7 @@ class Backward:
     start: float
     seconds: float
 
-    @property
-    def formula(self) -> str:
-        """The formula of the op, as in its Forward."""
-        return formula_of(self.op) if self.op in OPS else ""
+    formula = property(_formula)
 
     def lines(self) -> list[Moment]:
         """The moments of the op's backward functions, which run again on the recorded arrays. None
@@ -215,11 +215,6 @@ UNKNOWN = object()  # stands for an array that was not recorded
 
 def _reference(op: str) -> Any:
     return OPS[op].reference  # type: ignore[attr-defined]
-
-
-def formula_of(op: str) -> str:
-    """The first paragraph of an op's docstring."""
-    return (inspect.getdoc(_reference(op)) or "").split("\n\n")[0]
 
 
 @functools.cache

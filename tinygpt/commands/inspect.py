@@ -3,7 +3,7 @@ run saved last, `tinygpt inspect RUN` that run.
 
 Prints the modules as a tree, in the order of computation, with the shape, the strides and the size
 of every array. `--matrices` shows the same arrays one by one: what their numbers are like, and a
-small picture of each, denser where the numbers are larger. Nothing is changed or written.
+small picture of each, darker where the numbers are larger. Nothing is changed or written.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tensor.recording import in_bytes
 from tinygpt.commands.cli import Parser, add_run
 from tinygpt.errors import InputError
 from tinygpt.inside import weights
-from tinygpt.inside.arrays import statistics, written
+from tinygpt.inside.arrays import floats, heat_map, statistics, written
 from tinygpt.inside.weights import Branch, Matrix
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
@@ -30,8 +30,7 @@ from tinygpt.runs.run import Run
 from tinygpt.terminal import nearest, say
 
 WIDTH = 80
-ROWS, COLUMNS = 8, 64  # cells of the picture of a matrix, at most
-SHADES = " .:-=+*#%@"
+ROWS, COLUMNS = 8, 32  # cells of the picture of a matrix, at most
 # in JSON, of each matrix
 FACTS = "name", "shape", "strides", "dtype", "numbers", "bytes", "learned"
 STATISTICS = "mean", "std", "smallest", "largest", "norm", "near_zero", "not_finite"
@@ -160,7 +159,7 @@ def _folded(branch: Branch) -> list[Branch]:
 
 def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
     """The facts, the statistics and a picture of each."""
-    yield "picture     a character is a cell of the matrix, denser for larger numbers"
+    yield "picture     a cell is darker for a larger number, a minus stands for a negative"
     yield "near zero   below a hundredth of the largest number"
     for matrix in matrices:
         facts = statistics(matrix.tensor.numpy())
@@ -173,19 +172,9 @@ def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
         yield f"  mean {facts.mean:.4g}, std {facts.std:.4g}, {extremes}"
         if facts.not_finite:
             yield f"  {facts.not_finite:,} are not finite numbers, and left out of these"
-        yield from picture(matrix)
-
-
-def picture(matrix: Matrix) -> Iterator[str]:
-    """A few lines of characters: the densest for the cell with the largest numbers, and ? for
-    numbers that are not finite.
-    """
-    cells = weights.cells(matrix.tensor, ROWS, COLUMNS)
-    largest = cells[np.isfinite(cells)].max(initial=0.0) or 1.0
-    levels = np.ceil(cells / largest * (len(SHADES) - 1))
-    for row in levels:
-        characters = (SHADES[int(level)] if np.isfinite(level) else "?" for level in row)
-        yield f"  |{''.join(characters)}|"
+        picture = heat_map(np.atleast_2d(floats(matrix.tensor.numpy())), ROWS, COLUMNS)
+        yield f"  {picture.legend}"
+        yield from (f"  {line}" for line in picture.lines)
 
 
 # -- for programs

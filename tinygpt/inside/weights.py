@@ -13,12 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from tensor import Tensor, nn
 from tensor.memory.layout import Shape
 from tinygpt.config import GPTConfig
-from tinygpt.inside.arrays import Floats, floats
 from tinygpt.model.block import Block
 from tinygpt.model.gpt import GPT
 
@@ -42,19 +39,6 @@ class Matrix:
 def matrices(model: GPT) -> list[Matrix]:
     """Every array, parameters and buffers, each once, in the order of computation."""
     return list(tree(model).matrices())
-
-
-def cells(x: Tensor, rows: int, columns: int) -> Floats:
-    """The matrix in at most rows x columns cells. A cell is the root of the mean square of its
-    numbers.
-    """
-    squares = np.square(np.atleast_2d(floats(x.numpy())))  # a vector is one row
-    for axis, most in enumerate((rows, columns)):
-        size = squares.shape[axis]
-        count = min(size, most)
-        parts = np.split(squares, np.arange(1, count) * size // count, axis)
-        squares = np.concatenate([part.mean(axis, keepdims=True) for part in parts], axis)
-    return np.sqrt(squares)
 
 
 # -- the graph view

@@ -23,8 +23,8 @@ from tests.helpers.program import PROGRAM, environment, put_weights, refused
 from tinygpt import GPT, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.commands.inspect import graph_view, matrix_view
-from tinygpt.inside.arrays import statistics
-from tinygpt.inside.weights import cells, matrices, shares, tree
+from tinygpt.inside.arrays import heat_map, statistics
+from tinygpt.inside.weights import matrices, shares, tree
 from tinygpt.model.sizes import parameter_count
 from tinygpt.runs.run import Run
 
@@ -157,18 +157,19 @@ def test_what_is_not_finite_is_counted_apart() -> None:
     "shape", [(1,), (5,), (200,), (1, 1), (3, 4), (8, 64), (9, 65), (100, 3), (50, 200)]
 )
 def test_cells_cover_each_number_once(shape: tuple[int, ...]) -> None:
-    values = np.random.default_rng(0).standard_normal(shape)
-    small = cells(tensor.Tensor(values), 8, 64)
-    wide = np.atleast_2d(values)
-    R, C = min(wide.shape[0], 8), min(wide.shape[1], 64)
-    assert small.shape == (R, C)
-    rows = [range(r * wide.shape[0] // R, (r + 1) * wide.shape[0] // R) for r in range(R)]
-    columns = [range(c * wide.shape[1] // C, (c + 1) * wide.shape[1] // C) for c in range(C)]
-    expected = [
-        [math.sqrt(np.mean([wide[i, j] ** 2 for i in row for j in column])) for column in columns]
-        for row in rows
-    ]
-    np.testing.assert_allclose(small, expected, rtol=1e-12)
+    """A cell has the shade of the largest number of its block."""
+    values = np.atleast_2d(np.random.default_rng(0).standard_normal(shape))
+    drawn = heat_map(values, 8, 64)
+    down, across = drawn.block
+    assert len(drawn.rows) == -(-values.shape[0] // down) <= 8
+    for r, row in enumerate(drawn.rows):
+        assert len(row) == -(-values.shape[1] // across) <= 64
+        for c, (_, level) in enumerate(row):
+            block = values[r * down : (r + 1) * down, c * across : (c + 1) * across].ravel()
+            number = block[abs(block).argmax()]
+            share = number / abs(values).max()
+            assert level == np.sign(number) * min(4, math.floor(4 * abs(share)) + 1)
+    assert drawn.largest == abs(values).max()
 
 
 # -- what is printed
@@ -229,17 +230,20 @@ def test_the_matrix_view(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert set(blocks) == set(weights)
     name = "blocks.0.attention.qkv.weight"
-    head, size, facts, *picture = blocks[name]
+    head, size, facts, legend, *picture = blocks[name]
     assert head == f"{name}  (8, 24), strides (24, 1)"
     w = weights[name].astype(np.float64)
     near_zero = (abs(w) <= abs(w).max() / 100).mean()
     norm = f"norm {np.linalg.norm(w):.4g}; {near_zero:.1%} near zero"
     assert size == f"  192 numbers, 768 B; {norm}"
     assert facts == f"  mean {w.mean():.4g}, std {w.std():.4g}, from {w.min():.4g} to {w.max():.4g}"
-    assert [len(row) for row in picture] == [2 + 24 + 2] * 8
+    assert legend == f"  █ = {abs(w).max():.4g}"
+    assert [len(row) for row in picture] == [2 + 2 * 24] * 8
     row, column = np.unravel_index(abs(w).argmax(), w.shape)
-    assert picture[row][3 + column] == "@"
-    assert "".join(row[3:-1] for row in picture).count("@") == (abs(w) > abs(w).max() * 8 / 9).sum()
+    assert picture[row][2 + 2 * column + 1] == "█"
+    levels = np.minimum(4 * abs(w) / abs(w).max() + 1, 4).astype(int)
+    assert [line[3::2] for line in picture] == ["".join(" ░▒▓█"[n] for n in row) for row in levels]
+    assert [[c == "-" for c in line[2::2]] for line in picture] == (w < 0).tolist()
 
 
 def test_only_some(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,8 +284,8 @@ def test_broken_weights_are_shown_as_they_are(
     weights["blocks.0.attention.qkv.bias"][:] = 0
     put_weights(run, weights)
     out = inspected(capsys, "--matrices")
-    assert "  8 are not finite numbers, and left out of these\n  |????????|" in out
-    assert "  1 are not finite numbers, and left out of these\n  |?@......|" in out
+    assert "  8 are not finite numbers, and left out of these\n  █ = 0\n  NaNaNaNaNaNaNaNa" in out
+    assert "  1 are not finite numbers, and left out of these\n  █ = 3.000e+38\n  +∞" in out
     found = {m["name"]: m for m in json.loads(inspected(capsys, "--json"))["matrices"]}
     assert found["final_norm.gain"]["mean"] is None
     assert found["blocks.0.attention.qkv.bias"]["near_zero"] == 1
