@@ -40,10 +40,14 @@ function showAttention(map) {
 
 function sayWeight(row, column, share) {
   const [from, to] = [spoken(facts.ids[row]), spoken(facts.ids[column])];
-  if (Number.isNaN(share)) return `${from} (position ${row}) cannot see ${to} (position ${column}), which comes later.`;
+  const looks = `${from} (position ${row})`;
+  if (Number.isNaN(share))
+    return `${looks} cannot see ${to} (position ${column}), which comes later.`;
   if (share === undefined) return `Not kept for the model ${stepName(now.sight)}.`;
-  if (!facts.sights[now.sight].shown) return `${from} (position ${row}) takes about ${share.toFixed(2)} from ${to} (position ${column}).`;
-  return `${from} (position ${row}) takes ${figure(share)} from ${to} (position ${column}).${sayScore(row, column)}`;
+  if (!facts.sights[now.sight].shown)
+    return `${looks} takes about ${share.toFixed(2)} from ${to} (position ${column}).`;
+  const score = sayScore(row, column);
+  return `${looks} takes ${figure(share)} from ${to} (position ${column}).${score}`;
 }
 
 /** What the weight was made of, where that is kept. */
@@ -61,10 +65,14 @@ function makeThumbnails() {
   const host = $("thumbnails");
   for (let block = 0; block < facts.layers; block++) {
     const buttons = Array.from({ length: facts.heads }, (_, head) => thumbnail(block, head));
-    const row = element("div", { kind: "row", children: [element("span", { text: `Block ${block}` }), ...buttons] });
+    const row = element("div", {
+      kind: "row",
+      children: [element("span", { text: `Block ${block}` }), ...buttons],
+    });
     const columns = Math.min(facts.heads, facts.layers * facts.heads > 32 ? 12 : 4);
     row.style.gridTemplateColumns = `52px repeat(${columns}, minmax(0, 1fr))`;
-    if (facts.heads > columns) row.firstChild.style.gridRow = `span ${Math.ceil(facts.heads / columns)}`;
+    if (facts.heads > columns)
+      row.firstChild.style.gridRow = `span ${Math.ceil(facts.heads / columns)}`;
     host.append(row);
   }
   const anew = () => {
@@ -82,14 +90,19 @@ function makeThumbnails() {
 function thumbnail(block, head) {
   const canvas = element("canvas", { "data-block": block, "data-head": head });
   canvas.width = canvas.height = SMALL;
-  const button = element("button", { type: "button", "aria-label": `Block ${block}, head ${head}`, children: [canvas] });
+  const button = element("button", {
+    type: "button",
+    "aria-label": `Block ${block}, head ${head}`,
+    children: [canvas],
+  });
   button.addEventListener("click", () => change({ block, head }));
   return button;
 }
 
 function pressChosen() {
   for (const canvas of $("thumbnails").querySelectorAll("canvas")) {
-    const pressed = Number(canvas.dataset.block) === now.block && Number(canvas.dataset.head) === now.head;
+    const pressed =
+      Number(canvas.dataset.block) === now.block && Number(canvas.dataset.head) === now.head;
     canvas.parentElement.setAttribute("aria-pressed", String(pressed));
   }
 }
@@ -104,7 +117,10 @@ function drawSome() {
 function drawWaiting(until) {
   for (const canvas of waiting) {
     waiting.delete(canvas);
-    drawSmall(canvas, attentionOf(now.sight, Number(canvas.dataset.block), Number(canvas.dataset.head)));
+    drawSmall(
+      canvas,
+      attentionOf(now.sight, Number(canvas.dataset.block), Number(canvas.dataset.head)),
+    );
     if (performance.now() > until) break;
   }
 }
@@ -121,7 +137,12 @@ function drawSmall(canvas, weight) {
       if (share > largest[at]) largest[at] = share;
     }
   }
-  const image = painted({ rows: side, columns: side, colour: shareColour, value: (row, column) => (largest[row * side + column] < 0 ? NaN : largest[row * side + column]) });
+  const image = painted({
+    rows: side,
+    columns: side,
+    colour: shareColour,
+    value: (row, column) => (largest[row * side + column] < 0 ? NaN : largest[row * side + column]),
+  });
   const pen = canvas.getContext("2d");
   pen.fillStyle = themed("hidden");
   pen.fillRect(0, 0, SMALL, SMALL);

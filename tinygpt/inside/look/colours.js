@@ -1,12 +1,20 @@
 "use strict";
-// Colour scales that read the same to colour-blind eyes: one way in lightness, along blue and yellow. More is darker on paper, brighter at night.
+// Colour scales that read the same to colour-blind eyes: one way in lightness, along blue and
+// yellow. More is darker on paper, brighter at night.
 
 const NIGHT = "(prefers-color-scheme: dark)";
 const night = matchMedia(NIGHT);
-const dark = { get matches() { return night.matches && !paper; } };
+const dark = {
+  get matches() {
+    return night.matches && !paper;
+  },
+};
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Call `listener` when day turns to night or back. Each has a query of its own: one that is read just before would keep the news to itself. */
+/**
+ * Call `listener` when day turns to night or back. Each listener has a query of its own: a shared
+ * query that is read just before tells nobody.
+ */
 function whenDarkChanges(listener) {
   matchMedia(NIGHT).addEventListener("change", listener);
   atPrinting.push(listener);
@@ -14,7 +22,8 @@ function whenDarkChanges(listener) {
 
 // -- on paper --
 
-let paper = false; // whether the page is just being printed: in light colours, and drawn where the reader has not been too
+// whether the page is being printed: in light colours, also the parts that nobody has seen yet
+let paper = false;
 const atPrinting = [];
 const drawnForPaper = [];
 const FINE = 3; // dots for each pixel of the screen
@@ -55,7 +64,8 @@ const tables = new Map();
 /** 256 colours of a scale, [red, green, blue] each. */
 function table(name) {
   const key = `${name} ${dark.matches}`;
-  if (!tables.has(key)) tables.set(key, interpolated(SCALES[name][dark.matches ? "dark" : "light"].map(channels)));
+  if (!tables.has(key))
+    tables.set(key, interpolated(SCALES[name][dark.matches ? "dark" : "light"].map(channels)));
   return tables.get(key);
 }
 
@@ -67,11 +77,13 @@ function interpolated(anchors) {
   return Array.from({ length: STEPS }, (_, i) => {
     const place = (i / (STEPS - 1)) * (anchors.length - 1);
     const below = Math.min(Math.floor(place), anchors.length - 2);
-    return anchors[below].map((from, channel) => Math.round(from + (anchors[below + 1][channel] - from) * (place - below)));
+    return anchors[below].map((from, channel) =>
+      Math.round(from + (anchors[below + 1][channel] - from) * (place - below)),
+    );
   });
 }
 
-/** The colour of a share from 0 to 1. Small ones are drawn apart: the scale follows the square root. */
+/** The colour of a share from 0 to 1. The scale follows the square root, for small shares. */
 function shareColour(share) {
   return table("share")[shareLevel(share)];
 }
@@ -83,14 +95,16 @@ function shareLevel(share) {
 
 /** The colour of a number between -limit and limit. */
 function signedColour(value, limit) {
-  return table("signed")[Math.round((Math.min(1, Math.max(-1, value / limit)) + 1) * 0.5 * (STEPS - 1))];
+  return table("signed")[
+    Math.round((Math.min(1, Math.max(-1, value / limit)) + 1) * 0.5 * (STEPS - 1))
+  ];
 }
 
 function css([red, green, blue]) {
   return `rgb(${red} ${green} ${blue})`;
 }
 
-/** Black or white, whichever is read better on a colour: one of them always has a contrast of 4.5. */
+/** Black or white, whichever is read better on a colour: one always has a contrast of 4.5. */
 function inkOn(colour) {
   const [red, green, blue] = colour.map((channel) => {
     const c = channel / 255;
@@ -104,7 +118,11 @@ const themes = new Map();
 /** A colour that the style sheet names. */
 function themed(name) {
   const key = `${name} ${dark.matches}`;
-  if (!themes.has(key)) themes.set(key, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  if (!themes.has(key))
+    themes.set(
+      key,
+      getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim(),
+    );
   return themes.get(key);
 }
 

@@ -3,7 +3,13 @@
 
 const facts = JSON.parse(document.getElementById("facts").textContent);
 const tokens = facts.ids.length;
-const now = { token: facts.start, block: 0, head: 0, sight: facts.sights.findIndex((sight) => sight.shown), step: 0 };
+const now = {
+  token: facts.start,
+  block: 0,
+  head: 0,
+  sight: facts.sights.findIndex((sight) => sight.shown),
+  step: 0,
+};
 
 // -- what is shown --
 
@@ -46,13 +52,19 @@ function bytes(base64) {
   return result;
 }
 
-/** How much token `query` takes from token `key` there: NaN where it cannot see, undefined where it was not kept. */
+/**
+ * How much token `query` takes from token `key` there. NaN: it cannot see the key. undefined: the
+ * weight was not kept.
+ */
 function attentionOf(sight, block, head) {
   const { first, shown } = facts.sights[sight];
   const values = numbers(`attention ${sight} ${block} ${head}`);
   const before = (first * (first + 1)) / 2; // weights of rows that were not kept
   const unit = shown ? 1 : 1 / 255;
-  return (query, key) => (key > query ? NaN : query < first ? undefined : values[(query * (query + 1)) / 2 + key - before] * unit);
+  return (query, key) => {
+    if (key > query) return NaN;
+    return query < first ? undefined : values[(query * (query + 1)) / 2 + key - before] * unit;
+  };
 }
 
 /** [{ id, p }] of what is expected after a token, the likeliest first. */
@@ -60,7 +72,10 @@ function expected(sight, token) {
   const ids = numbers(`candidates ${sight}`);
   const probabilities = numbers(`probabilities ${sight}`);
   const count = ids.length / tokens;
-  return Array.from({ length: count }, (_, i) => ({ id: ids[token * count + i], p: probabilities[token * count + i] }));
+  return Array.from({ length: count }, (_, i) => ({
+    id: ids[token * count + i],
+    p: probabilities[token * count + i],
+  }));
 }
 
 // -- words --
@@ -78,7 +93,8 @@ function wordAt(place) {
 /** A token's text as it is read aloud. */
 function spoken(id) {
   const text = facts.words[id];
-  return text.trim() === "" ? { 0: "nothing", 1: "space" }[text.length] || `${text.length} spaces` : `“${text.replaceAll(" ", "\u2423")}”`;
+  if (text.trim() !== "") return `“${text.replaceAll(" ", "\u2423")}”`;
+  return { 0: "nothing", 1: "space" }[text.length] || `${text.length} spaces`;
 }
 
 /** 0.4213 as 42.1 %; what is less than a tenth of a percent says so. */

@@ -1,5 +1,6 @@
 "use strict";
-// A heat map on a canvas: hover or arrow keys tell the number of a cell. Drawn when it can be seen, and again when it has changed.
+// A heat map on a canvas: hover or arrow keys tell the number of a cell. The map is drawn when it
+// can be seen, and again when it has changed.
 
 const TALLEST = 440; // pixels of a map that is no square
 const NAMED = 10; // pixels a row must have to be named
@@ -14,15 +15,28 @@ const NAMED = 10; // pixels a row must have to be named
  *   row                                   the row to mark
  */
 function heatMap(host) {
-  const map = { host, canvas: element("canvas", { tabindex: 0, role: "application", "aria-roledescription": "heat map" }) };
+  const map = {
+    host,
+    canvas: element("canvas", {
+      tabindex: 0,
+      role: "application",
+      "aria-roledescription": "heat map",
+    }),
+  };
   map.said = element("p", { kind: "said", "aria-live": "polite" });
-  map.scale = element("div", { kind: "scale", children: [element("span"), element("span"), element("span")] });
+  map.scale = element("div", {
+    kind: "scale",
+    children: [element("span"), element("span"), element("span")],
+  });
   host.append(map.said, map.canvas, map.scale);
   map.visible = false;
-  new IntersectionObserver(([entry]) => {
-    map.visible = entry.isIntersecting;
-    if (map.visible && map.stale) refresh(map, false);
-  }, { rootMargin: "150px" }).observe(host);
+  new IntersectionObserver(
+    ([entry]) => {
+      map.visible = entry.isIntersecting;
+      if (map.visible && map.stale) refresh(map, false);
+    },
+    { rootMargin: "150px" },
+  ).observe(host);
   new ResizeObserver(([entry]) => {
     map.width = Math.floor(entry.contentRect.width);
     refresh(map, false);
@@ -37,7 +51,10 @@ function heatMap(host) {
 /** Show other numbers. */
 function show(map, shown) {
   map.shown = shown;
-  map.cell = map.cell && map.cell[0] < shown.rows && map.cell[1] < shown.columns ? map.cell : [shown.rows - 1, 0];
+  map.cell =
+    map.cell && map.cell[0] < shown.rows && map.cell[1] < shown.columns
+      ? map.cell
+      : [shown.rows - 1, 0];
   map.canvas.setAttribute("aria-label", `${shown.label}. Arrow keys move from number to number.`);
   if (map.pointed) tell(map, true);
   else map.said.textContent = "Point at a cell to read its number.";
@@ -87,19 +104,33 @@ function placed(shown, width) {
   const largest = shown.largest || 26;
   const fit = (left) => {
     const across = Math.min(largest, (width - left) / shown.columns);
-    return { left, across, down: shown.square ? across : Math.min(20, Math.max(2, TALLEST / shown.rows)) };
+    return {
+      left,
+      across,
+      down: shown.square ? across : Math.min(20, Math.max(2, TALLEST / shown.rows)),
+    };
   };
   let place = fit(10 + 8 * longest(shown.rowName, shown.rows));
   if (place.down < NAMED) place = fit(0);
   const { left, across, down } = place;
-  const upright = longest(shown.columnName, shown.columns) > 2; // names too long to stand side by side
-  const top = !shown.columnName || across < NAMED ? 0 : upright ? 10 + 8 * longest(shown.columnName, shown.columns) : 20;
-  return { ...place, top, upright, width: Math.ceil(left + across * shown.columns), height: Math.ceil(top + down * shown.rows) + 2 };
+  const letters = longest(shown.columnName, shown.columns);
+  const upright = letters > 2; // names that are too long to stand side by side
+  let top = upright ? 10 + 8 * letters : 20;
+  if (!shown.columnName || across < NAMED) top = 0;
+  return {
+    ...place,
+    top,
+    upright,
+    width: Math.ceil(left + across * shown.columns),
+    height: Math.ceil(top + down * shown.rows) + 2,
+  };
 }
 
 /** Letters of the longest of the first names; 0 where there are none. */
 function longest(name, many) {
-  return name ? Math.max(...Array.from({ length: Math.min(many, 200) }, (_, i) => cut(name(i)).length)) : 0;
+  return name
+    ? Math.max(...Array.from({ length: Math.min(many, 200) }, (_, i) => cut(name(i)).length))
+    : 0;
 }
 
 /** A name that is not too long for a margin. */
@@ -158,7 +189,8 @@ function names(pen, { shown, place }) {
   if (left) {
     pen.font = font(down);
     pen.textAlign = "right";
-    for (let row = 0; row < shown.rows; row++) pen.fillText(cut(shown.rowName(row)), left - 5, top + (row + 0.5) * down, left - 6);
+    for (let row = 0; row < shown.rows; row++)
+      pen.fillText(cut(shown.rowName(row)), left - 5, top + (row + 0.5) * down, left - 6);
   }
   if (!top) return;
   pen.font = font(across);
@@ -167,7 +199,12 @@ function names(pen, { shown, place }) {
     pen.save();
     pen.translate(left + (column + 0.5) * across, upright ? top - 5 : top - 9);
     if (upright) pen.rotate(-Math.PI / 2);
-    pen.fillText(cut(shown.columnName(column)), 0, 0, upright ? top - 6 : Math.max(across * 1.1, 12));
+    pen.fillText(
+      cut(shown.columnName(column)),
+      0,
+      0,
+      upright ? top - 6 : Math.max(across * 1.1, 12),
+    );
     pen.restore();
   }
 }
@@ -183,7 +220,10 @@ function mark(pen, { shown, place, cell, pointed }) {
   if (!pointed) return;
   const [x, y] = [left + cell[1] * across, top + cell[0] * down];
   const grow = Math.max(0, 7 - Math.min(across, down)) / 2;
-  for (const [colour, width] of [["#000000", 4], ["#ffffff", 2]]) {
+  for (const [colour, width] of [
+    ["#000000", 4],
+    ["#ffffff", 2],
+  ]) {
     pen.strokeStyle = colour;
     pen.lineWidth = width;
     pen.strokeRect(x - grow, y - grow, across + 2 * grow, down + 2 * grow);
@@ -205,17 +245,31 @@ function pointAt(map, event) {
   const { left, top, across, down } = map.place;
   const column = Math.floor((event.clientX - box.left - left) / across);
   const row = Math.floor((event.clientY - box.top - top) / down);
-  if (row >= 0 && column >= 0 && row < map.shown.rows && column < map.shown.columns) go(map, row, column);
+  if (row >= 0 && column >= 0 && row < map.shown.rows && column < map.shown.columns)
+    go(map, row, column);
 }
 
-const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -Infinity], End: [0, Infinity], PageUp: [-10, 0], PageDown: [10, 0] };
+const MOVES = {
+  ArrowUp: [-1, 0],
+  ArrowDown: [1, 0],
+  ArrowLeft: [0, -1],
+  ArrowRight: [0, 1],
+  Home: [0, -Infinity],
+  End: [0, Infinity],
+  PageUp: [-10, 0],
+  PageDown: [10, 0],
+};
 
 function step(map, event) {
   const move = MOVES[event.key];
   if (!move || !map.shown || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
   const within = (place, count) => Math.min(count - 1, Math.max(0, place));
-  go(map, within(map.cell[0] + move[0], map.shown.rows), within(map.cell[1] + move[1], map.shown.columns));
+  go(
+    map,
+    within(map.cell[0] + move[0], map.shown.rows),
+    within(map.cell[1] + move[1], map.shown.columns),
+  );
 }
 
 function go(map, row, column) {

@@ -1,5 +1,6 @@
 "use strict";
-// How it was learned: the slider over the models that were kept, the loss, the map of embeddings, and what they made of the text.
+// How it was learned: the slider over the models that were kept, the loss, the map of embeddings,
+// and what they made of the text.
 
 const PAUSE = 1100; // milliseconds from one set of weights to the next, when played
 
@@ -10,7 +11,8 @@ function makeLearning() {
   makeMap();
   const several = facts.sights.length > 1;
   $("learning-lead").textContent = several
-    ? "A few copies of the model were kept while it learned. Move the slider at the top, or choose a row below: the tokens, the heads and all pictures here follow."
+    ? "A few copies of the model were kept while it learned. Move the slider at the top, or " +
+      "choose a row below: the tokens, the heads and all pictures here follow."
     : `There is nothing to move through: ${facts.whyFew}.`;
 }
 
@@ -25,7 +27,8 @@ function makeSlider() {
     change({ sight: Number(slider.value) });
   });
   $("play").addEventListener("click", () => (playing ? stop() : play()));
-  $("when-said").style.minWidth = `${Math.max(...facts.sights.map((_, i) => stepName(i).length))}ch`; // the slider stands still
+  $("when-said").style.minWidth =
+    `${Math.max(...facts.sights.map((_, i) => stepName(i).length))}ch`; // the slider stands still
   when(["sight"], showSlider);
   showSlider();
 }
@@ -64,10 +67,23 @@ function makeSamples() {
 }
 
 function sampleRow(sight, i) {
-  const name = sight.step === null ? "now" : `${count(sight.step)}${sight.best ? " (the best)" : ""}`;
-  const button = element("button", { type: "button", text: name, "aria-label": `Show the model ${stepName(i)}` });
-  const text = element("td", { children: [element("bdi", { text: tailOf(facts.given) }), element("bdi", { kind: "written", text: spaced(sight.written) })] });
-  const loss = element("td", { kind: "number", text: sight.loss === null ? "\u2013" : sight.loss.toFixed(3) });
+  const name =
+    sight.step === null ? "now" : `${count(sight.step)}${sight.best ? " (the best)" : ""}`;
+  const button = element("button", {
+    type: "button",
+    text: name,
+    "aria-label": `Show the model ${stepName(i)}`,
+  });
+  const text = element("td", {
+    children: [
+      element("bdi", { text: tailOf(facts.given) }),
+      element("bdi", { kind: "written", text: spaced(sight.written) }),
+    ],
+  });
+  const loss = element("td", {
+    kind: "number",
+    text: sight.loss === null ? "\u2013" : sight.loss.toFixed(3),
+  });
   const row = element("tr", { children: [element("td", { children: [button] }), loss, text] });
   row.addEventListener("click", () => change({ sight: i }));
   return row;
@@ -83,7 +99,11 @@ function tailOf(text) {
 }
 
 function showSample() {
-  [...$("samples").tBodies[0].rows].forEach((row, i) => (i === now.sight ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current")));
+  [...$("samples").tBodies[0].rows].forEach((row, i) =>
+    i === now.sight
+      ? row.setAttribute("aria-current", "true")
+      : row.removeAttribute("aria-current"),
+  );
 }
 
 // -- a canvas that is drawn when it is seen --
@@ -102,10 +122,13 @@ function fitted(canvas) {
 function drawnWhenSeen(canvas, draw) {
   let seen = false;
   const again = () => seen && draw();
-  new IntersectionObserver(([entry]) => {
-    seen = entry.isIntersecting;
-    again();
-  }, { rootMargin: "100px" }).observe(canvas);
+  new IntersectionObserver(
+    ([entry]) => {
+      seen = entry.isIntersecting;
+      again();
+    },
+    { rootMargin: "100px" },
+  ).observe(canvas);
   new ResizeObserver(again).observe(canvas.parentElement);
   whenDarkChanges(again);
   onPaper(draw);
@@ -140,10 +163,17 @@ function lossAt(step) {
 function sayLoss(canvas) {
   const { steps: at, losses } = facts.losses;
   const { step } = facts.sights[now.sight];
-  const measured = facts.losses.validation.length ? " Dots: on text that was not learned from." : "";
+  const measured = facts.losses.validation.length
+    ? " Dots: on text that was not learned from."
+    : "";
   const here = step === null ? "" : ` ${stepName(now.sight)}: ${lossAt(step).toFixed(3)}.`;
-  $("losses-note").textContent = `Nats a token, mean of neighbouring batches; the line marks the model that is shown.${here.replace(" a", " A")}${measured}`;
-  canvas.setAttribute("aria-label", `Loss from ${losses[0].toFixed(3)} at step ${at[0]} to ${losses.at(-1).toFixed(3)} at step ${at.at(-1)}.${here}`);
+  $("losses-note").textContent =
+    "Nats a token, mean of neighbouring batches; the line marks the model that is shown." +
+    here.replace(" a", " A") +
+    measured;
+  const [first, last] = [losses[0].toFixed(3), losses.at(-1).toFixed(3)];
+  const label = `Loss from ${first} at step ${at[0]} to ${last} at step ${at.at(-1)}.${here}`;
+  canvas.setAttribute("aria-label", label);
 }
 
 function drawLosses(canvas) {
@@ -151,11 +181,14 @@ function drawLosses(canvas) {
   const { steps: at, losses, validation } = facts.losses;
   const all = [...losses, ...validation.map(([, loss]) => loss)];
   const box = { left: 46, top: 10, right: width - 10, bottom: height - 34 };
-  const x = (step) => box.left + ((box.right - box.left) * Math.log1p(step)) / Math.log1p(at.at(-1));
+  const x = (step) =>
+    box.left + ((box.right - box.left) * Math.log1p(step)) / Math.log1p(at.at(-1));
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const logarithmic = low > 0;
   const bend = logarithmic ? Math.log : (loss) => loss;
-  const y = (loss) => box.bottom - ((box.bottom - box.top) * (bend(loss) - bend(low))) / (bend(high) - bend(low) || 1);
+  const y = (loss) =>
+    box.bottom -
+    ((box.bottom - box.top) * (bend(loss) - bend(low))) / (bend(high) - bend(low) || 1);
   axes(pen, box, x, y, at.at(-1), low, high);
   pen.strokeStyle = themed("accent");
   pen.lineWidth = 2;

@@ -1,5 +1,6 @@
 "use strict";
-// The map of embeddings: the plane in which those of the shown weights differ most, and where earlier weights had them.
+// The map of embeddings: the plane in which those of the shown weights differ most, and where
+// earlier weights had them.
 
 const TRAVEL = 400; // milliseconds that points take from one place to the next
 const chart = { at: null, pointed: -1, extent: null, placed: null };
@@ -23,22 +24,33 @@ function makeMap() {
     sayPoint();
     again();
   });
-  canvas.setAttribute("aria-label", "Token embeddings in a plane. Arrow keys move from token to token.");
+  canvas.setAttribute(
+    "aria-label",
+    "Token embeddings in a plane. Arrow keys move from token to token.",
+  );
   $("map-said").textContent = "Point at a token to name it.";
   $("map-said").classList.add("hint");
-  $("map-note").textContent = `Tokens that lie together are alike to the model. The plane shows ${percent(facts.share)} of how the ${count(facts.vocabulary)} embeddings differ; filled: tokens of the text.`;
+  $("map-note").textContent =
+    `Tokens that lie together are alike to the model. The plane shows ${percent(facts.share)} of ` +
+    `how the ${count(facts.vocabulary)} embeddings differ; filled: tokens of the text.`;
 }
 
-/** The middle and half the width of all that is ever shown, so that the map stands still while points move. */
+/** The middle and half the width of all that is ever shown: the map stands still. */
 function extentOf() {
-  let [low, high] = [[Infinity, Infinity], [-Infinity, -Infinity]];
+  let [low, high] = [
+    [Infinity, Infinity],
+    [-Infinity, -Infinity],
+  ];
   for (let sight = 0; sight < facts.sights.length; sight++) {
     numbers(`map ${sight}`).forEach((value, i) => {
       low[i % 2] = Math.min(low[i % 2], value);
       high[i % 2] = Math.max(high[i % 2], value);
     });
   }
-  return { middle: low.map((value, i) => (value + high[i]) / 2), half: Math.max(high[0] - low[0], high[1] - low[1]) / 2 || 1 };
+  return {
+    middle: low.map((value, i) => (value + high[i]) / 2),
+    half: Math.max(high[0] - low[0], high[1] - low[1]) / 2 || 1,
+  };
 }
 
 function travel(again) {
@@ -63,7 +75,10 @@ function drawMap(canvas) {
   const { pen, width, height } = fitted(canvas);
   const scale = Math.min(width, height) / 2 - 24;
   const place = (i) => [
-    width / 2 + ((chart.at[2 * i] - chart.extent.middle[0]) / chart.extent.half) * scale * Math.min(1.5, width / height),
+    width / 2 +
+      ((chart.at[2 * i] - chart.extent.middle[0]) / chart.extent.half) *
+        scale *
+        Math.min(1.5, width / height),
     height / 2 - ((chart.at[2 * i + 1] - chart.extent.middle[1]) / chart.extent.half) * scale,
   ];
   chart.placed = Array.from(chart.ids, (_, i) => place(i));
@@ -89,7 +104,9 @@ function drawMap(canvas) {
 function pointNear(canvas, event, again) {
   if (!chart.placed) return;
   const box = canvas.getBoundingClientRect();
-  const away = chart.placed.map(([x, y]) => Math.hypot(x - event.clientX + box.left, y - event.clientY + box.top));
+  const away = chart.placed.map(([x, y]) =>
+    Math.hypot(x - event.clientX + box.left, y - event.clientY + box.top),
+  );
   const nearest = away.indexOf(Math.min(...away));
   if (away[nearest] > 30 || nearest === chart.pointed) return;
   chart.pointed = nearest;
@@ -110,9 +127,18 @@ function nextPoint(event, again) {
 function sayPoint() {
   const at = numbers(`map ${now.sight}`); // where the points are, or travel to
   const [x, y] = [at[2 * chart.pointed], at[2 * chart.pointed + 1]];
-  const away = Array.from(chart.ids, (id, i) => ({ id, i, far: Math.hypot(at[2 * i] - x, at[2 * i + 1] - y) }));
-  const near = away.filter(({ i }) => i !== chart.pointed).sort((a, b) => a.far - b.far).slice(0, 3);
+  const away = Array.from(chart.ids, (id, i) => ({
+    id,
+    i,
+    far: Math.hypot(at[2 * i] - x, at[2 * i + 1] - y),
+  }));
+  const near = away
+    .filter(({ i }) => i !== chart.pointed)
+    .sort((a, b) => a.far - b.far)
+    .slice(0, 3);
   const id = chart.ids[chart.pointed];
   $("map-said").classList.remove("hint");
-  $("map-said").textContent = `${spoken(id)} (id ${id}) at ${figure(x)}, ${figure(y)}. Nearest: ${near.map((other) => spoken(other.id)).join(", ") || "none"}.`;
+  const names = near.map((other) => spoken(other.id)).join(", ") || "none";
+  $("map-said").textContent =
+    `${spoken(id)} (id ${id}) at ${figure(x)}, ${figure(y)}. Nearest: ${names}.`;
 }

@@ -1,12 +1,42 @@
 "use strict";
 // The way from text to the next token: a list of steps, and one of them in detail.
 
-const AXES = { T: "tokens", C: "numbers", H: "heads", D: "numbers a head", S: "tokens looked at", V: "tokens of the vocabulary", F: "features" };
+const AXES = {
+  T: "tokens",
+  C: "numbers",
+  H: "heads",
+  D: "numbers a head",
+  S: "tokens looked at",
+  V: "tokens of the vocabulary",
+  F: "features",
+};
 const steps = [
-  { part: "Text", title: "Text", words: "What the model is given. It knows no letters and no words: only the numbers that the text is turned into.", formula: "", kind: "text" },
-  { part: "Text", title: "Tokens", words: "The text is cut into pieces that the model knows.", formula: "", kind: "tokens" },
+  {
+    part: "Text",
+    title: "Text",
+    words:
+      "What the model is given. It knows no letters and no words: " +
+      "only the numbers that the text is turned into.",
+    formula: "",
+    kind: "text",
+  },
+  {
+    part: "Text",
+    title: "Tokens",
+    words: "The text is cut into pieces that the model knows.",
+    formula: "",
+    kind: "tokens",
+  },
   ...facts.steps.map((step) => ({ ...step, kind: step.name === "ids" ? "ids" : "array" })),
-  { part: "Prediction", title: "Next token", words: "One of the candidates is taken: the likeliest, or one drawn by chance. It joins the text, and the whole way begins anew.", formula: "next ~ p", kind: "next" },
+  {
+    part: "Prediction",
+    title: "Next token",
+    words:
+      "One of the candidates is taken: the likeliest, or one drawn by chance. " +
+      "It joins the text, and the whole way begins anew.",
+    formula: "next ~ p",
+    kind: "next",
+  },
 ];
 
 function makeSteps() {
@@ -21,15 +51,25 @@ function makeSteps() {
 }
 
 function partList(part, number) {
-  const items = steps.flatMap((step, i) => (step.part === part ? [element("li", { children: [stepButton(step, i)] })] : []));
-  const list = element("details", { children: [element("summary", { text: part }), element("ol", { children: items })] });
+  const items = steps.flatMap((step, i) =>
+    step.part === part ? [element("li", { children: [stepButton(step, i)] })] : [],
+  );
+  const list = element("details", {
+    children: [element("summary", { text: part }), element("ol", { children: items })],
+  });
   list.open = !/^Block (?!0:)/.test(part); // of the blocks, which are all alike, the first
   return list;
 }
 
 function stepButton(step, i) {
-  const button = element("button", { type: "button", "data-step": i, kind: step.title === "Residual sum" ? "sum" : "", children: [element("span", { text: step.title })] });
-  if (step.shape) button.append(element("span", { kind: "shape", text: step.shape.join("\u00d7") }));
+  const button = element("button", {
+    type: "button",
+    "data-step": i,
+    kind: step.title === "Residual sum" ? "sum" : "",
+    children: [element("span", { text: step.title })],
+  });
+  if (step.shape)
+    button.append(element("span", { kind: "shape", text: step.shape.join("\u00d7") }));
   button.addEventListener("click", () => change({ step: i }));
   return button;
 }
@@ -38,7 +78,10 @@ function walkSteps(event) {
   const moves = { ArrowUp: -1, ArrowDown: 1, ArrowLeft: -1, ArrowRight: 1 };
   if (!(event.key in moves) || event.target.tagName !== "BUTTON") return;
   event.preventDefault();
-  const next = Math.min(steps.length - 1, Math.max(0, Number(event.target.dataset.step) + moves[event.key]));
+  const next = Math.min(
+    steps.length - 1,
+    Math.max(0, Number(event.target.dataset.step) + moves[event.key]),
+  );
   const button = $("steps").querySelector(`[data-step="${next}"]`);
   button.closest("details").open = true;
   button.focus();
@@ -68,27 +111,67 @@ function showStep(map) {
 function pieces(step) {
   if (step.kind === "text") return [element("span", { text: facts.given + facts.written })];
   if (step.kind === "tokens") return facts.ids.map((id) => element("span", { text: word(id) }));
-  if (step.kind === "ids") return facts.ids.map((id) => element("span", { children: [element("bdi", { text: word(id) }), element("small", { text: String(id) })] }));
+  if (step.kind === "ids")
+    return facts.ids.map((id) =>
+      element("span", {
+        children: [element("bdi", { text: word(id) }), element("small", { text: String(id) })],
+      }),
+    );
   if (step.kind !== "next") return [];
   const last = tokens - 1;
-  return expected(facts.sights.findIndex((sight) => sight.shown), last).map(({ id, p }) => element("span", { children: [element("bdi", { text: word(id) }), element("small", { text: percent(p) })] }));
+  return expected(
+    facts.sights.findIndex((sight) => sight.shown),
+    last,
+  ).map(({ id, p }) =>
+    element("span", {
+      children: [element("bdi", { text: word(id) }), element("small", { text: percent(p) })],
+    }),
+  );
 }
 
 // -- how an array lies in memory --
 
 function factsOf(step) {
   const letters = [...step.axes];
-  const named = letters.map((letter, i) => (letter === "B" ? "a batch of 1" : `${step.shape[i]} ${AXES[letter]}`)).join(" \u00d7 ");
-  const strides = letters.map((letter, i) => (step.shape[i] > 1 ? `${letter}: ${count(step.strides[i])}` : "")).filter(Boolean).join(", ");
-  const lies = step.contiguous ? "its numbers lie one after another, in the order of their indices" : "a view: the numbers of another array, found with other steps";
+  const named = letters
+    .map((letter, i) => (letter === "B" ? "a batch of 1" : `${step.shape[i]} ${AXES[letter]}`))
+    .join(" \u00d7 ");
+  const strides = letters
+    .map((letter, i) => (step.shape[i] > 1 ? `${letter}: ${count(step.strides[i])}` : ""))
+    .filter(Boolean)
+    .join(", ");
+  const lies = step.contiguous
+    ? "its numbers lie one after another, in the order of their indices"
+    : "a view: the numbers of another array, found with other steps";
   return [
     ["Shape", `(${step.shape.join(", ")})`, named],
-    ["Strides", `(${step.strides.join(", ")})`, strides ? `numbers to go on for the next of ${strides}` : "one number"],
-    ["Offset", count(step.offset), step.offset ? "numbers before the first one" : "it begins where its memory begins"],
+    [
+      "Strides",
+      `(${step.strides.join(", ")})`,
+      strides ? `numbers to go on for the next of ${strides}` : "one number",
+    ],
+    [
+      "Offset",
+      count(step.offset),
+      step.offset ? "numbers before the first one" : "it begins where its memory begins",
+    ],
     ["Contiguous", step.contiguous ? "yes" : "no", lies],
     ["On the tape", step.source, "its name where the engine records what it does"],
-    ["Type", step.dtype, `${count(step.shape.reduce((a, b) => a * b, 1))} numbers, ${count(step.bytes)} bytes`],
-  ].map(([name, value, more]) => element("div", { children: [element("dt", { text: name }), element("dd", { children: [element("code", { text: value }), element("small", { text: more })] })] }));
+    [
+      "Type",
+      step.dtype,
+      `${count(step.shape.reduce((a, b) => a * b, 1))} numbers, ${count(step.bytes)} bytes`,
+    ],
+  ].map(([name, value, more]) =>
+    element("div", {
+      children: [
+        element("dt", { text: name }),
+        element("dd", {
+          children: [element("code", { text: value }), element("small", { text: more })],
+        }),
+      ],
+    }),
+  );
 }
 
 // -- its numbers --
@@ -96,10 +179,17 @@ function factsOf(step) {
 /** value(row, column) of the chosen head of a step; rows and columns are those that were kept. */
 function reader(step) {
   const first = tokens - step.rows;
-  if (step.name.endsWith(".weights")) return attentionOf(facts.sights.findIndex((sight) => sight.shown), Number(step.name.split(".")[1]), now.head);
+  if (step.name.endsWith(".weights"))
+    return attentionOf(
+      facts.sights.findIndex((sight) => sight.shown),
+      Number(step.name.split(".")[1]),
+      now.head,
+    );
   const values = numbers(`step ${step.name}`);
   const before = step.axes.includes("H") ? now.head * step.rows * step.kept : 0;
-  if (step.like === "masked") return (row, column) => (column > row + first ? -Infinity : values[before + row * step.kept + column]);
+  if (step.like === "masked")
+    return (row, column) =>
+      column > row + first ? -Infinity : values[before + row * step.kept + column];
   return (row, column) => values[before + row * step.kept + column];
 }
 
@@ -121,7 +211,11 @@ function showArray(map, step) {
     rowName: (row) => wordAt(row + first),
     columnName: columns.short,
     label: `${step.title} of ${step.part}`,
-    say: (row, column, number) => `Row ${spoken(facts.ids[row + first])} (position ${row + first}), ${columns.long(column)}: ${number === undefined || Number.isNaN(number) ? "0, masked" : figure(number)}`,
+    say: (row, column, number) => {
+      const token = `Row ${spoken(facts.ids[row + first])} (position ${row + first})`;
+      const masked = number === undefined || Number.isNaN(number);
+      return `${token}, ${columns.long(column)}: ${masked ? "0, masked" : figure(number)}`;
+    },
   });
 }
 
@@ -135,8 +229,16 @@ function markToken(map) {
 
 function columnNames(step) {
   const last = step.axes.at(-1);
-  if (last === "S") return { short: wordAt, long: (column) => `column ${spoken(facts.ids[column])} (position ${column})` };
-  if (last === "V") return { short: (column) => word(facts.columns[column]), long: (column) => `column ${spoken(facts.columns[column])} (id ${facts.columns[column]})` };
+  if (last === "S")
+    return {
+      short: wordAt,
+      long: (column) => `column ${spoken(facts.ids[column])} (position ${column})`,
+    };
+  if (last === "V")
+    return {
+      short: (column) => word(facts.columns[column]),
+      long: (column) => `column ${spoken(facts.columns[column])} (id ${facts.columns[column]})`,
+    };
   return { short: null, long: (column) => `column ${column}` };
 }
 
@@ -154,10 +256,20 @@ function limitOf(step, value) {
 
 function note(step) {
   const parts = [];
-  if (step.axes.includes("H")) parts.push(`${step.part.split(":")[0]}, head ${now.head}: choose another head in the bar above.`);
+  if (step.axes.includes("H"))
+    parts.push(
+      `${step.part.split(":")[0]}, head ${now.head}: choose another head in the bar above.`,
+    );
   const kind = step.axes.at(-1);
-  parts.push(`Rows: tokens. Columns: ${kind === "S" ? "the tokens looked at" : kind === "V" ? "tokens of the vocabulary" : "the numbers of a token"}.`);
-  if (step.rows < tokens) parts.push(`Of ${count(tokens)} tokens the last ${step.rows} are kept in this page.`);
-  if (step.kept < step.shape.at(-1)) parts.push(kind === "V" ? `The ${step.kept} likeliest of ${count(step.shape.at(-1))}.` : `The first ${count(step.kept)} of ${count(step.shape.at(-1))} numbers.`);
+  const what = { S: "the tokens looked at", V: "tokens of the vocabulary" };
+  parts.push(`Rows: tokens. Columns: ${what[kind] || "the numbers of a token"}.`);
+  if (step.rows < tokens)
+    parts.push(`Of ${count(tokens)} tokens the last ${step.rows} are kept in this page.`);
+  if (step.kept < step.shape.at(-1))
+    parts.push(
+      kind === "V"
+        ? `The ${step.kept} likeliest of ${count(step.shape.at(-1))}.`
+        : `The first ${count(step.kept)} of ${count(step.shape.at(-1))} numbers.`,
+    );
   return parts.join(" ");
 }

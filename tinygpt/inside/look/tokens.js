@@ -20,10 +20,22 @@ function makeTokens() {
 
 function chip(id, place) {
   const written = place >= facts.prompt;
-  const name = `${spoken(id)}, position ${place}, id ${id}${written ? ", written by the model" : ""}`;
-  const attributes = { role: "option", tabindex: -1, "data-place": place, "aria-label": name, kind: written ? "written" : "" };
-  if (tokens > MANY) return element("li", { ...attributes, text: word(id) }); // one element each: hundreds must follow the reader at once
-  const parts = [element("bdi", { kind: "word", text: word(id) }), element("span", { kind: "small", text: String(id) }), element("span", { kind: "small" })];
+  const by = written ? ", written by the model" : "";
+  const name = `${spoken(id)}, position ${place}, id ${id}${by}`;
+  const attributes = {
+    role: "option",
+    tabindex: -1,
+    "data-place": place,
+    "aria-label": name,
+    kind: written ? "written" : "",
+  };
+  // one element each: hundreds must follow the reader at once
+  if (tokens > MANY) return element("li", { ...attributes, text: word(id) });
+  const parts = [
+    element("bdi", { kind: "word", text: word(id) }),
+    element("span", { kind: "small", text: String(id) }),
+    element("span", { kind: "small" }),
+  ];
   return element("li", { ...attributes, children: parts });
 }
 
@@ -32,7 +44,14 @@ function choose(item) {
 }
 
 function walkTokens(event) {
-  const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10, Home: -Infinity, End: Infinity };
+  const moves = {
+    ArrowLeft: -1,
+    ArrowRight: 1,
+    ArrowUp: -10,
+    ArrowDown: 10,
+    Home: -Infinity,
+    End: Infinity,
+  };
   if (!(event.key in moves) || event.ctrlKey || event.altKey || event.metaKey) return;
   event.preventDefault();
   const place = Math.min(tokens - 1, Math.max(0, now.token + moves[event.key]));
@@ -47,7 +66,8 @@ function showTokens() {
   const chips = $("tokens").children;
   if (paintedDark !== dark.matches) paintedAs.length = 0;
   paintedDark = dark.matches;
-  for (let place = 0; place < tokens; place++) paintChip(chips[place], place, weight(now.token, place));
+  for (let place = 0; place < tokens; place++)
+    paintChip(chips[place], place, weight(now.token, place));
   if (chosen) {
     chosen.tabIndex = -1;
     chosen.setAttribute("aria-selected", "false");
@@ -58,10 +78,11 @@ function showTokens() {
   $("seen").replaceChildren(...seen(weight));
 }
 
-const paintedAs = []; // for each place, what its chip shows as a number: most stay as they are when the reader moves on
+// for each place, what its chip shows, as a number: most stay as they are when the reader moves on
+const paintedAs = [];
 let paintedDark = dark.matches;
 
-/** A token's chip in the colour of its share; what cannot be seen from the chosen one steps back. */
+/** A token's chip in the colour of its share; a token that cannot be seen steps back. */
 function paintChip(item, place, share) {
   const hidden = Number.isNaN(share) || share === undefined;
   const shown = hidden ? -1 : shareLevel(share) * 128 + Math.round(100 * share);
@@ -71,16 +92,29 @@ function paintChip(item, place, share) {
   item.classList.toggle("later", hidden);
   item.style.backgroundColor = colour ? css(colour) : "";
   item.style.color = colour ? inkOn(colour) : "";
-  if (tokens <= MANY) item.lastChild.textContent = hidden ? "\u00a0" : share >= 0.005 ? `${Math.round(100 * share)} %` : "\u00b7";
+  if (tokens > MANY) return;
+  const percents = share >= 0.005 ? `${Math.round(100 * share)} %` : "\u00b7";
+  item.lastChild.textContent = hidden ? "\u00a0" : percents;
 }
 
 /** What the chosen token looks at most, in words. */
 function seen(weight) {
-  if (weight(now.token, 0) === undefined) return [`Of the model ${stepName(now.sight)} this page holds the attention of the last ${tokens - facts.sights[now.sight].first} tokens.`];
-  const parts = [element("b", { text: wordAt(now.token) }), ` (position ${now.token}) takes most from `];
+  if (weight(now.token, 0) === undefined)
+    return [
+      `Of the model ${stepName(now.sight)} this page holds the attention ` +
+        `of the last ${tokens - facts.sights[now.sight].first} tokens.`,
+    ];
+  const parts = [
+    element("b", { text: wordAt(now.token) }),
+    ` (position ${now.token}) takes most from `,
+  ];
   largest(weight, 4).forEach(({ place, share }, i) => {
     if (i) parts.push(", ");
-    parts.push(element("b", { text: wordAt(place) }), place === now.token ? " (itself) " : ` (position ${place}) `, percent(share));
+    parts.push(
+      element("b", { text: wordAt(place) }),
+      place === now.token ? " (itself) " : ` (position ${place}) `,
+      percent(share),
+    );
   });
   return [...parts, "."];
 }
@@ -105,23 +139,36 @@ function showExpected() {
   const candidates = expected(now.sight, now.token);
   const title = $("next-title");
   title.replaceChildren("After ", element("bdi", { text: tail(now.token) }), " it expects");
-  $("candidates").replaceChildren(...candidates.map(({ id, p }) => candidate(id, p, candidates[0].p, id === follows)));
+  $("candidates").replaceChildren(
+    ...candidates.map(({ id, p }) => candidate(id, p, candidates[0].p, id === follows)),
+  );
   $("next-note").textContent = followsNote(follows, candidates);
 }
 
 /** The last few tokens up to a place, as text. */
 function tail(place) {
   const from = Math.max(0, place - 8);
-  const text = facts.ids.slice(from, place + 1).map((id) => facts.words[id]).join("");
+  const text = facts.ids
+    .slice(from, place + 1)
+    .map((id) => facts.words[id])
+    .join("");
   const short = text.length > 24 ? text.slice(-24) : text;
-  return `\u201c${from > 0 || short.length < text.length ? "\u2026" : ""}${short.replaceAll(" ", "\u2423")}\u201d`;
+  const dots = from > 0 || short.length < text.length ? "\u2026" : "";
+  return `\u201c${dots}${short.replaceAll(" ", "\u2423")}\u201d`;
 }
 
 function candidate(id, p, most, follows) {
   const bar = element("div", { kind: "bar-of" });
   bar.style.width = `${(100 * p) / Math.max(most, 1e-9)}%`;
   const name = element("td", { children: [element("bdi", { text: word(id) })] });
-  return element("tr", { kind: follows ? "follows" : "", children: [name, element("td", { "aria-hidden": "true", children: [bar] }), element("td", { text: percent(p) })] });
+  return element("tr", {
+    kind: follows ? "follows" : "",
+    children: [
+      name,
+      element("td", { "aria-hidden": "true", children: [bar] }),
+      element("td", { text: percent(p) }),
+    ],
+  });
 }
 
 function followsNote(follows, candidates) {
@@ -129,5 +176,7 @@ function followsNote(follows, candidates) {
   const written = now.token + 1 >= facts.prompt;
   const rank = candidates.findIndex(({ id }) => id === follows);
   const what = `${written ? "The model wrote" : "The text goes on with"} ${spoken(follows)}`;
-  return rank < 0 ? `${what}, which is not among its first ${candidates.length}.` : `${what}: its choice number ${rank + 1}, marked above.`;
+  return rank < 0
+    ? `${what}, which is not among its first ${candidates.length}.`
+    : `${what}: its choice number ${rank + 1}, marked above.`;
 }
