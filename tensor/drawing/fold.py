@@ -1,6 +1,6 @@
-"""Which ops share a box: each op has its own, or the ops of one call do, or parts that repeat.
+"""The ops of each box: one op, the ops of one call, or parts that repeat.
 
-Each part is a stretch of the order in which the ops ran, so no arrow between two parts points back.
+A part is a stretch of the order in which the ops ran, so no arrow between two parts points back.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ class Part(NamedTuple):
 
 
 def parts(nodes: Sequence[Node], collapse: bool | None) -> list[Part]:
-    """The parts of these ops, which are in the order they ran. collapse=None: by their number."""
+    """The parts of these ops, which are in the order they ran. For collapse=None, the number of
+    the ops decides.
+    """
     found = list(calls(nodes))
     made = [Part("op", node.op, (node,), call) for node, call in zip(nodes, found, strict=True)]
     if collapse is False:
         if len(made) > MOST:
             raise ValueError(
-                f"draw: collapse=False would draw {len(made):,} boxes, and {MOST:,} is the most: leave collapse out"
+                f"draw: collapse=False would draw {len(made):,} boxes, and {MOST:,} is the most: "
+                "leave collapse out"
             )
         return made
     if collapse or (len(made) > COLLAPSE_ABOVE and found[-1] > 0):
@@ -50,8 +53,8 @@ def parts(nodes: Sequence[Node], collapse: bool | None) -> list[Part]:
 
 
 def calls(nodes: Sequence[Node]) -> Iterator[int]:
-    """The number of each op's call. A call ends where another function runs an op, or the same
-    function runs an earlier line: it was called again, or its loop goes round.
+    """The number of each op's call. A call ends where another function runs an op. It also ends
+    where the same function runs an earlier line: a second call, or the next round of a loop.
     """
     call = 0
     yield call

@@ -26,7 +26,7 @@ END = 18.0  # between the edge of a frame and the boxes inside
 PORT = 26.0  # between two arrows at one side of a box
 SWEEPS = 5  # over the rows, down and up in turn
 
-Place = tuple[bool, float, Wire]
+Port = tuple[bool, float, Wire]
 
 
 def arrange(contents: Contents) -> list[Curve]:
@@ -119,37 +119,37 @@ def _set_lanes(rows: Sequence[list[Box]], contents: Contents) -> None:
 
 def _set_ports(contents: Contents) -> None:
     """Set where wires leave boxes and enter them: in an order in which they do not cross there."""
-    entering: dict[Box, list[Place]] = {box: [] for box in contents.boxes}
+    entering: dict[Box, list[Port]] = {box: [] for box in contents.boxes}
     for box in contents.boxes:
         leaving = []
         for wire in box.wires:
             near = [target.x for target in wire.near]
             leaving.append((not near, _mean(near or [wire.right]), wire))
-        room = max((label_room(wire.label) for wire in box.wires), default=0.0)
-        for x, wire in _spread(box, leaving, room):
+        least = max((label_width(wire.label) for wire in box.wires), default=0.0)
+        for x, wire in _spread(box, leaving, least):
             wire.leaves = x
             for target in wire.targets:
                 far = target.row > box.row + 1
                 entering[target].append((far, wire.right if far else x, wire))
-    for box, places in entering.items():
-        for x, wire in _spread(box, places):
+    for box, ports in entering.items():
+        for x, wire in _spread(box, ports):
             wire.enters[box] = x
 
 
-def label_room(label: str) -> float:
+def label_width(label: str) -> float:
     """The width that a label takes, with the space to the next."""
     return width_of(label, "soft") + 12.0 if label else 0.0
 
 
-def _spread(box: Box, places: list[Place], room: float = 0.0) -> Iterator[tuple[float, Wire]]:
+def _spread(box: Box, ports: list[Port], least: float = 0.0) -> Iterator[tuple[float, Wire]]:
     """An x for each wire at one side of a box: the straight ones around the middle, then lanes."""
-    places.sort(key=lambda place: place[:2])
-    last = len(places) - 1
-    straight = [lane for lane, _, _ in places].count(False)
-    reach = box.width / 2 - max(12.0, room / 2)
-    gap = min(max(PORT, room), 2 * reach / max(last, 1))
+    ports.sort(key=lambda port: port[:2])
+    last = len(ports) - 1
+    straight = [lane for lane, _, _ in ports].count(False)
+    reach = box.width / 2 - max(12.0, least / 2)
+    gap = min(max(PORT, least), 2 * reach / max(last, 1))
     start = box.x + min(-gap * max(straight - 1, 0) / 2, reach - gap * last)
-    for i, (_, _, wire) in enumerate(places):
+    for i, (_, _, wire) in enumerate(ports):
         yield start + gap * i, wire
 
 

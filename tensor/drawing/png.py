@@ -24,7 +24,8 @@ def png(scene: Scene, path: Path) -> None:
     scale = min(SHARP, LONGEST / max(width, height), math.sqrt(MOST_PIXELS / (width * height)))
     if scale < SMALLEST:
         raise ValueError(
-            f"draw: {width:,.0f} x {height:,.0f} is too large for a PNG: save as .svg, or draw with collapse=True"
+            f"draw: {width:,.0f} x {height:,.0f} is too large for a PNG: "
+            "save as .svg, or draw with collapse=True"
         )
     figure = Figure((width / 72, height / 72), 72 * scale, facecolor=PAGE[0])  # a point is a unit
     axes = figure.add_axes((0, 0, 1, 1))

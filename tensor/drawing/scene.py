@@ -6,7 +6,7 @@ import textwrap
 from itertools import chain
 
 from tensor.drawing.contents import Box, Contents, Frame
-from tensor.drawing.layout import arrange, label_room
+from tensor.drawing.layout import arrange, label_width
 from tensor.drawing.shapes import FILL, Curve, Mark, Rect, Scene, Shape, Text, width_of
 
 MARGIN = 24.0
@@ -105,10 +105,10 @@ def _measure(box: Box) -> None:
     """Set the size of a box."""
     widths = [110.0, sum(_columns(box))]
     widths += [width_of(texts[0], STYLES[kind][0]) for kind, texts in box.rows]
-    labels = [label_room(wire.label) for wire in box.wires if wire.label]
+    labels = [label_width(wire.label) for wire in box.wires if wire.label]
     if labels:
-        places = max(len(labels), 3) if len(labels) > 1 else 1  # one in the middle, one beside it
-        widths.append(places * max(labels))
+        columns = max(len(labels), 3) if len(labels) > 1 else 1  # one in the middle, one beside it
+        widths.append(columns * max(labels))
     box.width = max(widths) + 2 * PAD
     box.height = LINE * (len(box.rows) + bool(labels)) + 10.0
 

@@ -65,8 +65,8 @@ def _css(rules: dict[str, str]) -> str:
 
 def _shape(shape: Shape) -> str:
     if isinstance(shape, Text):
-        place = f'x="{shape.x:.1f}" y="{shape.y:.1f}" text-anchor="{shape.anchor}"'
-        return f'<text class="t-{shape.style}" {place}>{escape(shape.text, quote=False)}</text>'
+        at = f'x="{shape.x:.1f}" y="{shape.y:.1f}" text-anchor="{shape.anchor}"'
+        return f'<text class="t-{shape.style}" {at}>{escape(shape.text, quote=False)}</text>'
     if isinstance(shape, Rect):
         return _rect(shape)
     strokes = ""

@@ -1,15 +1,15 @@
-"""Recording: every op that runs inside `record()`, forward and backward, with what went in, what
-came out, what is kept and what it cost.
+"""Recording: every op that runs inside `record()`, forward and backward, with its inputs, its
+outputs, the arrays that it keeps, and its cost.
 
-with tensor.record(implementation="reference") as tape:
-    loss = model.loss(x, y)
-    loss.backward()
+    with tensor.record(implementation="reference") as recording:
+        loss = model.loss(x, y)
+        loss.backward()
 
-print(tape.table())
-tape["blocks.0.attention.weights"]     an array, by the name of the module and of what it is there
+    print(recording.table())
+    recording["blocks.0.attention.weights"]     an array: the module, and the name of the array
 
-entries.py     what is in a recording         recording.py   how ops tell it
-naming.py      the names of ops and arrays    replay.py      an op, once more line by line
+entries.py     the entries of a recording     recording.py   ops and backwards make entries
+naming.py      the names of ops and arrays    replay.py      an op once more, line by line
 find.py        arrays by name                 report.py      tables and files
 """
 

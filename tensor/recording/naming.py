@@ -36,7 +36,7 @@ class Names:
 
     # -- modules --
 
-    def place(self, frame: FrameType | None) -> tuple[str, tuple[str, ...]]:
+    def caller(self, frame: FrameType | None) -> tuple[str, tuple[str, ...]]:
         """(the path of the innermost module with a running method, the running fused ops). The
         path of an outermost module is the name of the method.
         """
@@ -114,8 +114,8 @@ class Names:
                 self._adopt(root)
         if x not in self._tensors:
             variables = list(user_frame(frame).f_locals.items()) if frame else []
-            held = (key for key, value in variables if value is x and key.isidentifier())
-            name = next(held, None)
+            keys = (key for key, value in variables if value is x and key.isidentifier())
+            name = next(keys, None)
             if name is None and x.node is None:
                 return "constant"
             if name is None and not x.is_leaf:
@@ -132,7 +132,7 @@ def elsewhere(op: str) -> str:
     """The name of an op that is no entry: the op ran before the recording or in another one, or it
     is a checkpoint.
     """
-    return f"{op}, not on this tape" if op in OPS else op
+    return f"{op}, not in this recording" if op in OPS else op
 
 
 def _tensors_of(root: Module) -> Iterator[tuple[str, Tensor]]:

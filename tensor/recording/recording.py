@@ -90,7 +90,7 @@ class Recording(Recorded):
             synchronize(outs[0].array)
         seconds = time.perf_counter() - start
         frame = sys._getframe(2)
-        module, within = self._names.place(frame)
+        module, within = self._names.caller(frame)
         name = self._names.numbered(f"{module}.{op}".lstrip("."))
         implementation, reason = _implementation(op, how)
         arguments = (inputs[0].layout, *arrays) if how else map(self._argument, inputs, arrays)

@@ -117,7 +117,7 @@ def _total(name: str, group: Sequence[Entry]) -> Total:
 
 
 def save(recording: Recorded, path: str | Path) -> None:
-    """Write the table (.txt), all arrays by name (.npz), or a trace for chrome://tracing (.json)."""
+    """Write the table (.txt), all arrays by name (.npz) or a trace for chrome://tracing (.json)."""
     path = Path(path)
     writers = {".txt": _write_text, ".npz": _write_arrays, ".json": _write_trace}
     if path.suffix not in writers:

@@ -159,7 +159,10 @@ def test_ops_that_ran_before_are_called_so() -> None:
     h = x.exp()
     with tensor.record() as tape:
         (h * h).sum().backward()
-    assert handed(tape)[1:3] == [("exp, not on this tape", 1, 2), ("exp, not on this tape", 2, 2)]
+    assert handed(tape)[1:3] == [
+        ("exp, not in this recording", 1, 2),
+        ("exp, not in this recording", 2, 2),
+    ]
     assert tape.nodes == 2  # multiply, sum
     assert tape.backwards[-1].contributions[0].input == "x"
     assert tape.leaves == {"leaf"}
@@ -175,7 +178,7 @@ def test_a_recording_in_a_recording_takes_over() -> None:
     assert [e.op for e in inner.forwards] == ["exp"]
     assert inner.forwards[0].inputs[0].source == "y"
     assert [e.op for e in outer.forwards] == ["multiply", "multiply", "sum"]
-    assert ("exp, not on this tape", 1, 1) in handed(outer)
+    assert ("exp, not in this recording", 1, 1) in handed(outer)
     assert ("multiply", 2, 2) in handed(outer)
 
 

@@ -25,8 +25,7 @@ from tinygpt.__main__ import main
 from tinygpt.config import GPTConfig
 from tinygpt.errors import InputError
 from tinygpt.inside.look import gather, learning, page, pictures
-from tinygpt.inside.look.steps import steps
-from tinygpt.inside.look.walk import walk
+from tinygpt.inside.look.steps import arrays_of, steps
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
 from tinygpt.tokenizers import ByteTokenizer, CharacterTokenizer
@@ -92,7 +91,7 @@ def test_each_step_is_what_its_formula_says(options: dict[str, Any]) -> None:
         for parameter in model.parameters():  # gains and biases too are then no ones and zeros
             parameter[...] = parameter + tensor.randn(*parameter.shape) * 0.3
     ids = [3, 1, 4, 1, 5, 9, 2]
-    found = {name: value.array for name, value in walk(model, ids).items()}
+    found = {name: value.array for name, value in arrays_of(model, ids).items()}
     assert {step.name for step in steps(model.config)} == found.keys()
     np.testing.assert_allclose(found["logits"], model(np.array(ids)).numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["probabilities"], softmax(found["logits"]), rtol=1e-5)
@@ -138,7 +137,7 @@ def test_each_step_is_what_its_formula_says(options: dict[str, Any]) -> None:
 def test_strides_are_those_of_the_engine() -> None:
     """q, k and v are views of one product: its strides, and an offset of their own."""
     model = GPT(GPTConfig(11, context=9, width=12, heads=3, layers=1)).eval()
-    found = walk(model, [1, 2, 3, 4, 5])
+    found = arrays_of(model, [1, 2, 3, 4, 5])
     for number, name in enumerate("qkv"):
         value = found[f"blocks.0.{name}"]
         assert (value.shape, value.strides, value.offset, value.contiguous) == (
@@ -158,7 +157,7 @@ def test_the_kernels_give_what_is_shown(run: Path) -> None:
     run_, model, tokenizer = runs.load(run)
     look = gather.gather(run_, model, tokenizer, gather.LookConfig("The ca", length=2))
     logits = model(np.array(look.text.ids)).numpy()
-    np.testing.assert_allclose(look.walked["logits"].array, logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(look.arrays["logits"].array, logits, rtol=1e-4, atol=1e-5)
     assert look.text.ids == model.generate(tokenizer.encode("The ca"), 2, temperature=0)
 
 
@@ -270,14 +269,14 @@ def test_the_page_holds_the_numbers(run: Path, capsys: pytest.CaptureFixture[str
     shown = next(i for i, sight in enumerate(facts["sights"]) if sight["shown"])
     lower = np.tril_indices(8)
     for head in range(2):
-        expected = look.walked["blocks.0.weights"].array[0, head][lower]
+        expected = look.arrays["blocks.0.weights"].array[0, head][lower]
         np.testing.assert_array_equal(blocks[f"attention {shown} 0 {head}"], expected)
         earlier = look.sights[0].attention[0][head][lower]
         np.testing.assert_allclose(
             blocks[f"attention 0 0 {head}"] / 255, earlier, atol=0.5 / 255 + 1e-6
         )
     np.testing.assert_array_equal(
-        blocks["step blocks.0.middle"], look.walked["blocks.0.middle"].array.ravel()
+        blocks["step blocks.0.middle"], look.arrays["blocks.0.middle"].array.ravel()
     )
     assert facts["ids"] == look.text.ids
     assert "http:" not in text
@@ -300,7 +299,7 @@ def test_long_texts_are_cropped_and_it_is_said(run: Path, monkeypatch: pytest.Mo
     step = next(step for step in facts["steps"] if step["name"] == "embed")
     assert 1 <= step["rows"] < 8
     np.testing.assert_array_equal(
-        blocks["step embed"], look.walked["embed"].array[0, -step["rows"] :].ravel()
+        blocks["step embed"], look.arrays["embed"].array[0, -step["rows"] :].ravel()
     )
     # rows of 7 and 8 weights fill the 15 that a head has; with 6 more they would not fit
     assert facts["sights"][0]["first"] == 6
@@ -315,9 +314,9 @@ def test_of_a_large_vocabulary_the_likeliest(run: Path, monkeypatch: pytest.Monk
     text = page.page(look, tokenizer)
     columns = facts_of(text)["columns"]
     assert len(columns) == 5
-    assert int(look.walked["probabilities"].array[0].max(0).argmax()) in columns
+    assert int(look.arrays["probabilities"].array[0].max(0).argmax()) in columns
     np.testing.assert_array_equal(
-        blocks_of(text)["step logits"].reshape(8, 5), look.walked["logits"].array[0][:, columns]
+        blocks_of(text)["step logits"].reshape(8, 5), look.arrays["logits"].array[0][:, columns]
     )
 
 

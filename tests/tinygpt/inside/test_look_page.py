@@ -144,7 +144,7 @@ CORNERS = """(number) => {
 
 def test_every_step_shows_its_numbers(opened: Watched, look_page: Path, model: GPT) -> None:
     run, _, tokenizer = runs.load(look_page.parent / "runs" / "story-1")
-    walked = gather.gather(run, model, tokenizer, gather.LookConfig(PROMPT)).walked
+    walked = gather.gather(run, model, tokenizer, gather.LookConfig(PROMPT)).arrays
     steps = opened(
         "steps.map((step) => ({ name: step.name, title: step.title, "
         "kind: step.kind, like: step.like, axes: step.axes }))"

@@ -1,12 +1,11 @@
 """What one model makes of one text, as a page and as pictures.
 
-walk.py       one pass through the model: every array from the ids to the probabilities
-steps.py      what each of these arrays is, in words and as a formula
+steps.py      every array from the ids to the probabilities, with words and a formula (steps.toml)
 learning.py   the same text seen by earlier weights of the run
-gather.py     all of it together
-page.py       the page, of look.html, look.css and the scripts: one file
+gather.py     all facts and arrays together
+page.py       the page: one file, from look.html, look.css and the scripts
 pictures.py   pictures
 
-The scripts are plain JavaScript. The page holds them unchanged: data.js comes first, look.js
-begins.
+The scripts are plain JavaScript. The page holds them unchanged. data.js comes first; look.js, the
+last one, begins.
 """

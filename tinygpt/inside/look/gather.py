@@ -19,7 +19,7 @@ from tinygpt.generation.generate import steps as generate
 from tinygpt.inside.arrays import Floats, floats, is_finite
 from tinygpt.inside.look import learning
 from tinygpt.inside.look.learning import Weights
-from tinygpt.inside.look.walk import walk
+from tinygpt.inside.look.steps import arrays_of
 from tinygpt.model.gpt import GPT
 from tinygpt.runs.metrics import Losses
 from tinygpt.runs.run import Run
@@ -65,7 +65,7 @@ class Look:
     run: Run
     model: GPT
     text: Text
-    walked: dict[str, Value]
+    arrays: dict[str, Value]  # by the name of the step
     sights: list[Sight]
     losses: Losses
     mapped: list[int]  # ids in the map of embeddings
@@ -81,7 +81,7 @@ class Look:
         """The position in the prompt after which the model is least sure. Not the first position,
         which sees only itself.
         """
-        p = floats(self.walked["probabilities"].array[0, : self.text.prompt])
+        p = floats(self.arrays["probabilities"].array[0, : self.text.prompt])
         entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)  # nats
         return int(entropy[1:].argmax()) + 1 if len(entropy) > 1 else 0
 
@@ -103,10 +103,10 @@ def gather(
     check_size(model, len(ids))
     centre, axes, share = learning.plane(_table(model))
     mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *ids})
-    walked = walk(model, ids)
+    own = arrays_of(model, ids)
     sights = []
     for weights in learning.learned(run, model, best):
-        arrays = walked if weights.shown else walk(weights.model, ids)
+        arrays = own if weights.shown else arrays_of(weights.model, ids)
         # a snapshot that is broken leaves the last weights broken too
         check_finite(run, arrays["logits"].array, last=not (best and weights.shown))
         points = ((_table(weights.model)[mapped] - centre) @ axes).astype(np.float32)
@@ -114,7 +114,7 @@ def gather(
     sights.sort(key=lambda sight: sight.step or 0)
     why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
     why = why if len(sights) == 1 else ""
-    return Look(run, model, text, walked, sights, learning.losses(run), mapped, share, why)
+    return Look(run, model, text, own, sights, learning.losses(run), mapped, share, why)
 
 
 def _given(run: Run, tokenizer: Tokenizer, config: LookConfig) -> list[int]:

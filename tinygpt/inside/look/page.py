@@ -1,9 +1,9 @@
 """The page: one file of HTML that holds its style, its scripts and all arrays, and loads nothing.
 
-Text is data. It stands in a JSON block, where `<`, `>` and `&` are written as escapes, so no text
-can end the block. The script puts the text into the page as text, never as HTML. The policy in the
-page's head allows these scripts and this style only. Arrays stand in blocks of base64, little
-endian; each is decoded when it is first shown.
+Text is data. Text is in a JSON block, where `<`, `>` and `&` are written as escapes, so no text can
+end the block. The script puts the text into the page as text, never as HTML. The policy in the head
+of the page allows these scripts and this style only. Arrays are in blocks of base64, little endian.
+An array is decoded when it is first shown.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ SCRIPTS = [
     *("data.js", "colours.js", "heat.js", "tokens.js", "attention.js"),
     *("steps.js", "learning.js", "map.js", "look.js"),
 ]
-# bytes for the arrays of the steps; where a text is longer, those of its last tokens stay
-STEPS = 6 << 20
+STEPS = 6 << 20  # bytes for the arrays of the steps; of a longer text the last tokens are kept
 SNAPSHOTS = 6 << 20  # bytes for the attention of earlier weights; as above
 COLUMNS = 1024  # numbers of a row that are kept, at most
-# likeliest tokens that are kept as columns of the logits, where there are more than twice as many
+# columns of the logits that are kept, those of the likeliest tokens, of more than twice as many
 VOCABULARY = 256
 
 Blocks = dict[str, Any]  # name -> array
@@ -72,9 +71,7 @@ def _hash(text: str) -> str:
 
 
 def safe_json(content: Any) -> str:
-    """JSON that cannot end the block it stands in: all but ASCII is escaped, and of ASCII what HTML
-    looks at.
-    """
+    """JSON that cannot end its block: ASCII, without the letters that HTML looks at."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e")
 
@@ -93,21 +90,19 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
     blocks["map ids"] = np.array(look.mapped, np.int32)
     first, keep, columns = _rows_of_snapshots(look), _rows_of_steps(look), _columns(look)
     sights = [_sight(look, i, 0 if s.shown else first, blocks) for i, s in enumerate(look.sights)]
-    walked = [_step(look, step, keep, columns, blocks) for step in steps(config)]
-    named = {*look.mapped, *text.ids, *columns}
-    for sight in look.sights:
-        named |= set(sight.candidates.ravel().tolist())
-    words = words_of(tokenizer, sorted(named))
+    shown = [_step(look, step, keep, columns, blocks) for step in steps(config)]
+    candidates = [sight.candidates.ravel() for sight in look.sights]
+    named = np.unique(np.concatenate([look.mapped, text.ids, columns, *candidates])).tolist()
     return {
         "run": look.run.name,
         **fields_of(text, "given", "written", "ids", "prompt"),
         "start": look.start,
-        "words": dict(zip(sorted(named), words, strict=True)),
+        "words": dict(zip(named, words_of(tokenizer, named), strict=True)),
         **fields_of(config, "layers", "heads", "width", "context", "vocabulary"),
         "parameters": sum(parameter.size for parameter in look.model.parameters()),
         "dtype": look.model.token_embedding.weight.dtype.name,
         "columns": columns,
-        "steps": walked,
+        "steps": shown,
         "sights": sights,
         "losses": fields_of(look.losses, "steps", "losses", "validation"),
         "share": look.share,
@@ -121,8 +116,8 @@ def fields_of(thing: object, *names: str) -> dict[str, Any]:
 
 
 def _rows_of_snapshots(look: Look) -> int:
-    """The first token whose attention is kept for earlier weights too: all tokens, or as many of
-    the last as fit.
+    """The first token whose attention is kept for earlier weights: as many of the last tokens are
+    kept as fit.
     """
     config, T = look.model.config, len(look.text.ids)
     most = SNAPSHOTS // (config.layers * config.heads * max(1, len(look.sights) - 1))
@@ -151,14 +146,14 @@ def _columns(look: Look) -> list[int]:
     V = look.model.config.vocabulary
     if V <= 2 * VOCABULARY:
         return list(range(V))
-    likeliest = look.walked["probabilities"].array[0].max(0)
-    return sorted(int(i) for i in np.argsort(-likeliest, kind="stable")[:VOCABULARY])
+    likeliest = look.arrays["probabilities"].array[0].max(0)
+    return sorted(np.argsort(-likeliest, kind="stable")[:VOCABULARY].tolist())
 
 
 def _rows_of_steps(look: Look) -> int:
     """The number of the last tokens whose rows fit."""
     T = len(look.text.ids)
-    stored = [look.walked[step.name] for step in steps(look.model.config) if _is_stored(step)]
+    stored = [look.arrays[step.name] for step in steps(look.model.config) if _is_stored(step)]
     row: int = sum(4 * value.array.size // T for value in stored)
     return max(1, min(T, STEPS // max(row, 1)))
 
@@ -168,7 +163,7 @@ def _is_stored(step: Step) -> bool:
 
 
 def _step(look: Look, step: Step, keep: int, columns: list[int], blocks: Blocks) -> dict[str, Any]:
-    value, name = look.walked[step.name], f"step {step.name}"
+    value, name = look.arrays[step.name], f"step {step.name}"
     rows = kept = len(look.text.ids)
     if _is_stored(step):
         blocks[name] = _cropped(value, step, keep, columns)
@@ -182,8 +177,9 @@ def _step(look: Look, step: Step, keep: int, columns: list[int], blocks: Blocks)
 
 
 def _cropped(value: Value, step: Step, keep: int, columns: list[int]) -> Any:
-    """The rows of the last tokens, and no more columns than can be shown, in float32.   (H, rows,
-    columns) or (rows, columns)
+    """The rows of the last tokens and the columns that can be shown, in float32.
+
+    (H, rows, columns) or (rows, columns)
     """
     array = value.array[0] if step.axes[0] == "B" else value.array
     array = array[..., -keep:, :]
