@@ -137,43 +137,6 @@ class Recording(Recorded):
         """A backward pass over these nodes begins; only those in `wanted` get gradients."""
         return Pass(self, nodes, wanted)
 
-    def backward(
-        self,
-        a_pass: Pass,
-        node: Node,
-        upstream: Sequence[Array | None],
-        gradients: Sequence[Any],
-        start: float,
-    ) -> None:
-        """Note a backward that has just run, and the gradients that it passes on."""
-        synchronize(next(dy for dy in upstream if dy is not None))
-        seconds = time.perf_counter() - start
-        of = self._of.get(node.order)
-        caller, through = self._expanded.get(node.order, (of, ""))
-        module = caller.module if caller else ""
-        name = f"{module}.{node.op}.backward".lstrip(".")
-        name = f"{of.name}.backward" if of else self._names.numbered(name)
-        count = len(node.parents)
-        names = [through] * count if through else inputs_of(node.op, count)
-        contributions = []
-        for parent, dx, key in zip(node.parents, gradients, names, strict=True):
-            if dx is not None and (arrived := a_pass.arrived(parent)) is not None:
-                value = self._gradient(dx, f"d{key}", name, copy=True)
-                contributions.append(Contribution(key, self._target(parent), *arrived, value))
-        dys = tuple(None if dy is None else self._gradient(dy, "dy", name) for dy in upstream)
-        entry = Backward(
-            number=len(self.entries),
-            name=name,
-            module=module,
-            op=node.op,
-            of=of,
-            upstream=dys,
-            contributions=tuple(contributions),
-            start=start - self._began,
-            seconds=seconds,
-        )
-        self.entries.append(entry)
-
     def work(self, name: str, start: float) -> None:
         """Note a function that is no op."""
         seconds = time.perf_counter() - start
@@ -304,9 +267,42 @@ class Pass:
         self._arrived[node] += 1
         return self._arrived[node], self._uses[node]
 
-    def backward(self, node: Node, *what: Any) -> None:
-        """Note a backward that has just run."""
-        self.recording.backward(self, node, *what)
+    def backward(
+        self,
+        node: Node,
+        upstream: Sequence[Array | None],
+        gradients: Sequence[Any],
+        start: float,
+    ) -> None:
+        """Note a backward that has just run, and the gradients that it passes on."""
+        synchronize(next(dy for dy in upstream if dy is not None))
+        seconds = time.perf_counter() - start
+        recording = self.recording
+        of = recording._of.get(node.order)
+        caller, through = recording._expanded.get(node.order, (of, ""))
+        module = caller.module if caller else ""
+        name = f"{module}.{node.op}.backward".lstrip(".")
+        name = f"{of.name}.backward" if of else recording._names.numbered(name)
+        count = len(node.parents)
+        names = [through] * count if through else inputs_of(node.op, count)
+        contributions = []
+        for parent, dx, key in zip(node.parents, gradients, names, strict=True):
+            if dx is not None and (arrived := self.arrived(parent)) is not None:
+                value = recording._gradient(dx, f"d{key}", name, copy=True)
+                contributions.append(Contribution(key, recording._target(parent), *arrived, value))
+        dys = tuple(None if dy is None else recording._gradient(dy, "dy", name) for dy in upstream)
+        entry = Backward(
+            number=len(recording.entries),
+            name=name,
+            module=module,
+            op=node.op,
+            of=of,
+            upstream=dys,
+            contributions=tuple(contributions),
+            start=start - recording._began,
+            seconds=seconds,
+        )
+        recording.entries.append(entry)
 
 
 def _node_of(outs: Sequence[Tensor]) -> Any:

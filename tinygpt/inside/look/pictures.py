@@ -39,9 +39,9 @@ def attention(look: Look, path: Path) -> None:
     figure = Figure(figsize=size, dpi=120, layout="constrained")
     grid = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
     scale, norm = LinearSegmentedColormap.from_list("shares", SHARES), PowerNorm(0.5, 0, 1)
-    future = ~np.tri(len(words), dtype=bool)
+    past = np.tri(len(words), dtype=bool)
     for (block, head), axes in np.ndenumerate(grid):
-        shares = np.ma.array(look.sight.attention[block][head], mask=future)  # is left blank
+        shares = np.where(past, look.sight.attention[block][head], np.nan)  # NaN is left blank
         image = axes.imshow(shares, scale, norm, interpolation="nearest")
         axes.set_title(f"block {block}, head {head}", fontsize=9)
         if named:
