@@ -103,10 +103,9 @@ def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
     """
     parts: list[tuple[str, Any]] = []
     for name, value in vars(module).items():
-        learns = isinstance(value, nn.Module) and next(value.parameters(), None) is not None
         if isinstance(value, list):
             parts += [(f"{name}.{i}", item) for i, item in enumerate(value)]
-        elif learns or isinstance(value, Tensor):
+        elif isinstance(value, nn.Module | Tensor) and not isinstance(value, nn.Dropout):
             parts.append((name, value))
     if isinstance(module, Block) and not module.pre_norm:
         order = "attention", "attention_norm", "feed_forward", "feed_forward_norm"
@@ -115,27 +114,24 @@ def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
 
 
 def notes(config: GPTConfig) -> dict[str, str]:
-    """What the modules do, under their paths without the numbers of blocks."""
+    """What each module does, by its path without the numbers of blocks."""
     several = "s" if config.heads > 1 else ""
     heads = f"{config.heads} head{several} of {config.width // config.heads}"
-    steps = {
-        "attention": "h = x + attention(x)",
-        "attention_norm": "x = norm(h)",
-        "feed_forward": "h = x + feed_forward(x)",
-        "feed_forward_norm": "x = norm(h)",
-    }
+    norm, attention, feed_forward = "x = norm(h)", "h = x + attention(x)", "h = x + feed_forward(x)"
     if config.norm == "pre":
-        steps = {
-            "attention_norm": "h = norm(x)",
-            "attention": "x = x + attention(h)",
-            "feed_forward_norm": "h = norm(x)",
-            "feed_forward": "x = x + feed_forward(h)",
-        }
+        norm, attention, feed_forward = (
+            "h = norm(x)",
+            "x = x + attention(h)",
+            "x = x + feed_forward(h)",
+        )
     return {
         "": "ids (B, T) -> logits (B, T, V)",
         "token_embedding": "a row for each token",
         "blocks": "x (B, T, C) -> x (B, T, C)",
-        **{f"blocks.{name}": note for name, note in steps.items()},
+        "blocks.attention_norm": norm,
+        "blocks.attention": attention,
+        "blocks.feed_forward_norm": norm,
+        "blocks.feed_forward": feed_forward,
         "blocks.attention.qkv": f"queries, keys, values: {heads}",
         "blocks.attention.projection": "the heads mixed",
         "blocks.feed_forward.expand": f"4 times as wide, {config.activation}",
