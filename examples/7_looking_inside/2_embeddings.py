@@ -11,6 +11,7 @@
 
 # %%
 import textwrap
+from itertools import islice
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,10 +20,10 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import optim
-from tinygpt.data.grammar import Grammar
+from tinygpt.data.grammar import stories
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
-text = "".join(Grammar().stories(seed=0, count=600))
+text = "".join(islice(stories(seed=0), 600))
 tokenizer = tinygpt.WordTokenizer(text)
 # there is one between any two words: nothing to learn
 ids = [i for i in tokenizer.encode(text) if i not in tokenizer.encode(" ")]

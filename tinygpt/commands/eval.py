@@ -177,8 +177,8 @@ def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
         if isinstance(tokenizer, CharacterTokenizer):
             return Measured(
                 "stories from a grammar, not learned from",
-                grammar.story_windows(stories, context, tokenizer),
-                grammar.story_grammar().floor(),
+                grammar.StoryWindows(stories, context, tokenizer),
+                grammar.floor(),
             )
         return Measured("stories from a grammar", SideBySide(tokenizer.encode(stories), context))
     if token_files.is_token_folder(text):

@@ -136,14 +136,13 @@ def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> 
     text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)
     # of another seed: stories may repeat, but were not copied
     others = grammar.grammar_text(GRAMMAR_MEASURED, config.seed + (1 << 32))
-    windows, validation = (grammar.story_windows(part, context, known) for part in (text, others))
     return Data(
         "stories from a grammar",
         *_told(text),
         known,
-        windows,
-        validation,
-        grammar.story_grammar().floor(),
+        grammar.StoryWindows(text, context, known),
+        grammar.StoryWindows(others, context, known),
+        grammar.floor(),
     )
 
 

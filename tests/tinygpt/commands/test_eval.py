@@ -232,11 +232,11 @@ def test_stories_of_the_grammar(
     _, model = made(tokenizer, config, text="grammar", seed=5)
     lines = told(capsys, "made")
     stories = grammar.grammar_text(2000, 5 + (1 << 32))
-    x, y = (windows := grammar.story_windows(stories, 400))[np.arange(len(windows))]
+    x, y = (windows := grammar.StoryWindows(stories, 400, tokenizer))[np.arange(len(windows))]
     loss = float(model.loss(x, y))
     assert f"over {len(stories):,} targets" in lines["loss"]
     assert number(lines["loss"]) == pytest.approx(loss, abs=2e-4)
-    assert number(lines["floor"]) == pytest.approx(grammar.story_grammar().floor(), abs=6e-5)
+    assert number(lines["floor"]) == pytest.approx(grammar.floor(), abs=6e-5)
 
 
 def test_stories_in_other_tokens(
