@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 import tensor
 import tinygpt
 from tensor import optim
+from tinygpt.config import SampleConfig
 from tinygpt.generation.sampling import distribution
 
 threadpool_limits(1, user_api="blas")  # matrix products this small are slower on several threads
@@ -55,7 +56,7 @@ by_hand = {
 }
 for name, (p, options) in by_hand.items():
     line(name, p)
-    assert np.allclose(distribution(logits, **options), p)
+    assert np.allclose(distribution(logits, SampleConfig(**options)), p)
 assert 64 / 86 + 16 / 86 > 0.9, (
     "the last: temperature comes first, so two are enough where before 0.9 took four"
 )
@@ -231,7 +232,9 @@ assert sent["without"] - before == 10 * T
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
 temperatures = np.linspace(0.05, 3, 60)
-ways = np.array([distribution(logits, t) for t in temperatures])  # (60, 5)
+ways = np.array(
+    [distribution(logits, SampleConfig(temperature=t)) for t in temperatures]
+)  # (60, 5)
 for word, curve in zip(words, ways.T, strict=True):
     # wide: sat, as likely, lies on it
     left.plot(temperatures, curve, label=word, linewidth=5 if word == "cat" else 1.5)

@@ -228,9 +228,9 @@ ZOO = [
     ),
     Bug(
         row=86,  # a table of any size
-        file="tinygpt/model/gpt.py",
-        old="        if not learned and config.context * config.width >",
-        new="        if False and config.context * config.width >",
+        file="tinygpt/model/positions.py",
+        old="    if context * width > most:",
+        new="    if False:",
         test=PLAN + "test_bug_86_a_table_that_no_file_bounds",
     ),
 ]

@@ -23,8 +23,8 @@ ZOO = [
     Bug(  # new tokens always stand at the beginning
         row=56,
         file=MODEL,
-        old="places = cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
-        new="places = 0 * cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
+        old="time = cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
+        new="time = 0 * cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
         test=TESTS + "test_bug_56_cache_equals_no_cache",
     ),
     Bug(  # a portion counts as one token
@@ -37,15 +37,15 @@ ZOO = [
     Bug(  # tokens of a portion see those after them
         row=56,
         file=CACHE,
-        old="np.arange(total) <= place[:, None, :, None]",
-        new="np.arange(total) <= place.max(1)[:, None, None, None]",
+        old="np.arange(total) <= time[:, None, :, None]",
+        new="np.arange(total) <= time.max(1)[:, None, None, None]",
         test=TESTS + "test_bug_56_cache_equals_no_cache",
     ),
     Bug(  # a short row sees what lies beyond its end, since another is longer
         row=56,
         file=CACHE,
-        old="place = seen[rows, None] + np.arange(T)",
-        new="place = seen[rows].max() + np.arange(T) + 0 * rows[:, None]",
+        old="time = seen[rows, None] + np.arange(T)",
+        new="time = seen[rows].max() + np.arange(T) + 0 * rows[:, None]",
         test=TESTS + "test_bug_56_rows_of_unequal_length",
     ),
     Bug(  # all rows write where the first one stands

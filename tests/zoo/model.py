@@ -52,24 +52,22 @@ ZOO = [
     Bug(  # the embedding keeps the N(0, 1) of nn.Embedding, and the tied head with it
         row=53,
         file="tinygpt/model/gpt.py",
-        old="                if parameter.ndim < 2:",
-        new='                if name == "token_embedding.weight":\n'
-        "                    parameter[...] = "
-        "tensor.Tensor(generator.normal(parameter.shape), dtype=parameter.dtype, "
-        "device=parameter.device)\n"
-        "                    continue\n                if parameter.ndim < 2:",
-        test=(
-            "tests/tinygpt/model/test_gpt.py::"
-            "test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing"
+        old="drawn = generator.normal(parameter.shape) * spread",
+        new=(
+            "drawn = generator.normal(parameter.shape) * spread\n"
+            "                    drawn /= spread if parameter is self.token_embedding.weight else 1"
         ),
+        test="tests/tinygpt/model/test_gpt.py::test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing",
     ),
     Bug(  # the tied matrix is drawn for the embedding, and again for the head
         row=53,
         file="tinygpt/model/gpt.py",
-        old="                drawn = generator.normal(parameter.shape) * spread",
-        new="                for _ in range(1 + (self.config.tied and parameter is "
-        "self.token_embedding.weight)):\n"
-        "                    drawn = generator.normal(parameter.shape) * spread",
+        old="drawn = generator.normal(parameter.shape) * spread",
+        new=(
+            "drawn = generator.normal(parameter.shape) * spread\n"
+            "                    if self.config.tied and parameter is self.token_embedding.weight:\n"
+            "                        drawn = generator.normal(parameter.shape) * spread"
+        ),
         test="tests/tinygpt/model/test_gpt.py::test_bug_53_each_weight_is_drawn_once",
     ),
     Bug(  # a softmax before the loss that has its own

@@ -1,7 +1,7 @@
-"""Writing, token after token: each token drawn joins the input for the next. The earlier tokens are
-in a cache, and prompts go side by side.
+"""Writing, token after token: each new token joins the input for the next. A cache keeps the
+earlier tokens, and several prompts are continued together.
 
-Distributions are small: they are made on the host in float64, whatever the model computes in.
+Distributions are small. They are computed on the host in float64, whatever the model computes in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tensor import Tensor, random
 from tensor.memory.devices import move, to_host
 from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
-from tinygpt.generation.sampling import Floats, distribution_of, pick
+from tinygpt.generation.sampling import Floats, distribution, pick
 
 
 class Decoder(Protocol):
@@ -66,11 +66,11 @@ def steps(
     generators: Sequence[random.Generator],
     ended: Container[int] = (),
 ) -> Iterator[tuple[int, Step]]:
-    """Continue each prompt, (T,) ids of its own length, by `config.length` tokens; yields (number
+    """Continue each prompt, (T,) ids of its own length, by `config.length` tokens. Yields (number
     of the prompt, step): one token of each prompt, then the next of each.
 
-    Prompts in `ended`, to which the reader may add, go no further. Prompt i draws from generator i.
-    Wrong prompts raise here, before the first step.
+    Prompt i draws from generator i. It stops when the caller adds i to `ended`. Wrong prompts raise
+    here, before the first step.
     """
     texts = [_tokens(model, ids) for ids in prompts]
     return _steps(model, texts, config, generators, ended)
@@ -98,12 +98,12 @@ def _steps(
     ended: Container[int],
 ) -> Iterator[tuple[int, Step]]:
     context, cache, device = model.context, model.new_cache(len(texts)), model.device
-    new = [text[-context:] for text in texts]  # what the cache has not seen yet
+    new = [text[-context:] for text in texts]  # tokens that are not in the cache yet
     for _ in range(config.length):
-        together: dict[int, list[int]] = {}  # numbers of the prompts with so many new tokens
+        together: dict[int, list[int]] = {}  # number of new tokens -> prompts with so many
         for i, text in enumerate(texts):
             if i not in ended:
-                # a full window moves on with each token, and with it every position
+                # past the context each token moves the window, and every position changes
                 if cache.seen[i] == context:
                     cache.seen[i], new[i] = 0, text[-context:]
                 together.setdefault(len(new[i]), []).append(i)
@@ -112,7 +112,7 @@ def _steps(
             part = cache if len(rows) == len(texts) else cache.of(rows)
             logits = to_host(model.decode(ids, part, last=True).array)[:, -1]  # (B, V)
             for i, row in zip(rows, logits, strict=True):
-                token = pick(distribution_of(row, config), generators[i])
+                token = pick(distribution(row, config), generators[i])
                 texts[i].append(token)
                 new[i] = [token]
                 yield i, Step(token, row)

@@ -18,22 +18,14 @@ ROUNDING = 1e-12  # probabilities are sums of rounded numbers: 0.4 + 0.3 reaches
 FAR = -1000.0  # e^x is 0 from here on: nothing overflows where the temperature is nearly 0
 
 
-def distribution(
-    logits: Any, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> Floats:
+def distribution(logits: Any, config: SampleConfig) -> Floats:
     """p = softmax(logits / temperature), over the top_k largest logits, and of those over the
-    fewest whose p sums to top_p.
+    fewest whose p sums to top_p.   logits, p: (V,), computed in float64
 
-    logits, p: (V,), computed in float64. temperature 0: all on the largest logit. Of equal logits
-    the lower id comes first, so exactly k stay. At least one token always stays.
+    temperature 0: all on the largest logit. Of equal logits the lower id comes first, so exactly k
+    stay. At least one token always stays.
     top-p: Holtzman et al. 2020, section 3.1
     """
-    config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p)
-    return distribution_of(logits, config)
-
-
-def distribution_of(logits: Any, config: SampleConfig) -> Floats:
-    """`distribution`, with options that were checked when the configuration was made."""
     temperature, top_k, top_p = config.temperature, config.top_k, config.top_p
     if temperature == 0:
         top_k, temperature = 1, 1.0
@@ -61,18 +53,18 @@ def distribution_of(logits: Any, config: SampleConfig) -> Floats:
 
 
 def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
-    """The ids of the `count` largest (of all, if None), of equal ones the lower ids; the largest
-    first, if `by_size`.
+    """The ids of the `count` largest (None: of all), of equal ones the lower ids; by id, or the
+    largest first.
     """
     if count == 1:
         return np.array([x.argmax()])
     if count is None or count >= len(x):
-        places = np.arange(len(x))
+        ids = np.arange(len(x))
     else:
         edge = np.partition(x, len(x) - count)[len(x) - count]  # the smallest that is kept
         above = np.flatnonzero(x > edge)
-        places = np.sort(np.concatenate([above, np.flatnonzero(x == edge)[: count - len(above)]]))
-    return places[np.argsort(-x[places], kind="stable")] if by_size else places
+        ids = np.sort(np.concatenate([above, np.flatnonzero(x == edge)[: count - len(above)]]))
+    return ids[np.argsort(-x[ids], kind="stable")] if by_size else ids
 
 
 def pick(p: Floats, generator: random.Generator) -> int:

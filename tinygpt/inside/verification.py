@@ -28,7 +28,7 @@ from safetensors import deserialize
 import tensor
 from tensor import Tensor, no_grad
 from tensor.random import Generator
-from tinygpt.config import GPTConfig
+from tinygpt.config import GPTConfig, SampleConfig
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, write_json
 from tinygpt.generation.sampling import Floats, distribution, pick
@@ -134,7 +134,7 @@ def _generated(model: GPT, prompt: list[int], length: int) -> list[int]:
     for _ in range(length):
         with no_grad():
             logits = host(model(tokens[-model.context :]))[0, -1]
-        tokens.append(pick(distribution(logits), generator))
+        tokens.append(pick(distribution(logits, SampleConfig()), generator))
     return tokens
 
 

@@ -1,11 +1,11 @@
-"""The cache: keys and values of the tokens that a model has seen. So each new token is computed
-alone.
+"""The cache: keys and values of the tokens that a model has seen, so that only new tokens are
+computed.
 
-    logits = model(prompt, cache)       all prompt tokens at once (or in chunks)
-    logits = model([token], cache)      then one at a time: it looks back at the cache
+    logits = model(prompt, cache)       all tokens of the prompt at once, or in parts
+    logits = model([token], cache)      then one token at a time
 
-Keys and values depend on the position of their token. So a full cache is of no more use: past the
-context every token changes its position.
+Keys and values depend on the position of their token. Past the context every token changes its
+position, so a full cache is cleared.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tinygpt.ids import Ids
 
 
 class Cache:
-    """Keys and values, (rows, layers, H, context, D) each, for sequences side by side; of row r the
-    first seen[r] tokens are there.
+    """Keys and values, (rows, layers, H, context, D) each, of several sequences. Row r holds
+    seen[r] tokens.
 
     like: an array of the dtype and device that the cache is to have.
     """
@@ -35,24 +35,24 @@ class Cache:
         shape = (rows, config.layers, config.heads, config.context, config.width // config.heads)
         self.keys, self.values = np.zeros_like(like, shape=shape), np.zeros_like(like, shape=shape)
         self.seen: Ids = np.zeros(rows, np.int64)
-        self.rows: Ids = np.arange(rows)  # those that new tokens come for, B of them
-        self.parameters: tuple[Array, ...] = ()  # the model's arrays, once they were needed
+        self.rows: Ids = np.arange(rows)  # the rows of the new tokens, B of them
+        self.parameters: tuple[Array, ...] = ()  # the model's arrays, from the first use on
 
     def of(self, rows: Sequence[int]) -> Cache:
-        """The cache of some rows, in the same memory: for new tokens that only those have."""
+        """The cache of some rows, in the same memory: for new tokens of these rows alone."""
         part = copy.copy(self)
-        # checked, and counted from 0: C would take -1 for what lies before the cache
+        # checks the rows and counts them from 0: in C row -1 would lie before the cache
         part.rows = np.arange(len(self.seen))[list(rows)]
         return part
 
     @property
-    def room(self) -> int:
-        """How many more tokens there is room for, in each of its rows."""
+    def free(self) -> int:
+        """How many more tokens fit into each of its rows."""
         return int(self.keys.shape[3]) - int(self.seen[self.rows].max())
 
     @property
     def layers(self) -> list[LayerCache]:
-        """The same, layer by layer."""
+        """The cache of each layer, in the same memory."""
         return [
             LayerCache(self.keys[:, layer], self.values[:, layer], self.seen, self.rows)
             for layer in range(self.keys.shape[1])
@@ -66,18 +66,16 @@ class Cache:
         """Raise ShapeError unless `tokens` new ones for so many rows fit."""
         if rows != len(self.rows):
             raise ShapeError(f"{rows} rows of new tokens for a cache of {len(self.rows)}")
-        room = self.room
-        if tokens > room:
-            held = self.keys.shape[3] - room
+        if tokens > self.free:
             raise ShapeError(
-                f"{tokens} new tokens for a cache that holds {held} and has room for {room}: "
-                "clear() it, and give the last tokens anew"
+                f"{tokens} new tokens for a cache that holds {self.keys.shape[3] - self.free} and "
+                f"has room for {self.free}: clear() it, and give the last tokens anew"
             )
 
 
 class LayerCache(NamedTuple):
     """One layer's keys and values, (rows, H, context, D) each; how many tokens each row has seen,
-    (rows,); which rows new tokens are for, (B,).
+    (rows,); the rows of the new tokens, (B,).
     """
 
     keys: Array
@@ -86,26 +84,18 @@ class LayerCache(NamedTuple):
     rows: Ids
 
     def attend(self, qkv: Tensor) -> Tensor:
-        """Add the keys and values of new tokens, and let them look at all that are there.   qkv:
-        (B, T, 3C)   y: (B, T, C)
+        """y = softmax(q k^T / sqrt(D)) v of the new tokens, each over all tokens of its row up to
+        itself. The new keys and values are written into the cache.   qkv: (B, T, 3C)   y: (B, T, C)
         """
-        return Tensor.from_array(cached_attention(qkv.array, *self))
-
-
-def cached_attention(qkv: Array, keys: Array, values: Array, seen: Ids, rows: Ids) -> Array:
-    """y = softmax(q k^T / sqrt(D)) v of new tokens over all tokens up to themselves; their keys and
-    values go into the cache in place.
-
-    qkv: (B, T, 3C)   keys, values: (rows, H, context, D), of row r seen[r] are there   rows: (B,)
-    y: (B, T, C)
-    """
-    (B, T, C3), (H, D) = qkv.shape, (keys.shape[1], keys.shape[3])
-    q, k, v = np.moveaxis(qkv.reshape(B, T, 3, H, D), (2, 3), (0, 2))  # 3 x (B, H, T, D)
-    for b, row in enumerate(rows.tolist()):
-        new = slice(seen[row], seen[row] + T)
-        keys[row, :, new], values[row, :, new] = k[b], v[b]
-    total = int(seen[rows].max()) + T  # S: the longest row's
-    place = seen[rows, None] + np.arange(T)  # (B, T)
-    there = np.arange(total) <= place[:, None, :, None]  # (B, 1, T, S): what a token sees
-    y, _ = reference_of("attention")(q, keys[rows, :, :total], values[rows, :, :total], mask=there)
-    return y.swapaxes(1, 2).reshape(B, T, C3 // 3)
+        keys, values, seen, rows = self
+        (B, T, C3), (_, H, _, D) = qkv.shape, keys.shape
+        q, k, v = np.moveaxis(qkv.array.reshape(B, T, 3, H, D), (2, 3), (0, 2))  # 3 x (B, H, T, D)
+        for b, row in enumerate(rows.tolist()):
+            new = slice(seen[row], seen[row] + T)
+            keys[row, :, new], values[row, :, new] = k[b], v[b]
+        total = int(seen[rows].max()) + T  # S: the longest row's
+        time = seen[rows, None] + np.arange(T)  # (B, T)
+        visible = np.arange(total) <= time[:, None, :, None]  # (B, 1, T, S)
+        attention = reference_of("attention")
+        y, _ = attention(q, keys[rows, :, :total], values[rows, :, :total], mask=visible)
+        return Tensor.from_array(y.swapaxes(1, 2).reshape(B, T, C3 // 3))

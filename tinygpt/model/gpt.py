@@ -10,7 +10,6 @@ vocabulary
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,32 +20,26 @@ from tensor.dtypes import NARROW, DTypeLike
 from tensor.errors import DTypeError, ShapeError
 from tensor.kernels import pick
 from tensor.memory.devices import Array
-from tinygpt.config import ConfigError, GPTConfig, SampleConfig
+from tinygpt.config import GPTConfig, SampleConfig
 from tinygpt.generation.generate import steps
 from tinygpt.ids import IGNORED
 from tinygpt.model.block import Block, through_blocks
 from tinygpt.model.cache import Cache
-from tinygpt.model.positions import sinusoids
-from tinygpt.model.sizes import parameter_count
-
-# numbers in the table of sinusoids, at most, beyond as many as the model has parameters
-SINUSOIDS = 1 << 22
+from tinygpt.model.positions import position_table
 
 SPREAD = 0.02  # standard deviation of fresh weights
 
 
 class GPT(nn.Module):
-    """model(ids) -> logits: for each position, how strongly each token of the vocabulary is
-    expected next.
-
+    """model(ids) -> logits: for each position, how strongly each token is expected next.
     ids: (B, T) or (T,), B then 1, T at most `context`   logits: (B, T, V)
 
-    The weights follow from the generator alone (by default the one that `tensor.manual_seed`
-    seeds). They are drawn in float64, then rounded: the same in every dtype and on every device.
+    The weights depend on the generator alone (by default the one that `tensor.manual_seed` seeds).
+    They are drawn in float64, then rounded: the same in every dtype and on every device.
     `draw=False` leaves the weights at zero, for weights that are loaded next.
     """
 
-    # whether training keeps the start of each block alone, and computes the rest again in backward
+    # whether training keeps only the input of each block, and backward computes the rest again
     recompute = False
 
     def __init__(
@@ -59,66 +52,42 @@ class GPT(nn.Module):
         draw: bool = True,
     ):
         self.config = config
-        learned = config.positions == "learned"
-        # no file's size bounds this table
-        if not learned and config.context * config.width > SINUSOIDS + parameter_count(config):
-            raise ConfigError(
-                f"context {config.context:,}: a table of {config.context:,} x {config.width:,} "
-                "sinusoids is far larger than the model\n"
-                "take positions that are learned, or a context of at most "
-                f"{(SINUSOIDS + parameter_count(config)) // config.width:,}"
-            )
-        if learned:
-            table = np.zeros((config.context, config.width))
-        else:
-            table = sinusoids(config.context, config.width)
         with nn.undrawn():
             self.token_embedding = nn.Embedding(config.vocabulary, config.width)
-            # a plain Tensor is a buffer: it does not learn
-            self.position_embedding = (
-                nn.Parameter(table, role="table") if learned else Tensor(table)
-            )
+            self.position_embedding = position_table(config)
             self.dropout = nn.Dropout(config.dropout)
             self.blocks = [Block(config) for _ in range(config.layers)]
             self.final_norm = nn.LayerNorm(config.width)
-            self.head = (
-                None
-                if config.tied
-                else nn.Linear(config.width, config.vocabulary, bias=False, role="head")
-            )
+            self.head = None
+            if not config.tied:
+                self.head = nn.Linear(config.width, config.vocabulary, bias=False, role="head")
         # each dropout draws masks of its own: the embedding's is number 0
         dropouts = [part for _, part in self.named_modules() if isinstance(part, nn.Dropout)]
         for number, dropout in enumerate(dropouts):
             dropout.number = number
         self.to(dtype=dtype, device=device)
         if draw:
-            self.initialise(generator or random.default)
+            self._draw(generator or random.default)
 
-    def initialise(self, generator: random.Generator) -> None:
-        """Draw all weights anew: biases 0, gains 1, the rest from N(0, 0.02^2).      Radford et al.
-        2019, section 2.3
+    def _draw(self, generator: random.Generator) -> None:
+        """Draw matrices and tables from N(0, 0.02^2). Biases stay 0, and gains 1.
+        Radford et al. 2019, section 2.3
 
-        The two projections of each block that add to the residual stream are drawn from N(0, 0.02^2
-        / (2 layers)): the stream is a sum
-        of 2 layers terms, and so starts equally wide for any depth.
+        The residual stream is a sum of 2 layers terms. The projections that make these terms are
+        drawn from N(0, 0.02^2 / (2 layers)), so the stream starts equally wide for any depth.
         """
         residual = SPREAD / math.sqrt(2 * self.config.layers)
         with tensor.no_grad():
             for name, parameter in self.named_parameters():
-                if parameter.ndim < 2:
-                    parameter[...] = 1.0 if name.endswith("gain") else 0.0
-                    continue
-                spread = residual if name.endswith("projection.weight") else SPREAD
-                drawn = generator.normal(parameter.shape) * spread
-                parameter[...] = tensor.Tensor(
-                    drawn, dtype=parameter.dtype, device=parameter.device
-                )
+                if parameter.role != "vector":
+                    spread = residual if name.endswith("projection.weight") else SPREAD
+                    drawn = generator.normal(parameter.shape) * spread
+                    parameter[...] = Tensor(drawn, dtype=parameter.dtype, device=parameter.device)
 
     def __call__(self, ids: Any, cache: Cache | None = None, last: bool = False) -> Tensor:
-        ids = self.check_ids(ids)  # (B, T)
-        return (
-            self.logits(self.embed(ids), last) if cache is None else self.decode(ids, cache, last)
-        )
+        if cache is not None:
+            return self.decode(self.check_ids(ids), cache, last)
+        return self.logits(self.embed(ids), last)
 
     def embed(self, ids: Any) -> Tensor:
         """x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)"""
@@ -138,14 +107,12 @@ class GPT(nn.Module):
             h = h[:, -1:].contiguous()
         if self.head is not None:
             return self.head(h)
-        # The tied head: a token is expected as much as its embedding points along h (Press & Wolf
-        # 2017): h @ weight.T.
-        return tensor.linear(h, self.token_embedding.weight, transposed=True)  # (B, T, V)
+        # tied: a logit is the product of h and the token's embedding, h @ weight.T
+        # Press and Wolf 2017
+        return tensor.linear(h, self.token_embedding.weight, transposed=True)
 
     def new_cache(self, rows: int = 1) -> Cache:
-        """An empty cache for so many sequences side by side. A parameter replaced later needs a new
-        cache.
-        """
+        """An empty cache for so many sequences. A parameter replaced later needs a new cache."""
         return Cache(self.config, rows, like=self.token_embedding.weight.array)
 
     @property
@@ -159,13 +126,14 @@ class GPT(nn.Module):
         return str(self.token_embedding.weight.device)
 
     def decode(self, ids: Tensor, cache: Cache, last: bool = False) -> Tensor:
-        """The logits of tokens that come after those in the cache, which they join. No dropout, and
-        nothing is recorded.   ids: (B, T)
+        """The logits of the tokens after those in the cache. The new tokens join the cache.
+        ids: (B, T)   logits: (B, T, V), or (B, 1, V) with `last`
 
-        One op: a kernel does it whole, else the layers run one by one.
+        There is no dropout and no graph. A kernel does the whole pass, else the layers run one by
+        one.
         """
         cache.check(*ids.shape)
-        # they were packed, or moved, since
+        # packing and moving give the parameters new arrays
         if not cache.parameters or cache.parameters[0] is not self.token_embedding.weight.array:
             cache.parameters = self._in_order()
         arrays = [ids.array, cache.keys, cache.values, cache.seen, cache.rows, cache.parameters]
@@ -178,40 +146,32 @@ class GPT(nn.Module):
             "last": last,
             "eps": self.final_norm.eps,
         }
-        options["eps"] = self.final_norm.eps
         kernel = pick("decode", *arrays, **options)
         found = NotImplemented if kernel is None else kernel(*arrays, **options)
         if found is not NotImplemented:
             logits = Tensor.from_array(found)
         else:
             with tensor.no_grad(), nn.evaluating():
-                places = cache.seen[cache.rows, None] + np.arange(ids.shape[1])  # (B, T)
-                x = self.token_embedding(ids) + tensor.embedding(places, self.position_embedding)
+                time = cache.seen[cache.rows, None] + np.arange(ids.shape[1])  # (B, T)
+                x = self.token_embedding(ids) + tensor.embedding(time, self.position_embedding)
                 logits = self.logits(x, last, cache)
         cache.seen[cache.rows] += ids.shape[1]
         return logits
 
     def _in_order(self) -> tuple[Array, ...]:
-        """The arrays of all parameters in the order of their use; where there is no bias, its
-        weight stands once more.
+        """The arrays of all parameters in the order of their use, which is that of definition.
+        Where a layer has no bias, its weight stands once more; a tied head is the token table.
         """
         parts: list[Tensor] = [self.token_embedding.weight, self.position_embedding]
-        for block in self.blocks:
-            attention, feed_forward = block.attention, block.feed_forward
-            for norm, *layers in (
-                (block.attention_norm, attention.qkv, attention.projection),
-                (block.feed_forward_norm, feed_forward.expand, feed_forward.projection),
-            ):
-                parts += norm.gain, norm.bias
-                for layer in layers:
-                    parts += layer.weight, layer.weight if layer.bias is None else layer.bias
-        head = self.token_embedding.weight if self.head is None else self.head.weight
-        return tuple(
-            [part.array for part in (*parts, self.final_norm.gain, self.final_norm.bias, head)]
-        )
+        for _, layer in self.named_modules():
+            if isinstance(layer, nn.LayerNorm):
+                parts += layer.gain, layer.bias
+            elif isinstance(layer, nn.Linear):
+                parts += layer.weight, layer.weight if layer.bias is None else layer.bias
+        return tuple(part.array for part in (*parts, self.token_embedding.weight))
 
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Tensor:
-        """-ln p(target) in nats, the mean over all tokens; ln V for a model that knows nothing.
+        """-ln p(target) in nats, the mean over all tokens; about ln V for fresh weights.
         ids, targets: (B, T) or (T,)
 
         A target of -1 counts for nothing.   reduction: "mean", "sum" or "none", as in
@@ -229,7 +189,6 @@ class GPT(nn.Module):
                 f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token "
                 "needs one target, the token after it"
             )
-        # (B, T, V) against (B, T)
         return tensor.cross_entropy(
             logits, targets.to(logits.device), ignore_index=IGNORED, reduction=reduction
         )
@@ -262,21 +221,6 @@ class GPT(nn.Module):
         for row, step in steps(self, texts, config, generators):
             texts[row].append(step.token)
         return texts if ids.ndim == 2 else texts[0]
-
-    def stream(
-        self,
-        ids: Any,
-        length: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        generator: random.Generator | None = None,
-    ) -> Iterator[int]:
-        """The new tokens of `generate` alone, each as soon as it is drawn."""
-        config = SampleConfig(length=length, temperature=temperature, top_k=top_k, top_p=top_p)
-        generators = [generator or random.default]
-        return (step.token for _, step in steps(self, [ids], config, generators))
 
     def check_ids(self, ids: Any) -> Tensor:
         """ids as integers (B, T) on the model's device. Raises ShapeError, DTypeError and

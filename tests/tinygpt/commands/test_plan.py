@@ -20,7 +20,7 @@ from tensor.recording import in_bytes
 from tests.helpers.program import contents, refused
 from tinygpt import GPT, ConfigError, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
-from tinygpt.model.gpt import SINUSOIDS
+from tinygpt.model.positions import SINUSOIDS
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
 from tinygpt.training import planning

@@ -16,7 +16,6 @@ import pytest
 from safetensors.numpy import load_file
 
 import tensor
-import tinygpt.model.cache
 from tensor import Tensor
 from tests.helpers.program import TINY, contents, created, put_weights, refused, reseal
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig
@@ -24,6 +23,7 @@ from tinygpt.__main__ import main
 from tinygpt.errors import InputError
 from tinygpt.inside import verification
 from tinygpt.inside.verification import CHECKS, Verdict
+from tinygpt.model.cache import LayerCache
 from tinygpt.runs import checkpoint
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
@@ -152,14 +152,12 @@ def test_finds_a_cache_whose_positions_are_one_off(
 
 def test_finds_a_cache_that_forgets_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token at a time all is well."""
-    attention = tinygpt.model.cache.cached_attention
+    attend = LayerCache.attend
 
-    def forgetful(qkv: Any, keys: Any, values: Any, seen: Any, rows: Any) -> Any:
-        return attention(qkv, keys, values, seen, rows) * (
-            1.001 if qkv.shape[1] > 1 and seen.any() else 1
-        )
+    def forgetful(cache: LayerCache, qkv: Tensor) -> Tensor:
+        return attend(cache, qkv) * (1.001 if qkv.shape[1] > 1 and cache.seen.any() else 1)
 
-    monkeypatch.setattr("tinygpt.model.cache.cached_attention", forgetful)
+    monkeypatch.setattr(LayerCache, "attend", forgetful)
     failed("cache", "tokens given in chunks")
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from tensor import Tensor, kernels, manual_seed, random
-from tinygpt import GPT, ConfigError, GPTConfig, InputError
-from tinygpt.generation.sampling import distribution, pick
+from tinygpt import GPT, ConfigError, GPTConfig, InputError, SampleConfig
+from tinygpt.generation import sampling
+from tinygpt.generation.generate import steps
+from tinygpt.generation.sampling import Floats, pick
 
 P = [0.4, 0.3, 0.15, 0.1, 0.05]
 LOGITS = np.log(P) + 7.0  # softmax does not see the 7
@@ -24,6 +26,18 @@ def small(device: str, **options: Any) -> GPT:
         generator=random.Generator(3),
         device=device,
     )
+
+
+def distribution(logits: Any, **options: Any) -> Floats:
+    return sampling.distribution(logits, SampleConfig(**options))
+
+
+def stream(
+    model: GPT, ids: Any, length: int, generator: random.Generator | None = None, **options: Any
+) -> Iterator[int]:
+    """The new tokens, each as soon as it is drawn."""
+    config = SampleConfig(length=length, **options)
+    return (step.token for _, step in steps(model, [ids], config, [generator or random.default]))
 
 
 @contextmanager
@@ -122,7 +136,7 @@ def test_impossible_options(options: dict[str, Any], words: str, device: str) ->
     with pytest.raises(ConfigError, match=words):
         distribution(LOGITS, **options)
     with pytest.raises(ConfigError, match=words):
-        small(device).stream([0], 1, **options)  # at once, not at the first token
+        stream(small(device), [0], 1, **options)  # at once, not at the first token
 
 
 # -- draws
@@ -154,7 +168,7 @@ def test_bug_62_frequencies_of_generated_tokens(device: str) -> None:
     assert p.max() > 0.4
     generator = random.Generator(5)
     counts = np.bincount(
-        [next(model.stream([1, 2], 1, generator=generator)) for _ in range(400)], minlength=5
+        [next(stream(model, [1, 2], 1, generator)) for _ in range(400)], minlength=5
     )
     assert chi_squared(counts, p) < 18.5
 
@@ -195,7 +209,7 @@ def test_generate_returns_prompt_and_continuation(device: str) -> None:
         assert out[:2] == [2, 0]
         assert all(type(i) is int for i in out)
     assert model.generate([2, 0], 0) == [2, 0]
-    assert list(model.stream([2, 0], 3, temperature=0)) == out[2:]
+    assert list(stream(model, [2, 0], 3, temperature=0)) == out[2:]
 
 
 def test_temperature_zero_takes_the_likeliest(device: str) -> None:
@@ -208,11 +222,11 @@ def test_temperature_zero_takes_the_likeliest(device: str) -> None:
 
 def test_stream_computes_one_token_at_a_time(device: str) -> None:
     with watched() as calls:
-        stream = small(device).stream([0, 1], 4)
+        tokens = stream(small(device), [0, 1], 4)
         assert len(calls) == 0
-        next(stream)
+        next(tokens)
         assert len(calls) == 1
-        next(stream)
+        next(tokens)
         assert len(calls) == 2
 
 
@@ -240,11 +254,11 @@ def test_bug_63_empty_prompt(device: str) -> None:
 def test_wrong_prompts(device: str) -> None:
     model = small(device)
     with pytest.raises(InputError, match=r"shape \(1, 2\)"):
-        model.stream([[0, 1]], 3)
+        stream(model, [[0, 1]], 3)
     with pytest.raises(InputError, match="length -1"):
         model.generate([0], -1)
     with pytest.raises(IndexError, match="token 5"):
-        model.stream([0, 5], 3)
+        stream(model, [0, 5], 3)
 
 
 def test_bug_47_generate_without_dropout_restores_the_mode(device: str) -> None:
@@ -259,8 +273,8 @@ def test_bug_47_generate_without_dropout_restores_the_mode(device: str) -> None:
     # masks would differ each time
     assert all(np.array_equal(logits.numpy(), calls[0][1].numpy()) for _, logits in calls)
     assert [module.training for _, module in model.named_modules()] == modes
-    stream = model.stream([1], 3)
-    next(stream)
+    tokens = stream(model, [1], 3)
+    next(tokens)
     assert [module.training for _, module in model.named_modules()] == modes  # between tokens too
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GPT, "logits", lambda *_: 1 / 0)
@@ -272,6 +286,6 @@ def test_bug_47_generate_without_dropout_restores_the_mode(device: str) -> None:
 def test_generate_records_nothing(device: str) -> None:
     model = small(device)
     with watched() as calls:
-        next(model.stream([1], 2))
+        next(stream(model, [1], 2))
     assert not calls[0][1].requires_grad
     assert model([1]).requires_grad  # and what runs between tokens still records

@@ -18,7 +18,7 @@ from tests.helpers.kernel_runs import compiled_kernels, judge, taken
 from tinygpt import GPT, GPTConfig, SampleConfig
 from tinygpt.generation.generate import steps
 from tinygpt.generation.sampling import distribution, pick
-from tinygpt.model import cache as cache_module
+from tinygpt.model.cache import LayerCache
 
 __all__ = ["compiled_kernels"]
 SIZES = {"vocabulary": 11, "context": 40, "width": 24, "heads": 3, "layers": 3}
@@ -129,8 +129,8 @@ def test_bug_56_rows_of_unequal_length(dtype: str, device: str) -> None:
             )
             seen[row] += size
     assert cache.seen.tolist() == seen
-    assert cache.of([0]).room == 40 - seen[0]
-    assert cache.room == 40 - max(seen)
+    assert cache.of([0]).free == 40 - seen[0]
+    assert cache.free == 40 - max(seen)
 
 
 def test_bug_56_cleared_cache_is_as_new(device: str) -> None:
@@ -139,7 +139,7 @@ def test_bug_56_cleared_cache_is_as_new(device: str) -> None:
     first = model(ids[:, :9], cache).numpy()
     model(ids[:, 9:], cache)
     cache.clear()
-    assert cache.room == 40
+    assert cache.free == 40
     assert np.array_equal(model(ids[:, :9], cache).numpy(), first)
 
 
@@ -155,7 +155,8 @@ def test_bug_56_generation_past_the_context(length: int, kernel: bool, device: s
     )
     tokens, generator = list(prompt), random.Generator(5)
     for _ in range(25):
-        tokens.append(pick(distribution(model(tokens[-40:]).numpy()[0, -1]), generator))
+        p = distribution(model(tokens[-40:]).numpy()[0, -1], SampleConfig())
+        tokens.append(pick(p, generator))
     assert model.generate(prompt, 25, generator=random.Generator(5)) == tokens
 
 
@@ -190,15 +191,15 @@ def test_a_batch_is_continued_row_by_row(device: str) -> None:
 
 @pytest.fixture
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """For how many queries each layer's attention, or each call of the kernel, was called."""
+    """How many queries each layer's attention, or each call of the kernel, had to answer."""
     sizes: list[int] = []
-    attention = cache_module.cached_attention
+    attend = LayerCache.attend
 
-    def counted(qkv: Any, *rest: Any) -> Any:
+    def counted(cache: LayerCache, qkv: Tensor) -> Tensor:
         sizes.append(qkv.shape[1])
-        return attention(qkv, *rest)
+        return attend(cache, qkv)
 
-    monkeypatch.setattr(cache_module, "cached_attention", counted)
+    monkeypatch.setattr(LayerCache, "attend", counted)
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(ids: Any, *rest: Any, **options: Any) -> Any:
