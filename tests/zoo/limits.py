@@ -7,7 +7,8 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 TESTS, GROWTH = "tests/tinygpt/commands/test_limits.py::", "tests/tinygpt/commands/test_growth.py::"
-PAIRS = "tinygpt/tokenizers/byte_pair.py"
+PAIRS = "tinygpt/tokenizers/pairs.py"
+BYTE_PAIR = "tinygpt/tokenizers/byte_pair.py"
 
 ZOO = [
     Bug(
@@ -79,7 +80,7 @@ ZOO = [
     ),
     Bug(
         row=95,  # and of a word to encode
-        file=PAIRS,
+        file=BYTE_PAIR,
         old=(
             "        before, after = integers(range(-1, size - 1), size), integers(range(1, "
             "size), size)\n"
@@ -89,9 +90,15 @@ ZOO = [
     ),
     Bug(
         row=95,  # a merge of a lower rank waits until all of this one are done
-        file=PAIRS,
-        old="                if ranks and ranks[0] < rank:",
-        new="                if False:",
+        file=BYTE_PAIR,
+        old=("        while waiting:\n            rank, left = divmod(heappop(waiting), size)"),
+        new=(
+            "        rank = 0\n"
+            "        while waiting:\n"
+            "            least = min(waiting, key=lambda key: (key // size < rank, key))\n"
+            "            waiting.remove(least)\n"
+            "            rank, left = divmod(least, size)"
+        ),
         test=GROWTH + "test_bug_95_a_merge_before_the_one_that_makes_its_parts",
     ),
     Bug(

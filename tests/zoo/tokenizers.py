@@ -5,34 +5,35 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 FILE = "tinygpt/tokenizers/byte_pair.py"
+PAIRS = "tinygpt/tokenizers/pairs.py"
 FILES = "tinygpt/tokenizers/gpt2_files.py"
 TESTS = "tests/tinygpt/tokenizers/test_byte_pair.py::"
 
 ZOO = [
     Bug(
         row=64,  # a a a holds the pair twice, and both are merged
-        file=FILE,
+        file=PAIRS,
         old="            if (ids[place], ids[other]) != pair:",
         new="            if False:",
         test=TESTS + "test_bug_64_overlaps",
     ),
     Bug(
         row=64,  # training merges from the right
-        file=FILE,
+        file=PAIRS,
         old="in_order(self.places.pop(pair))",
         new="reversed(in_order(self.places.pop(pair)))",
         test=TESTS + "test_bug_64_overlaps",
     ),
     Bug(
         row=64,  # pairs that end where a merge begins are still counted
-        file=FILE,
+        file=PAIRS,
         old="            for old in (before[place], place, other):",
         new="            for old in (place, other):",
         test=TESTS + "test_bug_64_merges_of_the_definition",
     ),
     Bug(
         row=64,  # of equals the largest
-        file=FILE,
+        file=PAIRS,
         old="            count, pair = heappop(self.heap)\n",
         new=(
             "            count, pair = min(self.heap, key=lambda entry: (entry[0], "
@@ -42,7 +43,7 @@ ZOO = [
     ),
     Bug(
         row=64,  # of equals the first of a set of texts, which Python orders anew for every process
-        file=FILE,
+        file=PAIRS,
         old="        while self.heap:\n            count, pair = heappop(self.heap)\n",
         new='        named = {f"{left} {right}": (left, right) for left, right in self.counts}\n'
         "        best = named[max(set(named), key=lambda name: self.counts[named[name]])]\n"
@@ -68,15 +69,18 @@ ZOO = [
     Bug(
         row=64,  # the merge learned last goes first
         file=FILE,
-        old="            rank = heappop(ranks)\n",
-        new="            rank = max(ranks)\n            ranks.remove(rank)\n",
+        old="            rank, left = divmod(heappop(waiting), size)",
+        new=(
+            "            waiting.sort(key=lambda key: (-(key // size), key))\n"
+            "            rank, left = divmod(waiting.pop(0), size)"
+        ),
         test=TESTS + "test_bug_64_ranks_decide",
     ),
     Bug(
         row=64,  # pairs that a merge made are not merged further
         file=FILE,
-        old="            for left in (before[place], place):\n",
-        new="            for left in ():\n",
+        old="            for place in (before[left], left):\n",
+        new="            for place in ():\n",
         test=TESTS + "test_bug_64_encoding_of_the_definition",
     ),
     Bug(

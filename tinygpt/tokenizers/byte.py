@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Self
 
-from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, checked, utf8
+from tinygpt.tokenizers.tokenizer import Content, Tokenizer, checked, utf8
 
 
 class Bytes(Content, frozen=True, tag="byte"):
     """Nothing: there is only one such tokenizer."""
 
 
-class ByteTokenizer(StoredTokenizer):
-    """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Knows every text without having seen
-    any.
-    """
+class ByteTokenizer(Tokenizer):
+    """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Every text is known."""
 
     schema = Bytes
 

@@ -1,20 +1,20 @@
-"""Byte-pair encoding: what often stands together becomes one token; what is rare is written in
-several, so that no text is unknown.
+"""Byte-pair encoding: what often stands together becomes one token. What is rare takes several
+tokens, so no text is unknown.
 
     bytes    a text is its UTF-8 bytes: 256 tokens to begin with
-    words    it is cut into words, the space before a word being part of it ("the cat" -> "the", "
-    cat"): no token crosses a cut
+    words    the text is cut into words, each with the space before it ("the cat" -> "the", " cat"):
+             no token crosses a cut
     pairs    count the pairs of neighbours in all words
-    merges   the most frequent pair becomes a new token wherever it stands; count again; go on until
-    there are enough tokens
+    merges   the most frequent pair becomes a new token wherever it stands; count again; and so on,
+             until there are enough tokens
     encode   a new text: words, bytes, and then the same merges, the first learned first
 
-        a a a b d a a a b a c      a a 4 times (twice in a a a, though only the first can become a
-        token there)
-        Z a b d Z a b a c          Z = a a; a b and Z a twice: of equals the one with the smaller
-        ids, which are those of older tokens
-        Z Y d Z Y a c              Y = a b; Z Y twice
-        X d X a c                  X = Z Y; nothing twice
+        a a a b d a a a b a c      a a comes 4 times (twice in a a a, where only the first can
+                                   become a token)
+        Z a b d Z a b a c          Z = a a; a b and Z a come twice: the smaller ids go first, those
+                                   of older tokens
+        Z Y d Z Y a c              Y = a b; Z Y comes twice
+        X d X a c                  X = Z Y; nothing comes twice
 
 Sennrich, Haddow and Birch 2016 (arXiv:1508.07909); over bytes and with these words: GPT-2, Radford
 et al. 2019.
@@ -24,15 +24,14 @@ from __future__ import annotations
 
 import os
 import re
-from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, Self
 
 import msgspec
-import numpy as np
 import regex  # re, with classes of characters such as \p{L}
 
 from tinygpt.files import TOKENS
@@ -47,22 +46,22 @@ from tinygpt.tokenizers.gpt2_files import (
     write_merges,
     write_vocabulary,
 )
+from tinygpt.tokenizers.pairs import GAP, Pair, Pairs, integers
 from tinygpt.tokenizers.tokenizer import (
     Content,
-    StoredTokenizer,
+    Tokenizer,
     TokenizerError,
     checked,
     quoted,
     utf8,
 )
 
-Pair: TypeAlias = tuple[int, int]
-
 BYTES = [bytes([byte]) for byte in range(256)]
+CACHED = 1 << 16  # words whose ids are remembered: some 20 MB
+LONGEST = 64  # characters of a word that is remembered
 END = "<|endoftext|>"  # stands between two documents
 
 # -- words
-# ------------------------------------------------------------------------------------------------------------
 
 WORD = regex.compile(
     "|".join(  # the first that fits; together they fit every character
@@ -71,134 +70,34 @@ WORD = regex.compile(
             r" ?\p{L}+",  # letters,
             r" ?\p{N}+",  # digits,
             r" ?[^\s\p{L}\p{N}]+",  # other marks, each with the space before them
-            # white space, but for its last character where a word follows: that one may be the
-            # word's
+            # white space; its last character is left to a word that follows
             r"\s+(?!\S)",
             r"\s+",
         ]
     )
 )
 
-
-# characters from its end on that decide, at most, where a word ends: ' is a word of its own unless
-# `ll`, say, comes after it
-AHEAD = 2
+AHEAD = 2  # characters after a word that decide where it ends: after ' comes `ll`, say, or not
 
 
 def words(text: str) -> Iterator[str]:
-    """The words of a text, which together are the text: "Hello,  world" -> "Hello", ",", " ", "
-    world".
-    """
+    """The words, which together are the text: "Hello,  world" -> "Hello", ",", " ", " world"."""
     return (match.group() for match in WORD.finditer(text))
 
 
 def split(text: str, specials: Iterable[str]) -> list[str]:
     """The text cut at its special tokens, the longest that fits first: ordinary, special, ordinary,
-    ..., ordinary; parts may be empty.
+    ..., ordinary. Parts may be empty.
     """
     choices = "|".join(re.escape(special) for special in sorted(specials, key=len, reverse=True))
     return re.split(f"({choices})", text) if choices else [text]
 
 
-# -- pairs
-# ------------------------------------------------------------------------------------------------------------
-
-GAP = -1  # the id between two words
-
-
-def integers(values: Iterable[int], size: int) -> array[int]:
-    """The values in 4 bytes each, 8 where `size`, beyond which none goes, needs them: a list takes
-    40, and a word may be as long as the text.
-    """
-    return array("i" if size < 1 << 31 else "q", values)
-
-
-def in_order(places: array[int]) -> array[int]:
-    """The same array, its numbers from small to large."""
-    if len(places) > 1:
-        np.frombuffer(places, places.typecode).sort()
-    return places
-
-
-class Pairs:
-    """How often each pair of neighbours occurs in a text, kept right while pairs become tokens.
-
-    The different words lie in a row, gaps between them, and each place knows its neighbours:
-
-        place   0 1 2 3 4 5 6 7 8         0 1 2 3 4 5 6 7 8
-        id      _ t h e _ t h y _    ->   _ T . e _ T . y _       th became T: only places beside a
-        merge change, and are counted anew
-    """
-
-    def __init__(self, counts: Mapping[str, int]):
-        size = 1 + sum(count * (len(word.encode()) + 1) for word, count in counts.items())
-        # the weight: how often the word of this place occurs in the text
-        self.ids, self.weights = integers([GAP], size), integers([0], size)
-        for word, count in counts.items():
-            letters = word.encode()
-            self.ids.extend(letters)
-            self.ids.append(GAP)
-            self.weights.extend(integers([count], size) * (len(letters) + 1))
-        self.before = integers(range(-1, len(self.ids) - 1), size)
-        self.after = integers(range(1, len(self.ids) + 1), size)
-        self.counts: Counter[Pair] = Counter()
-        # of the pair's first id; some may have changed since
-        self.places: defaultdict[Pair, array[int]] = defaultdict(lambda: integers((), size))
-        for place in range(len(self.ids) - 1):
-            self._count(place, +1)
-        # never below a true count; too high where pairs went
-        self.heap = [(-count, pair) for pair, count in self.counts.items() if count > 1]
-        heapify(self.heap)
-
-    def _count(self, place: int, sign: int) -> Pair:
-        """Count the pair that begins at this place in or out."""
-        pair = self.ids[place], self.ids[self.after[place]]
-        if GAP not in pair:
-            self.counts[pair] += sign * self.weights[place]
-            if sign > 0:
-                self.places[pair].append(place)
-            elif not self.counts[pair]:
-                del self.counts[pair]
-                self.places.pop(pair, None)
-        return pair
-
-    def most_frequent(self) -> Pair | None:
-        """The pair that occurs most often, of equals the smallest by ids; None where no pair occurs
-        twice.
-        """
-        while self.heap:
-            count, pair = heappop(self.heap)
-            if -count == self.counts[pair]:
-                return pair if -count > 1 else None
-            if self.counts[pair] > 1:
-                heappush(self.heap, (-self.counts[pair], pair))
-        return None
-
-    def merge(self, pair: Pair, token: int) -> None:
-        """Put `token` wherever the pair stands, from left to right: a a a -> Z a."""
-        ids, before, after = self.ids, self.before, self.after
-        changed = set()
-        for place in in_order(self.places.pop(pair)):
-            other = after[place]
-            if (ids[place], ids[other]) != pair:  # one of the two is part of another token by now
-                continue
-            for old in (before[place], place, other):
-                self._count(old, -1)
-            ids[place], ids[other] = token, GAP
-            after[place] = after[other]
-            before[after[other]] = place
-            changed |= {self._count(before[place], +1), self._count(place, +1)}
-        for new in changed:
-            if self.counts[new] > 1:
-                heappush(self.heap, (-self.counts[new], new))
-
-
 # -- the tokenizer
-# ----------------------------------------------------------------------------------------------------
 
 
 class BytePairs(Content, frozen=True, tag="byte_pair"):
-    """What GPT-2's two files hold, in the order of ranks and ids; and which tokens are special."""
+    """The content of GPT-2's two files, in the order of ranks and ids, and the special tokens."""
 
     # a text is cut at its special tokens by a pattern that names each
     specials: Annotated[dict[str, Id], msgspec.Meta(max_length=1024)]
@@ -206,19 +105,16 @@ class BytePairs(Content, frozen=True, tag="byte_pair"):
     tokens: tuple[str, ...]
 
 
-class BytePairTokenizer(StoredTokenizer):
-    """Bytes and what merges make of them to ids, by rank: the merge learned first goes first, of
-    equals the leftmost.
+class BytePairTokenizer(Tokenizer):
+    """Bytes and merged bytes to ids. The merge of the lowest rank goes first, of equals the
+    leftmost.
 
-    tokens[i] are the bytes of id i; merges are pairs of tokens, in the order of their ranks;
-    specials, {text: id}, are never
-    merged nor split. Raises TokenizerError unless each byte is a token, each merge makes one, and
-    all others are special.
+    tokens[i] are the bytes of id i. merges are pairs of tokens, in the order of their ranks.
+    specials, {text: id}, are never merged nor split. Raises TokenizerError unless each byte is a
+    token, each merge makes a token, and all other tokens are special.
     """
 
     schema = BytePairs
-    cached = 1 << 16  # words whose ids are remembered: some 20 MB
-    longest = 64  # characters of a word that is remembered
 
     def __init__(
         self,
@@ -245,7 +141,8 @@ class BytePairTokenizer(StoredTokenizer):
             pair = ids[left], ids[right]
             if self._ranks.setdefault(pair, rank) != rank:
                 raise TokenizerError(
-                    f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there twice"
+                    f"the merge of {quoted(to_text(left))} and {quoted(to_text(right))} is there "
+                    "twice"
                 )
             self._made.append(ids[left + right])
         made = set(self._made)
@@ -255,7 +152,7 @@ class BytePairTokenizer(StoredTokenizer):
                     f"no merge makes token {quoted(to_text(token))}, id {number}: "
                     "a merge is missing, or it is a special token"
                 )
-        self._cache: dict[str, list[int]] = {}
+        self._known = lru_cache(CACHED)(self._merge)
 
     @property
     def merges(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -270,26 +167,26 @@ class BytePairTokenizer(StoredTokenizer):
         specials: Sequence[str] = (END,),
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
-        """Learn size - 256 - len(specials) merges from the text: byte b has id b, then come the
+        """Learn size - 256 - len(specials) merges from the text. Byte b has id b; then come the
         merges, then the special tokens.
 
         Each merge takes the most frequent pair of neighbours, of equals the one with the smallest
-        ids, so that the same text always
-        makes the same tokens. It ends early where no pair occurs twice. Special tokens in the text
-        are left out. `progress` is told
-        (merges so far, merges wanted). Raises TokenizerError for a size or special tokens that
-        cannot be.
+        ids, so the same text always makes the same tokens. Training ends early where no pair occurs
+        twice. Special tokens in the text are left out. `progress` is called with (merges so far,
+        merges wanted). Raises TokenizerError for a size or special tokens that cannot be.
         """
         wanted = size - len(BYTES) - len(specials)
         if wanted < 0:
             raise TokenizerError(
-                f"size {size}: at least {size - wanted} tokens are needed, 256 bytes and {len(specials)} special"
+                f"size {size}: at least {size - wanted} tokens are needed, 256 bytes and "
+                f"{len(specials)} special"
             )
         if size > TOKENS:
             raise TokenizerError(f"size {size:,}: a tokenizer has at most {TOKENS:,} tokens")
         if "" in specials or len(set(specials)) < len(specials):
             raise TokenizerError(
-                f"special tokens {', '.join(map(ascii, specials))}: each must be some text, and be there once"
+                f"special tokens {', '.join(map(ascii, specials))}: each must be some text, and be "
+                "there once"
             )
         if not utf8(text):
             raise TokenizerError("no text to make a tokenizer from: it is empty")
@@ -314,12 +211,9 @@ class BytePairTokenizer(StoredTokenizer):
         """The number of tokens, V, special ones among them."""
         return len(self.tokens)
 
-    # -- encode and decode
-    # --------------------------------------------------------------------------------------------
-
     def encode(self, text: str, specials: bool = True) -> list[int]:
-        """The ids of a text. With specials=False the text of a special token is ordinary text:
-        right for what strangers wrote.
+        """The ids of a text. With specials=False the text of a special token is ordinary text, as
+        is right for strangers' texts.
 
         Raises TokenizerError for half of a surrogate pair.
         """
@@ -330,11 +224,11 @@ class BytePairTokenizer(StoredTokenizer):
         return ids
 
     def settled(self, text: str) -> tuple[list[int], int]:
-        """The words and special tokens whose last character is so far from the end that nothing
-        that follows can change them.
+        """The words and special tokens so far from the end that nothing that follows can change
+        them.
 
-        From `unsure` on a special token may begin that is not all there yet; what decides the end
-        of a word must lie before.
+        From `unsure` on a special token may begin that is not complete yet. The characters that
+        decide the end of a word must lie before.
         """
         utf8(text)
         unsure = len(text) - max(map(len, self.specials), default=1) + 1
@@ -354,81 +248,52 @@ class BytePairTokenizer(StoredTokenizer):
         raise AssertionError("the last part is ordinary, and ends with the text")
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """The ids of any bytes: of UTF-8 the same as of its text without special tokens;
-        decode_bytes gives the bytes back.
-        """
+        """The ids of any bytes; of UTF-8, those of its text without special tokens."""
         # a byte that is no UTF-8 becomes half a surrogate pair
         return self._encode(words(data.decode("utf-8", "surrogateescape")))
 
     def _encode(self, found: Iterable[str]) -> list[int]:
         ids: list[int] = []
         for word in found:
-            known = self._cache.get(word)
-            if known is None:
-                known = self._merge(
-                    [self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")]
-                )
-                if len(word) <= self.longest:
-                    if len(self._cache) >= self.cached:
-                        self._cache.clear()
-                    self._cache[word] = known
-            ids += known
+            ids += self._known(word) if len(word) <= LONGEST else self._merge(word)
         return ids
 
-    def _merge(self, ids: list[int]) -> list[int]:
-        """Merge the ids of a word, the lowest rank first, of equals the leftmost, until no pair is
-        in the merges.
+    def _merge(self, word: str) -> list[int]:
+        """The ids of a word: of its bytes, then merged, the lowest rank first, of equals the
+        leftmost, until no pair is in the merges.
 
-        The places of each rank wait together, and the ranks in a heap, so that n bytes take n log n
-        steps, not n^2; a place whose pair has
-        changed since is passed over.
+        A heap holds rank * size + position of each pair, so that n bytes take n log n steps, not
+        n^2. A pair that has changed meanwhile has another rank, and is skipped.
         """
+        ids = [self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")]
         ids.append(GAP)  # after the last id, and at index -1 before the first
-        size = len(ids)
+        size, ranks = len(ids), self._ranks
         before, after = integers(range(-1, size - 1), size), integers(range(1, size), size)
-        waiting: defaultdict[int, array[int]] = defaultdict(lambda: integers((), size))
-        for place, pair in enumerate(pairwise(ids)):
-            if pair in self._ranks:
-                waiting[self._ranks[pair]].append(place)
-        ranks = list(waiting)
-        heapify(ranks)
-        while ranks:
-            rank = heappop(ranks)
-            places = in_order(waiting.pop(rank))
-            for number, place in enumerate(places):
-                other = after[place]
-                if self._ranks.get((ids[place], ids[other])) != rank:
-                    continue
-                ids[place], ids[other] = self._made[rank], GAP
-                after[place] = after[other]
-                before[after[other]] = place
-                for left in (before[place], place):
-                    later = self._ranks.get((ids[left], ids[after[left]]))
-                    if later is not None:
-                        if later not in waiting:
-                            heappush(ranks, later)
-                        waiting[later].append(left)
-                # in a file of others a merge may stand before the one that makes its parts
-                if ranks and ranks[0] < rank:
-                    waiting[rank] = places[number + 1 :]
-                    heappush(ranks, rank)
-                    break
+        waiting = [
+            ranks[pair] * size + left for left, pair in enumerate(pairwise(ids)) if pair in ranks
+        ]
+        heapify(waiting)
+        while waiting:
+            rank, left = divmod(heappop(waiting), size)
+            right = after[left]
+            if ranks.get((ids[left], ids[right])) != rank:
+                continue
+            ids[left], ids[right] = self._made[rank], GAP
+            after[left] = after[right]
+            before[after[left]] = left
+            for place in (before[left], left):
+                later = ranks.get((ids[place], ids[after[place]]))
+                if later is not None:
+                    heappush(waiting, later * size + place)
         return [i for i in ids if i != GAP]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of the ids, with U+FFFD for what is no UTF-8. Raises TokenizerError naming the
-        first id outside [0, size).
-        """
+        """The text of the ids, with U+FFFD for bytes that are no UTF-8."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of the ids, one after the other. Raises TokenizerError naming the first id
-        outside [0, size).
-        """
+        """The bytes of the ids, one after the other."""
         return b"".join([self.tokens[i] for i in checked(ids, self.size)])
-
-    # -- files
-    # --------------------------------------------------------------------------------------------------------
 
     def content(self) -> BytePairs:
         """Tokens, merges and special tokens, as text."""
@@ -440,9 +305,7 @@ class BytePairTokenizer(StoredTokenizer):
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
-        """The tokenizer of that content. Raises TokenizerError where it is unsound, as the
-        constructor does.
-        """
+        """The tokenizer of that content. Raises TokenizerError as the constructor does."""
         return cls._of_texts(content.tokens, map(read_merge, content.merges), content.specials)
 
     @classmethod
@@ -468,10 +331,9 @@ class BytePairTokenizer(StoredTokenizer):
     ) -> Self:
         """The tokenizer of GPT-2's vocab.json and merges.txt, or of files written like them.
 
-        They do not say which tokens are special: if `specials` does not, these are the ones that no
-        merge makes and that look
-        like <this>. Raises TokenizerError for entries that are missing, twice, or do not fit
-        together.
+        The files do not say which tokens are special. Without `specials` they are the tokens that
+        no merge makes and that look like <this>. Raises TokenizerError for entries that are
+        missing, twice, or do not fit together.
         """
         tokens, pairs = read_vocabulary(vocabulary), read_merges(merges)
         if specials is None:
@@ -489,9 +351,7 @@ class BytePairTokenizer(StoredTokenizer):
             ) from None
 
     def save_gpt2(self, vocabulary: str | os.PathLike[str], merges: str | os.PathLike[str]) -> None:
-        """Write vocab.json and merges.txt as GPT-2's are written: what from_gpt2 read from such
-        files is the same byte for byte.
-        """
+        """Write vocab.json and merges.txt as GPT-2's are written, byte for byte."""
         write_vocabulary(vocabulary, self._texts())
         write_merges(merges, [(to_text(left), to_text(right)) for left, right in self.merges])
 

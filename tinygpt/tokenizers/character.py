@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from tinygpt.files import TOKENS
-from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked
+from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError, checked
 
 
 class Characters(Content, frozen=True, tag="character"):
@@ -17,7 +17,7 @@ class Characters(Content, frozen=True, tag="character"):
     characters: Annotated[str, msgspec.Meta(max_length=TOKENS)]
 
 
-class CharacterTokenizer(StoredTokenizer):
+class CharacterTokenizer(Tokenizer):
     """Characters to ids, in the order in which `text` first shows them: "The cat" -> T 0, h 1, e 2,
     space 3, c 4, a 5, t 6.
 

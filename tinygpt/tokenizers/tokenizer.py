@@ -1,14 +1,14 @@
-"""What every tokenizer can do, and what ours share: their file, their hash, their error."""
+"""What all tokenizers have in common: their file, their hash, their error."""
 
 from __future__ import annotations
 
 import json
 import os
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, Union
+from typing import Any, ClassVar, Self, Union
 
 import msgspec
 
@@ -23,53 +23,48 @@ class TokenizerError(InputError):
     """Text or ids that this tokenizer does not know, or a file that holds none."""
 
 
-class Tokenizer(Protocol):
-    """Text to ids from 0 to size - 1 and back."""
-
-    @property
-    def size(self) -> int:
-        """The number of tokens, V."""
-
-    @property
-    def hash(self) -> str:
-        """64 hexadecimal digits: two tokenizers with the same hash give the same ids."""
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text."""
-
-    def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
-        """The ids of a text that comes in parts, some with each: together they are those of the
-        whole text.
-        """
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids."""
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it to a file."""
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The tokenizer that `save` wrote."""
-
-
 class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
     """What decides the ids of a tokenizer, and its kind: the schema of its file."""
 
 
-class StoredTokenizer(Tokenizer):
-    """A tokenizer that its content tells whole: its file holds that, and its hash is taken of it."""
+class Tokenizer(ABC):
+    """Text to ids from 0 to size - 1 and back. The file and the hash are made from `content`."""
 
     schema: ClassVar[type[Content]]
 
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """The number of tokens, V."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text."""
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids. Raises TokenizerError naming the first id outside [0, size)."""
+
+    @abstractmethod
+    def content(self) -> Content:
+        """What decides the ids, an instance of the schema."""
+
+    @classmethod
+    @abstractmethod
+    def from_content(cls, content: Any) -> Self:
+        """The tokenizer of that content, an instance of the schema.
+
+        Raises TokenizerError where its parts do not fit together.
+        """
+
     def settled(self, text: str) -> tuple[list[int], int]:
-        """The ids that a text has whatever follows it, and how many of its characters they are:
-        here all.
+        """The ids that a text has whatever follows it, and the number of their characters: here
+        all.
         """
         return self.encode(text), len(text)
 
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
-        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut; only
+        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut. Only
         the end of a part waits for the next.
 
         Raises TokenizerError as `encode` does.
@@ -77,8 +72,7 @@ class StoredTokenizer(Tokenizer):
         rest, waiting = "", 0
         for part in parts:
             rest += part
-            # a word that does not end is looked at again when it is twice as long: n characters
-            # take n steps
+            # a word without end is read again when it is twice as long: n characters take n steps
             if len(rest) >= 2 * waiting:
                 ids, known = self.settled(rest)
                 rest = rest[known:]
@@ -86,27 +80,13 @@ class StoredTokenizer(Tokenizer):
                 yield ids
         yield self.encode(rest)
 
-    @abstractmethod
-    def content(self) -> Content:
-        """What decides its ids: an instance of its schema."""
-
-    @classmethod
-    @abstractmethod
-    def from_content(cls, content: Any) -> Self:
-        """The tokenizer of that content, an instance of its schema.
-
-        Raises TokenizerError where its parts do not fit together.
-        """
-
     @property
     def hash(self) -> str:
-        """SHA-256 of the content, 64 hexadecimal digits.
-
-        A checkpoint keeps it, to refuse a tokenizer with other ids.
+        """SHA-256 of the content, 64 hexadecimal digits: two tokenizers with the same hash give
+        the same ids.
         """
-        return sha256(
-            json.dumps(msgspec.to_builtins(self.content()), sort_keys=True).encode()
-        ).hexdigest()
+        content = json.dumps(msgspec.to_builtins(self.content()), sort_keys=True)
+        return sha256(content.encode()).hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the content as JSON: a whole file or none, also when the process is killed.
@@ -119,26 +99,19 @@ class StoredTokenizer(Tokenizer):
         write_json(Path(path), msgspec.to_builtins(self.content()), VOCABULARY)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Self:
-        """The tokenizer that `save` wrote. Raises InputError for a file that holds none of this
-        kind.
+    def load(cls, path: str | os.PathLike[str], advice: str = RESTORE) -> Self:
+        """The tokenizer that `save` wrote: `Tokenizer.load` reads a file of any kind, and
+        `WordTokenizer.load` one of words.
+
+        Raises InputError, which ends with `advice`, for any other file.
         """
-        tokenizer = load(path, [cls])
-        assert isinstance(tokenizer, cls)
-        return tokenizer
-
-
-def load(
-    path: str | os.PathLike[str], kinds: Sequence[type[StoredTokenizer]], advice: str = RESTORE
-) -> StoredTokenizer:
-    """The tokenizer in a file, of one of these kinds. Raises InputError, which ends with `advice`."""
-    schema: Any = Union[tuple(kind.schema for kind in kinds)]  # noqa: UP007 (of a list that is not known here)
-    content = parse_json(read_tokens(path, advice), schema, name=shown(path), advice=advice)
-    kind = next(kind for kind in kinds if isinstance(content, kind.schema))
-    try:
-        return kind.from_content(content)
-    except TokenizerError as error:
-        raise TokenizerError(f"{shown(path)} is damaged: {error}\n{advice}") from None
+        kinds = {kind.schema: kind for kind in cls.__subclasses__() or [cls]}
+        schema: Any = Union[tuple(kinds)]  # noqa: UP007 (of a list that is not known here)
+        content = parse_json(read_tokens(path, advice), schema, name=shown(path), advice=advice)
+        try:
+            return kinds[type(content)].from_content(content)
+        except TokenizerError as error:
+            raise TokenizerError(f"{shown(path)} is damaged: {error}\n{advice}") from None
 
 
 def read_tokens(path: str | os.PathLike[str], advice: str) -> bytes:
@@ -163,7 +136,7 @@ def quoted(text: str) -> str:
 
 
 def word_of(tokenizer: Tokenizer, token: int) -> str:
-    r"""A token as text that is safe to show; of one that is a part of a character, its bytes: \xc3."""
+    r"""A token as text that is safe to show. A part of a character is shown as bytes: \xc3."""
     text = tokenizer.decode([token])
     if "\ufffd" in text and hasattr(tokenizer, "decode_bytes"):
         return "".join(f"\\x{byte:02x}" for byte in tokenizer.decode_bytes([token]))
@@ -179,7 +152,8 @@ def utf8(text: str) -> bytes:
     except UnicodeEncodeError as error:
         half = text[error.start]
         raise TokenizerError(
-            f"character {half!a} at position {error.start} is half of a surrogate pair: it has no UTF-8"
+            f"character {half!a} at position {error.start} is half of a surrogate pair: it has no "
+            "UTF-8"
         ) from None
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from tinygpt.tokenizers.tokenizer import Content, StoredTokenizer, TokenizerError, checked
+from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError, checked
 
 UNKNOWN = "<unk>"  # no piece of a text: the pattern cuts it into "<", "unk" and ">"
 # a word, a run of white space, or a single mark: together all of a text
@@ -20,7 +20,7 @@ class Pieces(Content, frozen=True, tag="word"):
     pieces: tuple[str, ...]
 
 
-class WordTokenizer(StoredTokenizer):
+class WordTokenizer(Tokenizer):
     """Words, runs of white space and single marks to ids, the most frequent first; <unk> is 0: "a
     rose, a" -> 1 2 3 4 2 1.
 

@@ -27,7 +27,8 @@ from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.curves import POINTS, draw, smooth, thin
 from tinygpt.tokenizers import BytePairTokenizer
-from tinygpt.tokenizers.byte_pair import BYTES, in_order, integers, words
+from tinygpt.tokenizers.byte_pair import BYTES, words
+from tinygpt.tokenizers.pairs import in_order, integers
 
 # -- byte pairs
 

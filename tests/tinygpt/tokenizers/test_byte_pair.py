@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.helpers.program import environment
 from tinygpt import InputError, story
-from tinygpt.tokenizers import BytePairTokenizer, TokenizerError
+from tinygpt.tokenizers import BytePairTokenizer, TokenizerError, byte_pair
 from tinygpt.tokenizers.byte_pair import BYTES, END, words
 from tinygpt.tokenizers.gpt2_files import CHARACTERS, to_bytes, to_text
 
@@ -303,15 +303,16 @@ def test_unknown_ids(ids: list[int], message: str) -> None:
 def test_long_words_and_the_words_remembered(
     tokenizer: BytePairTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BytePairTokenizer, "cached", 10)
+    monkeypatch.setattr(byte_pair, "CACHED", 10)
     fresh = BytePairTokenizer(tokenizer.tokens, tokenizer.merges, tokenizer.specials)
     text = PROSE + CODE
     assert fresh.encode(text) == tokenizer.encode(text)
-    assert 0 < len(fresh._cache) <= 10
+    assert 0 < fresh._known.cache_info().currsize <= 10
+    known = tokenizer._known.cache_info()
     draw = random.Random(0)
     word = "".join(draw.choice("thecatsodg") for _ in range(100_000))
     assert tokenizer.decode(tokenizer.encode(word)) == word  # n^2 steps would take hours
-    assert word not in tokenizer._cache
+    assert tokenizer._known.cache_info() == known
 
 
 # The first merges of GPT-2's own merges.txt: its ids 256 to 373. Its ids 0 to 255 are the bytes,
