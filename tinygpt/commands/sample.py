@@ -1,5 +1,5 @@
 """Let a trained GPT continue a text: `tinygpt sample` takes the run saved last, `tinygpt sample
-story-1` that one.
+story-1` takes story-1.
 """
 
 from __future__ import annotations
@@ -57,114 +57,108 @@ def write(
     run: Run, model: GPT, tokenizer: Tokenizer, config: SampleConfig, *prompts: str, number: int = 0
 ) -> None:
     """Print a prompt and its continuation, each token as soon as it is drawn; or with `explain` a
-    line for each token.
+    line for each token. Several prompts are continued together, and printed when all are done.
 
-    Several prompts are continued side by side, and printed when all are done. The draws of each
-    follow from the seed and the prompt's number; `number` is that of the first. The texts that a
-    run learned from began and ended with a separator: the separator goes before a prompt, and the
-    text stops at the next one, unless another stop was chosen.
+    `number` is that of the first prompt. A run whose training texts began and ended with a
+    separator puts the separator before a prompt, and stops at the next one, unless another stop
+    was chosen.
     """
     ended: set[int] = set()
-    # a shell does not make one easily
-    stop = (config.stop or run.separator or "").replace("\\n", "\n") or None
+    # a line end is hard to type in a shell
+    stop = (config.stop or run.separator).replace("\\n", "\n")
+    texts = [Continuation(tokenizer, stop) for _ in prompts]
     ids = [tokenizer.encode(run.separator + prompt) for prompt in prompts]
     generators = [draws(config.seed, number + i) for i in range(len(prompts))]
     drawn = steps(model, ids, config, generators, ended)
-    if len(prompts) > 1:
-        tokens = _side_by_side(tokenizer, drawn, stop, ended, len(prompts))
-        for prompt, new in zip(prompts, tokens, strict=True):
-            say(visible(prompt + "".join(until_stop(pieces(tokenizer, iter(new)), stop))))
-    elif config.explain:
-        _explain(tokenizer, (step for _, step in drawn), config.explain, stop, prompts[0])
-    else:
+    followed = _follow(drawn, texts, ended)
+    if config.explain:
+        _explain(tokenizer, followed, config.explain, prompts[0])
+    elif len(prompts) == 1:
         say(visible(prompts[0]), end="")
         try:
-            for piece in until_stop(pieces(tokenizer, (step.token for _, step in drawn)), stop):
-                say(visible(piece), end="")
+            for _, _, new in followed:
+                say(visible(new), end="")
+            say(visible(texts[0].rest()), end="")
         finally:
             say()  # an error is printed on a line of its own
+    else:
+        written = list(prompts)
+        for i, _, new in followed:
+            written[i] += new
+        for text, line in zip(texts, written, strict=True):
+            say(visible(line + text.rest()))
 
 
 def draws(seed: int, number: int) -> Generator:
-    """A generator for each prompt: the first has the seed's own draws, so that a file with one
-    prompt, and --prompt, give the same.
+    """A generator for each prompt. The first has the seed's own draws, so a file with one prompt
+    and --prompt give the same.
     """
     generator = Generator()
     generator.load_state({"seed": seed, "draws": number << 32})
     return generator
 
 
-def _side_by_side(
-    tokenizer: Tokenizer,
-    drawn: Iterator[tuple[int, Step]],
-    stop: str | None,
-    ended: set[int],
-    count: int,
-) -> list[list[int]]:
-    """The tokens of each prompt; where `stop` shows up, that prompt goes no further."""
-    tokens: list[list[int]] = [[] for _ in range(count)]
-    # tokens that hold it surely, if it has just been completed: each has a byte at least
-    recent = len(stop.encode()) + 4 if stop else 0
+class Continuation:
+    """The text of tokens that come one by one, up to the beginning of `stop`, if there is any.
+
+    A character may lie in several tokens, so their text waits until the character is complete.
+    Characters that may begin `stop` wait for the next ones.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: str):
+        self.tokenizer, self.stop, self.ended = tokenizer, stop, False
+        self.tokens: list[int] = []  # of a character that is not complete
+        self.text = ""  # may begin `stop`
+
+    def add(self, token: int) -> str:
+        """The text that is certain after this token. `ended` says whether `stop` has come."""
+        self.tokens.append(token)
+        text = self.tokenizer.decode(self.tokens)
+        # no character has more than four bytes: what is broken after four stays broken
+        if text.endswith("\ufffd") and len(self.tokens) <= 4:
+            return ""
+        return self._certain(text)
+
+    def rest(self) -> str:
+        """The text that waited, when no more tokens come."""
+        return self._certain(self.tokenizer.decode(self.tokens)) + self.text
+
+    def _certain(self, new: str) -> str:
+        self.tokens.clear()
+        text, stop = self.text + new, self.stop
+        self.ended = bool(stop) and stop in text
+        if self.ended:
+            self.text = ""
+            return text[: text.index(stop)]
+        lengths = range(min(len(stop) - 1, len(text)), 0, -1)
+        waiting = next((n for n in lengths if text.endswith(stop[:n])), 0)
+        certain = len(text) - waiting
+        self.text = text[certain:]
+        return text[:certain]
+
+
+def _follow(
+    drawn: Iterator[tuple[int, Step]], texts: list[Continuation], ended: set[int]
+) -> Iterator[tuple[int, Step, str]]:
+    """Number of the prompt, step, and the text that is certain after it. A prompt whose `stop` has
+    come joins `ended`.
+    """
     for i, step in drawn:
-        tokens[i].append(step.token)
-        if stop and stop in tokenizer.decode(tokens[i][-recent:]):
+        new = texts[i].add(step.token)
+        if texts[i].ended:
             ended.add(i)
-    return tokens
-
-
-def pieces(tokenizer: Tokenizer, tokens: Iterator[int]) -> Iterator[str]:
-    """The text of the tokens, as soon as it is whole: a character of several bytes may lie in
-    several tokens.
-    """
-    pending: list[int] = []
-    for token in tokens:
-        pending.append(token)
-        text = tokenizer.decode(pending)
-        # no character has more than four bytes: what is broken stays broken
-        if not text.endswith("\ufffd") or len(pending) > 4:
-            yield text
-            pending = []
-    if pending:
-        yield tokenizer.decode(pending)
-
-
-def until_stop(texts: Iterator[str], stop: str | None) -> Iterator[str]:
-    """The texts up to the beginning of `stop`. Characters that may begin `stop` wait until that is
-    known.
-    """
-    pending = ""
-    for text in texts:
-        pending += text
-        if stop and stop in pending:
-            yield pending[: pending.index(stop)]
-            return
-        known = len(pending) - (_beginning(stop, pending) if stop else 0)
-        if known:
-            yield pending[:known]
-            pending = pending[known:]
-    if pending:
-        yield pending
-
-
-def _beginning(stop: str, text: str) -> int:
-    """How many characters at the end of the text may be the beginning of `stop`."""
-    longest = min(len(stop) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+        yield i, step, new
 
 
 def _explain(
-    tokenizer: Tokenizer, drawn: Iterator[Step], count: int, stop: str | None, prompt: str
+    tokenizer: Tokenizer, followed: Iterator[tuple[int, Step, str]], count: int, prompt: str
 ) -> None:
     """A line a token: what was drawn, its log-probability, and the likeliest candidates."""
     say(f"prompt '{shown(prompt)}'\n")
     say("drawn       ln p   likeliest")
-    text = ""
-    for step in drawn:
-        text += tokenizer.decode([step.token])
+    for _, step, _ in followed:
         candidates = "  ".join(
             f"'{word_of(tokenizer, token)}' {p:.3f}" for token, p in step.likeliest(count)
         )
         word = f"'{word_of(tokenizer, step.token)}'"
         say(f"{word:9} {step.log_probabilities()[step.token]:7.3f}   {candidates}")
-        if stop and stop in text:
-            return

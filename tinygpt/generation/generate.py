@@ -107,6 +107,8 @@ def _steps(
                 if cache.seen[i] == context:
                     cache.seen[i], new[i] = 0, text[-context:]
                 together.setdefault(len(new[i]), []).append(i)
+        if not together:
+            return
         for rows in together.values():
             ids = Tensor.from_array(move(np.array([new[i] for i in rows]), device))  # (B, T)
             part = cache if len(rows) == len(texts) else cache.of(rows)
