@@ -45,19 +45,8 @@ ZOO = [
     Bug(
         row=50,  # a resumed run learns from other tokens than it began with
         file=FILES,
-        old=(
-            "        seen = (\n"
-            "            self.header.hash,\n"
-            "            self.header.tokenizer,\n"
-            "            self.header.dtype,\n"
-            "            str(self.header.tokens),\n"
-            "            str(self.header.learned),\n"
-            "        )\n"
-        ),
-        new=(
-            "        seen = self.header.hash, self.header.tokenizer, self.header.dtype, "
-            "str(self.header.tokens)\n"
-        ),
+        old="{h.tokens} {h.learned}",
+        new="{h.tokens}",
         test=TESTS + "test_bug_50_a_resumed_run_on_a_token_folder",
     ),
     Bug(
@@ -84,8 +73,8 @@ ZOO = [
     Bug(
         row=50,  # off by one
         file=FILES,
-        old='"uint16" if size <= 1 << 16 else',
-        new='"uint16" if size < 1 << 16 else',
+        old='"uint16" if tokenizer.size <= 1 << 16 else',
+        new='"uint16" if tokenizer.size < 1 << 16 else',
         test=TESTS + "test_bug_50_ids_fit_their_dtype",
     ),
     Bug(

@@ -1,10 +1,10 @@
-"""What a training learns from and is measured on: a text, its tokenizer, and two sets of windows
-that share no token.
+"""The data of a training: a text, its tokenizer, and two sets of windows that share no token, one
+to learn from and one to measure on.
 
 story      149 characters, learned by heart and measured on itself        floor: counted
-grammar    stories drawn from a grammar, and others to measure on         floor: computed
+grammar    stories from a grammar, and other stories to measure on        floor: computed
 a file     its first tokens to learn from, its last to measure on         floor: unknown
-tokens     the same of a file already made of ids, larger than memory     floor: unknown
+tokens     the same of a token folder, which may be larger than memory    floor: unknown
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from tinygpt.tokenizers import (
     WordTokenizer,
 )
 
-# of stories to learn from: more than a model of this kind sees in an hour on a CPU
+# characters of stories to learn from: more than such a model sees in an hour on a CPU
 GRAMMAR_CHARACTERS = 2_000_000
-GRAMMAR_MEASURED = 100_000  # of other stories to measure on
-# tokens up to which the floor of a text measured on itself is counted: it takes seconds beyond
+GRAMMAR_MEASURED = 100_000  # characters of other stories to measure on
+# tokens up to which the floor of a text measured on itself is counted: more take seconds
 LARGEST_FLOOR = 100_000
 
 
@@ -48,23 +48,22 @@ class Data:
     name: str  # for people
     size: str  # for people: 149 characters
     opening: str  # the first words of the text
-    hash: str  # SHA-256 of the text, or what stands for it
+    hash: str  # SHA-256 of the text, or the hash of a token folder
     tokenizer: Tokenizer
     windows: Windows
     validation: Windows | None
-    floor: float | None  # nats a token that no model can go below; None where nobody knows
+    floor: float | None  # lower bound of the loss, nats a token; None where nobody knows
 
     @property
     def unit(self) -> str:
-        """What a token is, for people."""
-        return {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(
-            type(self.tokenizer), "token"
-        )
+        """The word for a token: character, byte or token."""
+        units = {CharacterTokenizer: "character", ByteTokenizer: "byte"}
+        return units.get(type(self.tokenizer), "token")
 
 
 def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = None) -> Data:
-    """The data of a training. `tokenizer`: that of a run that goes on or is fine-tuned; else one is
-    made from the text.
+    """The data of a training. `tokenizer`: the one of the run that goes on or is fine-tuned; by
+    default one is made from the text.
     """
     if config.text == "grammar":
         return _stories(config, context, tokenizer)
@@ -77,15 +76,14 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
     kept_back = 0 if is_story else int(len(ids) * config.validation)
+    cut = _cut(ids, len(ids) - kept_back, context, config.stride)
     name = "the story that comes with tinygpt" if is_story else str(config.text)
-    return Data(
-        name, *_told(text), tokenizer, *_cut(ids, len(ids) - kept_back, context, config.stride)
-    )
+    return Data(name, *_facts(text), tokenizer, *cut)
 
 
 def without_end(text: str, tokenizer: Tokenizer) -> str:
-    """The text, but for a line end at its end that the tokenizer does not know: every editor puts
-    one there.
+    """The text without the line end that every editor puts at its end, if the tokenizer does not
+    know line ends.
     """
     try:
         tokenizer.encode("\n")
@@ -95,7 +93,7 @@ def without_end(text: str, tokenizer: Tokenizer) -> str:
 
 
 def _mapped(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
-    """The ids of a token folder, where its tokenizer is the one asked for."""
+    """The data of a token folder. Its tokenizer must be the given one."""
     found = token_files.read(str(config.text), tokenizer)
     header = found.header
     size = f"{header.tokens:,} tokens as {header.dtype}, of {header.characters:,} characters"
@@ -103,13 +101,10 @@ def _mapped(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> D
     return Data(str(config.text), size, header.opening, found.hash, found.tokenizer, *cut)
 
 
-def _told(text: str) -> tuple[str, str, str]:
-    """Its size for people, its first words, its hash."""
-    return (
-        f"{len(text):,} characters",
-        opening(text),
-        sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-    )
+def _facts(text: str) -> tuple[str, str, str]:
+    """The size for people, the first words, the hash."""
+    digest = sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{len(text):,} characters", opening(text), digest
 
 
 def _cut(
@@ -118,7 +113,7 @@ def _cut(
     """Windows of the first `learned` ids, windows of the others, and the floor where there are no
     others.
     """
-    # not one window: measured on what is learned from, and the program says so
+    # too few for a window: the model is measured on what it learned from, and the program says so
     if len(ids) - learned <= context:
         learned = len(ids)
     windows = Windows(ids[:learned], context, stride)
@@ -130,15 +125,16 @@ def _cut(
 def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
     if tokenizer is not None and not isinstance(tokenizer, CharacterTokenizer):
         raise InputError(
-            "the stories of the grammar are told in characters, which this run's tokenizer does not use\nstart from a run whose tokenizer is `character`"
+            "the stories of the grammar are told in characters, which this run's tokenizer does not "
+            "use\nstart from a run whose tokenizer is `character`"
         )
     known = tokenizer or grammar.grammar_tokenizer()
     text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)
-    # of another seed: stories may repeat, but were not copied
+    # of another seed: drawn anew, so equal stories are chance
     others = grammar.grammar_text(GRAMMAR_MEASURED, config.seed + (1 << 32))
     return Data(
         "stories from a grammar",
-        *_told(text),
+        *_facts(text),
         known,
         grammar.StoryWindows(text, context, known),
         grammar.StoryWindows(others, context, known),
@@ -147,12 +143,11 @@ def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> 
 
 
 # -- texts
-# --------------------------------------------------------------------------------------------------------------
 
 
 def read(path: str) -> str:
-    """The text of a file, or of all `.txt` files in a folder and below, by name, an empty line
-    between two.
+    """The text of a file, or of all `.txt` files in a folder and below, by name, with an empty line
+    between two files.
     """
     return "".join(parts(files(path)))
 
@@ -164,13 +159,14 @@ def files(path: str) -> list[str]:
     found = sorted(Path(path).rglob("*.txt"))
     if not found:
         raise InputError(
-            f"the folder '{brief(path)}' holds no .txt file\ngive a folder of text files, or one file"
+            f"the folder '{brief(path)}' holds no .txt file\n"
+            "give a folder of text files, or one file"
         )
     return [str(file) for file in found]
 
 
 def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> Iterator[str]:
-    """The text of these files a part at a time; progress is told the bytes of each."""
+    """The text of these files, part by part. progress is called with the bytes of each part."""
     for i, path in enumerate(paths):
         if i:
             yield "\n\n"
@@ -178,27 +174,22 @@ def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> It
 
 
 # -- tokenizers
-# ---------------------------------------------------------------------------------------------------------
 
 
 def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
-    """The tokenizer that was chosen; byte pairs are learned from the part of the text that is
-    learned from.
+    """The tokenizer that was chosen. Words and byte pairs are learned from the part of the text
+    that the model learns from.
     """
     if config.tokenizer == "character":
         return CharacterTokenizer(text)
     if config.tokenizer == "byte":
         return ByteTokenizer()
-    return learn_tokenizer(
-        config,
-        text[: len(text) - int(len(text) * config.validation)]
-        if config.text not in (None, "story")
-        else text,
-    )
+    kept_back = 0 if config.text in (None, "story") else int(len(text) * config.validation)
+    return learn_tokenizer(config, text[: len(text) - kept_back])
 
 
 def learn_tokenizer(config: TrainConfig, seen: str) -> Tokenizer:
-    """Words or byte pairs of what they may be learned from; a bar shows how far that is."""
+    """Words or byte pairs of a text. A bar shows how far training is."""
     if config.tokenizer == "word":
         return WordTokenizer(seen, config.tokens)
     with Bar() as bar:

@@ -20,19 +20,19 @@ def story() -> str:
 
 
 def read_text(path: str) -> str:
-    """The text of a UTF-8 file, all of it; what `read_parts` says."""
+    """The text of a UTF-8 file, all of it, read as `read_parts` does."""
     return "".join(read_parts(path))
 
 
 def read_parts(
     path: str, size: int = PART, progress: Callable[[int], None] | None = None
 ) -> Iterator[str]:
-    """The text of a UTF-8 file, a part at a time; line ends of Windows become plain ones, and a
-    byte order mark at the start is dropped.
+    """The text of a UTF-8 file, part by part. Line ends of Windows become plain ones, and a byte
+    order mark at the start is dropped.
 
-    size: bytes to read for a part; the parts together are the same text whatever it is.
-    `progress` is told the bytes of each. Raises InputError for a file that is missing, a folder,
-    no regular file, empty, or not UTF-8 (with the place of the first wrong byte).
+    size: bytes to read for a part; it does not change the text of all parts together. `progress` is
+    called with the bytes of each part. Raises InputError for a file that is missing, a folder, no
+    regular file, empty, or not UTF-8 (with the offset of the first wrong byte).
     """
     empty, name = True, f"'{brief(path)}'"
     try:
@@ -47,8 +47,11 @@ def read_parts(
             f"no file is named {name}\ngive the path of a text file, or of a folder of them"
         ) from None
     except (OSError, ValueError) as error:  # a ValueError: a path that no file can have
-        advice = "give the path of a text file that you may read; save what another program writes to a file first"
-        raise InputError(f"{name} cannot be read: {reason(error)}\n{advice}") from None
+        raise InputError(
+            f"{name} cannot be read: {reason(error)}\n"
+            "give the path of a text file that you may read; save what another program writes to a "
+            "file first"
+        ) from None
     if empty:
         raise InputError(f"{name} is empty\ngive a file with some text in it")
 
@@ -56,8 +59,8 @@ def read_parts(
 def _decoded(
     file: BinaryIO, name: str, size: int, progress: Callable[[int], None] | None
 ) -> Iterator[str]:
-    """What lies across the border of two reads waits for the next one: part of a character, and the
-    first half of a line end.
+    """The parts of `read_parts`. A part of a character at the end of a read waits for the next
+    read, and so does the first half of a line end.
     """
     offset, rest, half = 0, b"", ""
     while True:
@@ -71,12 +74,9 @@ def _decoded(
                 f"{name} is not UTF-8: {wrong}\nsave it as UTF-8: the `save as` of most editors can"
             ) from None
         text = half + (text if offset else text.removeprefix("\ufeff"))
-        rest, offset, half = (
-            data[used:],
-            offset + used,
-            "\r" if read and text.endswith("\r") else "",
-        )
-        text = (text[:-1] if half else text).replace("\r\n", "\n")
+        rest, offset = data[used:], offset + used
+        half = "\r" if read and text.endswith("\r") else ""
+        text = text.removesuffix(half).replace("\r\n", "\n")
         if progress:
             progress(len(read))
         if text:
@@ -86,6 +86,6 @@ def _decoded(
 
 
 def opening(text: str, words: int = 5) -> str:
-    """The first words of a text, as they stand there: "The cat sat on the" of the story."""
+    """The first words of a text: "The cat sat on the" of the story."""
     found = re.match(rf"\s*(\S+\s+){{0,{words - 1}}}\S+", text)
     return (found.group() if found else text)[:80]

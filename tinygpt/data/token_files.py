@@ -1,16 +1,15 @@
-"""Token folders: a text as ids in a file, made once by `tinygpt tokenize`, of which a training
-reads only the windows that it needs.
+"""Token folders: the ids of a text in a file, made once by `tinygpt tokenize`. A training reads
+only the windows that it needs.
 
-    tokens.bin        the ids of the whole text, one after the other: 2 bytes each, 4 where there
-    are more than 65,536 tokens, low byte first
-    tokenizer.json    what they mean
-    tokens.json       how many they are, how many of them to learn from, and the hashes of both
-    files: written last, in one move
+    tokens.bin        the ids of the whole text: 2 bytes each, 4 where the tokenizer has more than
+                      65,536 tokens, low byte first
+    tokenizer.json    the tokenizer
+    tokens.json       the number of ids, how many of them to learn from, and the hashes of both
+                      files: written last, in one move
 
-A folder without tokens.json is what a kill left behind, and is taken for nothing else. Gigabytes
-are not hashed at each start: their
-size is compared, ids that no token has are found where they are read, and the hash in tokens.json
-is what a run goes on with.
+A folder without tokens.json is half written. Gigabytes are not hashed at each start: the size is
+compared, and an id that no token has is found when it is read. A run goes on only with the hash in
+tokens.json.
 """
 
 from __future__ import annotations
@@ -76,60 +75,50 @@ class TokenFolder:
 
     @property
     def hash(self) -> str:
-        """64 hexadecimal digits: what a training sees follows from it."""
-        seen = (
-            self.header.hash,
-            self.header.tokenizer,
-            self.header.dtype,
-            str(self.header.tokens),
-            str(self.header.learned),
-        )
-        return sha256(" ".join(seen).encode()).hexdigest()
-
-
-def dtype_for(size: int) -> Literal["uint16", "uint32"]:
-    """The narrowest of the two that holds ids from 0 to size - 1: uint16 for 65,536 tokens, uint32
-    for one more.
-    """
-    return "uint16" if size <= 1 << 16 else "uint32"
+        """64 hexadecimal digits: two folders with the same hash train a model in the same way."""
+        h = self.header
+        seen = f"{h.hash} {h.tokenizer} {h.dtype} {h.tokens} {h.learned}"
+        return sha256(seen.encode()).hexdigest()
 
 
 def is_token_folder(path: str | None) -> bool:
-    """Whether the path leads to what `write` wrote, or left half written."""
+    """Whether `write` made this folder, whole or in part."""
     return path is not None and any(
         os.path.isfile(os.path.join(path, name)) for name in (MARK, IDS)
     )
 
 
 # -- reading
-# ------------------------------------------------------------------------------------------------------------
 
 
 def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
-    """The ids in a token folder, left where they are. tokenizer: the one that they must be those
-    of, if any.
+    """The ids in a token folder, left on the disk. tokenizer: the one that must have made them.
 
-    Raises InputError when a file is missing, cut off or damaged, or when two of them, or the
-    tokenizer, do not belong together.
+    Raises InputError for a file that is missing, cut off or damaged, and for files, or a tokenizer,
+    that do not belong together.
     """
     folder, name = Path(path), shown(path)
     if not (folder / MARK).exists():
         raise InputError(
-            f"{name} is half written: it has no {MARK}, which comes last\nmake it again: tinygpt tokenize FILE --out {name}"
+            f"{name} is half written: it has no {MARK}, which comes last\n"
+            f"make it again: tinygpt tokenize FILE --out {name}"
         )
     header, own = _header(folder / MARK), load_tokenizer(folder / TOKENIZER, AGAIN)
     if own.hash != header.tokenizer:
         raise InputError(
-            f"{TOKENIZER} in {name} is not the one that its tokens were made with: they would read as another text\n{AGAIN}"
+            f"{TOKENIZER} in {name} is not the one that its tokens were made with: they would read as "
+            f"another text\n{AGAIN}"
         )
     if own.size > np.iinfo(DTYPES[header.dtype]).max + 1:
         raise InputError(
-            f"{name} cannot hold its {own.size:,} tokens in {header.dtype}: {MARK} is damaged\n{AGAIN}"
+            f"{name} cannot hold its {own.size:,} tokens in {header.dtype}: {MARK} is damaged\n"
+            f"{AGAIN}"
         )
     if tokenizer is not None and tokenizer.hash != own.hash:
         raise InputError(
-            f"the tokens in {name} are of another tokenizer than the run's: its model knows them by other numbers\n"
-            f"make them with the run's own: tinygpt tokenize FILE --out FOLDER --from RUN"
+            f"the tokens in {name} are of another tokenizer than the run's: its model knows them by "
+            "other numbers\n"
+            "make them with the run's own: tinygpt tokenize FILE --out FOLDER --from RUN"
         )
     return TokenFolder(
         header, MappedIds(_mapped(folder / IDS, header), own.size, shown(folder / IDS)), own
@@ -141,40 +130,42 @@ def _header(path: Path) -> Header:
     version = parse_json(data, Version, name=name, advice=AGAIN).version
     if version > VERSION:
         raise InputError(
-            f"{name} is of version {version}, written by a later tinygpt; this one knows {VERSION}\nmake it again: tinygpt tokenize"
+            f"{name} is of version {version}, written by a later tinygpt; this one knows {VERSION}\n"
+            "make it again: tinygpt tokenize"
         )
     return parse_json(data, Header, name=name, advice=AGAIN)
 
 
 def _mapped(path: Path, header: Header) -> np.ndarray[Any, Any]:
-    """The file as an array of which the operating system reads what is looked at."""
+    """The file as an array. The operating system reads the parts that are used."""
     dtype = DTYPES[header.dtype]
     with telling(path, AGAIN), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size != header.tokens * dtype.itemsize:
-            says = f"{size:,} bytes, not the {header.tokens * dtype.itemsize:,} of {header.tokens:,} tokens"
             raise InputError(
-                f"{shown(path)} holds {says}: it was cut off, or is another text's\n{AGAIN}"
+                f"{shown(path)} holds {size:,} bytes, not the {header.tokens * dtype.itemsize:,} of "
+                f"{header.tokens:,} tokens: it was cut off, or is another text's\n{AGAIN}"
             )
         ids = np.asarray(np.memmap(file, dtype, mode="r"))
     if size <= HASHED and sha256(ids.data).hexdigest() != header.hash:
         raise InputError(
-            f"{shown(path)} is not what {MARK} beside it was written for: its hash is another\n{AGAIN}"
+            f"{shown(path)} is not what {MARK} beside it was written for: its hash is another\n"
+            f"{AGAIN}"
         )
     return ids
 
 
 # -- writing
-# ------------------------------------------------------------------------------------------------------------
 
 
 def check_free(folder: Path) -> None:
-    """Raise InputError unless the folder can be made, or is empty, or was left half written."""
+    """Raise InputError unless the folder can be made, or is empty or half written."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         why = "may not be written to" if there.is_dir() else "is no folder"
         raise InputError(
-            f"cannot write to {shown(folder)}: {shown(there)} {why}\nname a folder you may write to: --out FOLDER"
+            f"cannot write to {shown(folder)}: {shown(there)} {why}\n"
+            "name a folder you may write to: --out FOLDER"
         )
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names and not (
@@ -191,18 +182,18 @@ def write(
     validation: float,
     most: int | None = None,
 ) -> Header:
-    """Write the ids of a text that comes in parts; never are they all in memory.
+    """Write the ids of a text that comes in parts. The ids are never all in memory.
 
-    validation: the share of the tokens, the last ones, that are kept back to measure on, if not
-    more than `most`. Raises InputError
-    where that cannot be written, and leaves nothing when it ends early in any way that Python sees.
+    validation: the share of the tokens, the last ones, that is kept back to measure on, but at most
+    `most` tokens. Raises InputError where the folder cannot be written. Any exception leaves
+    nothing behind.
     """
     check_free(folder)
     found = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            header = _write(folder, tokenizer, text, validation, most)
+            return _write(folder, tokenizer, text, validation, most)
         except BaseException:
             for name in (MARK, TOKENIZER, IDS):
                 (folder / name).unlink(missing_ok=True)
@@ -211,17 +202,27 @@ def write(
             raise
     except OSError as error:
         raise InputError(
-            f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to, with room: --out FOLDER"
+            f"cannot write to {shown(folder)} ({reason(error)})\n"
+            "name a folder you may write to, with room: --out FOLDER"
         ) from None
-    return header
 
 
 def _write(
     folder: Path, tokenizer: Tokenizer, text: Iterable[str], validation: float, most: int | None
 ) -> Header:
-    dtype, hashed, tokens, seen = dtype_for(tokenizer.size), sha256(), 0, Seen()
+    start, characters = "", 0
+
+    def seen() -> Iterator[str]:
+        nonlocal start, characters
+        for part in text:
+            start += part[: max(0, 1000 - len(start))]
+            characters += len(part)
+            yield part
+
+    dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
+    hashed, tokens = sha256(), 0
     with (folder / IDS).open("wb") as file:
-        for ids in tokenizer.encode_parts(seen.through(text)):
+        for ids in tokenizer.encode_parts(seen()):
             # raises for an id that is too large
             data = np.fromiter(ids, DTYPES[dtype], len(ids)).tobytes()
             file.write(data)
@@ -229,31 +230,9 @@ def _write(
             tokens += len(ids)
         file.flush()
         os.fsync(file.fileno())
-    kept = int(tokens * validation) if most is None else min(int(tokens * validation), most)
-    header = Header(
-        VERSION,
-        dtype,
-        tokens,
-        tokens - kept,
-        hashed.hexdigest(),
-        tokenizer.hash,
-        seen.characters,
-        opening(seen.start),
-    )
+    kept = min(int(tokens * validation), tokens if most is None else most)
+    hashes = hashed.hexdigest(), tokenizer.hash
+    header = Header(VERSION, dtype, tokens, tokens - kept, *hashes, characters, opening(start))
     tokenizer.save(folder / TOKENIZER)
     write_json(folder / MARK, msgspec.structs.asdict(header))
     return header
-
-
-class Seen:
-    """Notes of a text what passes by."""
-
-    def __init__(self) -> None:
-        self.start, self.characters = "", 0
-
-    def through(self, text: Iterable[str]) -> Iterator[str]:
-        """The same parts."""
-        for part in text:
-            self.start += part[: max(0, 1000 - len(self.start))]
-            self.characters += len(part)
-            yield part

@@ -1,9 +1,8 @@
-"""The text, cut into windows: what goes in, and what should come out.
+"""The text, cut into windows of inputs and targets.
 
     ids        T h e _ c a t _ s a t
-    x          T h e _ c                 y[t] = x[t + 1]: each position's target is the token after
-    it,
-    y            h e _ c a               so a window of T tokens holds T questions
+    x          T h e _ c                 the target of each position is the token after it,
+    y            h e _ c a               y[t] = x[t + 1], so T tokens give T predictions
 
 N windows, each T = context tokens long.
 """
@@ -11,7 +10,7 @@ N windows, each T = context tokens long.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -24,33 +23,28 @@ class CorpusError(InputError):
 
 
 class MappedIds:
-    """Ids in a file, of which only those asked for are read: ids[places], of any shape, as int64;
-    ids[a:b] stays in the file.
+    """Ids in a file: ids[positions], of any shape, are read, as int64; ids[a:b] stays in the file.
 
-    Raises InputError for what is no id of the `size` there are: only a damaged file holds one.
+    Raises InputError for an id that is not below `size`: only a damaged file holds one.
     """
 
     def __init__(self, array: np.ndarray[Any, Any], size: int, path: str, first: int = 0):
-        # first: the place in the file of the first one
+        # first: the position in the file of the first id
         self.array, self.size, self.path, self.first = array, size, path, first
 
     def __len__(self) -> int:
         return len(self.array)
 
-    @overload
-    def __getitem__(self, places: slice) -> MappedIds: ...
-    @overload
-    def __getitem__(self, places: Ids) -> Ids: ...
-    def __getitem__(self, places: slice | Ids) -> MappedIds | Ids:
-        if isinstance(places, slice):
-            start, stop, _ = places.indices(len(self))
+    def __getitem__(self, positions: Any) -> Any:
+        if isinstance(positions, slice):
+            start, stop, _ = positions.indices(len(self))
             return MappedIds(self.array[start:stop], self.size, self.path, self.first + start)
-        ids: Ids = self.array[places].astype(np.int64)
+        ids = self.array[positions].astype(np.int64)
         wrong = ids >= self.size
         if wrong.any():
-            place, number = self.first + int(places[wrong][0]), int(ids[wrong][0])
+            position, number = self.first + int(positions[wrong][0]), int(ids[wrong][0])
             raise InputError(
-                f"{self.path} is damaged: token {number:,} at place {place:,} is not one of the "
+                f"{self.path} is damaged: token {number:,} at place {position:,} is not one of the "
                 f"{self.size:,} that its tokenizer knows\n"
                 "restore it from a copy, or make it again: tinygpt tokenize"
             )
@@ -58,15 +52,15 @@ class MappedIds:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """All of them in memory: for a small file."""
-        return self[np.arange(len(self))].astype(dtype or np.int64)
+        ids: Ids = self[np.arange(len(self))]
+        return ids.astype(dtype or np.int64)
 
 
 class Windows:
-    """The windows of a text, cut when asked for: a text of a million tokens has a million windows
-    of 64, too many to keep.
+    """The windows of a text, cut when they are asked for: a million windows are too many to keep.
 
-    w[rows] gives x, y: (len(rows), context), with x[i] = ids[s : s + context], y[i] = ids[s + 1 : s
-    + context + 1], s = rows[i] * stride.
+    w[rows] gives x, y: (len(rows), context), with s = rows[i] * stride and
+    x[i] = ids[s : s + context], y[i] = ids[s + 1 : s + context + 1].
     """
 
     tokens: Ids | MappedIds
@@ -100,17 +94,15 @@ class Windows:
         return starts
 
     def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
-        places = self.starts(rows)[:, None] + np.arange(self.context)  # (N, T)
-        return self.tokens[places], self.tokens[places + 1]
+        positions = self.starts(rows)[:, None] + np.arange(self.context)  # (N, T)
+        return self.tokens[positions], self.tokens[positions + 1]
 
 
 class SideBySide(Windows):
-    """The windows of a text one after the other, in which each token but the first is a target
-    once.
+    """The windows of a text, one after the other. Each token but the first is a target once.
 
-    Where the last window reaches back over the one before it, so as to end with the text, what was
-    counted there is -1, and counts for
-    nothing. A text shorter than the context is one shorter window.
+    The last window ends with the text and may overlap the one before. Targets that were in the one
+    before are -1, and count for nothing. A text shorter than the context is one shorter window.
     """
 
     def __init__(self, ids: Sequence[int] | Ids | MappedIds, context: int):
@@ -122,32 +114,29 @@ class SideBySide(Windows):
     def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
         x, y = super().__getitem__(rows)
         starts = self.starts(rows)[:, None]
-        # targets before the window's own: up to the next multiple of the context
+        # the window's own targets begin at the next multiple of the context
         counted = -(-starts // self.context) * self.context
         return x, np.where(starts + np.arange(self.context) >= counted, y, IGNORED)
 
 
 def windows(ids: Sequence[int] | Ids, context: int, stride: int = 1) -> tuple[Ids, Ids]:
-    """x[i] = ids[s_i : s_i + context],   y[i] = ids[s_i + 1 : s_i + context + 1],   s_i = i *
-    stride.
+    """x[i] = ids[s : s + context],   y[i] = ids[s + 1 : s + context + 1],   s = i * stride.
+    x, y: (N, context)
 
-    x, y: (N, context). Where the last window would not reach the end, one more is added that does:
-    it overlaps the one before
-    by more than the others do, and no token is lost. Raises CorpusError when there are fewer than
-    context + 1 ids.
+    Where the last window would not reach the end, one more is added that ends with the text, so no
+    token is lost. Raises CorpusError for fewer than context + 1 ids.
     """
     return Windows(ids, context, stride)[:]
 
 
 def floor(ids: Sequence[int] | Ids | MappedIds, context: int) -> float:
-    """The loss, in nats, that no model can go below on these windows: the entropy of the next token
-    given all before it in its window.
+    """The lower bound of the loss on these windows, in nats: the entropy of the next token given
+    all tokens before it in its window.
 
         - mean over windows i and positions t of   ln( n(x[i, :t+1], y[i, t]) / n(x[i, :t+1]) )
 
-    n counts over all windows of stride 1. 0.063 for the story at context 32: the first few tokens
-    of a window do not yet tell where
-    in the story it lies.
+    n counts over all windows of stride 1. The bound is 0.063 for the story at context 32: the first
+    few tokens of a window may stand at several positions of the story.
     """
     tokens = np.asarray(ids, dtype=np.int64)
     size = int(tokens.max(initial=0)) + 1
@@ -158,7 +147,7 @@ def floor(ids: Sequence[int] | Ids | MappedIds, context: int) -> float:
         _, prefix, counts = np.unique(
             prefix * size + tokens[starts + t], return_inverse=True, return_counts=True
         )
-        # a prefix that is met once leaves nothing open, nor do longer ones
+        # a prefix that occurs once has one next token, and so have all longer ones
         shared = counts[prefix] > 1
         starts, prefix = starts[shared], prefix[shared]
         pairs, pair_counts = np.unique(prefix * size + tokens[starts + t + 1], return_counts=True)

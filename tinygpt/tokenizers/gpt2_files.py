@@ -1,17 +1,17 @@
 """The two files in which GPT-2 keeps its tokenizer: vocab.json, {"token": id}, and merges.txt, a
 merge a line, the first learned first.
 
-    {"!": 0, "\\"": 1, ..., "\\u0120t": 256, "\\u0120a": 257, ..., "<|endoftext|>": 50256}       Ġt
-    and Ġa, as Python's json.dumps writes them
+    {"!": 0, "\\"": 1, ..., "\\u0120t": 256, "\\u0120a": 257, ..., "<|endoftext|>": 50256}
+    where \\u0120t is Ġt, as Python's json.dumps writes it
 
     #version: 0.2
     Ġ t
     Ġ a
 
-Both are text, tokens are bytes: so each byte is shown as a character. Those that print stand for
-themselves; the others (white space,
-control characters, what is no character alone) take the characters from U+0100 on, in their order:
-space, the 33rd, is Ġ, and newline Ċ.
+Both files are text, and tokens are bytes, so each byte is written as a character. A byte that
+prints is its own character. The others (white space, control characters, bytes that are no
+character alone) take the characters from U+0100 on, in their order: the space, the 33rd, is Ġ, and
+the newline is Ċ.
 """
 
 from __future__ import annotations
@@ -34,11 +34,7 @@ VERSION = "#version: 0.2"
 
 
 def _byte_characters() -> list[str]:
-    prints = {
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    }
+    prints = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("ÿ") + 1)} - {ord("\xad")}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]
 
@@ -53,8 +49,8 @@ def to_text(token: bytes) -> str:
 
 
 def to_bytes(text: str) -> bytes:
-    """What to_text undoes: "Ġthe" -> b" the". Raises TokenizerError for a character that stands for
-    no byte, and for no character.
+    """The inverse of to_text: "Ġthe" -> b" the". Raises TokenizerError for a character that stands
+    for no byte, and for an empty text.
     """
     try:
         token = bytes(BYTES[character] for character in text)
@@ -76,7 +72,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     if len(tokens) < len(content):
         again = next(token for token, number in content.items() if tokens[number] != token)
         raise TokenizerError(
-            f"{shown(path)}: {quoted(again)} and {quoted(tokens[content[again]])} both have id {content[again]}"
+            f"{shown(path)}: {quoted(again)} and {quoted(tokens[content[again]])} both have id "
+            f"{content[again]}"
         )
     missing = next((number for number in range(len(tokens)) if number not in tokens), None)
     if missing is not None:
@@ -95,10 +92,10 @@ def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         raise TokenizerError(f"{shown(path)} is not UTF-8 ({reason(error)})\n{RESTORE}") from None
     if lines[-1] == "":  # after the last newline
         lines.pop()
-    # only there: later lines with a # merge a #
-    start = int(bool(lines) and lines[0].startswith("#version"))
     merges = []
-    for number, line in enumerate(lines[start:], start + 1):
+    for number, line in enumerate(lines, 1):
+        if number == 1 and line.startswith("#version"):  # later lines with a # merge a #
+            continue
         try:
             merges.append(read_merge(line))
         except TokenizerError as error:
@@ -124,13 +121,13 @@ def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> Non
     if len(content) < len(tokens):
         again = next(token for number, token in enumerate(tokens) if content[token] != number)
         raise TokenizerError(
-            f"two tokens read {quoted(again)}, of which vocab.json can hold one: give the special token another text"
+            f"two tokens read {quoted(again)}, of which vocab.json can hold one: give the special "
+            "token another text"
         )
     write_atomically(Path(path), json.dumps(content))
 
 
 def write_merges(path: str | os.PathLike[str], merges: Iterable[tuple[str, str]]) -> None:
     """Write merges.txt as GPT-2's is written."""
-    write_atomically(
-        Path(path), "\n".join([VERSION, *(f"{left} {right}" for left, right in merges)]) + "\n"
-    )
+    lines = [VERSION, *(f"{left} {right}" for left, right in merges)]
+    write_atomically(Path(path), "\n".join(lines) + "\n")
