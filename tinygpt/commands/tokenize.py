@@ -1,12 +1,10 @@
 """Make the tokens of a text beforehand: `tinygpt tokenize FILE --out FOLDER`, and then `tinygpt
 train --text FOLDER`.
 
-The text is read, and its tokens are written, a part at a time: neither need fit in memory, here or
-in training. The folder holds the
-tokens of the whole text, the tokenizer, and how many are to learn from: all but the last tenth,
-which is at most a million tokens
-unless --validation says otherwise. Byte pairs and words are learned from the first 33,554,432
-characters, of a longer text.
+The text is read, and its tokens are written, part by part: neither need fit in memory, here or in
+training. The folder holds the tokens of the whole text, the tokenizer, and how many tokens are to
+learn from: all but the last tenth, which is at most a million tokens unless --validation says
+otherwise. Byte pairs and words are learned from the first 33,554,432 characters of a longer text.
 """
 
 from __future__ import annotations
@@ -29,14 +27,13 @@ from tinygpt.tokenizers import CharacterTokenizer, Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
 SEEN = 1 << 25  # characters that byte pairs and words are learned from, at most: ten seconds
-# tokens kept back to measure on, at most, unless a share is asked for: more take longer to measure
-# than they tell
+# tokens kept back to measure on, at most, unless a share is asked for: more only take longer
 MEASURED = 1_000_000
 CHOICES = "tokenizer", "tokens", "validation"
 
 
 class Source:
-    """A text in files, to be read part by part, more than once, while a bar shows how far."""
+    """A text in files, read part by part, more than once, while a bar shows how far."""
 
     def __init__(self, path: str):
         self.name, self.files = shown(path), data.files(path)
@@ -53,15 +50,16 @@ class Source:
             nonlocal done
             done += count
             speed = done / max(time.monotonic() - start, 1e-9)
-            text = f"{doing}  {short(done)} of {short(self.bytes)} bytes  {short(speed)}/s  {duration((self.bytes - done) / max(speed, 1))} left"
-            bar.draw(done, self.bytes, text, count=f"{done / self.bytes:4.0%}")
+            text = f"{doing}  {short(done)} of {short(self.bytes)} bytes  {short(speed)}/s"
+            left = duration((self.bytes - done) / max(speed, 1))
+            bar.draw(done, self.bytes, f"{text}  {left} left", count=f"{done / self.bytes:4.0%}")
 
         with Bar() as bar:
             yield from data.parts(self.files, progress)
 
 
 def arguments(parser: Parser) -> None:
-    """The text, the folder, and how to cut the one into the other."""
+    """The text, the folder, and the choices of the tokenizer."""
     parser.add_argument(
         "text",
         metavar="FILE",
@@ -90,10 +88,8 @@ def run(options: argparse.Namespace) -> int:
     token_files.check_free(out)
     source, start = Source(path), time.monotonic()
     tokenizer, how = _of_run(options) if options.run is not None else _made(config, source)
-    say(
-        f"text       {source.name}: {short(source.bytes)} bytes"
-        + f" in {len(source.files):,} files" * (len(source.files) > 1)
-    )
+    among = f" in {len(source.files):,} files" * (len(source.files) > 1)
+    say(f"text       {source.name}: {short(source.bytes)} bytes{among}")
     say(f"tokenizer  {tokenizer.size:,} different tokens: {how}")
     header = token_files.write(
         out,
@@ -102,14 +98,14 @@ def run(options: argparse.Namespace) -> int:
         config.validation,
         None if hasattr(options, "validation") else MEASURED,
     )
+    each = header.characters / header.tokens
     say(
-        f"tokens     {header.tokens:,} as {header.dtype}, {header.characters / header.tokens:.3g} characters each, of {header.characters:,}"
+        f"tokens     {header.tokens:,} as {header.dtype}, {each:.3g} characters each, "
+        f"of {header.characters:,}"
     )
     kept = header.tokens - header.learned
-    say(
-        f"split      {header.learned:,} to learn from, "
-        + (f"the last {kept:,} to measure on" if kept else "none to measure on")
-    )
+    measured = f"the last {kept:,}" if kept else "none"
+    say(f"split      {header.learned:,} to learn from, {measured} to measure on")
     seconds = time.monotonic() - start
     say(f"time       {duration(seconds)}, {short(source.bytes / seconds)} bytes/s")
     say(f"\ntrain on it: tinygpt train --text {shown(out)}")
@@ -120,39 +116,30 @@ def _of_run(options: argparse.Namespace) -> tuple[Tokenizer, str]:
     for name in ("tokenizer", "tokens"):
         if hasattr(options, name):
             raise InputError(
-                f"--{name} cannot be chosen with --from: the tokenizer is that run's\nleave one of the two out"
+                f"--{name} cannot be chosen with --from: the tokenizer is that run's\n"
+                "leave one of the two out"
             )
     folder = runs.find(options.run)
-    return load_tokenizer(
-        folder / runs.TOKENIZER, "name a run, or a folder of tokens"
-    ), f"those of {shown(folder)}"
+    tokenizer = load_tokenizer(folder / runs.TOKENIZER, "name a run, or a folder of tokens")
+    return tokenizer, f"those of {shown(folder)}"
 
 
 def _made(config: TrainConfig, source: Source) -> tuple[Tokenizer, str]:
-    """The tokenizer that was chosen, and what it was made from; the text is read once for its
-    characters or their number.
+    """The tokenizer that was chosen, and what it was made from. The text is read for its characters
+    or, to learn from, for its start and its length.
     """
     if config.tokenizer == "byte":
         return data.make_tokenizer(config, ""), "bytes"
-    characters, count = dict[str, None](), 0
+    characters, start, count = dict[str, None](), list[str](), 0
     for part in source.parts("reading"):
-        characters |= dict.fromkeys(part)
+        if config.tokenizer == "character":
+            characters |= dict.fromkeys(part)
+        elif count < SEEN:
+            start.append(part)
         count += len(part)
     if config.tokenizer == "character":
         return CharacterTokenizer("".join(characters)), "characters"
-    seen = _first(source, min(SEEN, count - int(count * config.validation)))
-    of = f"the first {len(seen):,} of {count:,} characters"
-    return data.learn_tokenizer(
-        config, seen
-    ), f"{'words' if config.tokenizer == 'word' else 'byte pairs'} learned from {of}"
-
-
-def _first(source: Source, count: int) -> str:
-    """So many characters from the start."""
-    found, missing = list[str](), count
-    for part in data.parts(source.files):
-        found.append(part[:missing])
-        missing -= len(found[-1])
-        if not missing:
-            break
-    return "".join(found)
+    seen = "".join(start)[: min(SEEN, count - int(count * config.validation))]
+    kind = "words" if config.tokenizer == "word" else "byte pairs"
+    how = f"{kind} learned from the first {len(seen):,} of {count:,} characters"
+    return data.learn_tokenizer(config, seen), how
