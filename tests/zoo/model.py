@@ -181,22 +181,16 @@ ZOO = [
     Bug(  # everything that ties with the k-th is kept
         row=62,
         file="tinygpt/generation/sampling.py",
-        old="np.flatnonzero(x == edge)[: count - len(above)]",
-        new="np.flatnonzero(x == edge)",
-        test=(
-            "tests/tinygpt/generation/test_sampling.py::"
-            "test_bug_62_ties_keep_exactly_k_lowest_ids_first"
-        ),
+        old='np.argsort(-x[ids], kind="stable")[:count]',
+        new='np.argsort(-x[ids], kind="stable")',
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
     ),
     Bug(  # of equal tokens the last ones
         row=62,
         file="tinygpt/generation/sampling.py",
-        old="np.flatnonzero(x == edge)[: count - len(above)]",
-        new="np.flatnonzero(x == edge)[len(above) - count :]",
-        test=(
-            "tests/tinygpt/generation/test_sampling.py::"
-            "test_bug_62_ties_keep_exactly_k_lowest_ids_first"
-        ),
+        old='np.argsort(-x[ids], kind="stable")[:count]',
+        new="np.lexsort((-ids, -x[ids]))[:count]",
+        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
     ),
     Bug(  # what top-k leaves out keeps a logit of 0, not of -inf
         row=62,

@@ -19,7 +19,7 @@ computed from the grammar, not estimated from samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -33,16 +33,9 @@ from tinygpt.tokenizers import CharacterTokenizer, Tokenizer
 END = "\n"  # the last character of a story
 
 
-class Symbol(NamedTuple):
-    """A stretch of a story that is not written yet: `rule(*known)` are its choices.
-
-    `known` are the earlier choices that the stretch must agree with.
-    """
-
-    rule: Callable[..., list[Choice]]
-    known: tuple[Any, ...] = ()
-
-
+# A stretch of a story that is not written yet: a rule, and what the rule must know of the story.
+# (animal, "cat") is written as one of the choices animal("cat").
+Symbol: TypeAlias = tuple[Any, ...]
 Part: TypeAlias = str | Symbol
 
 
@@ -80,16 +73,15 @@ def evenly(options: Iterable[Sequence[Part]], share: float = 1.0) -> list[Choice
 
 def story() -> list[Choice]:
     """A story, with weather or without."""
-    weathers = [(f"It was a {weather} day. ", Symbol(beginning, (weather,))) for weather in WEATHER]
-    return [Choice(0.4, (Symbol(beginning, (None,)),)), *evenly(weathers, 0.6)]
+    weathers = [(f"It was a {weather} day. ", (beginning, weather)) for weather in WEATHER]
+    return [Choice(0.4, ((beginning, None),)), *evenly(weathers, 0.6)]
 
 
 def beginning(weather: str | None) -> list[Choice]:
     """The first animal."""
     actors = [Actor(name, kind) for name in NAMES for kind in KINDS]
     return evenly(
-        (f"{one.name} was a ", Symbol(animal, (one.kind,)), ". ", Symbol(liking, (weather, one)))
-        for one in actors
+        (f"{one.name} was a ", (animal, one.kind), ". ", (liking, weather, one)) for one in actors
     )
 
 
@@ -101,7 +93,7 @@ def animal(kind: str) -> list[Choice]:
 def liking(weather: str | None, one: Actor) -> list[Choice]:
     """The place where everything happens."""
     return evenly(
-        (f"{one.pronoun} liked the {place.split()[-1]}. ", Symbol(company, (weather, one, place)))
+        (f"{one.pronoun} liked the {place.split()[-1]}. ", (company, weather, one, place))
         for place in PLACES
     )
 
@@ -113,32 +105,32 @@ def company(weather: str | None, one: Actor, place: str) -> list[Choice]:
     meetings = [
         (
             f"{one.pronoun} met a ",
-            Symbol(animal, (kind,)),
+            (animal, kind),
             f" named {two.name}. ",
-            Symbol(together, (weather, one, two, place)),
+            (together, weather, one, two, place),
         )
         for two in others
     ]
-    return [Choice(0.25, (Symbol(alone, (weather, one, place)),)), *evenly(meetings, 0.75)]
+    return [Choice(0.25, ((alone, weather, one, place),)), *evenly(meetings, 0.75)]
 
 
 def alone(weather: str | None, one: Actor, place: str) -> list[Choice]:
     """A story of one animal: "he" or "she", "was"."""
-    who, ending = Symbol(subject, (one, None)), Symbol(closing, (weather, one.pronoun))
-    verb, home = Symbol(verbs, (place,)), " went home. "
+    who, ending = (subject, one, None), (closing, weather, one.pronoun)
+    verb, home = (verbs, place), " went home. "
     return evenly(
         [
             (who, verb, who, home, ending),
-            (who, verb, who, " was ", Symbol(feeling), who, home, ending),
+            (who, verb, who, " was ", (feeling,), who, home, ending),
         ]
     )
 
 
 def together(weather: str | None, one: Actor, two: Actor, place: str) -> list[Choice]:
     """A story of two animals: "they", "were"."""
-    opening, rest = ("They", Symbol(verbs, (place,))), Symbol(parting, (weather, one, two, place))
+    opening, rest = ("They", (verbs, place)), (parting, weather, one, two, place)
     feelings = [
-        (*opening, who, Symbol(feeling), rest)
+        (*opening, who, (feeling,), rest)
         for who in ("They were ", f"The {one.kind} and the {two.kind} were ")
     ]
     return [Choice(0.5, (*opening, rest)), *evenly(feelings, 0.5)]
@@ -156,13 +148,13 @@ def feeling() -> list[Choice]:
 
 def parting(weather: str | None, one: Actor, two: Actor, place: str) -> list[Choice]:
     """One goes and the other stays; the first goes more often than the second."""
-    ending = Symbol(closing, (weather, "They"))
+    ending = (closing, weather, "They")
 
     def part(goes: Actor, stays: Actor) -> tuple[Part, ...]:
         return (
-            Symbol(subject, (goes, stays)),
+            (subject, goes, stays),
             " went home. ",
-            Symbol(subject, (stays, goes)),
+            (subject, stays, goes),
             f" stayed {place}. ",
             ending,
         )
@@ -193,7 +185,7 @@ def closing(weather: str | None, who: str) -> list[Choice]:
     ]
 
 
-STORY = Symbol(story)
+STORY: Symbol = (story,)
 
 
 @cache
@@ -201,7 +193,9 @@ def choices(symbol: Symbol) -> list[Choice]:
     """The ways to write the symbol. Their probabilities add up to 1, and no two of them can begin
     with the same characters, so that each story is made in one way only.
     """
-    return symbol.rule(*symbol.known)
+    rule, *known = symbol
+    found: list[Choice] = rule(*known)
+    return found
 
 
 # -- entropy and characters

@@ -58,13 +58,11 @@ def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
     """
     if count == 1:
         return np.array([x.argmax()])
-    if count is None or count >= len(x):
-        ids = np.arange(len(x))
-    else:
-        edge = np.partition(x, len(x) - count)[len(x) - count]  # the smallest that is kept
-        above = np.flatnonzero(x > edge)
-        ids = np.sort(np.concatenate([above, np.flatnonzero(x == edge)[: count - len(above)]]))
-    return ids[np.argsort(-x[ids], kind="stable")] if by_size else ids
+    count = min(count or len(x), len(x))
+    edge = np.partition(x, -count)[-count]  # the smallest that is kept
+    ids = np.flatnonzero(x >= edge)
+    ids = ids[np.argsort(-x[ids], kind="stable")[:count]]
+    return ids if by_size else np.sort(ids)
 
 
 def pick(p: Floats, generator: random.Generator) -> int:

@@ -68,17 +68,14 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     """
     data = read_tokens(path, RESTORE)
     content = parse_json(data, dict[str, Id], name=shown(path), advice=RESTORE)
-    tokens = {number: token for token, number in content.items()}
-    if len(tokens) < len(content):
-        again = next(token for token, number in content.items() if tokens[number] != token)
-        raise TokenizerError(
-            f"{shown(path)}: {quoted(again)} and {quoted(tokens[content[again]])} both have id "
-            f"{content[again]}"
-        )
-    missing = next((number for number in range(len(tokens)) if number not in tokens), None)
-    if missing is not None:
-        raise TokenizerError(f"{shown(path)}: of {len(tokens)} tokens none has id {missing}")
-    return [tokens[number] for number in range(len(tokens))]
+    tokens = sorted(content, key=content.__getitem__)
+    for number, token in enumerate(tokens):
+        if content[token] < number:
+            both = f"{quoted(tokens[number - 1])} and {quoted(token)} both have id {number - 1}"
+            raise TokenizerError(f"{shown(path)}: {both}")
+        if content[token] > number:
+            raise TokenizerError(f"{shown(path)}: of {len(tokens)} tokens none has id {number}")
+    return tokens
 
 
 def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

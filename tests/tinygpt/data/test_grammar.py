@@ -37,8 +37,8 @@ IN = "in the park"
 
 def root() -> list[Choice]:
     return [
-        Choice(0.25, ("A ", Symbol(noun), Symbol(tail, (1,)))),
-        Choice(0.75, ("The ", Symbol(noun), " and ", Symbol(noun), Symbol(tail, (2,)))),
+        Choice(0.25, ("A ", (noun,), (tail, 1))),
+        Choice(0.75, ("The ", (noun,), " and ", (noun,), (tail, 2))),
     ]
 
 
@@ -54,17 +54,17 @@ def tail(number: int) -> list[Choice]:
     ]
 
 
-SMALL = Symbol(root)
-PIECES = [
+SMALL: Symbol = (root,)
+PIECES: list[Symbol] = [
     SMALL,
-    Symbol(grammar.closing, ("rainy", "They")),
-    Symbol(grammar.closing, (None, "She")),
-    Symbol(grammar.subject, (TOM, MIA)),
-    Symbol(grammar.subject, (MIA, ANN)),
-    Symbol(grammar.parting, ("sunny", TOM, MIA, IN)),
-    Symbol(grammar.together, (None, MIA, ANN._replace(kind="cat"), "on the mat")),
-    Symbol(grammar.alone, ("rainy", ANN, IN)),
-    Symbol(grammar.company, (None, TOM, IN)),
+    (grammar.closing, "rainy", "They"),
+    (grammar.closing, None, "She"),
+    (grammar.subject, TOM, MIA),
+    (grammar.subject, MIA, ANN),
+    (grammar.parting, "sunny", TOM, MIA, IN),
+    (grammar.together, None, MIA, ANN._replace(kind="cat"), "on the mat"),
+    (grammar.alone, "rainy", ANN, IN),
+    (grammar.company, None, TOM, IN),
 ]
 
 
@@ -79,7 +79,7 @@ def enumerated(parts: tuple[Part, ...]) -> Iterator[tuple[str, float]]:
     heads = (
         [(head, 1.0)]
         if isinstance(head, str)
-        else [(t, p * q) for p, inner in head.rule(*head.known) for t, q in enumerated(inner)]
+        else [(t, p * q) for p, inner in grammar.choices(head) for t, q in enumerated(inner)]
     )
     yield from ((a + b, p * q) for a, p in heads for b, q in rest)
 
@@ -97,7 +97,7 @@ def log_probability(start: Symbol, story: str) -> float:
                 return log_p
             continue
         head, rest = parts[0], parts[1:]
-        if isinstance(head, Symbol):
+        if not isinstance(head, str):
             open_ends += [
                 (position, log_p + math.log(p), inner + rest) for p, inner in grammar.choices(head)
             ]
@@ -145,7 +145,7 @@ def check(symbol: Symbol, above: tuple[Symbol, ...], known: dict[Symbol, set[str
 
 
 def name_of(symbol: Any) -> str:
-    return str(symbol.rule.__name__)
+    return str(symbol[0].__name__)
 
 
 # -- the figures
@@ -238,18 +238,18 @@ def test_the_check_sees_rules_that_make_no_grammar(
     parts: list[tuple[float, str]], reason: str
 ) -> None:
     with pytest.raises(ValueError, match=reason):
-        check(Symbol(lambda: [Choice(p, (text,)) for p, text in parts]), (), {})
+        check((lambda: [Choice(p, (text,)) for p, text in parts],), (), {})
 
 
 def test_the_check_sees_a_rule_that_comes_back() -> None:
     def one() -> list[Choice]:
-        return [Choice(0.5, ("a",)), Choice(0.5, ("b", Symbol(other)))]
+        return [Choice(0.5, ("a",)), Choice(0.5, ("b", (other,)))]
 
     def other() -> list[Choice]:
-        return [Choice(0.5, ("a",)), Choice(0.5, ("b", Symbol(one)))]
+        return [Choice(0.5, ("a",)), Choice(0.5, ("b", (one,)))]
 
     with pytest.raises(ValueError, match="the rule one comes back to itself"):
-        check(Symbol(one), (), {})
+        check((one,), (), {})
 
 
 GOOD = (
