@@ -58,9 +58,9 @@ def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
     """
     if count == 1:
         return np.array([x.argmax()])
-    count = min(count or len(x), len(x))
-    edge = np.partition(x, -count)[-count]  # the smallest that is kept
-    ids = np.flatnonzero(x >= edge)
+    ids = np.arange(len(x))
+    if count is not None and count < len(x):
+        ids = np.flatnonzero(x >= np.partition(x, -count)[-count])
     ids = ids[np.argsort(-x[ids], kind="stable")[:count]]
     return ids if by_size else np.sort(ids)
 

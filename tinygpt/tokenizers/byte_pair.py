@@ -48,6 +48,7 @@ from tinygpt.tokenizers.gpt2_files import (
 )
 from tinygpt.tokenizers.pairs import GAP, Pair, Pairs, integers
 from tinygpt.tokenizers.tokenizer import (
+    BREAK,
     Content,
     Tokenizer,
     TokenizerError,
@@ -76,8 +77,6 @@ WORD = regex.compile(
         ]
     )
 )
-
-AHEAD = 2  # characters after a word that decide where it ends: after ' comes `ll`, say, or not
 
 
 def words(text: str) -> Iterator[str]:
@@ -223,29 +222,11 @@ class BytePairTokenizer(Tokenizer):
             ids += [self.specials[part]] if i % 2 else self._encode(words(part))
         return ids
 
-    def settled(self, text: str) -> tuple[list[int], int]:
-        """The words and special tokens so far from the end that nothing that follows can change
-        them.
-
-        From `unsure` on a special token may begin that is not complete yet. The characters that
-        decide the end of a word must lie before.
-        """
-        utf8(text)
-        unsure = len(text) - max(map(len, self.specials), default=1) + 1
-        ids, place = list[int](), 0
-        for i, part in enumerate(split(text, self.specials)):
-            if i % 2:
-                ids.append(self.specials[part])
-            elif place + len(part) < unsure:  # a special token follows, and is whole
-                ids += self._encode(words(part))
-            else:
-                known: list[str] = WORD.findall(part[: max(0, unsure - place)])
-                end = max(place, unsure)
-                while known and end > unsure - AHEAD:
-                    end -= len(known.pop())
-                return ids + self._encode(known), end
-            place += len(part)
-        raise AssertionError("the last part is ordinary, and ends with the text")
+    def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
+        """As for every tokenizer; with a special token that holds white space, all at once."""
+        if any(map(BREAK.search, self.specials)):
+            return iter([self.encode("".join(parts))])
+        return super().encode_parts(parts)
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes; of UTF-8, those of its text without special tokens."""

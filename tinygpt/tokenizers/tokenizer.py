@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, Union
 
 import msgspec
+import regex
 
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, TOKENS, VOCABULARY, parse_json, read_bytes, write_json
 from tinygpt.terminal import shown
 
 QUOTED = 60  # characters of a token that an error shows
+# the last place where white space begins, as both re and regex see it
+BREAK = regex.compile(r"(?r)(?<=[^\s\x1c-\x1f])[ \n]")
 
 
 class TokenizerError(InputError):
@@ -57,28 +60,20 @@ class Tokenizer(ABC):
         Raises TokenizerError where its parts do not fit together.
         """
 
-    def settled(self, text: str) -> tuple[list[int], int]:
-        """The ids that a text has whatever follows it, and the number of their characters: here
-        all.
-        """
-        return self.encode(text), len(text)
-
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
-        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut. Only
-        the end of a part waits for the next.
+        """The ids of `encode("".join(parts))`, some with each part, wherever the text is cut.
 
-        Raises TokenizerError as `encode` does.
+        A part is encoded up to its last white space, for no token goes on where white space begins.
+        The rest waits for the next part. Raises TokenizerError as `encode` does.
         """
-        rest, waiting = "", 0
+        waiting = ""
         for part in parts:
-            rest += part
-            # a word without end is read again when it is twice as long: n characters take n steps
-            if len(rest) >= 2 * waiting:
-                ids, known = self.settled(rest)
-                rest = rest[known:]
-                waiting = len(rest)
-                yield ids
-        yield self.encode(rest)
+            found = BREAK.search(part)
+            if found:
+                yield self.encode(waiting + part[: found.start()])
+                waiting = ""
+            waiting += part[found.start() :] if found else part
+        yield self.encode(waiting)
 
     @property
     def hash(self) -> str:

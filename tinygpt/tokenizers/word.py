@@ -57,12 +57,6 @@ class WordTokenizer(Tokenizer):
         """The id of each piece, 0 for one that is unknown."""
         return [self._ids.get(match.group(), 0) for match in PIECE.finditer(text)]
 
-    def settled(self, text: str) -> tuple[list[int], int]:
-        """All but the last piece, which may go on."""
-        pieces = PIECE.findall(text)
-        last = pieces.pop() if pieces else ""
-        return [self._ids.get(piece, 0) for piece in pieces], len(text) - len(last)
-
     def decode(self, ids: Iterable[int]) -> str:
         """The pieces of the ids, put together; 0 reads <unk>. Raises TokenizerError naming the
         first id outside [0, size).
