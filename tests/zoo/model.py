@@ -86,8 +86,8 @@ ZOO = [
     Bug(  # only what comes after the last block learns
         row=54,
         file="tinygpt/model/block.py",
-        old="norm.after_sum(x, block.feed_forward(h))\n    return h",
-        new="norm.after_sum(x.detach(), block.feed_forward(h).detach())\n    return h",
+        old="[layer].after_sum(x, block.feed_forward(h))\n    return h",
+        new="[layer].after_sum(x.detach(), block.feed_forward(h).detach())\n    return h",
         test="tests/tinygpt/model/test_gpt.py::test_bug_54_one_batch_is_learnt_by_heart",
     ),
     Bug(

@@ -5,7 +5,10 @@ story-1` takes story-1.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
+
+import numpy as np
 
 from tensor.random import Generator
 from tinygpt.commands.cli import Parser, add_flags, add_run, read_config
@@ -93,8 +96,8 @@ def draws(seed: int, number: int) -> Generator:
     """A generator for each prompt. The first has the seed's own draws, so a file with one prompt
     and --prompt give the same.
     """
-    generator = Generator()
-    generator.load_state({"seed": seed, "draws": number << 32})
+    generator = Generator(seed)
+    generator.draws = number << 32
     return generator
 
 
@@ -157,8 +160,8 @@ def _explain(
     say(f"prompt '{shown(prompt)}'\n")
     say("drawn       ln p   likeliest")
     for _, step, _ in followed:
-        candidates = "  ".join(
-            f"'{word_of(tokenizer, token)}' {p:.3f}" for token, p in step.likeliest(count)
-        )
+        log_p = step.log_probabilities()
+        likeliest = np.argsort(-log_p, kind="stable")[:count].tolist()
+        candidates = [f"'{word_of(tokenizer, i)}' {math.exp(log_p[i]):.3f}" for i in likeliest]
         word = f"'{word_of(tokenizer, step.token)}'"
-        say(f"{word:9} {step.log_probabilities()[step.token]:7.3f}   {candidates}")
+        say(f"{word:9} {log_p[step.token]:7.3f}   {'  '.join(candidates)}")

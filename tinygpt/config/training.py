@@ -116,7 +116,7 @@ class TrainConfig:
     seed: int = option(0, "what all randomness follows from", least=0, most=SEEDS)
     device: str = option("cpu", "cpu, cuda or cuda:N")  # where the arrays live
     # of weights and activations
-    dtype: str = option("float32", f"{', '.join(DTYPES[:-1])} or {DTYPES[-1]}")
+    dtype: str = option("float32", one_of(DTYPES))
     # the same numbers
     recompute: bool = option(
         False, "activations of each block are computed again in backward: less memory, more time"

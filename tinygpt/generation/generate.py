@@ -6,7 +6,6 @@ Distributions are small. They are computed on the host in float64, whatever the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -48,15 +47,7 @@ class Step(NamedTuple):
 
     def log_probabilities(self) -> Floats:
         """ln softmax(logits), without the temperature and top-k of the draw.   (V,)"""
-        x = np.asarray(self.logits, dtype=np.float64)
-        x = x - x.max()
-        result: Floats = x - np.log(np.exp(x).sum())
-        return result
-
-    def likeliest(self, count: int) -> list[tuple[int, float]]:
-        """The `count` likeliest tokens and their probabilities, the likeliest first."""
-        log_p = self.log_probabilities()
-        return [(int(i), math.exp(log_p[i])) for i in np.argsort(-log_p, kind="stable")[:count]]
+        return Tensor(self.logits, dtype="float64").log_softmax().numpy()
 
 
 def steps(

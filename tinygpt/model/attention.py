@@ -7,7 +7,7 @@ from __future__ import annotations
 import tensor
 from tensor import Tensor, nn
 from tinygpt.config import GPTConfig
-from tinygpt.model.cache import LayerCache
+from tinygpt.model.cache import Cache
 
 
 class Attention(nn.Module):
@@ -24,9 +24,9 @@ class Attention(nn.Module):
         self.weights_dropout = nn.Dropout(config.dropout)
         self.dropout = nn.Dropout(config.dropout)
 
-    def __call__(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def __call__(self, x: Tensor, cache: Cache | None = None, layer: int = 0) -> Tensor:
         if cache is not None:
-            return self.projection(cache.attend(self.qkv(x)))
+            return self.projection(cache.attend(layer, self.qkv(x)))
         p = self.weights_dropout.p if self.learning else 0.0
         key = self.weights_dropout.key() if p else None
         # (B, T, 3C) -> (B, T, C)

@@ -50,16 +50,14 @@ def through_blocks(
         for block in blocks:
             x = tensor.checkpoint(block, x) if recompute else block(x)
         return final_norm(x)
-    layers = [None] * len(blocks) if cache is None else cache.layers
     if not blocks[0].pre_norm:
-        for block, layer in zip(blocks, layers, strict=True):
-            _, x = block.attention_norm.after_sum(x, block.attention(x, cache=layer))
+        for layer, block in enumerate(blocks):
+            _, x = block.attention_norm.after_sum(x, block.attention(x, cache, layer))
             _, x = block.feed_forward_norm.after_sum(x, block.feed_forward(x))
         return final_norm(x)
     h = blocks[0].attention_norm(x)
-    # the norm after each block
     following = [*(block.attention_norm for block in blocks[1:]), final_norm]
-    for block, layer, norm in zip(blocks, layers, following, strict=True):
-        x, h = block.feed_forward_norm.after_sum(x, block.attention(h, cache=layer))
-        x, h = norm.after_sum(x, block.feed_forward(h))
+    for layer, block in enumerate(blocks):
+        x, h = block.feed_forward_norm.after_sum(x, block.attention(h, cache, layer))
+        x, h = following[layer].after_sum(x, block.feed_forward(h))
     return h

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -50,14 +49,6 @@ class Cache:
         """How many more tokens fit into each of its rows."""
         return int(self.keys.shape[3]) - int(self.seen[self.rows].max())
 
-    @property
-    def layers(self) -> list[LayerCache]:
-        """The cache of each layer, in the same memory."""
-        return [
-            LayerCache(self.keys[:, layer], self.values[:, layer], self.seen, self.rows)
-            for layer in range(self.keys.shape[1])
-        ]
-
     def clear(self) -> None:
         """Forget all tokens of its rows."""
         self.seen[self.rows] = 0
@@ -72,22 +63,12 @@ class Cache:
                 f"has room for {self.free}: clear() it, and give the last tokens anew"
             )
 
-
-class LayerCache(NamedTuple):
-    """One layer's keys and values, (rows, H, context, D) each; how many tokens each row has seen,
-    (rows,); the rows of the new tokens, (B,).
-    """
-
-    keys: Array
-    values: Array
-    seen: Ids
-    rows: Ids
-
-    def attend(self, qkv: Tensor) -> Tensor:
+    def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """y = softmax(q k^T / sqrt(D)) v of the new tokens, each over all tokens of its row up to
         itself. The new keys and values are written into the cache.   qkv: (B, T, 3C)   y: (B, T, C)
         """
-        keys, values, seen, rows = self
+        keys, values = self.keys[:, layer], self.values[:, layer]  # (rows, H, context, D)
+        seen, rows = self.seen, self.rows
         (B, T, C3), (_, H, _, D) = qkv.shape, keys.shape
         q, k, v = np.moveaxis(qkv.array.reshape(B, T, 3, H, D), (2, 3), (0, 2))  # 3 x (B, H, T, D)
         for b, row in enumerate(rows.tolist()):

@@ -278,30 +278,22 @@ class BytePairTokenizer(Tokenizer):
 
     def content(self) -> BytePairs:
         """Tokens, merges and special tokens, as text."""
+        special = {number: text for text, number in self.specials.items()}
         return BytePairs(
             self.specials,
             tuple(f"{to_text(left)} {to_text(right)}" for left, right in self.merges),
-            tuple(self._texts()),
+            tuple(special.get(i) or to_text(token) for i, token in enumerate(self.tokens)),
         )
 
     @classmethod
     def from_content(cls, content: Any) -> Self:
         """The tokenizer of that content. Raises TokenizerError as the constructor does."""
-        return cls._of_texts(content.tokens, map(read_merge, content.merges), content.specials)
-
-    @classmethod
-    def _of_texts(
-        cls, tokens: Sequence[str], merges: Iterable[tuple[str, str]], specials: Mapping[str, int]
-    ) -> Self:
-        taken = set(specials.values())
-        ordinary = [utf8(text) if i in taken else to_bytes(text) for i, text in enumerate(tokens)]
+        special = set(content.specials.values())
         return cls(
-            ordinary, ((to_bytes(left), to_bytes(right)) for left, right in merges), specials
+            [utf8(t) if i in special else to_bytes(t) for i, t in enumerate(content.tokens)],
+            ((to_bytes(a), to_bytes(b)) for a, b in map(read_merge, content.merges)),
+            content.specials,
         )
-
-    def _texts(self) -> list[str]:
-        special = {number: text for text, number in self.specials.items()}
-        return [special.get(i) or to_text(token) for i, token in enumerate(self.tokens)]
 
     @classmethod
     def from_gpt2(
@@ -316,16 +308,17 @@ class BytePairTokenizer(Tokenizer):
         no merge makes and that look like <this>. Raises TokenizerError for entries that are
         missing, twice, or do not fit together.
         """
-        tokens, pairs = read_vocabulary(vocabulary), read_merges(merges)
+        tokens, lines = read_vocabulary(vocabulary), read_merges(merges)
         if specials is None:
-            made = {left + right for left, right in pairs}
+            made = {line.replace(" ", "") for line in lines}
             specials = [text for text in tokens if re.fullmatch(r"<.+>", text) and text not in made]
         numbers = {text: i for i, text in enumerate(tokens)}
         missing = next((text for text in specials if text not in numbers), None)
         if missing is not None:
             raise TokenizerError(f"{shown(vocabulary)} lacks the special token {quoted(missing)}")
+        chosen = {text: numbers[text] for text in specials}
         try:
-            return cls._of_texts(tokens, pairs, {text: numbers[text] for text in specials})
+            return cls.from_content(BytePairs(chosen, tuple(lines), tuple(tokens)))
         except TokenizerError as error:
             raise TokenizerError(
                 f"{shown(vocabulary)} and {shown(merges)} do not fit together: {error}"
@@ -333,8 +326,9 @@ class BytePairTokenizer(Tokenizer):
 
     def save_gpt2(self, vocabulary: str | os.PathLike[str], merges: str | os.PathLike[str]) -> None:
         """Write vocab.json and merges.txt as GPT-2's are written, byte for byte."""
-        write_vocabulary(vocabulary, self._texts())
-        write_merges(merges, [(to_text(left), to_text(right)) for left, right in self.merges])
+        content = self.content()
+        write_vocabulary(vocabulary, content.tokens)
+        write_merges(merges, content.merges)
 
 
 def numbered(tokens: Sequence[bytes], specials: Mapping[str, int]) -> dict[bytes, int]:

@@ -78,8 +78,8 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     return tokens
 
 
-def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
-    """The merges of a merges.txt, in order. Raises InputError, naming the line that is none."""
+def read_merges(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of merges in a merges.txt. Raises InputError, naming the line that is none."""
     data = read_bytes(path, VOCABULARY, RESTORE)
     if data.count(b"\n") > TOKENS:
         raise TokenizerError(f"{shown(path)} has more than {TOKENS:,} merges\n{RESTORE}")
@@ -94,9 +94,10 @@ def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
         if number == 1 and line.startswith("#version"):  # later lines with a # merge a #
             continue
         try:
-            merges.append(read_merge(line))
+            read_merge(line)
         except TokenizerError as error:
             raise TokenizerError(f"{shown(path)}, line {number}: {error}") from None
+        merges.append(line)
     return merges
 
 
@@ -124,7 +125,6 @@ def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> Non
     write_atomically(Path(path), json.dumps(content))
 
 
-def write_merges(path: str | os.PathLike[str], merges: Iterable[tuple[str, str]]) -> None:
+def write_merges(path: str | os.PathLike[str], merges: Iterable[str]) -> None:
     """Write merges.txt as GPT-2's is written."""
-    lines = [VERSION, *(f"{left} {right}" for left, right in merges)]
-    write_atomically(Path(path), "\n".join(lines) + "\n")
+    write_atomically(Path(path), "\n".join([VERSION, *merges]) + "\n")

@@ -23,7 +23,7 @@ from tinygpt.__main__ import main
 from tinygpt.errors import InputError
 from tinygpt.inside import verification
 from tinygpt.inside.verification import CHECKS, Verdict
-from tinygpt.model.cache import LayerCache
+from tinygpt.model.cache import Cache
 from tinygpt.runs import checkpoint
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
@@ -152,12 +152,13 @@ def test_finds_a_cache_whose_positions_are_one_off(
 
 def test_finds_a_cache_that_forgets_between_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One token at a time all is well."""
-    attend = LayerCache.attend
+    attend = Cache.attend
 
-    def forgetful(cache: LayerCache, qkv: Tensor) -> Tensor:
-        return attend(cache, qkv) * (1.001 if qkv.shape[1] > 1 and cache.seen.any() else 1)
+    def forgetful(cache: Cache, layer: int, qkv: Tensor) -> Tensor:
+        wrong = 1.001 if qkv.shape[1] > 1 and cache.seen.any() else 1
+        return attend(cache, layer, qkv) * wrong
 
-    monkeypatch.setattr(LayerCache, "attend", forgetful)
+    monkeypatch.setattr(Cache, "attend", forgetful)
     failed("cache", "tokens given in chunks")
 
 

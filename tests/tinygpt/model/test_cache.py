@@ -18,7 +18,7 @@ from tests.helpers.kernel_runs import compiled_kernels, judge, taken
 from tinygpt import GPT, GPTConfig, SampleConfig
 from tinygpt.generation.generate import steps
 from tinygpt.generation.sampling import distribution, pick
-from tinygpt.model.cache import LayerCache
+from tinygpt.model.cache import Cache
 
 __all__ = ["compiled_kernels"]
 SIZES = {"vocabulary": 11, "context": 40, "width": 24, "heads": 3, "layers": 3}
@@ -193,13 +193,13 @@ def test_a_batch_is_continued_row_by_row(device: str) -> None:
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many queries each layer's attention, or each call of the kernel, had to answer."""
     sizes: list[int] = []
-    attend = LayerCache.attend
+    attend = Cache.attend
 
-    def counted(cache: LayerCache, qkv: Tensor) -> Tensor:
+    def counted(cache: Cache, layer: int, qkv: Tensor) -> Tensor:
         sizes.append(qkv.shape[1])
-        return attend(cache, qkv)
+        return attend(cache, layer, qkv)
 
-    monkeypatch.setattr(LayerCache, "attend", counted)
+    monkeypatch.setattr(Cache, "attend", counted)
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(ids: Any, *rest: Any, **options: Any) -> Any:
