@@ -162,8 +162,8 @@ ZOO = [
     Bug(
         row=86,  # a name that JSON cannot hold is found when the folder is made
         file="tinygpt/config/training.py",
-        old="                well,\n",
-        new="                True,\n",
+        old='value == value.encode("utf-8", "ignore").decode(),',
+        new="True,",
         test=ODD + "test_bug_86_names_that_are_no_utf8",
     ),
     Bug(

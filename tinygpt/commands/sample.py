@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tensor import Tensor
 from tensor.random import Generator
 from tinygpt.commands.cli import Parser, add_flags, add_run, read_config
 from tinygpt.config import SampleConfig
@@ -156,11 +157,13 @@ def _follow(
 def _explain(
     tokenizer: Tokenizer, followed: Iterator[tuple[int, Step, str]], count: int, prompt: str
 ) -> None:
-    """A line a token: what was drawn, its log-probability, and the likeliest candidates."""
+    """A line a token: the drawn one, its log-probability, and the likeliest candidates, without
+    the temperature and top-k of the draw.
+    """
     say(f"prompt '{shown(prompt)}'\n")
     say("drawn       ln p   likeliest")
     for _, step, _ in followed:
-        log_p = step.log_probabilities()
+        log_p = Tensor(step.logits, dtype="float64").log_softmax().numpy()
         likeliest = np.argsort(-log_p, kind="stable")[:count].tolist()
         candidates = [f"'{word_of(tokenizer, i)}' {math.exp(log_p[i]):.3f}" for i in likeliest]
         word = f"'{word_of(tokenizer, step.token)}'"

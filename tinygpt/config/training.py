@@ -137,10 +137,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, value in (("text", self.text), ("out", self.out)):
-            well = (value or "").encode("utf-8", "ignore").decode() == (value or "")
+        for name in ("text", "out"):
+            value = getattr(self, name) or ""
             check(
-                well,
+                value == value.encode("utf-8", "ignore").decode(),
                 f"{name} {value!a}: config.json cannot hold a name that is no UTF-8: give it "
                 "another",
             )
@@ -158,11 +158,6 @@ class TrainConfig:
             f"device {self.device!r}: choose cpu, cuda or cuda:N",
         )
         check(self.dtype in DTYPES, f"dtype {self.dtype!r}: choose {one_of(DTYPES)}")
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """AdamW's two memories as the optimiser takes them."""
-        return self.beta1, self.beta2
 
     @property
     def evaluate_steps(self) -> int:

@@ -19,7 +19,7 @@ computed from the grammar, not estimated from samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 
@@ -65,9 +65,9 @@ class Actor(NamedTuple):
         return NAMES[self.name]
 
 
-def evenly(options: Iterable[Sequence[Part]], share: float = 1.0) -> list[Choice]:
+def evenly(options: Iterable[tuple[Part, ...]], share: float = 1.0) -> list[Choice]:
     """Choices of equal probability, `share` in all."""
-    parts = [tuple(option) for option in options]
+    parts = list(options)
     return [Choice(share / len(parts), each) for each in parts]
 
 
@@ -307,8 +307,9 @@ class StoryWindows(Windows):
         self.context = context
         # window i begins with the end before story i
         self.tokens = np.concatenate([[end], ids, np.full(context, end)])
-        self.story_starts = np.append(0, np.flatnonzero(ids[:-1] == end) + 1)
-        self.lengths = np.diff(np.append(self.story_starts, len(ids)))
+        ends = np.flatnonzero(ids == end) + 1
+        self.lengths = np.diff(ends, prepend=0)
+        self.story_starts = ends - self.lengths
         longest = int(self.lengths.max())
         if longest > context:
             raise CorpusError(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -175,25 +176,15 @@ def check_free(folder: Path) -> None:
         raise InputError(f"{shown(folder)} {what}\nname a new folder: --out FOLDER")
 
 
-def write(
-    folder: Path,
-    tokenizer: Tokenizer,
-    text: Iterable[str],
-    validation: float,
-    most: int | None = None,
-) -> Header:
-    """Write the ids of a text that comes in parts. The ids are never all in memory.
-
-    validation: the share of the tokens, the last ones, that is kept back to measure on, but at most
-    `most` tokens. Raises InputError where the folder cannot be written. Any exception leaves
-    nothing behind.
-    """
+@contextmanager
+def _new(folder: Path) -> Iterator[None]:
+    """A folder to write to. Any exception leaves nothing behind."""
     check_free(folder)
     found = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            return _write(folder, tokenizer, text, validation, most)
+            yield
         except BaseException:
             for name in (MARK, TOKENIZER, IDS):
                 (folder / name).unlink(missing_ok=True)
@@ -207,9 +198,18 @@ def write(
         ) from None
 
 
-def _write(
-    folder: Path, tokenizer: Tokenizer, text: Iterable[str], validation: float, most: int | None
+def write(
+    folder: Path,
+    tokenizer: Tokenizer,
+    text: Iterable[str],
+    validation: float,
+    most: int | None = None,
 ) -> Header:
+    """Write the ids of a text that comes in parts. The ids are never all in memory.
+
+    validation: the share of the tokens, the last ones, that is kept back to measure on, but at most
+    `most` tokens. Raises InputError where the folder cannot be written.
+    """
     start, characters = "", 0
 
     def seen() -> Iterator[str]:
@@ -221,18 +221,19 @@ def _write(
 
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
     hashed, tokens = sha256(), 0
-    with (folder / IDS).open("wb") as file:
-        for ids in tokenizer.encode_parts(seen()):
-            # raises for an id that is too large
-            data = np.fromiter(ids, DTYPES[dtype], len(ids)).tobytes()
-            file.write(data)
-            hashed.update(data)
-            tokens += len(ids)
-        file.flush()
-        os.fsync(file.fileno())
-    kept = min(int(tokens * validation), tokens if most is None else most)
-    hashes = hashed.hexdigest(), tokenizer.hash
-    header = Header(VERSION, dtype, tokens, tokens - kept, *hashes, characters, opening(start))
-    tokenizer.save(folder / TOKENIZER)
-    write_json(folder / MARK, msgspec.structs.asdict(header))
+    with _new(folder):
+        with (folder / IDS).open("wb") as file:
+            for ids in tokenizer.encode_parts(seen()):
+                # raises for an id that is too large
+                data = np.fromiter(ids, DTYPES[dtype], len(ids)).tobytes()
+                file.write(data)
+                hashed.update(data)
+                tokens += len(ids)
+            file.flush()
+            os.fsync(file.fileno())
+        kept = min(int(tokens * validation), tokens if most is None else most)
+        hashes = hashed.hexdigest(), tokenizer.hash
+        header = Header(VERSION, dtype, tokens, tokens - kept, *hashes, characters, opening(start))
+        tokenizer.save(folder / TOKENIZER)
+        write_json(folder / MARK, msgspec.structs.asdict(header))
     return header

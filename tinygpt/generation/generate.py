@@ -15,7 +15,7 @@ from tensor import Tensor, random
 from tensor.memory.devices import move, to_host
 from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
-from tinygpt.generation.sampling import Floats, distribution, pick
+from tinygpt.generation.sampling import distribution, pick
 
 
 class Decoder(Protocol):
@@ -45,10 +45,6 @@ class Step(NamedTuple):
     token: int
     logits: Any
 
-    def log_probabilities(self) -> Floats:
-        """ln softmax(logits), without the temperature and top-k of the draw.   (V,)"""
-        return Tensor(self.logits, dtype="float64").log_softmax().numpy()
-
 
 def steps(
     model: Decoder,
@@ -64,7 +60,31 @@ def steps(
     here, before the first step.
     """
     texts = [_tokens(model, ids) for ids in prompts]
-    return _steps(model, texts, config, generators, ended)
+
+    def each() -> Iterator[tuple[int, Step]]:
+        context, cache, device = model.context, model.new_cache(len(texts)), model.device
+        new = [text[-context:] for text in texts]  # tokens that are not in the cache yet
+        for _ in range(config.length):
+            together: dict[int, list[int]] = {}  # number of new tokens -> prompts with so many
+            for i, text in enumerate(texts):
+                if i not in ended:
+                    # past the context each token moves the window, and every position changes
+                    if cache.seen[i] == context:
+                        cache.seen[i], new[i] = 0, text[-context:]
+                    together.setdefault(len(new[i]), []).append(i)
+            if not together:
+                return
+            for rows in together.values():
+                ids = Tensor.from_array(move(np.array([new[i] for i in rows]), device))  # (B, T)
+                part = cache if len(rows) == len(texts) else cache.of(rows)
+                logits = to_host(model.decode(ids, part, last=True).array)[:, -1]  # (B, V)
+                for i, row in zip(rows, logits, strict=True):
+                    token = pick(distribution(row, config), generators[i])
+                    texts[i].append(token)
+                    new[i] = [token]
+                    yield i, Step(token, row)
+
+    return each()
 
 
 def _tokens(model: Decoder, ids: Any) -> list[int]:
@@ -79,33 +99,3 @@ def _tokens(model: Decoder, ids: Any) -> list[int]:
         )
     model.check_ids(tokens[-model.context :])
     return list(tokens.tolist())
-
-
-def _steps(
-    model: Decoder,
-    texts: list[list[int]],
-    config: SampleConfig,
-    generators: Sequence[random.Generator],
-    ended: Container[int],
-) -> Iterator[tuple[int, Step]]:
-    context, cache, device = model.context, model.new_cache(len(texts)), model.device
-    new = [text[-context:] for text in texts]  # tokens that are not in the cache yet
-    for _ in range(config.length):
-        together: dict[int, list[int]] = {}  # number of new tokens -> prompts with so many
-        for i, text in enumerate(texts):
-            if i not in ended:
-                # past the context each token moves the window, and every position changes
-                if cache.seen[i] == context:
-                    cache.seen[i], new[i] = 0, text[-context:]
-                together.setdefault(len(new[i]), []).append(i)
-        if not together:
-            return
-        for rows in together.values():
-            ids = Tensor.from_array(move(np.array([new[i] for i in rows]), device))  # (B, T)
-            part = cache if len(rows) == len(texts) else cache.of(rows)
-            logits = to_host(model.decode(ids, part, last=True).array)[:, -1]  # (B, V)
-            for i, row in zip(rows, logits, strict=True):
-                token = pick(distribution(row, config), generators[i])
-                texts[i].append(token)
-                new[i] = [token]
-                yield i, Step(token, row)

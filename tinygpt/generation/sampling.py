@@ -37,13 +37,12 @@ def distribution(logits: Any, config: SampleConfig) -> Floats:
             "(which: tinygpt step RUN --plain --break nan)\n"
             "take an earlier checkpoint, or train with a lower learning rate"
         )
-    every = top_k is None and top_p is None
-    kept: Any = slice(None) if every else _largest(x, top_k, by_size=top_p is not None)
+    kept: Any = slice(None)
+    if top_k is not None or top_p is not None:
+        kept = _largest(x, top_k, by_size=top_p is not None)
     below = np.maximum(x[kept] - largest, FAR * temperature)
     weights = np.exp(below / temperature)  # the largest is 1
     kept_p: Floats = weights / weights.sum()
-    if every:
-        return kept_p
     if top_p is not None:
         count = 1 + int(np.searchsorted(np.cumsum(kept_p), top_p - ROUNDING))
         kept, kept_p = kept[:count], kept_p[:count] / kept_p[:count].sum()

@@ -123,7 +123,7 @@ class GPT(nn.Module):
     @property
     def device(self) -> str:
         """Where the parameters are."""
-        return str(self.token_embedding.weight.device)
+        return self.token_embedding.weight.device
 
     def decode(self, ids: Tensor, cache: Cache, last: bool = False) -> Tensor:
         """The logits of the tokens after those in the cache. The new tokens join the cache.

@@ -53,7 +53,7 @@ def optimizer_of(model: GPT, config: TrainConfig) -> Optimizer:
     For float16 with a loss scale.
     """
     options: dict[str, Any] = {
-        "betas": config.betas,
+        "betas": (config.beta1, config.beta2),
         "weight_decay": config.weight_decay,
         "decay_embeddings": config.decay_embeddings,
     }
