@@ -13,22 +13,22 @@ ZOO = [
     Bug(
         row=64,  # a a a holds the pair twice, and both are merged
         file=PAIRS,
-        old="            if (ids[place], ids[other]) != pair:",
+        old="            if (ids[position], ids[other]) != pair:",
         new="            if False:",
         test=TESTS + "test_bug_64_overlaps",
     ),
     Bug(
         row=64,  # training merges from the right
         file=PAIRS,
-        old="in_order(self.places.pop(pair))",
-        new="reversed(in_order(self.places.pop(pair)))",
+        old="in_order(self.positions.pop(pair))",
+        new="reversed(in_order(self.positions.pop(pair)))",
         test=TESTS + "test_bug_64_overlaps",
     ),
     Bug(
         row=64,  # pairs that end where a merge begins are still counted
         file=PAIRS,
-        old="            for old in (before[place], place, other):",
-        new="            for old in (place, other):",
+        old="            for old in (before[position], position, other):",
+        new="            for old in (position, other):",
         test=TESTS + "test_bug_64_merges_of_the_definition",
     ),
     Bug(
@@ -79,8 +79,8 @@ ZOO = [
     Bug(
         row=64,  # pairs that a merge made are not merged further
         file=FILE,
-        old="            for place in (before[left], left):\n",
-        new="            for place in ():\n",
+        old="            for start in (before[left], left):\n",
+        new="            for start in ():\n",
         test=TESTS + "test_bug_64_encoding_of_the_definition",
     ),
     Bug(

@@ -125,8 +125,8 @@ def _cut(
 def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
     if tokenizer is not None and not isinstance(tokenizer, CharacterTokenizer):
         raise InputError(
-            "the stories of the grammar are told in characters, which this run's tokenizer does not "
-            "use\nstart from a run whose tokenizer is `character`"
+            "the stories of the grammar are told in characters, which this run's tokenizer does "
+            "not use\nstart from a run whose tokenizer is `character`"
         )
     known = tokenizer or grammar.grammar_tokenizer()
     text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)

@@ -107,8 +107,8 @@ def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
     header, own = _header(folder / MARK), load_tokenizer(folder / TOKENIZER, AGAIN)
     if own.hash != header.tokenizer:
         raise InputError(
-            f"{TOKENIZER} in {name} is not the one that its tokens were made with: they would read as "
-            f"another text\n{AGAIN}"
+            f"{TOKENIZER} in {name} is not the one that its tokens were made with: they would read "
+            f"as another text\n{AGAIN}"
         )
     if own.size > np.iinfo(DTYPES[header.dtype]).max + 1:
         raise InputError(
@@ -117,8 +117,8 @@ def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
         )
     if tokenizer is not None and tokenizer.hash != own.hash:
         raise InputError(
-            f"the tokens in {name} are of another tokenizer than the run's: its model knows them by "
-            "other numbers\n"
+            f"the tokens in {name} are of another tokenizer than the run's: its model knows them "
+            "by other numbers\n"
             "make them with the run's own: tinygpt tokenize FILE --out FOLDER --from RUN"
         )
     return TokenFolder(
@@ -131,8 +131,8 @@ def _header(path: Path) -> Header:
     version = parse_json(data, Version, name=name, advice=AGAIN).version
     if version > VERSION:
         raise InputError(
-            f"{name} is of version {version}, written by a later tinygpt; this one knows {VERSION}\n"
-            "make it again: tinygpt tokenize"
+            f"{name} is of version {version}, written by a later tinygpt; this one knows "
+            f"{VERSION}\nmake it again: tinygpt tokenize"
         )
     return parse_json(data, Header, name=name, advice=AGAIN)
 
@@ -144,8 +144,8 @@ def _mapped(path: Path, header: Header) -> np.ndarray[Any, Any]:
         size = os.fstat(file.fileno()).st_size
         if size != header.tokens * dtype.itemsize:
             raise InputError(
-                f"{shown(path)} holds {size:,} bytes, not the {header.tokens * dtype.itemsize:,} of "
-                f"{header.tokens:,} tokens: it was cut off, or is another text's\n{AGAIN}"
+                f"{shown(path)} holds {size:,} bytes, not the {header.tokens * dtype.itemsize:,} "
+                f"of {header.tokens:,} tokens: it was cut off, or is another text's\n{AGAIN}"
             )
         ids = np.asarray(np.memmap(file, dtype, mode="r"))
     if size <= HASHED and sha256(ids.data).hexdigest() != header.hash:

@@ -262,10 +262,10 @@ class BytePairTokenizer(Tokenizer):
             ids[left], ids[right] = self._made[rank], GAP
             after[left] = after[right]
             before[after[left]] = left
-            for place in (before[left], left):
-                later = ranks.get((ids[place], ids[after[place]]))
+            for start in (before[left], left):
+                later = ranks.get((ids[start], ids[after[start]]))
                 if later is not None:
-                    heappush(waiting, later * size + place)
+                    heappush(waiting, later * size + start)
         return [i for i in ids if i != GAP]
 
     def decode(self, ids: Iterable[int]) -> str:

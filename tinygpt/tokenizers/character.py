@@ -59,7 +59,8 @@ class CharacterTokenizer(Tokenizer):
             shown = known if len(known) <= 80 else known[:80] + "..."
             what = f"character {text[position]!a} at position {before + position}"
             raise TokenizerError(
-                f"{what} is not one of the {self.size} this tokenizer knows: {shown!a}\nuse those, or train with --tokenizer bpe or byte, which know all"
+                f"{what} is not one of the {self.size} this tokenizer knows: {shown!a}\n"
+                "use those, or train with --tokenizer bpe or byte, which know all"
             ) from None
 
     def decode(self, ids: Iterable[int]) -> str:

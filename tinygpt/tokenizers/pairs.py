@@ -22,11 +22,11 @@ def integers(values: Iterable[int], size: int) -> array[int]:
     return array("i" if size < 1 << 31 else "q", values)
 
 
-def in_order(places: array[int]) -> array[int]:
+def in_order(positions: array[int]) -> array[int]:
     """The same array, sorted."""
-    if len(places) > 1:
-        np.frombuffer(places, places.typecode).sort()
-    return places
+    if len(positions) > 1:
+        np.frombuffer(positions, positions.typecode).sort()
+    return positions
 
 
 class Pairs:
@@ -53,23 +53,23 @@ class Pairs:
         self.after = integers(range(1, len(self.ids) + 1), size)
         self.counts: Counter[Pair] = Counter()
         # positions of the first id of each pair; some may have changed since
-        self.places: defaultdict[Pair, array[int]] = defaultdict(lambda: integers((), size))
-        for place in range(len(self.ids) - 1):
-            self._count(place, +1)
+        self.positions: defaultdict[Pair, array[int]] = defaultdict(lambda: integers((), size))
+        for position in range(len(self.ids) - 1):
+            self._count(position, +1)
         # a count in the heap is the true one or, where pairs went, too high
         self.heap = [(-count, pair) for pair, count in self.counts.items() if count > 1]
         heapify(self.heap)
 
-    def _count(self, place: int, sign: int) -> Pair:
+    def _count(self, position: int, sign: int) -> Pair:
         """Add the pair that begins at this position to the counts, or take it out."""
-        pair = self.ids[place], self.ids[self.after[place]]
+        pair = self.ids[position], self.ids[self.after[position]]
         if GAP not in pair:
-            self.counts[pair] += sign * self.weights[place]
+            self.counts[pair] += sign * self.weights[position]
             if sign > 0:
-                self.places[pair].append(place)
+                self.positions[pair].append(position)
             elif not self.counts[pair]:
                 del self.counts[pair]
-                self.places.pop(pair, None)
+                self.positions.pop(pair, None)
         return pair
 
     def most_frequent(self) -> Pair | None:
@@ -88,16 +88,16 @@ class Pairs:
         """Put `token` wherever the pair stands, from left to right: a a a -> Z a."""
         ids, before, after = self.ids, self.before, self.after
         changed = set()
-        for place in in_order(self.places.pop(pair)):
-            other = after[place]
-            if (ids[place], ids[other]) != pair:  # one of the two is part of another token
+        for position in in_order(self.positions.pop(pair)):
+            other = after[position]
+            if (ids[position], ids[other]) != pair:  # one of the two is part of another token
                 continue
-            for old in (before[place], place, other):
+            for old in (before[position], position, other):
                 self._count(old, -1)
-            ids[place], ids[other] = token, GAP
-            after[place] = after[other]
-            before[after[other]] = place
-            changed |= {self._count(before[place], +1), self._count(place, +1)}
+            ids[position], ids[other] = token, GAP
+            after[position] = after[other]
+            before[after[other]] = position
+            changed |= {self._count(before[position], +1), self._count(position, +1)}
         for new in changed:
             if self.counts[new] > 1:
                 heappush(self.heap, (-self.counts[new], new))

@@ -119,8 +119,8 @@ def read_tokens(path: str | os.PathLike[str], advice: str) -> bytes:
     strings = data.count(b'"') // 2
     if strings > 2 * TOKENS + 2048:  # an escaped quotation mark counts too
         raise TokenizerError(
-            f"{shown(path)} has about {strings:,} texts; a tokenizer has at most {TOKENS:,} tokens\n"
-            f"{advice}"
+            f"{shown(path)} has about {strings:,} texts; a tokenizer has at most {TOKENS:,} "
+            f"tokens\n{advice}"
         )
     return data
 

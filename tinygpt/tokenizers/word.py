@@ -79,7 +79,8 @@ class WordTokenizer(Tokenizer):
             or not all(map(PIECE.fullmatch, pieces[1:]))
         ):
             raise TokenizerError(
-                f"its pieces are no list of {UNKNOWN} and then different words, white space and marks"
+                f"its pieces are no list of {UNKNOWN} and then different words, white space and "
+                "marks"
             )
         tokenizer = cls.__new__(cls)
         tokenizer._number(pieces)

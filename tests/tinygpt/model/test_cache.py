@@ -220,7 +220,7 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_bug_57_each_token_is_computed_once(
     dtype: str, device: str, worked: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A prompt of 5 and 30 more tokens: 5 queries a layer, then 1 a step, and no more."""
+    """A prompt of 5 and 30 more tokens: 5 queries a layer, then 1 a step; no other attention."""
     model = make(dtype, device)
     monkeypatch.setattr("tensor.causal_self_attention", lambda *_, **__: 1 / 0)
     model.generate([1, 2, 3, 4, 5], 31)

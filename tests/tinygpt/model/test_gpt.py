@@ -413,7 +413,7 @@ def test_bug_59_gradient_of_both_uses(packed: bool, device: str) -> None:
 
 
 def test_one_copy_a_block(device: str) -> None:
-    """Only where the heads are merged does the forward pass copy without computing."""
+    """Only where heads are merged does the forward pass move elements without computing."""
     model = make(device, layers=3)
     made_by = Counter(
         node.op

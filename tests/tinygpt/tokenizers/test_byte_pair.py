@@ -25,12 +25,12 @@ from tinygpt.tokenizers.gpt2_files import CHARACTERS, to_bytes, to_text
 
 EMPTY = BytePairTokenizer([*BYTES, END.encode()], [], {END: 256})
 
-PROSE = """It's what we've always said: they'll come when they're ready, and I'd wait. \
-Don't you? The cat's mat wasn't the dog's.
-"Hello, world!" he said -- 'twas 1999, or 2000; 3.14159 and 1,000,000 times more...   \
-Ça coûte 42 €, naïve façade, Straße, ÅNGSTRÖM.
-Ёлки-палки, привет мир! Καλημέρα κόσμε. שלום עולם. مرحبا بالعالم 123 ١٢٣ १२३ ² ½ Ⅻ\n\n\n\
-A new paragraph,\tand\t\ttabs. \n \n  Indented.
+PROSE = """It's what we've always said: they'll come when they're ready, and I'd wait. Don't \
+you? The cat's mat wasn't the dog's.
+"Hello, world!" he said -- 'twas 1999, or 2000; 3.14159 and 1,000,000 times more...   Ça coûte \
+42 €, naïve façade, Straße, ÅNGSTRÖM.
+Ёлки-палки, привет мир! Καλημέρα κόσμε. שלום עולם. مرحبا بالعالم 123 ١٢٣ १२३ ² ½ Ⅻ\n\n\nA new \
+paragraph,\tand\t\ttabs. \n \n  Indented.
 """
 CODE = """def loss(self, ids: Sequence[int]) -> float:
     if not ids:  ## nothing
@@ -38,10 +38,10 @@ CODE = """def loss(self, ids: Sequence[int]) -> float:
     for i, x in enumerate(ids[1:]):
         total += math.log(p[i, x]) * 1e-3    # nats
 \treturn -total / len(ids)\n\n\n    def __init__(self):\n        pass\r\n    }\n    }\n</div>\n"""
-FAR = """猫坐在垫子上。狗在公园里跑。日本語のテキスト、カタカナ。한국어 텍스트입니다. 中文分词，没有空格！　全角
-😀😀 👨‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇺🇳 \
-e\u0301 \u200b\ufeff ﷺ 𝔘𝔫𝔦 \
-\x00\x1c\x85\xa0\u2003\u2028\u3000 <|endoftext|> """
+FAR = """猫坐在垫子上。狗在公园里跑。日本語のテキスト、カタカナ。한국어 텍스트입니다. \
+中文分词，没有空格！　全角
+😀😀 👨‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇺🇳 e\u0301 \u200b\ufeff ﷺ 𝔘𝔫𝔦 \x00\x1c\x85\xa0\u2003\u2028\u3000 <|\
+endoftext|> """
 TEXTS = st.lists(
     st.sampled_from(["a", "aa", "aaa", "ab", "ba", "b", "bc", " ", " a", "'s", "é", "è", "\n"]),
     max_size=60,
@@ -318,12 +318,13 @@ def test_long_words_and_the_words_remembered(
 # The first merges of GPT-2's own merges.txt: its ids 256 to 373. Its ids 0 to 255 are the bytes,
 # those that print as ASCII first.
 GPT2 = """
-Ġ t|Ġ a|h e|i n|r e|o n|Ġt he|e r|Ġ s|a t|Ġ w|Ġ o|e n|Ġ c|i t|i s|a n|o r|e s|Ġ b|e d|Ġ f|in g|
-Ġ p|o u|Ġa n|a l|a r|Ġt o|Ġ m|Ġo f|Ġ in|Ġ d|Ġ h|Ġan d|i c|a s|l e|Ġt h|i on|o m|l l|en t|Ġ n|Ġ l|
-s t|Ġ re|v e|Ġ e|r o|l y|Ġb e|Ġ g|Ġ T|c t|Ġ S|i d|o t|Ġ I|u t|e t|Ġ A|Ġ is|Ġ on|i m|a m|o w|a y|
-a d|s e|Ġth at|Ġ C|i g|Ġf or|a c|Ġ y|v er|u r|Ġ u|l d|Ġs t|Ġ M|' s|Ġ he|Ġ it|at ion|it h|i r|c e|
-Ġy ou|i l|Ġ B|Ġw h|o l|Ġ P|Ġw ith|Ġ 1|t er|c h|Ġa s|Ġw e|Ġ (|n d|i ll|Ġ D|i f|Ġ 2|a g|er s|k e|
-Ġ "|Ġ H|e m|Ġc on|Ġ W|Ġ R|he r|Ġw as
+Ġ t|Ġ a|h e|i n|r e|o n|Ġt he|e r|Ġ s|a t|Ġ w|Ġ o|e n|Ġ c|i t|i s|a n|o r|e s|Ġ b|e d|Ġ f|in g|\
+Ġ p|o u|Ġa n|a l|a r|Ġt o|Ġ m|Ġo f|Ġ in|Ġ d|Ġ h|
+Ġan d|i c|a s|l e|Ġt h|i on|o m|l l|en t|Ġ n|Ġ l|s t|Ġ re|v e|Ġ e|r o|l y|Ġb e|Ġ g|Ġ T|c t|Ġ S|\
+i d|o t|Ġ I|u t|e t|Ġ A|Ġ is|Ġ on|i m|a m|o w|a y|
+a d|s e|Ġth at|Ġ C|i g|Ġf or|a c|Ġ y|v er|u r|Ġ u|l d|Ġs t|Ġ M|' s|Ġ he|Ġ it|at ion|it h|i r|c \
+e|Ġy ou|i l|Ġ B|Ġw h|o l|Ġ P|Ġw ith|Ġ 1|t er|c h|
+Ġa s|Ġw e|Ġ (|n d|i ll|Ġ D|i f|Ġ 2|a g|er s|k e|Ġ "|Ġ H|e m|Ġc on|Ġ W|Ġ R|he r|Ġw as
 """
 
 
@@ -392,10 +393,8 @@ def test_gpt2_files_written_and_read(tokenizer: BytePairTokenizer, tmp_path: Pat
     text = vocabulary.read_text("ascii")
     assert text.startswith('{"\\u0100": 0, "\\u0101": 1, ')
     assert '"!": 33, "\\"": 34, ' in text
-    assert text.endswith(
-        f'"{END}": {tokenizer.size - 3}, "<s>": {tokenizer.size - 2}, '
-        f'"<s><s>": {tokenizer.size - 1}}}'
-    )
+    size = tokenizer.size
+    assert text.endswith(f'"{END}": {size - 3}, "<s>": {size - 2}, "<s><s>": {size - 1}}}')
     assert merges.read_bytes().startswith(b"#version: 0.2\n")
     read = BytePairTokenizer.from_gpt2(vocabulary, merges)
     assert read.hash == tokenizer.hash
