@@ -232,9 +232,8 @@ assert sent["without"] - before == 10 * T
 # %%
 figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
 temperatures = np.linspace(0.05, 3, 60)
-ways = np.array(
-    [distribution(logits, SampleConfig(temperature=t)) for t in temperatures]
-)  # (60, 5)
+configs = [SampleConfig(temperature=t) for t in temperatures]
+ways = np.array([distribution(logits, config) for config in configs])  # (60, 5)
 for word, curve in zip(words, ways.T, strict=True):
     # wide: sat, as likely, lies on it
     left.plot(temperatures, curve, label=word, linewidth=5 if word == "cat" else 1.5)

@@ -57,7 +57,10 @@ ZOO = [
             "drawn = generator.normal(parameter.shape) * spread\n"
             "                    drawn /= spread if parameter is self.token_embedding.weight else 1"
         ),
-        test="tests/tinygpt/model/test_gpt.py::test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing",
+        test=(
+            "tests/tinygpt/model/test_gpt.py::"
+            "test_bug_53_first_loss_is_that_of_a_model_that_knows_nothing"
+        ),
     ),
     Bug(  # the tied matrix is drawn for the embedding, and again for the head
         row=53,
@@ -65,8 +68,8 @@ ZOO = [
         old="drawn = generator.normal(parameter.shape) * spread",
         new=(
             "drawn = generator.normal(parameter.shape) * spread\n"
-            "                    if self.config.tied and parameter is self.token_embedding.weight:\n"
-            "                        drawn = generator.normal(parameter.shape) * spread"
+            "                    if parameter is self.token_embedding.weight and self.head is None:"
+            "\n                        drawn = generator.normal(parameter.shape) * spread"
         ),
         test="tests/tinygpt/model/test_gpt.py::test_bug_53_each_weight_is_drawn_once",
     ),
@@ -183,14 +186,20 @@ ZOO = [
         file="tinygpt/generation/sampling.py",
         old='np.argsort(-x[ids], kind="stable")[:count]',
         new='np.argsort(-x[ids], kind="stable")',
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_62_ties_keep_exactly_k_lowest_ids_first"
+        ),
     ),
     Bug(  # of equal tokens the last ones
         row=62,
         file="tinygpt/generation/sampling.py",
         old='np.argsort(-x[ids], kind="stable")[:count]',
         new="np.lexsort((-ids, -x[ids]))[:count]",
-        test="tests/tinygpt/generation/test_sampling.py::test_bug_62_ties_keep_exactly_k_lowest_ids_first",
+        test=(
+            "tests/tinygpt/generation/test_sampling.py::"
+            "test_bug_62_ties_keep_exactly_k_lowest_ids_first"
+        ),
     ),
     Bug(  # what top-k leaves out keeps a logit of 0, not of -inf
         row=62,
