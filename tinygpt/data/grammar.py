@@ -194,8 +194,7 @@ def choices(symbol: Symbol) -> list[Choice]:
     with the same characters, so that each story is made in one way only.
     """
     rule, *known = symbol
-    found: list[Choice] = rule(*known)
-    return found
+    return rule(*known)
 
 
 # -- entropy and characters
@@ -322,8 +321,7 @@ class StoryWindows(Windows):
 
     def starts(self, rows: Any) -> Ids:
         """Where these stories start.   (N,)"""
-        starts: Ids = self.story_starts[rows]
-        return starts
+        return self.story_starts[rows]
 
     def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
         x, y = super().__getitem__(rows)

@@ -52,8 +52,7 @@ class MappedIds:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         """All of them in memory: for a small file."""
-        ids: Ids = self[np.arange(len(self))]
-        return ids.astype(dtype or np.int64)
+        return self[np.arange(len(self))].astype(dtype or np.int64)
 
 
 class Windows:
