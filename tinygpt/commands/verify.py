@@ -20,7 +20,7 @@ import numpy as np
 from tensor.errors import DeviceError
 from tinygpt.commands.cli import Parser
 from tinygpt.errors import InputError
-from tinygpt.inside.verification import CHECKS, check_finite
+from tinygpt.inside.verification import CHECKS, DifferenceError, check_finite
 from tinygpt.runs import run as runs
 from tinygpt.terminal import nearest, say
 
@@ -56,25 +56,24 @@ def run(options: argparse.Namespace) -> int:
     except DeviceError as error:
         raise InputError(str(error)) from None
     check_finite(run, model)
-    passed: list[str] = []
-    failed: list[str] = []
-    skipped: list[str] = []
+    told: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
     for name in dict.fromkeys(named or CHECKS):
         try:
             with np.errstate(all="ignore"):
-                verdict = CHECKS[name](run, model)
+                how, text = "PASS", CHECKS[name](run, model)
+        except DifferenceError as difference:
+            how, text = "FAIL", str(difference)
         except InputError as error:
             if named:
                 raise
-            _tell("SKIP", name, str(error).partition("\n")[0])
-            skipped.append(name)
-            continue
-        _tell("PASS" if verdict.passed else "FAIL", name, verdict.text)
-        (passed if verdict.passed else failed).append(name)
+            how, text = "SKIP", str(error).partition("\n")[0]
+        told[how].append(name)
+        _tell(how, name, text)
+    passed, failed, skipped = map(", ".join, told.values())
     say(
-        f"{run.name}: {', '.join(passed) or 'nothing'} verified"
-        + f"; not {', '.join(failed)}" * bool(failed)
-        + f"; left out: {', '.join(skipped)}" * bool(skipped)
+        f"{run.name}: {passed or 'nothing'} verified"
+        + (f"; not {failed}" if failed else "")
+        + (f"; left out: {skipped}" if skipped else "")
     )
     return 1 if failed else 0
 

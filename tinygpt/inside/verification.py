@@ -7,11 +7,12 @@
              and gradients of later tokens    = 0
 
 The ids are drawn at random, so only `resume` needs the text. Each check takes the run and its
-model, and returns a Verdict.
+model, and returns a text with its numbers. Raises DifferenceError, which names the first place.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from safetensors import deserialize
@@ -36,24 +37,20 @@ from tinygpt.ids import Ids
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint, metrics
 from tinygpt.runs import run as runs
-from tinygpt.runs.checkpoint import DTYPES
 from tinygpt.runs.run import Run
 from tinygpt.terminal import shown
 
 EXACT = 1e-12  # of the largest number, in float64: some thousand roundings
 PROGRAM = [sys.executable, "-m", "tinygpt"]
-PACKAGES = Path(__file__).parents[2]  # the folder that this tinygpt and this tensor lie in
+PACKAGES = Path(__file__).parents[2]  # the folder of this tinygpt and this tensor
 REFUSED = "tinygpt: error: "  # the beginning of the program's reason
 STEPS = 6  # taken at once, and in two halves
 NEAR_END = 8  # tokens generated up to the end of the context, and as many past the end
 CHUNK = 3  # tokens that a cache is given at a time
 
 
-class Verdict(NamedTuple):
-    """Whether the two agree, with the number; or the first place where they do not."""
-
-    passed: bool
-    text: str
+class DifferenceError(Exception):
+    """The two ways give different results. The text names the first place."""
 
 
 # -- shared
@@ -61,9 +58,7 @@ class Verdict(NamedTuple):
 
 def in_float64(model: GPT) -> GPT:
     """A copy in float64 on the same device, with dropout off."""
-    copy = GPT(model.config, dtype="float64", device=model.device, draw=False)
-    copy.load_state({name: value.to(dtype="float64") for name, value in model.state().items()})
-    return copy.eval()
+    return copy.deepcopy(model).to(dtype="float64").eval()
 
 
 def drawn(config: GPTConfig) -> Ids:
@@ -76,9 +71,15 @@ def host(x: Tensor) -> Floats:
     return np.array(x.detach().to("cpu").numpy(), dtype=np.float64)
 
 
-def places(least: int, below: int) -> list[int]:
+def spread(least: int, below: int) -> list[int]:
     """Up to 8 of the numbers from `least` on, evenly spread, both ends among them."""
     return np.unique(np.linspace(least, below - 1, 8).astype(int)).tolist() if least < below else []
+
+
+def first_wrong(right: Any) -> int | None:
+    """The first position at which not all is right.   right: bool (rows, positions, numbers)."""
+    wrong = np.flatnonzero(~right.all(axis=(0, 2)))
+    return int(wrong[0]) if len(wrong) else None
 
 
 def check_finite(run: Run, model: GPT) -> None:
@@ -95,36 +96,36 @@ def check_finite(run: Run, model: GPT) -> None:
 # -- cache
 
 
-def cache(run: Run, model: GPT) -> Verdict:
+def cache(run: Run, model: GPT) -> str:
     """The logits at every position, and the tokens generated up to the end of the context and past
     the end.
     """
     wide, context = in_float64(model), model.config.context
     ids = drawn(model.config)
+    worst = 0.0
     with no_grad():
         whole = host(wide(ids))  # (2, T, V)
-        worst = 0.0
         for name, size in (("one at a time", 1), ("in chunks", CHUNK)):
             store = wide.new_cache(2)
-            parts = [wide(ids[:, t : t + size], store) for t in range(0, context, size)]
-            difference = np.abs(np.concatenate(list(map(host, parts)), axis=1) - whole)
-            off = difference.max(axis=(0, 2)) / (np.abs(whole).max() or 1.0)  # (T,)
-            wrong = np.flatnonzero(~(off <= EXACT))  # a NaN is wrong too
-            if len(wrong):
-                text = f"the logits of position {wrong[0]} differ by {off[wrong[0]]:.1e} of the"
-                return Verdict(False, f"{text} largest, tokens given {name}")
+            parts = [host(wide(ids[:, t : t + size], store)) for t in range(0, context, size)]
+            off = np.abs(np.concatenate(parts, axis=1) - whole) / (np.abs(whole).max() or 1.0)
+            wrong = first_wrong(off <= EXACT)  # a NaN is wrong too
+            if wrong is not None:
+                by = f"{off[:, wrong].max():.1e} of the largest, tokens given {name}"
+                raise DifferenceError(f"the logits of position {wrong} differ by {by}")
             worst = max(worst, float(off.max()))
     prompt = ids[0, : max(1, context - NEAR_END)].tolist()
     length = context - len(prompt) + NEAR_END
     cached = wide.generate(prompt, length, generator=Generator(0))
-    for place, (a, b) in enumerate(zip(cached, _generated(wide, prompt, length), strict=True)):
+    for i, (a, b) in enumerate(zip(cached, _generated(wide, prompt, length), strict=True)):
         if a != b:
-            text = f"token {place} of a generated text is {a} with the cache, {b} without"
-            return Verdict(False, f"{text}; the context is {context}")
-    return Verdict(
-        True,
+            raise DifferenceError(
+                f"token {i} of a generated text is {a} with the cache, {b} without; "
+                f"the context is {context}"
+            )
+    return (
         f"at most {worst:.1e} of the largest logit, at {context} positions; {length} tokens drawn, "
-        f"{NEAR_END} past the context, are the same",
+        f"{NEAR_END} past the context, are the same"
     )
 
 
@@ -141,7 +142,7 @@ def _generated(model: GPT, prompt: list[int], length: int) -> list[int]:
 # -- resume
 
 
-def resume(run: Run, model: GPT) -> Verdict:
+def resume(run: Run, model: GPT) -> str:
     """Two copies of the run in a temporary folder go on, by the program itself, on the CPU: one at
     once, the other in two processes.
     """
@@ -158,28 +159,18 @@ def resume(run: Run, model: GPT) -> Verdict:
         _go_on(straight, step + STEPS)
         _go_on(halves, step + STEPS // 2)
         _go_on(halves, step + STEPS)
-        count = 0
-        for file in (runs.MODEL, runs.OPTIMIZER):
-            ours, theirs = _tensors(halves / file), _tensors(straight / file)
-            for name in dict.fromkeys([*theirs, *ours]):
-                if ours.get(name) != theirs.get(name):
-                    how = _difference(ours.get(name), theirs.get(name))
-                    after = f"after {STEPS // 2} + {STEPS // 2} steps"
-                    return Verdict(False, f"{name} in {file} {how} {after}")
-                count += 1
+        count = _check_arrays(halves, straight)
         for a, b in zip(_losses(halves, step), _losses(straight, step), strict=True):
             if a != b:
-                return Verdict(
-                    False,
+                raise DifferenceError(
                     f"step {b.step}: loss {a.loss!r} after a break, {b.loss!r} without; "
-                    f"gradient norms {a.gradient_norm!r}, {b.gradient_norm!r}",
+                    f"gradient norms {a.gradient_norm!r}, {b.gradient_norm!r}"
                 )
         if checkpoint.read_json(halves / runs.STATE) != checkpoint.read_json(straight / runs.STATE):
-            return Verdict(False, f"{runs.STATE} differs, though no tensor does")
-    return Verdict(
-        True,
+            raise DifferenceError(f"{runs.STATE} differs, though no tensor does")
+    return (
         f"steps {step + 1} to {step + STEPS} at once = in two processes: {count} arrays and "
-        f"{STEPS} losses bit for bit",
+        f"{STEPS} losses bit for bit"
     )
 
 
@@ -220,82 +211,81 @@ def _go_on(folder: Path, until: int) -> None:
         raise InputError(f"the copy could not go on: {shown(why):.200}")
 
 
-def _tensors(path: Path) -> dict[str, tuple[str, bytes]]:
-    """The arrays of a file, as their dtype and bytes."""
+def _check_arrays(halves: Path, straight: Path) -> int:
+    """The number of arrays in two checkpoints. Raises DifferenceError unless all bits are equal."""
+    count = 0
+    for file in (runs.MODEL, runs.OPTIMIZER):
+        ours, theirs = _arrays(halves / file), _arrays(straight / file)
+        for name, array in theirs.items():
+            if ours[name].tobytes() != array.tobytes():
+                by = f"{np.abs(ours[name] - array).max():.1e}"
+                after = f"after {STEPS // 2} + {STEPS // 2} steps"
+                raise DifferenceError(f"{name} in {file} differs by up to {by} {after}")
+            count += 1
+    return count
+
+
+def _arrays(path: Path) -> dict[str, Any]:
     return {
-        name: (part["dtype"], bytes(part["data"]))
+        name: np.frombuffer(part["data"], checkpoint.DTYPES[part["dtype"]])
         for name, part in sorted(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
     }
 
 
-def _difference(a: tuple[str, bytes] | None, b: tuple[str, bytes] | None) -> str:
-    if a is None or b is None or a[0] != b[0] or len(a[1]) != len(b[1]):
-        return "is there only once, or in another dtype or size"
-    x, y = (np.frombuffer(data, DTYPES[dtype]).astype(np.float64) for dtype, data in (a, b))
-    return f"differs by up to {np.abs(x - y).max():.1e}"
-
-
 def _losses(folder: Path, after: int) -> list[metrics.Record]:
     """The records of the steps after one."""
-    return [
-        record
-        for record in metrics.records(folder / runs.METRICS)
-        if record.lr is not None and record.step > after
-    ]
+    records = metrics.records(folder / runs.METRICS)
+    return [record for record in records if record.lr is not None and record.step > after]
 
 
 # -- causal
 
 
-def causal(run: Run, model: GPT) -> Verdict:
+def causal(run: Run, model: GPT) -> str:
     """Values and gradients, in the run's own dtype (with its kernels) and in float64."""
     context = model.config.context
-    changed, asked = places(1, context), places(0, context - 1)
+    changed, asked = spread(1, context), spread(0, context - 1)
     for kind in (model, in_float64(model)):
         dtype = kind.token_embedding.weight.dtype.name
-        for leak in (_leaking_value(kind, changed), _leaking_gradient(kind, asked)):
-            if leak:
-                return Verdict(False, f"{leak}, in {dtype}")
-    return Verdict(
-        True,
+        _check_values(kind, changed, f", in {dtype}")
+        _check_gradients(kind, asked, f", in {dtype}")
+    return (
         f"{len(changed)} changes leave all logits before them as they were; "
-        f"{len(asked)} gradients are 0 for what comes later",
+        f"{len(asked)} gradients are 0 for what comes later"
     )
 
 
-def _leaking_value(model: GPT, changed: list[int]) -> str:
-    """A position whose logits change with a later token; "" if there is none."""
+def _check_values(model: GPT, changed: list[int], where: str) -> None:
+    """Raise DifferenceError where logits change with a later token."""
     ids = drawn(model.config)
     with no_grad():
         before = host(model(ids))
         for j in changed:
             other = ids.copy()
             other[:, j] = (ids[:, j] + 1) % model.config.vocabulary
-            wrong = np.flatnonzero((host(model(other)) != before)[:, :j].any(axis=(0, 2)))
-            if len(wrong):
-                return f"a change of token {j} changes the logits of position {wrong[0]}"
-    return ""
+            wrong = first_wrong(host(model(other))[:, :j] == before[:, :j])
+            if wrong is not None:
+                what = f"changes the logits of position {wrong}"
+                raise DifferenceError(f"a change of token {j} {what}{where}")
 
 
-def _leaking_gradient(model: GPT, asked: list[int]) -> str:
-    """A position whose logits have a gradient for a later token; "" if there is none."""
+def _check_gradients(model: GPT, asked: list[int], where: str) -> None:
+    """Raise DifferenceError where logits have a gradient for a later token."""
     x = model.embed(drawn(model.config)).detach()
     x.requires_grad = True
     logits = model.logits(x)
     for t in asked:
         part = logits[:, t]  # (2, V)
-        upstream = np.random.default_rng(t).standard_normal(part.shape)
-        dpart = Tensor(upstream, dtype=part.dtype, device=part.device)
+        dpart = np.random.default_rng(t).standard_normal(part.shape).astype(part.dtype)
         (dx,) = tensor.grad(part, x, dpart, retain_graph=True)
         assert dx is not None
-        wrong = np.flatnonzero((host(dx)[:, t + 1 :] != 0).any(axis=(0, 2)))  # a NaN is not 0
-        if len(wrong):
-            of = f"the gradient of the logits of position {t}"
-            return f"{of} with respect to embedding {t + 1 + wrong[0]} is not 0"
-    return ""
+        wrong = first_wrong(host(dx)[:, t + 1 :] == 0)  # a NaN is not 0
+        if wrong is not None:
+            what = f"with respect to embedding {t + 1 + wrong} is not 0"
+            raise DifferenceError(f"the gradient of the logits of position {t} {what}{where}")
 
 
-CHECKS: dict[str, Callable[[Run, GPT], Verdict]] = {
+CHECKS: dict[str, Callable[[Run, GPT], str]] = {
     "cache": cache,
     "resume": resume,
     "causal": causal,

@@ -5,6 +5,7 @@ what it checks is broken.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.errors import InputError
 from tinygpt.inside import verification
-from tinygpt.inside.verification import CHECKS, Verdict
+from tinygpt.inside.verification import CHECKS, DifferenceError
 from tinygpt.model.cache import Cache
 from tinygpt.runs import checkpoint
 from tinygpt.runs import run as runs
@@ -47,15 +48,14 @@ def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT
     return model.eval()
 
 
-def check(name: str, model: GPT) -> Verdict:
+def check(name: str, model: GPT) -> str:
     run = Run(Path("nowhere"), model.config, TrainConfig(), "")
     return CHECKS[name](run, model)
 
 
 def failed(name: str, says: str, model: GPT | None = None) -> None:
-    verdict = check(name, model or weighted())
-    assert not verdict.passed
-    assert says in verdict.text
+    with pytest.raises(DifferenceError, match=re.escape(says)):
+        check(name, model or weighted())
 
 
 # -- what holds
@@ -76,15 +76,13 @@ def failed(name: str, says: str, model: GPT | None = None) -> None:
 )
 @pytest.mark.parametrize("name", WITHOUT_RUN)
 def test_holds_for_every_kind_of_model(name: str, choices: dict[str, Any], device: str) -> None:
-    verdict = check(name, weighted(device, **choices))
-    assert verdict.passed, verdict.text
+    assert check(name, weighted(device, **choices))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_holds_in_every_dtype(dtype: str, device: str) -> None:
     for name in WITHOUT_RUN:
-        verdict = check(name, weighted(device, dtype))
-        assert verdict.passed, verdict.text
+        assert check(name, weighted(device, dtype))
 
 
 def test_the_command(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,9 +245,8 @@ def test_finds_a_loss_that_differs(run: Path, monkeypatch: pytest.MonkeyPatch) -
         lambda folder, after, losses=verification._losses: losses(folder, after)[-1:],
     )
     loaded, model, _ = runs.load(run)
-    verdict = CHECKS["resume"](loaded, model)
-    assert not verdict.passed
-    assert verdict.text.startswith("step 9: loss 2.0 after a break, 1.0 without")
+    with pytest.raises(DifferenceError, match=r"^step 9: loss 2\.0 after a break, 1\.0 without"):
+        CHECKS["resume"](loaded, model)
 
 
 # -- refusals
@@ -385,7 +382,7 @@ def test_both_copies_are_of_one_step(run: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(checkpoint, "_content", saved_meanwhile)
     monkeypatch.setattr(verification, "_go_on", go_on)
     monkeypatch.setattr(verification, "_losses", lambda folder, after: [])
-    assert CHECKS["resume"](loaded, model).passed
+    assert CHECKS["resume"](loaded, model)
     assert seen == [6, 6, 6]
     saves = iter(range(7, 10**6))
     with pytest.raises(InputError, match="is written again and again: something trains it"):
