@@ -13,12 +13,11 @@ next step of training does to one parameter.
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tinygpt.commands.cli import Parser, add_run
 from tinygpt.errors import InputError
@@ -34,70 +33,48 @@ from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
 from tinygpt.training import jobs
 
+WALKED = {
+    "--prompt TEXT": "the text, each token predicted from those before "
+    "(default: the first words of the run's text)",
+    "--as-run": "the kernels and fused ops that really run, not the readable ops they stand for",
+    "--train": "the next step of the run's training, to the optimiser's update; "
+    "the run stays as it is",
+    "--weight NAME": "with --train: what it does to this parameter, every number of it",
+}
+AS_TEXT = {
+    "--plain": "print all stops; with --break the first one that it halts at, in full",
+    "--only PATTERN": "print only the stops of an op or module (and those below it); "
+    "* and ? stand for anything",
+    "--show NAME": "print one array instead, such as blocks.0.attention.weights[0, 2] "
+    "(text 0, head 2) or logits.grad",
+    "--into": "print the source of each op line by line, with what each line made",
+    "--values": "print what the arrays hold: statistics, and numbers or a small map",
+}
+
 
 def arguments(parser: Parser) -> None:
     """The run, what is walked, and how it is shown."""
     add_run(parser)
-    what = parser.add_argument_group("what is walked")
-    what.add_argument(
-        "--prompt",
-        metavar="TEXT",
-        help="the text, each token predicted from those before "
-        "(default: the first words of the run's text)",
-    )
-    what.add_argument(
-        "--as-run",
-        action="store_true",
-        help="the kernels and fused ops that really run, not the readable ops they stand for",
-    )
-    what.add_argument(
-        "--train",
-        action="store_true",
-        help="the next step of the run's training, to the optimiser's update; "
-        "the run stays as it is",
-    )
-    what.add_argument(
-        "--weight",
-        metavar="NAME",
-        help="with --train: what it does to this parameter, every number of it",
-    )
-    how = parser.add_argument_group("where it halts")
-    how.add_argument(
+    _add_flags(parser, "what is walked", WALKED)
+    parser.add_argument_group("where it halts").add_argument(
         "--break",
-        dest="breaks",
         metavar="CONDITION",
         action="append",
         default=[],
         help=f"{KINDS}; may be given several times",
     )
-    text = parser.add_argument_group("as text")
-    text.add_argument(
-        "--plain",
-        action="store_true",
-        help="print all stops; with --break the first one that it halts at, in full",
-    )
-    text.add_argument(
-        "--only",
-        metavar="PATTERN",
-        help="print only the stops of an op or module (and those below it); "
-        "* and ? stand for anything",
-    )
-    text.add_argument(
-        "--show",
-        metavar="NAME",
-        help="print one array instead, such as blocks.0.attention.weights[0, 2] "
-        "(text 0, head 2) or logits.grad",
-    )
-    text.add_argument(
-        "--into",
-        action="store_true",
-        help="print the source of each op line by line, with what each line made",
-    )
-    text.add_argument(
-        "--values",
-        action="store_true",
-        help="print what the arrays hold: statistics, and numbers or a small map",
-    )
+    _add_flags(parser, "as text", AS_TEXT)
+
+
+def _add_flags(parser: Parser, title: str, flags: Mapping[str, str]) -> None:
+    """Flags and their help. A flag with a word behind it takes a value."""
+    group = parser.add_argument_group(title)
+    for flag, text in flags.items():
+        name, _, value = flag.partition(" ")
+        if value:
+            group.add_argument(name, metavar=value, help=text)
+        else:
+            group.add_argument(name, action="store_true", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,15 +85,17 @@ def run(options: argparse.Namespace) -> int:
     else:
         _check_screen(options)
     session, step = _session(options)
-    for text in options.breaks:
-        session.walk.halt_at(text)
+    walk = session.walk
+    for text in vars(options)["break"]:
+        walk.halt_at(text)
     if options.plain:
         _print(session, step, options)
         return 0
-    screen = importlib.import_module("tinygpt.inside.step.screen")  # here: textual is an extra
-    if options.breaks:
-        session.walk.resume()
-    app = screen.StepApp(session)
+    from tinygpt.inside.step.screen import StepApp  # here: textual is an extra
+
+    if walk.breaks:
+        walk.resume()
+    app = StepApp(session)
     app.run()
     return app.return_code or 0
 
@@ -137,12 +116,16 @@ def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
     return trained(jobs.reopened(options.run), how, options.weight)
 
 
+def _given(options: argparse.Namespace, *names: str) -> str:
+    """The first of these flags that was given."""
+    return next((f"--{name}" for name in names if getattr(options, name)), "")
+
+
 def _check_screen(options: argparse.Namespace) -> None:
     """Raise InputError where the full-screen program cannot run, or was given a flag of --plain."""
-    given = [name for name in ("only", "show", "into", "values") if getattr(options, name)]
-    if given:
+    if flag := _given(options, "only", "show", "into", "values"):
         raise InputError(
-            f"--{given[0]} is for text: give --plain too\n"
+            f"{flag} is for text: give --plain too\n"
             "in the full-screen program i steps into an op, / goes to a name"
         )
     needed, instead = "", "print the walk: tinygpt step --plain"
@@ -159,11 +142,10 @@ def _check_screen(options: argparse.Namespace) -> None:
 
 def _check_show(options: argparse.Namespace) -> None:
     """Raise InputError where --show, which prints one array, was given with a flag for stops."""
-    flags = {"only": options.only, "into": options.into, "values": options.values}
-    given = [flag for flag, value in [*flags.items(), ("break", options.breaks)] if value]
-    if options.show is not None and given:
+    flag = _given(options, "only", "into", "values", "break")
+    if options.show is not None and flag:
         raise InputError(
-            f"--show prints one array, --{given[0]} is for stops: leave one of the two out\n"
+            f"--show prints one array, {flag} is for stops: leave one of the two out\n"
             "see: tinygpt step --help"
         )
 
@@ -171,24 +153,26 @@ def _check_show(options: argparse.Namespace) -> None:
 def _print(session: Session, step: Step | None, options: argparse.Namespace) -> None:
     """Print the facts, then the array, the stops, or the one that a breakpoint halts at."""
     walk, width = session.walk, max(shutil.get_terminal_size().columns, 40)
+    one = options.weight is not None
     numbers = plain.chosen(walk, options.only)
-    if options.weight is not None and options.only is None:
+    if one and options.only is None:
         numbers = [i for i in numbers if _concerns(walk.stops[i], options.weight)]
+    style = plain.Style(width, options.values or bool(walk.breaks), options.into)
     lines: Iterable[str]
     if options.show is not None:
-        lines = list(show(walk.recording, options.show, session.names, width))
-    elif options.breaks:
-        lines = _halted(walk, numbers, plain.Style(width, True, options.into))
+        lines = list(show(walk, options.show, session.names, width))
+    elif walk.breaks:
+        lines = _halted(walk, numbers, style)
     else:
-        style = plain.Style(width, options.values, options.into)
-        lines = plain.text(walk, numbers, style, *_updates(step, options, width))
+        notes = updates.notes(step, one, width) if step else {}
+        lines = plain.text(walk, numbers, style, notes, instead=not one)
     for fact in session.facts:
         _say(plain.wrapped(fact, width))
     _say(lines)
 
 
 def _concerns(stop: Stop, parameter: str) -> bool:
-    return stop.phase in ("clip", "update") or stop.contributes(parameter)
+    return stop.phase in ("clip", "update") or bool(stop.contributions(parameter))
 
 
 def _halted(walk: Walk, numbers: list[int], style: plain.Style) -> Iterator[str]:
@@ -201,25 +185,10 @@ def _halted(walk: Walk, numbers: list[int], style: plain.Style) -> Iterator[str]
         yield f"no stop of {len(numbers)} halts at {names}{finite}"
         return
     walk.go(found)
-    yield f"halted at {walk.met()}"
+    yield f"halted at {walk.halts(found)}"
     yield from plain.text(walk, [found], style)
 
 
 def _say(lines: Iterable[str]) -> None:
     for line in lines:
         say(written(line))
-
-
-def _updates(
-    step: Step | None, options: argparse.Namespace, width: int
-) -> tuple[plain.Lines, plain.Lines]:
-    """(lines that replace an update, lines that follow it): the second where one parameter was
-    asked for.
-    """
-    if step is None:
-        return {}, {}
-    names = [f"{update.name}.update" for update in step.updates]
-    if options.weight is None:
-        return dict(zip(names, updates.table(step.updates, width), strict=True)), {}
-    found = [list(updates.explained(step, update)) for update in step.updates]
-    return {}, dict(zip(names, found, strict=True))

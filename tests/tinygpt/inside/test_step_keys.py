@@ -87,7 +87,7 @@ def test_enter_takes_the_first_listed(run: Path) -> None:
         assert "'final_n' alone: the first listed was taken, final_norm" in d.text("status")
         assert "final_norm" in d.place
         await d.answer("x", "9")
-        assert d.app.walk.breaks == []
+        assert not d.app.walk.breaks
 
     drive(script)
 

@@ -102,7 +102,7 @@ def test_forward_backward_breakpoint_and_quit(size: tuple[int, int], run: Path) 
         await d.press("c")
         assert "last stop" in d.text("status")
         await d.answer("x", "1")
-        assert d.app.walk.breaks == []
+        assert not d.app.walk.breaks
         await d.press("q")
 
     assert drive(script, size=size).return_code == 0
@@ -187,7 +187,7 @@ def test_wrong_breakpoints_are_told(run: Path) -> None:
         assert "did you mean gelu?" in d.text("status")
         await d.answer("x", "shape=a")
         assert "whole numbers" in d.text("status")
-        assert d.app.walk.breaks == []
+        assert not d.app.walk.breaks
         await d.press("c")
         assert "there is no breakpoint" in d.text("status")
         await d.press("n")

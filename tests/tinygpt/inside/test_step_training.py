@@ -142,7 +142,7 @@ def test_all_weights_in_a_line_each(
         update.name for update in trained(jobs.reopened(None), "reference")[1].updates
     ]
     assert {len(row) for row in rows} == {10}
-    assert "norm of the sum" in out
+    assert "the sum so far" in out
     assert "clip     clip_gradients" in out
 
 

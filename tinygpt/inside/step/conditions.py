@@ -8,10 +8,11 @@ A shape is that of any array at the stop; nan halts at the first op whose result
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
+from tensor.memory.layout import Shape
 from tensor.ops.op import OPS
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import floats, is_finite, statistics, value_of
@@ -23,97 +24,70 @@ INSIDE = {"softmax": ("attention", "weights")}
 KINDS = "op=NAME, module=PATH, shape=4,32,64 or nan"
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One breakpoint."""
+def condition(text: str, stops: Sequence[Stop]) -> tuple[str, set[int]]:
+    """The breakpoint that a text describes, and the numbers of the stops at which it halts. At a
+    module these are the stops where the walk enters the module.
 
-    kind: str  # op, module, shape, nan
-    what: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.kind}={self.what}" if self.what else self.kind
-
-
-def condition(text: str, stops: Sequence[Stop]) -> Condition:
-    """The breakpoint that a text describes. Raises InputError for a condition that no stop can
-    meet, with the names that exist.
+    Raises InputError for an op or a module that no stop has, with the names that exist.
     """
     kind, _, what = (part.strip() for part in text.partition("="))
     if kind == "nan" and not what:
-        return Condition("nan")
-    if kind == "op" and what:
-        _check_op(what, stops)
-        return Condition("op", what)
-    if kind == "module" and what:
-        _check_module(what, stops)
-        return Condition("module", what)
-    if kind == "shape" and what:
-        sizes = [part.strip() for part in what.strip("()").split(",") if part.strip()]
-        if not all(size.isdecimal() and len(size) < 19 for size in sizes):
-            needed = "whole numbers with commas between are needed, such as shape=4,32,64"
-            raise InputError(f"breakpoint shape={shown(what)}: {needed}")
-        return Condition("shape", _sizes(map(int, sizes)))
-    raise InputError(f"breakpoint {shown(text)!r} is none of {KINDS}\nsee: tinygpt step --help")
+        bad = (i for i, stop in enumerate(stops) if any(map(_is_bad, stop.outputs)))
+        return kind, set(islice(bad, 1))
+    if kind not in ("op", "module", "shape") or not what:
+        raise InputError(f"breakpoint {shown(text)!r} is none of {KINDS}\nsee: tinygpt step --help")
+    if kind == "shape":
+        what = _shape(what)
+    found = {i for i, stop in enumerate(stops) if _fits(stop, kind, what)}
+    if kind == "module":
+        found = {i for i in found if i - 1 not in found or stops[i - 1].phase != stops[i].phase}
+    if kind == "op" and not found:
+        raise InputError(f"breakpoint op={shown(what)}: {_no_op(what, stops)}")
+    if kind == "module" and not found:
+        modules = list(dict.fromkeys(stop.module for stop in stops if stop.module))
+        raise InputError(
+            f"breakpoint module={shown(what)}: no such module here{nearest(what, modules)}\n"
+            f"some there are: {', '.join(modules[:6])}"
+        )
+    return f"{kind}={what}", found
 
 
-def _check_op(what: str, stops: Sequence[Stop]) -> None:
-    known = list(dict.fromkeys(stop.op for stop in stops))
-    if what in known:
-        return
+def _fits(stop: Stop, kind: str, what: str) -> bool:
+    if kind == "op":
+        return stop.op == what
+    if kind == "module":
+        return stop.within(what)
+    return any(_sizes(seen.value.shape) == what for seen in stop.seen)
+
+
+def _shape(text: str) -> str:
+    sizes = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+    if not all(size.isdecimal() and len(size) < 19 for size in sizes):
+        needed = "whole numbers with commas between are needed, such as shape=4,32,64"
+        raise InputError(f"breakpoint shape={shown(text)}: {needed}")
+    return _sizes(tuple(map(int, sizes)))
+
+
+def _sizes(shape: Shape) -> str:
+    return ",".join(map(str, shape))
+
+
+def _no_op(what: str, stops: Sequence[Stop]) -> str:
+    """Why no stop has that op, and which ops there are."""
     op, variable = INSIDE.get(what, ("", ""))
     around = next((stop for stop in stops if stop.op == op), None)
     if around is not None:
         name = f"{around.module}.{variable}"
-        raise InputError(
-            f"breakpoint op={what}: here that is a line inside {op}, "
-            f"which makes its variable {variable}\n"
+        return (
+            f"here that is a line inside {op}, which makes its variable {variable}\n"
             f"go there: --plain --show {name}; in the full-screen program g {name}"
         )
+    known = list(dict.fromkeys(stop.op for stop in stops))
     exists = "is an op, but not of this walk" if what in OPS else "is no op"
-    raise InputError(
-        f"breakpoint op={shown(what)}: that {exists}{nearest(what, known)}\n"
-        f"its ops: {', '.join(known)}"
-    )
-
-
-def _check_module(what: str, stops: Sequence[Stop]) -> None:
-    paths: dict[str, None] = {}
-    for module in dict.fromkeys(stop.module for stop in stops if stop.module):
-        parts = module.split(".")
-        paths |= {".".join(parts[: i + 1]): None for i in range(len(parts))}
-    if what not in paths:
-        raise InputError(
-            f"breakpoint module={shown(what)}: no such module here{nearest(what, paths)}\n"
-            f"some there are: {', '.join(list(paths)[:6])}"
-        )
-
-
-def _sizes(shape: Iterable[int]) -> str:
-    return ",".join(map(str, shape))
-
-
-def meets(wanted: Condition, stops: Sequence[Stop], i: int, bad: int | None) -> bool:
-    """Whether a walk halts at its i-th stop. A module: where the walk enters it.   bad: the result
-    of `first_bad`.
-    """
-    stop = stops[i]
-    if wanted.kind == "op":
-        return stop.op == wanted.what
-    if wanted.kind == "shape":
-        return any(_sizes(seen.value.shape) == wanted.what for seen in stop.seen)
-    if wanted.kind == "nan":
-        return i == bad
-    before = stops[i - 1] if i else None
-    inside_before = before and before.within(wanted.what) and before.phase == stop.phase
-    return stop.within(wanted.what) and not inside_before
+    return f"that {exists}{nearest(what, known)}\nits ops: {', '.join(known)}"
 
 
 # -- not finite
-
-
-def first_bad(stops: Sequence[Stop]) -> int | None:
-    """The first stop that makes an array that is not finite."""
-    return next((i for i, stop in enumerate(stops) if any(map(_is_bad, stop.outputs))), None)
 
 
 def _is_bad(seen: Seen) -> bool:

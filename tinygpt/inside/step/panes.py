@@ -10,17 +10,18 @@ from __future__ import annotations
 import ast
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.cells import cell_len
 from rich.text import Text
 
-from tensor.recording import Forward, in_bytes
+from tensor.recording import in_bytes
 from tinygpt.inside.arrays import NOT_FINITE, Map, first, heat_map, plane, statistics
 from tinygpt.inside.step.conditions import blame
 from tinygpt.inside.step.names import NAMELESS, WIDEST, Names, frame
-from tinygpt.inside.step.plain import facts, fitted, kept, saved_bytes, sizes
+from tinygpt.inside.step.plain import facts, fitted, kept, sizes
 from tinygpt.inside.step.stops import Seen, Stop
 from tinygpt.inside.step.walk import Walk
 from tinygpt.terminal import shown
@@ -48,41 +49,39 @@ def tree(walk: Walk, width: int, height: int) -> Text:
     """The modules. Those around the position are open; the innermost shows its ops too, in the
     order in which they run.
     """
-    rows: list[tuple[str, str]] = []
-    _branch(walk, "", rows)
+    rows = list(_branch(walk, "", ""))
     here = next((i for i, (_, style) in enumerate(rows) if style == HERE), 0)
     start = max(0, min(here - height // 2, len(rows) - height))
-    text = Text(no_wrap=True)
-    for row, style in rows[start : start + max(height, 1)]:
-        text.append(fitted(row, width).ljust(width if style == HERE else 0) + "\n", style)
-    return text
+    return _lines(rows[start : start + max(height, 1)], width)
 
 
-def _branch(walk: Walk, path: str, rows: list[tuple[str, str]]) -> None:
+def _branch(walk: Walk, path: str, indent: str) -> Iterator[tuple[str, str]]:
     """A row for each module directly inside that one, and each of its ops if the walk is there."""
-    stop, indent = walk.stop, "  " * len(walk.modules.get(path, ()))
-    items: list[tuple[int, str | Stop]] = [
-        (walk.order(child), child) for child in walk.modules if _parent(walk, child) == path
-    ]
+    stop = walk.stop
+    children = [child for child, around in walk.modules.items() if around == path]
+    items: dict[int, str | Stop] = {walk.order(child): child for child in children}
     if stop.module == path:
         ops = enumerate(walk.stops)
-        items += [(i, op) for i, op in ops if (op.module, op.phase) == (path, stop.phase)]
-    for _, item in sorted(items, key=lambda item: item[0]):
+        items |= {i: op for i, op in ops if (op.module, op.phase) == (path, stop.phase)}
+    for _, item in sorted(items.items()):
         if isinstance(item, Stop):
             mark, style = ("➤", HERE) if item is stop else ("·", FAINT)
-            rows.append((f"{indent}{mark} {item.label}", style))
+            yield f"{indent}{mark} {item.label}", style
             continue
-        inside = stop.within(item)
-        mark = " "
-        if any(_parent(walk, child) == item for child in walk.modules):
+        inside, mark = stop.within(item), " "
+        if item in walk.modules.values():
             mark = "▾" if inside else "▸"
-        rows.append((f"{indent}{mark} {walk.modules[item][-1]}", "bold" if inside else ""))
+        yield f"{indent}{mark} {item.removeprefix(f'{path}.')}", "bold" if inside else ""
         if inside:
-            _branch(walk, item, rows)
+            yield from _branch(walk, item, indent + "  ")
 
 
-def _parent(walk: Walk, path: str) -> str:
-    return ".".join(walk.modules[path][:-1])
+def _lines(rows: Iterable[tuple[str, str]], width: int) -> Text:
+    """Each row, with its style over the whole width."""
+    text = Text(no_wrap=True)
+    for row, style in rows:
+        text.append(fitted(row, width).ljust(width) + "\n", style)
+    return text
 
 
 # -- the source
@@ -94,8 +93,8 @@ def source(walk: Walk, width: int, height: int, view: View | None = None) -> Tex
     """
     found, moment, view = walk.stop.source(), walk.moment, view or View()
     numbered = list(enumerate(found.lines, found.first))
-    shown_lines = [(number, line.strip()) for number, line in numbered]
-    if moment is not None and (moment.number, moment.text) not in shown_lines:
+    stripped = [(number, line.strip()) for number, line in numbered]
+    if moment is not None and (moment.number, moment.text) not in stripped:
         # the function of these lines stands elsewhere
         numbered = list(dict.fromkeys((m.number, m.text) for m in walk.lines))
     if not numbered:
@@ -107,11 +106,11 @@ def source(walk: Walk, width: int, height: int, view: View | None = None) -> Tex
     top = max(0, min(at if now is None else at - height // 2, last))
     start = max(0, min(top + view.source, last))
     view.source = start - top
-    text = Text(no_wrap=True)
+    rows = []
     for number, line in numbered[start : start + max(height, 1)]:
         mark, style = ("➤", HERE) if number == now else (" ", "")
-        text.append(fitted(f"{mark}{number:>4}  {line}", width).ljust(width) + "\n", style)
-    return text
+        rows.append((f"{mark}{number:>4}  {line}", style))
+    return _lines(rows, width)
 
 
 def _body(stop: Stop) -> int:
@@ -129,14 +128,13 @@ def _body(stop: Stop) -> int:
     inner = [node.lineno for node in functions if node is not function]
     if stop.phase == "backward" and inner:
         return found.first + min(inner) - 1
-    body = function.body
-    while len(body) > 1:
+    work = (
+        part
+        for part, following in pairwise(function.body)
         # a size is named to be checked
-        names_size = isinstance(body[0], ast.Assign) and _checks(body[1])
-        if not _checks(body[0]) and not names_size:
-            break
-        body = body[1:]
-    return found.first + body[0].lineno - 1
+        if not _checks(part) and not (isinstance(part, ast.Assign) and _checks(following))
+    )
+    return found.first + next(work, function.body[-1]).lineno - 1
 
 
 def _checks(part: ast.stmt) -> bool:
@@ -161,12 +159,12 @@ def arrays(walk: Walk, view: View, width: int, height: int, names: Names = NAMEL
     if others:
         text.append(shown("   ".join(others)) + "\n", "italic")
     chosen = view.array % max(len(found), 1)
-    for i, seen in enumerate(found):
-        text.append(_row(seen, i == chosen, width) + "\n", HERE if i == chosen else "")
+    rows = [(f"  {_row(seen)}", "") for seen in found]
     if found:
-        left, brief = height - _height(text, width), height < 16
-        parts = found[chosen], view.plane, width, left, names
-        text.append_text(contents(*parts, brief=brief, rows=SCROLLED))
+        rows[chosen] = f"➤ {_row(found[chosen])}", HERE
+        text.append_text(_lines(rows, width))
+        left = height - _height(text, width)
+        text.append_text(contents(found[chosen], view.plane, width, left, names, height < 16))
     elif not at_stop:
         text.append("this line makes no array\n", FAINT)
     if at_stop:
@@ -179,29 +177,21 @@ def _height(text: Text, width: int) -> int:
     return sum(math.ceil(max(len(line), 1) / max(width, 1)) for line in text.plain.splitlines())
 
 
-def _row(seen: Seen, here: bool, width: int) -> str:
+def _row(seen: Seen) -> str:
     """role name shape note. The note of a contribution says how many have arrived, and where."""
     value, note = seen.value, seen.note
     if note.startswith("to "):
-        target, _, rest = note.removeprefix("to ").partition(": ")
-        note = f"{rest.split(',')[0]} to {target}"
+        target, _, rest = note.partition(": ")
+        note = f"{rest.split(',')[0]} {target}"
     role = "" if seen.role == "line" else f"{seen.role:<6} "
-    row = f"{'➤' if here else ' '} {role}{value.name:<10} {sizes(value.shape):<14} {note}"
-    return fitted(row, width).ljust(width)
+    return f"{role}{value.name:<10} {sizes(value.shape):<14} {note}"
 
 
 def contents(
-    seen: Seen,
-    which: int,
-    width: int,
-    height: int,
-    names: Names,
-    *,
-    brief: bool = False,
-    rows: int = 0,
+    seen: Seen, which: int, width: int, height: int, names: Names, brief: bool = True
 ) -> Text:
     """Layout, statistics, the first numbers, a map of one plane. brief: without what can be seen
-    elsewhere.   rows: so many are shown in any height.
+    elsewhere.
     """
     value, text = seen.value, Text()
     if seen.role != "watched":
@@ -219,7 +209,7 @@ def contents(
     down, across = names.of(value.source or value.name, value.shape)
     left = min(max(map(cell_len, down), default=-1), WIDEST) + 1
     lines = len(found.values)
-    if lines > rows:
+    if seen.role == "watched" or lines > SCROLLED:
         lines = max(3, min(height - _height(text, width) - 1, 24))
     drawn = heat_map(found.values, lines, max(4, (width - left) // 2))
     turn = ""
@@ -245,30 +235,25 @@ def coloured(drawn: Map, top: str, lefts: Sequence[str]) -> Text:
 
 
 def _colour(level: int) -> str:
-    if level == NOT_FINITE:
-        return BROKEN
-    if level == 0:
-        return FAINT
-    return POSITIVE if level > 0 else NEGATIVE
+    signed = POSITIVE if level > 0 else NEGATIVE
+    return {NOT_FINITE: BROKEN, 0: FAINT}.get(level, signed)
 
 
 def _origin(stop: Stop) -> Text:
     """What is saved, the implementation, the line that called it."""
-    facts = {"done by": stop.by, "called at": shown(stop.line)}
-    if stop.phase in ("forward", "backward"):
-        heading = "kept for backward" if stop.phase == "forward" else "was kept for this"
-        facts = {heading: ", ".join(kept(stop)), **facts}
+    heading = "kept for backward" if stop.phase == "forward" else "was kept for this"
+    saved = ", ".join(kept(stop))
     text = Text()
-    for heading, fact in facts.items():
+    for head, fact in ((heading, saved), ("done by", stop.by), ("called at", shown(stop.line))):
         if fact:
-            text.append(f"{heading}  ", "bold")
+            text.append(f"{head}  ", "bold")
             text.append(f"{fact}\n")
     return text
 
 
 def position(walk: Walk, width: int) -> Text:
     """forward 12 of 93, with a bar; module and op; the line, inside an op; breakpoints."""
-    stop, count = walk.stop, len(walk.stops)
+    stop, ran, count = walk.stop, walk.stop.ran, len(walk.stops)
     text = Text(no_wrap=True)
     text.append(f" {stop.phase} ", HERE)
     text.append(f" {walk.at + 1} of {count} ", "bold")
@@ -279,8 +264,8 @@ def position(walk: Walk, width: int) -> Text:
     text.append(stop.label, "bold")
     if walk.moment is not None:
         text.append(f"  line {walk.line + 1} of {len(walk.lines)}")
-    elif isinstance(stop.entry, Forward) and saved_bytes(stop):
-        text.append(f"  keeps {in_bytes(saved_bytes(stop))}", FAINT)
+    elif stop.phase == "forward" and ran and ran.saved_bytes:
+        text.append(f"  keeps {in_bytes(ran.saved_bytes)}", FAINT)
     if walk.halts(walk.at):
         text.append("  ● breakpoint", BROKEN)
     text.truncate(width, overflow="ellipsis")

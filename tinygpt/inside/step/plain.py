@@ -132,20 +132,17 @@ def facts(value: Value) -> list[str]:
 
 def kept(stop: Stop) -> list[str]:
     """What is saved for backward, an array each, and the bytes that only backward keeps alive."""
-    if not stop.saved:
+    if not stop.ran:
+        return []
+    if not stop.ran.saved:
         return ["nothing is saved for backward"]
     parts = []
-    for saved in stop.saved:
+    for saved in stop.ran.saved:
         names = dict.fromkeys(filter(None, (saved.name, saved.source)))
         what = " = ".join(names) or "an array of its own"
         anyway = "" if saved.made else " (lives anyway)"
         parts.append(f"{what} {sizes(saved.shape)} {in_bytes(saved.bytes)}{anyway}")
-    return [*parts, f"{in_bytes(saved_bytes(stop))} for backward alone"]
-
-
-def saved_bytes(stop: Stop) -> int:
-    """The bytes that only backward keeps alive."""
-    return sum(saved.bytes for saved in stop.saved if saved.made)
+    return [*parts, f"{in_bytes(stop.ran.saved_bytes)} for backward alone"]
 
 
 # -- a whole walk
@@ -175,10 +172,10 @@ def _fits(stop: Stop, pattern: str) -> bool:
 
 
 def text(
-    walk: Walk, numbers: Sequence[int], style: Style, instead: Lines = NONE, after: Lines = NONE
+    walk: Walk, numbers: Sequence[int], style: Style, notes: Lines = NONE, instead: bool = False
 ) -> Iterator[str]:
-    """The stops of those numbers, with a heading where a phase begins.   instead, after: lines for
-    stops of those names.
+    """The stops of those numbers, with a heading where a phase begins.   notes: lines after the
+    stops of those names, or `instead` of the stops.
     """
     phase = ""
     for i in numbers:
@@ -186,10 +183,11 @@ def text(
         if stop.phase != phase:
             phase = stop.phase
             yield from ("", HEADINGS[phase])
-        if stop.name not in instead:
+        noted = notes.get(stop.name, ())
+        if not (instead and noted):
             yield ""
             yield from style.lines(stop, i + 1, len(walk.stops))
-        for line in [*instead.get(stop.name, ()), *after.get(stop.name, ())]:
+        for line in noted:
             yield from wrapped(line, style.width)
 
 

@@ -181,7 +181,7 @@ class StepApp(App[None]):
         height = 8 if self.size.height > 30 else 5
         which = self.planes.get(shape, self.view.plane)
         parts = seen, which, self.size.width, height, self.names
-        self._draw("watch", panes.contents(*parts, brief=True))
+        self._draw("watch", panes.contents(*parts))
 
     # -- moving --
 
@@ -203,7 +203,7 @@ class StepApp(App[None]):
 
     def _halted(self) -> str:
         """The breakpoints that halt here."""
-        met = self.walk.met()
+        met = self.walk.halts(self.walk.at)
         return f"halted at {met}" if met else ""
 
     def _chosen(self) -> Seen | None:
@@ -284,7 +284,9 @@ class StepApp(App[None]):
     def _break(self, text: str) -> None:
         breaks = self.walk.breaks
         if text.isdecimal() and len(text) < 19 and 1 <= int(text) <= len(breaks):
-            self.status = f"removed {breaks.pop(int(text) - 1)}"
+            removed = list(breaks)[int(text) - 1]
+            del breaks[removed]
+            self.status = f"removed {removed}"
         elif text:
             self.status = f"breakpoint {self.walk.halt_at(text)}: c continues to it"
         self.show()

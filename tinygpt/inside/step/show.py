@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 
-from tensor.recording import Recording
-from tinygpt.inside.arrays import Floats, heat_map, norm, number, plane, statistics
+from tinygpt.inside.arrays import Floats, heat_map, number, plane, statistics
 from tinygpt.inside.step.names import WIDEST, Names, array_of, frame, quoted, right
+from tinygpt.inside.step.walk import Walk
 from tinygpt.terminal import shown
 
 LOGITS = "logits", "logits.linear"
 LIKELIEST = 5  # next tokens that are shown for each position of the text
 
 
-def show(recording: Recording, wanted: str, names: Names, width: int) -> Iterator[str]:
+def show(walk: Walk, wanted: str, names: Names, width: int) -> Iterator[str]:
     """Name and shape, statistics, the contributions to a gradient, and the numbers of one plane
     where they fit, else a map.
 
@@ -24,12 +24,12 @@ def show(recording: Recording, wanted: str, names: Names, width: int) -> Iterato
     likeliest next tokens.   wanted: a name as in tensor/recording/find.py, with an index of the
     first axes in brackets.   Raises InputError with the nearest names.
     """
-    array = array_of(recording, wanted, "see the names: tinygpt step --plain")
+    array = array_of(walk.recording, wanted, "see the names: tinygpt step --plain")
     yield ""
     yield f"{shown(wanted)}: shape {array.shape}, {array.dtype}"
     yield f"{statistics(array)}"
     if wanted.endswith(".grad"):
-        yield from arrivals(recording, wanted.removesuffix(".grad"))
+        yield from arrivals(walk, wanted.removesuffix(".grad"))
     seen = plane(array)
     if seen.values.size <= 1:
         return
@@ -44,17 +44,12 @@ def show(recording: Recording, wanted: str, names: Names, width: int) -> Iterato
         yield from rows(seen.values, down, across, width)
 
 
-def arrivals(recording: Recording, name: str) -> Iterator[str]:
+def arrivals(walk: Walk, name: str) -> Iterator[str]:
     """Each contribution to a gradient in the order of arrival, with the norm of the sum so far."""
-    so_far = np.zeros(())
-    for step in recording.backwards:
-        for part in step.contributions:
-            if part.to != name:
-                continue
-            so_far = so_far + part.value.array
-            sums = f", the sum so far {number(norm(so_far))}" if part.number > 1 else ""
-            where = f"{part.number} of {part.count} from {step.name} ({step.op})"
-            yield f"{where}: norm {number(norm(part.value.array))}{sums}"
+    for stop in walk.stops:
+        for note in stop.contributions(name):
+            number, _, norms = note.partition(", ")
+            yield f"{number} from {stop.name} ({stop.op}): {norms}"
 
 
 def likeliest(logits: Floats, heads: Sequence[str], names: Names, width: int) -> Iterator[str]:

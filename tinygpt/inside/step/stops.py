@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +20,6 @@ from tensor.recording import (
     Forward,
     Moment,
     Recording,
-    Saved,
     Source,
     Value,
     source_of,
@@ -49,48 +48,29 @@ class Stop:
     name: str  # module.op, with #2 for the second such op of that module
     formula: str
     seen: list[Seen]
+    # runs the source once more, line by line; gives no lines for the backward of a fused op
+    lines: Callable[[], Sequence[Moment]] = tuple
     by: str = ""  # the implementation, and why it was chosen
-    entry: Forward | Backward | None = None
-    # of a stop that is no op: runs its function line by line
-    again: Callable[[], list[Moment]] | None = None
-    function: Any = None  # and that function
-
-    @property
-    def ran(self) -> Forward | None:
-        """The op forward; of a backward the op that it belongs to."""
-        return self.entry.of if isinstance(self.entry, Backward) else self.entry
-
-    @property
-    def saved(self) -> tuple[Saved, ...]:
-        """What the op saves for backward."""
-        return self.ran.saved if self.ran else ()
+    ran: Forward | None = None  # the op forward; of a backward the op that it belongs to
+    function: Any = None  # whose source is shown; None: the op's reference
 
     @property
     def line(self) -> str:
         """The line of the user's code that called the op."""
         return str(self.ran.line) if self.ran else ""
 
-    def lines(self) -> list[Moment]:
-        """The source run once more line by line. Empty for the backward of a fused op and for
-        clipping, which have no source to run.
-        """
-        if self.entry is not None:
-            return self.entry.lines()
-        return self.again() if self.again else []
-
     def source(self) -> Source:
         """The function of those lines."""
-        if self.function is not None:
-            return _source(self.function)
-        return _source(OPS[self.op].reference) if self.op in OPS else Source("", 0, ())  # type: ignore[attr-defined]
+        return _source(self.function or OPS[self.op].reference)  # type: ignore[attr-defined]
 
     def within(self, path: str) -> bool:
         """Whether the stop is in the module of that path, or in one below it."""
-        return self.module == path or self.module.startswith(path + ".")
+        return f"{self.module}.".startswith(f"{path}.")
 
-    def contributes(self, parameter: str) -> bool:
-        """Whether a contribution to the gradient of that parameter is made here."""
-        return any(seen.note.startswith(f"to {parameter}: ") for seen in self.outputs)
+    def contributions(self, parameter: str) -> list[str]:
+        """What is known of each contribution to the gradient of that parameter."""
+        to = f"to {parameter}: "
+        return [seen.note.removeprefix(to) for seen in self.outputs if seen.note.startswith(to)]
 
     @property
     def label(self) -> str:
@@ -101,7 +81,7 @@ class Stop:
     @property
     def stands_in(self) -> bool:
         """Whether the source is the reference of the kernel that ran."""
-        return isinstance(self.entry, Forward) and "kernel" in self.entry.implementation
+        return self.phase == "forward" and "kernel" in self.by.partition(":")[0]
 
     @property
     def outputs(self) -> list[Seen]:
@@ -119,14 +99,15 @@ _source = functools.cache(source_of)  # reads the file and looks for the end of 
 
 def stops_of(recording: Recording) -> list[Stop]:
     """A stop for each op of a recording with values, in the order in which the ops ran."""
-    arrivals = Arrivals()
+    senders: dict[str, list[str]] = {}  # gradient -> the ops that have contributed to it
+    sums: dict[str, Any] = {}  # gradient -> the sum, where a part is still to come
     off = recording.implementation == "reference" and not kernels.disabled()
     stops = []
     for entry in recording.entries:
         if isinstance(entry, Forward):
             stops.append(_forward(entry, off))
         elif isinstance(entry, Backward):
-            stops.append(_backward(entry, arrivals))
+            stops.append(_backward(entry, senders, sums))
     return stops
 
 
@@ -140,32 +121,38 @@ def _forward(entry: Forward, off: bool) -> Stop:
         for name, value in entry.settings.items()
         if value is not None and not hasattr(value, "shape")
     )
-    formula = _one_line(entry.formula) + (f"   with {settings}" if settings else "")
     reason = entry.reason
     if off and reason == "kernels are off":
         reason = "walked op by op; --as-run shows the kernel"
     by = f"{entry.implementation}: {reason}"
-    return Stop("forward", entry.module, entry.op, entry.name, formula, seen, by, entry)
+    formula = _one_line(entry.formula) + (f"   with {settings}" if settings else "")
+    names = entry.module, entry.op, entry.name
+    return Stop("forward", *names, formula, seen, entry.lines, by, entry)
+
+
+def _backward(entry: Backward, senders: dict[str, list[str]], sums: dict[str, Any]) -> Stop:
+    seen = []
+    for i, value in enumerate(entry.upstream):
+        if value is not None:
+            index = f"[{i}]" if len(entry.upstream) > 1 else ""
+            target = f"{entry.of.name}{index}" if entry.of else _expand(entry)
+            # backward begins at the loss, to whose gradient nobody contributes
+            note, found = "backward starts here: dL/dL = 1", senders.get(target)
+            if found:
+                note = f"{len(found)} of {len(found)} arrived, from {', '.join(found)}"
+            seen.append(Seen("in", replace(value, name=f"dy{index}"), note))
+    for c in entry.contributions:
+        before = senders[c.to] if c.number > 1 else []
+        senders[c.to] = [*before, entry.name.removesuffix(".backward")]
+        seen.append(Seen("out", c.value, _arrived(c, sums)))
+    names = entry.module, entry.op, entry.name
+    formula = _one_line(entry.formula)
+    return Stop("backward", *names, formula, seen, entry.lines, ran=entry.of)
 
 
 def _one_line(formula: str) -> str:
     """The formula in one line, its parts three spaces apart."""
     return re.sub(r" {3,}", "   ", re.sub(r"\s*\n\s*", " ", formula))
-
-
-def _backward(entry: Backward, arrivals: Arrivals) -> Stop:
-    seen = []
-    several = len(entry.upstream) > 1
-    for i, value in enumerate(entry.upstream):
-        if value is not None:
-            index = f"[{i}]" if several else ""
-            target = f"{entry.of.name}{index}" if entry.of else _expand(entry)
-            dy = replace(value, name=f"dy{index}")
-            seen.append(Seen("in", dy, arrivals.origin(target)))
-    seen.extend(Seen("out", c.value, arrivals.arrived(c, entry.name)) for c in entry.contributions)
-    expand = "broadcasting, backwards: the gradients of what was repeated are summed"
-    formula = _one_line(entry.formula) or expand
-    return Stop("backward", entry.module, entry.op, entry.name, formula, seen, entry=entry)
 
 
 def _expand(entry: Backward) -> str:
@@ -174,29 +161,16 @@ def _expand(entry: Backward) -> str:
     return f"expand of {name[1:]}"
 
 
-class Arrivals:
-    """The contributions to each gradient so far."""
-
-    def __init__(self) -> None:
-        self._so_far: dict[str, tuple[list[str], Any]] = {}  # who contributed, and the sum
-
-    def arrived(self, c: Contribution, by: str) -> str:
-        """Note a contribution; what is known of its target then."""
-        before, so_far = ([], 0.0) if c.number == 1 else self._so_far[c.to]
-        so_far = so_far + floats(c.value.array)
-        # a complete sum is not needed any more
-        self._so_far[c.to] = [*before, by], so_far if c.number < c.count else None
-        total = f", norm of the sum {norm(so_far):.4g}" if c.count > 1 else ""
-        return f"to {c.to}: {c.number} of {c.count}, norm {norm(c.value.array):.4g}{total}"
-
-    def origin(self, target: str) -> str:
-        """The contributions to the gradient of an output. Backward begins at the loss, whose
-        gradient has none.
-        """
-        if target not in self._so_far:
-            return "backward starts here: dL/dL = 1"
-        found = [name.removesuffix(".backward") for name in self._so_far[target][0]]
-        return f"{len(found)} of {len(found)} arrived, from {', '.join(found)}"
+def _arrived(c: Contribution, sums: dict[str, Any]) -> str:
+    """What is known of a contribution's target when the contribution has arrived."""
+    total = floats(c.value.array)
+    so_far = ""
+    if c.number > 1:
+        total = sums.pop(c.to) + total
+        so_far = f", the sum so far {norm(total):.4g}"
+    if c.number < c.count:
+        sums[c.to] = total
+    return f"to {c.to}: {c.number} of {c.count}, norm {norm(c.value.array):.4g}{so_far}"
 
 
 def variables(moment: Moment) -> tuple[list[Seen], list[str]]:

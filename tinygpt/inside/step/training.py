@@ -96,17 +96,16 @@ def take(job: Job, only: str | None = None) -> Step:
     kept. Raises InputError where no parameter has that name.
     """
     model, optimizer, config, step = job.model, job.optimizer, job.run.training, job.progress.step
-    kept = []
+    kept: dict[str, tuple[Flat, Arrays, Slot]] = {}
     for flat, state in zip(optimizer.flats, optimizer.state, strict=True):
-        kept += [(flat, state, slot) for slot in flat.slots]
+        kept |= {slot.name: (flat, state, slot) for slot in flat.slots}
     if only is not None:
-        names = [slot.name for *_, slot in kept]
-        kept = [found for found in kept if found[2].name == only]
-        if not kept:
+        if only not in kept:
             raise InputError(
-                f"--weight {shown(only)}: no parameter has that name{nearest(only, names)}\n"
+                f"--weight {shown(only)}: no parameter has that name{nearest(only, kept)}\n"
                 "its parameters: tinygpt step --train --plain"
             )
+        kept = {only: kept[only]}
     x, y = batch(job)
     optimizer.lr = learning_rate(step, config)
     model.recompute = config.recompute
@@ -114,18 +113,21 @@ def take(job: Job, only: str | None = None) -> Step:
     scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
     limit = config.clip or math.inf
 
+    def arrays() -> dict[str, Arrays]:
+        return {name: _arrays(optimizer, *found, scale) for name, found in kept.items()}
+
     loss = gradients(model, optimizer, x, y, config.accumulation, Key(config.seed, step))
-    raw = [_arrays(optimizer, *found, scale)["g"] for found in kept]
+    raw = {name: found["g"] for name, found in arrays().items()}
     total = clip_gradients(optimizer, limit * scale) / scale
-    before = [_arrays(optimizer, *found, scale) for found in kept]
-    counts = [optimizer.counts[slot.name] + 1 for *_, slot in kept]
+    before = arrays()
+    counts = {name: optimizer.counts[name] + 1 for name in kept}
     if math.isfinite(total):
         optimizer.step()
     updates = []
-    for (flat, state, slot), count, g, given in zip(kept, counts, raw, before, strict=True):
-        after = _arrays(optimizer, flat, state, slot, scale)
+    for name, after in arrays().items():
         del after["g"]
-        updates.append(Update(slot.name, optimizer.rule(flat, count), count, g, given, after))
+        rule = optimizer.rule(kept[name][0], counts[name])
+        updates.append(Update(name, rule, counts[name], raw[name], before[name], after))
     return Step(step + 1, loss, optimizer.lr, total, limit, updates)
 
 
@@ -163,19 +165,13 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     """The walk of a step: forward, backward, clipping, the update of each parameter. The run's
     folder stays as it is.
     """
-    config = job.run.training
-    with (
-        np.errstate(all="ignore"),
-        threadpool_limits(threads(job.run.model, config), user_api="blas"),
-    ):
+    config, errors = job.run.training, np.errstate(all="ignore")
+    with errors, threadpool_limits(threads(job.run.model, config), user_api="blas"):
         recording = _record(job, how, values=True)
         other = _record(job, OTHER[how], values=False)
         step = take(job, only)
-        stops = [
-            *stops_of(recording),
-            _clip(step),
-            *(_update(step, update) for update in step.updates),
-        ]
+        stops = [*stops_of(recording), _clip(step)]
+        stops += [_update(step, update) for update in step.updates]
     x, _ = batch(job)
     which = f"the next of its {config.steps:,}, as `tinygpt train --resume` takes it"
     if job.progress.step >= config.steps:
@@ -214,43 +210,32 @@ def _clip(step: Step) -> Stop:
     by = f"norm {step.norm:.6g}, limit {step.limit:g}: gradients times {step.factor:.6g}"
     seen = []
     if len(step.updates) == 1:
-        name, raw, g = step.updates[0].name, step.updates[0].gradient, step.updates[0].before["g"]
-        origin = f"of {name}, as backward left it, norm {norm(raw):.4g}"
-        seen.append(Seen("in", value_of("gradient", raw), origin))
-        seen.append(Seen("out", value_of("g", g), f"of {name}, norm {norm(g):.4g}"))
+        seen = _clipped(step, step.updates[0], "out", f"of {step.updates[0].name}, ")
     name = clip_gradients.__name__
-    return Stop("clip", "", name, name, formula, seen, by, function=clip_gradients)
+    return Stop("clip", "", name, name, formula, seen, by=by, function=clip_gradients)
+
+
+def _clipped(step: Step, update: Update, role: str, of: str = "") -> list[Seen]:
+    """The gradient before and after clipping, which has that role."""
+    raw, g = update.gradient, update.before["g"]
+    before = f"{of}as backward left it, norm {norm(raw):.4g}"
+    after = f"after clipping, times {number(step.factor)}, norm {norm(g):.4g}"
+    return [Seen("in", value_of("gradient", raw), before), Seen(role, value_of("g", g), after)]
 
 
 def _update(step: Step, update: Update) -> Stop:
-    """The parameter before and after, its gradient before and after clipping, the optimiser's
-    state.
-    """
-    raw, g = update.gradient, update.before["g"]
-    clipping = f"after clipping, times {number(step.factor)}, norm {norm(g):.4g}"
-    seen = [
-        Seen("in", value_of("gradient", raw), f"as backward left it, norm {norm(raw):.4g}"),
-        Seen("in", value_of("g", g), clipping),
-    ]
-    before = [(name, update.before[name]) for name in update.after]
-    seen += [Seen("before", value_of(name, array), LABELS[name]) for name, array in before]
-    for name, array in update.after.items():
-        moved = f", moved by {update.moved:.4g}" if name == "w" else ""
-        seen.append(Seen("after", value_of(name, array), LABELS[name] + moved))
+    """The gradient, the parameter and the optimiser's state, before and after."""
+    seen = _clipped(step, update, "in")
+    for role, arrays in (("before", update.before), ("after", update.after)):
+        for name in update.after:
+            moved = f", moved by {update.moved:.4g}" if (role, name) == ("after", "w") else ""
+            seen.append(Seen(role, value_of(name, arrays[name]), LABELS[name] + moved))
     rule = update.rule.func
     numbers = ", ".join(f"{name}={value:.6g}" for name, value in update.rule.keywords.items())
     summary = " ".join((rule.__doc__ or "").split("\n\n")[0].split())
-    by, again = f"step {update.count:,} of this parameter", lambda: update.lines()[1]
+    formula, module = f"{summary}   with {numbers}", update.name.rpartition(".")[0]
+    by, lines = f"step {update.count:,} of this parameter", lambda: update.lines()[1]
     if step.skipped:
-        by, again = "skipped: the gradient norm is not finite", list
-    return Stop(
-        "update",
-        update.name.rpartition(".")[0],
-        rule.__name__,
-        f"{update.name}.update",
-        f"{summary}   with {numbers}",
-        seen,
-        by,
-        again=again,
-        function=rule,
-    )
+        by, lines = "skipped: the gradient norm is not finite", list
+    names = module, rule.__name__, f"{update.name}.update"
+    return Stop("update", *names, formula, seen, lines, by, function=rule)

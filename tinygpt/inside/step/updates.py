@@ -14,8 +14,17 @@ from tensor.optim.adamw import adamw
 from tinygpt.inside.arrays import floats, norm, number
 from tinygpt.inside.step.training import Arrays, Step, Update
 
-BY_HAND = "by hand in float64"
 TITLES = ["w", "w after", "moved", "g", "clipped", "m (u)", "after", "v", "after"]
+
+
+def notes(step: Step, in_full: bool, width: int) -> dict[str, list[str]]:
+    """The lines about each update, by the name of its stop."""
+    names = [f"{update.name}.update" for update in step.updates]
+    if in_full:
+        found = [list(explained(step, update)) for update in step.updates]
+    else:
+        found = table(step.updates, width)
+    return dict(zip(names, found, strict=True))
 
 
 def table(updates: Sequence[Update], width: int) -> list[list[str]]:
@@ -26,69 +35,59 @@ def table(updates: Sequence[Update], width: int) -> list[list[str]]:
     """
     rows = [TITLES, *map(_norms, updates)]
     sizes = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    heading, *lines = (
-        " ".join(cell.rjust(size) for cell, size in zip(row, sizes, strict=True)) for row in rows
-    )
+    heading, *lines = (" ".join(map(str.rjust, row, sizes)) for row in rows)
+    pairs = [(update.name, line) for update, line in zip(updates, lines, strict=True)]
     longest = max(len(update.name) for update in updates) + 2
     if longest + len(heading) <= width:
         headings = [" " * longest + heading]
-        found = [
-            [f"{update.name:<{longest}}{line}"] for update, line in zip(updates, lines, strict=True)
-        ]
+        found = [[f"{name:<{longest}}{line}"] for name, line in pairs]
     else:
         headings = ["norms of each parameter:", f"  {heading}"]
-        found = [[update.name, f"  {line}"] for update, line in zip(updates, lines, strict=True)]
+        found = [[name, f"  {line}"] for name, line in pairs]
     return [headings + found[0], *found[1:]]
 
 
 def _norms(update: Update) -> list[str]:
-    b, a = update.before, update.after
-    short = [update.moved, norm(update.gradient), norm(b["g"])]
-    for name in a:
-        if name != "w":
-            short += [norm(b[name]), norm(a[name])]
-    cells = [f"{norm(b['w']):.5g}", f"{norm(a['w']):.5g}", *(f"{size:.2g}" for size in short)]
+    before, after = update.before, update.after
+    short = [update.moved, norm(update.gradient), norm(before["g"])]
+    for name in [name for name in after if name != "w"]:
+        short += [norm(before[name]), norm(after[name])]
+    cells = [f"{norm(before['w']):.5g}", f"{norm(after['w']):.5g}"]
+    cells += [f"{size:.2g}" for size in short]
     return cells + ["-"] * (len(TITLES) - len(cells))
 
 
 def exactly(update: Update) -> Arrays:
-    """The weight and the state after, by the optimiser's formula in float64. For AdamW this is
-    Loshchilov & Hutter's algorithm 2.
-    """
+    """The weight and the state after, by the optimiser's rule in float64."""
     given = {name: floats(array) for name, array in update.before.items()}
-    numbers = update.rule.keywords
-    if update.rule.func is not adamw:
-        update.rule.func(*given.values(), **numbers)
-        return given
-    w, g, b1, b2 = given["w"], given["g"], numbers["b1"], numbers["b2"]
-    m = b1 * given["m"] + (1 - b1) * g
-    v = b2 * given["v"] + (1 - b2) * g * g
-    step = numbers["step_size"] * m / (numbers["bias_correction"] * np.sqrt(v) + numbers["eps"])
-    return {"m": m, "v": v, "w": numbers["decay"] * w - step}
+    update.rule(*given.values())
+    return given
 
 
 def explained(step: Step, update: Update) -> Iterator[str]:
-    """How the weight after came about: one element by hand, and the distance of the formula and of
-    the run line by line from the step's result.
+    """How the weight after came about: one element by hand, and the distance of the rule in float64
+    and of the run line by line from the step's result.
     """
     if step.skipped:
         kept = "the weight, its state and its count stay as they were"
         yield f"skipped: the gradient norm is not finite, so {kept}"
         return
-    g = update.before["g"]
-    largest = np.unravel_index(np.abs(floats(g)).argmax(), g.shape)
-    at = tuple(map(int, largest))
+    g = floats(update.before["g"])
+    at = tuple(map(int, np.unravel_index(np.abs(g).argmax(), g.shape)))
     yield f"one element, {update.name}{list(at)}, where the gradient is largest:"
     by_hand = _adamw_by_hand if update.rule.func is adamw else _muon_by_hand
-    for line in by_hand(step, update, at):
+    clipping = f"{update.gradient[at]:.6g} * {number(step.factor)} = {g[at]:.6g}"
+    yield f"  g  = {clipping}      clipping"
+    for line in by_hand(update, at):
         yield f"  {line}"
+    yield f"       the step left {update.after['w'][at]:.8g}"
     again, exact = update.lines()[0], exactly(update)
     yield f"the whole {update.name}: largest difference from what the step left"
     for name, array in update.after.items():
         size = _largest(array) or 1.0
-        formula = f"{_largest(floats(exact[name]) - floats(array)) / size:.1e}"
+        formula = f"{_largest(exact[name] - floats(array)) / size:.1e}"
         lines = f"{_largest(floats(again[name]) - floats(array)) / size:.1e}"
-        hand = f"{formula} of its largest value, {BY_HAND}"
+        hand = f"{formula} of its largest value, by the rule in float64"
         yield f"  {name}   {hand}; {lines}, by the rule line by line"
 
 
@@ -96,37 +95,37 @@ def _largest(array: Any) -> float:
     return float(np.abs(floats(array)).max())
 
 
-def _adamw_by_hand(step: Step, update: Update, at: tuple[int, ...]) -> Iterator[str]:
-    numbers, t, new = update.rule.keywords, update.count, exactly(update)
+def _adamw_by_hand(update: Update, at: tuple[int, ...]) -> Iterator[str]:
+    """Loshchilov & Hutter 2019, algorithm 2, in float64."""
+    numbers, t = update.rule.keywords, update.count
     b1, b2, eps, keep = (numbers[name] for name in ("b1", "b2", "eps", "decay"))
-    w, g, m, v = (f"{update.before[name][at]:.6g}" for name in ("w", "g", "m", "v"))
-    m_hat, v_hat = new["m"][at] / (1 - b1**t), new["v"][at] / (1 - b2**t)
-    decay = f"{keep:.8g} * " if keep != 1 else ""
+    w, g, m, v = (float(update.before[name][at]) for name in "wgmv")
     lr = numbers["step_size"] * (1 - b1**t)
-    yield f"g  = {update.gradient[at]:.6g} * {number(step.factor)} = {g}      clipping"
-    yield f"m  = {b1:g} * {m} + {1 - b1:g} * {g} = {new['m'][at]:.6g}"
-    yield f"v  = {b2:g} * {v} + {1 - b2:g} * {g}^2 = {new['v'][at]:.6g}"
+    new_m, new_v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+    m_hat, v_hat = new_m / (1 - b1**t), new_v / (1 - b2**t)
+    new_w = keep * w - lr * m_hat / (math.sqrt(v_hat) + eps)
+    decay = f"{keep:.8g} * " if keep != 1 else ""
+    yield f"m  = {b1:g} * {m:.6g} + {1 - b1:g} * {g:.6g} = {new_m:.6g}"
+    yield f"v  = {b2:g} * {v:.6g} + {1 - b2:g} * {g:.6g}^2 = {new_v:.6g}"
     yield f"m^ = m / (1 - {b1:g}^{t}) = {m_hat:.6g},   v^ = v / (1 - {b2:g}^{t}) = {v_hat:.6g}"
-    yield f"w  = {decay}{w} - {lr:.6g} * m^ / (sqrt(v^) + {eps:g}) = {new['w'][at]:.8g}"
-    yield f"     the step left {update.after['w'][at]:.8g}"
+    yield f"w  = {decay}{w:.6g} - {lr:.6g} * m^ / (sqrt(v^) + {eps:g}) = {new_w:.8g}"
 
 
-def _muon_by_hand(step: Step, update: Update, at: tuple[int, ...]) -> Iterator[str]:
+def _muon_by_hand(update: Update, at: tuple[int, ...]) -> Iterator[str]:
     numbers = update.rule.keywords
     momentum, nesterov, keep = (numbers[name] for name in ("momentum", "nesterov", "decay"))
-    w, g, u = (floats(update.before[name]) for name in ("w", "g", "u"))
+    w, g, u = (floats(update.before[name]) for name in "wgu")
     new_u = momentum * u + g
-    direction = g + momentum * new_u if nesterov else new_u
-    looks = "g + momentum u" if nesterov else "u"
+    direction, looks = new_u, "u"
+    if nesterov:
+        direction, looks = g + momentum * new_u, "g + momentum u"
     made = next(m.values["update"] for m in update.lines()[1] if "update" in m.values)
     lr = numbers["lr"] * math.sqrt(max(1.0, g.shape[1] / g.shape[0]))
     spreads = f"{_spread(direction)} before, {_spread(made)} after"
-    yield f"g  = {update.gradient[at]:.6g} * {number(step.factor)} = {g[at]:.6g}      clipping"
     yield f"u  = {momentum:g} * {u[at]:.6g} + g = {new_u[at]:.6g}      momentum"
     yield f"o  = {made[at]:.6g} of orthogonal({looks}), {direction[at]:.6g} before"
     yield f"     singular values {spreads}; 1 is orthogonal"
     yield f"w  = {keep:.8g} * {w[at]:.6g} - {lr:.6g} * o = {keep * w[at] - lr * made[at]:.8g}"
-    yield f"     the step left {update.after['w'][at]:.8g}"
 
 
 def _spread(matrix: Any) -> str:

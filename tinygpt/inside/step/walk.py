@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from tensor.recording import Moment, Recording
 from tensor.recording.entries import codes_of
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import value_of
-from tinygpt.inside.step.conditions import Condition, condition, first_bad, meets
+from tinygpt.inside.step.conditions import condition
 from tinygpt.inside.step.names import array_of
 from tinygpt.inside.step.stops import Seen, Stop, variables
 from tinygpt.terminal import shown
@@ -32,8 +33,8 @@ class Walk:
         self.at = 0
         self.lines: list[Moment] = []  # of the stop that was stepped into, else none
         self.line = 0
-        self.breaks: list[Condition] = []
-        self.bad = first_bad(stops)
+        # breakpoint -> the stops at which it halts
+        self.breaks: dict[str, set[int]] = {}
         self.modules = _modules(stops)
 
     @property
@@ -88,13 +89,13 @@ class Walk:
         if self.lines:
             self.go(self.at)
             return ""
-        here, before = self.stop, self.at
-        while self.at + 1 < len(self.stops):
-            self.at += 1
-            if not self.stop.within(here.module) or self.stop.phase != here.phase:
-                # the stop before this one is the module's last
-                self.at = max(self.at - 1, before + 1)
-                break
+        here = self.stop
+
+        def inside(i: int) -> bool:
+            return self.stops[i].within(here.module) and self.stops[i].phase == here.phase
+
+        last = max(takewhile(inside, self._after()), default=self.at + 1)
+        self.go(min(last, len(self.stops) - 1))
         return ""
 
     def module(self) -> str:
@@ -106,9 +107,8 @@ class Walk:
 
     def backward(self) -> str:
         """To where backward starts: at the loss."""
-        if self._to(lambda stop: stop.phase == "backward", range(len(self.stops))):
-            return ""
-        return "this walk has no backward"
+        self._to(lambda stop: stop.phase == "backward", range(len(self.stops)))
+        return ""
 
     def resume(self) -> str:
         """To the next stop that a breakpoint halts at; to the last stop if none does."""
@@ -130,21 +130,15 @@ class Walk:
 
     # -- breakpoints --
 
-    def halts(self, i: int) -> bool:
-        """Whether a breakpoint halts at the i-th stop."""
-        return any(meets(wanted, self.stops, i, self.bad) for wanted in self.breaks)
+    def halts(self, i: int) -> str:
+        """The breakpoints that halt at the i-th stop."""
+        return ", ".join(text for text, stops in self.breaks.items() if i in stops)
 
-    def met(self) -> str:
-        """The breakpoints that halt at the position."""
-        met = [wanted for wanted in self.breaks if meets(wanted, self.stops, self.at, self.bad)]
-        return ", ".join(map(str, met))
-
-    def halt_at(self, text: str) -> Condition:
+    def halt_at(self, text: str) -> str:
         """A new breakpoint. Raises InputError for a condition that no stop can meet."""
-        wanted = condition(text, self.stops)
-        if wanted not in self.breaks:
-            self.breaks.append(wanted)
-        return wanted
+        text, stops = condition(text, self.stops)
+        self.breaks[text] = stops
+        return text
 
     # -- names --
 
@@ -246,7 +240,7 @@ class Walk:
 def _uses(stop: Stop, name: str) -> bool:
     """Whether an op uses a parameter, or contributes to its gradient (NAME.grad)."""
     if name.endswith(".grad"):
-        return stop.contributes(name.removesuffix(".grad"))
+        return bool(stop.contributions(name.removesuffix(".grad")))
     return stop.phase == "forward" and any(seen.value.source == name for seen in stop.inputs)
 
 
@@ -261,15 +255,16 @@ def _variables(op: str, functions: int | None = None) -> list[str]:
     return [name for code in codes for name in (*code.co_varnames, *code.co_cellvars)]
 
 
-def _modules(stops: Sequence[Stop]) -> dict[str, list[str]]:
-    """Path -> parts (blocks.0 is one part) of each module, and of those around it, in the order in
-    which forward enters them.
+def _modules(stops: Sequence[Stop]) -> dict[str, str]:
+    """Each module and those around it, in the order in which the walk enters them, with the path
+    of the module around it. blocks.0 is one module.
     """
-    found: dict[str, list[str]] = {}
+    found: dict[str, str] = {}
     for stop in stops:
-        if not stop.module or stop.phase != "forward":
-            continue
-        parts = re.split(r"\.(?!\d)", stop.module)
-        for depth in range(1, len(parts) + 1):
-            found.setdefault(".".join(parts[:depth]), parts[:depth])
+        around = ""
+        for end in re.finditer(r"\.(?!\d)|$", stop.module):
+            path = stop.module[: end.start()]
+            if path:
+                found.setdefault(path, around)
+            around = path
     return found
