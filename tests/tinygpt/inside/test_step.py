@@ -296,7 +296,7 @@ def test_out_of_a_module_and_on_to_the_next(run: Path) -> None:
     assert w.stop.module == "blocks.0"
     w.module()
     assert w.stop.module == "blocks.0.feed_forward_norm"
-    w.backward()
+    w.find("backward")
     assert (w.stop.phase, w.stop.module) == ("backward", "loss")
     assert w.stop.inputs[0].note == "backward starts here: dL/dL = 1"
 

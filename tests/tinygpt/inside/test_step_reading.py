@@ -254,11 +254,16 @@ def test_the_source_begins_below_the_checks(run: Path) -> None:
         ("loss", "classes ="),
     ):
         w.find(name)
-        assert panes.source(w, 80, 3).plain.splitlines()[0].split(maxsplit=1)[1].startswith(first)
+        assert (
+            panes.source(w, panes.View(), 80, 3)
+            .plain.splitlines()[0]
+            .split(maxsplit=1)[1]
+            .startswith(first)
+        )
     view = panes.View(source=-2)
-    assert "raise" in panes.source(w, 80, 3, view).plain
+    assert "raise" in panes.source(w, view, 80, 3).plain
     view.source = 999
-    panes.source(w, 80, 3, view)
+    panes.source(w, view, 80, 3)
     assert view.source < 100  # as far as there is source
 
 

@@ -24,6 +24,7 @@ from tests.tinygpt.inside.test_step import damaged, session
 from tinygpt.__main__ import main
 from tinygpt.commands import step
 from tinygpt.inside.step import panes
+from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.recorded import Session
 from tinygpt.inside.step.screen import StepApp
 from tinygpt.inside.step.training import trained
@@ -256,10 +257,13 @@ def test_every_stop_can_be_shown_in_any_room(run: Path) -> None:
         for i in range(len(w.stops)):
             w.go(i)
             for _ in range(3):
-                for text in (panes.tree(w, width, height), panes.source(w, width, height)):
+                for text in (
+                    panes.tree(w, width, height),
+                    panes.source(w, panes.View(), width, height),
+                ):
                     assert max(map(len, text.plain.splitlines()), default=0) <= width
                     assert len(text.plain.splitlines()) <= height
-                assert panes.arrays(w, panes.View(), width, height).plain
+                assert panes.arrays(w, panes.View(), width, height, Names()).plain
                 if i % 5 or w.into():
                     break
                 w.next()

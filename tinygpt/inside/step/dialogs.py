@@ -62,11 +62,11 @@ class Ask(ModalScreen[str | None]):
         self.dismiss(event.value.strip())
 
     def action_complete(self) -> None:
-        """The first match."""
+        """The first match that is another text."""
         answer = self.query_one("#answer", Input)
-        if found := matches(answer.value, self._names):
-            answer.value = found[0] if answer.value != found[0] or len(found) == 1 else found[1]
-            answer.cursor_position = len(answer.value)
+        found = matches(answer.value, self._names)
+        answer.value = next((name for name in found if name != answer.value), answer.value)
+        answer.cursor_position = len(answer.value)
 
     def action_cancel(self) -> None:
         """Nothing is asked for."""

@@ -53,9 +53,6 @@ class Names:
         return rows, columns
 
 
-NAMELESS = Names()
-
-
 def quoted(token: str) -> str:
     """A token between quotes, safe to show; a line end as \\n."""
     return f"'{shown(token)}'"
@@ -86,21 +83,17 @@ def array_of(recording: Recording, wanted: str, hint: str = "") -> Floats:
 
     Raises InputError with the nearest names, and the hint in a line below.
     """
-    try:
-        return recording[wanted]
-    except KeyError:
-        parts = INDEXED.match(wanted)
-    name, index = parts.groups() if parts else (wanted, "")
-    try:
-        array = recording[name]
-        return np.asarray(array[tuple(int(part) for part in index.split(",") if part.strip())])
-    except KeyError:
-        if recording.implementation == "as run":
-            hint = "it was walked as run, where fused ops make fewer arrays: leave out --as-run"
-        near = ", ".join(nearest(recording, name))
-        what = f"nothing in this walk is named {name!r}; near it: {near}"
-        raise InputError(f"{what}\n{hint}".rstrip()) from None
-    except (IndexError, ValueError) as error:
-        raise InputError(
-            f"{shown(wanted)}: {error}\n{shown(name)} has shape {array.shape}"
-        ) from None
+    for name, index in [(wanted, ""), *INDEXED.findall(wanted)]:
+        try:
+            array = recording[name]
+            return np.asarray(array[tuple(int(part) for part in index.split(",") if part.strip())])
+        except KeyError:
+            continue
+        except (IndexError, ValueError) as error:
+            size = f"{shown(name)} has shape {array.shape}"
+            raise InputError(f"{shown(wanted)}: {error}\n{size}") from None
+    if recording.implementation == "as run":
+        hint = "it was walked as run, where fused ops make fewer arrays: leave out --as-run"
+    near = ", ".join(nearest(recording, name))
+    what = f"nothing in this walk is named {name!r}; near it: {near}"
+    raise InputError(f"{what}\n{hint}".rstrip())

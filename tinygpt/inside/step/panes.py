@@ -20,7 +20,7 @@ from rich.text import Text
 from tensor.recording import in_bytes
 from tinygpt.inside.arrays import NOT_FINITE, Map, first, heat_map, plane, statistics
 from tinygpt.inside.step.conditions import blame
-from tinygpt.inside.step.names import NAMELESS, WIDEST, Names, frame
+from tinygpt.inside.step.names import WIDEST, Names, frame
 from tinygpt.inside.step.plain import facts, fitted, kept, sizes
 from tinygpt.inside.step.stops import Seen, Stop
 from tinygpt.inside.step.walk import Walk
@@ -87,11 +87,11 @@ def _lines(rows: Iterable[tuple[str, str]], width: int) -> Text:
 # -- the source
 
 
-def source(walk: Walk, width: int, height: int, view: View | None = None) -> Text:
+def source(walk: Walk, view: View, width: int, height: int) -> Text:
     """The op's own source, with a mark at the line that has just run. A view that was scrolled too
     far is set back.
     """
-    found, moment, view = walk.stop.source(), walk.moment, view or View()
+    found, moment = walk.stop.source(), walk.moment
     numbered = list(enumerate(found.lines, found.first))
     stripped = [(number, line.strip()) for number, line in numbered]
     if moment is not None and (moment.number, moment.text) not in stripped:
@@ -147,7 +147,7 @@ def _checks(part: ast.stmt) -> bool:
 # -- the arrays
 
 
-def arrays(walk: Walk, view: View, width: int, height: int, names: Names = NAMELESS) -> Text:
+def arrays(walk: Walk, view: View, width: int, height: int, names: Names) -> Text:
     """Formula, arrays, the chosen one with its values, what is saved, the implementation."""
     stop, at_stop, text = walk.stop, walk.moment is None, Text()
     found, others = walk.seen()

@@ -39,13 +39,15 @@ def draw(
     image.set(clim=(-limit if signed else 0, limit), interpolation="nearest")
     if rows <= NUMBERED and columns <= NUMBERED:
         _write_numbers(axes, values, limit, signed)
-    axes.set_title(_plain(f"{title} {found.text}"), fontsize=9)
+    # without parse_math a `$` begins no formula
+    axes.set_title(f"{title} {found.text}", fontsize=9, parse_math=False)
     axes.set(xlabel="last axis", ylabel="axis before it")
+    named: dict[str, Any] = {"fontsize": 8, "parse_math": False}
     if down and rows <= NAMED:
-        axes.set_yticks(range(rows), map(_plain, down), fontsize=8)
+        axes.set_yticks(range(rows), down, **named)
     if across and columns <= NAMED:
         upright = 90 * (max(map(len, across)) > SHORT)
-        axes.set_xticks(range(columns), map(_plain, across), fontsize=8, rotation=upright)
+        axes.set_xticks(range(columns), across, rotation=upright, **named)
     figure.colorbar(image, ax=axes)
     name = re.sub(r"[^\w.#]+", "-", f"step-{title}").strip("-")
     position = f"[{','.join(map(str, found.position))}]" if found.position else ""
@@ -54,15 +56,9 @@ def draw(
     return path
 
 
-def _plain(text: str) -> str:
-    """matplotlib reads what follows a `$` as a formula."""
-    return text.replace("$", r"\$")
-
-
 def _write_numbers(axes: Any, values: Floats, limit: float, signed: bool) -> None:
     for (row, column), value in np.ndenumerate(values):
         share = abs(value) / limit if np.isfinite(value) else 0.0
         dark = share > 0.6 if signed else share < 0.5
-        colour = "white" if dark else "black"
-        text = axes.text(column, row, number(round(value, 3)), ha="center", va="center")
-        text.set(fontsize=6, color=colour)
+        label, colour = number(round(value, 3)), "white" if dark else "black"
+        axes.text(column, row, label, ha="center", va="center", fontsize=6, color=colour)

@@ -5,7 +5,7 @@ next token, and the backward pass, all recorded.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -16,7 +16,7 @@ import tensor
 from tensor.recording import Recording
 from tinygpt.errors import InputError
 from tinygpt.inside.step.conditions import holders
-from tinygpt.inside.step.names import NAMELESS, Names
+from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.stops import Stop, stops_of
 from tinygpt.inside.step.walk import Walk
 from tinygpt.model.gpt import GPT
@@ -35,7 +35,7 @@ class Session:
     walk: Walk
     title: str  # one line
     facts: list[str]  # each begins with a word in a column of 9
-    names: Names = NAMELESS  # of the positions on an axis, where a text is walked
+    names: Names  # of the positions on an axis, where a text is walked
 
 
 def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how: How) -> Session:
@@ -44,25 +44,37 @@ def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how
     """
     config = model.config
     ids = _ids(run, config.context + 1, tokenizer, prompt)
+    x, y = np.array([ids[:-1]]), np.array([ids[1:]])
     with np.errstate(all="ignore"):
         bad = holders((name, parameter.numpy()) for name, parameter in model.named_parameters())
-        recording, loss = _record(model, ids, how, values=True)
-        other, _ = _record(model, ids, OTHER[how], values=False)
-    stops, seen = stops_of(recording), len(ids) - 1
-    text = shown(repr(tokenizer.decode(ids)))
-    task = f"from each of the first {seen}, predict the one that follows: ids (1, {seen})"
+        recording, other = record(how, lambda how: model.loss(x, y).backward())
+    model.zero_grad()
+    loss = f"{float(recording.forwards[-1].outputs[0].array):.4f}"
+    stops, text = stops_of(recording), shown(repr(tokenizer.decode(ids)))
+    task = f"from each of the first {x.size}, predict the one that follows: ids {x.shape}"
     said = [
         f"run      {run.name}",
         f"text     {text}: {len(ids)} tokens",
         f"task     {task}",
-        f"loss     {loss:.4f} nats a token",
+        f"loss     {loss} nats a token",
         *facts(stops, recording, other),
         *(f"NaN      {line}" for line in bad),
     ]
     word = partial(word_of, tokenizer)
     sizes = frozenset((config.width, config.width // config.heads))
     names = Names(tuple(map(word, ids[:-1])), config.vocabulary, word, sizes)
-    return Session(Walk(stops, recording), f"{run.name} · {text} · loss {loss:.4f}", said, names)
+    return Session(Walk(stops, recording), f"{run.name} · {text} · loss {loss}", said, names)
+
+
+def record(how: How, compute: Callable[[How], object]) -> tuple[Recording, Recording]:
+    """Recordings of a forward and backward pass: run that way, with values, and run the other way,
+    without.
+    """
+    with tensor.record(implementation=how) as recording:
+        compute(how)
+    with tensor.record(implementation=OTHER[how], values=False) as other:
+        compute(OTHER[how])
+    return recording, other
 
 
 def facts(stops: Sequence[Stop], recording: Recording, other: Recording) -> list[str]:
@@ -70,12 +82,12 @@ def facts(stops: Sequence[Stop], recording: Recording, other: Recording) -> list
     phases = []
     for phase, count in Counter(stop.phase for stop in stops).items():
         phases.append(f"{count} {phase}" + ("s" if phase == "update" and count > 1 else ""))
-    nodes = {recording.implementation: recording.nodes, other.implementation: other.nodes}
-    counts = f"{nodes['reference']} nodes op by op, {nodes['as run']} as run, with kernels"
-    how = "as run" if recording.implementation == "as run" else "op by op"
+    how, nodes, others = "op by op", recording.nodes, other.nodes
+    if recording.implementation == "as run":
+        how, nodes, others = "as run", others, nodes
     return [
         f"walk     {len(stops)} stops: {', '.join(phases)}",
-        f"graph    {counts}; walked {how}",
+        f"graph    {nodes} nodes op by op, {others} as run, with kernels; walked {how}",
     ]
 
 
@@ -83,29 +95,15 @@ def _ids(run: Run, most: int, tokenizer: Tokenizer, prompt: str | None) -> list[
     """The tokens. The model looks at all but the last, which is only predicted."""
     ids = tokenizer.encode(run.separator + (run.opening if prompt is None else prompt))
     if prompt is None:
-        ids = ids[:most]
+        return ids[:most]
     if len(ids) > most:
         raise InputError(
             f"the prompt has {len(ids)} tokens, but the model sees {most - 1}, "
             f"and predicts one more\ngive one of at most {most}: --prompt TEXT"
         )
-    if prompt == "":
-        raise InputError(
-            "the prompt is empty: there is nothing to walk through\n"
-            "give it at least two tokens: --prompt TEXT"
-        )
-    if len(ids) < 2:
-        raise InputError(
-            "a prompt of one token has no next token to predict\n"
-            "give it at least two: --prompt TEXT"
-        )
+    if prompt == "" or len(ids) < 2:
+        problem = "a prompt of one token has no next token to predict"
+        if prompt == "":
+            problem = "the prompt is empty: there is nothing to walk through"
+        raise InputError(f"{problem}\ngive it at least two tokens: --prompt TEXT")
     return ids
-
-
-def _record(model: GPT, ids: list[int], how: How, values: bool) -> tuple[Recording, float]:
-    model.zero_grad()
-    with tensor.record(implementation=how, values=values) as recording:
-        loss = model.loss(np.array([ids[:-1]]), np.array([ids[1:]]))
-        loss.backward()
-    model.zero_grad()
-    return recording, float(loss)

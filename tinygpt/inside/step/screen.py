@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from rich.text import Text
-from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, VerticalScroll
@@ -29,7 +28,6 @@ from tinygpt.inside.step.stops import Seen
 from tinygpt.terminal import shown
 
 INTERRUPTED = 130
-WIDE = 116  # columns from which the arrays stand beside the source
 KEYS = (
     "? help,q quit,n next,p back,i into,o out,m module,b backward,/ go,x break,c cont,"
     "a array,[] head,d draw,w watch"
@@ -56,6 +54,7 @@ class StepApp(App[None]):
     """A walk on the screen."""
 
     ENABLE_COMMAND_PALETTE = False
+    HORIZONTAL_BREAKPOINTS = [(116, "wide")]  # the arrays stand beside the source
     CSS = """
     #title { height: 1; background: $primary; color: $text; }
     #position { height: 1; }
@@ -80,31 +79,30 @@ class StepApp(App[None]):
     #dialog { border: solid $primary; background: $surface; }
     """
     BINDINGS = [
-        ("n,right", "move('next')", "next"),
-        ("p,left", "move('back')", "back"),
-        ("i,enter", "move('into')", "into"),
-        ("o", "move('out')", "out"),
-        ("m", "move('module')", "module"),
-        ("b", "move('backward')", "backward"),
-        ("c", "move('resume')", "continue"),
-        ("slash,g", "find", "go to"),
-        ("x", "breakpoint", "breakpoints"),
-        ("w", "watch", "watch"),
-        ("d", "draw", "draw"),
-        ("a", "array(1)", "next array"),
-        ("A", "array(-1)", "array before"),
-        ("right_square_bracket", "plane(1)", "next plane"),
-        ("left_square_bracket", "plane(-1)", "plane before"),
-        ("down", "scroll(1)", "scroll down"),
-        ("up", "scroll(-1)", "scroll up"),
-        ("shift+down", "source(1)", "scroll the source down"),
-        ("shift+up", "source(-1)", "scroll the source up"),
-        ("pagedown", "scroll(8)", "scroll down"),
-        ("pageup", "scroll(-8)", "scroll up"),
-        ("question_mark", "help", "help"),
-        ("q", "quit", "quit"),
-        Binding("ctrl+q", "quit", "quit", priority=True),
-        Binding("ctrl+c", "interrupt", "quit", priority=True),  # in a dialog too
+        ("n,right", "move('next')"),
+        ("p,left", "move('back')"),
+        ("i,enter", "move('into')"),
+        ("o", "move('out')"),
+        ("m", "move('module')"),
+        ("b", "go('backward')"),
+        ("c", "move('resume')"),
+        ("slash,g", "find"),
+        ("x", "breakpoint"),
+        ("w", "watch"),
+        ("d", "draw"),
+        ("a", "array(1)"),
+        ("A", "array(-1)"),
+        ("right_square_bracket", "plane(1)"),
+        ("left_square_bracket", "plane(-1)"),
+        ("down", "scroll(1)"),
+        ("up", "scroll(-1)"),
+        ("shift+down", "source(1)"),
+        ("shift+up", "source(-1)"),
+        ("pagedown", "scroll(8)"),
+        ("pageup", "scroll(-8)"),
+        ("question_mark", "help"),
+        ("q", "quit"),
+        Binding("ctrl+c", "interrupt", priority=True),  # in a dialog too
     ]
 
     def __init__(self, session: Session):
@@ -112,10 +110,8 @@ class StepApp(App[None]):
         self.walk, self.names, self.heading = session.walk, session.names, session.title
         self.view, self.watched = self._outputs(), ""
         self.planes: dict[Shape, int] = {}  # which plane of arrays of that shape is looked at
-        graph = ""
-        for fact in session.facts:
-            if fact.startswith("graph"):
-                graph = fact.removeprefix("graph").partition(";")[0].strip()
+        graph = next(fact for fact in session.facts if fact.startswith("graph"))
+        graph = graph.removeprefix("graph").partition(";")[0].strip()
         bad = [fact for fact in session.facts if fact.startswith(("NaN", "skipped"))]
         self.status = bad[0] if bad else self._halted() or f"{graph}; ? explains the screen"
         self.set_class(is_plain(), "ascii")
@@ -133,35 +129,27 @@ class StepApp(App[None]):
         yield Static(id="status")
         yield Static(id="keys")
 
-    def on_resize(self, event: events.Resize) -> None:
-        """The arrays stand beside the source where both have space."""
-        self.screen_stack[0].set_class(event.size.width >= WIDE, "wide")
-        self._pane("keys").update(keys(KEYS, event.size.width))
-
     # -- showing --
 
-    def _pane(self, name: str) -> Static:
-        return self.screen_stack[0].query_one(f"#{name}", Static)
-
-    @property
-    def _scroll(self) -> VerticalScroll:
-        return self.screen_stack[0].query_one("#arrays", VerticalScroll)
+    def _pane(self, name: str) -> Any:
+        return self.screen_stack[0].query_one(f"#{name}")
 
     def show(self) -> None:
         """Bring all panes up to date with the walk."""
         walk, view = self.walk, self.view
-        tree, source, scroll = self._pane("tree").size, self._pane("source").size, self._scroll
+        tree, source, scroll = map(self._pane, ("tree", "source", "arrays"))
         view.plane = self._plane()
         size = scroll.size.width - 1, scroll.size.height
         with np.errstate(all="ignore"):
-            self._draw("tree", panes.tree(walk, tree.width, tree.height))
-            self._draw("source", panes.source(walk, source.width, source.height, view))
+            self._draw("tree", panes.tree(walk, *tree.size))
+            self._draw("source", panes.source(walk, view, *source.size))
             self._draw("values", panes.arrays(walk, view, *size, self.names))
             self._draw("position", panes.position(walk, self.size.width))
+            self._draw("keys", keys(KEYS, self.size.width))
             self._show_watched()
         what = "reference" if walk.stop.stands_in else "source"
-        self._pane("tree").border_title = "where"
-        self._pane("source").border_title = f"{what} of {walk.stop.op}"
+        tree.border_title = "where"
+        source.border_title = f"{what} of {walk.stop.op}"
         scroll.border_title = "what this line made" if walk.moment else "arrays"
         self._draw("status", Text(self.status, overflow="fold"))
 
@@ -192,14 +180,14 @@ class StepApp(App[None]):
     def _moved(self, status: str) -> None:
         """Show the new position from its top."""
         self.view, self.status = self._outputs(), status or self._halted()
-        self._scroll.scroll_home(animate=False)
+        self._pane("arrays").scroll_home(animate=False)
         self.show()
 
     def _outputs(self) -> View:
         """The first output of a stop, the last array of a line."""
         found, _ = self.walk.seen()
-        made = [i for i, seen in enumerate(found) if seen.role in ("out", "after")]
-        return View(made[0] if made else max(len(found) - 1, 0))
+        made = (i for i, seen in enumerate(found) if seen.made)
+        return View(next(made, max(len(found) - 1, 0)))
 
     def _halted(self) -> str:
         """The breakpoints that halt here."""
@@ -244,16 +232,17 @@ class StepApp(App[None]):
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the arrays."""
-        self._scroll.scroll_relative(y=lines, animate=False)
+        self._pane("arrays").scroll_relative(y=lines, animate=False)
 
     # -- asking --
 
     def action_find(self) -> None:
         """Go to a name."""
         what = "go to a stop's number, module, op, variable or parameter (Tab completes)"
-        self._ask(what, self.walk.names(), (), self._find)
+        self._ask(what, self.walk.names(), (), self.action_go)
 
-    def _find(self, name: str) -> None:
+    def action_go(self, name: str) -> None:
+        """Go to that name."""
         self.walk.find(name)
         self._moved("")
 
@@ -270,7 +259,6 @@ class StepApp(App[None]):
         self.status = f"watching {shown(name)}" if name else "watching nothing"
         self.screen_stack[0].set_class(bool(name), "watching")
         self._pane("watch").display = bool(name)
-        self.call_after_refresh(self.show)
 
     def action_breakpoint(self) -> None:
         """Make a breakpoint, or remove one by its number."""
@@ -289,7 +277,6 @@ class StepApp(App[None]):
             self.status = f"removed {removed}"
         elif text:
             self.status = f"breakpoint {self.walk.halt_at(text)}: c continues to it"
-        self.show()
 
     def _ask(
         self, title: str, names: list[str], hints: Sequence[str], answer: Callable[[str], None]
@@ -301,18 +288,17 @@ class StepApp(App[None]):
         def answered(text: str | None) -> None:
             if text is None:
                 return
-            try:
+            listed = [] if text.isdecimal() else matches(text, names)[:1]
+            for name in [text, *listed]:
                 try:
-                    answer(text)
-                except InputError:
-                    listed = matches(text, names)
-                    if not listed or text.isdecimal():
-                        raise
-                    answer(listed[0])
-                    taken = f"the first listed was taken, {listed[0]}"
+                    answer(name)
+                except InputError as error:
+                    self._fail(error)
+                    continue
+                if name != text:
+                    taken = f"the first listed was taken, {name}"
                     self.status = f"nothing is named {text!r} alone: {taken}"
-            except InputError as error:
-                self._fail(error)
+                break
             self.show()
 
         self.push_screen(Ask(title, names, hints), answered)
@@ -329,15 +315,15 @@ class StepApp(App[None]):
         seen = self._chosen()
         if seen is None:
             self.status = "there is no array here to draw"
-            return self.show()
-        value, title = seen.value, f"{self.walk.stop.name}.{seen.value.name}"
-        names = self.names.of(value.source or value.name, value.shape)
-        try:
-            path = picture.draw(plane(value.array, self._plane()), title, Path(), *names)
-            self.status = f"drawn: {shown(path.resolve())}"
-        except InputError as error:
-            self._fail(error)
-        return self.show()
+        else:
+            value, title = seen.value, f"{self.walk.stop.name}.{seen.value.name}"
+            names = self.names.of(value.source or value.name, value.shape)
+            try:
+                path = picture.draw(plane(value.array, self._plane()), title, Path(), *names)
+                self.status = f"drawn: {shown(path.resolve())}"
+            except InputError as error:
+                self._fail(error)
+        self.show()
 
 
 class Redrawn(Widget):

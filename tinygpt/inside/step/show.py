@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
 
+from tinygpt.generation.sampling import distribution
 from tinygpt.inside.arrays import Floats, heat_map, number, plane, statistics
 from tinygpt.inside.step.names import WIDEST, Names, array_of, frame, quoted, right
 from tinygpt.inside.step.walk import Walk
@@ -57,10 +59,9 @@ def likeliest(logits: Floats, heads: Sequence[str], names: Names, width: int) ->
     heads = heads or [""] * len(logits)
     left = max(map(cell_len, heads))
     yield f"{'':>{left}}  likeliest next tokens, p = softmax of the row"
-    shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    for head, row in zip(heads, shifted / shifted.sum(-1, keepdims=True), strict=True):
-        best = np.argsort(-row, kind="stable")[:LIKELIEST]
-        tokens = "  ".join(f"{quoted(names.token(int(i)))} {row[i]:.3f}" for i in best)
+    for head, p in zip(heads, map(distribution, logits), strict=True):
+        best = np.argsort(-p, kind="stable")[:LIKELIEST]
+        tokens = "  ".join(f"{quoted(names.token(int(i)))} {p[i]:.3f}" for i in best)
         line = f"{right(head, left)}  {tokens}"
         yield set_cell_size(line, min(cell_len(line), width)).rstrip()
 
@@ -70,21 +71,18 @@ def rows(values: Floats, down: Sequence[str], across: Sequence[str], width: int)
     rows and columns, if they have any.
     """
     heads = down or [""] * len(values)
+    cells = [[number(round(value, 3)) for value in row] for row in values]
+    if across:
+        heads, cells = ["", *heads], [list(across), *cells]
     left = max(map(cell_len, heads))
-    cells = [[_rounded(value) for value in row] for row in values]
-    lines = [across, *cells] if across else cells
-    column = max(cell_len(cell) for line in lines for cell in line) + 1
+    column = max(map(cell_len, chain(*cells))) + 1
     if left + column * values.shape[1] <= width:
-        for head, line in zip(["", *heads] if across else heads, lines, strict=True):
+        for head, line in zip(heads, cells, strict=True):
             yield right(head, left) + "".join(right(cell, column) for cell in line)
         return
     drawn = heat_map(values, len(values) if down else 32, (width - min(left, WIDEST) - 1) // 2)
-    top, lefts = frame(drawn, down, across)
+    top, names = frame(drawn, down, across)
     yield drawn.legend
     if top:
         yield top.rstrip()
-    yield from (f"{name}{line}" for name, line in zip(lefts, drawn.lines, strict=True))
-
-
-def _rounded(value: float) -> str:
-    return number(round(value, 3)) if np.isfinite(value) else str(value)
+    yield from (f"{name}{line}" for name, line in zip(names, drawn.lines, strict=True))

@@ -37,6 +37,11 @@ class Seen:
     value: Value
     note: str = ""  # where the array comes from, or where it goes
 
+    @property
+    def made(self) -> bool:
+        """Whether the array is made at the stop, and not read."""
+        return self.role in ("out", "after")
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -86,12 +91,12 @@ class Stop:
     @property
     def outputs(self) -> list[Seen]:
         """The arrays that are made here."""
-        return [seen for seen in self.seen if seen.role in ("out", "after")]
+        return [seen for seen in self.seen if seen.made]
 
     @property
     def inputs(self) -> list[Seen]:
         """The arrays that are read here."""
-        return [seen for seen in self.seen if seen.role not in ("out", "after")]
+        return [seen for seen in self.seen if not seen.made]
 
 
 _source = functools.cache(source_of)  # reads the file and looks for the end of the function

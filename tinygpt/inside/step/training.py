@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-import tensor
 from tensor.dtypes import NARROW
 from tensor.memory.devices import to_host
 from tensor.nn.packing import Flat, Slot
 from tensor.optim import Optimizer, clip_gradients
 from tensor.random import Key
-from tensor.recording import Moment, Recording
+from tensor.recording import Moment
 from tensor.recording.replay import replay
 from tinygpt.errors import InputError
 from tinygpt.ids import Ids
 from tinygpt.inside.arrays import floats, norm, number, value_of
-from tinygpt.inside.step.recorded import OTHER, How, Session, facts
+from tinygpt.inside.step.names import Names
+from tinygpt.inside.step.recorded import How, Session, facts, record
 from tinygpt.inside.step.stops import Seen, Stop, stops_of
 from tinygpt.inside.step.walk import Walk
 from tinygpt.terminal import nearest, shown
@@ -165,14 +165,19 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     """The walk of a step: forward, backward, clipping, the update of each parameter. The run's
     folder stays as it is.
     """
-    config, errors = job.run.training, np.errstate(all="ignore")
-    with errors, threadpool_limits(threads(job.run.model, config), user_api="blas"):
-        recording = _record(job, how, values=True)
-        other = _record(job, OTHER[how], values=False)
+    config, (x, y) = job.run.training, batch(job)
+
+    def compute(how: How) -> None:
+        job.model.train().recompute = config.recompute and how == "as run"
+        key = Key(config.seed, job.progress.step)
+        gradients(job.model, job.optimizer, x, y, config.accumulation, key)
+
+    errors, blas = np.errstate(all="ignore"), threads(job.run.model, config)
+    with errors, threadpool_limits(blas, user_api="blas"):
+        recording, other = record(how, compute)
         step = take(job, only)
         stops = [*stops_of(recording), _clip(step)]
         stops += [_update(step, update) for update in step.updates]
-    x, _ = batch(job)
     which = f"the next of its {config.steps:,}, as `tinygpt train --resume` takes it"
     if job.progress.step >= config.steps:
         which = f"one more than its {config.steps:,}"
@@ -188,18 +193,7 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     if step.skipped:
         said.append("skipped  the norm is not finite: no weight changes, as in training")
     title = f"{job.run.name} · training step {step.number:,} · loss {step.loss:.4f}"
-    return Session(Walk(stops, recording), title, said), step
-
-
-def _record(job: Job, how: How, values: bool) -> Recording:
-    """The step's forward and backward once more."""
-    config = job.run.training
-    x, y = batch(job)
-    job.model.train().recompute = config.recompute and how == "as run"
-    with tensor.record(implementation=how, values=values) as recording:
-        key = Key(config.seed, job.progress.step)
-        gradients(job.model, job.optimizer, x, y, config.accumulation, key)
-    return recording
+    return Session(Walk(stops, recording), title, said, Names()), step
 
 
 def _clip(step: Step) -> Stop:

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import takewhile
+from typing import get_args
 
 import numpy as np
 
@@ -19,10 +20,8 @@ from tinygpt.errors import InputError
 from tinygpt.inside.arrays import value_of
 from tinygpt.inside.step.conditions import condition
 from tinygpt.inside.step.names import array_of
-from tinygpt.inside.step.stops import Seen, Stop, variables
+from tinygpt.inside.step.stops import Phase, Seen, Stop, variables
 from tinygpt.terminal import shown
-
-PHASES = "forward", "backward", "clip", "update"
 
 
 class Walk:
@@ -105,11 +104,6 @@ class Walk:
             return ""
         return "no other module comes after this one"
 
-    def backward(self) -> str:
-        """To where backward starts: at the loss."""
-        self._to(lambda stop: stop.phase == "backward", range(len(self.stops)))
-        return ""
-
     def resume(self) -> str:
         """To the next stop that a breakpoint halts at; to the last stop if none does."""
         found = next(filter(self.halts, self._after()), None)
@@ -167,7 +161,7 @@ class Walk:
                 raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
             return self.go(int(name) - 1)
         everywhere = range(len(self.stops))
-        if name in PHASES:
+        if name in get_args(Phase):
             if not self._to(lambda stop: stop.phase == name, everywhere):
                 raise InputError(
                     f"this walk has no {name}: a step of training has one, tinygpt step --train"
