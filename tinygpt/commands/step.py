@@ -186,7 +186,7 @@ def _halted(walk: Walk, numbers: list[int], style: plain.Style) -> Iterator[str]
         return
     walk.go(found)
     yield f"halted at {walk.halts(found)}"
-    yield from plain.text(walk, [found], style)
+    yield from plain.text(walk, [found], style, {})
 
 
 def _say(lines: Iterable[str]) -> None:

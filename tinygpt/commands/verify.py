@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
     except DeviceError as error:
         raise InputError(str(error)) from None
     check_finite(run, model)
+    width = max(40, min(80, shutil.get_terminal_size().columns))
     told: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
     for name in dict.fromkeys(named or CHECKS):
         try:
@@ -68,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
                 raise
             how, text = "SKIP", str(error).partition("\n")[0]
         told[how].append(name)
-        _tell(how, name, text)
+        start = f"{how}  {name:<14}"
+        say(textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * 20))
     passed, failed, skipped = map(", ".join, told.values())
     say(
         f"{run.name}: {passed or 'nothing'} verified"
@@ -76,12 +78,6 @@ def run(options: argparse.Namespace) -> int:
         + (f"; left out: {skipped}" if skipped else "")
     )
     return 1 if failed else 0
-
-
-def _tell(how: str, name: str, text: str) -> None:
-    """Print the text, in lines of at most 80 columns."""
-    width = max(40, min(80, shutil.get_terminal_size().columns))
-    say(textwrap.fill(text, width, initial_indent=f"{how}  {name:<14}", subsequent_indent=" " * 20))
 
 
 def _find(word: str) -> Path:

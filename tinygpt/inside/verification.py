@@ -18,7 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +40,13 @@ from tinygpt.runs.run import Run
 from tinygpt.terminal import shown
 
 EXACT = 1e-12  # of the largest number, in float64: some thousand roundings
-PROGRAM = [sys.executable, "-m", "tinygpt"]
 PACKAGES = Path(__file__).parents[2]  # the folder of this tinygpt and this tensor
+PROGRAM = [
+    sys.executable,
+    "-c",
+    f"import sys; sys.path.insert(0, {str(PACKAGES)!r}); "
+    "from tinygpt.__main__ import main; sys.exit(main())",
+]
 REFUSED = "tinygpt: error: "  # the beginning of the program's reason
 STEPS = 6  # taken at once, and in two halves
 NEAR_END = 8  # tokens generated up to the end of the context, and as many past the end
@@ -61,8 +65,9 @@ def in_float64(model: GPT) -> GPT:
     return copy.deepcopy(model).to(dtype="float64").eval()
 
 
-def drawn(config: GPTConfig) -> Ids:
+def drawn(model: GPT) -> Ids:
     """Two rows of ids at random, as long as the context; the same each time."""
+    config = model.config
     return np.random.default_rng(0).integers(0, config.vocabulary, (2, config.context))
 
 
@@ -85,7 +90,7 @@ def first_wrong(right: Any) -> int | None:
 def check_finite(run: Run, model: GPT) -> None:
     """Raise InputError for a model whose logits are not finite: they prove nothing."""
     with no_grad(), np.errstate(all="ignore"):
-        logits = host(model(drawn(model.config)))
+        logits = host(model(drawn(model)))
     if not np.isfinite(logits).all():
         raise InputError(
             f"the logits of {run.name} are not finite numbers: its weights are broken\n"
@@ -101,7 +106,7 @@ def cache(run: Run, model: GPT) -> str:
     the end.
     """
     wide, context = in_float64(model), model.config.context
-    ids = drawn(model.config)
+    ids = drawn(model)
     worst = 0.0
     with no_grad():
         whole = host(wide(ids))  # (2, T, V)
@@ -198,11 +203,8 @@ def _copy(run: Run, folder: Path) -> int:
 
 def _go_on(folder: Path, until: int) -> None:
     """`tinygpt train --resume FOLDER --until N` in a process of its own, by this very package."""
-    path = os.pathsep.join(filter(None, [str(PACKAGES), os.environ.get("PYTHONPATH")]))
     command = [*PROGRAM, "train", "--resume", str(folder), "--until", str(until)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         # the reason of the program, or the last line of a traceback
@@ -257,7 +259,7 @@ def causal(run: Run, model: GPT) -> str:
 
 def _check_values(model: GPT, changed: list[int], where: str) -> None:
     """Raise DifferenceError where logits change with a later token."""
-    ids = drawn(model.config)
+    ids = drawn(model)
     with no_grad():
         before = host(model(ids))
         for j in changed:
@@ -271,7 +273,7 @@ def _check_values(model: GPT, changed: list[int], where: str) -> None:
 
 def _check_gradients(model: GPT, asked: list[int], where: str) -> None:
     """Raise DifferenceError where logits have a gradient for a later token."""
-    x = model.embed(drawn(model.config)).detach()
+    x = model.embed(drawn(model)).detach()
     x.requires_grad = True
     logits = model.logits(x)
     for t in asked:
@@ -285,8 +287,4 @@ def _check_gradients(model: GPT, asked: list[int], where: str) -> None:
             raise DifferenceError(f"the gradient of the logits of position {t} {what}{where}")
 
 
-CHECKS: dict[str, Callable[[Run, GPT], str]] = {
-    "cache": cache,
-    "resume": resume,
-    "causal": causal,
-}
+CHECKS = {"cache": cache, "resume": resume, "causal": causal}

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from tensor.memory.layout import Shape
 from tensor.ops.op import OPS
 from tinygpt.errors import InputError
-from tinygpt.inside.arrays import floats, is_finite, statistics, value_of
+from tinygpt.inside.arrays import floats, is_finite, statistics
 from tinygpt.inside.step.stops import Seen, Stop
 from tinygpt.terminal import nearest, shown
 
@@ -101,31 +102,33 @@ def blame(stop: Stop) -> list[str]:
     made = [seen for seen in stop.outputs if _is_bad(seen)]
     if not made:
         return []
-    found = ", ".join(f"{seen.value.name} {seen.value.shape}: {_count(seen)}" for seen in made)
+    found = ", ".join(
+        f"{seen.value.name} {seen.value.shape}: {_count(seen.value.array)}" for seen in made
+    )
     lines = [f"not finite: {found}"]
     for seen in filter(_is_bad, stop.inputs):
         source = (seen.value.source if stop.phase == "forward" else seen.note) or seen.value.name
-        where = f"{_count(seen)}, {_first(seen)}"
+        where = f"{_count(seen.value.array)}, {_first(seen.value.array)}"
         lines.append(f"held already by {seen.value.name}, {source}: {where}")
     if len(lines) == 1:
         lines.append(f"all its inputs are finite: it is this {stop.op} that made it")
     return lines
 
 
-def holders(parameters: Iterable[tuple[str, object]]) -> list[str]:
+def holders(parameters: Iterable[tuple[str, Any]]) -> list[str]:
     """A line for each parameter that is not finite before anything ran."""
-    seen = [Seen("in", value_of(name, array)) for name, array in parameters]
     return [
-        f"{s.value.name} {s.value.shape} holds {_count(s)} before anything has run, {_first(s)}"
-        for s in filter(_is_bad, seen)
+        f"{name} {array.shape} holds {_count(array)} before anything has run, {_first(array)}"
+        for name, array in parameters
+        if not is_finite(array)
     ]
 
 
-def _count(seen: Seen) -> str:
-    facts = statistics(seen.value.array)
+def _count(array: Any) -> str:
+    facts = statistics(array)
     return f"{' and '.join(facts.broken)} of {facts.size}"
 
 
-def _first(seen: Seen) -> str:
+def _first(array: Any) -> str:
     """first at [3, 7]"""
-    return f"first at {np.argwhere(~np.isfinite(floats(seen.value.array)))[0].tolist()}"
+    return f"first at {np.argwhere(~np.isfinite(floats(array)))[0].tolist()}"

@@ -12,7 +12,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -28,6 +28,7 @@ from tinygpt.terminal import shown
 
 HERE = "bold reverse"
 FAINT = "dim"
+BAR = 10  # columns of the bar above the panes
 SCROLLED = 40  # rows of a plane up to which each is shown, if need be by scrolling
 # orange and sky blue of Okabe & Ito: told apart by all eyes
 POSITIVE, NEGATIVE, BROKEN = "#e69f00", "#56b4e9", "bold #ff6e9c"
@@ -92,23 +93,23 @@ def source(walk: Walk, view: View, width: int, height: int) -> Text:
     far is set back.
     """
     found, moment = walk.stop.source(), walk.moment
-    numbered = list(enumerate(found.lines, found.first))
-    stripped = [(number, line.strip()) for number, line in numbered]
-    if moment is not None and (moment.number, moment.text) not in stripped:
+    lines = dict(enumerate(found.lines, found.first))
+    if moment is not None and lines.get(moment.number, "").strip() != moment.text:
         # the function of these lines stands elsewhere
-        numbered = list(dict.fromkeys((m.number, m.text) for m in walk.lines))
-    if not numbered:
+        lines = {m.number: m.text for m in walk.lines}
+    if not lines:
         return Text("no source: this is done by a kernel", FAINT)
-    now = moment.number if moment is not None else None
-    focus = _body(walk.stop) if now is None else now
-    at = next((i for i, (number, _) in enumerate(numbered) if number == focus), 0)
-    last = len(numbered) - height
-    top = max(0, min(at if now is None else at - height // 2, last))
+    focus = moment.number if moment is not None else _body(walk.stop)
+    top, last = list(lines).index(focus), len(lines) - height
+    if moment is not None:
+        top -= height // 2
+    top = max(0, min(top, last))
     start = max(0, min(top + view.source, last))
     view.source = start - top
     rows = []
-    for number, line in numbered[start : start + max(height, 1)]:
-        mark, style = ("➤", HERE) if number == now else (" ", "")
+    for number, line in islice(lines.items(), start, start + max(height, 1)):
+        here = moment is not None and number == focus
+        mark, style = ("➤", HERE) if here else (" ", "")
         rows.append((f"{mark}{number:>4}  {line}", style))
     return _lines(rows, width)
 
@@ -180,9 +181,8 @@ def _height(text: Text, width: int) -> int:
 def _row(seen: Seen) -> str:
     """role name shape note. The note of a contribution says how many have arrived, and where."""
     value, note = seen.value, seen.note
-    if note.startswith("to "):
-        target, _, rest = note.partition(": ")
-        note = f"{rest.split(',')[0]} {target}"
+    if seen.to:
+        note = note.removeprefix(f"to {seen.to}: ").split(",")[0] + f" to {seen.to}"
     role = "" if seen.role == "line" else f"{seen.role:<6} "
     return f"{role}{value.name:<10} {sizes(value.shape):<14} {note}"
 
@@ -254,14 +254,15 @@ def _origin(stop: Stop) -> Text:
 def position(walk: Walk, width: int) -> Text:
     """forward 12 of 93, with a bar; module and op; the line, inside an op; breakpoints."""
     stop, ran, count = walk.stop, walk.stop.ran, len(walk.stops)
-    text = Text(no_wrap=True)
-    text.append(f" {stop.phase} ", HERE)
-    text.append(f" {walk.at + 1} of {count} ", "bold")
-    size = 10
-    done = round(size * (walk.at + 1) / count)
-    text.append("━" * done + "─" * (size - done) + "  ")
-    text.append(f"{stop.module} " if stop.module else "")
-    text.append(stop.label, "bold")
+    done = round(BAR * (walk.at + 1) / count)
+    text = Text.assemble(
+        (f" {stop.phase} ", HERE),
+        (f" {walk.at + 1} of {count} ", "bold"),
+        "━" * done + "─" * (BAR - done),
+        f"  {stop.module} " if stop.module else "  ",
+        (stop.label, "bold"),
+        no_wrap=True,
+    )
     if walk.moment is not None:
         text.append(f"  line {walk.line + 1} of {len(walk.lines)}")
     elif stop.phase == "forward" and ran and ran.saved_bytes:

@@ -30,8 +30,8 @@ def draw(
 
     values = found.values
     rows, columns = values.shape
-    size = min(max(columns * 0.5, 4), 14), min(max(rows * 0.35, 2) + 1, 12)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    size = np.clip((columns * 0.5, rows * 0.35 + 1), (4, 3), (14, 12))
+    figure = Figure(figsize=tuple(size), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     limit = float(np.abs(values[np.isfinite(values)]).max(initial=0)) or 1.0
     signed = bool((values < 0).any())

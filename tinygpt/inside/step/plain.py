@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from types import MappingProxyType
 from typing import TypeAlias
 
 from tensor.memory.layout import Shape
@@ -19,19 +19,20 @@ from tinygpt.terminal import nearest, shown
 
 INDENT = "      "
 HANG = INDENT + " " * 7
-Lines: TypeAlias = Mapping[str, Sequence[str]]  # by the name of a stop
-NONE: Lines = MappingProxyType({})
+Notes: TypeAlias = dict[str, list[str]]  # by the name of a stop
 SMALL = 6  # rows and columns up to which an array is printed in numbers
 MAP_ROWS = 8
 GLUE = "\0"  # a space at which no line ends; text that is shown holds none
 
 
+@dataclass
 class Style:
     """How much is printed of each stop, in how many columns."""
 
-    def __init__(self, width: int = 80, values: bool = False, into: bool = False):
-        self.width, self.values, self.into = max(width, 40), values, into
-        self.explained: set[str] = set()  # ops whose formula was given
+    width: int
+    values: bool
+    into: bool
+    explained: set[str] = field(default_factory=set)  # ops whose formula was given
 
     def lines(self, stop: Stop, number: int, count: int) -> Iterator[str]:
         """All lines about a stop."""
@@ -93,24 +94,25 @@ class Style:
         hang = HANG + " " * deeper
         start = hang if deeper else f"{INDENT}{head:<6} "
         glued = joint.join(part.replace(" ", GLUE) for part in parts if part)
-        for line in _wrapped(glued, self.width, start, hang, break_long_words=False):
+        for line in _wrapped(glued, self.width, start, hang, long=False):
             yield from _wrapped(line.replace(GLUE, " "), self.width, "", hang)
 
 
-def _wrapped(text: str, width: int, start: str, hang: str, **how: bool) -> list[str]:
+def _wrapped(text: str, width: int, start: str, hang: str, long: bool = True) -> list[str]:
+    """long: what is longer than a line is broken."""
     return textwrap.wrap(
         text,
         width,
         initial_indent=start,
         subsequent_indent=hang,
+        break_long_words=long,
         break_on_hyphens=False,
-        **how,  # type: ignore[arg-type]
     )
 
 
 def wrapped(fact: str, width: int) -> list[str]:
     """A fact about the walk, in as many lines as needed."""
-    return _wrapped(fact, width, "", " " * 9) or [""]
+    return _wrapped(fact, width, "", " " * 9)
 
 
 def fitted(text: str, width: int) -> str:
@@ -167,12 +169,12 @@ def chosen(walk: Walk, pattern: str | None) -> list[int]:
 
 def _fits(stop: Stop, pattern: str) -> bool:
     names = stop.phase, stop.op, stop.module, stop.name
-    below = fnmatchcase(stop.module, pattern + ".*")
+    below = fnmatchcase(stop.module, f"{pattern}.*")
     return below or any(fnmatchcase(name, pattern) for name in names)
 
 
 def text(
-    walk: Walk, numbers: Sequence[int], style: Style, notes: Lines = NONE, instead: bool = False
+    walk: Walk, numbers: Sequence[int], style: Style, notes: Notes, instead: bool = False
 ) -> Iterator[str]:
     """The stops of those numbers, with a heading where a phase begins.   notes: lines after the
     stops of those names, or `instead` of the stops.

@@ -25,7 +25,6 @@ from tinygpt.terminal import shown
 from tinygpt.tokenizers import Tokenizer, word_of
 
 How: TypeAlias = Literal["reference", "as run"]
-OTHER: dict[How, How] = {"reference": "as run", "as run": "reference"}
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,11 @@ def record(how: How, compute: Callable[[How], object]) -> tuple[Recording, Recor
     """Recordings of a forward and backward pass: run that way, with values, and run the other way,
     without.
     """
+    instead: How = "reference" if how == "as run" else "as run"
     with tensor.record(implementation=how) as recording:
         compute(how)
-    with tensor.record(implementation=OTHER[how], values=False) as other:
-        compute(OTHER[how])
+    with tensor.record(implementation=instead, values=False) as other:
+        compute(instead)
     return recording, other
 
 

@@ -78,32 +78,33 @@ class StepApp(App[None]):
     #dialog { width: 78; max-width: 100%; height: auto; padding: 0 1; }
     #dialog { border: solid $primary; background: $surface; }
     """
-    BINDINGS = [
-        ("n,right", "move('next')"),
-        ("p,left", "move('back')"),
-        ("i,enter", "move('into')"),
-        ("o", "move('out')"),
-        ("m", "move('module')"),
-        ("b", "go('backward')"),
-        ("c", "move('resume')"),
-        ("slash,g", "find"),
-        ("x", "breakpoint"),
-        ("w", "watch"),
-        ("d", "draw"),
-        ("a", "array(1)"),
-        ("A", "array(-1)"),
-        ("right_square_bracket", "plane(1)"),
-        ("left_square_bracket", "plane(-1)"),
-        ("down", "scroll(1)"),
-        ("up", "scroll(-1)"),
-        ("shift+down", "source(1)"),
-        ("shift+up", "source(-1)"),
-        ("pagedown", "scroll(8)"),
-        ("pageup", "scroll(-8)"),
-        ("question_mark", "help"),
-        ("q", "quit"),
-        Binding("ctrl+c", "interrupt", priority=True),  # in a dialog too
-    ]
+    ACTIONS = {
+        "n,right": "move('next')",
+        "p,left": "move('back')",
+        "i,enter": "move('into')",
+        "o": "move('out')",
+        "m": "move('module')",
+        "b": "go('backward')",
+        "c": "move('resume')",
+        "slash,g": "find",
+        "x": "breakpoint",
+        "w": "watch",
+        "d": "draw",
+        "a": "array(1)",
+        "A": "array(-1)",
+        "right_square_bracket": "plane(1)",
+        "left_square_bracket": "plane(-1)",
+        "down": "scroll(1)",
+        "up": "scroll(-1)",
+        "shift+down": "source(1)",
+        "shift+up": "source(-1)",
+        "pagedown": "scroll(8)",
+        "pageup": "scroll(-8)",
+        "question_mark": "help",
+        "q": "quit",
+    }
+    # Ctrl-C quits in a dialog too
+    BINDINGS = [*ACTIONS.items(), Binding("ctrl+c", "interrupt", priority=True)]
 
     def __init__(self, session: Session):
         super().__init__()
@@ -346,13 +347,12 @@ class Scroll(Redrawn, VerticalScroll):
 
 def keys(listed: str, width: int) -> Text:
     """The keys in bold, each with its word, as many as fit."""
-    text = Text(no_wrap=True)
+    text = Text()
     for entry in listed.split(","):
-        key, word = f" {entry}".rsplit(" ", 1)
-        if not text:
-            key = key.lstrip()
-        if len(text) + len(key) + 1 + len(word) > width:
+        key, word = entry.rsplit(" ", 1)
+        gap = " " if text else ""
+        longer = Text.assemble(text, gap, (key, "bold"), f" {word}", no_wrap=True)
+        if len(longer) > width:
             break
-        text.append(key, "bold")
-        text.append(f" {word}")
+        text = longer
     return text

@@ -36,6 +36,7 @@ class Seen:
     role: str  # "in", "out"; of a parameter's update also "before", "after"
     value: Value
     note: str = ""  # where the array comes from, or where it goes
+    to: str = ""  # whose gradient the array is a contribution to
 
     @property
     def made(self) -> bool:
@@ -75,7 +76,7 @@ class Stop:
     def contributions(self, parameter: str) -> list[str]:
         """What is known of each contribution to the gradient of that parameter."""
         to = f"to {parameter}: "
-        return [seen.note.removeprefix(to) for seen in self.outputs if seen.note.startswith(to)]
+        return [seen.note.removeprefix(to) for seen in self.seen if seen.to == parameter]
 
     @property
     def label(self) -> str:
@@ -149,7 +150,7 @@ def _backward(entry: Backward, senders: dict[str, list[str]], sums: dict[str, An
     for c in entry.contributions:
         before = senders[c.to] if c.number > 1 else []
         senders[c.to] = [*before, entry.name.removesuffix(".backward")]
-        seen.append(Seen("out", c.value, _arrived(c, sums)))
+        seen.append(Seen("out", c.value, _arrived(c, sums), c.to))
     names = entry.module, entry.op, entry.name
     formula = _one_line(entry.formula)
     return Stop("backward", *names, formula, seen, entry.lines, ran=entry.of)

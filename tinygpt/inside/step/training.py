@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor.dtypes import NARROW
 from tensor.memory.devices import to_host
 from tensor.nn.packing import Flat, Slot
 from tensor.optim import Optimizer, clip_gradients
@@ -149,11 +148,7 @@ def _arrays(optimizer: Optimizer, flat: Flat, state: Arrays, slot: Slot, scale: 
         """A copy of the parameter's part of a flat array, on the host."""
         return to_host(whole)[slot.start : slot.stop].reshape(slot.parameter.shape).copy()
 
-    g = part(flat.gradients.array)
-    if g.dtype in NARROW:
-        g = g.astype(np.float32)
-    if scale != 1:  # a power of two
-        g = g * np.float32(1 / scale)
+    g = part(flat.gradients.array) * np.float32(1 / scale)  # a power of two
     own = {name: part(state[name]) for name in optimizer.state_names_of(flat)}
     return {"w": part(state.get("master", flat.weights.array)), "g": g, **own}
 

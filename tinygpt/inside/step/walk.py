@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from itertools import takewhile
-from typing import get_args
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import accumulate, chain, takewhile
+from typing import TypeAlias, get_args
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from tinygpt.inside.step.conditions import condition
 from tinygpt.inside.step.names import array_of
 from tinygpt.inside.step.stops import Phase, Seen, Stop, variables
 from tinygpt.terminal import shown
+
+# name -> stops, each with the variable in its source that has the name, or ""
+Table: TypeAlias = dict[str, list[tuple[int, str]]]
 
 
 class Walk:
@@ -35,6 +39,7 @@ class Walk:
         # breakpoint -> the stops at which it halts
         self.breaks: dict[str, set[int]] = {}
         self.modules = _modules(stops)
+        self.called = _called(stops)
 
     @property
     def stop(self) -> Stop:
@@ -100,8 +105,10 @@ class Walk:
     def module(self) -> str:
         """To the first stop in another module."""
         here = self.stop.module, self.stop.phase
-        if self._to(lambda stop: (stop.module, stop.phase) != here, self._after()):
-            return ""
+        for i in self._after():
+            if (self.stops[i].module, self.stops[i].phase) != here:
+                self.go(i)
+                return ""
         return "no other module comes after this one"
 
     def resume(self) -> str:
@@ -138,19 +145,11 @@ class Walk:
 
     def names(self) -> list[str]:
         """All names that `find` finds, without numbers and `.grad`."""
-        found: list[str] = []
-        for stop in self.stops:
-            found += [stop.module, stop.name, stop.op]
-        for entry in self.recording.forwards:
-            found += [value.source for value in entry.inputs if "." in value.source]
-        for stop in self.stops:
-            if stop.module and stop.phase == "forward":
-                found += [f"{stop.module}.{name}" for name in _variables(stop.op, 1)]
-        return list(dict.fromkeys(filter(None, found)))
+        return [name for name in self.called if not name.endswith(".grad")]
 
     def find(self, name: str) -> None:
         """Go to a stop by its number (from 1), name, module or op, to the next one of several; to
-        the line that makes a variable; to the op that uses a parameter.
+        the op that uses a parameter; to the line that makes a variable.
 
         forward, backward, clip and update are the first such stop. Where nothing has the name, the
         end of a name is enough: weights. Raises InputError where nothing has such an end.
@@ -160,54 +159,35 @@ class Walk:
             if not 1 <= int(name) <= len(self.stops):
                 raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
             return self.go(int(name) - 1)
-        everywhere = range(len(self.stops))
-        if name in get_args(Phase):
-            if not self._to(lambda stop: stop.phase == name, everywhere):
-                raise InputError(
-                    f"this walk has no {name}: a step of training has one, tinygpt step --train"
-                )
-            return None
-        order = [*self._after(), *range(self.at + 1)]
-        if (
-            self._to(lambda stop: stop.name == name, order)
-            or self._to(lambda stop: stop.op == name or stop.within(name), order)
-            or self._to(lambda stop: _uses(stop, name), order)
-            or self._to_variable(name, everywhere)
-            or self._to(lambda stop: _ends(stop, name), order)
-            or self._to_variable(name, order, ending=True)
-        ):
-            return None
+        if name in get_args(Phase) and name not in self.called:
+            step = "a step of training has one, tinygpt step --train"
+            raise InputError(f"this walk has no {name}: {step}")
+
+        def order(place: tuple[int, str]) -> tuple[bool, int]:
+            return place[0] <= self.at, place[0]
+
+        exact = self.called.get(name, [])
+        ends = [places for key, places in self.called.items() if key.endswith(f".{name}")]
+        for found in exact, sorted(chain(*ends), key=order):
+            wholes = [place for place in found if not place[1]]
+            if wholes:
+                return self.go(min(wholes, key=order)[0])
+            for i, variable in found:
+                if self._to_variable(i, variable):
+                    return None
         close = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
         near = f"; near it: {', '.join(close)}" if close else ""
         raise InputError(f"nothing here is named {shown(name)!r}{near}")
 
-    def _to(self, fits: Callable[[Stop], bool], order: Iterable[int]) -> bool:
-        """To the first stop in that order that fits, if there is one."""
-        found = next((i for i in order if fits(self.stops[i])), None)
+    def _to_variable(self, i: int, variable: str) -> bool:
+        """To the line of the i-th stop that binds the variable, if there is one."""
+        with np.errstate(all="ignore"):
+            lines = self.stops[i].lines()
+        found = next((n for n, moment in enumerate(lines) if variable in moment.values), None)
         if found is None:
             return False
-        self.go(found)
+        self.go(i, lines, found)
         return True
-
-    def _to_variable(self, name: str, order: Iterable[int], ending: bool = False) -> bool:
-        """MODULE.VARIABLE: to the line that binds the variable.   ending: the end of the module's
-        path is enough, or the variable alone.
-        """
-        module, _, variable = name.rpartition(".")
-        for i in order:
-            stop = self.stops[i]
-            there = module in (stop.module, stop.name)
-            if ending:
-                there = there or not module or _ends(stop, module)
-            if not there or variable not in _variables(stop.op):
-                continue
-            with np.errstate(all="ignore"):
-                lines = stop.lines()
-            for n, moment in enumerate(lines):
-                if variable in moment.values:
-                    self.go(i, lines, n)
-                    return True
-        return False
 
     def array(self, name: str) -> Seen:
         """An array of the whole walk by its name, with an index in brackets as --show takes it.
@@ -223,7 +203,7 @@ class Walk:
 
     def order(self, path: str) -> int:
         """The first stop of a module in this phase; if it has none in this phase, in any."""
-        inside = [i for i, stop in enumerate(self.stops) if stop.within(path)]
+        inside = [i for i, _ in self.called[path]]
         return next((i for i in inside if self.stops[i].phase == self.stop.phase), inside[0])
 
     def seen(self) -> tuple[list[Seen], list[str]]:
@@ -231,22 +211,27 @@ class Walk:
         return variables(self.moment) if self.moment else (self.stop.seen, [])
 
 
-def _uses(stop: Stop, name: str) -> bool:
-    """Whether an op uses a parameter, or contributes to its gradient (NAME.grad)."""
-    if name.endswith(".grad"):
-        return bool(stop.contributions(name.removesuffix(".grad")))
-    return stop.phase == "forward" and any(seen.value.source == name for seen in stop.inputs)
-
-
-def _ends(stop: Stop, end: str) -> bool:
-    """Whether the path of the stop or of its module ends in these parts."""
-    return any(f".{path}".endswith(f".{end}") for path in (stop.module, stop.name))
-
-
-def _variables(op: str, functions: int | None = None) -> list[str]:
-    """The variables in the source of an op: in all its functions, or in the first ones."""
-    codes = codes_of(op)[:functions]
-    return [name for code in codes for name in (*code.co_varnames, *code.co_cellvars)]
+def _called(stops: Sequence[Stop]) -> Table:
+    """The stops of each module, those below it too, of each op, and of each stop's name; the ops
+    that use a parameter, and those that contribute to a gradient (NAME.grad); the first stop of
+    each phase; the stops in whose source a variable is, by MODULE.VARIABLE and OP.VARIABLE.
+    """
+    table: Table = defaultdict(list)
+    ops = {stop.name for stop in stops}
+    for i, stop in enumerate(stops):
+        names = [*accumulate(stop.module.split("."), "{}.{}".format), stop.name, stop.op]
+        names += [f"{seen.to}.grad" for seen in stop.seen if seen.to]
+        if stop.phase == "forward":
+            sources = [seen.value.source for seen in stop.inputs]
+            names += [source for source in sources if "." in source and source not in ops]
+        for name in dict.fromkeys(filter(None, names)):
+            table[name].append((i, ""))
+        table.setdefault(stop.phase, [(i, "")])
+        for code in codes_of(stop.op):
+            for variable in (*code.co_varnames, *code.co_cellvars):
+                table[f"{stop.module}.{variable}"].append((i, variable))
+                table[f"{stop.name}.{variable}"].append((i, variable))
+    return table
 
 
 def _modules(stops: Sequence[Stop]) -> dict[str, str]:
@@ -255,10 +240,7 @@ def _modules(stops: Sequence[Stop]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for stop in stops:
-        around = ""
-        for end in re.finditer(r"\.(?!\d)|$", stop.module):
-            path = stop.module[: end.start()]
-            if path:
-                found.setdefault(path, around)
-            around = path
+        paths = list(accumulate(re.split(r"\.(?!\d)", stop.module), "{}.{}".format))
+        found |= zip(paths, ["", *paths], strict=False)
+    found.pop("", None)
     return found
