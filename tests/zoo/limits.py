@@ -25,7 +25,7 @@ ZOO = [
     ),
     Bug(
         row=93,  # a breakpoint's shape of 5,000 digits
-        file="tinygpt/inside/step/conditions.py",
+        file="tinygpt/inside/step/walk.py",
         old="if not all(size.isdecimal() and len(size) < 19 for size in sizes):",
         new="if not all(size.isdecimal() for size in sizes):",
         test=TESTS + "test_bug_93_values_that_nobody_means[step]",

@@ -13,22 +13,21 @@ next step of training does to one parameter.
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from tinygpt.commands.cli import Parser, add_run
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import written
-from tinygpt.inside.step import plain, updates
-from tinygpt.inside.step.conditions import KINDS
+from tinygpt.inside.step import plain
 from tinygpt.inside.step.recorded import How, Session, recorded
-from tinygpt.inside.step.show import show
-from tinygpt.inside.step.stops import Stop
-from tinygpt.inside.step.training import Step, trained
-from tinygpt.inside.step.walk import Walk
+from tinygpt.inside.step.training import Step, notes_of, trained
+from tinygpt.inside.step.walk import KINDS, Walk
 from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
 from tinygpt.training import jobs
@@ -91,11 +90,10 @@ def run(options: argparse.Namespace) -> int:
     if options.plain:
         _print(session, step, options)
         return 0
-    from tinygpt.inside.step.screen import StepApp  # here: textual is an extra
-
+    screen = importlib.import_module("tinygpt.inside.step.screen")  # here: textual is an extra
     if walk.breaks:
         walk.resume()
-    app = StepApp(session)
+    app = screen.StepApp(session)
     app.run()
     return app.return_code or 0
 
@@ -156,23 +154,20 @@ def _print(session: Session, step: Step | None, options: argparse.Namespace) -> 
     one = options.weight is not None
     numbers = plain.chosen(walk, options.only)
     if one and options.only is None:
-        numbers = [i for i in numbers if _concerns(walk.stops[i], options.weight)]
+        names = f"{options.weight}.grad", "clip", "update"
+        numbers = [i for i, _ in chain(*(walk.called[name] for name in names))]
     style = plain.Style(width, options.values or bool(walk.breaks), options.into)
     lines: Iterable[str]
     if options.show is not None:
-        lines = list(show(walk, options.show, session.names, width))
+        lines = list(plain.show(walk, options.show, session.names, width))
     elif walk.breaks:
         lines = _halted(walk, numbers, style)
     else:
-        notes = updates.notes(step, one, width) if step else {}
+        notes = notes_of(step, one, width) if step else {}
         lines = plain.text(walk, numbers, style, notes, instead=not one)
     for fact in session.facts:
         _say(plain.wrapped(fact, width))
     _say(lines)
-
-
-def _concerns(stop: Stop, parameter: str) -> bool:
-    return stop.phase in ("clip", "update") or bool(stop.contributions(parameter))
 
 
 def _halted(walk: Walk, numbers: list[int], style: plain.Style) -> Iterator[str]:

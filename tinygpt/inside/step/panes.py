@@ -19,10 +19,9 @@ from rich.text import Text
 
 from tensor.recording import in_bytes
 from tinygpt.inside.arrays import NOT_FINITE, Map, first, heat_map, plane, statistics
-from tinygpt.inside.step.conditions import blame
 from tinygpt.inside.step.names import WIDEST, Names, frame
 from tinygpt.inside.step.plain import facts, fitted, kept, sizes
-from tinygpt.inside.step.stops import Seen, Stop
+from tinygpt.inside.step.stops import Seen, Stop, blame
 from tinygpt.inside.step.walk import Walk
 from tinygpt.terminal import shown
 

@@ -15,9 +15,8 @@ import numpy as np
 import tensor
 from tensor.recording import Recording
 from tinygpt.errors import InputError
-from tinygpt.inside.step.conditions import holders
 from tinygpt.inside.step.names import Names
-from tinygpt.inside.step.stops import Stop, stops_of
+from tinygpt.inside.step.stops import Stop, holders, stops_of
 from tinygpt.inside.step.walk import Walk
 from tinygpt.model.gpt import GPT
 from tinygpt.runs.run import Run

@@ -19,12 +19,12 @@ from tensor.memory.layout import Shape
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import is_plain, plane, written
 from tinygpt.inside.step import panes, picture
-from tinygpt.inside.step.conditions import KINDS
 from tinygpt.inside.step.dialogs import Ask, Help, matches
 from tinygpt.inside.step.panes import View
 from tinygpt.inside.step.plain import sizes
 from tinygpt.inside.step.recorded import Session
 from tinygpt.inside.step.stops import Seen
+from tinygpt.inside.step.walk import KINDS
 from tinygpt.terminal import shown
 
 INTERRUPTED = 130
@@ -137,31 +137,31 @@ class StepApp(App[None]):
 
     def show(self) -> None:
         """Bring all panes up to date with the walk."""
-        walk, view = self.walk, self.view
+        walk, view, width = self.walk, self.view, self.size.width
         tree, source, scroll = map(self._pane, ("tree", "source", "arrays"))
         view.plane = self._plane()
         size = scroll.size.width - 1, scroll.size.height
         with np.errstate(all="ignore"):
-            self._draw("tree", panes.tree(walk, *tree.size))
-            self._draw("source", panes.source(walk, view, *source.size))
-            self._draw("values", panes.arrays(walk, view, *size, self.names))
-            self._draw("position", panes.position(walk, self.size.width))
-            self._draw("keys", keys(KEYS, self.size.width))
-            self._show_watched()
+            drawn = {
+                "tree": panes.tree(walk, *tree.size),
+                "source": panes.source(walk, view, *source.size),
+                "values": panes.arrays(walk, view, *size, self.names),
+                "position": panes.position(walk, width),
+                "keys": keys(KEYS, width),
+                "status": Text(self.status, overflow="fold"),
+                "watch": self._watching(),
+            }
+        for name, text in drawn.items():
+            text.plain = written(text.plain)  # in characters that the output's encoding has
+            self._pane(name).update(text)
         what = "reference" if walk.stop.stands_in else "source"
         tree.border_title = "where"
         source.border_title = f"{what} of {walk.stop.op}"
         scroll.border_title = "what this line made" if walk.moment else "arrays"
-        self._draw("status", Text(self.status, overflow="fold"))
 
-    def _draw(self, name: str, text: Text) -> None:
-        """Show a text in that pane, in characters that the output's encoding has."""
-        text.plain = written(text.plain)
-        self._pane(name).update(text)
-
-    def _show_watched(self) -> None:
+    def _watching(self) -> Text:
         if not self.watched:
-            return
+            return Text()
         seen = self.walk.array(self.watched)
         shape = seen.value.shape
         when = " (after backward)" if self.watched.partition("[")[0].endswith(".grad") else ""
@@ -169,8 +169,7 @@ class StepApp(App[None]):
         self._pane("watch").border_title = title.replace("[", r"\[")
         height = 8 if self.size.height > 30 else 5
         which = self.planes.get(shape, self.view.plane)
-        parts = seen, which, self.size.width, height, self.names
-        self._draw("watch", panes.contents(*parts))
+        return panes.contents(seen, which, self.size.width, height, self.names)
 
     # -- moving --
 

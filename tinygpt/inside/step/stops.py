@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from tensor import kernels
 from tensor.ops.op import OPS
 from tensor.recording import (
     Backward,
-    Contribution,
     Forward,
     Moment,
     Recording,
@@ -24,9 +26,11 @@ from tensor.recording import (
     Value,
     source_of,
 )
-from tinygpt.inside.arrays import floats, norm, value_of
+from tinygpt.inside.arrays import floats, is_finite, norm, statistics, value_of
 
 Phase: TypeAlias = Literal["forward", "backward", "clip", "update"]
+# gradient -> the ops that have contributed to it, and the sum where a part is still to come
+Arrived: TypeAlias = dict[str, tuple[list[str], Any]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Seen:
     def made(self) -> bool:
         """Whether the array is made at the stop, and not read."""
         return self.role in ("out", "after")
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the array holds NaN or infinity."""
+        return not is_finite(self.value.array)
 
 
 @dataclass(frozen=True)
@@ -105,15 +114,14 @@ _source = functools.cache(source_of)  # reads the file and looks for the end of 
 
 def stops_of(recording: Recording) -> list[Stop]:
     """A stop for each op of a recording with values, in the order in which the ops ran."""
-    senders: dict[str, list[str]] = {}  # gradient -> the ops that have contributed to it
-    sums: dict[str, Any] = {}  # gradient -> the sum, where a part is still to come
+    arrived: Arrived = defaultdict(lambda: ([], None))
     off = recording.implementation == "reference" and not kernels.disabled()
     stops = []
     for entry in recording.entries:
         if isinstance(entry, Forward):
             stops.append(_forward(entry, off))
         elif isinstance(entry, Backward):
-            stops.append(_backward(entry, senders, sums))
+            stops.append(_backward(entry, arrived))
     return stops
 
 
@@ -136,47 +144,42 @@ def _forward(entry: Forward, off: bool) -> Stop:
     return Stop("forward", *names, formula, seen, entry.lines, by, entry)
 
 
-def _backward(entry: Backward, senders: dict[str, list[str]], sums: dict[str, Any]) -> Stop:
+def _backward(entry: Backward, arrived: Arrived) -> Stop:
     seen = []
     for i, value in enumerate(entry.upstream):
         if value is not None:
             index = f"[{i}]" if len(entry.upstream) > 1 else ""
-            target = f"{entry.of.name}{index}" if entry.of else _expand(entry)
             # backward begins at the loss, to whose gradient nobody contributes
-            note, found = "backward starts here: dL/dL = 1", senders.get(target)
+            note, (found, _) = "backward starts here: dL/dL = 1", arrived[_target(entry) + index]
             if found:
                 note = f"{len(found)} of {len(found)} arrived, from {', '.join(found)}"
             seen.append(Seen("in", replace(value, name=f"dy{index}"), note))
     for c in entry.contributions:
-        before = senders[c.to] if c.number > 1 else []
-        senders[c.to] = [*before, entry.name.removesuffix(".backward")]
-        seen.append(Seen("out", c.value, _arrived(c, sums), c.to))
+        found, total = arrived[c.to] if c.number > 1 else ([], 0.0)
+        total = total + floats(c.value.array)
+        so_far = f", the sum so far {norm(total):.4g}" if c.number > 1 else ""
+        note = f"to {c.to}: {c.number} of {c.count}, norm {norm(c.value.array):.4g}{so_far}"
+        seen.append(Seen("out", c.value, note, c.to))
+        # a complete sum is not needed any more
+        total = total if c.number < c.count else None
+        arrived[c.to] = [*found, entry.name.removesuffix(".backward")], total
     names = entry.module, entry.op, entry.name
     formula = _one_line(entry.formula)
     return Stop("backward", *names, formula, seen, entry.lines, ran=entry.of)
 
 
-def _one_line(formula: str) -> str:
-    """The formula in one line, its parts three spaces apart."""
-    return re.sub(r" {3,}", "   ", re.sub(r"\s*\n\s*", " ", formula))
-
-
-def _expand(entry: Backward) -> str:
-    """The name under which the gradient of broadcasting's expand was contributed."""
+def _target(entry: Backward) -> str:
+    """The op to whose output's gradient the others have contributed."""
+    if entry.of:
+        return entry.of.name
+    # the expand of broadcasting
     name = entry.contributions[0].value.name if entry.contributions else "dx"
     return f"expand of {name[1:]}"
 
 
-def _arrived(c: Contribution, sums: dict[str, Any]) -> str:
-    """What is known of a contribution's target when the contribution has arrived."""
-    total = floats(c.value.array)
-    so_far = ""
-    if c.number > 1:
-        total = sums.pop(c.to) + total
-        so_far = f", the sum so far {norm(total):.4g}"
-    if c.number < c.count:
-        sums[c.to] = total
-    return f"to {c.to}: {c.number} of {c.count}, norm {norm(c.value.array):.4g}{so_far}"
+def _one_line(formula: str) -> str:
+    """The formula in one line, its parts three spaces apart."""
+    return re.sub(r" {3,}", "   ", re.sub(r"\s*\n\s*", " ", formula))
 
 
 def variables(moment: Moment) -> tuple[list[Seen], list[str]]:
@@ -197,3 +200,45 @@ def variables(moment: Moment) -> tuple[list[Seen], list[str]]:
 
 def _is_array(value: Any) -> bool:
     return hasattr(value, "shape") and hasattr(value, "dtype") and value.dtype.kind not in "OSU"
+
+
+# -- not finite
+
+
+def blame(stop: Stop) -> list[str]:
+    """The origin of what is not finite at a stop: the inputs that hold it already, or the op
+    itself. Empty where all is finite.
+    """
+    made = [seen for seen in stop.outputs if seen.is_bad]
+    if not made:
+        return []
+    found = ", ".join(
+        f"{seen.value.name} {seen.value.shape}: {_count(seen.value.array)}" for seen in made
+    )
+    lines = [f"not finite: {found}"]
+    for seen in [seen for seen in stop.inputs if seen.is_bad]:
+        source = (seen.value.source if stop.phase == "forward" else seen.note) or seen.value.name
+        where = f"{_count(seen.value.array)}, {_first(seen.value.array)}"
+        lines.append(f"held already by {seen.value.name}, {source}: {where}")
+    if len(lines) == 1:
+        lines.append(f"all its inputs are finite: it is this {stop.op} that made it")
+    return lines
+
+
+def holders(parameters: Iterable[tuple[str, Any]]) -> list[str]:
+    """A line for each parameter that is not finite before anything ran."""
+    return [
+        f"{name} {array.shape} holds {_count(array)} before anything has run, {_first(array)}"
+        for name, array in parameters
+        if not is_finite(array)
+    ]
+
+
+def _count(array: Any) -> str:
+    facts = statistics(array)
+    return f"{' and '.join(facts.broken)} of {facts.size}"
+
+
+def _first(array: Any) -> str:
+    """first at [3, 7]"""
+    return f"first at {np.argwhere(~np.isfinite(floats(array)))[0].tolist()}"

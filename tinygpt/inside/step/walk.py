@@ -2,6 +2,12 @@
 `--plain` both move and read one.
 
 Going back costs nothing, since the recording holds all that ran: the position decreases by one.
+
+Breakpoints are conditions at which a walk halts:
+
+    op=attention    module=blocks.0.attention    shape=4,32,64    nan
+
+A shape is that of any array at the stop; nan halts at the first op whose result is not finite.
 """
 
 from __future__ import annotations
@@ -10,20 +16,24 @@ import difflib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from itertools import accumulate, chain, takewhile
+from itertools import accumulate, chain, islice, takewhile
 from typing import TypeAlias, get_args
 
 import numpy as np
 
+from tensor.memory.layout import Shape
+from tensor.ops.op import OPS
 from tensor.recording import Moment, Recording
 from tensor.recording.entries import codes_of
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import value_of
-from tinygpt.inside.step.conditions import condition
 from tinygpt.inside.step.names import array_of
 from tinygpt.inside.step.stops import Phase, Seen, Stop, variables
-from tinygpt.terminal import shown
+from tinygpt.terminal import nearest, shown
 
+# ops that are a line of another op: this op, and the variable that the line makes
+INSIDE = {"softmax": ("attention", "weights")}
+KINDS = "op=NAME, module=PATH, shape=4,32,64 or nan"
 # name -> stops, each with the variable in its source that has the name, or ""
 Table: TypeAlias = dict[str, list[tuple[int, str]]]
 
@@ -144,8 +154,9 @@ class Walk:
     # -- names --
 
     def names(self) -> list[str]:
-        """All names that `find` finds, without numbers and `.grad`."""
-        return [name for name in self.called if not name.endswith(".grad")]
+        """All names that `find` finds, without numbers and `.grad`, those of variables last."""
+        found = [name for name in self.called if not name.endswith(".grad")]
+        return sorted(found, key=lambda name: self.called[name][0][1] > "")
 
     def find(self, name: str) -> None:
         """Go to a stop by its number (from 1), name, module or op, to the next one of several; to
@@ -203,7 +214,7 @@ class Walk:
 
     def order(self, path: str) -> int:
         """The first stop of a module in this phase; if it has none in this phase, in any."""
-        inside = [i for i, _ in self.called[path]]
+        inside = [i for i, stop in enumerate(self.stops) if stop.within(path)]
         return next((i for i in inside if self.stops[i].phase == self.stop.phase), inside[0])
 
     def seen(self) -> tuple[list[Seen], list[str]]:
@@ -244,3 +255,69 @@ def _modules(stops: Sequence[Stop]) -> dict[str, str]:
         found |= zip(paths, ["", *paths], strict=False)
     found.pop("", None)
     return found
+
+
+# -- a breakpoint from its text
+
+
+def condition(text: str, stops: Sequence[Stop]) -> tuple[str, set[int]]:
+    """The breakpoint that a text describes, and the numbers of the stops at which it halts. At a
+    module these are the stops where the walk enters the module.
+
+    Raises InputError for an op or a module that no stop has, with the names that exist.
+    """
+    kind, _, what = (part.strip() for part in text.partition("="))
+    if kind == "nan" and not what:
+        bad = (i for i, stop in enumerate(stops) if any(seen.is_bad for seen in stop.outputs))
+        return kind, set(islice(bad, 1))
+    if kind not in ("op", "module", "shape") or not what:
+        raise InputError(f"breakpoint {shown(text)!r} is none of {KINDS}\nsee: tinygpt step --help")
+    if kind == "shape":
+        what = _shape(what)
+    found = {i for i, stop in enumerate(stops) if _fits(stop, kind, what)}
+    if kind == "module":
+        found = {i for i in found if i - 1 not in found or stops[i - 1].phase != stops[i].phase}
+    if kind == "op" and not found:
+        raise InputError(f"breakpoint op={shown(what)}: {_no_op(what, stops)}")
+    if kind == "module" and not found:
+        modules = list(dict.fromkeys(stop.module for stop in stops if stop.module))
+        raise InputError(
+            f"breakpoint module={shown(what)}: no such module here{nearest(what, modules)}\n"
+            f"some there are: {', '.join(modules[:6])}"
+        )
+    return f"{kind}={what}", found
+
+
+def _fits(stop: Stop, kind: str, what: str) -> bool:
+    if kind == "op":
+        return stop.op == what
+    if kind == "module":
+        return stop.within(what)
+    return any(_sizes(seen.value.shape) == what for seen in stop.seen)
+
+
+def _shape(text: str) -> str:
+    sizes = [part.strip() for part in text.strip("()").split(",") if part.strip()]
+    if not all(size.isdecimal() and len(size) < 19 for size in sizes):
+        needed = "whole numbers with commas between are needed, such as shape=4,32,64"
+        raise InputError(f"breakpoint shape={shown(text)}: {needed}")
+    return _sizes(tuple(map(int, sizes)))
+
+
+def _sizes(shape: Shape) -> str:
+    return ",".join(map(str, shape))
+
+
+def _no_op(what: str, stops: Sequence[Stop]) -> str:
+    """Why no stop has that op, and which ops there are."""
+    op, variable = INSIDE.get(what, ("", ""))
+    around = next((stop for stop in stops if stop.op == op), None)
+    if around is not None:
+        name = f"{around.module}.{variable}"
+        return (
+            f"here that is a line inside {op}, which makes its variable {variable}\n"
+            f"go there: --plain --show {name}; in the full-screen program g {name}"
+        )
+    known = list(dict.fromkeys(stop.op for stop in stops))
+    exists = "is an op, but not of this walk" if what in OPS else "is no op"
+    return f"that {exists}{nearest(what, known)}\nits ops: {', '.join(known)}"
