@@ -16,6 +16,22 @@ from textual.widgets import Input, Static
 from tinygpt.inside.arrays import written
 
 MATCHES = 8
+HELP = """A stop is one op: first forward, from the ids to the loss, then
+backward, from the loss to each weight.
+
+n  Right   next stop, or line         p  Left    one back
+i  Enter   into the op's source       o          out of it, or the module
+m          next module                b          to where backward starts
+/  g       go to a stop, module, op, variable, number; Tab completes
+x          breakpoint: op=gelu  module=blocks.0  shape=1,17,64  nan
+c          continue to the next       q  Ctrl-C  quit
+a  A       next array, one before     [  ]       its next head or batch
+d          draw it, as a PNG file     w          keep one in sight by name
+Up  Down   scroll the arrays          with Shift scroll the source
+
+Strides: how many elements lie between two neighbours along each axis.
+A map: ░▒▓█ is how large a value is against the largest; a minus means
+below zero, a dot exactly 0, Na a NaN. Any key closes this."""
 
 
 def matches(text: str, names: Sequence[str]) -> list[str]:
@@ -76,13 +92,9 @@ class Ask(ModalScreen[str | None]):
 class Help(ModalScreen[None]):
     """The keys, and how to read the screen. Any key closes it."""
 
-    def __init__(self, text: str):
-        super().__init__()
-        self._text = text
-
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
-            yield Static(Text(written(self._text)))
+            yield Static(Text(written(HELP)))
 
     def on_key(self) -> None:
         """Close."""

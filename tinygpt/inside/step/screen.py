@@ -27,27 +27,10 @@ from tinygpt.inside.step.stops import Seen
 from tinygpt.inside.step.walk import KINDS
 from tinygpt.terminal import shown
 
-INTERRUPTED = 130
 KEYS = (
     "? help,q quit,n next,p back,i into,o out,m module,b backward,/ go,x break,c cont,"
     "a array,[] head,d draw,w watch"
 )
-HELP = """A stop is one op: first forward, from the ids to the loss, then
-backward, from the loss to each weight.
-
-n  Right   next stop, or line         p  Left    one back
-i  Enter   into the op's source       o          out of it, or the module
-m          next module                b          to where backward starts
-/  g       go to a stop, module, op, variable, number; Tab completes
-x          breakpoint: op=gelu  module=blocks.0  shape=1,17,64  nan
-c          continue to the next       q  Ctrl-C  quit
-a  A       next array, one before     [  ]       its next head or batch
-d          draw it, as a PNG file     w          keep one in sight by name
-Up  Down   scroll the arrays          with Shift scroll the source
-
-Strides: how many elements lie between two neighbours along each axis.
-A map: ░▒▓█ is how large a value is against the largest; a minus means
-below zero, a dot exactly 0, Na a NaN. Any key closes this."""
 
 
 class StepApp(App[None]):
@@ -228,7 +211,7 @@ class StepApp(App[None]):
 
     def action_interrupt(self) -> None:
         """Ctrl-C: end, with the exit code that says so."""
-        self.exit(return_code=INTERRUPTED)
+        self.exit(return_code=130)
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the arrays."""
@@ -308,7 +291,7 @@ class StepApp(App[None]):
 
     def action_help(self) -> None:
         """The keys."""
-        self.push_screen(Help(HELP))
+        self.push_screen(Help())
 
     def action_draw(self) -> None:
         """The chosen array as a picture."""

@@ -155,7 +155,8 @@ class Walk:
 
     def names(self) -> list[str]:
         """All names that `find` finds, without numbers and `.grad`, those of variables last."""
-        found = [name for name in self.called if not name.endswith(".grad")]
+        hidden = re.compile(r"\d+$|.*\.grad$")
+        found = [name for name in self.called if not hidden.match(name)]
         return sorted(found, key=lambda name: self.called[name][0][1] > "")
 
     def find(self, name: str) -> None:
@@ -166,10 +167,8 @@ class Walk:
         end of a name is enough: weights. Raises InputError where nothing has such an end.
         """
         name = name.strip()
-        if name.isdecimal() and len(name) < 19:
-            if not 1 <= int(name) <= len(self.stops):
-                raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
-            return self.go(int(name) - 1)
+        if name.isdecimal() and name not in self.called:
+            raise InputError(f"stop {shown(name)}: there are stops 1 to {len(self.stops)}")
         if name in get_args(Phase) and name not in self.called:
             step = "a step of training has one, tinygpt step --train"
             raise InputError(f"this walk has no {name}: {step}")
@@ -223,14 +222,15 @@ class Walk:
 
 
 def _called(stops: Sequence[Stop]) -> Table:
-    """The stops of each module, those below it too, of each op, and of each stop's name; the ops
-    that use a parameter, and those that contribute to a gradient (NAME.grad); the first stop of
-    each phase; the stops in whose source a variable is, by MODULE.VARIABLE and OP.VARIABLE.
+    """The stops that each name means: a number; a module, with all that is in it; an op; the name
+    of a stop; a parameter, at the ops that use it; NAME.grad, at the ops that contribute to it; a
+    phase, at its first stop; MODULE.VARIABLE and OP.VARIABLE, at the ops in whose source it is.
     """
     table: Table = defaultdict(list)
     ops = {stop.name for stop in stops}
     for i, stop in enumerate(stops):
-        names = [*accumulate(stop.module.split("."), "{}.{}".format), stop.name, stop.op]
+        modules = accumulate(stop.module.split("."), "{}.{}".format)
+        names = [str(i + 1), *modules, stop.name, stop.op]
         names += [f"{seen.to}.grad" for seen in stop.seen if seen.to]
         if stop.phase == "forward":
             sources = [seen.value.source for seen in stop.inputs]
