@@ -79,10 +79,7 @@ def _add_flags(parser: Parser, title: str, flags: Mapping[str, str]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Record, then show."""
     runs.find(options.run)
-    if options.plain:
-        _check_show(options)
-    else:
-        _check_screen(options)
+    _check(options)
     session, step = _session(options)
     walk = session.walk
     for text in vars(options)["break"]:
@@ -119,8 +116,18 @@ def _given(options: argparse.Namespace, *names: str) -> str:
     return next((f"--{name}" for name in names if getattr(options, name)), "")
 
 
-def _check_screen(options: argparse.Namespace) -> None:
-    """Raise InputError where the full-screen program cannot run, or was given a flag of --plain."""
+def _check(options: argparse.Namespace) -> None:
+    """Raise InputError where --show, which prints one array, was given with a flag for stops; where
+    the full-screen program cannot run, or was given a flag of --plain.
+    """
+    flag = _given(options, "only", "into", "values", "break")
+    if options.plain and options.show is not None and flag:
+        raise InputError(
+            f"--show prints one array, {flag} is for stops: leave one of the two out\n"
+            "see: tinygpt step --help"
+        )
+    if options.plain:
+        return
     if flag := _given(options, "only", "show", "into", "values"):
         raise InputError(
             f"{flag} is for text: give --plain too\n"
@@ -136,16 +143,6 @@ def _check_screen(options: argparse.Namespace) -> None:
         instead = f"without it {instead}"
     if needed:
         raise InputError(f"the full-screen program needs {needed}\n{instead}")
-
-
-def _check_show(options: argparse.Namespace) -> None:
-    """Raise InputError where --show, which prints one array, was given with a flag for stops."""
-    flag = _given(options, "only", "into", "values", "break")
-    if options.show is not None and flag:
-        raise InputError(
-            f"--show prints one array, {flag} is for stops: leave one of the two out\n"
-            "see: tinygpt step --help"
-        )
 
 
 def _print(session: Session, step: Step | None, options: argparse.Namespace) -> None:

@@ -248,18 +248,16 @@ def causal(run: Run, model: GPT) -> str:
     context = model.config.context
     changed, asked = spread(1, context), spread(0, context - 1)
     for kind in (model, in_float64(model)):
-        dtype = kind.token_embedding.weight.dtype.name
-        _check_values(kind, changed, f", in {dtype}")
-        _check_gradients(kind, asked, f", in {dtype}")
+        _check_causal(kind, changed, asked)
     return (
         f"{len(changed)} changes leave all logits before them as they were; "
         f"{len(asked)} gradients are 0 for what comes later"
     )
 
 
-def _check_values(model: GPT, changed: list[int], where: str) -> None:
-    """Raise DifferenceError where logits change with a later token."""
-    ids = drawn(model)
+def _check_causal(model: GPT, changed: list[int], asked: list[int]) -> None:
+    """Raise DifferenceError where logits change with a later token, or have a gradient for one."""
+    ids, dtype = drawn(model), model.token_embedding.weight.dtype.name
     with no_grad():
         before = host(model(ids))
         for j in changed:
@@ -267,13 +265,9 @@ def _check_values(model: GPT, changed: list[int], where: str) -> None:
             other[:, j] = (ids[:, j] + 1) % model.config.vocabulary
             wrong = first_wrong(host(model(other))[:, :j] == before[:, :j])
             if wrong is not None:
-                what = f"changes the logits of position {wrong}"
-                raise DifferenceError(f"a change of token {j} {what}{where}")
-
-
-def _check_gradients(model: GPT, asked: list[int], where: str) -> None:
-    """Raise DifferenceError where logits have a gradient for a later token."""
-    x = model.embed(drawn(model)).detach()
+                what = f"changes the logits of position {wrong}, in {dtype}"
+                raise DifferenceError(f"a change of token {j} {what}")
+    x = model.embed(ids).detach()
     x.requires_grad = True
     logits = model.logits(x)
     for t in asked:
@@ -283,8 +277,8 @@ def _check_gradients(model: GPT, asked: list[int], where: str) -> None:
         assert dx is not None
         wrong = first_wrong(host(dx)[:, t + 1 :] == 0)  # a NaN is not 0
         if wrong is not None:
-            what = f"with respect to embedding {t + 1 + wrong} is not 0"
-            raise DifferenceError(f"the gradient of the logits of position {t} {what}{where}")
+            what = f"with respect to embedding {t + 1 + wrong} is not 0, in {dtype}"
+            raise DifferenceError(f"the gradient of the logits of position {t} {what}")
 
 
 CHECKS = {"cache": cache, "resume": resume, "causal": causal}
