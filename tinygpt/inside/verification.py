@@ -28,7 +28,7 @@ from safetensors import deserialize
 import tensor
 from tensor import Tensor, no_grad
 from tensor.random import Generator
-from tinygpt.config import GPTConfig, SampleConfig
+from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, write_json
 from tinygpt.generation.sampling import Floats, distribution, pick
