@@ -16,6 +16,7 @@ from rich.cells import cell_len, set_cell_size
 
 from tensor.memory.layout import Shape
 from tensor.recording import Value, in_bytes
+from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
 from tinygpt.generation.sampling import distribution
 from tinygpt.inside.arrays import Floats, heat_map, number, plane, statistics, table
@@ -254,7 +255,8 @@ def likeliest(logits: Floats, heads: Sequence[str], names: Names, width: int) ->
     heads = heads or [""] * len(logits)
     left = max(map(cell_len, heads))
     yield f"{'':>{left}}  likeliest next tokens, p = softmax of the row"
-    for head, p in zip(heads, map(distribution, logits), strict=True):
+    for head, row in zip(heads, logits, strict=True):
+        p = distribution(row, SampleConfig())
         best = np.argsort(-p, kind="stable")[:LIKELIEST]
         tokens = "  ".join(f"{quoted(names.token(int(i)))} {p[i]:.3f}" for i in best)
         line = f"{right(head, left)}  {tokens}"
