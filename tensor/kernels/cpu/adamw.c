@@ -1,8 +1,10 @@
-/* AdamW, and the norm and scaling of gradients before it: each one pass over flat arrays, shared out in stretches of 16 K elements.
+/* AdamW, and the norm and scaling of gradients before it: each is one pass over flat arrays, shared out in stretches of 16 K elements.
 
-       m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,   w = keep w - step (m / (spread sqrt(v) + eps))
+       m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,
+       w = decay w - step_size (m / (bias_correction sqrt(v) + eps))
 
-   step = lr / (1 - b1^t), spread = 1 / sqrt(1 - b2^t), keep = 1 - lr * weight_decay: worked out by who calls. 28 bytes an element. */
+   step_size = lr / (1 - b1^t),   bias_correction = 1 / sqrt(1 - b2^t),   decay = 1 - lr * weight_decay:
+   the caller works them out. 28 bytes an element. */
 
 #include "kernels.h"
 
@@ -13,7 +15,8 @@ struct adamw_job {
     float *w, *g, *m, *v;
     double *sums;
     size n;
-    float b1, b2, new1, new2, step, spread, eps, keep;  /* new = 1 - b, taken in float64: of 0.999 as a float32 it would be off by 1e-5 */
+    /* new = 1 - b, taken in float64: of 0.999 as a float32 it would be off by 1e-5 */
+    float b1, b2, new1, new2, step_size, bias_correction, eps, decay;
 };
 
 static void update(size item, void *data) {
@@ -21,18 +24,23 @@ static void update(size item, void *data) {
     size start = item * STRETCH, stop = smaller(start + STRETCH, job->n);
     float *restrict w = job->w, *restrict m = job->m, *restrict v = job->v;
     const float *restrict g = job->g;
-    const float b1 = job->b1, b2 = job->b2, new1 = job->new1, new2 = job->new2, step = job->step, spread = job->spread, eps = job->eps, keep = job->keep;
+    const float b1 = job->b1, b2 = job->b2, new1 = job->new1, new2 = job->new2;
+    const float step_size = job->step_size, bias_correction = job->bias_correction;
+    const float eps = job->eps, decay = job->decay;
     for (size i = start; i < stop; i++) {
         m[i] = b1 * m[i] + new1 * g[i];
         v[i] = b2 * v[i] + new2 * (g[i] * g[i]);
-        w[i] = w[i] * keep - step * (m[i] / (sqrtf(v[i]) * spread + eps));
+        w[i] = w[i] * decay - step_size * (m[i] / (sqrtf(v[i]) * bias_correction + eps));
     }
 }
 
-KERNEL adamw(array w, array g, array m, array v, size n, real b1, real b2, real step, real spread, real eps, real keep) {
-    struct adamw_job job = {.w = floats(w), .g = floats(g), .m = floats(m), .v = floats(v), .n = n, .b1 = (float)b1, .b2 = (float)b2,
-                            .new1 = (float)(1 - b1), .new2 = (float)(1 - b2), .step = (float)step, .spread = (float)spread, .eps = (float)eps,
-                            .keep = (float)keep};
+KERNEL adamw(array w, array g, array m, array v, size n, real b1, real b2, real step_size,
+             real bias_correction, real eps, real decay) {
+    struct adamw_job job = {.w = floats(w), .g = floats(g), .m = floats(m), .v = floats(v), .n = n,
+                            .b1 = (float)b1, .b2 = (float)b2,
+                            .new1 = (float)(1 - b1), .new2 = (float)(1 - b2),
+                            .step_size = (float)step_size, .bias_correction = (float)bias_correction,
+                            .eps = (float)eps, .decay = (float)decay};
     parallel(stretches(n), 8.0 * n, update, &job);
     return 0;
 }
@@ -60,12 +68,12 @@ KERNEL squared_norm(array g, size n) {
 static void shrink(size item, void *data) {
     struct adamw_job *job = data;
     size start = item * STRETCH, stop = smaller(start + STRETCH, job->n);
-    for (size i = start; i < stop; i++) job->g[i] *= job->keep;
+    for (size i = start; i < stop; i++) job->g[i] *= job->decay;
 }
 
 /* g *= factor, in place */
 KERNEL scale_all(array g, size n, real factor) {
-    struct adamw_job job = {.g = floats(g), .n = n, .keep = (float)factor};
+    struct adamw_job job = {.g = floats(g), .n = n, .decay = (float)factor};
     parallel(stretches(n), n, shrink, &job);
     return 0;
 }

@@ -241,34 +241,32 @@ int packed_attention(const float *qkv, float *y, float *kept, size B, size T, si
     return job.not_finite;
 }
 
-KERNEL packed_attention_forward(array qkv, array y, array kept, size B, size T, size H, size D, real scale) {
-    return packed_attention(floats(qkv), floats(y), floats(kept), B, T, H, D, (float)scale);
+/* The job of N = B H heads: packed in qkv, which is given as each of q, k, v; or apart, and then H is 1. */
+static struct attention_job job_of(array q, array k, array v, array kept, size N, size T, size H, size D,
+                                   size packed, real scale, size causal) {
+    size C = H * D, third = packed ? C : 0;
+    return (struct attention_job){.q = floats(q), .k = floats(k) + third, .v = floats(v) + 2 * third,
+                                  .most = floats(kept), .total = floats(kept) + N * T,
+                                  .T = T, .H = H, .D = D, .step = packed ? 3 * C : C, .out_step = C,
+                                  .scale = (float)scale, .causal = (int)causal};
 }
 
-/* dqkv (B, T, 3, H, D). Returns 1 when something in it is not finite. */
-KERNEL packed_attention_backward(array qkv, array kept, array dy, array dqkv, size B, size T, size H, size D, real scale) {
-    const float *q = floats(qkv);
-    float *dq = floats(dqkv);
-    struct attention_job job = {.q = q, .k = q + H * D, .v = q + 2 * H * D, .most = floats(kept), .total = floats(kept) + B * H * T, .dy = floats(dy), .dq = dq,
-                                .dk = dq + H * D, .dv = dq + 2 * H * D, .T = T, .H = H, .D = D, .step = 3 * H * D, .out_step = H * D,
-                                .scale = (float)scale, .causal = 1};
-    parallel(B * H, 5.0 * B * H * T * T, backward, &job);
-    return job.not_finite;
-}
-
-/* q, k, v, y (N, T, D), kept (2, N, T). Returns 1 when something was not finite; so does backward. */
-KERNEL attention_forward(array q, array k, array v, array y, array kept, size N, size T, size D, real scale, size causal) {
-    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .y = floats(y), .most = floats(kept),
-                                .total = floats(kept) + N * T, .T = T, .H = 1, .D = D,
-                                .step = D, .out_step = D, .scale = (float)scale, .causal = (int)causal};
+/* y (B, T, H, D), kept (2, N, T). Returns 1 when something was not finite. */
+KERNEL attention_forward(array q, array k, array v, array y, array kept, size N, size T, size H, size D,
+                         size packed, real scale, size causal) {
+    struct attention_job job = job_of(q, k, v, kept, N, T, H, D, packed, scale, causal);
+    job.y = floats(y);
     parallel(N, 2.0 * N * T * T, forward, &job);
     return job.not_finite;
 }
 
-KERNEL attention_backward(array q, array k, array v, array kept, array dy, array dq, array dk, array dv, size N, size T, size D, real scale, size causal) {
-    struct attention_job job = {.q = floats(q), .k = floats(k), .v = floats(v), .most = floats(kept), .total = floats(kept) + N * T, .dy = floats(dy),
-                                .dq = floats(dq), .dk = floats(dk), .dv = floats(dv), .T = T, .H = 1, .D = D, .step = D, .out_step = D,
-                                .scale = (float)scale, .causal = (int)causal};
+/* dq, dk, dv lie as q, k, v do. Returns 1 when something in them is not finite. */
+KERNEL attention_backward(array q, array k, array v, array kept, array dy, array dq, array dk, array dv,
+                          size N, size T, size H, size D, size packed, real scale, size causal) {
+    struct attention_job job = job_of(q, k, v, kept, N, T, H, D, packed, scale, causal);
+    size third = packed ? H * D : 0;
+    job.dy = floats(dy);
+    job.dq = floats(dq), job.dk = floats(dk) + third, job.dv = floats(dv) + 2 * third;
     parallel(N, 5.0 * N * T * T, backward, &job);
     return job.not_finite;
 }

@@ -103,32 +103,31 @@ static int run_backward(struct norm_job *job, float *dgain, float *dbias) {
     return job->not_finite || !all_finite(dgain, width) || !all_finite(dbias, width);
 }
 
-/* out = layer_norm(x);   mean and scale = 1 / sqrt(variance + eps): (rows). Returns 1 when a variance is not finite. */
-KERNEL norm_forward(array x, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
-    struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias), .out = floats(out), .mean = floats(mean),
-                           .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
+/* out = layer_norm(x);   kept: (2, rows), the mean and 1 / sqrt(variance + eps) of each row. Returns 1 when a variance is not finite. */
+KERNEL norm_forward(array x, array gain, array bias, array out, array kept, size rows, size width, real eps) {
+    struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias), .out = floats(out),
+                           .mean = floats(kept), .scale = floats(kept) + rows,
+                           .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
     return job.not_finite;
 }
 
 /* s = x + y;   out = layer_norm(s) */
-KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, array out, array mean, array scale, size rows, size width, real eps) {
-    struct norm_job job = {.x = floats(x), .y = floats(y), .s = floats(s), .gain = floats(gain), .bias = floats(bias), .out = floats(out),
-                           .mean = floats(mean), .scale = floats(scale), .rows = rows, .width = width, .eps = (float)eps};
+KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, array out, array kept,
+                             size rows, size width, real eps) {
+    struct norm_job job = {.x = floats(x), .y = floats(y), .s = floats(s),
+                           .gain = floats(gain), .bias = floats(bias), .out = floats(out),
+                           .mean = floats(kept), .scale = floats(kept) + rows,
+                           .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
     return job.not_finite;
 }
 
-/* dx from dout;   dgain, dbias: (width). Returns 1 when a sum is not finite. */
-KERNEL norm_backward(array s, array gain, array mean, array scale, array dout, array dx, array dgain, array dbias, size rows, size width) {
-    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(mean), .scale = floats(scale), .dout = floats(dout),
-                           .out = floats(dx), .rows = rows, .width = width};
-    return run_backward(&job, floats(dgain), floats(dbias));
-}
-
-/* the same, with ds, the gradient that came for the sum itself, added to dx */
-KERNEL residual_norm_backward(array s, array gain, array mean, array scale, array dout, array ds, array dx, array dgain, array dbias, size rows, size width) {
-    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(mean), .scale = floats(scale), .dout = floats(dout),
-                           .ds = floats(ds), .out = floats(dx), .rows = rows, .width = width};
+/* dx from dout, and from ds where it came for the sum itself;   dgain, dbias: (width). Returns 1 when a sum is not finite. */
+KERNEL norm_backward(array s, array gain, array kept, array dout, array ds, array dx, array dgain, array dbias,
+                     size rows, size width, size has_ds) {
+    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(kept), .scale = floats(kept) + rows,
+                           .dout = floats(dout), .ds = has_ds ? floats(ds) : NULL, .out = floats(dx),
+                           .rows = rows, .width = width};
     return run_backward(&job, floats(dgain), floats(dbias));
 }

@@ -1,6 +1,6 @@
 /* Muon's update of many matrices, each by one thread: none waits for another inside a matrix.
 
-       u = momentum u + g,   w = keep w - lr sqrt(max(1, outputs / inputs)) Z,   Z = orthogonal(u, or g + momentum u)
+       u = momentum u + g,   w = decay w - lr sqrt(max(1, outputs / inputs)) Z,   Z = orthogonal(u, or g + momentum u)
 
    orthogonal: X <- (a + b G + c G^2) X, with G = X X^T, `steps` times. All these polynomials of one G commute, so of a wide X, m x n, only G
    need be stepped, and a product Q of the polynomials kept for X:
@@ -18,8 +18,8 @@ enum { ANEW = 3 };
 struct muon_job {
     float *w, *u;
     const float *g;
-    const int64_t *places;  /* (count, 3): start, inputs, outputs */
-    float lr, momentum, keep;
+    const int64_t *slots;  /* (count, 3): start, inputs, outputs */
+    float lr, momentum, decay;
     int nesterov, steps;
 };
 
@@ -65,7 +65,7 @@ static float *orthogonal(float *x, float *other, float *small, size R, size S, i
 
 static void one_matrix(size item, void *data) {
     struct muon_job *job = data;
-    size start = job->places[item * 3], R = job->places[item * 3 + 1], S = job->places[item * 3 + 2], n = R * S, m = smaller(R, S);
+    size start = job->slots[item * 3], R = job->slots[item * 3 + 1], S = job->slots[item * 3 + 2], n = R * S, m = smaller(R, S);
     float *restrict w = job->w + start, *restrict u = job->u + start, momentum = job->momentum;
     const float *restrict g = job->g + start;
     float *memory = malloc(sizeof(float) * (2 * n + 4 * m * m)), *x = memory, most = 0;
@@ -88,14 +88,16 @@ static void one_matrix(size item, void *data) {
     if (norm < 1.17549435e-38f) norm = 1.17549435e-38f;  /* NaN stays NaN, as fmaxf would not let it */
     for (size i = 0; i < n; i++) x[i] /= norm;
     x = orthogonal(x, memory + n, memory + 2 * n, R, S, job->steps);
-    float rate = job->lr * sqrtf(R < S ? (float)S / R : 1.0f), keep = job->keep;
-    for (size i = 0; i < n; i++) w[i] = keep * w[i] - rate * x[i];
+    float rate = job->lr * sqrtf(R < S ? (float)S / R : 1.0f), decay = job->decay;
+    for (size i = 0; i < n; i++) w[i] = decay * w[i] - rate * x[i];
     free(memory);
 }
 
 /* w, g, u: flat arrays with `count` matrices in them */
-KERNEL muon(array w, array g, array u, array places, size count, real lr, real momentum, real keep, size nesterov, size steps) {
-    struct muon_job job = {floats(w), floats(u), floats(g), integers(places), (float)lr, (float)momentum, (float)keep, (int)nesterov, (int)steps};
+KERNEL muon(array w, array g, array u, array slots, size count, real lr, real momentum, size nesterov, size steps, real decay) {
+    struct muon_job job = {.w = floats(w), .u = floats(u), .g = floats(g), .slots = integers(slots),
+                           .lr = (float)lr, .momentum = (float)momentum, .decay = (float)decay,
+                           .nesterov = (int)nesterov, .steps = (int)steps};
     come_or_go(+1);
     parallel(count, 1e9, one_matrix, &job);
     come_or_go(-1);

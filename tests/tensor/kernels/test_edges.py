@@ -507,9 +507,7 @@ def test_attention_by_blocks_in_numpy(
             with switch:
                 y = tensor.causal_self_attention(leaf, H)
             by_blocks = not results and block < T
-            assert taken("causal_self_attention")[0] == (
-                "attention_by_blocks" if by_blocks else "reference"
-            )
+            assert taken("attention")[0] == ("attention_by_blocks" if by_blocks else "reference")
             results.append(
                 [
                     y.numpy(),
