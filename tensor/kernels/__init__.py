@@ -59,24 +59,23 @@ def choose(
     options: dict[str, Any],
     off: frozenset[str],
 ) -> Callable[..., Any] | None:
-    """The first kernel for these very arrays, None for the reference; either way with the reason,
-    for `explain`.
+    """The first kernel that takes these very arrays, None for the reference. The reason is kept for
+    `explain`.
     """
     if _DISABLED or "*" in off or name in off:
         _last[name] = "reference", "kernels are off" if name not in off else "this kernel is off"
         return None
-    device = (
-        "cpu" if type(arrays[0]) is np.ndarray or not any(is_cuda(a) for a in arrays) else "cuda"
-    )
-    reason = None
+    on_cpu = type(arrays[0]) is np.ndarray or not any(map(is_cuda, arrays))
+    device = "cpu" if on_cpu else "cuda"
+    refusals = []
     for kernel in kernels:
         if kernel.device == device:
             refusal = kernel.supports(*arrays, **options)
             if refusal is None:
                 _last[name] = kernel.function.__name__, _TAKEN[device]
                 return kernel.function
-            reason = refusal if reason is None else f"{reason}; {refusal}"
-    _last[name] = "reference", reason or f"no kernel for {device}"
+            refusals.append(refusal)
+    _last[name] = "reference", "; ".join(refusals) or f"no kernel for {device}"
     return None
 
 
@@ -125,12 +124,9 @@ def explain() -> str:
     rows = [("op", "implementation", "reason")]
     rows += [
         (name, *_last.get(name, ("-", "not called yet")))
-        for name, kernels in sorted(KERNELS.items())
-        if kernels
+        for name in sorted(KERNELS)
+        if KERNELS[name]
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+    lines = [f"{op:{first}}  {taken:{second}}  {reason}" for op, taken, reason in rows]
     return "\n".join([*lines, *NOTES])

@@ -14,32 +14,22 @@ import re
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from tensor.kernels.cpu.private import alone, private_file, private_folder
-
-if TYPE_CHECKING:
-    import subprocess
+from tensor.kernels.cpu.private import UnavailableError, alone, private_file, private_folder
 
 HERE = Path(__file__).parent
-_FLAGS = (
-    "-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd "
-    "-fvisibility=hidden -fPIC -shared -pthread"
-)
+_FLAGS = """-std=gnu11 -O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd
+-fvisibility=hidden -fPIC -shared -pthread"""
 FLAGS = _FLAGS.split()
 PATIENCE = 120  # seconds for a build, and to wait for another process's; one takes about two
 LONGEST = 200  # characters of a compiler's message that are shown
 LARGEST = 1 << 26  # bytes of a library: a file that is longer is none of ours
-HEARD = 1 << 16  # bytes of it that are kept
-
-
-class UnavailableError(Exception):
-    """There can be no compiled kernels here; says why."""
+HEARD = 1 << 16  # bytes of a compiler's messages that are read
 
 
 class Recipe(NamedTuple):
@@ -67,21 +57,17 @@ def recipe() -> Recipe:
 
 def _processor() -> str:
     """What tells processors apart: machines may share a home folder, and the code is for one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(
-            (line for line in lines if line.startswith(("flags", "Features"))), platform.processor()
-        )
-    except OSError:
-        return platform.processor() + platform.machine()
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    return platform.processor() + platform.machine()
 
 
 def _functions(text: str) -> dict[str, list[str]]:
     """name -> kinds of its parameters, from the lines that start with KERNEL."""
-    found = {}
-    for name, parameters in re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, re.MULTILINE):
-        found[name] = [] if parameters == "void" else re.findall(r"(\w+) \w+", parameters)
-    return found
+    found = re.findall(r"^KERNEL (\w+)\(([^)]*)\)", text, re.MULTILINE)
+    return {name: re.findall(r"(\w+) \w+", parameters) for name, parameters in found}
 
 
 def _hash(data: bytes) -> str:
@@ -98,14 +84,10 @@ def kept(made: Recipe) -> Path:
     another process takes too long.
     """
     folder = private_folder(_cache())
-    found = _intact(folder, made.name)
-    if found is not None:
+    if found := _intact(folder, made.name):
         return found
-    try:
-        with alone(folder, PATIENCE):
-            return _intact(folder, made.name) or _build(made, folder)
-    except TimeoutError as error:
-        raise UnavailableError(str(error)) from None
+    with alone(folder, PATIENCE):
+        return _intact(folder, made.name) or _build(made, folder)
 
 
 @contextmanager
@@ -173,43 +155,30 @@ def _compile(command: list[str]) -> None:
     """Run the compiler. Raises UnavailableError with the first line that reports an error."""
     import subprocess  # no start but the first needs it, and importing tensor would take 4% longer
 
+    nothing = subprocess.DEVNULL
     try:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        ) as process:
-            assert process.stderr is not None
-            said, status = _heard(process, process.stderr)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no thread can be started
+        with (
+            tempfile.TemporaryFile(dir=Path(command[-1]).parent) as messages,
+            subprocess.Popen(
+                command, stdin=nothing, stdout=nothing, stderr=messages, start_new_session=True
+            ) as process,
+        ):
+            try:
+                status = process.wait(PATIENCE)
+            except BaseException as ending:  # too slow, or an interrupt
+                os.killpg(process.pid, signal.SIGKILL)
+                if not isinstance(ending, subprocess.TimeoutExpired):
+                    raise
+                status = process.wait()
+            messages.seek(0)
+            said = messages.read(HEARD).decode(errors="replace").strip()
+    except OSError as error:
         raise UnavailableError(f"{command[0]} failed: {shown(str(error))}") from None
     if status:
-        ending = (
-            f"ended by signal {-status}, as after {PATIENCE} s"
-            if status < 0
-            else f"exit status {status}"
-        )
-        line = next((line for line in said.splitlines() if "error" in line), said.strip() or ending)
+        slow = f"ended by signal {-status}, as after {PATIENCE} s"
+        said = said or (slow if status < 0 else f"exit status {status}")
+        line = next((line for line in said.splitlines() if "error" in line), said)
         raise UnavailableError(f"{command[0]} failed: {shown(line)}")
-
-
-def _heard(process: subprocess.Popen[bytes], stderr: IO[bytes]) -> tuple[str, int]:
-    """The beginning of what a process says, and its exit status. Kills one that takes too long."""
-    end = threading.Timer(PATIENCE, os.killpg, (process.pid, signal.SIGKILL))
-    try:
-        end.start()
-        said = stderr.read(HEARD)
-        while stderr.read(HEARD):
-            pass  # a compiler that cannot speak on would fail
-        return said.decode(errors="replace"), process.wait()
-    except BaseException:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        raise
-    finally:
-        end.cancel()
 
 
 def shown(text: str, most: int = LONGEST) -> str:

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import numpy as np
 
 from tensor.dtypes import float32
 from tensor.kernels import NOTES
-from tensor.kernels.cpu.built import Recipe, UnavailableError, kept, recipe, shown, unkept
+from tensor.kernels.cpu.built import Recipe, kept, recipe, shown, unkept
+from tensor.kernels.cpu.private import UnavailableError
 
 IN_ORDER = 0x101  # NumPy's bits for contiguous, and for aligned
 _TYPES = {
@@ -93,22 +95,16 @@ def _load() -> None:
     if os.environ.get("TENSOR_COMPILE", "on").lower() in ("off", "0", "no", "false"):
         raise UnavailableError("TENSOR_COMPILE is off")
     if sys.platform == "win32" or sys.implementation.name != "cpython":
-        raise UnavailableError(
-            "compiled kernels need CPython on Linux or macOS, "
-            f"not {sys.implementation.name} on {sys.platform}"
-        )
+        here = f"{sys.implementation.name} on {sys.platform}"
+        raise UnavailableError(f"compiled kernels need CPython on Linux or macOS, not {here}")
     wanted = recipe()
     try:
         _load_kept(wanted)
     except OSError as trouble:
         with unkept(wanted) as path:
             _bind(path, wanted)
-        NOTES.append(
-            shown(
-                f"built for this process alone: {trouble} (XDG_CACHE_HOME can name another folder)",
-                most=600,
-            )
-        )
+        note = f"built for this process alone: {trouble} (XDG_CACHE_HOME can name another folder)"
+        NOTES.append(shown(note, most=600))
     probe = np.arange(4, dtype=np.float32)
     if library.squared_norm(probe[1:], 3) != 14:  # 1 + 4 + 9: the data are where NumPy keeps them
         raise UnavailableError(
@@ -133,15 +129,12 @@ def _bind(path: Path, wanted: Recipe) -> None:
     """Give `library` the functions of a file. Raises OSError where one of them is missing."""
     try:
         loaded = ctypes.CDLL(str(path))
-        functions = {name: getattr(loaded, name) for name in wanted.functions}
+        for name, kinds in wanted.functions.items():
+            function = getattr(loaded, name)
+            function.argtypes, function.restype = [_TYPES[kind] for kind in kinds], ctypes.c_double
+            setattr(library, name, function)
     except (OSError, AttributeError) as error:
         raise OSError(f"the library does not load: {error}") from None
-    for name, function in functions.items():
-        function.argtypes, function.restype = (
-            [_TYPES[kind] for kind in wanted.functions[name]],
-            ctypes.c_double,
-        )
-        setattr(library, name, function)
 
 
 # -- threads ---------------------------------------------------------------------------------------
@@ -150,8 +143,9 @@ def _bind(path: Path, wanted: Recipe) -> None:
 def thread_count() -> int:
     """TENSOR_THREADS, else OMP_NUM_THREADS, else the cores this process may use."""
     for name in ("TENSOR_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(name, "").isdigit() and int(os.environ[name]) > 0:
-            return int(os.environ[name])
+        given = os.environ.get(name, "")
+        if given.isdigit() and int(given) > 0:
+            return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -164,17 +158,14 @@ def _find_blas() -> None:
     for blas in ThreadpoolController().lib_controllers:
         if blas.internal_api != "openblas" or blas.threading_layer == "openmp":
             continue
-        for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-            names = (
-                f"{prefix}cblas_sgemm{suffix}",
-                f"{prefix}openblas_set_num_threads{suffix}",
-                f"{prefix}openblas_get_num_threads{suffix}",
-            )
-            if all(hasattr(blas.dynlib, name) for name in names):
-                sgemm, setter, getter = (
-                    ctypes.cast(getattr(blas.dynlib, name), ctypes.c_void_p).value for name in names
+        for prefix, suffix in product(("scipy_", ""), ("64_", "")):
+            names = "cblas_sgemm", "openblas_set_num_threads", "openblas_get_num_threads"
+            found = [getattr(blas.dynlib, f"{prefix}{name}{suffix}", None) for name in names]
+            if all(found):
+                sgemm, *threads = (
+                    ctypes.cast(each, ctypes.c_void_p).value for each in found if each
                 )
-                library.use_blas(sgemm, suffix == "64_", setter, getter)
+                library.use_blas(sgemm, suffix == "64_", *threads)
                 return
     raise UnavailableError(
         "NumPy's BLAS is not an OpenBLAS with threads of its own, whose sgemm the kernels call"

@@ -23,12 +23,8 @@ def _supports(
 ) -> str | None:
     if label_smoothing or reduction not in ("mean", "sum", "none"):
         return "label_smoothing"
-    if (
-        logits.size == 0
-        or logits.ndim == 0
-        or targets.shape != logits.shape[:-1]
-        or targets.dtype != int64
-    ):
+    fits = logits.size and logits.ndim and targets.shape == logits.shape[:-1]
+    if not fits or targets.dtype != int64:
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"
     return refusal(targets, dtype=int64) or refusal(logits)
 
@@ -39,31 +35,26 @@ def cross_entropy_by_rows(
     targets: Array,
     *,
     ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
     reduction: str = "mean",
+    **_: float,
 ) -> Any:
     """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside
     them, in two parts.
     """
     width, shape = logits.shape[-1], targets.shape
-    rows = logits.size // width
+    rows = targets.size
     losses, totals = np.empty(shape, logits.dtype), np.empty((2, rows), logits.dtype)
-    ignored = ignore_index is not None, ignore_index or 0
-    if library.cross_entropy_forward(logits, targets, losses, totals, rows, width, *ignored):
+    sizes = rows, width, ignore_index is not None, ignore_index or 0
+    if library.cross_entropy_forward(logits, targets, losses, totals, *sizes):
         return NotImplemented  # a target out of range: the reference says which
     count = rows if ignore_index is None else max(int(np.count_nonzero(targets != ignore_index)), 1)
 
     def dlogits(dloss: Array) -> Array:
-        shares = np.empty(shape, logits.dtype)
+        shares, dx = np.empty(shape, logits.dtype), np.empty(logits.shape, logits.dtype)
         shares[...] = dloss / count if reduction == "mean" else dloss
-        dx = np.empty(logits.shape, logits.dtype)
-        if library.cross_entropy_backward(
-            logits, targets, totals, shares, dx, rows, width, *ignored
-        ):
-            _, (exact, _) = reference_of("cross_entropy")(
-                logits, targets, ignore_index=ignore_index, reduction=reduction
-            )
-            return exact(dloss)
+        if library.cross_entropy_backward(logits, targets, totals, shares, dx, *sizes):
+            options: Any = {"ignore_index": ignore_index, "reduction": reduction}
+            return reference_of("cross_entropy")(logits, targets, **options)[1][0](dloss)
         return dx
 
     if reduction == "none":

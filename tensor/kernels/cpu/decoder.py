@@ -11,7 +11,8 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
 from tensor.memory.devices import Array
 
-NORM_FIRST, RELU, BIASES, TURNED_HEAD, LAST = 1, 2, 4, 8, 16
+# as in decoder.c
+FLAGS = {"pre_norm": 1, "relu": 2, "biases": 4, "tied": 8, "last": 16}
 
 
 def _supports(
@@ -21,7 +22,7 @@ def _supports(
     seen: Array,
     rows: Array,
     parameters: tuple[Array, ...],
-    **_: bool | float,
+    **_: float,
 ) -> str | None:
     return refusal(ids, seen, rows, dtype=int64) or refusal(keys, values, *parameters)
 
@@ -35,43 +36,22 @@ def decode_in_one_call(
     rows: Array,
     parameters: tuple[Array, ...],
     *,
-    pre_norm: bool,
-    relu: bool,
-    biases: bool,
-    tied: bool,
-    last: bool,
     eps: float,
+    last: bool,
+    **choices: bool,
 ) -> Any:
-    """The logits of new tokens, which join the cache; it does not count them yet. NotImplemented
-    where a logit is not finite.
+    """The logits of new tokens. The tokens join the cache, which does not count them yet.
+    NotImplemented where a logit is not finite.
 
     ids: (B, T)   keys, values: (rows, layers, H, context, D)   seen: (rows,)   rows: (B,), those
-    that the tokens are for
-    logits: (B, T, V), or (B, 1, V) with `last`
+    that the tokens are for   logits: (B, T, V), or (B, 1, V) with `last`
     parameters: token and position table, 12 of each block (gain, bias, weight, bias, ... in the
-    order of use; any array for a bias that is not there),
-    gain and bias of the last norm, head
+    order of use; any array for a bias that is not there), gain and bias of the last norm, head
+    choices: names of FLAGS
     """
     (B, T), (_, layers, H, context, D) = ids.shape, keys.shape
-    vocabulary = len(parameters[0])
-    logits = np.empty((B, 1 if last else T, vocabulary), float32)
-    flags = NORM_FIRST * pre_norm + RELU * relu + BIASES * biases + TURNED_HEAD * tied + LAST * last
-    strange = library.decode(
-        ids,
-        parameters,
-        keys,
-        values,
-        seen,
-        rows,
-        logits,
-        B,
-        T,
-        layers,
-        H,
-        D,
-        context,
-        vocabulary,
-        flags,
-        eps,
-    )
+    logits = np.empty((B, 1 if last else T, len(parameters[0])), float32)
+    sizes = B, T, layers, H, D, context, logits.shape[-1]
+    flags = sum(FLAGS[name] * on for name, on in {**choices, "last": last}.items())
+    strange = library.decode(ids, parameters, keys, values, seen, rows, logits, *sizes, flags, eps)
     return NotImplemented if strange else logits

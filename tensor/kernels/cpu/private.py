@@ -11,11 +11,16 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if sys.platform != "win32":
     import fcntl
+
+
+class UnavailableError(Exception):
+    """There can be no compiled kernels here; says why."""
+
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH  # an access control list shows in the bits of the group
 # A symbolic link is refused, and opening a FIFO does not wait for somebody who writes to it.
@@ -46,9 +51,8 @@ def private_folder(wanted: Path) -> Path:
 def _check(folder: Path, status: os.stat_result, *, last: bool) -> None:
     """Raise OSError where another user can change what is in a folder."""
     if not stat.S_ISDIR(status.st_mode):
-        raise OSError(
-            f"{folder} is {'a symbolic link' if stat.S_ISLNK(status.st_mode) else 'no folder'}"
-        )
+        found = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no folder"
+        raise OSError(f"{folder} is {found}")
     if status.st_uid != os.geteuid() and (last or status.st_uid != 0):
         raise OSError(f"{folder} belongs to user {status.st_uid}")
     if status.st_mode & OTHERS_WRITE and (last or not status.st_mode & stat.S_ISVTX):
@@ -61,11 +65,8 @@ def private_file(path: Path) -> Iterator[int]:
     descriptor = os.open(path, READ)
     try:
         status = os.fstat(descriptor)
-        if (
-            not stat.S_ISREG(status.st_mode)
-            or status.st_uid != os.geteuid()
-            or status.st_mode & OTHERS_WRITE
-        ):
+        own = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+        if not own or status.st_mode & OTHERS_WRITE:
             raise OSError(f"{path} is no regular file that only this user can write")
         yield descriptor
     finally:
@@ -74,15 +75,14 @@ def private_file(path: Path) -> Iterator[int]:
 
 @contextmanager
 def alone(folder: Path, patience: float) -> Iterator[None]:
-    """Hold the lock of a private folder. Raises TimeoutError after `patience` seconds."""
+    """Hold the lock of a private folder. Raises UnavailableError after `patience` seconds."""
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | READ, 0o600)
     try:
         deadline = time.monotonic() + patience
         while not _locked(descriptor):
             if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"another process has held {folder / 'lock'} for {patience:.0f} s"
-                )
+                held = f"another process has held {folder / 'lock'} for {patience:.0f} s"
+                raise UnavailableError(held)
             time.sleep(0.05)
         yield
     finally:
@@ -91,10 +91,9 @@ def alone(folder: Path, patience: float) -> Iterator[None]:
 
 def _locked(descriptor: int) -> bool:
     """Try to take a lock. Where a file system has none, two processes may do the same work."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass
+    with suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True

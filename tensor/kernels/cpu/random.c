@@ -45,10 +45,12 @@ static void some_bits(size item, void *data) {
 }
 
 /* out: (rows, columns) of uint32;   sample: of the first row */
-KERNEL random_bits(array out, size rows, size columns, size step, size module, size sample, size low_seed, size high_seed) {
-    struct bits_job job = {.out = (uint32_t *)floats(out), .rows = rows, .columns = columns, .tiles = (columns + TILE - 1) / TILE,
+KERNEL random_bits(array out, size rows, size columns, size seed, size step, size module, size sample,
+                   size high_seed) {
+    struct bits_job job = {.out = (uint32_t *)floats(out), .rows = rows, .columns = columns,
+                           .tiles = (columns + TILE - 1) / TILE,
                            .step = (uint32_t)step, .module = (uint32_t)module, .sample = (uint32_t)sample,
-                           .seed = {(uint32_t)low_seed, (uint32_t)high_seed}};
+                           .seed = {(uint32_t)seed, (uint32_t)high_seed}};
     parallel(rows * job.tiles, 8.0 * rows * columns, some_bits, &job);
     return 0;
 }

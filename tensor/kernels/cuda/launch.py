@@ -8,7 +8,8 @@ trusts its pointer's type.
 from __future__ import annotations
 
 import functools
-from importlib import resources
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,57 +18,59 @@ from tensor.dtypes import DType, bfloat16, float16, float32, float64
 from tensor.memory.devices import Array, cupy
 
 C_TYPES = {float32: "float", float64: "double", float16: "__half", bfloat16: "__nv_bfloat16"}
-KERNEL_NAMES = ("layer_norm_forward", "layer_norm_backward", "layer_norm_columns")
 
 
 @functools.cache
-def module() -> Any:
+def _source() -> str:
+    return "\n".join(path.read_text() for path in sorted(Path(__file__).parent.glob("*.cu")))
+
+
+@functools.cache
+def parameters() -> dict[str, list[tuple[str, str]]]:
+    """Each kernel's parameters: ("T", name) for a T*, ("type", name) for a Wide<T>::type*, ("int",
+    name).
+    """
+    found = re.findall(r"__global__ void (\w+)\(([^)]*)\)", _source())
+    return {kernel: re.findall(r"\b(T|type|int)\*? (\w+)", text) for kernel, text in found}
+
+
+@functools.cache
+def _module() -> Any:
     """All kernels, compiled on first use and cached on disk by CuPy."""
-    folder = resources.files("tensor.kernels.cuda")
-    sources = [
-        entry.read_text()
-        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
-        if entry.name.endswith(".cu")
-    ]
-    names = [f"{kernel}<{c_type}>" for kernel in KERNEL_NAMES for c_type in C_TYPES.values()]
-    return cupy().RawModule(
-        code="\n".join(sources), options=("--std=c++17",), name_expressions=names
-    )
+    names = [f"{kernel}<{c_type}>" for kernel in parameters() for c_type in C_TYPES.values()]
+    return cupy().RawModule(code=_source(), options=("--std=c++17",), name_expressions=names)
 
 
 @functools.cache
 def _function(kernel: str, dtype: DType) -> Any:
-    return module().get_function(f"{kernel}<{C_TYPES[dtype]}>")
+    return _module().get_function(f"{kernel}<{C_TYPES[dtype]}>")
 
 
-def launch(
-    kernel: str,
-    dtype: DType,
-    grid: tuple[int, ...],
-    block: tuple[int, ...],
-    arguments: dict[str, Any],
-    dtypes: dict[str, DType],
-) -> None:
-    """Run `kernel<dtype>` on arrays and integers by name, in the order of the .cu file.
+def wide(dtype: DType) -> DType:
+    """The dtype of sums: Wide<T>::type in the .cu files."""
+    return float64 if dtype == float64 else float32
 
-    Arrays must have `dtype`, or what `dtypes` says for that name. Raises TypeError for another one,
-    ValueError where one is not contiguous.
+
+def launch(kernel: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+    """Run a kernel on arrays and integers, T being the dtype of the first array.
+
+    Raises TypeError for an array of another dtype than the .cu file declares, ValueError for one
+    that is not contiguous.
     """
-    for name, value in arguments.items():
-        if isinstance(value, int):
+    dtype = arguments[0].dtype
+    declared = {"T": dtype, "type": wide(dtype)}
+    for (kind, name), value in zip(parameters()[kernel], arguments, strict=True):
+        if kind == "int":
             continue
-        if value.dtype != dtypes.get(name, dtype):
-            raise TypeError(
-                f"kernel {kernel}: {name} is {value.dtype}, declared {dtypes.get(name, dtype)}"
-            )
+        if value.dtype != declared[kind]:
+            raise TypeError(f"kernel {kernel}: {name} is {value.dtype}, declared {declared[kind]}")
         if not value.flags.c_contiguous:
             raise ValueError(
                 f"kernel {kernel}: {name} {value.shape} is not contiguous, "
                 "and kernels ignore strides"
             )
-    _function(kernel, dtype)(
-        grid, block, tuple(np.int32(v) if isinstance(v, int) else v for v in arguments.values())
-    )
+    given = tuple(np.int32(v) if isinstance(v, int) else v for v in arguments)
+    _function(kernel, dtype)(grid, block, given)
 
 
 def contiguous(array: Array) -> Array:

@@ -19,8 +19,8 @@ import pytest
 import tensor
 from tensor import kernels
 from tensor.kernels.cpu import built, compiled
-from tensor.kernels.cpu.built import UnavailableError
-from tensor.kernels.cpu.private import private_file, private_folder
+
+from tensor.kernels.cpu.private import UnavailableError, private_file, private_folder
 from tests.faults.cache import BROKEN, CUTS, PLANTED, Fault, good, outcome
 from tests.faults.starts import AS_ROOT
 from tests.helpers.kernel_runs import compiled_kernels
