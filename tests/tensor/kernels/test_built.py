@@ -19,7 +19,6 @@ import pytest
 import tensor
 from tensor import kernels
 from tensor.kernels.cpu import built, compiled
-
 from tensor.kernels.cpu.private import UnavailableError, private_file, private_folder
 from tests.faults.cache import BROKEN, CUTS, PLANTED, Fault, good, outcome
 from tests.faults.starts import AS_ROOT
