@@ -62,120 +62,109 @@ CASES: list[Case] = []
 
 
 def case(
-    op: str,
+    names: str,
     shapes: str,
     call: Callable[..., Any] | None = None,
     draw: Any = normal,
     repeats: bool = True,
     **options: Any,
 ) -> None:
-    """Add a line to the table: `call`, by default the op itself with these options.
+    """Add lines to the table: one for each op named, and each group of shapes.
 
-    shapes: of the inputs, as in "2 3 4, 4 5".
+    shapes: of the inputs, as in "2 3 4, 4 5"; groups are apart by ";".   call: by default the op
+    itself with these options.
     """
-    sizes = tuple(tuple(map(int, shape.split())) for shape in shapes.split(","))
-    CASES.append(Case(op, call or partial(getattr(ops, op), **options), sizes, draw, repeats))
+    for name in names.split():
+        for group in shapes.split(";"):
+            sizes = tuple(tuple(map(int, shape.split())) for shape in group.split(","))
+            function = call or partial(getattr(ops, name), **options)
+            CASES.append(Case(name, function, sizes, draw, repeats))
 
 
 # -- elementwise: equal shapes, broadcasts of both sides, scalars on either side
 
-for _shapes in ("3 4, 3 4", "3 1, 1 4", "4, 2 3 4", "2 3,", "1 3, 1 3", "0 3, 1 3"):
-    for _op in ("add", "subtract", "multiply"):
-        case(_op, _shapes)
-    for _op in ("divide", "power"):
-        case(_op, _shapes, draw=positive)
-    for _op in ("maximum", "minimum"):
-        case(_op, _shapes, draw=distinct, repeats=False)
-case("add", "2 3", call=lambda x: 2.0 + x + 3)
-case("subtract", "2 3", call=lambda x: 2.0 - x - 3)
-case("multiply", "2 3", call=lambda x: 2.0 * x * 3)
-case("divide", "2 3", call=lambda x: 2.0 / x / 3, draw=positive)
-case("power", "2 3", call=lambda x: 2.0**x)
+_PAIRS = "3 4, 3 4; 3 1, 1 4; 4, 2 3 4; 2 3,; 1 3, 1 3; 0 3, 1 3"
+case("add subtract multiply", _PAIRS)
+case("divide power", _PAIRS, draw=positive)
+case("maximum minimum", _PAIRS, draw=distinct, repeats=False)
+case("add", "2 3", lambda x: 2.0 + x + 3)
+case("subtract", "2 3", lambda x: 2.0 - x - 3)
+case("multiply", "2 3", lambda x: 2.0 * x * 3)
+case("divide", "2 3", lambda x: 2.0 / x / 3, positive)
+case("power", "2 3", lambda x: 2.0**x)
 for _exponent in (2, 3, 0, -1, 0.5):
-    case("power", "2 3", call=lambda x, n=_exponent: x**n, draw=positive)
-for _shape in ("3 4", "2 1 5", ""):
-    for _op in ("negative", "exp", "sin", "cos", "tanh", "erf", "sigmoid", "silu"):
-        case(_op, _shape)
-    for _op in ("log", "sqrt"):
-        case(_op, _shape, draw=positive)
-    for _op in ("abs", "relu"):
-        case(_op, _shape, draw=distinct)
+    case("power", "2 3", lambda x, n=_exponent: x**n, positive)
+case("negative exp sin cos tanh erf sigmoid silu", "3 4; 2 1 5;")
+case("log sqrt", "3 4; 2 1 5;", draw=positive)
+case("abs relu", "3 4; 2 1 5;", draw=distinct)
 for _form in ("tanh", "erf"):
     case("gelu", "3 4", form=_form)
-    case("gelu", "2 3 4", call=lambda x, form=_form: ops.gelu(3 * x, form))
+    case("gelu", "2 3 4", lambda x, form=_form: ops.gelu(3 * x, form))
 case("clip", "3 4", low=-0.2, high=0.3, draw=distinct)
 case("clip", "3 4", high=0.1, draw=distinct)
-case("where", "3 4, 4", call=partial(ops.where, [[True], [False], [True]]))
-case("where", "2 3 3", call=lambda a: ops.where(np.eye(3, dtype=bool), a, 0.0))
-case("masked_fill", "2 3 3", call=lambda x: x.masked_fill(np.eye(3, dtype=bool), 5.0))
-case("masked_fill", "2 3 3, ", call=lambda x, y: ops.masked_fill(x, np.eye(3, dtype=bool), y))
+_DIAGONAL = np.eye(3, dtype=bool)
+case("where", "3 4, 4", partial(ops.where, [[True], [False], [True]]))
+case("where", "2 3 3", lambda a: ops.where(_DIAGONAL, a, 0.0))
+case("masked_fill", "2 3 3", lambda x: x.masked_fill(_DIAGONAL, 5.0))
+case("masked_fill", "2 3 3, ", lambda x, y: ops.masked_fill(x, _DIAGONAL, y))
 
 # -- reductions: every form of axis
 
 for _axis in (None, 0, -1, (0, 2), (-1, 1)):
     for _keep in (False, True):
-        for _op in ("sum", "mean", "var", "logsumexp"):
-            case(_op, "2 3 4", axis=_axis, keepdims=_keep)
+        case("sum mean var logsumexp", "2 3 4", axis=_axis, keepdims=_keep)
         case("std", "2 3 4", axis=_axis, keepdims=_keep, repeats=False)
-        for _op in ("max", "min"):
-            case(_op, "2 3 4", axis=_axis, keepdims=_keep, draw=distinct, repeats=False)
+        case("max min", "2 3 4", axis=_axis, keepdims=_keep, draw=distinct, repeats=False)
 case("sum", "")
 case("sum", "3 0 2", axis=1)
-for _op in ("var", "std"):
-    case(_op, "3 4", axis=1, correction=1, repeats=False)
+case("var std", "3 4", axis=1, correction=1, repeats=False)
 for _axis in (0, 1, -1):
-    for _op in ("cumsum", "softmax", "log_softmax"):
-        case(_op, "2 3 4", axis=_axis)
+    case("cumsum softmax log_softmax", "2 3 4", axis=_axis)
 
 # -- products, positions, views
 
-_FACTORS = "3 4, 4 5; 2 3 4, 2 4 5; 2 1 3 4, 5 4 2; 2 3, 3 0; 4, 4; 3 4, 4; 4, 2 4 5; 2 3 4, 4"
-for _shapes in _FACTORS.split("; "):
-    case("matmul", _shapes)
-case("matmul", "3 4", call=lambda x: x @ x.T)
-case("linear", "3 4, 4 5, 5")
-case("linear", "2 3 4, 4 5")
-case("linear", "4, 4 2, 2")
+case("matmul", "3 4, 4 5; 2 3 4, 2 4 5; 2 1 3 4, 5 4 2; 2 3, 3 0; 4, 4; 3 4, 4; 4, 2 4 5; 2 3 4, 4")
+case("matmul", "3 4", lambda x: x @ x.T)
+case("linear", "3 4, 4 5, 5; 2 3 4, 4 5; 4, 4 2, 2")
 case("linear", "2 3 4, 5 4, 5", transposed=True)
-case("take", "3 4", call=lambda x: x[[0, 2, 0]])
-case("take", "2 3 4", call=lambda x: x[[0, 1, 0], :, [2, 2, 2]])
-case("take", "3 4", call=lambda x: x[np.arange(12).reshape(3, 4) % 3 == 0])
-case("take", "2 3", call=lambda x: x[..., [[1, 0], [1, 1]]])
-case("gather", "2 3", call=lambda x: ops.gather(x, [[0, 0], [2, 1]], axis=1))
-case("gather", "2 3", call=lambda x: ops.gather(x, [[1, 0, 1]], axis=0))
-case("embedding", "4 3", call=partial(ops.embedding, [[0, 2, 0], [1, 0, 2]]))
-case("embedding", "4 3", call=partial(ops.embedding, np.zeros((0,), dtype=np.int64)))
-case("concatenate", "2 3, 2 2", call=lambda a, b: ops.concatenate([a, b], axis=1))
-case("concatenate", "2 3", call=lambda a: ops.concatenate([a, a]))
-case("concatenate", "2 3, 2 3", call=lambda a, b: ops.stack([a, b], axis=-1))
+case("take", "3 4", lambda x: x[[0, 2, 0]])
+case("take", "2 3 4", lambda x: x[[0, 1, 0], :, [2, 2, 2]])
+case("take", "3 4", lambda x: x[np.arange(12).reshape(3, 4) % 3 == 0])
+case("take", "2 3", lambda x: x[..., [[1, 0], [1, 1]]])
+case("gather", "2 3", lambda x: ops.gather(x, [[0, 0], [2, 1]], axis=1))
+case("gather", "2 3", lambda x: ops.gather(x, [[1, 0, 1]], axis=0))
+case("embedding", "4 3", partial(ops.embedding, [[0, 2, 0], [1, 0, 2]]))
+case("embedding", "4 3", partial(ops.embedding, np.zeros((0,), dtype=np.int64)))
+case("concatenate", "2 3, 2 2", lambda a, b: ops.concatenate([a, b], axis=1))
+case("concatenate", "2 3", lambda a: ops.concatenate([a, a]))
+case("concatenate", "2 3, 2 3", lambda a, b: ops.stack([a, b], axis=-1))
 case("pad", "2 3", width=((1, 0), (0, 2)))
 case("pad", "2 3", width=1, value=2.0)
 case("clone", "2 3")
-case("cast", "2 3", call=lambda x: x.to("float64") * 1.0)
-case("cast", "2 3", call=partial(ops.OPS["cast"], dtype="float64"))
-case("transfer", "2 3", call=lambda x: ops.OPS["transfer"](x, device=x.device))
-case("view", "2 3 4", call=lambda x: x.contiguous().view(4, -1))
-case("permute", "2 3 4", call=lambda x: x.permute(2, 0, 1))
-case("permute", "2 3 4", call=lambda x: x.T)
+case("cast", "2 3", lambda x: x.to("float64") * 1.0)
+case("cast", "2 3", partial(ops.OPS["cast"], dtype="float64"))
+case("transfer", "2 3", lambda x: ops.OPS["transfer"](x, device=x.device))
+case("view", "2 3 4", lambda x: x.contiguous().view(4, -1))
+case("permute", "2 3 4", lambda x: x.permute(2, 0, 1))
+case("permute", "2 3 4", lambda x: x.T)
 case("transpose", "2 3 4", i=0, j=-1)
-case("expand", "2 1", call=lambda x: x.expand(4, 2, 3))
-case("expand", "3", call=lambda x: x.expand(2, -1))
+case("expand", "2 1", lambda x: x.expand(4, 2, 3))
+case("expand", "3", lambda x: x.expand(2, -1))
 case("squeeze", "2 1 3 1")
 case("squeeze", "2 1 3 1", axis=(1, 2))
 case("unsqueeze", "2 3", axis=1)
-case("index", "2 3", call=lambda x: x[1])
-case("index", "2 4 3", call=lambda x: x[..., None, ::-2, 1:])
-case("index", "2 3", call=lambda x: x[1:1])
+case("index", "2 3", lambda x: x[1])
+case("index", "2 4 3", lambda x: x[..., None, ::-2, 1:])
+case("index", "2 3", lambda x: x[1:1])
 case("split", "2 5", size=2, axis=1)
-case("split", "2 5", call=lambda x: x.split([1, 3, 1], -1)[1])
-case("split", "5 2", call=lambda x: x.chunk(3))
+case("split", "2 5", lambda x: x.split([1, 3, 1], -1)[1])
+case("split", "5 2", lambda x: x.chunk(3))
 
 # -- layers and losses
 
-for _lead in ("", "3 ", "2 3 ", "2 2 3 "):
-    # a constant row is a kink but for eps
-    case("layer_norm", f"{_lead}5, 5, 5", repeats=bool(_lead))
-case("layer_norm", "4 1", call=lambda x: ops.layer_norm(x, [1.0], [0.5]))
+case("layer_norm", "5, 5, 5", repeats=False)  # a constant row is a kink but for eps
+case("layer_norm", "3 5, 5, 5; 2 3 5, 5, 5; 2 2 3 5, 5, 5")
+case("layer_norm", "4 1", lambda x: ops.layer_norm(x, [1.0], [0.5]))
 case("layer_norm", "3 4, 4, 4", eps=0.1)
 _IDS = [[0, 3, 1], [2, 2, 0]]
 for _options in (
@@ -186,44 +175,29 @@ for _options in (
     {"label_smoothing": 0.1},
     {"ignore_index": 0, "label_smoothing": 0.2, "reduction": "sum"},
 ):
-    case("cross_entropy", "2 3 4", call=lambda x, o=_options: ops.cross_entropy(x, _IDS, **o))
-case("cross_entropy", "2 4", call=lambda x: ops.cross_entropy(x, [1, 1], ignore_index=1))
+    case("cross_entropy", "2 3 4", lambda x, o=_options: ops.cross_entropy(x, _IDS, **o))
+case("cross_entropy", "2 4", lambda x: ops.cross_entropy(x, [1, 1], ignore_index=1))
 for _reduction in ("mean", "sum", "none"):
     case("mean_squared_error", "2 3, 2 3", reduction=_reduction)
-    case(
-        "binary_cross_entropy",
-        "2 3, 2 3",
-        call=lambda x, t, r=_reduction: ops.binary_cross_entropy(x, t.sigmoid(), reduction=r),
-    )
+    _loss = partial(ops.binary_cross_entropy, reduction=_reduction)
+    case("binary_cross_entropy", "2 3, 2 3", lambda x, t, f=_loss: f(x, t.sigmoid()))
 for _p in (0.0, 0.4, 1.0):
     case("dropout", "3 4", p=_p, key=Key(7, 1, 2))
-_MASK = [[True, False, True], [False, False, False]]
 case("attention", "2 3 4, 2 5 4, 2 5 6")
-case("attention", "2 3 4, 2 5 4, 2 5 4", causal=True)
-case("attention", "5 2, 3 2, 3 2", causal=True)
+case("attention", "2 3 4, 2 5 4, 2 5 4; 5 2, 3 2, 3 2", causal=True)
 case("attention", "2 2 3 4, 2 2 3 4, 2 2 3 4, 2 1 1 3", causal=True, scale=0.3)
-case("attention", "2 2 4, 2 3 4, 2 3 4", mask=_MASK)
+case("attention", "2 2 4, 2 3 4, 2 3 4", mask=[[True, False, True], [False, False, False]])
 case("attention", "2 3 4, 2 3 4, 2 3 4", causal=True, dropout=0.3, key=Key(3))
-case("attention", "2 3 4", call=lambda x: ops.attention(x, x, x, causal=True))
-case("linear_gelu", "2 3 4, 4 5, 5")
-case("linear_gelu", "3 4, 4 5")
-case(
-    "residual_layer_norm",
-    "2 3 4, 2 3 4, 4, 4",
-    call=lambda *inputs: ops.concatenate(ops.residual_layer_norm(*inputs)),
-)
-case(
-    "residual_layer_norm",
-    "3 4, 3 4, 4, 4",
-    call=lambda *inputs: ops.residual_layer_norm(*inputs, eps=0.1)[1],
-)
+case("attention", "2 3 4", lambda x: ops.attention(x, x, x, causal=True))
+case("linear_gelu", "2 3 4, 4 5, 5; 3 4, 4 5")
+_SUM = "2 3 4, 2 3 4, 4, 4"
+case("residual_layer_norm", _SUM, lambda *xs: ops.concatenate(ops.residual_layer_norm(*xs)))
+_SUM = "3 4, 3 4, 4, 4"
+case("residual_layer_norm", _SUM, lambda *xs: ops.residual_layer_norm(*xs, eps=0.1)[1])
 case("causal_self_attention", "2 3 12", heads=2)
 case("causal_self_attention", "2 3 6", heads=1, dropout=0.3, key=Key(3))
-case(
-    "positional_embedding",
-    "4 3, 5 3",
-    call=partial(ops.positional_embedding, [[0, 2, 0], [1, 0, 2]]),
-)
+_LOOKUP = partial(ops.positional_embedding, [[0, 2, 0], [1, 0, 2]])
+case("positional_embedding", "4 3, 5 3", _LOOKUP)
 
 # Ops that have no gradient: their results are bools, integers or steps.
 _NAMES = """equal not_equal less less_equal greater greater_equal bitwise_and bitwise_or bitwise_xor
@@ -239,10 +213,11 @@ def _permuted(x: Array) -> Array:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, -1, 0)), 0, -1) if x.ndim else x
 
 
-def _every_other(x: Array) -> Array:
-    """A step of 2 along each axis of a larger array, which holds NaN in between."""
-    around = np.full(tuple(2 * n for n in x.shape), np.nan)
-    inside = around[..., *(slice(None, None, 2),) * x.ndim]
+def _inside(x: Array, part: Callable[[int], slice]) -> Array:
+    """A part of each axis of a larger array, which holds NaN elsewhere."""
+    around = np.full(tuple(2 * n + 3 for n in x.shape), np.nan)
+    parts: Any = map(part, x.shape)
+    inside = around[..., *parts]
     inside[...] = x
     return inside
 
@@ -258,21 +233,12 @@ def _expanded(x: Array) -> Array:
     return np.broadcast_to(x[:1], x.shape) if x.ndim and x.shape[0] else x
 
 
-def _offset(x: Array) -> Array:
-    """A corner cut out of a larger array, which holds NaN around it."""
-    around = np.full(tuple(n + 3 for n in x.shape), np.nan)
-    corner: Any = tuple(slice(2, 2 + n) for n in x.shape)
-    inside = around[..., *corner]
-    inside[...] = x
-    return inside
-
-
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "C": lambda x: np.array(x, order="C"),  # np.ascontiguousarray would make (1,) of a scalar
     "F": lambda x: np.array(x, order="F"),
     "permuted": _permuted,
-    "step 2": _every_other,
+    "step 2": lambda x: _inside(x, lambda n: slice(None, 2 * n, 2)),
     "negative step": _backwards,
     "expanded": _expanded,
-    "offset slice": _offset,
+    "offset slice": lambda x: _inside(x, lambda n: slice(2, 2 + n)),
 }
