@@ -5,6 +5,7 @@ generator=.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from tensor import ops, random
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
 from tensor.errors import ShapeError
-from tensor.memory.devices import Array, array_module, cupy, move
+from tensor.memory.devices import array_module, cupy, move
 from tensor.memory.layout import Shape
 from tensor.tensor import Tensor
 
@@ -46,10 +47,6 @@ def _shape(sizes: tuple[Any, ...]) -> Shape:
     return tuple(operator.index(n) for n in sizes)
 
 
-def _made(array: Array, requires_grad: bool) -> Tensor:
-    return Tensor.from_array(array, requires_grad)
-
-
 def full(
     shape: Any,
     value: Any,
@@ -61,14 +58,18 @@ def full(
     """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
     dtype = Tensor(value).dtype if dtype is None else as_dtype(dtype)
     filled = Tensor(value, device=device).array
-    return _made(array_module(device).full(_shape((shape,)), filled, dtype), requires_grad)
+    return Tensor.from_array(
+        array_module(device).full(_shape((shape,)), filled, dtype), requires_grad
+    )
 
 
 def zeros(
     *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Every element 0."""
-    return _made(array_module(device).zeros(_shape(shape), as_dtype(dtype)), requires_grad)
+    return Tensor.from_array(
+        array_module(device).zeros(_shape(shape), as_dtype(dtype)), requires_grad
+    )
 
 
 def ones(
@@ -82,7 +83,9 @@ def empty(
     *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Uninitialised: whatever the memory held. Write before you read."""
-    return _made(array_module(device).empty(_shape(shape), as_dtype(dtype)), requires_grad)
+    return Tensor.from_array(
+        array_module(device).empty(_shape(shape), as_dtype(dtype)), requires_grad
+    )
 
 
 def arange(
@@ -103,7 +106,9 @@ def arange(
         whole = all(isinstance(n, (int, np.integer)) for n in (start, stop, step))
         dtype = int64 if whole else float32
     # made on the host: the same bits on every device
-    return _made(move(np.arange(start, stop, step).astype(as_dtype(dtype)), device), requires_grad)
+    return Tensor.from_array(
+        move(np.arange(start, stop, step).astype(as_dtype(dtype)), device), requires_grad
+    )
 
 
 def eye(
@@ -115,7 +120,9 @@ def eye(
     requires_grad: bool = False,
 ) -> Tensor:
     """1 on the diagonal, 0 elsewhere."""
-    return _made(array_module(device).eye(rows, columns, dtype=as_dtype(dtype)), requires_grad)
+    return Tensor.from_array(
+        array_module(device).eye(rows, columns, dtype=as_dtype(dtype)), requires_grad
+    )
 
 
 def tril(x: Any, diagonal: int = 0) -> Tensor:
@@ -153,7 +160,7 @@ def rand(
     if dtype != np.float64:  # rounding to fewer bits must not give 1
         steps = 2.0**8 if dtype.itemsize == 2 else 2.0**24
         drawn = np.floor(drawn * steps) / steps
-    return _made(drawn.astype(dtype), requires_grad)
+    return Tensor.from_array(drawn.astype(dtype), requires_grad)
 
 
 def randn(
@@ -165,7 +172,7 @@ def randn(
 ) -> Tensor:
     """Normal, mean 0 and variance 1."""
     drawn = (generator or random.default).normal(_shape(shape), device)
-    return _made(drawn.astype(as_dtype(dtype)), requires_grad)
+    return Tensor.from_array(drawn.astype(as_dtype(dtype)), requires_grad)
 
 
 def randint(
@@ -179,46 +186,47 @@ def randint(
 ) -> Tensor:
     """Integers in [low, high), each equally likely."""
     drawn = (generator or random.default).integers(low, high, _shape((shape,)), device)
-    return _made(drawn.astype(as_dtype(dtype)), False)
+    return Tensor.from_array(drawn.astype(as_dtype(dtype)))
 
 
-def _like(x: Tensor, options: dict[str, Any]) -> dict[str, Any]:
-    return {"dtype": x.dtype, "device": x.device, **options}
+def _like(make: Callable[..., Tensor], x: Tensor, *values: Any, **options: Any) -> Tensor:
+    """make(shape, *values) in the shape, dtype and on the device of x, unless options say another."""
+    return make(x.shape, *values, **{"dtype": x.dtype, "device": x.device, **options})
 
 
 def zeros_like(x: Tensor, **options: Any) -> Tensor:
     """0 in the shape, dtype and on the device of x."""
-    return zeros(x.shape, **_like(x, options))
+    return _like(zeros, x, **options)
 
 
 def ones_like(x: Tensor, **options: Any) -> Tensor:
     """1 in the shape, dtype and on the device of x."""
-    return ones(x.shape, **_like(x, options))
+    return _like(ones, x, **options)
 
 
 def empty_like(x: Tensor, **options: Any) -> Tensor:
     """Uninitialised, in the shape, dtype and on the device of x."""
-    return empty(x.shape, **_like(x, options))
+    return _like(empty, x, **options)
 
 
 def full_like(x: Tensor, value: Any, **options: Any) -> Tensor:
     """`value` in the shape, dtype and on the device of x."""
-    return full(x.shape, value, **_like(x, options))
+    return _like(full, x, value, **options)
 
 
 def rand_like(x: Tensor, **options: Any) -> Tensor:
     """Uniform in [0, 1), in the shape, dtype and on the device of x."""
-    return rand(x.shape, **_like(x, options))
+    return _like(rand, x, **options)
 
 
 def randn_like(x: Tensor, **options: Any) -> Tensor:
     """Normal, in the shape, dtype and on the device of x."""
-    return randn(x.shape, **_like(x, options))
+    return _like(randn, x, **options)
 
 
 def randint_like(x: Tensor, low: int, high: int, **options: Any) -> Tensor:
     """Integers in [low, high), in the shape, dtype and on the device of x."""
-    return randint(low, high, x.shape, **_like(x, options))
+    return _like(lambda shape, **rest: randint(low, high, shape, **rest), x, **options)
 
 
 def from_dlpack(source: Any) -> Tensor:

@@ -22,9 +22,7 @@ DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
 
 float64, float32, float16 = np.dtype("float64"), np.dtype("float32"), np.dtype("float16")
 bfloat16 = np.dtype(ml_dtypes.bfloat16)
-int64, int32, int16, int8, uint8 = (
-    np.dtype(name) for name in ("int64", "int32", "int16", "int8", "uint8")
-)
+int64, int32, int16, int8, uint8 = map(np.dtype, ("int64", "int32", "int16", "int8", "uint8"))
 bool_ = np.dtype("bool")
 
 FLOATS = frozenset((float64, float32, float16, bfloat16))

@@ -5,6 +5,7 @@ sharing, contiguity, and why.
 from __future__ import annotations
 
 from itertools import product
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -71,18 +72,16 @@ def _diagram(x: TensorBase) -> list[str]:
     layout, flat = x.layout, x.storage.flat
     if not 0 < flat.size <= CELLS or layout.size > 4 * CELLS:
         return []
-    first: dict[int, str] = {}
+    names = ["."] * flat.size
     for index in product(*map(range, layout.shape)):
-        place = layout.offset + sum(i * s for i, s in zip(index, layout.strides, strict=True))
-        name = ",".join(map(str, index)) or "()"
-        if place not in first:
-            first[place] = name
-        elif not first[place].endswith("+"):  # several indices
-            first[place] += "+"
+        position = layout.offset + sum(map(mul, index, layout.strides))
+        if names[position] == ".":
+            names[position] = ",".join(map(str, index)) or "()"
+        elif not names[position].endswith("+"):  # several indices
+            names[position] += "+"
     cells = [f"{float(value):g}" for value in flat.tolist()]
-    names = [first.get(place, ".") for place in range(len(cells))]
-    widths = [max(len(a), len(b)) for a, b in zip(cells, names, strict=True)]
+    widths = [max(map(len, pair)) for pair in zip(cells, names, strict=True)]
     return [
-        "  memory    " + " ".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)),
-        "  index     " + " ".join(n.rjust(w) for n, w in zip(names, widths, strict=True)),
+        "  memory    " + " ".join(map(str.rjust, cells, widths)),
+        "  index     " + " ".join(map(str.rjust, names, widths)),
     ]

@@ -43,10 +43,10 @@ def philox(
     k0, k1 = seed & MASK, (seed >> 32) & MASK
     for _ in range(10):
         # 32 x 32 -> 64 bits
-        p0, p1 = c0 * np.uint64(_MULTIPLIERS[0]), c2 * np.uint64(_MULTIPLIERS[1])
-        high0, low0 = p0 >> np.uint64(32), p0 & np.uint64(MASK)
-        high1, low1 = p1 >> np.uint64(32), p1 & np.uint64(MASK)
-        c0, c1, c2, c3 = high1 ^ c1 ^ np.uint64(k0), low1, high0 ^ c3 ^ np.uint64(k1), low0
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        high0, low0 = p0 >> 32, p0 & MASK
+        high1, low1 = p1 >> 32, p1 & MASK
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0, k1 = (k0 + _WEYL[0]) & MASK, (k1 + _WEYL[1]) & MASK
     return c0, c1, c2, c3
 
@@ -59,15 +59,10 @@ def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
     if kernel:
         return kernel(rows, columns, key, xp)
     blocks = xp.arange(-(-columns // 4), dtype=np.uint64)[None, :]
-    sample = (xp.arange(rows, dtype=np.uint64) + np.uint64(key.sample))[:, None] & np.uint64(MASK)
+    sample = (xp.arange(rows, dtype=np.uint64) + key.sample)[:, None] & MASK
     step, module = (xp.full((1, 1), n & MASK, dtype=np.uint64) for n in (key.step, key.module))
-    words = philox((blocks, step, module, sample), key.seed)
-    shape = (rows, blocks.shape[1])
-    return (
-        xp.stack([xp.broadcast_to(w, shape) for w in words], axis=-1)
-        .astype(np.uint32)
-        .reshape(rows, 4 * shape[1])[:, :columns]
-    )
+    words = xp.stack(philox((blocks, step, module, sample), key.seed), axis=-1)  # (rows, blocks, 4)
+    return words.astype(np.uint32).reshape(rows, blocks.size * 4)[:, :columns]
 
 
 def keep_mask(x: Array, p: float, key: Key) -> Array:
@@ -103,17 +98,24 @@ class Generator:
     def __init__(self, seed: int = 0):
         self.seed, self.draws = seed, 0
 
+    def _now(self) -> Generator:
+        """The generator that draws in the place of this one."""
+        return self
+
     def advance(self) -> tuple[int, int]:
         """(the seed, the number of this draw)"""
-        self.draws += 1
-        return self.seed, self.draws - 1
+        now = self._now()
+        now.draws += 1
+        return now.seed, now.draws - 1
 
     def state(self) -> dict[str, int]:
         """What `load_state` takes: enough to continue the stream."""
-        return {"seed": self.seed, "draws": self.draws}
+        now = self._now()
+        return {"seed": now.seed, "draws": now.draws}
 
     def load_state(self, state: dict[str, int]) -> None:
-        self.seed, self.draws = int(state["seed"]), int(state["draws"])
+        now = self._now()
+        now.seed, now.draws = int(state["seed"]), int(state["draws"])
 
     def bits(self, count: int, device: str = "cpu") -> Array:
         """`count` words of 32 random bits."""
@@ -131,9 +133,9 @@ class Generator:
             high, low = self.bits(2).tolist()
             return np.full(shape, ((high << 21) ^ (low >> 11)) * 2.0**-53)
         words = self.bits(2 * count, device).astype(np.uint64)
-        return ((words[:count] << np.uint64(21)) ^ (words[count:] >> np.uint64(11))).astype(
-            np.float64
-        ).reshape(shape) * 2.0**-53
+        return ((words[:count] << 21) ^ (words[count:] >> 11)).astype(np.float64).reshape(
+            shape
+        ) * 2.0**-53
 
     def normal(self, shape: Shape = (), device: str = "cpu") -> Array:
         """float64, mean 0 and variance 1, by Box and Muller (1958): sqrt(-2 ln u) cos(2 pi v)."""
@@ -164,17 +166,8 @@ class _Default(Generator):
     first run drew. So nothing here must be put back afterwards.
     """
 
-    def advance(self) -> tuple[int, int]:
-        stream: Generator | None = MODE.get().stream
-        return super().advance() if stream is None else stream.advance()
-
-    def state(self) -> dict[str, int]:
-        stream: Generator | None = MODE.get().stream
-        return super().state() if stream is None else stream.state()
-
-    def load_state(self, state: dict[str, int]) -> None:
-        stream: Generator | None = MODE.get().stream
-        super().load_state(state) if stream is None else stream.load_state(state)
+    def _now(self) -> Generator:
+        return MODE.get().stream or self
 
 
 default: Generator = _Default(0)

@@ -120,10 +120,7 @@ def flatten(array: Array) -> tuple[Array, Layout]:
         )
     layout = Layout(array.shape, tuple(stride // itemsize for stride in array.strides))
     low, high = layout.span()
-    corner = tuple(
-        slice(n - 1, n) if stride < 0 else slice(0, 1)
-        for n, stride in zip(layout.shape, layout.strides, strict=True)
-    )
+    corner = tuple(slice(-1, None) if stride < 0 else slice(1) for stride in layout.strides)
     first = array[corner]  # the one-element view at the lowest address
     if is_cuda(array):
         flat = cupy().ndarray((high - low,), array.dtype, first.data)
@@ -156,9 +153,8 @@ def address(array: Array) -> int:
 def extent(array: Array) -> tuple[int, int]:
     """The half-open range of addresses that an array lies in."""
     low, high = Layout(array.shape, array.strides).span()  # strides in bytes, so the span too
-    return address(array) + low, address(
-        array
-    ) + high - 1 + array.dtype.itemsize if array.size else address(array)
+    start = address(array)
+    return start + low, start + high - 1 + array.dtype.itemsize if array.size else start
 
 
 def synchronize(array: Array) -> None:

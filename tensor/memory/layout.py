@@ -337,7 +337,8 @@ class Layout:
         numbers. Past `budget` tries: True.
         """
         try:
-            return np.shares_memory(self._bytes(), other._bytes(), max_work=budget)
+            mine, theirs = self._bytes(), other._bytes()
+            return np.shares_memory(mine, theirs, max_work=budget)  # type: ignore[arg-type]
         except np.exceptions.TooHardError:
             return True
 

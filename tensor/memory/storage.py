@@ -38,12 +38,10 @@ class Line(NamedTuple):
     @property
     def number(self) -> int:
         """The line number of the instruction."""
-        starts = [
-            line
-            for start, end, line in self.code.co_lines()
-            if start <= self.instruction < end and line
-        ]
-        return starts[0] if starts else self.code.co_firstlineno
+        for start, end, line in self.code.co_lines():
+            if start <= self.instruction < end and line:
+                return line
+        return self.code.co_firstlineno
 
     @property
     def place(self) -> str:

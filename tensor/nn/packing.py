@@ -65,11 +65,10 @@ class Flat:
         when it learns again after a freeze.
         """
         parameter, node = slot.parameter, slot.parameter.node
-        if node is None or (
-            node.buffer is not None and node.buffer.storage is self.gradients.storage
-        ):
+        storage = self.gradients.storage
+        if node is None or (node.buffer is not None and node.buffer.storage is storage):
             return
-        gradient, node.buffer = node.gradient, Tensor.over(self.gradients.storage, parameter.layout)
+        gradient, node.buffer = node.gradient, Tensor.over(storage, parameter.layout)
         parameter.grad = gradient  # copied into its slot, where there is one
 
     @property
@@ -94,15 +93,9 @@ class Flat:
 
     def reached(self) -> list[Slot]:
         """The parameters that have a gradient now."""
-        found, storage = [], self.gradients.storage
         for slot in self.slots:
-            node = slot.parameter.node
-            if node is None or node.buffer is None or node.buffer._storage is not storage:
-                self.attach(slot)
-                node = slot.parameter.node
-            if node is not None and node.gradient is not None:
-                found.append(slot)
-        return found
+            self.attach(slot)
+        return [slot for slot in self.slots if slot.parameter.grad is not None]
 
 
 def group_of(parameter: Tensor) -> str:

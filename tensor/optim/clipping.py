@@ -58,16 +58,14 @@ def _gradients(parameters: Module | Optimizer | Iterable[Tensor]) -> list[Array]
         arrays: list[Array] = []
         for flat in parameters.flats:
             reached = flat.reached()
-            arrays += (
-                [flat.gradients.array]
-                if len(reached) == len(flat.slots) and reached
-                else [p.parameter.node.gradient.array for p in reached]
-            )
+            whole = len(reached) == len(flat.slots)
+            found = [flat.gradients] if whole else [slot.parameter.grad for slot in reached]
+            arrays += [gradient.array for gradient in found]
         return arrays
     tensors = (
         parameters.parameters() if isinstance(parameters, Module) else dict.fromkeys(parameters)
     )
-    return [p.node.gradient.array for p in tensors if p.grad is not None]
+    return [p.grad.array for p in tensors if p.grad is not None]
 
 
 def _squared(g: Array) -> float:

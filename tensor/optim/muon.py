@@ -90,22 +90,15 @@ class Muon(AdamW):
         exact: Array = state.get("master", weights)
         # those that are empty are not
         reached = [slot for slot in flat.slots if start <= slot.start < min(slot.stop, stop)]
-        arrays = [
-            weights,
-            flat.gradients.array,
-            state["u"],
-            np.array([(slot.start, *slot.parameter.shape) for slot in reached], np.int64),
-        ]
-        kernel = pick("muon", *arrays)
+        slots = np.array([(slot.start, *slot.parameter.shape) for slot in reached], np.int64)
+        arrays = exact, flat.gradients.array, state["u"]
+        kernel = pick("muon", *arrays, slots)
         if kernel and self.loss_scale is None:
-            kernel(*arrays, **rule.keywords)
+            kernel(*arrays, slots, **rule.keywords)
             return None
         for slot in reached:
             part, shape = slice(slot.start, slot.stop), slot.parameter.shape
-            # views
-            w, g, u = (
-                array[part].reshape(shape) for array in (exact, flat.gradients.array, state["u"])
-            )
+            w, g, u = (array[part].reshape(shape) for array in arrays)  # views
             rule(w, self._exact(g, w.dtype), u)
             if exact is not weights:
                 weights[part] = exact[part].astype(flat.dtype)

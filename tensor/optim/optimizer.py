@@ -45,9 +45,8 @@ class Optimizer:
             )
             self.flats = parameters.flats if fits else parameters.pack(self.group_of)
         else:
-            self.flats = pack(
-                ((str(i), p) for i, p in enumerate(dict.fromkeys(parameters))), self.group_of
-            )
+            named = ((str(i), p) for i, p in enumerate(dict.fromkeys(parameters)))
+            self.flats = pack(named, self.group_of)
         self.frozen = tuple(flat for flat in self.flats if flat.group == "frozen")
         self.flats = tuple(flat for flat in self.flats if flat.group != "frozen")
         if not self.flats:
@@ -67,10 +66,10 @@ class Optimizer:
         return self.state_names
 
     def _new_state(self, flat: Flat) -> dict[str, Array]:
-        wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None
-        like = flat.weights.array if wide is None else wide
-        state = {name: np.zeros_like(like) for name in self.state_names_of(flat)}
-        return state if wide is None else {"master": wide, **state}
+        weights = flat.weights.array
+        state = {"master": weights.astype(float32)} if flat.dtype in NARROW else {}
+        like = state.get("master", weights)
+        return state | {name: np.zeros_like(like) for name in self.state_names_of(flat)}
 
     @watched
     def zero_grad(self) -> None:
@@ -88,9 +87,8 @@ class Optimizer:
         """
         if not all(flat.current for flat in (*self.flats, *self.frozen)):
             raise GraphError(
-                "the model was packed again after this optimiser was made (to(), pack(), "
-                "another optimiser), "
-                "or a parameter that was frozen then learns now: make a new optimiser"
+                "the model was packed again after this optimiser was made (to(), pack(), another "
+                "optimiser), or a parameter that was frozen then learns now: make a new optimiser"
             )
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
             if "master" in state and flat.weights.storage.version != self._seen[i]:
@@ -126,26 +124,18 @@ class Optimizer:
     ) -> None:
         """Run the rule over one run: whole by a kernel or on a GPU, else in tiles."""
         weights, gradients = flat.weights.array, flat.gradients.array
-        rule = self.rule(flat, count)
-        kernel = pick(rule.func.__name__, weights, gradients)
-        if kernel and self.loss_scale is None:
-            kernel(
-                weights[start:stop],
-                gradients[start:stop],
-                *(state[name][start:stop] for name in self.state_names),
-                **rule.keywords,
-            )
-            return
-        tile = TILE if isinstance(weights, np.ndarray) else stop - start
+        rule, tile = self.rule(flat, count), TILE
+        kernel = pick(rule.func.__name__, weights, gradients) if self.loss_scale is None else None
+        if kernel or not isinstance(weights, np.ndarray):
+            tile = max(stop - start, 1)
+        exact: Array = state.get("master", weights)
         for low in range(start, stop, tile):
             part = slice(low, min(low + tile, stop))
             arrays = [state[name][part] for name in self.state_names]
-            if "master" in state:
-                master = state["master"][part]
-                rule(master, self._exact(gradients[part], float32), *arrays)
-                weights[part] = master.astype(flat.dtype)
-            else:
-                rule(weights[part], self._exact(gradients[part], weights.dtype), *arrays)
+            g = self._exact(gradients[part], exact.dtype)
+            (kernel or rule.func)(exact[part], g, *arrays, **rule.keywords)
+            if exact is not weights:
+                weights[part] = exact[part].astype(flat.dtype)
 
     def rule(self, flat: Flat, count: int) -> Rule:
         """The update `function(weights, gradients, *state, **numbers)`, in slot, with its numbers
@@ -170,9 +160,8 @@ class Optimizer:
         or sizes differ, before anything is written.
         """
         own, given = self.state_dict()["arrays"], state["arrays"]
-        if set(state["counts"]) != set(self.counts) or {n: a.shape for n, a in given.items()} != {
-            n: a.shape for n, a in own.items()
-        }:
+        shapes, others = ({n: a.shape for n, a in each.items()} for each in (own, given))
+        if state["counts"].keys() != self.counts.keys() or shapes != others:
             raise KeyError("optimiser state of another model or optimiser: names or sizes differ")
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])
