@@ -173,24 +173,22 @@ ZOO = [
     Bug(
         row=48,  # no master weights
         file=OPTIMIZER,
-        old='        return state if wide is None else {"master": wide, **state}\n',
-        new="        return state\n",
+        old='{"master": weights.astype(float32)} if flat.dtype in NARROW else {}',
+        new="{}",
         test=HALF + "test_bug_48_small_updates_survive",
     ),
     Bug(
         row=48,  # masters of 16 bits
         file=OPTIMIZER,
-        old="wide = flat.weights.array.astype(float32) if flat.dtype in NARROW else None",
-        new="wide = flat.weights.array.copy() if flat.dtype in NARROW else None",
+        old='{"master": weights.astype(float32)}',
+        new='{"master": weights.copy()}',
         test=HALF + "test_bug_48_sixteen_bits_learn_as_float32_does",
     ),
     Bug(
         row=48,  # each update starts from the rounded weights
         file=OPTIMIZER,
-        old="                rule(master, self._exact(",
-        new=(
-            "                master[...] = weights[part]\n                rule(master, self._exact("
-        ),
+        old="            (kernel or rule.func)(exact",
+        new="            exact[part] = weights[part]\n            (kernel or rule.func)(exact",
         test=HALF + "test_bug_48_small_updates_survive",
     ),
     Bug(
