@@ -281,8 +281,8 @@ PRODUCTS = [
     Bug(  # rows past the last whole block of 16 are left out
         18,
         PRODUCT,
-        ": job->by_rows ? m : n;",
-        ": job->blocks > 0 ? job->blocks * 16 : job->by_rows ? m : n;",
+        "stop = job->by_rows ? m : n;",
+        "stop = job->blocks > 0 ? job->blocks * 16 : job->by_rows ? m : n;",
         "tests/tensor/kernels/test_cpu.py::test_linear",
     ),
     Bug(

@@ -1,10 +1,13 @@
-/* AdamW, and the norm and scaling of gradients before it: each is one pass over flat arrays, shared out in stretches of 16 K elements.
+/* AdamW, and the norm and scaling of gradients before it: each is one pass over flat arrays, shared
+   out in stretches of 16 K elements.
 
        m = b1 m + (1 - b1) g,   v = b2 v + (1 - b2) g^2,
        w = decay w - step_size (m / (bias_correction sqrt(v) + eps))
 
-   step_size = lr / (1 - b1^t),   bias_correction = 1 / sqrt(1 - b2^t),   decay = 1 - lr * weight_decay:
-   the caller works them out. 28 bytes an element. */
+       step_size = lr / (1 - b1^t),   bias_correction = 1 / sqrt(1 - b2^t),
+       decay = 1 - lr * weight_decay
+
+   The caller works out the last three. 28 bytes an element. */
 
 #include "kernels.h"
 
@@ -37,10 +40,10 @@ static void update(size item, void *data) {
 KERNEL adamw(array w, array g, array m, array v, size n, real b1, real b2, real step_size,
              real bias_correction, real eps, real decay) {
     struct adamw_job job = {.w = floats(w), .g = floats(g), .m = floats(m), .v = floats(v), .n = n,
-                            .b1 = (float)b1, .b2 = (float)b2,
-                            .new1 = (float)(1 - b1), .new2 = (float)(1 - b2),
-                            .step_size = (float)step_size, .bias_correction = (float)bias_correction,
-                            .eps = (float)eps, .decay = (float)decay};
+                            .b1 = (float)b1, .b2 = (float)b2, .new1 = (float)(1 - b1),
+                            .new2 = (float)(1 - b2), .step_size = (float)step_size,
+                            .bias_correction = (float)bias_correction, .eps = (float)eps,
+                            .decay = (float)decay};
     parallel(stretches(n), 8.0 * n, update, &job);
     return 0;
 }

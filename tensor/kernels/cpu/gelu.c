@@ -3,11 +3,14 @@
    (1 + tanh u) / 2 = 1 / (1 + e^(-2u)) = s,  so  y = x s,   u = sqrt(2/pi) (x + 0.044715 x^3)
    dx = s (1 + x (1 - s) 2u') dy,   1 - s = s e^(-2u), which loses no digits where s is close to 1
 
-   Backward takes no x^2 above 1e30: past 1.8e19 it would be infinity, and 0 times that, where 1 - s is 0, NaN.
+   Backward takes no x^2 above 1e30: past 1.8e19 it would be infinity, and 0 times that, where 1 - s
+   is 0, NaN.
 
-   s is 0 where e^(-2u) nears the largest float32 (x below -10): our e^x stops growing there, and x, or x^3, times the rest would not.
+   s is 0 where e^(-2u) nears the largest float32 (x below -10): our e^x stops growing there, and x,
+   or x^3, times the rest would not.
 
-   Kept: x. Read and written: forward 8 bytes an element, backward 12; the reference passes over memory some twenty times. */
+   Kept: x. Read and written: forward 8 bytes an element, backward 12; the reference passes over
+   memory some twenty times. */
 
 #include "kernels.h"
 
@@ -32,7 +35,8 @@ struct gelu_job {
 
 static void forward(size block, void *data) {
     struct gelu_job *job = data;
-    size start = block * ROWS * job->width, stop = smaller((block + 1) * ROWS, job->rows) * job->width;
+    size start = block * ROWS * job->width;
+    size stop = smaller((block + 1) * ROWS, job->rows) * job->width;
     gelu_row(job->x + start, job->out + start, stop - start);
 }
 
@@ -46,7 +50,8 @@ static void backward(size block, void *data) {
         float *restrict dx = job->out + i * width;
 #pragma omp simd
         for (size j = 0; j < width; j++) {
-            float v = x[j], square = v * v > LARGEST_SQUARE ? LARGEST_SQUARE : v * v, t = -v * (LINEAR + CUBIC * square);
+            float v = x[j], square = v * v > LARGEST_SQUARE ? LARGEST_SQUARE : v * v;
+            float t = -v * (LINEAR + CUBIC * square);
             float e = exponential(t), s = 1.0f / (1.0f + e);
             s = t > FAR ? 0.0f : s;
             dx[j] = s * (1.0f + v * (s * e) * (LINEAR + 3.0f * CUBIC * square)) * dy[j];

@@ -1,12 +1,15 @@
-/* What the kernels of this folder share. All files are compiled as one library, for the very processor they run on (compiled.py).
+/* What the kernels of this folder share. All files are compiled as one library, for the very
+   processor they run on (compiled.py).
 
    arrays  a Python tuple of them: floats(item_of(t, i)) is the i-th one's
-   array   a NumPy array, as Python holds it; floats(a) is the address of its first element. Who calls has made sure that it is
-           contiguous, aligned and holds float32 (int64 where integers(a) is asked for): nothing is checked here.
+   array   a NumPy array, as Python holds it; floats(a) is the address of its first element. The
+           caller has made sure that it is contiguous, aligned and holds float32 (int64 for
+           integers(a)): nothing is checked here.
    size    a whole number: rows, width, items
    real    a float
 
-   A function that Python calls starts a line with `KERNEL`: compiled.py reads its parameters from there. */
+   A function that Python calls starts a line with `KERNEL`: compiled.py reads its parameters from
+   there. */
 
 #ifndef TENSOR_KERNELS
 #define TENSOR_KERNELS
@@ -25,12 +28,15 @@ typedef double real;
 
 #define KERNEL __attribute__((visibility("default"))) double
 
-/* The data pointer of a NumPy array comes right after the object's head, whose size Python tells the compiler (and then checks). */
+/* The data pointer of a NumPy array comes right after the object's head, whose size Python tells
+   the compiler (and then checks). */
 static inline float *floats(array a) { return *(float **)((char *)a + OBJECT_HEAD); }
 static inline int64_t *integers(array a) { return *(int64_t **)((char *)a + OBJECT_HEAD); }
 
 /* A tuple holds its items right after its length. */
-static inline array item_of(arrays a, size i) { return ((array *)((char *)a + OBJECT_HEAD + sizeof(size)))[i]; }
+static inline array item_of(arrays a, size i) {
+    return ((array *)((char *)a + OBJECT_HEAD + sizeof(size)))[i];
+}
 
 /* Set what a job tells its caller. Several threads may do so at once. */
 static inline void tell(int *flag) { __atomic_store_n(flag, 1, __ATOMIC_RELAXED); }
@@ -44,8 +50,9 @@ static inline int all_finite(const float *x, size n) {
 
 static inline size smaller(size a, size b) { return a < b ? a : b; }
 
-/* parallel.c: function(item, job) for every item from 0, on all threads where `work` (elements touched, say) makes that worthwhile. What an
-   item is must not depend on the number of threads: then neither do the bits of the result. */
+/* parallel.c: function(item, job) for every item from 0, on all threads where `work` (elements
+   touched, say) makes that worthwhile. What an item is must not depend on the number of threads:
+   then neither do the bits of the result. */
 void parallel(size items, double work, void (*function)(size item, void *job), void *job);
 
 int thread_count(void);
@@ -53,32 +60,43 @@ int thread_count(void);
 enum { ROWS = 32 };  /* rows in an item, where rows are shared out */
 static inline size row_blocks(size rows) { return (rows + ROWS - 1) / ROWS; }
 
-/* sums.c: the sums of blocks of rows, sums (blocks, width), added up into total (width): block by block, always in that order. */
+/* sums.c: the sums of blocks of rows, sums (blocks, width), added up into total (width): block by
+   block, always in that order. */
 void add_blocks(const float *sums, float *total, size blocks, size width);
 
-/* product.c: y = x weight + bias; weight (inputs, outputs), or (outputs, inputs) when turned;   gelu = gelu(y).   bias and gelu may be NULL. */
-void linear(const float *x, const float *weight, const float *bias, float *y, float *gelu, size rows, size inputs, size outputs, int turned);
+/* product.c: y = x weight + bias; weight (inputs, outputs), or (outputs, inputs) when turned;
+   gelu = gelu(y).   bias and gelu may be NULL. */
+void linear(const float *x, const float *weight, const float *bias, float *y, float *gelu,
+            size rows, size inputs, size outputs, int turned);
 
-/* product.c: c = keep c + a b, either of them turned; c (m, n), k summed over, rows lda, ldb, ldc apart. One thread, on which BLAS is held by
-   come_or_go(+1) before any thread of a job calls it, and come_or_go(-1) after. */
-void product(int turn_a, int turn_b, size m, size n, size k, const float *a, size lda, const float *b, size ldb, float keep, float *c, size ldc);
+/* product.c: c = keep c + a b, either of them turned; c (m, n), k summed over, rows lda, ldb, ldc
+   apart. One thread, on which BLAS is held by come_or_go(+1) before any thread of a job calls it,
+   and come_or_go(-1) after. */
+void product(int turn_a, int turn_b, size m, size n, size k, const float *a, size lda,
+             const float *b, size ldb, float keep, float *c, size ldc);
 void come_or_go(int change);
 
-/* layer_norm.c: out = layer_norm(s), s = x + y;   or of x, when y and s are NULL. Returns 1 when a variance is not finite. */
-int normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps);
+/* layer_norm.c: out = layer_norm(s), s = x + y;   or of x, when y and s are NULL. Returns 1 when a
+   variance is not finite. */
+int normalise(const float *x, const float *y, float *s, const float *gain, const float *bias,
+              float *out, size rows, size width, float eps);
 
-/* attention.c: qkv (B, T, 3, H, D) -> y (B, T, H, D), kept (2, B, H, T); causal. Returns 1 when something was not finite: y is then worthless. */
-int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D, float scale);
+/* attention.c: qkv (B, T, 3, H, D) -> y (B, T, H, D), kept (2, B, H, T); causal. Returns 1 when
+   something was not finite: y is then worthless. */
+int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D,
+                     float scale);
 
 /* gelu.c: y = gelu(x), n elements. */
 void gelu_row(const float *x, float *y, size n);
 
-/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where a polynomial of degree 6 is good to float32's last bit or two.
-   0 below -87, and no more than e^88; NaN stays NaN. Without branches, so that a loop over it becomes vector instructions. */
+/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where a polynomial of degree 6 is
+   good to float32's last bit or two. 0 below -87, and no more than e^88; NaN stays NaN. Without
+   branches, so that a loop over it becomes vector instructions. */
 static inline float exponential(float x) {
     float t = x < -87.0f ? -87.0f : x;
     t = t > 88.0f ? 88.0f : t;
-    float shifted = t * 1.44269504f + 12582912.0f;  /* 1.5 * 2^23: the sum is rounded to a whole number, which its low bits hold */
+    /* 1.5 * 2^23: the sum is rounded to a whole number, which its low bits hold */
+    float shifted = t * 1.44269504f + 12582912.0f;
     float n = shifted - 12582912.0f;
     float r = (t - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts */
     float p = 1.3981999507e-3f + r * 1.9875691500e-4f;

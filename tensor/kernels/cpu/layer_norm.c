@@ -1,10 +1,13 @@
-/* LayerNorm, alone or of a residual sum: s = x + y,   out = gain (s - mean) / sqrt(variance + eps) + bias, over rows of `width`.
+/* LayerNorm, alone or of a residual sum: s = x + y,   out = gain (s - mean) / sqrt(variance + eps)
+   + bias, over rows of `width`.
 
    With n = (s - mean) / sqrt(variance + eps) and dn = gain dout:
 
-       ds = (dn - mean(dn) - n mean(dn n)) / sqrt(variance + eps) + what came for s itself,   dgain = sum n dout,   dbias = sum dout
+       ds = (dn - mean(dn) - n mean(dn n)) / sqrt(variance + eps) + what came for s itself,
+       dgain = sum n dout,   dbias = sum dout
 
-   Kept: s, and the mean and 1 / sqrt(variance + eps) of each row. Forward reads 8 bytes an element and writes 8, backward reads 12 and writes 4. */
+   Kept: s, and the mean and 1 / sqrt(variance + eps) of each row. Forward reads 8 bytes an element
+   and writes 8, backward reads 12 and writes 4. */
 
 #include "kernels.h"
 
@@ -17,7 +20,7 @@ struct norm_job {
     float *sums;                 /* (2, blocks, width): of dgain, of dbias */
     size rows, width, blocks;
     float eps;
-    int not_finite;              /* told: a row's variance, or a sum of gradients, was not */
+    int not_finite;              /* set when a variance or a sum of gradients is not */
 };
 
 static void forward(size block, void *data) {
@@ -53,11 +56,15 @@ static void forward(size block, void *data) {
     }
 }
 
-static void run_forward(struct norm_job *job) { parallel(row_blocks(job->rows), 4.0 * job->rows * job->width, forward, job); }
+static void run_forward(struct norm_job *job) {
+    parallel(row_blocks(job->rows), 4.0 * job->rows * job->width, forward, job);
+}
 
 /* the same where nothing is kept for backward; s = x + y where there is a y, else both are NULL */
-int normalise(const float *x, const float *y, float *s, const float *gain, const float *bias, float *out, size rows, size width, float eps) {
-    struct norm_job job = {.x = x, .y = y, .s = s, .gain = gain, .bias = bias, .out = out, .rows = rows, .width = width, .eps = eps};
+int normalise(const float *x, const float *y, float *s, const float *gain, const float *bias,
+              float *out, size rows, size width, float eps) {
+    struct norm_job job = {.x = x, .y = y, .s = s, .gain = gain, .bias = bias, .out = out,
+                           .rows = rows, .width = width, .eps = eps};
     run_forward(&job);
     return job.not_finite;
 }
@@ -66,7 +73,8 @@ static void backward(size block, void *data) {
     struct norm_job *job = data;
     size width = job->width, stop = smaller((block + 1) * ROWS, job->rows);
     const float *restrict gain = job->gain;
-    float *restrict dgain = job->sums + block * width, *restrict dbias = job->sums + (job->blocks + block) * width;
+    float *restrict dgain = job->sums + block * width;
+    float *restrict dbias = job->sums + (job->blocks + block) * width;
     memset(dgain, 0, sizeof(float) * width);
     memset(dbias, 0, sizeof(float) * width);
     for (size i = block * ROWS; i < stop; i++) {
@@ -84,7 +92,8 @@ static void backward(size block, void *data) {
         if (!(fabsf(total) <= FLT_MAX) || !(fabsf(dot) <= FLT_MAX)) tell(&job->not_finite);
         total /= width;
         dot /= width;
-        for (size j = 0; j < width; j++) dx[j] = scale * (dout[j] * gain[j] - total - (s[j] - mean) * scale * dot);
+        for (size j = 0; j < width; j++)
+            dx[j] = scale * (dout[j] * gain[j] - total - (s[j] - mean) * scale * dot);
         if (job->ds) {
             const float *restrict ds = job->ds + i * width;
             for (size j = 0; j < width; j++) dx[j] += ds[j];
@@ -103,18 +112,20 @@ static int run_backward(struct norm_job *job, float *dgain, float *dbias) {
     return job->not_finite || !all_finite(dgain, width) || !all_finite(dbias, width);
 }
 
-/* out = layer_norm(x);   kept: (2, rows), the mean and 1 / sqrt(variance + eps) of each row. Returns 1 when a variance is not finite. */
-KERNEL norm_forward(array x, array gain, array bias, array out, array kept, size rows, size width, real eps) {
-    struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias), .out = floats(out),
-                           .mean = floats(kept), .scale = floats(kept) + rows,
+/* out = layer_norm(x);   kept: (2, rows), the mean and 1 / sqrt(variance + eps) of each row.
+   Returns 1 when a variance is not finite. */
+KERNEL norm_forward(array x, array gain, array bias, array out, array kept, size rows, size width,
+                    real eps) {
+    struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias),
+                           .out = floats(out), .mean = floats(kept), .scale = floats(kept) + rows,
                            .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
     return job.not_finite;
 }
 
 /* s = x + y;   out = layer_norm(s) */
-KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, array out, array kept,
-                             size rows, size width, real eps) {
+KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, array out,
+                             array kept, size rows, size width, real eps) {
     struct norm_job job = {.x = floats(x), .y = floats(y), .s = floats(s),
                            .gain = floats(gain), .bias = floats(bias), .out = floats(out),
                            .mean = floats(kept), .scale = floats(kept) + rows,
@@ -123,11 +134,13 @@ KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, 
     return job.not_finite;
 }
 
-/* dx from dout, and from ds where it came for the sum itself;   dgain, dbias: (width). Returns 1 when a sum is not finite. */
-KERNEL norm_backward(array s, array gain, array kept, array dout, array ds, array dx, array dgain, array dbias,
-                     size rows, size width, size has_ds) {
-    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(kept), .scale = floats(kept) + rows,
-                           .dout = floats(dout), .ds = has_ds ? floats(ds) : NULL, .out = floats(dx),
-                           .rows = rows, .width = width};
+/* dx from dout, and from ds where it came for the sum itself;   dgain, dbias: (width). Returns 1
+   when a sum is not finite. */
+KERNEL norm_backward(array s, array gain, array kept, array dout, array ds, array dx, array dgain,
+                     array dbias, size rows, size width, size has_ds) {
+    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(kept),
+                           .scale = floats(kept) + rows, .dout = floats(dout),
+                           .ds = has_ds ? floats(ds) : NULL, .out = floats(dx), .rows = rows,
+                           .width = width};
     return run_backward(&job, floats(dgain), floats(dbias));
 }

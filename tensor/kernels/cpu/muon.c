@@ -1,14 +1,19 @@
 /* Muon's update of many matrices, each by one thread: none waits for another inside a matrix.
 
-       u = momentum u + g,   w = decay w - lr sqrt(max(1, outputs / inputs)) Z,   Z = orthogonal(u, or g + momentum u)
+       u = momentum u + g,   w = decay w - lr sqrt(max(1, outputs / inputs)) Z,
+       Z = orthogonal(u, or g + momentum u)
 
-   orthogonal: X <- (a + b G + c G^2) X, with G = X X^T, `steps` times. All these polynomials of one G commute, so of a wide X, m x n, only G
-   need be stepped, and a product Q of the polynomials kept for X:
+   orthogonal: X <- (a + b G + c G^2) X, with G = X X^T, `steps` times. All these polynomials of one
+   G commute, so of a wide X, m x n, only G need be stepped, and a product Q of the polynomials kept
+   for X:
 
-       P = a + b G + c G^2,   Q <- P Q,   G <- P G P;    X <- Q X      instead of m x n products in every step
+       P = a + b G + c G^2,   Q <- P Q,   G <- P G P;   at the end   X <- Q X
 
-   In float32 G loses the smallest singular values after some steps, so X and then G are made anew after 3: as exact as stepping X, and at
-   n = 4 m two thirds of the multiplications. A tall matrix has G = X^T X, and X <- X Q. A square one is stepped by X itself. */
+   instead of m x n products in every step.
+
+   In float32 G loses the smallest singular values after some steps, so X and then G are made anew
+   after 3: as exact as stepping X, and at n = 4 m two thirds of the multiplications. A tall matrix
+   has G = X^T X, and X <- X Q. A square one is stepped by X itself. */
 
 #include "kernels.h"
 
@@ -65,7 +70,8 @@ static float *orthogonal(float *x, float *other, float *small, size R, size S, i
 
 static void one_matrix(size item, void *data) {
     struct muon_job *job = data;
-    size start = job->slots[item * 3], R = job->slots[item * 3 + 1], S = job->slots[item * 3 + 2], n = R * S, m = smaller(R, S);
+    size start = job->slots[item * 3], R = job->slots[item * 3 + 1], S = job->slots[item * 3 + 2];
+    size n = R * S, m = smaller(R, S);
     float *restrict w = job->w + start, *restrict u = job->u + start, momentum = job->momentum;
     const float *restrict g = job->g + start;
     float *memory = malloc(sizeof(float) * (2 * n + 4 * m * m)), *x = memory, most = 0;
@@ -85,7 +91,8 @@ static void one_matrix(size item, void *data) {
         squares += (double)x[i] * x[i];
     }
     float norm = (float)sqrt(squares);
-    if (norm < 1.17549435e-38f) norm = 1.17549435e-38f;  /* NaN stays NaN, as fmaxf would not let it */
+    /* NaN stays NaN, as fmaxf would not let it */
+    if (norm < 1.17549435e-38f) norm = 1.17549435e-38f;
     for (size i = 0; i < n; i++) x[i] /= norm;
     x = orthogonal(x, memory + n, memory + 2 * n, R, S, job->steps);
     float rate = job->lr * sqrtf(R < S ? (float)S / R : 1.0f), decay = job->decay;
@@ -94,7 +101,8 @@ static void one_matrix(size item, void *data) {
 }
 
 /* w, g, u: flat arrays with `count` matrices in them */
-KERNEL muon(array w, array g, array u, array slots, size count, real lr, real momentum, size nesterov, size steps, real decay) {
+KERNEL muon(array w, array g, array u, array slots, size count, real lr, real momentum,
+            size nesterov, size steps, real decay) {
     struct muon_job job = {.w = floats(w), .u = floats(u), .g = floats(g), .slots = integers(slots),
                            .lr = (float)lr, .momentum = (float)momentum, .decay = (float)decay,
                            .nesterov = (int)nesterov, .steps = (int)steps};

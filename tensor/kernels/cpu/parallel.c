@@ -1,8 +1,10 @@
 /* Threads: one pool for all kernels of this folder, products of matrices included (product.c).
 
-   A job is numbers 0 to items - 1 and a function. Each thread, the caller's among them, takes the next number until none is left. The ticket
-   holds the job's generation beside the next number, so a thread that comes late finds another generation and leaves: nobody waits for a
-   thread that the operating system has not let run. Idle threads spin for a moment, since jobs follow each other closely, and then sleep. */
+   A job is numbers 0 to items - 1 and a function. Each thread, the caller's among them, takes the
+   next number until none is left. The ticket holds the job's generation beside the next number, so
+   a thread that comes late finds another generation and leaves: nobody waits for a thread that the
+   operating system has not let run. Idle threads spin for a moment, since jobs follow each other
+   closely, and then sleep. */
 
 #include "kernels.h"
 
@@ -36,8 +38,10 @@ static inline void breathe(void) {
 /* Take numbers of a job of this generation until none is left. */
 static void take_part(uint32_t generation) {
     uint64_t now = atomic_load(&ticket);
-    while ((uint32_t)(now >> 32) == generation && (uint32_t)now < (uint64_t)atomic_load(&items_of_job)) {
-        if (!atomic_compare_exchange_weak(&ticket, &now, now + 1)) continue;  /* `now` is the fresh value */
+    while ((uint32_t)(now >> 32) == generation &&
+           (uint32_t)now < (uint64_t)atomic_load(&items_of_job)) {
+        /* `now` is the fresh value */
+        if (!atomic_compare_exchange_weak(&ticket, &now, now + 1)) continue;
         job_function((size)(uint32_t)now, job_data);
         atomic_fetch_add(&done, 1);
         now = atomic_load(&ticket);
@@ -55,7 +59,8 @@ static void *worker(void *start) {
         if (generation == seen) {
             pthread_mutex_lock(&bed);
             atomic_fetch_add(&asleep, 1);
-            while ((generation = (uint32_t)(atomic_load(&ticket) >> 32)) == seen) pthread_cond_wait(&alarm_clock, &bed);
+            while ((generation = (uint32_t)(atomic_load(&ticket) >> 32)) == seen)
+                pthread_cond_wait(&alarm_clock, &bed);
             atomic_fetch_sub(&asleep, 1);
             pthread_mutex_unlock(&bed);
         }
@@ -71,7 +76,8 @@ static void hire(int count) {
         pthread_attr_t attributes;
         pthread_attr_init(&attributes);
         pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        int failed = pthread_create(&thread, &attributes, worker, (void *)(uintptr_t)(uint32_t)(atomic_load(&ticket) >> 32));
+        int failed = pthread_create(&thread, &attributes, worker,
+                                    (void *)(uintptr_t)(uint32_t)(atomic_load(&ticket) >> 32));
         pthread_attr_destroy(&attributes);
         if (failed) return;
         workers++;
@@ -81,7 +87,8 @@ static void hire(int count) {
 /* Run a job on the pool. `turn` is held. */
 static void run(size items, void (*function)(size, void *), void *job) {
     uint64_t generation = ((atomic_load(&ticket) >> 32) + 2) & UINT32_MAX;
-    atomic_store(&ticket, ((generation - 1) & UINT32_MAX) << 32 | UINT32_MAX);  /* closed: late threads of the last job find no number here */
+    /* closed: late threads of the last job find no number here */
+    atomic_store(&ticket, ((generation - 1) & UINT32_MAX) << 32 | UINT32_MAX);
     job_function = function;
     job_data = job;
     atomic_store(&items_of_job, (long)items);
@@ -100,7 +107,8 @@ static void run(size items, void (*function)(size, void *), void *job) {
 }
 
 void parallel(size items, double work, void (*function)(size item, void *job), void *job) {
-    if (threads == 1 || items < 2 || work < WORTHWHILE || pthread_mutex_trylock(&turn)) {  /* or another thread of the program has the pool */
+    /* or another thread of the program has the pool */
+    if (threads == 1 || items < 2 || work < WORTHWHILE || pthread_mutex_trylock(&turn)) {
         for (size i = 0; i < items; i++) function(i, job);
         return;
     }

@@ -1,6 +1,8 @@
-/* Random bits from a counter: Philox4x32-10 (Salmon et al. 2011), the same words as random.py makes with NumPy.
+/* Random bits from a counter: Philox4x32-10 (Salmon et al. 2011), the same words as random.py makes
+   with NumPy.
 
-   Word c of row r is word c mod 4 of the counter (c / 4, step, module, sample + r) under a 64-bit seed. 16 counters go side by side. */
+   Word c of row r is word c mod 4 of the counter (c / 4, step, module, sample + r) under a 64-bit
+   seed. 16 counters go side by side. */
 
 #include "kernels.h"
 
@@ -16,7 +18,8 @@ enum { TILE = 4096 };  /* words of a row in an item */
 
 static void some_bits(size item, void *data) {
     struct bits_job *job = data;
-    size row = item / job->tiles, start = item % job->tiles * TILE, stop = smaller(start + TILE, job->columns);
+    size row = item / job->tiles, start = item % job->tiles * TILE;
+    size stop = smaller(start + TILE, job->columns);
     for (size column = start; column < stop; column += 4 * LANES) {
         uint32_t c[4][LANES], k0 = job->seed[0], k1 = job->seed[1], words[4 * LANES];
         for (int i = 0; i < LANES; i++) {
@@ -40,16 +43,17 @@ static void some_bits(size item, void *data) {
         }
         for (int i = 0; i < LANES; i++)
             for (int word = 0; word < 4; word++) words[4 * i + word] = c[word][i];
-        memcpy(job->out + row * job->columns + column, words, sizeof(uint32_t) * smaller(4 * LANES, stop - column));
+        memcpy(job->out + row * job->columns + column, words,
+               sizeof(uint32_t) * smaller(4 * LANES, stop - column));
     }
 }
 
 /* out: (rows, columns) of uint32;   sample: of the first row */
-KERNEL random_bits(array out, size rows, size columns, size seed, size step, size module, size sample,
-                   size high_seed) {
+KERNEL random_bits(array out, size rows, size columns, size seed, size step, size module,
+                   size sample, size high_seed) {
     struct bits_job job = {.out = (uint32_t *)floats(out), .rows = rows, .columns = columns,
-                           .tiles = (columns + TILE - 1) / TILE,
-                           .step = (uint32_t)step, .module = (uint32_t)module, .sample = (uint32_t)sample,
+                           .tiles = (columns + TILE - 1) / TILE, .step = (uint32_t)step,
+                           .module = (uint32_t)module, .sample = (uint32_t)sample,
                            .seed = {(uint32_t)seed, (uint32_t)high_seed}};
     parallel(rows * job.tiles, 8.0 * rows * columns, some_bits, &job);
     return 0;

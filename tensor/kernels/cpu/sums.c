@@ -1,7 +1,8 @@
 /* Sums over rows, as gradients of biases and gains need them: x (rows, width) -> (width).
 
-   float32 sums of thousands of rows one after another lose digits; here 32 rows make a block, and blocks are added in order. Blocks are what
-   threads share, so the bits do not depend on the number of threads. */
+   float32 sums of thousands of rows one after another lose digits; here 32 rows make a block, and
+   blocks are added in order. Blocks are what threads share, so the bits do not depend on the number
+   of threads. */
 
 #include "kernels.h"
 

@@ -31,7 +31,7 @@ def parameters() -> dict[str, list[tuple[str, str]]]:
     name).
     """
     found = re.findall(r"__global__ void (\w+)\(([^)]*)\)", _source())
-    return {kernel: re.findall(r"\b(T|type|int)\*? (\w+)", text) for kernel, text in found}
+    return {kernel: re.findall(r"\b(T|type|int)[ *]+(\w+)", text) for kernel, text in found}
 
 
 @functools.cache

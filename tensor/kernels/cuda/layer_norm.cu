@@ -3,11 +3,13 @@
 //   y = gain * n + bias,  n = (x - mean) * inverse_std,  inverse_std = 1 / sqrt(variance + eps)
 //   dx = (dn - mean(dn) - n * mean(dn * n)) * inverse_std,  dn = gain * dy
 //
-// x, y, dy, dx: (rows, C)   gain, bias: (C)   mean, inverse_std: (rows), float (double for double)   partial: (chunks, C)
+// x, y, dy, dx: (rows, C)   gain, bias: (C)   mean, inverse_std: (rows), float (double for double)
+// partial: (chunks, C)
 //
-// Fused: two reductions and the affine map forward; three passes of the reference backward. Kept: mean and inverse_std, 8 bytes a row,
-// where the reference keeps n, as large as x. Bytes moved forward, per element of bf16: 4 (x in, y out), where the composition
-// of small ops moves about 24. One warp per row; sums in float32 (float64 for double).
+// Fused: two reductions and the affine map forward; three passes of the reference backward. Kept:
+// mean and inverse_std, 8 bytes a row, where the reference keeps n, as large as x. Bytes moved
+// forward, per element of bf16: 4 (x in, y out), where the composition of small ops moves about 24.
+// One warp per row; sums in float32 (float64 for double).
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -21,8 +23,10 @@ template <typename W> __device__ W warp_sum(W value) {
 }
 
 template <typename T>
-__global__ void layer_norm_forward(const T* x, const T* gain, const T* bias, T* y, typename Wide<T>::type* mean, typename Wide<T>::type* inverse_std,
-                                   const typename Wide<T>::type* eps, int rows, int C) {
+__global__ void layer_norm_forward(const T *x, const T *gain, const T *bias, T *y,
+                                   typename Wide<T>::type *mean,
+                                   typename Wide<T>::type *inverse_std,
+                                   const typename Wide<T>::type *eps, int rows, int C) {
     using W = typename Wide<T>::type;
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -31,15 +35,19 @@ __global__ void layer_norm_forward(const T* x, const T* gain, const T* bias, T* 
     W sum = 0, squares = 0;
     for (int c = threadIdx.x; c < C; c += 32) sum += (W)in[c];
     W m = warp_sum(sum) / C;
-    for (int c = threadIdx.x; c < C; c += 32) { W d = (W)in[c] - m; squares += d * d; }  // a second pass: E[x^2] - m^2 would cancel
+    // a second pass: E[x^2] - m^2 would cancel
+    for (int c = threadIdx.x; c < C; c += 32) { W d = (W)in[c] - m; squares += d * d; }
     W r = 1 / sqrt(warp_sum(squares) / C + eps[0]);
-    for (int c = threadIdx.x; c < C; c += 32) out[c] = (T)(((W)in[c] - m) * r * (W)gain[c] + (W)bias[c]);
+    for (int c = threadIdx.x; c < C; c += 32)
+        out[c] = (T)(((W)in[c] - m) * r * (W)gain[c] + (W)bias[c]);
     if (threadIdx.x == 0) { mean[row] = m; inverse_std[row] = r; }
 }
 
 template <typename T>
-__global__ void layer_norm_backward(const T* dy, const T* x, const T* gain, const typename Wide<T>::type* mean, const typename Wide<T>::type* inverse_std,
-                                    T* dx, int rows, int C) {
+__global__ void layer_norm_backward(const T *dy, const T *x, const T *gain,
+                                    const typename Wide<T>::type *mean,
+                                    const typename Wide<T>::type *inverse_std, T *dx, int rows,
+                                    int C) {
     using W = typename Wide<T>::type;
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
@@ -58,14 +66,19 @@ __global__ void layer_norm_backward(const T* dy, const T* x, const T* gain, cons
     }
 }
 
-// Column sums for dgain and dbias: block (32 columns, 8 rows), each chunk of rows gives one line of `gain_partial` and `bias_partial`,
-// which the caller adds up: no atomics, so the same bits every time.
+// Column sums for dgain and dbias: block (32 columns, 8 rows), each chunk of rows gives one line of
+// `gain_partial` and `bias_partial`, which the caller adds up: no atomics, so the same bits every
+// time.
 template <typename T>
-__global__ void layer_norm_columns(const T* dy, const T* x, const typename Wide<T>::type* mean, const typename Wide<T>::type* inverse_std,
-                                   typename Wide<T>::type* gain_partial, typename Wide<T>::type* bias_partial, int rows, int C, int chunk) {
+__global__ void layer_norm_columns(const T *dy, const T *x, const typename Wide<T>::type *mean,
+                                   const typename Wide<T>::type *inverse_std,
+                                   typename Wide<T>::type *gain_partial,
+                                   typename Wide<T>::type *bias_partial, int rows, int C,
+                                   int chunk) {
     using W = typename Wide<T>::type;
     __shared__ W gains[8][33], biases[8][33];
-    int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * chunk, last = min(rows, first + chunk);
+    int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * chunk;
+    int last = min(rows, first + chunk);
     W dgain = 0, dbias = 0;
     if (c < C) {
         for (int row = first + threadIdx.y; row < last; row += 8) {
@@ -78,7 +91,10 @@ __global__ void layer_norm_columns(const T* dy, const T* x, const typename Wide<
     biases[threadIdx.y][threadIdx.x] = dbias;
     __syncthreads();
     if (threadIdx.y == 0 && c < C) {
-        for (int i = 1; i < 8; i++) { dgain += gains[i][threadIdx.x]; dbias += biases[i][threadIdx.x]; }
+        for (int i = 1; i < 8; i++) {
+            dgain += gains[i][threadIdx.x];
+            dbias += biases[i][threadIdx.x];
+        }
         gain_partial[(long long)blockIdx.y * C + c] = dgain;
         bias_partial[(long long)blockIdx.y * C + c] = dbias;
     }
