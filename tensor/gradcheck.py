@@ -64,87 +64,75 @@ def gradcheck(
             )
     leaves = [Tensor.from_array(x.array, requires_grad=i in checked) for i, x in enumerate(tensors)]
     outputs = _as_tuple(function(*leaves))
+    total = sum(y.size for y in outputs)
     rng = np.random.default_rng(seed)
-    upstreams = [[rng.standard_normal(y.shape) for y in outputs]]
-    if sum(leaves[i].size for i in checked) * sum(y.size for y in outputs) <= ELEMENTS:
-        upstreams += _unit_upstreams(outputs)
+    upstreams = rng.standard_normal((1, total))  # each row: dL/dy of all outputs
+    if sum(leaves[i].size for i in checked) * total <= ELEMENTS:
+        upstreams = np.concatenate([upstreams, np.eye(total)])  # the rows of the Jacobian
 
     worst = 0.0
-    analytic = [_analytic(outputs, [leaves[i] for i in checked], dys) for dys in upstreams]
+    analytic = [_analytic(outputs, [leaves[i] for i in checked], dy) for dy in upstreams]
     for position, i in enumerate(checked):
-        directions = _directions(leaves[i], rng)
-        # per direction: the change of each output
-        rows = _differences(function, leaves, i, directions, step)
-        for dys, gradients in zip(upstreams, analytic, strict=True):
-            numeric = np.array([_product(dys, row) for row in rows])
-            exact = np.array([_product([gradients[position]], [d]) for d in directions])
-            shape = leaves[i].shape if len(directions) == leaves[i].size else None
+        directions = _directions(leaves[i].size, rng)
+        changes = _differences(function, leaves, i, directions, step).reshape(
+            len(directions), total
+        )
+        shape = leaves[i].shape if len(directions) == leaves[i].size else None
+        for dy, gradients in zip(upstreams, analytic, strict=True):
+            exact, numeric = directions @ gradients[position], changes @ dy
             worst = max(worst, _compare(exact, numeric, i, shape, rtol, atol))
     return worst
-
-
-def _product(a: Sequence[Array], b: Sequence[Array]) -> float:
-    """The sum of all products of the elements of arrays."""
-    return sum(float((x * y).sum()) for x, y in zip(a, b, strict=True))
 
 
 def _as_tuple(y: Any) -> tuple[Tensor, ...]:
     return tuple(y) if isinstance(y, (tuple, list)) else (y,)
 
 
-def _unit_upstreams(outputs: tuple[Tensor, ...]) -> list[list[Array]]:
-    """For each output element, a 1 there and 0 elsewhere: the rows of the Jacobian."""
-    sizes = [y.size for y in outputs]
-    rows = [np.split(row, np.cumsum(sizes)[:-1]) for row in np.eye(sum(sizes))]
-    return [[part.reshape(y.shape) for part, y in zip(row, outputs, strict=True)] for row in rows]
-
-
-def _analytic(outputs: tuple[Tensor, ...], leaves: list[Tensor], dys: list[Array]) -> list[Array]:
-    """dL/dleaf from the engine, zeros where nothing arrives."""
-    reached = [(y, dy) for y, dy in zip(outputs, dys, strict=True) if y.requires_grad]
-    if leaves and not reached:
+def _analytic(outputs: tuple[Tensor, ...], leaves: list[Tensor], dy: Array) -> list[Array]:
+    """dL/dleaf from the engine, zeros where nothing arrives.   dy: of all outputs, as (total,)"""
+    if not leaves:
+        return []
+    parts = np.split(dy, np.cumsum([y.size for y in outputs])[:-1])
+    reached = [(y, part) for y, part in zip(outputs, parts, strict=True) if y.requires_grad]
+    if not reached:
         raise GradientError(
             "the function's result carries no graph: every output must depend on an input"
         )
-    if not leaves:
-        return []
-    ys, upstream = zip(*reached, strict=True)
+    ys = [y for y, _ in reached]
     xp: Any = array_module(ys[0].device)
-    gradients = grad(ys, leaves, [xp.asarray(dy) for dy in upstream], retain_graph=True)
+    upstream = [xp.asarray(part.reshape(y.shape)) for y, part in reached]
+    gradients = grad(ys, leaves, upstream, retain_graph=True)
     return [
-        np.zeros(x.shape) if g is None else to_host(g.array)
+        np.zeros(x.size) if g is None else to_host(g.array).ravel()
         for x, g in zip(leaves, gradients, strict=True)
     ]
 
 
-def _directions(x: Tensor, rng: np.random.Generator) -> list[Array]:
+def _directions(size: int, rng: np.random.Generator) -> Array:
     """Unit vectors for every element of a small input, random directions of unit length in a large
-    one.
+    one.   (count, size)
     """
-    if x.size <= ELEMENTS:
-        return list(np.eye(x.size).reshape(x.size, *x.shape))
-    drawn = [rng.standard_normal(x.shape) for _ in range(DIRECTIONS)]
-    return [d / np.sqrt((d * d).sum()) for d in drawn]
+    if size <= ELEMENTS:
+        return np.eye(size)
+    drawn = rng.standard_normal((DIRECTIONS, size))
+    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
 def _differences(
-    function: Callable[..., Any], leaves: list[Tensor], i: int, directions: list[Array], step: float
-) -> list[list[Array]]:
-    """Central differences of every output along each direction of input i."""
+    function: Callable[..., Any], leaves: list[Tensor], i: int, directions: Array, step: float
+) -> Array:
+    """Central differences of all outputs along each direction of input i.   (count, total)"""
+    x = leaves[i].array
     xp: Any = array_module(leaves[i].device)
 
-    def at(x: Array) -> list[Array]:
+    def at(moved: Array) -> Array:
+        arrays = [moved if j == i else leaf.array for j, leaf in enumerate(leaves)]
         with no_grad():
-            arrays = [x if j == i else leaf.array for j, leaf in enumerate(leaves)]
-            moved = map(Tensor.from_array, arrays)
-            return [to_host(y.array) for y in _as_tuple(function(*moved))]
+            outputs = _as_tuple(function(*map(Tensor.from_array, arrays)))
+        return np.concatenate([to_host(y.array).ravel() for y in outputs])
 
-    rows = []
-    for direction in directions:
-        delta = xp.asarray(step * direction)
-        above, below = at(leaves[i].array + delta), at(leaves[i].array - delta)
-        rows.append([(a - b) / (2 * step) for a, b in zip(above, below, strict=True)])
-    return rows
+    deltas = [xp.asarray(step * direction.reshape(x.shape)) for direction in directions]
+    return np.array([(at(x + delta) - at(x - delta)) / (2 * step) for delta in deltas])
 
 
 def _compare(
