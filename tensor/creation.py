@@ -138,12 +138,10 @@ def triu(x: Any, diagonal: int = 0) -> Tensor:
 def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
     if x.ndim < 2:
         raise ShapeError(f"tril and triu of shape {x.shape}: two axes are needed")
-    rows, columns = x.shape[-2:]
-    xp = array_module(x.device)
-    distance = xp.arange(columns) - xp.arange(rows)[:, None] - diagonal
-    inside = Tensor.from_array(distance <= 0 if lower else distance >= 0)
+    # True up to a diagonal: of what stays, or of what does not
+    mask = array_module(x.device).tri(*x.shape[-2:], diagonal if lower else diagonal - 1, bool)
     # the zero of every dtype, bool too
-    filled: Tensor = ops.masked_fill(x, ops.invert(inside), False)
+    filled: Tensor = ops.masked_fill(x, Tensor.from_array(~mask if lower else mask), False)
     return filled
 
 

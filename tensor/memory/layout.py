@@ -149,9 +149,7 @@ class Layout:
                 f"permute{order} of shape {self.shape}: "
                 f"name each of the {len(self.shape)} axes once"
             )
-        return Layout(
-            tuple(self.shape[a] for a in axes), tuple(self.strides[a] for a in axes), self.offset
-        )
+        return self._chosen(axes)
 
     def transpose(self, i: int, j: int) -> Layout:
         """Axes i and j swapped."""
@@ -187,46 +185,29 @@ class Layout:
         """Elements start, start + step, ... before stop of one axis; bounds already clipped, as
         `slice.indices` gives them.
         """
-        count = len(range(start, stop, step))
-        offset = self.offset + (start * self.strides[axis] if count else 0)
-        return Layout(
-            self._with(self.shape, axis, count),
-            self._with(self.strides, axis, self.strides[axis] * step),
-            offset,
-        )
+        count, stride = len(range(start, stop, step)), self.strides[axis]
+        return self._replaced(axis, 1, (count,), (stride * step,), start * stride if count else 0)
 
     def select(self, axis: int, index: int) -> Layout:
         """One element of an axis, which disappears. Negative counts from the end."""
         size = self.shape[axis]
         if not -size <= index < size:
             raise IndexingError(f"index {index} is out of range for axis {axis} of size {size}")
-        offset = self.offset + (index % size) * self.strides[axis]
-        return Layout(
-            self.shape[:axis] + self.shape[axis + 1 :],
-            self.strides[:axis] + self.strides[axis + 1 :],
-            offset,
-        )
+        return self._replaced(axis, 1, (), (), index % size * self.strides[axis])
 
     def unsqueeze(self, axis: int) -> Layout:
         """A new axis of size 1 at `axis` of the result."""
         axis = normalise_axis(axis, len(self.shape) + 1)
         # never used: size 1 does not move
         stride = self.shape[axis] * self.strides[axis] if axis < len(self.shape) else 1
-        return Layout(
-            self.shape[:axis] + (1,) + self.shape[axis:],
-            self.strides[:axis] + (stride,) + self.strides[axis:],
-            self.offset,
-        )
+        return self._replaced(axis, 0, (1,), (stride,))
 
     def squeeze(self, axis: int | Sequence[int] | None = None) -> Layout:
         """Without those axes that have size 1; all of them by default. An axis of another size
         stays, as in PyTorch.
         """
         axes = normalise_axes(axis, len(self.shape))
-        keep = [a for a, n in enumerate(self.shape) if n != 1 or a not in axes]
-        return Layout(
-            tuple(self.shape[a] for a in keep), tuple(self.strides[a] for a in keep), self.offset
-        )
+        return self._chosen([a for a, n in enumerate(self.shape) if n != 1 or a not in axes])
 
     def index(self, key: tuple[object, ...]) -> Layout:
         """Basic indexing: integers, slices of any step, None (a new axis) and one `...`, left to
@@ -309,9 +290,23 @@ class Layout:
             f"use .reshape({sizes}) or .contiguous().view({sizes})"
         )
 
-    @staticmethod
-    def _with(values: Shape, axis: int, value: int) -> Shape:
-        return values[:axis] + (value,) + values[axis + 1 :]
+    def _chosen(self, axes: Sequence[int]) -> Layout:
+        """Some axes, in that order."""
+        shape, strides = (tuple(values[a] for a in axes) for values in (self.shape, self.strides))
+        return Layout(shape, strides, self.offset)
+
+    def _replaced(
+        self, axis: int, count: int, sizes: Shape, strides: Shape, start: int = 0
+    ) -> Layout:
+        """Other axes in the place of `count` axes from `axis` on, beginning `start` elements
+        further.
+        """
+        end = axis + count
+        return Layout(
+            self.shape[:axis] + sizes + self.shape[end:],
+            self.strides[:axis] + strides + self.strides[end:],
+            self.offset + start,
+        )
 
     # -- what shares memory
 

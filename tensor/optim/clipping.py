@@ -24,8 +24,7 @@ def gradient_norm(parameters: Module | Optimizer | Iterable[Tensor]) -> float:
 
 
 def _norm(arrays: list[Array]) -> float:
-    total = sum(_squared(array) for array in arrays)
-    return math.sqrt(total) if math.isfinite(total) else total if math.isnan(total) else math.inf
+    return math.sqrt(sum(map(_squared, arrays)))
 
 
 @watched
@@ -36,9 +35,7 @@ def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: flo
     A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the
     caller skips that step.
     """
-    arrays = _gradients(
-        parameters if isinstance(parameters, (Module, Optimizer)) else list(parameters)
-    )
+    arrays = _gradients(parameters)
     norm = _norm(arrays)
     if math.isfinite(norm) and norm > limit:
         for array in arrays:
