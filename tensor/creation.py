@@ -102,13 +102,11 @@ def arange(
     """
     if stop is None:
         start, stop = 0, start
-    if dtype is None:
-        whole = all(isinstance(n, (int, np.integer)) for n in (start, stop, step))
-        dtype = int64 if whole else float32
     # made on the host: the same bits on every device
-    return Tensor.from_array(
-        move(np.arange(start, stop, step).astype(as_dtype(dtype)), device), requires_grad
-    )
+    counted = np.arange(start, stop, step)
+    if dtype is None:
+        dtype = float32 if counted.dtype.kind == "f" else int64
+    return Tensor.from_array(move(counted.astype(as_dtype(dtype)), device), requires_grad)
 
 
 def eye(

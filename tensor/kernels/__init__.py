@@ -41,7 +41,7 @@ _last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and w
 
 
 def kernel_for(
-    name: str, *, device: str, supports: Callable[..., str | None]
+    name: str, *, supports: Callable[..., str | None], device: str = "cpu"
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel of op `name` on "cpu" or "cuda"."""
 

@@ -1,12 +1,10 @@
 """Keeping freed memory: on Linux, large arrays otherwise go back to the operating system after
 every op.
 
-glibc hands blocks above a threshold back at once, and the next op of that size takes them anew,
-page fault by page fault: a third of a
-training step at small sizes (DESIGN.md has the figures). Raising the two thresholds keeps them for
-reuse. The environment variable
-TENSOR_KEEP_MEMORY=off leaves the allocator alone, as do MALLOC_MMAP_THRESHOLD_ and
-MALLOC_TRIM_THRESHOLD_ when set.
+glibc gives blocks above a threshold back at once, and the next op of that size takes them anew,
+page fault by page fault. That was a third of a training step at small sizes. Raising two thresholds
+keeps the blocks for reuse. The environment variable TENSOR_KEEP_MEMORY=off leaves the allocator
+alone, as do MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ when set.
 """
 
 from __future__ import annotations

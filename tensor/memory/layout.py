@@ -236,11 +236,9 @@ class Layout:
         """The same elements in the same order under another shape, without a copy; -1 is inferred.
 
         Neighbouring axes are one even run of memory when strides[i] == shape[i+1] * strides[i+1].
-        Each such run must be
-        cut up by new axes exactly; where a new axis would have to reach across two runs, no strides
-        can express it.
-        Raises ViewError naming the two axes, and (given `itemsize`) the bytes that a copy would
-        cost.
+        New axes must cut up each such run exactly: no strides can express an axis that reaches
+        across two runs. Raises ViewError with the two axes and, given `itemsize`, the bytes that a
+        copy would cost.
         """
         shape = infer_shape(self.size, shape)
         if shape == self.shape:

@@ -123,14 +123,11 @@ class Storage:
         self.writes.pop(region, None)
         self.writes[region] = (self.version, line)
         if len(self.writes) > REGIONS:
-            self._merge_oldest()
-
-    def _merge_oldest(self) -> None:
-        assert self.writes is not None
-        (a, _), (b, latest) = list(self.writes.items())[:2]
-        low, high = min(a.span()[0], b.span()[0]), max(a.span()[1], b.span()[1])
-        del self.writes[a], self.writes[b]
-        self.writes = {Layout((high - low,), (1,), low): latest, **self.writes}
+            first, second = list(self.writes)[:2]
+            ends = *first.span(), *second.span()
+            both = Layout((max(ends) - min(ends),), (1,), min(ends))
+            del self.writes[first]
+            self.writes = {both: self.writes.pop(second), **self.writes}
 
     def written_since(self, version: int, region: Layout) -> Line | None:
         """The line of the first write after `version` that touches `region`; None when every one

@@ -16,7 +16,7 @@ M = TypeVar("M", bound="Module")
 
 
 class Parameter(Tensor):
-    """A leaf that a model learns: it requires gradients unless told otherwise.
+    """A leaf that a model learns: it requires gradients by default.
 
     `role` is what the numbers are for, and optimisers ask for it: "matrix" maps vectors to vectors,
     "table" has a row for each token or position, "head" turns a vector into logits, "vector" is a
@@ -142,9 +142,7 @@ class Module:
         if dtype is not None and as_dtype(dtype) not in FLOATS:
             raise DTypeError(f"parameters learn, so they are floats, not {as_dtype(dtype)}")
         for parameter in self.parameters():
-            moved = Tensor(
-                parameter, dtype=as_dtype(dtype) if dtype is not None else None, device=device
-            )
+            moved = Tensor(parameter, dtype=dtype, device=device)
             learns = parameter.requires_grad
             parameter.node = None
             parameter.relocate(moved.storage, moved.layout)
@@ -152,11 +150,8 @@ class Module:
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Tensor) and not isinstance(value, Parameter):  # a buffer
-                    setattr(
-                        module,
-                        name,
-                        value.to(dtype=dtype if value.dtype in FLOATS else None, device=device),
-                    )
+                    kept = dtype if value.dtype in FLOATS else None
+                    setattr(module, name, value.to(dtype=kept, device=device))
         if self.flats:
             self.pack()
         return self
@@ -166,12 +161,9 @@ class Module:
         """Whether `flats` hold this module's parameters as they are now: all of them, and none that
         is gone.
         """
-        slots = [slot for flat in self.flats for slot in flat.slots]
-        return (
-            bool(slots)
-            and all(flat.current for flat in self.flats)
-            and {id(p.parameter) for p in slots} == {id(p) for p in self.parameters()}
-        )
+        here = {id(slot.parameter) for flat in self.flats for slot in flat.slots}
+        current = bool(here) and all(flat.current for flat in self.flats)
+        return current and here == set(map(id, self.parameters()))
 
     def pack(self, group: Callable[[Tensor], str] = group_of) -> tuple[Flat, ...]:
         """Lay the parameters and their gradients out flat, one storage for each dtype and group;

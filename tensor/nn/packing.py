@@ -3,8 +3,8 @@
     weights    | token_embedding ......... | pad | blocks.0.qkv.weight ........ | pad | ...
     gradients  | the same slots ......... |     | ............................ |     |
 
-so that AdamW, the global norm, an all-reduce and a checkpoint each walk one array. Every parameter
-starts on a multiple of 256 bytes; the padding is zero and stays so.
+So AdamW, the global norm, an all-reduce and a checkpoint each go through one array. Every parameter
+starts on a multiple of 256 bytes. The padding is zero and stays so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tensor import creation
 from tensor.dtypes import DType
-from tensor.memory.layout import Layout
+from tensor.memory.layout import Layout, contiguous_strides
 from tensor.tensor import Tensor
 
 ALIGNMENT = 256  # bytes
@@ -37,7 +37,7 @@ class Flat:
     over all of them.
     """
 
-    def __init__(self, group: str, named: list[tuple[str, Tensor]], dtype: DType, device: str):
+    def __init__(self, named: list[tuple[str, Tensor]], group: str, dtype: DType, device: str):
         self.group, self.dtype, self.device = group, dtype, device
         self.slots: list[Slot] = []
         end, step = 0, ALIGNMENT // dtype.itemsize
@@ -53,11 +53,10 @@ class Flat:
         """Move a parameter's values here and make the same object a view of them; so too its
         gradient.
         """
-        parameter, layout = slot.parameter, Layout.contiguous(slot.parameter.shape)
-        layout = Layout(layout.shape, layout.strides, slot.start)
-        here = Tensor.over(self.weights.storage, layout)
-        here.array[...] = parameter.array
-        parameter.relocate(self.weights.storage, layout)
+        parameter, storage = slot.parameter, self.weights.storage
+        layout = Layout(parameter.shape, contiguous_strides(parameter.shape), slot.start)
+        Tensor.over(storage, layout).array[...] = parameter.array
+        parameter.relocate(storage, layout)
         self.attach(slot)
 
     def attach(self, slot: Slot) -> None:
@@ -76,20 +75,14 @@ class Flat:
         """Whether the parameters still live here (not after a later pack()), and none that was
         packed as frozen learns now.
         """
-        frozen = self.group == "frozen"
-        return all(
-            p.parameter.storage is self.weights.storage
-            and not (frozen and p.parameter.requires_grad)
-            for p in self.slots
-        )
+        frozen, parameters = self.group == "frozen", [slot.parameter for slot in self.slots]
+        here = all(p.storage is self.weights.storage for p in parameters)
+        return here and not (frozen and any(p.requires_grad for p in parameters))
 
     def grouped_by(self, group: Callable[[Tensor], str]) -> bool:
         """Whether the parameters here that learn are of this group for that function too."""
-        return all(
-            group(slot.parameter) == self.group
-            for slot in self.slots
-            if slot.parameter.requires_grad
-        )
+        learning = [slot.parameter for slot in self.slots if slot.parameter.requires_grad]
+        return all(group(parameter) == self.group for parameter in learning)
 
     def reached(self) -> list[Slot]:
         """The parameters that have a gradient now."""
@@ -118,9 +111,6 @@ def pack(
     """
     groups: dict[tuple[str, DType, str], list[tuple[str, Tensor]]] = {}
     for name, parameter in named:
-        groups.setdefault((group(parameter), parameter.dtype, parameter.device), []).append(
-            (name, parameter)
-        )
-    return tuple(
-        Flat(group, members, dtype, device) for (group, dtype, device), members in groups.items()
-    )
+        key = group(parameter), parameter.dtype, parameter.device
+        groups.setdefault(key, []).append((name, parameter))
+    return tuple(Flat(members, *key) for key, members in groups.items())

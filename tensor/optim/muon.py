@@ -23,15 +23,14 @@ QUINTIC = 3.4445, -4.7750, 2.0315
 
 
 class Muon(AdamW):
-    """u <- momentum u + g,   w <- w - lr weight_decay w - lr sqrt(max(1, outputs / inputs))
-    orthogonal(g + momentum u)      (nesterov; else of u)
+    """u <- momentum u + g
+    w <- w - lr weight_decay w - lr sqrt(max(1, outputs / inputs)) orthogonal(g + momentum u)
 
-    for every parameter w: (inputs, outputs) of the role "matrix": the 2-D weights in the middle of
-    a
-    model, but no tables and no head, tied or not. orthogonal(m) is U V^T for m = U S V^T, nearly:
-    each direction moves equally far, not only those where gradients are large. The scale is Jordan
-    et al.'s, whose matrices are (outputs, inputs): it keeps an update's effect on the layer's
-    output, and so the best lr, about the same for all widths.
+    and orthogonal(u) without nesterov, for every parameter w: (inputs, outputs) of the role
+    "matrix". These are the 2-D weights in the middle of a model, but no tables and no head, tied or
+    not. orthogonal(m) is about U V^T for m = U S V^T: each direction moves equally far, not only
+    those where gradients are large. The scale is Jordan et al.'s, whose matrices are (outputs,
+    inputs). With this scale the best lr is about the same for all widths.
 
     All other parameters take AdamW's step with `adamw_lr`, `betas` and `eps`. A schedule moves `lr`
     only: the rate of AdamW keeps its ratio to it. Tables and matrices decay, each at its own rate;
@@ -117,10 +116,8 @@ def muon(
     decay: float,
 ) -> None:
     """u = momentum u + g,   w = decay w - lr sqrt(max(1, outputs / inputs)) orthogonal(u)
-    (nesterov:
-    of g + momentum u), in slot.
 
-    w, g, u: (inputs, outputs).
+    in place, of one matrix; nesterov: orthogonal(g + momentum u).   w, g, u: (inputs, outputs)
     """
     u *= momentum
     u += g
@@ -134,15 +131,13 @@ def orthogonal(matrix: Array, steps: int = 5) -> Array:
     """About U V^T, for matrix = U S V^T: the singular vectors stay, the singular values become
     about 1. Zero stays zero.      Jordan et al. 2024
 
-        X <- a X + b (X X^T) X + c (X X^T)^2 X,   so that each singular value s of X becomes a s + b
-        s^3 + c s^5;
+        X <- a X + b (X X^T) X + c (X X^T)^2 X
 
-    from X = matrix / its Frobenius norm, whose singular values are at most 1, the values that began
-    above 0.01 lie between 0.68 and 1.14
-    after 5 steps: no more is needed, and no decomposition, only products. (Newton and Schulz's
-    iteration has a = 3/2, b = -1/2, c = 0:
-    it comes to 1 exactly, but slowly.) A tall matrix is transposed meanwhile, which makes X X^T the
-    smaller of the two products.
+    Each singular value s of X becomes a s + b s^3 + c s^5. The start is X = matrix / its Frobenius
+    norm, whose singular values are at most 1. After 5 steps the values that began above 0.01 lie
+    between 0.68 and 1.14: that is enough, and takes products alone. (Newton and Schulz's iteration
+    has a = 3/2, b = -1/2, c = 0. It comes to 1 exactly, but slowly.) A tall matrix is transposed
+    meanwhile, which makes X X^T the smaller of the two products.
     """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]

@@ -1,4 +1,4 @@
-"""What optimisers share: parameters laid out flat, walked in tiles that fit a cache."""
+"""What optimisers share: parameters laid out flat, updated in tiles that fit a cache."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Optimizer:
                 weights[part] = exact[part].astype(flat.dtype)
 
     def rule(self, flat: Flat, count: int) -> Rule:
-        """The update `function(weights, gradients, *state, **numbers)`, in slot, with its numbers
+        """The update `function(weights, gradients, *state, **numbers)`, in place, with its numbers
         for step `count` (from 1) of this group.
         """
         raise NotImplementedError

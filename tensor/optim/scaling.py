@@ -13,18 +13,15 @@ class LossScale:
     `patience` steps in a row without.
 
         optimizer.loss_scale = scale = LossScale()
-        loss.backward(full_like(loss, scale.value))                             all gradients are
-        `value` times the true ones
-        norm = clip_gradients(optimizer, limit * scale.value) / scale.value     so the limit is, and
-        the norm is the true one
+        loss.backward(full_like(loss, scale.value))   # all gradients are `value` times the true ones
+        norm = clip_gradients(optimizer, limit * scale.value) / scale.value   # the true norm
         if math.isfinite(norm):
-            optimizer.step()                                                    divides by `value`,
-            in float32
+            optimizer.step()                          # divides by `value`, in float32
         scale.adapt(math.isfinite(norm))
 
-    float16 holds nothing above 65504 and nothing below 6e-8, and most gradients are smaller than
-    they need be. bfloat16 reaches as far as float32 and needs no scale. The value is a power of two
-    (if it starts as one), so multiplying and dividing round nothing.
+    float16 has no numbers above 65504 or below 6e-8, and most gradients are small. bfloat16 reaches
+    as far as float32 and needs no scale. The value is a power of two if it starts as one, so
+    multiplying and dividing round nothing.
     """
 
     def __init__(self, value: float = 2.0**16, patience: int = 2000):

@@ -12,19 +12,19 @@ def updatable(w: Array, *others: Array, **_: float) -> str | None:
     return refusal(w, *others) if w.flags.writeable else "read-only"
 
 
-@kernel_for("adamw", device="cpu", supports=updatable)
+@kernel_for("adamw", supports=updatable)
 def adamw_in_one_pass(w: Array, g: Array, m: Array, v: Array, **numbers: float) -> None:
     """w, g, m, v read once and written once. The numbers of the update come in its order."""
     library.adamw(w, g, m, v, w.size, *numbers.values())
 
 
-@kernel_for("squared_norm", device="cpu", supports=refusal)
+@kernel_for("squared_norm", supports=refusal)
 def squared_norm_of_all(g: Array) -> float:
     """Summed in float64."""
     return float(library.squared_norm(g, g.size))
 
 
-@kernel_for("scale", device="cpu", supports=lambda g, factor: updatable(g))
+@kernel_for("scale", supports=lambda g, factor: updatable(g))
 def scale_of_all(g: Array, factor: float) -> None:
     """g *= factor"""
     library.scale_all(g, g.size, factor)

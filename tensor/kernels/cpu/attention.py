@@ -27,7 +27,7 @@ def _supports_packed(qkv: Array, heads: int, *, dropout: float = 0.0, **_: Any) 
     return refusal(qkv)
 
 
-@kernel_for("causal_self_attention", device="cpu", supports=_supports_packed)
+@kernel_for("causal_self_attention", supports=_supports_packed)
 def attention_by_heads(qkv: Array, heads: int, **_: Any) -> Any:
     """y, from heads that lie side by side. The maximum of each row of scores and its sum of e^s are
     kept: backward makes the weights again from them.   qkv: (B, T, 3C)   y: (B, T, C)
@@ -50,12 +50,11 @@ def attention_by_heads(qkv: Array, heads: int, **_: Any) -> Any:
 
 def _by_reference(qkv: Array, heads: int, dy: Array) -> Array:
     """The gradient of packed heads by the reference, where something in it is not finite."""
-    q, k, v, dheads = (
-        part.reshape(*dy.shape[:2], heads, -1).swapaxes(1, 2)  # (B, H, T, D)
-        for part in (*np.split(qkv, 3, axis=-1), dy)
-    )
-    *gradients, _ = reference_of("attention")(q, k, v, causal=True)[1](dheads)
-    return np.concatenate([dx.swapaxes(1, 2).reshape(dy.shape) for dx in gradients], axis=-1)
+    B, T, _ = dy.shape
+    q, k, v = qkv.reshape(B, T, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # each (B, H, T, D)
+    dheads = dy.reshape(B, T, heads, -1).swapaxes(1, 2)
+    gradients = reference_of("attention")(q, k, v, causal=True)[1](dheads)[:3]
+    return np.stack(gradients).transpose(1, 3, 0, 2, 4).reshape(qkv.shape)
 
 
 def _supports(
@@ -70,7 +69,7 @@ def _supports(
     return refusal()  # of any strides: what is not contiguous is copied, which is linear in T too
 
 
-@kernel_for("attention", device="cpu", supports=_supports)
+@kernel_for("attention", supports=_supports)
 def attention_of_heads(
     q: Array,
     k: Array,
@@ -110,7 +109,7 @@ def _supports_numpy(
     return None if q.dtype in (float32, float64) else f"dtype {q.dtype}"
 
 
-@kernel_for("attention", device="cpu", supports=_supports_numpy)
+@kernel_for("attention", supports=_supports_numpy)
 def attention_by_blocks(
     q: Array, k: Array, v: Array, bias: Array | None = None, *, scale: float | None = None, **_: Any
 ) -> Any:

@@ -72,7 +72,7 @@ def refusal(*arrays: Any, dtype: Any = float32) -> str | None:
 
 
 def in_order(array: Any) -> Any:
-    """The array itself where C can walk it, else a copy: where it is not contiguous, or its
+    """The array itself where C can read it, else a copy: where it is not contiguous, or its
     elements straddle their boundaries.
     """
     return array if array.flags.num & IN_ORDER == IN_ORDER else array.copy()

@@ -29,7 +29,7 @@ def _supports(
     return refusal(targets, dtype=int64) or refusal(logits)
 
 
-@kernel_for("cross_entropy", device="cpu", supports=_supports)
+@kernel_for("cross_entropy", supports=_supports)
 def cross_entropy_by_rows(
     logits: Array,
     targets: Array,

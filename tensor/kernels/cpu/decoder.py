@@ -15,19 +15,12 @@ from tensor.memory.devices import Array
 FLAGS = {"pre_norm": 1, "relu": 2, "biases": 4, "tied": 8, "last": 16}
 
 
-def _supports(
-    ids: Array,
-    keys: Array,
-    values: Array,
-    seen: Array,
-    rows: Array,
-    parameters: tuple[Array, ...],
-    **_: float,
-) -> str | None:
-    return refusal(ids, seen, rows, dtype=int64) or refusal(keys, values, *parameters)
-
-
-@kernel_for("decode", device="cpu", supports=_supports)
+@kernel_for(
+    "decode",
+    supports=lambda ids, keys, values, seen, rows, parameters, **_: (
+        refusal(ids, seen, rows, dtype=int64) or refusal(keys, values, *parameters)
+    ),
+)
 def decode_in_one_call(
     ids: Array,
     keys: Array,

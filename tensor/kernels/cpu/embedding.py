@@ -16,17 +16,13 @@ from tensor.memory.devices import Array
 def _supports(ids: Array, tokens: Array, positions: Array) -> str | None:
     if ids.dtype != int64 or ids.ndim != 2 or ids.size == 0:
         return f"ids {ids.shape} {ids.dtype}"
-    if (
-        tokens.ndim != 2
-        or positions.ndim != 2
-        or tokens.shape[1] != positions.shape[1]
-        or positions.shape[0] < ids.shape[1]
-    ):
+    tables = tokens.ndim == positions.ndim == 2 and tokens.shape[1] == positions.shape[1]
+    if not tables or len(positions) < ids.shape[1]:
         return f"tables {tokens.shape}, {positions.shape} for ids {ids.shape}"
     return refusal(ids, dtype=int64) or refusal(tokens, positions)
 
 
-@kernel_for("positional_embedding", device="cpu", supports=_supports)
+@kernel_for("positional_embedding", supports=_supports)
 def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) -> Any:
     """y[b, t] = tokens[ids[b, t]] + positions[t] in one pass; dtokens adds the rows of dy, into the
     buffer where there is one.

@@ -17,7 +17,7 @@ def _supports(x: Array, form: str = "tanh") -> str | None:
     return refusal(x) if x.size else "no elements"
 
 
-@kernel_for("gelu", device="cpu", supports=_supports)
+@kernel_for("gelu", supports=_supports)
 def gelu_without_tanh(x: Array, form: str = "tanh") -> Any:
     """y = x / (1 + e^(-2u)), and its gradient."""
     width = x.shape[-1] if x.ndim else 1

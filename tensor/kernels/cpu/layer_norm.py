@@ -25,7 +25,7 @@ def _supports_residual(x: Array, y: Array, gain: Array, bias: Array, **_: float)
     return _supports(x, gain, bias) or refusal(y)
 
 
-@kernel_for("layer_norm", device="cpu", supports=_supports)
+@kernel_for("layer_norm", supports=_supports)
 def layer_norm_by_rows(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
     """Mean and 1 / sqrt(variance + eps) of each row are kept beside x."""
     width = x.shape[-1]
@@ -41,7 +41,7 @@ def layer_norm_by_rows(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     return y, backward
 
 
-@kernel_for("residual_layer_norm", device="cpu", supports=_supports_residual)
+@kernel_for("residual_layer_norm", supports=_supports_residual)
 def residual_layer_norm_by_rows(
     x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5
 ) -> Any:

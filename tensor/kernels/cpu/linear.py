@@ -18,12 +18,14 @@ def _supports(
     if x.size == 0 or x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[transposed]:
         return f"shapes {x.shape}, {weight.shape}"
     outputs = weight.shape[not transposed]
-    if outputs == 0 or (bias is not None and bias.shape != (outputs,)):
-        return f"shapes {weight.shape}, {bias.shape if bias is not None else None}"
-    return refusal(x, weight) if bias is None else refusal(x, weight, bias)
+    if bias is None:
+        return refusal(x, weight) if outputs else "no outputs"
+    if outputs == 0 or bias.shape != (outputs,):
+        return f"shapes {weight.shape}, {bias.shape}"
+    return refusal(x, weight, bias)
 
 
-@kernel_for("linear", device="cpu", supports=_supports)
+@kernel_for("linear", supports=_supports)
 def linear_by_bands(
     x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
 ) -> Any:
@@ -55,7 +57,7 @@ def linear_by_bands(
     return y, (dx, dweight, None if bias is None else dbias)
 
 
-@kernel_for("linear_gelu", device="cpu", supports=_supports)
+@kernel_for("linear_gelu", supports=_supports)
 def linear_gelu_by_bands(x: Array, weight: Array, bias: Array | None = None) -> Any:
     """h = x weight + bias,  y = gelu(h): bias and GELU while a band is in the cache. Backward makes
     dh and sums it for dbias in one pass.

@@ -37,19 +37,17 @@ def private_folder(wanted: Path) -> Path:
     """
     folder = Path(os.path.realpath(wanted.parent)) / wanted.name
     for each in reversed([folder, *folder.parents]):
-        try:
-            status = each.lstat()
-        except FileNotFoundError:
+        if not os.path.lexists(each):
             each.mkdir(0o700, exist_ok=True)  # two processes may start at once
-            status = each.lstat()
-        _check(each, status, last=each == folder)
+        _check(each, last=each == folder)
     if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
         raise OSError(f"{folder} is on a file system mounted noexec")
     return folder
 
 
-def _check(folder: Path, status: os.stat_result, *, last: bool) -> None:
+def _check(folder: Path, *, last: bool) -> None:
     """Raise OSError where another user can change what is in a folder."""
+    status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode):
         found = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no folder"
         raise OSError(f"{folder} is {found}")

@@ -12,7 +12,7 @@ from tensor.memory.devices import Array
 from tensor.random import Key
 
 
-@kernel_for("random_bits", device="cpu", supports=lambda rows, columns, key, xp: refusal())
+@kernel_for("random_bits", supports=lambda rows, columns, key, xp: refusal())
 def random_bits_by_lanes(rows: int, columns: int, key: Key, xp: Any) -> Array:
     """The same words as the reference's, 16 counters side by side."""
     out = np.empty((rows, columns), np.uint32)

@@ -54,20 +54,18 @@ def wide(dtype: DType) -> DType:
 def launch(kernel: str, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
     """Run a kernel on arrays and integers, T being the dtype of the first array.
 
-    Raises TypeError for an array of another dtype than the .cu file declares, ValueError for one
-    that is not contiguous.
+    Raises TypeError for an array of another dtype than the .cu file declares, and for one that is
+    not contiguous.
     """
     dtype = arguments[0].dtype
     declared = {"T": dtype, "type": wide(dtype)}
     for (kind, name), value in zip(parameters()[kernel], arguments, strict=True):
         if kind == "int":
             continue
-        if value.dtype != declared[kind]:
-            raise TypeError(f"kernel {kernel}: {name} is {value.dtype}, declared {declared[kind]}")
-        if not value.flags.c_contiguous:
-            raise ValueError(
-                f"kernel {kernel}: {name} {value.shape} is not contiguous, "
-                "and kernels ignore strides"
+        if value.dtype != declared[kind] or not value.flags.c_contiguous:
+            raise TypeError(
+                f"kernel {kernel}: {name} must be {declared[kind]} and contiguous, not "
+                f"{value.dtype} with strides {value.strides}"
             )
     given = tuple(np.int32(v) if isinstance(v, int) else v for v in arguments)
     _function(kernel, dtype)(grid, block, given)
