@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
 
 from tensor.memory.devices import Array
-from tensor.nn.module import Module, role_of
+from tensor.nn.module import role_of
 from tensor.nn.packing import Flat, group_of
-from tensor.optim.optimizer import Optimizer, Rule
+from tensor.optim.optimizer import Optimizer, Parameters, Rule
 from tensor.tensor import Tensor
 
 
@@ -29,7 +28,7 @@ class AdamW(Optimizer):
 
     def __init__(
         self,
-        parameters: Module | Iterable[Tensor],
+        parameters: Parameters,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,

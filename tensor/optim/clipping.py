@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,11 +11,10 @@ from tensor.kernels import pick
 from tensor.memory.devices import Array
 from tensor.mode import watched
 from tensor.nn.module import Module
-from tensor.optim.optimizer import Optimizer
-from tensor.tensor import Tensor
+from tensor.optim.optimizer import Optimizer, Parameters
 
 
-def gradient_norm(parameters: Module | Optimizer | Iterable[Tensor]) -> float:
+def gradient_norm(parameters: Parameters | Optimizer) -> float:
     """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one
     counts once. 0 without gradients.
     """
@@ -28,7 +26,7 @@ def _norm(arrays: list[Array]) -> float:
 
 
 @watched
-def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: float) -> float:
+def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
     """Scale all gradients by limit / norm where the global norm is above the limit; returns the
     norm before.
 
@@ -47,7 +45,7 @@ def clip_gradients(parameters: Module | Optimizer | Iterable[Tensor], limit: flo
     return norm
 
 
-def _gradients(parameters: Module | Optimizer | Iterable[Tensor]) -> list[Array]:
+def _gradients(parameters: Parameters | Optimizer) -> list[Array]:
     """The gradients as few arrays: whole flat storages where every parameter in one has its
     gradient, else one by one.
     """

@@ -5,17 +5,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
 
 from tensor.kernels import pick
 from tensor.memory.devices import Array
-from tensor.nn.module import Module, role_of
+from tensor.nn.module import role_of
 from tensor.nn.packing import Flat
 from tensor.optim.adamw import AdamW
-from tensor.optim.optimizer import Rule
+from tensor.optim.optimizer import Parameters, Rule
 from tensor.tensor import Tensor
 
 # chosen by Jordan et al. for a steep start: small singular values grow 3.4445-fold a step
@@ -39,7 +38,7 @@ class Muon(AdamW):
 
     def __init__(
         self,
-        parameters: Module | Iterable[Tensor],
+        parameters: Parameters,
         lr: float = 0.02,
         momentum: float = 0.95,
         nesterov: bool = True,

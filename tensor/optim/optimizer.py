@@ -19,6 +19,8 @@ from tensor.nn.packing import Flat, Slot, group_of, pack
 from tensor.optim.scaling import LossScale
 from tensor.tensor import Tensor
 
+# what an optimiser takes
+Parameters: TypeAlias = "Module | Iterable[Tensor]"
 # an update and its numbers; a kernel of the function's name may stand in for it
 Rule: TypeAlias = "partial[None]"
 # elements: what a tile touches stays in a core's cache from one line of the rule to the next
@@ -38,7 +40,7 @@ class Optimizer:
     # where one is set, gradients are those of the loss times its value
     loss_scale: LossScale | None = None
 
-    def __init__(self, parameters: Module | Iterable[Tensor], lr: float):
+    def __init__(self, parameters: Parameters, lr: float):
         if isinstance(parameters, Module):
             fits = parameters.packed and all(
                 flat.grouped_by(self.group_of) for flat in parameters.flats

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 
 from tensor.memory.devices import Array
-from tensor.nn.module import Module
 from tensor.nn.packing import Flat
-from tensor.optim.optimizer import Optimizer, Rule
-from tensor.tensor import Tensor
+from tensor.optim.optimizer import Optimizer, Parameters, Rule
 
 
 class SGD(Optimizer):
@@ -23,7 +20,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Module | Iterable[Tensor],
+        parameters: Parameters,
         lr: float = 1e-2,
         momentum: float = 0.0,
         nesterov: bool = False,

@@ -3,14 +3,12 @@ compiled when one is first wanted.
 """
 
 from tensor.kernels.cpu import (  # noqa: F401 (registers its kernels)
-    adamw,
     attention,
     cross_entropy,
     decoder,
     embedding,
-    gelu,
     layer_norm,
     linear,
-    muon,
     random,
+    updates,
 )

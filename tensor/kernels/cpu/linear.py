@@ -1,4 +1,4 @@
-"""The linear layer, alone and with GELU: what calls product.c, sums.c and gelu.c."""
+"""The linear layer and GELU, alone and together: what calls product.c, sums.c and gelu.c."""
 
 from __future__ import annotations
 
@@ -82,3 +82,24 @@ def linear_gelu_by_bands(x: Array, weight: Array, bias: Array | None = None) -> 
         return dx, dweight, dbias
 
     return y, backward
+
+
+def _supports_gelu(x: Array, form: str = "tanh") -> str | None:
+    if form != "tanh":
+        return f"form {form!r}: only the tanh form has a short cut"
+    return refusal(x) if x.size else "no elements"
+
+
+@kernel_for("gelu", supports=_supports_gelu)
+def gelu_without_tanh(x: Array, form: str = "tanh") -> Any:
+    """y = x / (1 + e^(-2u)), and its gradient."""
+    width = x.shape[-1] if x.ndim else 1
+    rows, y = x.size // width, np.empty(x.shape, x.dtype)
+    library.gelu_forward(x, y, rows, width)
+
+    def dx(dy: Array) -> Array:
+        dx = np.empty(x.shape, x.dtype)
+        library.gelu_backward(x, in_order(dy), dx, rows, width)
+        return dx
+
+    return y, (dx,)

@@ -1,4 +1,4 @@
-"""AdamW, and the norm and scaling of gradients: what calls adamw.c."""
+"""Updates of AdamW and Muon, the norm and scaling of gradients: what calls adamw.c and muon.c."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def updatable(w: Array, *others: Array, **_: float) -> str | None:
 def adamw_in_one_pass(w: Array, g: Array, m: Array, v: Array, **numbers: float) -> None:
     """w, g, m, v read once and written once. The numbers of the update come in its order."""
     library.adamw(w, g, m, v, w.size, *numbers.values())
+
+
+@kernel_for("muon", supports=lambda w, g, u, slots: updatable(w, g, u))
+def muon_by_matrices(w: Array, g: Array, u: Array, slots: Array, **numbers: float) -> None:
+    """w, g, u: flat, with matrices at `slots`, (count, 3): start, inputs, outputs. Each matrix by
+    one thread. The numbers of the update come in its order.
+    """
+    library.muon(w, g, u, slots, len(slots), *numbers.values())
 
 
 @kernel_for("squared_norm", supports=refusal)
