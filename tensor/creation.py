@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -222,7 +223,7 @@ def randn_like(x: Tensor, **options: Any) -> Tensor:
 
 def randint_like(x: Tensor, low: int, high: int, **options: Any) -> Tensor:
     """Integers in [low, high), in the shape, dtype and on the device of x."""
-    return _like(lambda shape, **rest: randint(low, high, shape, **rest), x, **options)
+    return _like(partial(randint, low, high), x, **options)
 
 
 def from_dlpack(source: Any) -> Tensor:

@@ -38,7 +38,7 @@ class Flat:
     """
 
     def __init__(self, named: list[tuple[str, Tensor]], group: str, dtype: DType, device: str):
-        self.group, self.dtype, self.device = group, dtype, device
+        self.group, self.dtype = group, dtype
         self.slots: list[Slot] = []
         end, step = 0, ALIGNMENT // dtype.itemsize
         for name, parameter in named:
