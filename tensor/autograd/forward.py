@@ -209,9 +209,9 @@ def _by_memory(array: Array, inputs: Sequence[Any], outs: tuple[Any, ...]) -> li
 def keep(x: Any, array: Array) -> Saved:
     """Note that backward keeps a tensor's array, and its version: a later write is found out."""
     storage = x._storage or x.storage
+    storage.saved = True
     if storage.exported:
         storage = Exported(storage, array)
-    storage.saved = True
     return storage, storage.version, array
 
 

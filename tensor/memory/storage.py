@@ -95,7 +95,7 @@ class Storage:
         self.exported = False  # whether NumPy was given a writable window on it
         # whether a graph ever kept this memory: then NumPy gets read-only windows on it
         self.saved = False
-        self.writes: dict[Layout, tuple[int, Line]] | None = None
+        self.writes: dict[Layout, tuple[int, Line]] = {}
 
     @property
     def flat(self) -> Array:
@@ -118,7 +118,7 @@ class Storage:
         irrelevant.
         """
         self.version += 1
-        if self.writes is None or region.size == self.flat.size:
+        if region.size == self.flat.size:
             self.writes = {}
         self.writes.pop(region, None)
         self.writes[region] = (self.version, line)
@@ -133,7 +133,7 @@ class Storage:
         """The line of the first write after `version` that touches `region`; None when every one
         missed it.
         """
-        for written, (when, line) in (self.writes or {}).items():
+        for written, (when, line) in self.writes.items():
             if when > version and written.overlaps(region):
                 return line
         return None
@@ -151,14 +151,6 @@ class Exported:
 
     def __init__(self, storage: Storage, array: Array):
         self.storage, self.array, self.copy = storage, array, array.copy()
-
-    @property
-    def saved(self) -> bool:
-        return self.storage.saved
-
-    @saved.setter
-    def saved(self, value: bool) -> None:
-        self.storage.saved = value
 
     @property
     def flat(self) -> Array:
