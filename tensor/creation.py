@@ -187,7 +187,7 @@ def randint(
 
 
 def _like(make: Callable[..., Tensor], x: Tensor, *values: Any, **options: Any) -> Tensor:
-    """make(shape, *values) in the shape, dtype and on the device of x, unless options say another."""
+    """make(shape, *values) in the shape, dtype and on the device of x, or what options name."""
     return make(x.shape, *values, **{"dtype": x.dtype, "device": x.device, **options})
 
 

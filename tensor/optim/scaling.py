@@ -13,7 +13,7 @@ class LossScale:
     `patience` steps in a row without.
 
         optimizer.loss_scale = scale = LossScale()
-        loss.backward(full_like(loss, scale.value))   # all gradients are `value` times the true ones
+        loss.backward(full_like(loss, scale.value))   # all gradients are `value` times as large
         norm = clip_gradients(optimizer, limit * scale.value) / scale.value   # the true norm
         if math.isfinite(norm):
             optimizer.step()                          # divides by `value`, in float32
