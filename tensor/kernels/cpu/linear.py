@@ -18,11 +18,9 @@ def _supports(
     if x.size == 0 or x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[transposed]:
         return f"shapes {x.shape}, {weight.shape}"
     outputs = weight.shape[not transposed]
-    if bias is None:
-        return refusal(x, weight) if outputs else "no outputs"
-    if outputs == 0 or bias.shape != (outputs,):
-        return f"shapes {weight.shape}, {bias.shape}"
-    return refusal(x, weight, bias)
+    if outputs == 0 or (bias is not None and bias.shape != (outputs,)):
+        return f"shapes {weight.shape}, {bias.shape if bias is not None else None}"
+    return refusal(x, weight) if bias is None else refusal(x, weight, bias)
 
 
 @kernel_for("linear", supports=_supports)
