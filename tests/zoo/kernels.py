@@ -78,28 +78,18 @@ ATTENTION = [
         "i < keys; i++) row[i] = -1e4f;",
         "tests/tensor/ops/test_attention.py::test_bug_34_future_weighs_exactly_nothing",
     ),
-    Bug(  # a weight of 0 times NaN, in NumPy
-        33,
-        f"{FOLDER}attention.py",
-        "    if not np.isfinite(qkv[..., C:]).all():\n        return NotImplemented\n",
-        "",
-        (
-            "tests/tensor/kernels/test_extremes.py::"
-            "test_bug_33_infinite_queries_and_weights_that_overflow"
-        ),
-    ),
     Bug(  # in NumPy: one token too far, across a block's edge too
         55,
         f"{FOLDER}attention.py",
-        "np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 1)",
-        "np.triu(np.full((BLOCK, BLOCK), -np.inf, qkv.dtype), 2)",
+        "keys, values = k[..., :stop, :], v[..., :stop, :]",
+        "keys, values = k[..., : stop + 1, :], v[..., : stop + 1, :]",
         "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
     ),
     Bug(
         1,
         f"{FOLDER}attention.py",
-        "dk[:, :, :stop] +=",
-        "dk[:, :, :stop] =",
+        "dk[..., :stop, :] +=",
+        "dk[..., :stop, :] =",
         "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
     ),
 ]
@@ -347,28 +337,16 @@ LIBRARY = [
     Bug(
         82,
         PRIVATE,
-        (
-            "        if (\n"
-            "            not stat.S_ISREG(status.st_mode)\n"
-            "            or status.st_uid != os.geteuid()\n"
-            "            or status.st_mode & OTHERS_WRITE\n"
-            "        ):\n"
-        ),
-        "        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():\n",
+        "not own or status.st_mode & OTHERS_WRITE",
+        "not own",
         "tests/tensor/kernels/test_built.py::"
         "test_bug_82_a_planted_library_is_not_loaded[file open to all, by the user]",
     ),
     Bug(
         82,
         PRIVATE,
-        (
-            "        if (\n"
-            "            not stat.S_ISREG(status.st_mode)\n"
-            "            or status.st_uid != os.geteuid()\n"
-            "            or status.st_mode & OTHERS_WRITE\n"
-            "        ):\n"
-        ),
-        "        if not stat.S_ISREG(status.st_mode) or status.st_mode & OTHERS_WRITE:\n",
+        " and status.st_uid == os.geteuid()\n",
+        "\n",
         "tests/tensor/kernels/test_built.py::test_bug_82_nothing_of_another_user_is_taken",
     ),
     Bug(
@@ -426,14 +404,8 @@ LIBRARY = [
     Bug(
         82,
         PRIVATE,
-        (
-            "        if (\n"
-            "            not stat.S_ISREG(status.st_mode)\n"
-            "            or status.st_uid != os.geteuid()\n"
-            "            or status.st_mode & OTHERS_WRITE\n"
-            "        ):\n"
-        ),
-        "        if status.st_uid != os.geteuid() or status.st_mode & OTHERS_WRITE:\n",
+        "stat.S_ISREG(status.st_mode) and status.st_uid",
+        "status.st_uid",
         "tests/tensor/kernels/test_built.py::test_bug_82_only_regular_files_are_read",
     ),
     Bug(
@@ -477,8 +449,8 @@ LIBRARY = [
     Bug(
         82,
         FILE,
-        "stderr.read(HEARD)\n        while",
-        "stderr.read()\n        while",
+        "messages.read(HEARD)",
+        "messages.read()",
         (
             "tests/tensor/kernels/test_built.py::"
             "test_a_compiler_that_talks_without_end_costs_no_memory"
@@ -617,15 +589,15 @@ BUFFERS_AND_UPDATES = [
     Bug(
         41,
         ADAMW,
-        "sqrtf(v[i]) * spread + eps",
-        "sqrtf(v[i] + eps) * spread",
+        "sqrtf(v[i]) * bias_correction + eps",
+        "sqrtf(v[i] + eps) * bias_correction",
         "tests/tensor/kernels/test_cpu.py::test_adamw",
     ),
     Bug(
         42,
         ADAMW,
-        "w[i] = w[i] * keep - step * (m[i] / (sqrtf(v[i]) * spread + eps));",
-        "w[i] = (w[i] - step * (m[i] / (sqrtf(v[i]) * spread + eps))) * keep;",
+        "w[i] = w[i] * decay - step_size * (m[i] / (sqrtf(v[i]) * bias_correction + eps));",
+        "w[i] = (w[i] - step_size * (m[i] / (sqrtf(v[i]) * bias_correction + eps))) * decay;",
         "tests/tensor/kernels/test_cpu.py::test_adamw",
     ),
     Bug(
