@@ -302,12 +302,10 @@ def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(
 
 
 def test_an_interrupt_ends_the_compiler(cache: Path, tmp_path: Path) -> None:
-    """It says more than a pipe holds, so that it goes on when somebody listens."""
-    a_compiler(
-        tmp_path,
-        f"head -c 300000 /dev/zero >&2; sleep 1000 & echo $! > {tmp_path / 'new'}; "
-        f"mv {tmp_path / 'new'} {tmp_path / 'started'}; wait",
-    )
+    """It says more than a pipe holds, and has run for a while: the wait for it has begun."""
+    new, started = tmp_path / "new", tmp_path / "started"
+    says = "head -c 300000 /dev/zero >&2"
+    a_compiler(tmp_path, f"{says}; sleep 1000 & echo $! > {new}; sleep 2; mv {new} {started}; wait")
     program = "from tensor.kernels.cpu import built; built.kept(built.recipe())"
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True
