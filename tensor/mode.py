@@ -32,7 +32,8 @@ class Mode(dict[object, "Mode"]):
     anomaly: bool = False
     kernels_off: frozenset[str] = frozenset()  # op names; "*" is all of them
     reads: Callable[..., None] | None = None  # told what ops are given, for a checkpoint
-    tape: Any = None  # told what ops did, for `tensor.record` (tape/recording.py)
+    tape: Any = None  # told what ops did, for `tensor.record` (recording/recording.py)
+    observed: bool = False  # `reads`, `tape` or `anomaly` looks at each op
     evaluating: bool = False  # no module is in training
     drawing: bool = True  # layers draw the weights that they start with
     key: Any = None  # of random layers (random.py)
@@ -90,6 +91,7 @@ class Switch(io.IOBase, Generic[T]):
         for name, value in self._changes.items():
             setattr(mode, name, value)
         mode.kernels_off |= outer.kernels_off  # an inner switch turns no kernel back on
+        mode.observed = mode.anomaly or mode.reads is not None or mode.tape is not None
         mode.switch, mode.outer = self, outer
         mode[self._key] = outer
         return mode

@@ -1,4 +1,6 @@
-"""What an op is given: which arguments are inputs and which are options, and inputs made ready."""
+"""The inputs of an op: which arguments are inputs, which are options, and how inputs are made
+ready.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,15 @@ LOOK_FIRST: dict[str, Callable[..., None]] = {}
 
 
 class Signature:
-    """What a reference's parameters say: inputs, annotated Array, Mask or Ids, come first; all else
-    is an option.
+    """What the parameters of a reference say. Inputs are annotated Array, Mask or Ids and come
+    first; all others are options.
+
+    elementwise: a Python number may stand for an operand.
     """
 
-    def __init__(self, reference: Callable[..., Any]):
+    def __init__(self, reference: Callable[..., Any], elementwise: bool = False):
         self.name = reference.__name__.lstrip("_")
+        self.elementwise = elementwise
         parameters = list(inspect.signature(reference).parameters.values())
         arrays = [p for p in parameters if p.annotation in INPUTS and p.kind is not p.KEYWORD_ONLY]
         if not arrays:
@@ -40,25 +45,19 @@ class Signature:
             )
         endless = arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
         self.count = sys.maxsize if endless else len(arrays)
-        self.needed = sum(
-            p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in arrays
-        )
+        required = [p for p in arrays if p.default is p.empty]
+        self.needed = len(required) - endless
         self.options = [p.name for p in parameters if p not in arrays]
-        self.operands = [p.annotation not in ("Mask", "Ids") for p in arrays]
-        self.some_operands = None if all(self.operands) else self.operands
-        self.is_of_two = (
-            self.count == 2 == self.needed and not self.options and self.some_operands is None
-        )
-
-    def is_operand(self, position: int) -> bool:
-        return self.operands[min(position, len(self.operands) - 1)]
+        # positions of inputs that are no operands
+        self.others: Any = [i for i, p in enumerate(arrays) if p.annotation in ("Mask", "Ids")]
+        if endless and self.others:
+            self.others = range(self.others[0], self.count)
+        self.is_of_two = self.count == 2 == self.needed and not self.options and not self.others
 
     def completed(
         self, inputs: tuple[Any, ...], options: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments past the arrays put under the names of the options in order; None for optional
-        arrays that were left out.
-        """
+        """The same call with options by name, and None for optional inputs that were left out."""
         if len(inputs) < self.needed or len(inputs) > self.count + len(self.options):
             options_text = f" and the options {', '.join(self.options)}" if self.options else ""
             raise TypeError(
@@ -70,103 +69,93 @@ class Signature:
         given = dict(zip(self.options, inputs[self.count :], strict=False))
         return inputs[: self.count] + (None,) * (self.count - len(inputs)), {**given, **options}
 
+    def glance(
+        self, inputs: Sequence[Any], options: dict[str, Any], parents: list[Any]
+    ) -> list[Any] | None:
+        """The arrays of inputs that are ready: tensors of one dtype, not of 16 bits, all on the CPU
+        or all on a GPU. Else None.
 
-def glance(
-    inputs: Sequence[Any],
-    options: dict[str, Any],
-    elementwise: bool,
-    ids: list[bool] | None,
-    parents: list[Any],
-) -> list[Any] | None:
-    """The arrays of inputs that are ready as they are: tensors of one dtype, not a 16-bit one, and
-    one kind of array. Else None.
-
-    Their nodes are appended to `parents`.
-    """
-    arrays: list[Any] = []
-    first = None
-    for x in inputs:
-        if isinstance(x, TensorBase):
-            array = x._array
-            if array is None:
-                array = x.array
-            # a mask, or indices: of any dtype
-            if ids is not None and not ids[min(len(arrays), len(ids) - 1)]:
-                if type(array) is not np.ndarray:
+        The nodes of the inputs are appended to `parents`.
+        """
+        arrays: list[Any] = []
+        first, others = None, self.others
+        for x in inputs:
+            if isinstance(x, TensorBase):
+                array = x._array
+                if array is None:
+                    array = x.array
+                if others and len(arrays) in others:  # of any dtype
+                    if type(array) is not np.ndarray:
+                        return None
+                elif first is None:
+                    first = array
+                    if array.dtype is not float32 and array.dtype in NARROW:
+                        return None
+                elif array.dtype is not first.dtype or type(array) is not type(first):
                     return None
-            elif first is None:
-                first = array
-                if array.dtype is not float32 and array.dtype in NARROW:
-                    return None
-            elif array.dtype is not first.dtype or type(array) is not type(first):
+                arrays.append(array)
+                parents.append(x.node)
+            elif x is None or (self.elementwise and type(x) in REALS):
+                arrays.append(x)
+                parents.append(None)
+            else:
                 return None
-            arrays.append(array)
-            parents.append(x.node)
-        elif x is None or (elementwise and type(x) in REALS):
-            arrays.append(x)
-            parents.append(None)
-        else:
+        if first is None:
             return None
-    if first is None:
-        return None
-    if options and (
-        "dim" in options
-        or "keepdim" in options
-        or not all(type(value) in PLAIN for value in options.values())
-    ):
-        return None
-    return arrays
+        if options and (
+            "dim" in options
+            or "keepdim" in options
+            or not PLAIN.issuperset(map(type, options.values()))
+        ):
+            return None
+        return arrays
 
-
-def prepare(
-    name: str,
-    inputs: Sequence[Any],
-    options: dict[str, Any],
-    elementwise: bool,
-    signature: Signature,
-) -> tuple[Any, ...]:
-    """Inputs as tensors (None, and scalars of elementwise ops, stay) on one device, operands of one
-    dtype; tensor options as arrays.
-    """
-    if "dim" in options or "keepdim" in options:
-        raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
-    device = _one_device(name, inputs)
-    if device != "cpu" and name in LOOK_FIRST:
-        LOOK_FIRST[name](*inputs, **options)
-    tensors = [
-        x
-        if isinstance(x, TensorBase) or x is None or (elementwise and type(x) in REALS)
-        else TensorBase.kind(x, device=device)
-        for x in inputs
-    ]
-    for key, value in options.items():
-        if isinstance(value, TensorBase):
-            if value.node is not None and MODE.get().recording:
-                raise GraphError(
-                    f"option {key!r} of `{name}` is a constant, and this tensor carries a graph: "
-                    "pass its .detach()"
-                )
-            # copies: backward may keep them, where later writes would change them
-            options[key] = value.array.copy()
-        elif isinstance(value, np.ndarray):
-            options[key] = move(value.copy(), device)
-    if tensors and not any(isinstance(x, TensorBase) for x in tensors):
-        tensors[0] = TensorBase.kind(tensors[0])
-    operands = [
-        i for i, x in enumerate(tensors) if isinstance(x, TensorBase) and signature.is_operand(i)
-    ]
-    if len({tensors[i].dtype for i in operands}) > 1:
-        dtype = promote(*(tensors[i].dtype for i in operands))
-        for i in operands:
-            tensors[i] = tensors[i].to(dtype)
-    return tuple(tensors)
+    def prepare(self, inputs: Sequence[Any], options: dict[str, Any]) -> tuple[Any, ...]:
+        """Inputs as tensors on one device, operands of one dtype, tensor options as arrays. None
+        stays, and so do the scalars of elementwise ops.
+        """
+        name = self.name
+        if "dim" in options or "keepdim" in options:
+            raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
+        device = _one_device(name, inputs)
+        if device != "cpu" and name in LOOK_FIRST:
+            LOOK_FIRST[name](*inputs, **options)
+        tensors = [
+            x
+            if isinstance(x, TensorBase) or x is None or (self.elementwise and type(x) in REALS)
+            else TensorBase.kind(x, device=device)
+            for x in inputs
+        ]
+        for key, value in options.items():
+            if isinstance(value, TensorBase):
+                if value.node is not None and MODE.get().recording:
+                    raise GraphError(
+                        f"option {key!r} of `{name}` is a constant, and this tensor carries a "
+                        "graph: pass its .detach()"
+                    )
+                # copies: backward may keep them, where later writes would change them
+                options[key] = value.array.copy()
+            elif isinstance(value, np.ndarray):
+                options[key] = move(value.copy(), device)
+        if tensors and not any(isinstance(x, TensorBase) for x in tensors):
+            tensors[0] = TensorBase.kind(tensors[0])
+        operands = {
+            i: x.dtype
+            for i, x in enumerate(tensors)
+            if isinstance(x, TensorBase) and i not in self.others
+        }
+        if len(set(operands.values())) > 1:
+            dtype = promote(*operands.values())
+            for i in operands:
+                tensors[i] = tensors[i].to(dtype)
+        return tuple(tensors)
 
 
 def _one_device(name: str, inputs: Sequence[Any]) -> str:
-    devices = list(dict.fromkeys(x.device for x in inputs if isinstance(x, TensorBase)))
-    devices += [
-        d for d in dict.fromkeys(device_of(x) for x in inputs if is_cuda(x)) if d not in devices
-    ]
+    arrays = [x for x in inputs if isinstance(x, TensorBase) or is_cuda(x)]
+    devices = list(
+        dict.fromkeys(x.device if isinstance(x, TensorBase) else device_of(x) for x in arrays)
+    )
     if len(devices) > 1:
         raise DeviceError(
             f"`{name}` got tensors on {' and '.join(devices)}: move one with .to('{devices[0]}')"

@@ -28,7 +28,7 @@ from numpy.exceptions import AxisError
 
 from tensor.autograd.forward import as_result, note_kept_inputs
 from tensor.base import TensorBase
-from tensor.dtypes import FLOATS, NARROW, DType, float32, promote
+from tensor.dtypes import FLOATS, NARROW, float32
 from tensor.errors import DTypeError, ShapeError, TensorError
 from tensor.graph import Node
 from tensor.kernels import KERNELS, choose, passed_over
@@ -37,50 +37,42 @@ from tensor.memory.layout import Layout
 from tensor.memory.storage import user_place
 from tensor.mode import MODE, Mode
 from tensor.ops.anomaly import check_finite
-from tensor.ops.inputs import PLAIN, REALS, Signature, glance, misfit, prepare
+from tensor.ops.inputs import PLAIN, REALS, Signature, misfit
 
 P = ParamSpec("P")
+Function: TypeAlias = Callable[..., Any]
 # Inputs annotated so are no operands, neither promoted nor differentiated.
 Mask: TypeAlias = Array  # the condition of a choice
 Ids: TypeAlias = Array  # integers that point into an axis
 # every op by name; a test fails when one has no gradient case
-OPS: dict[str, Callable[..., Any]] = {}
+OPS: dict[str, Function] = {}
 FUSED: dict[CodeType, str] = {}  # the code of a fused op's composition -> its name
 
 
 def compute_op(reference: Callable[P, Any]) -> Callable[P, Any]:
     """Lift `reference(*arrays, **options) -> (y, backward)` to tensors. A kernel registered under
-    its name may stand in for it.
+    its name may run instead.
     """
-    return _lift(reference, elementwise=False)
+    return _registered(_of_any(_Lifted(reference)), reference)
 
 
 def copy_op(reference: Callable[P, Any]) -> Callable[P, Any]:
-    """A compute op that only moves values: float16 and bfloat16 pass through it as they are,
-    without going by float32.
-    """
-    return _lift(reference, elementwise=False, exact=True)
+    """A compute op that only moves values: float16 and bfloat16 are not widened to float32."""
+    return _registered(_of_any(_Lifted(reference, exact=True)), reference)
 
 
 def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
-    """A compute op on inputs of one dtype and one shape: others are cast and expanded first, and so
-    are gradients on the way back.
+    """A compute op on inputs of one dtype and one shape. Other inputs are cast and expanded first,
+    and their gradients are cast and summed back.
 
     NumPy broadcasts by stride 0 itself, so no expanded array is built; the graph gets an `expand`
     node, whose backward sums.
     """
-    return _lift(reference, elementwise=True)
+    lifted = _Lifted(reference, elementwise=True)
+    return _registered(_of_two(lifted) if lifted.is_of_two else _of_any(lifted), reference)
 
 
-def _lift(reference: Callable[P, Any], elementwise: bool, exact: bool = False) -> Callable[P, Any]:
-    lifted = _Lifted(reference, elementwise, exact)
-    name = lifted.name
-    call = _of_two(lifted) if elementwise and lifted.signature.is_of_two else _of_any(lifted)
-    note_kept_inputs(reference, lifted.signature.count)
-    return _registered(name, call, reference)
-
-
-def _of_two(lifted: _Lifted) -> Callable[..., Any]:
+def _of_two(lifted: _Lifted) -> Function:
     """An elementwise op of two operands, without options. Ready ones (a float32 tensor and another,
     or a scalar) go the short way.
     """
@@ -101,7 +93,7 @@ def _of_two(lifted: _Lifted) -> Callable[..., Any]:
                 inputs, arrays, parents, _, function, start = lifted.prepared((a, b), {}, mode)
                 value, backward = function(*arrays)
             out = as_result(name, inputs, arrays, parents, value, backward, mode, True)
-            if mode.reads is not None or mode.tape is not None or mode.anomaly:
+            if mode.observed:
                 _tell(mode, name, inputs, arrays, {}, out, start)
             return out
         except TensorError as error:
@@ -112,7 +104,7 @@ def _of_two(lifted: _Lifted) -> Callable[..., Any]:
     return call
 
 
-def _of_any(lifted: _Lifted) -> Callable[..., Any]:
+def _of_any(lifted: _Lifted) -> Function:
     """Any op."""
     name, elementwise = lifted.name, lifted.elementwise
 
@@ -124,7 +116,7 @@ def _of_any(lifted: _Lifted) -> Callable[..., Any]:
             )
             y, backward = function(*arrays, **options)
             out = as_result(name, inputs, arrays, parents, y, backward, mode, elementwise)
-            if mode.reads is not None or mode.tape is not None or mode.anomaly:
+            if mode.observed:
                 _tell(mode, name, inputs, arrays, options, out, start)
             return out
         except TensorError as error:
@@ -132,34 +124,35 @@ def _of_any(lifted: _Lifted) -> Callable[..., Any]:
         except AxisError as error:
             raise ShapeError(f"`{name}`: {error}") from None
         except ValueError as error:
-            problem = misfit(inputs) if elementwise else None
-            raise problem or error from None
+            raise (misfit(inputs) if elementwise else None) or error from None
 
     return call
 
 
-class _Lifted:
-    """What is needed to call an op: inputs made ready, 16-bit floats widened, a kernel chosen."""
+class _Lifted(Signature):
+    """A reference, and what a call of the op needs: ready inputs, widened 16-bit floats, a kernel
+    or the reference.
+    """
 
-    def __init__(self, reference: Callable[..., Any], elementwise: bool, exact: bool):
-        self.reference, self.elementwise, self.exact = reference, elementwise, exact
-        self.name = reference.__name__.lstrip("_")
-        self.signature = Signature(reference)
+    def __init__(self, reference: Function, elementwise: bool = False, exact: bool = False):
+        super().__init__(reference, elementwise)
+        self.reference, self.exact = reference, exact
         self.kernels = KERNELS.setdefault(self.name, [])
+        note_kept_inputs(reference, self.count)
 
     def prepared(
         self, inputs: tuple[Any, ...], options: dict[str, Any], mode: Mode
     ) -> tuple[Any, ...]:
         """(inputs, their arrays, their nodes, options, the function to call, the time now)."""
         start = perf_counter() if mode.tape is not None else 0.0
-        signature, function = self.signature, self.reference
+        function = self.reference
         # options by position, as in x.sum(1); an optional tensor left out
-        if len(inputs) != signature.count:
-            inputs, options = signature.completed(inputs, options)
+        if len(inputs) != self.count:
+            inputs, options = self.completed(inputs, options)
         parents: list[Any] = []
-        arrays = glance(inputs, options, self.elementwise, signature.some_operands, parents)
+        arrays = self.glance(inputs, options, parents)
         if arrays is None:
-            inputs = prepare(self.name, inputs, options, self.elementwise, signature)
+            inputs = self.prepare(inputs, options)
             arrays = [x.array if isinstance(x, TensorBase) else x for x in inputs]
             parents = [x.node if isinstance(x, TensorBase) else None for x in inputs]
             if not self.exact and any(getattr(a, "dtype", None) in NARROW for a in arrays):
@@ -170,8 +163,8 @@ class _Lifted:
                 function = functools.partial(self.by, kernel, mode)
         return inputs, arrays, parents, options, function, start
 
-    def by(self, kernel: Callable[..., Any], mode: Mode, *arrays: Any, **options: Any) -> Any:
-        """What the kernel returns; where its values are none for it, what the reference returns."""
+    def by(self, kernel: Function, mode: Mode, *arrays: Any, **options: Any) -> Any:
+        """The result of the kernel, or of the reference where the kernel refuses the values."""
         result = kernel(*arrays, **options)
         if result is NotImplemented:
             reason = f"{kernel.__name__} met values that it leaves to the reference"
@@ -209,9 +202,8 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     of the op, and its oracle. So too where a kernel returns NotImplemented, for values that it
     cannot treat.
     """
-    name = composition.__name__
     signature = Signature(composition)
-    kernels = KERNELS.setdefault(name, [])
+    name, kernels = signature.name, KERNELS.setdefault(signature.name, [])
 
     def call(*inputs: Any, **options: Any) -> Any:
         try:
@@ -220,7 +212,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
             if len(inputs) != signature.count:
                 inputs, options = signature.completed(inputs, options)
             parents: list[Any] = []
-            arrays: Any = glance(inputs, options, False, signature.some_operands, parents)
+            arrays: Any = signature.glance(inputs, options, parents)
             kernel = None
             if arrays is not None and not mode.anomaly:
                 kernel = choose(name, kernels, arrays, options, mode.kernels_off)
@@ -232,25 +224,22 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                 return composition(*inputs, **options)
             y, backward = result
             out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
-            if mode.reads or mode.tape:
+            if mode.observed:
                 _tell(mode, name, inputs, arrays, options, out, start)
             return out
         except TensorError as error:
             raise error.with_traceback(None) from None
 
     FUSED[composition.__code__] = name
-    return _registered(name, call, composition)
+    return _registered(call, composition)
 
 
 def _in_ops_because(
-    function: Callable[..., Any] | None,
-    inputs: Sequence[Any],
-    options: dict[str, Any],
-    anomaly: bool,
+    kernel: Function | None, inputs: Sequence[Any], options: dict[str, Any], anomaly: bool
 ) -> str:
     """Why a fused op runs as its composition, where `choose` does not know."""
-    if function is not None:
-        return f"{function.__name__} met values that it leaves to the composition"
+    if kernel is not None:
+        return f"{kernel.__name__} met values that it leaves to the composition"
     if anomaly:
         return "detect_anomaly looks at every op of the composition"
     dtypes = {x.dtype: None for x in inputs if isinstance(x, TensorBase)}
@@ -262,33 +251,32 @@ def _in_ops_because(
     return f"inputs of several dtypes or devices, or not all of them tensors ({found})"
 
 
-def _in_float32(function: Callable[..., Any], *arrays: Any, **options: Any) -> tuple[Any, Any]:
+def _in_float32(function: Function, *arrays: Any, **options: Any) -> tuple[Any, Any]:
     """Run a reference on float16 or bfloat16 arrays in float32, and round its results once; so too
     its gradients.
     """
     dtypes = [getattr(array, "dtype", None) for array in arrays]
-    narrow = promote(*(dtype for dtype in dtypes if dtype is not None and dtype in FLOATS))
+    narrow = next(dtype for dtype in dtypes if dtype in NARROW)
 
     def widened(array: Any) -> Any:
         return array.astype(float32) if getattr(array, "dtype", None) in NARROW else array
 
     def rounded(y: Any) -> Any:
+        if y is None:  # no gradient
+            return None
         y = as_array(y)
         return y.astype(narrow) if y.dtype == float32 else y
 
-    def restored(dx: Any, dtype: DType | None) -> Any:
-        return None if dx is None else as_array(dx).astype(dtype or narrow)
-
-    def around(backward: Callable[[Array], Array] | None, dtype: DType | None) -> Any:
-        return backward and (lambda dy: restored(backward(widened(dy)), dtype))
+    def around(backward: Function | None) -> Any:
+        return backward and (lambda dy: rounded(backward(widened(dy))))
 
     def of_all(*dys: Any) -> tuple[Any, ...]:
-        return tuple(map(restored, backward(*map(widened, dys)), dtypes))
+        return tuple(map(rounded, backward(*map(widened, dys))))
 
     y, backward = function(*map(widened, arrays), **options)
     ys = tuple(map(rounded, y)) if isinstance(y, tuple) else rounded(y)
     if isinstance(backward, tuple):
-        return ys, tuple(map(around, backward, dtypes))
+        return ys, tuple(map(around, backward))
     return ys, backward and of_all
 
 
@@ -301,7 +289,7 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
 
     `backward` takes a gradient for each resulting layout and returns the gradient of the input.
     """
-    name = reference.__name__.lstrip("_")
+    name = reference.__name__
     # for an error that says what a copy costs
     wants_itemsize = "itemsize" in inspect.signature(reference).parameters
 
@@ -313,47 +301,37 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
             if wants_itemsize:
                 options["itemsize"] = x.dtype.itemsize
             layouts, backward = reference(x.layout, *args, **options)
-            if type(layouts) is tuple:
-                out = _several_views(name, x, layouts, backward, mode)
+            several = type(layouts) is tuple
+            if several:
+                out: Any = tuple([TensorBase.over(x.storage, layout) for layout in layouts])
             else:
                 out = TensorBase.over(x.storage, layouts)
-                if x.node is not None and mode.recording:
-                    out.node = Node(
-                        name, (x.node,), (backward,), (), layouts.shape, x.dtype, user_place(1)
-                    )
+            if x.node is not None and mode.recording:
+                shape = x.shape if several else layouts.shape
+                node = Node(name, (x.node,), (backward,), (), shape, x.dtype, user_place(1))
+                if several:
+                    node.give_outputs(out)
+                else:
+                    out.node = node
             if mode.tape is not None:
                 mode.tape.forward(name, (x,), args, options, out, start, how="view")
             return out
         except TensorError as error:
             raise error.with_traceback(None) from None
 
-    return _registered(name, call, reference)
+    return _registered(call, reference)
 
 
-def _several_views(
-    name: str, x: Any, layouts: tuple[Layout, ...], backward: Callable[..., Any], mode: Mode
-) -> tuple[Any, ...]:
-    """One node, and an `Output` for each view."""
-    outs = tuple(TensorBase.over(x.storage, layout) for layout in layouts)
-    if outs and x.node is not None and mode.recording:
-        functions = (lambda *dys: backward(*dys),)  # of one input
-        shape = layouts[0].shape
-        node = Node(name, (x.node,), functions, (), shape, x.dtype, user_place(2))
-        node.give_outputs(outs)
-    return outs
-
-
-def reference_of(name: str) -> Callable[..., Any]:
+def reference_of(name: str) -> Function:
     """The function of an op as it is written: bare arrays in, result and backward out."""
     return OPS[name].reference  # type: ignore[attr-defined]
 
 
-def _registered(
-    name: str, call: Callable[..., Any], reference: Callable[..., Any]
-) -> Callable[..., Any]:
-    """`call` under the op's name, in OPS too: its frames are named after the op, in a traceback and
-    in a debugger.
+def _registered(call: Function, reference: Function) -> Function:
+    """`call` as the op of that reference, in OPS too: its frames are named after the op, in a
+    traceback and in a debugger.
     """
+    name = reference.__name__.lstrip("_")
     call.__code__ = call.__code__.replace(co_name=name, co_qualname=name)
     op = functools.update_wrapper(call, reference)
     op.reference = reference  # type: ignore[attr-defined]

@@ -12,12 +12,11 @@ ZOO = [
         row=66,
         file="tensor/ops/inputs.py",
         old=(
-            "        elif x is None or (elementwise and type(x) in REALS):\n"
-            "            arrays.append(x)\n"
+            "            elif x is None or (self.elementwise and type(x) in REALS):\n"
+            "                arrays.append(x)\n"
         ),
-        new="        elif x is None or (elementwise and type(x) in REALS):\n"
-        "            arrays.append(x if x is None or first is None or not is_cuda(first) "
-        "else move(np.asarray(x), device_of(first)))\n",
+        new="            elif x is None or (self.elementwise and type(x) in REALS):\n"
+        "                arrays.append(x if x is None or first is None or not is_cuda(first) else move(np.asarray(x), device_of(first)))\n",
         test=TESTS + "dtypes_and_python_numbers[float32]",
         device="cuda",
     ),
@@ -84,8 +83,8 @@ ZOO = [
         row=66,  # ids that are still on the host go to the GPU unseen, and wrap there
         file="tensor/ops/inputs.py",
         old=(
-            '    if device != "cpu" and name in LOOK_FIRST:\n'
-            "        LOOK_FIRST[name](*inputs, **options)\n"
+            '        if device != "cpu" and name in LOOK_FIRST:\n'
+            "            LOOK_FIRST[name](*inputs, **options)\n"
         ),
         new="",
         test=TESTS + "ids_from_the_host",
