@@ -1,8 +1,8 @@
-"""The graph: what an op leaves behind for reverse mode. autograd.py walks back over it.
+"""The graph: the nodes that ops leave for the backward pass (autograd/backward.py).
 
-While an op runs forward, a `Node` remembers its parents and its `backward`. Nodes point to nodes,
-never to tensors: an array lives only as long as the user, or a `backward` that needs it, names it.
-A leaf's node is its `Accumulator`, which holds the `.grad`.
+A `Node` holds the backward functions of one op and its parents, the nodes of the op's inputs. Nodes
+point to nodes, never to tensors: an array lives only as long as the user, or a backward function,
+names it. A leaf's node is its `Accumulator`, which holds the `.grad`.
 """
 
 from __future__ import annotations
@@ -21,31 +21,20 @@ from tensor.memory.devices import Array
 from tensor.memory.layout import Shape
 from tensor.memory.storage import Exported, Line, Storage
 
-# What an op hands back beside its result: one function that returns a gradient for each positional
-# input, or a tuple with one
-# function for each, of which the engine keeps (and so lets hold memory) only those whose input
-# wants a gradient.
-Backward: TypeAlias = (
-    "Callable[..., tuple[Array | None, ...]] | tuple[Callable[[Array], Array] | None, ...] | None"
-)
-
-_order = itertools.count()  # nodes in the order of their making; the walk goes against it
+_order = itertools.count()  # numbers the nodes as they are made; the backward pass counts down
 _by_order = attrgetter("order")
-# never used twice: a remover called again must not remove another hook
-_hook_keys = itertools.count()
+# an array that a backward function keeps: its storage, the storage's version then, the array
+Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
 
 
 # -- nodes
 
 
-# An array that a backward holds, with its storage and the version that had when it was taken. A
-# bare tuple: one is made for each.
-Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
-
-
 class Node:
-    """One recorded op: where it was called, what it came from, and how gradients go back through
-    it.
+    """One recorded op: where it was called, its parents, and how gradients go back through it.
+
+    backward: one function that returns a gradient for each input, or a tuple with one function for
+    each input (None where no gradient is wanted).
     """
 
     __slots__ = (
@@ -83,7 +72,7 @@ class Node:
         self.called_at = called_at  # the user's line, as (code, instruction)
         self.order = next(_order)
         self.outputs = 1
-        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+        self.hooks: dict[object, Callable[[Any], Any]] | None = None
 
     @property
     def line(self) -> Line:
@@ -109,15 +98,14 @@ class Node:
                 else:
                     found.append(function(*dys))
             return found
+        buffers: dict[str, Any] = {}
         if in_buffers and takes_out(backward):
             offers = [
                 (None, False) if parent is None or parent.buffer is None else parent.offer(parents)
                 for parent in parents
             ]
-            out, add = zip(*offers, strict=True)
-            gradients = backward(*dys, out=out, add=add)
-        else:
-            gradients = backward(*dys)
+            buffers["out"], buffers["add"] = zip(*offers, strict=True)
+        gradients = backward(*dys, **buffers)
         if type(gradients) is not tuple or len(gradients) != len(parents):
             raise GradientError(
                 f"backward of `{self.op}` must return a tuple of {len(parents)} gradients, "
@@ -170,7 +158,7 @@ class Output:
         self.parents: tuple[Any, ...] = (node,)
         self.index, self.shape, self.dtype = index, shape, dtype
         self.order = next(_order)
-        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+        self.hooks: dict[object, Callable[[Any], Any]] | None = None
 
     @property
     def op(self) -> str:
@@ -182,10 +170,8 @@ class Output:
 
 def add_hook(node: Any, hook: Callable[[Any], Any]) -> Callable[[], None]:
     """Call `hook` with the node's gradient when it is complete; returns the remover."""
-    hooks = node.hooks
-    if hooks is None:
-        hooks = node.hooks = {}
-    key = next(_hook_keys)
+    hooks = node.hooks = node.hooks or {}
+    key = object()  # equal to no other: the remover removes this hook only
     hooks[key] = hook
     return lambda: hooks.pop(key, None) and None
 
@@ -247,9 +233,6 @@ def describe(node: Any) -> str:
 
 def behind(node: Any, count: int = 5) -> str:
     """The ops that led here, the nearest first."""
-    nodes = [n for n in reachable(p for p in node.parents if p is not None) if type(n) is Node][
-        -count:
-    ]
-    return "behind it: " + (
-        "\n           ".join(describe(n) for n in reversed(nodes)) or "leaves only"
-    )
+    older = reachable(parent for parent in node.parents if parent is not None)
+    lines = [describe(n) for n in reversed(older) if type(n) is Node][:count]
+    return "behind it: " + ("\n           ".join(lines) or "leaves only")

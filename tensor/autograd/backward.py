@@ -27,66 +27,46 @@ from tensor.mode import MODE
 
 def backward_pass(
     seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, retain_graph: bool
-) -> dict[Any, tuple[Array, bool]]:
+) -> dict[Any, Array]:
     """Carry the seeds (node, gradient) back through the graph.
 
-    wanted None: accumulate into every leaf. Otherwise return {node: (gradient, fresh)} of those
-    nodes, visit (and free) only what leads to them, and accumulate nothing. Raises GraphError for a
+    wanted None: accumulate into every leaf. Otherwise return {node: gradient} of those nodes,
+    visit (and free) only what leads to them, and accumulate nothing. Raises GraphError for a
     freed graph and MutationError when an array that an op kept was written since, both before any
     `.grad` changes.
     """
     nodes = visited = reachable(node for node, _ in seeds)
-    leading = None  # the wanted nodes and all that lead to them; None for all nodes
+    leading = None
     if wanted is not None:
         leading, visited = _leading_to(wanted, nodes)
         nodes = [node for node in nodes if node in leading]
     _check_usable(visited)
-
     ends = leading.difference(visited) if leading is not None else ()
-    mode = MODE.get()
-    anomaly = mode.anomaly
-    recorder = mode.tape.backward_pass(nodes, leading) if mode.tape is not None else None
-    found: dict[Any, tuple[Array, bool]] = {}
-    # node -> its gradient so far; popped when its turn comes, so that its memory is freed
-    table: dict[Any, Any] = {}
-    # nodes whose entry is an array that nobody else holds: may be added to in place
-    fresh: set[Any] = set()
-    # what leaves get once no anomaly can end the pass any more
-    late: list[tuple[Any, Array]] = []
+    this = _Pass(nodes, leading)
+    total = this.total
+    found: dict[Any, Array] = {}
     for node, dy in seeds:
-        _add(table, fresh, node, dy, True)
+        this.add(node, dy, True)
     while nodes:
         node = nodes.pop()
-        dy = table.pop(node, None)
+        dy, fresh = total.pop(node, (None, False))
         if dy is None:
             continue
         if node.hooks:
             dy = _run_hooks(node, dy)
         if wanted is not None and node in wanted:
-            found[node] = dy, node in fresh and not node.hooks
+            found[node] = dy
             if node in ends:
                 continue
-        if type(node) is Accumulator:
-            if anomaly:
-                late.append((node, dy))
-            else:
-                node.accumulate(dy, node in fresh and not node.hooks)
-            continue
-        if type(node) is Output:
+        if type(node) is Node:
+            nodes += this.step(node, dy)
+            if not retain_graph:
+                node.free()
+        elif type(node) is Output:
             parent = node.parents[0]
-            table.setdefault(parent, [None] * parent.outputs)[node.index] = dy
-            continue
-        if type(node.backward) is Recomputed:
-            again = _again(node, dy, table, fresh, leading)
-            if recorder is not None:
-                recorder.expect(again)
-            nodes += again
+            total.setdefault(parent, ([None] * parent.outputs, False))[0][node.index] = dy
         else:
-            _step(node, dy, table, fresh, leading, anomaly, recorder)
-        if not retain_graph:
-            node.free()
-    for node, dy in late:
-        node.accumulate(dy, False)
+            node.accumulate(dy, fresh)
     return found
 
 
@@ -102,73 +82,101 @@ def _leading_to(wanted: Collection[Any], nodes: Sequence[Any]) -> tuple[set[Any]
     return leading, visited
 
 
-def _step(
-    node: Node,
-    dy: Any,
-    table: dict[Any, Any],
-    fresh: set[Any],
-    leading: set[Any] | None,
-    anomaly: bool,
-    recorder: Any,
-) -> None:
-    """One op backward: call the function, check the gradients, pass them to the parents."""
-    # once more: a hook may have written since the pass began, or an accumulation into a `.grad`
-    # that an op kept
-    _check_usable((node,))
-    upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
-    direct = leading is None and not anomaly  # gradients go straight into the leaves
-    start = perf_counter() if recorder is not None else 0.0
-    if recorder is not None and recorder.values and direct and node.writes_buffers():
-        # a buffer holds the sum so far, and the recording shows this op's gradient alone
-        recorder.backward(node, upstream, node.gradients(*upstream), start)
-        gradients = node.gradients(*upstream, in_buffers=True)
-    else:
-        gradients = node.gradients(*upstream, wanted=leading, in_buffers=direct)
-        if recorder is not None:
-            recorder.backward(node, upstream, gradients, start)
-    for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
-        if parent is None or dx is None or (leading is not None and parent not in leading):
-            continue
-        if parent.buffer is not None and dx is parent.buffer.array:
-            parent.written()
-            continue
-        if type(dx) is not np.ndarray:
-            dx = as_array(dx)
-        if dx.shape != parent.shape or dx.dtype != parent.dtype:
-            raise GradientError(
-                f"backward of `{node.op}` ({node.line}) returned a gradient {dx.shape} {dx.dtype} "
-                f"for input {position}, which is {parent.shape} {parent.dtype}"
-            )
-        if anomaly and not np.isfinite(dx).all():
-            raise GradientError(
-                f"non-finite gradient from backward of {describe(node)}, "
-                f"input {position} of shape {parent.shape}\n{behind(node)}"
-            )
-        alone = _is_alone(dx, node, upstream, gradients)
-        if direct and type(parent) is Accumulator and not parent.hooks:
-            parent.accumulate(dx, alone)
-        else:
-            _add(table, fresh, parent, dx, alone)
+class _Pass:
+    """The gradients so far, and how they go from a node to its parents.
 
-
-def _again(
-    node: Node, dy: Any, table: dict[Any, Any], fresh: set[Any], leading: set[Any] | None
-) -> list[Any]:
-    """A checkpoint: run its function again, and give what that recorded the gradients of its
-    outputs. Returns the nodes to visit next, the first one last.
+    leading: the nodes that lead to the wanted ones; None where all leaves are wanted.
     """
-    _check_usable((node,))
-    recomputed: Recomputed = node.backward
-    roots, nodes = recomputed.again(node)
-    for root, part in zip(roots, [dy] if type(dy) is not list else dy, strict=True):
-        if part is not None:
-            _add(table, fresh, root, part, node in fresh and not node.hooks)
-    if leading is None:
+
+    __slots__ = ("anomaly", "leading", "recorder", "total")
+
+    def __init__(self, nodes: list[Any], leading: set[Any] | None):
+        mode = MODE.get()
+        self.leading, self.anomaly = leading, mode.anomaly
+        self.recorder = mode.tape.backward_pass(nodes, leading) if mode.tape is not None else None
+        # node -> (its gradient so far, whether nobody else holds that array). An entry goes when
+        # the turn of its node comes, so that the memory is freed.
+        self.total: dict[Any, tuple[Any, bool]] = {}
+
+    def step(self, node: Node, dy: Any) -> list[Any]:
+        """One op backward: call its functions, check the gradients, pass them to the parents.
+        Returns further nodes to visit, the first one last.
+        """
+        # once more: a hook may have written since the pass began, or an accumulation into a `.grad`
+        # that an op kept
+        _check_usable((node,))
+        upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
+        if type(node.backward) is Recomputed:
+            return self._again(node, upstream)
+        leading = self.leading
+        direct = leading is None  # gradients go straight into the leaves
+        if self.recorder is None:
+            gradients = node.gradients(*upstream, wanted=leading, in_buffers=direct)
+        else:
+            gradients = self._recorded(node, upstream, direct)
+        for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
+            if parent is None or dx is None or (leading is not None and parent not in leading):
+                continue
+            if parent.buffer is not None and dx is parent.buffer.array:
+                parent.written()
+                continue
+            if type(dx) is not np.ndarray:
+                dx = as_array(dx)
+            if dx.shape != parent.shape or dx.dtype != parent.dtype:
+                raise GradientError(
+                    f"backward of `{node.op}` ({node.line}) returned a gradient {dx.shape} "
+                    f"{dx.dtype} for input {position}, which is {parent.shape} {parent.dtype}"
+                )
+            if self.anomaly and not np.isfinite(dx).all():
+                raise GradientError(
+                    f"non-finite gradient from backward of {describe(node)}, "
+                    f"input {position} of shape {parent.shape}\n{behind(node)}"
+                )
+            alone = _is_alone(dx, node, upstream, gradients)
+            if direct and type(parent) is Accumulator and not parent.hooks:
+                parent.accumulate(dx, alone)
+            else:
+                self.add(parent, dx, alone)
+        return []
+
+    def _recorded(self, node: Node, upstream: Sequence[Any], direct: bool) -> Sequence[Any]:
+        """The gradients of the inputs, also told to the recording."""
+        start = perf_counter()
+        # a buffer holds the sum so far, and the recording shows this op's gradient alone
+        twice = self.recorder.values and direct and node.writes_buffers()
+        gradients = node.gradients(*upstream, wanted=self.leading, in_buffers=direct and not twice)
+        self.recorder.backward(node, upstream, gradients, start)
+        return node.gradients(*upstream, in_buffers=True) if twice else gradients
+
+    def _again(self, node: Node, upstream: Sequence[Any]) -> list[Any]:
+        """A checkpoint: run its function again, and give the new nodes of its outputs their
+        gradients.
+        """
+        leading = self.leading
+        roots, nodes = node.backward.again(node)
+        for root, dy in zip(roots, upstream, strict=True):
+            if dy is not None:
+                self.add(root, dy, False)
+        if leading is not None:
+            for new in nodes:
+                if any(parent in leading for parent in new.parents):
+                    leading.add(new)
+            nodes = [new for new in nodes if new in leading]
+        if self.recorder is not None:
+            self.recorder.expect(nodes)
         return nodes
-    for new in nodes:
-        if any(parent in leading for parent in new.parents):
-            leading.add(new)
-    return [new for new in nodes if new in leading]
+
+    def add(self, node: Any, dx: Array, alone: bool) -> None:
+        """Add dx to the gradient of a node. In place only where the sum so far is our own: dx may
+        be a parent's, a view, or read-only.
+        """
+        entry = self.total.get(node)
+        if entry is None:
+            self.total[node] = dx, alone
+        elif entry[1]:
+            np.add(entry[0], dx, out=entry[0])
+        else:
+            self.total[node] = as_array(np.add(entry[0], dx)), True
 
 
 def _is_alone(dx: Array, node: Node, upstream: Sequence[Any], gradients: Sequence[Any]) -> bool:
@@ -190,22 +198,6 @@ def _is_alone(dx: Array, node: Node, upstream: Sequence[Any], gradients: Sequenc
         if g is dx or (g is not None and getattr(g, "base", None) is dx):
             holders += 1
     return holders <= 1
-
-
-def _add(table: dict[Any, Any], fresh: set[Any], node: Any, dx: Array, alone: bool) -> None:
-    """Sum dx into the table; in place only where the entry is our own: dx may be a parent's, a
-    view, or read-only.
-    """
-    have = table.get(node)
-    if have is None:
-        table[node] = dx
-        if alone:
-            fresh.add(node)
-    elif node in fresh:
-        np.add(have, dx, out=have)
-    else:
-        table[node] = as_array(np.add(have, dx))
-        fresh.add(node)
 
 
 def _check_usable(nodes: Iterable[Any]) -> None:
@@ -262,7 +254,14 @@ def backward(y: TensorBase, gradient: Any = None, retain_graph: bool = False) ->
     Raises GraphError when nothing was recorded, the graph is freed, or y is no scalar and no
     gradient is given; MutationError when memory that backward needs was written since.
     """
-    backward_pass([(_node_of(y, "backward()"), upstream(y, gradient))], None, retain_graph)
+    seeds = [(_node_of(y, "backward()"), upstream(y, gradient))]
+    if not MODE.get().anomaly:
+        backward_pass(seeds, None, retain_graph)
+        return
+    # no `.grad` changes before the pass has ended without an anomaly
+    leaves = {node for node in reachable([y.node]) if type(node) is Accumulator}
+    for leaf, dx in backward_pass(seeds, leaves, retain_graph).items():
+        leaf.accumulate(dx, False)
 
 
 @brief
@@ -279,22 +278,14 @@ def grad(
     `gradient`: dL/dy, one for each output (a single one for a single output). Inputs may be leaves
     or intermediates.
     """
-    ys = (outputs,) if isinstance(outputs, TensorBase) else tuple(outputs)
-    xs = (inputs,) if isinstance(inputs, TensorBase) else tuple(inputs)
-    if gradient is None:
-        given: Sequence[Any] = [None] * len(ys)
-    else:
-        given = (gradient,) if isinstance(outputs, TensorBase) else gradient
-    seeds = [(_node_of(y, "grad()"), upstream(y, g)) for y, g in zip(ys, given, strict=True)]
+    if isinstance(outputs, TensorBase):
+        outputs, gradient = [outputs], [gradient]
+    xs = [inputs] if isinstance(inputs, TensorBase) else inputs
+    given = [None] * len(outputs) if gradient is None else gradient
+    seeds = [(_node_of(y, "grad()"), upstream(y, g)) for y, g in zip(outputs, given, strict=True)]
     found = backward_pass(seeds, {_node_of(x, "grad()") for x in xs}, retain_graph)
-    result: list[Any] = []
-    for x in xs:
-        dx, fresh = found.get(x.node, (None, False))
-        found[x.node] = dx, False  # an x that is named twice gets a copy
-        if dx is not None:
-            dx = TensorBase.from_array(dx if fresh else dx.copy())
-        result.append(dx)
-    return tuple(result)
+    gradients = [found.get(x.node) for x in xs]
+    return tuple(None if dx is None else TensorBase.from_array(dx.copy()) for dx in gradients)
 
 
 def _node_of(x: TensorBase, caller: str) -> Any:

@@ -1,12 +1,12 @@
-"""Putting an op into the graph: the result as a tensor, its node, and the versions of the arrays
-that its backward functions keep.
+"""The result of an op: a tensor, its node in the graph, and the versions of the arrays that its
+backward functions keep.
 
-All this runs at every op, also at those that take a microsecond, so nanoseconds count here.
+This runs at every op, and some ops take only a microsecond, so nanoseconds count here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from opcode import opmap
 from types import CodeType, FunctionType
 from typing import Any
@@ -45,13 +45,16 @@ def as_result(
     parents: the inputs' nodes.   broadcasts: NumPy expanded each input smaller than y; an `expand`
     node, whose backward sums, goes between.
     """
-    if type(y) is tuple:
-        return _several_results(name, inputs, arrays, parents, y, backward, mode)
-    if type(y) is not np.ndarray:
-        y = as_array(y)
-    out = _new(TensorBase.kind)
-    out._array = y
-    out._storage = out._layout = out.node = None
+    several = type(y) is tuple
+    if several:
+        out: Any = tuple([TensorBase.from_array(as_array(part)) for part in y])
+        y = out[0]
+    else:
+        if type(y) is not np.ndarray:
+            y = as_array(y)
+        out = _new(TensorBase.kind)
+        out._array = y
+        out._storage = out._layout = out.node = None
     if backward is None or not mode.recording:
         return out
     if None in parents:
@@ -66,31 +69,13 @@ def as_result(
                 parents[i] = Node(
                     "expand", (parent,), (sum_to(parent.shape),), (), shape, parent.dtype, line
                 )
-    saved = _saved(backward, inputs, arrays, (out,))
-    out.node = Node(name, tuple(parents), backward, saved, shape, y.dtype, line)
+    saved = _saved(backward, inputs, arrays, out if several else (out,))
+    node = Node(name, tuple(parents), backward, saved, shape, y.dtype, line)
+    if several:
+        node.give_outputs([part if part.dtype in FLOATS else None for part in out])
+    else:
+        out.node = node
     return out
-
-
-def _several_results(
-    name: str,
-    inputs: Sequence[Any],
-    arrays: Sequence[Any],
-    parents: list[Any],
-    ys: tuple[Any, ...],
-    backward: Any,
-    mode: Mode,
-) -> tuple[Any, ...]:
-    """The same for an op with several outputs: one node, and an `Output` for each that holds
-    floats.
-    """
-    outs = tuple(TensorBase.from_array(as_array(y)) for y in ys)
-    if backward is not None and mode.recording and any(parents):
-        if type(backward) is tuple:
-            backward = _wanted(backward, parents)
-        saved, y = _saved(backward, inputs, arrays, outs), outs[0]
-        node = Node(name, tuple(parents), backward, saved, y.shape, y.dtype, user_place(3))
-        node.give_outputs([out if out.dtype in FLOATS else None for out in outs])
-    return outs
 
 
 def _wanted(backward: tuple[Any, ...], parents: list[Any]) -> tuple[Any, ...]:
@@ -156,54 +141,32 @@ def _saved(
                     storage.saved = True
                     saved.append((storage, storage.version, arrays[i]))
     if unknown:
-        saved += _searched(unknown, inputs, arrays, outs)
+        saved += _searched(unknown, inputs, outs)
     return tuple(saved)
 
 
-def _searched(
-    functions: list[Any], inputs: Sequence[Any], arrays: Sequence[Any], outs: tuple[Any, ...]
-) -> list[Saved]:
-    """The same for any functions: each value of their closures is compared with the inputs and
-    outputs, by identity, then by memory.
+def _searched(functions: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """The same for any functions: each array of their closures is compared with those of the
+    inputs and outputs. An array that is not theirs, nor in their memory, is the op's own.
     """
     saved: list[Saved] = []
-    known = {
-        id(array): x for array, x in zip(arrays, inputs, strict=True) if type(array) is np.ndarray
-    }
-    own = True  # whether an array that has no base, and is none of these, is the op's own memory
-    for out in outs:
-        known[id(out._array)] = out
-        own = own and out._array.base is None
-    for cell in [cell for function in functions for cell in function.__closure__ or ()]:
-        value = cell.cell_contents
-        kind = type(value)
-        if kind in _PLAIN:
-            continue
-        if kind is np.ndarray:
-            owner = known.get(id(value))
-            if owner is not None:
-                saved.append(keep(owner, value))
-            elif own and value.base is None:
-                saved.append((_NOWHERE, 0, value))
-            else:
-                saved += _by_memory(value, inputs, outs)
-        elif kind is not tuple or not _PLAIN.issuperset(map(type, value)):
-            for array in _arrays_in(value):
-                saved += _by_memory(array, inputs, outs)
-    return saved
-
-
-def _by_memory(array: Array, inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
-    """What to note of a kept array: the tensor that it is, or those whose memory it may share."""
     tensors = [x for x in (*inputs, *outs) if isinstance(x, TensorBase)]
-    owners = [x for x in tensors if array is x._array][:1]
-    if not owners and array.base is not None:
-        owners = [x for x in tensors if shares_memory(x.array, array)]
-    elif not owners:  # memory of its own, unless an output is a view of it
-        owners = [out for out in outs if out.array.base is array]
-        if not owners:
-            return [(_NOWHERE, 0, array)]
-    return [keep(x, array) for x in owners]
+    for function in functions:
+        for cell in function.__closure__ or ():
+            value = cell.cell_contents
+            kind = type(value)
+            if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
+                continue
+            for array in (value,) if kind is np.ndarray else _arrays_in(value):
+                count = len(saved)
+                for x in tensors:
+                    if x._array is array or x._array.base is array:
+                        saved.append(keep(x, array))  # noqa: PERF401 (a comprehension is a call)
+                if len(saved) == count and array.base is not None:
+                    saved += [keep(x, array) for x in tensors if shares_memory(x._array, array)]
+                if len(saved) == count:
+                    saved.append((_NOWHERE, 0, array))
+    return saved
 
 
 def keep(x: Any, array: Array) -> Saved:
@@ -215,16 +178,13 @@ def keep(x: Any, array: Array) -> Saved:
     return storage, storage.version, array
 
 
-def _arrays_in(value: Any) -> Iterator[Array]:
+def _arrays_in(value: Any) -> Sequence[Array]:
     """The arrays in what a closure names, also through tuples and inner functions."""
-    if hasattr(value, "flags"):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _arrays_in(part)
-    elif isinstance(value, FunctionType):
-        for cell in value.__closure__ or ():
-            yield from _arrays_in(cell.cell_contents)
+    if isinstance(value, FunctionType):
+        value = [cell.cell_contents for cell in value.__closure__ or ()]
+    if isinstance(value, (tuple, list)):
+        return [array for part in value for array in _arrays_in(part)]
+    return (value,) if hasattr(value, "nbytes") else ()
 
 
 def shares_memory(a: Array, b: Array) -> bool:

@@ -40,9 +40,17 @@ def checkpoint(function: Callable[..., Any], *inputs: Any, **options: Any) -> An
         return function(*inputs, **options)
     run = Recomputed(function, inputs, options, copy_context(), random.default.state())
     since = next_order()
-    reads = Reads(since)
-    reads.note(*inputs, *options.values())
-    with Switch(reads=reads.note):
+    # the tensors from outside that the function reads, by id, and what to note of each
+    read: dict[int, tuple[Any, Saved]] = {}
+
+    def note(*values: Any) -> None:
+        for x in values:
+            outside = isinstance(x, TensorBase) and (x.node is None or x.node.order < since)
+            if outside and id(x) not in read:
+                read[id(x)] = x, keep(x, x.array)
+
+    note(*inputs, *options.values())
+    with Switch(reads=note):
         result = function(*inputs, **options)
     ys = result if type(result) is tuple else (result,)
     for y in ys:
@@ -52,13 +60,13 @@ def checkpoint(function: Callable[..., Any], *inputs: Any, **options: Any) -> An
                 f"not {type(y).__name__}"
             )
     if mode.reads is not None:  # a checkpoint in a checkpoint
-        mode.reads(*reads.tensors.values())
+        mode.reads(*(x for x, _ in read.values()))
     _, parents = _parted([y.node for y in ys if y.node is not None], since)
     if not parents:
         return result
 
     shown = next(y for y in ys if y.node is not None)
-    saved = tuple(reads.saved)
+    saved = tuple(saved for _, saved in read.values())
     node = Node("checkpoint", parents, run, saved, shown.shape, shown.dtype, user_place(1))
     # the same memory, and none of the nodes
     outs = tuple(y.detach() if y.node is not None else y for y in ys)
@@ -71,7 +79,7 @@ def checkpoint(function: Callable[..., Any], *inputs: Any, **options: Any) -> An
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """A node's backward: what to run again, and how things stood at the first run."""
+    """The backward of a checkpoint: what to run again, and the state of the first run."""
 
     function: Callable[..., Any]
     inputs: tuple[Any, ...]
@@ -80,11 +88,11 @@ class Recomputed:
     draws: dict[str, int]  # the state of the default generator
 
     def again(self, node: Node) -> tuple[list[Any], list[Any]]:
-        """Run it, recorded: the node of each output, and all new nodes in the order of their
-        making.
+        """Run the function again, recorded: the node of each output, and all new nodes in the order
+        of their making.
         """
         since = next_order()
-        # a copy: two threads may walk through one graph
+        # a copy: two threads may go back through one graph
         result = self.context.copy().run(self._run, MODE.get().tape)
         roots = [y.node for y in (result if type(result) is tuple else (result,))]
         nodes, parents = _parted([root for root in roots if root is not None], since)
@@ -102,28 +110,8 @@ class Recomputed:
             return self.function(*self.inputs, **self.options)
 
     def kept(self) -> dict[str, Any]:
-        """What is held for backward."""
+        """What is kept for backward."""
         return {"function": self.function, "inputs": self.inputs, "options": self.options}
-
-
-class Reads:
-    """The tensors from outside that a function reads, each with its version at the first read."""
-
-    def __init__(self, since: int):
-        self.since = since
-        self.tensors: dict[int, Any] = {}
-        self.saved: list[Saved] = []
-
-    def note(self, *values: Any) -> None:
-        """Of an op's inputs and options, note the tensors that the function did not compute."""
-        for x in values:
-            if (
-                isinstance(x, TensorBase)
-                and (x.node is None or x.node.order < self.since)
-                and id(x) not in self.tensors
-            ):
-                self.tensors[id(x)] = x
-                self.saved.append(keep(x, x.array))
 
 
 def _parted(roots: Iterable[Any], since: int) -> tuple[list[Any], tuple[Any, ...]]:

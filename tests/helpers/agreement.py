@@ -101,7 +101,7 @@ def found(call: Callable[..., Any], inputs: Sequence[Any], layout: str = "C") ->
     except Exception as error:
         return facts | {"gradients": Raised(error)}
     return facts | {
-        name: fact(Tensor.from_array(arrived[node][0]))
+        name: fact(Tensor.from_array(arrived[node]))
         for name, node in leaves.items()
         if node in arrived
     }

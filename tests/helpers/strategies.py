@@ -79,7 +79,7 @@ def gradients(ys: Sequence[Tensor], xs: Sequence[Tensor], dys: Sequence[Array]) 
     """
     seeds = [(y.node, placed(dy, y.device).array) for y, dy in zip(ys, dys, strict=True)]
     found = backward_pass(seeds, {x.node for x in xs}, False)
-    return [to_host(found[x.node][0]) if x.node in found else np.zeros(x.shape) for x in xs]
+    return [to_host(found[x.node]) if x.node in found else np.zeros(x.shape) for x in xs]
 
 
 # -- indices

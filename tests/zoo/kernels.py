@@ -568,15 +568,15 @@ BUFFERS_AND_UPDATES = [
     Bug(
         23,
         "tensor/autograd/backward.py",
-        "direct = leading is None and not anomaly",
-        "direct = leading is None",
+        "    if not MODE.get().anomaly:\n",
+        "    if True:\n",
         "tests/tensor/autograd/test_buffers.py::test_buffers_are_really_given",
     ),
     Bug(
         13,
         "tensor/autograd/backward.py",
-        "direct = leading is None and not anomaly",
-        "direct = not anomaly",
+        "direct = leading is None  #",
+        "direct = True  #",
         "tests/tensor/autograd/test_buffers.py::test_gradients_taken_by_grad_touch_no_buffer",
     ),
     Bug(

@@ -405,8 +405,8 @@ ZOO = [
     Bug(
         row=1,  # of a checkpoint's gradients, only those of its inputs are passed on
         file="tensor/autograd/backward.py",
-        old="            _add(table, fresh, root, part, node in fresh and not node.hooks)\n",
-        new="            table[root] = part\n",
+        old="                self.add(root, dy, False)\n",
+        new="                self.total[root] = dy, False\n",
         test=AGAIN + "test_bug_01_one_tensor_is_two_outputs",
     ),
 ]

@@ -96,6 +96,11 @@ def test_saved_arrays_are_released_as_the_walk_goes(device: str) -> None:
         # x, h, x.grad, the gradient, the hook's copy and what the first pass left
         assert freed <= 6
         assert count() <= 3.1  # y is still named, and holds nothing
+        z = x * 2.0
+        square = z * z
+        del z
+        square.sum().backward()
+        assert count() <= 4.1  # and the square; its node no longer holds z
 
 
 # -- freed without the cycle collector
