@@ -356,7 +356,7 @@ class Accumulator:
         self.order = next_order()
         self.gradient: Any = None  # a Tensor
         self.buffer: Any = None  # a Tensor
-        self.hooks: dict[int, Callable[[Any], Any]] | None = None
+        self.hooks: dict[object, Callable[[Any], Any]] | None = None
 
     def accumulate(self, dx: Array, fresh: bool) -> None:
         """Add dx. `fresh`: nobody else holds that array, so `.grad` may take it as it is."""

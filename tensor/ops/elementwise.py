@@ -199,27 +199,21 @@ def error_function(x: Array) -> Array:
 # -- choices
 
 
-def _share(a: Array, b: Array, wins: Array, dtype: Any) -> Array:
-    """1 where this side was chosen, 1/2 at a tie, else 0."""
-    return np.where(np.equal(a, b), 0.5, wins).astype(dtype)
+def _chosen(a: Array, b: Array, dy: Array) -> Array:
+    """dy where a is larger than b, half of it at a tie, else 0."""
+    return dy * np.where(np.equal(a, b), 0.5, np.greater(a, b)).astype(dy.dtype)
 
 
 @elementwise_op
 def maximum(a: Array, b: Array) -> Any:
     """y = max(a, b); a tie sends half the gradient to each."""
-    return np.maximum(a, b), (
-        lambda dy: dy * _share(a, b, np.greater(a, b), dy.dtype),
-        lambda dy: dy * _share(a, b, np.less(a, b), dy.dtype),
-    )
+    return np.maximum(a, b), (lambda dy: _chosen(a, b, dy), lambda dy: _chosen(b, a, dy))
 
 
 @elementwise_op
 def minimum(a: Array, b: Array) -> Any:
     """y = min(a, b); a tie sends half the gradient to each."""
-    return np.minimum(a, b), (
-        lambda dy: dy * _share(a, b, np.less(a, b), dy.dtype),
-        lambda dy: dy * _share(a, b, np.greater(a, b), dy.dtype),
-    )
+    return np.minimum(a, b), (lambda dy: _chosen(b, a, dy), lambda dy: _chosen(a, b, dy))
 
 
 @elementwise_op

@@ -26,21 +26,21 @@ def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
     for part in key if isinstance(key, tuple) else (key,):
         if isinstance(part, TensorBase):
             part = part.array
-        elif isinstance(part, (list, tuple, range, bool, np.bool_)) or (
+        elif isinstance(part, (list, tuple, range, bool)) or (
             hasattr(part, "__array__") and not hasattr(part, "strides")
         ):
             part = np.asarray(part)
             # an empty list is no list of floats
             part = part if part.size else part.astype(bool if part.dtype == bool else np.intp)
-        if hasattr(part, "dtype") and part.ndim == 0 and part.dtype.kind in "iu":
-            part = int(part)
-        if hasattr(part, "dtype") and part.dtype.kind not in "iub":
-            raise IndexingError(f"an index must hold integers or bools, not {part.dtype}")
-        if not (
+        if hasattr(part, "dtype"):
+            if part.dtype.kind not in "iub":
+                raise IndexingError(f"an index must hold integers or bools, not {part.dtype}")
+            if part.ndim == 0 and part.dtype != bool:
+                part = int(part)
+        elif not (
             part is None
             or part is Ellipsis
             or isinstance(part, slice)
-            or hasattr(part, "dtype")
             or hasattr(part, "__index__")
         ):
             raise IndexingError(
@@ -95,16 +95,6 @@ def fitting(values: Shape, place: Shape, drop_ones: bool = True) -> Shape:
     return values
 
 
-class _Hole:
-    """Where in a key an index array belongs."""
-
-    def __repr__(self) -> str:
-        return "array"
-
-
-HOLE = _Hole()
-
-
 @brief
 def getitem(x: Any, key: Any) -> Any:
     """x[key] as in NumPy: a view for integers, slices, None and `...`; a copy where a bool mask or
@@ -115,33 +105,37 @@ def getitem(x: Any, key: Any) -> Any:
         return index(x, key=parts)
     original = key if isinstance(key, tuple) else (key,)
     arrays: list[Any] = [
-        TensorBase.wrap(given) if isinstance(given, TensorBase) else TensorBase.kind(part)
+        TensorBase.wrap(given if isinstance(given, TensorBase) else part)
         for given, part in zip(original, parts, strict=True)
         if hasattr(part, "dtype")
     ]
     if x.device != "cpu":
         on_device(parts, x.shape, x.device)  # raises what NumPy would
         arrays = [a.to(x.device) for a in arrays]
-    return take(
-        x, *arrays, pattern=tuple(HOLE if hasattr(part, "dtype") else part for part in parts)
-    )
+    pattern = tuple("array" if hasattr(part, "dtype") else part for part in parts)
+    return take(x, *arrays, pattern=pattern)
 
 
 @compute_op
 def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
-    """y = x[key], where `pattern` is the key and HOLE stands for each index array in turn;
+    """y = x[key], where `pattern` is the key and "array" stands for each index array in turn;
     dx[key] += dy, repeats adding up.
     """
     arrays = iter(indices)
-    key = tuple(next(arrays) if part is HOLE else part for part in pattern)
+    key = tuple(next(arrays) if part == "array" else part for part in pattern)
     shape = x.shape
 
     def dx(dy: Array) -> Array:
-        dx = zeros_like(dy, shape)
-        add_at(dx, key, dy)
-        return dx
+        return _added(dy, shape, key)
 
     return x[key], (dx, *(None for _ in indices))
+
+
+def _added(dy: Array, shape: Shape, key: Any) -> Array:
+    """dx of y = x[key]: zeros, and each element of dy added where it was read."""
+    dx = zeros_like(dy, shape)
+    add_at(dx, key, dy)
+    return dx
 
 
 @compute_op
@@ -155,21 +149,12 @@ def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
             f"gather from {shape} with indices {indices.shape}: "
             "as many axes as the tensor are needed"
         )
-    _check_range("gather", indices, shape[axis])
+    check_range("`gather` got index", indices, shape[axis])
     # every place along the other axes, so that indices of size 1 there broadcast
-    places = [
-        np.arange(n, like=indices).reshape([-1 if i == j else 1 for j in range(x.ndim)])
-        for i, n in enumerate(shape)
-    ]
+    places = list(np.ix_(*(np.arange(n, like=indices) for n in shape)))
     places[axis] = indices
     key = tuple(places)
-
-    def dx(dy: Array) -> Array:
-        dx = zeros_like(dy, shape)
-        add_at(dx, key, dy)
-        return dx
-
-    return x[key], (dx, None)
+    return x[key], (lambda dy: _added(dy, shape, key), None)
 
 
 @compute_op
@@ -183,14 +168,14 @@ def embedding(ids: Ids, weight: Array) -> Any:
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"embedding ids must be integers, not {ids.dtype}")
     shape = weight.shape
-    _check_range("embedding", ids, shape[0], low=0)
+    check_range("`embedding` got index", ids, shape[0], low=0)
 
     def dweight(dy: Array) -> Array:
-        dweight = zeros_like(dy, shape)
         rows = dy.reshape(-1, shape[1])
         if is_cuda(dy):
-            add_at(dweight, ids.ravel(), rows)
-        elif rows.size:
+            return _added(rows, shape, ids.ravel())
+        dweight = zeros_like(dy, shape)
+        if rows.size:
             # equal ids side by side, so that each run is one sum
             order = np.argsort(ids, axis=None, kind="stable")
             run = ids.ravel()[order]
@@ -201,7 +186,7 @@ def embedding(ids: Ids, weight: Array) -> Any:
     return weight[ids], (None, dweight)
 
 
-def _check_range(name: str, ids: Array, size: int, low: int | None = None) -> None:
+def check_range(what: str, ids: Array, size: int, low: int | None = None) -> None:
     """Raise IndexError for an id out of range. On a GPU looking would stop the stream: there the
     caller validates.
     """
@@ -211,23 +196,24 @@ def _check_range(name: str, ids: Array, size: int, low: int | None = None) -> No
     smallest, largest = int(ids.min()), int(ids.max())
     if smallest < low or largest >= size:
         raise IndexingError(
-            f"`{name}` got index {largest if largest >= size else smallest}, "
-            f"outside {low} to {size - 1}"
+            f"{what} {largest if largest >= size else smallest}, outside {low} to {size - 1}"
         )
 
 
-def _look(name: str, ids: Any, size: int, low: int | None = None) -> None:
+def _look(what: str, ids: Any, size: int, low: int | None = None) -> None:
     """The same of ids that are still on the host, where looking costs nothing: lists and NumPy
     arrays, before they go to a GPU.
     """
     if not isinstance(ids, TensorBase) and not is_cuda(ids):
-        _check_range(name, TensorBase.kind(ids).array, size, low)
+        check_range(what, TensorBase.kind(ids).array, size, low)
 
 
 LOOK_FIRST["gather"] = lambda x, indices, axis=-1: _look(
-    "gather", indices, x.shape[normalise_axis(axis, x.ndim)]
+    "`gather` got index", indices, x.shape[normalise_axis(axis, x.ndim)]
 )
-LOOK_FIRST["embedding"] = lambda ids, weight: _look("embedding", ids, len(weight), low=0)
+LOOK_FIRST["embedding"] = lambda ids, weight: _look(
+    "`embedding` got index", ids, len(weight), low=0
+)
 
 
 @compute_op
@@ -236,21 +222,21 @@ def one_hot(ids: Ids, count: int | None = None) -> Any:
     + 1). No gradient.
     """
     count = int(ids.max()) + 1 if count is None else count
-    _check_range("one_hot", ids, count, low=0)
+    check_range("`one_hot` got index", ids, count, low=0)
     return (ids[..., None] == np.arange(count, like=ids)).astype(np.float32), None
 
 
 @copy_op
 def _concatenate(*arrays: Array, axis: int) -> Any:
     """y = the arrays one after the other along an axis;   each gradient is its stretch of dy."""
-    ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
-    ranges = [(end - a.shape[axis], end) for a, end in zip(arrays, ends, strict=True)]
     lead = (slice(None),) * axis
 
-    def stretch(start: int, end: int) -> Any:
-        return lambda dy: dy[(*lead, slice(start, end))]
+    def stretch(array: Array, end: int) -> Any:
+        where = (*lead, slice(end - array.shape[axis], end))
+        return lambda dy: dy[where]
 
-    return np.concatenate(arrays, axis), tuple(stretch(start, end) for start, end in ranges)
+    ends = np.cumsum([array.shape[axis] for array in arrays]).tolist()
+    return np.concatenate(arrays, axis), tuple(map(stretch, arrays, ends))
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
@@ -261,8 +247,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     if not parts:
         raise ShapeError("concatenate of no tensors")
     axis = normalise_axis(axis, parts[0].ndim)
-    rest = {x.shape[:axis] + x.shape[axis + 1 :] for x in parts}
-    if len(rest) > 1 or len({x.ndim for x in parts}) > 1:
+    if len({(x.ndim, x.shape[:axis], x.shape[axis + 1 :]) for x in parts}) > 1:
         raise ShapeError(
             f"concatenate along axis {axis} of shapes {', '.join(str(x.shape) for x in parts)}: "
             "all other axes must agree"
@@ -288,12 +273,10 @@ def pad(x: Array, width: Any, value: float = 0) -> Any:
     all, as in NumPy.
     """
     pairs = np.broadcast_to(np.asarray(width), (x.ndim, 2)).tolist()
-    if any(n < 0 for pair in pairs for n in pair):
+    if np.less(width, 0).any():
         raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
     inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
-    y = zeros_like(
-        x, tuple(n + before + after for (before, after), n in zip(pairs, x.shape, strict=True))
-    )
+    y = zeros_like(x, tuple(n + sum(pair) for n, pair in zip(x.shape, pairs, strict=True)))
     y[...] = value
     y[inside] = x
     return y, (lambda dy: dy[inside],)

@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from tensor.errors import DTypeError, IndexingError, ShapeError
-from tensor.memory.devices import Array, is_cuda
+from tensor.errors import DTypeError, ShapeError
+from tensor.memory.devices import Array
+from tensor.ops.activations import logistic
+from tensor.ops.indexing import check_range
 from tensor.ops.op import Ids, check_float, compute_op
 
 
-def _reduced(losses: Array, count: Any, reduction: str) -> Array:
-    """The losses themselves ("none"), their sum, or their sum over `count` ("mean")."""
-    if reduction == "none":
-        return losses
-    if reduction not in ("sum", "mean"):
+def _reduced(losses: Array, count: Any, reduction: str) -> Any:
+    """(the losses themselves ("none"), their sum, or their sum over `count` ("mean"); the function
+    from its gradient to that of each loss).
+    """
+    if reduction == "mean":
+        return losses.sum() / count, lambda dloss: dloss / count
+    if reduction not in ("sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    total = losses.sum()
-    return total / count if reduction == "mean" else total
+    return losses.sum() if reduction == "sum" else losses, lambda dloss: dloss
 
 
 @compute_op
@@ -36,11 +39,35 @@ def cross_entropy(
     averaged over the targets.
 
     logits: (..., V)   targets: (...) integers.   Targets equal to ignore_index count for nothing,
-    also in the mean: a loss of 0 and a
-    gradient of 0 when none is left. label_smoothing s: the target distribution is (1 - s) onehot +
-    s / V (Szegedy et al. 2016, section 7).
+    also in the mean: a loss of 0 and a gradient of 0 when none is left.   label_smoothing s: the
+    target distribution is (1 - s) onehot + s / V (Szegedy et al. 2016, section 7).
     Raises ShapeError, DTypeError, and IndexError for a target outside [0, V).
     """
+    _check_targets(logits, targets, label_smoothing)
+    classes = logits.shape[-1]
+    used = np.ones_like(targets, dtype=bool) if ignore_index is None else targets != ignore_index
+    ids = np.where(used, targets, 0)[..., None]  # (..., 1)
+    check_range("cross_entropy got target", ids, classes, low=0)
+    x = np.where(used[..., None], logits, 0)  # what is ignored may hold anything, also -inf
+    x = x - x.max(-1, keepdims=True)
+    log_total = np.log(np.exp(x).sum(-1, keepdims=True))  # (..., 1)
+    losses = (log_total - np.take_along_axis(x, ids, -1))[..., 0]
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses + label_smoothing * (log_total[..., 0] - x.mean(-1))
+    losses = np.where(used, losses, 0)
+    count = np.maximum(used.sum(), 1).astype(losses.dtype)
+    loss, share = _reduced(losses, count, reduction)
+
+    def dlogits(dloss: Array) -> Array:
+        probabilities = np.exp(x - log_total)
+        onehot = (ids == np.arange(classes, like=ids)).astype(x.dtype)
+        wanted = onehot * (1 - label_smoothing) + label_smoothing / classes
+        return (probabilities - wanted) * np.where(used, share(dloss), 0)[..., None]
+
+    return loss, (dlogits, None)
+
+
+def _check_targets(logits: Array, targets: Array, label_smoothing: float) -> None:
     check_float("cross_entropy", logits)
     if targets.dtype.kind not in "iu":
         raise DTypeError(f"cross_entropy targets must be integers, not {targets.dtype}")
@@ -51,32 +78,6 @@ def cross_entropy(
         )
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
-    classes = logits.shape[-1]
-    used = np.ones_like(targets, dtype=bool) if ignore_index is None else targets != ignore_index
-    ids = np.where(used, targets, 0)[..., None]  # (..., 1)
-    if not is_cuda(ids) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < classes:
-        raise IndexingError(
-            f"cross_entropy got target {int(ids.max() if ids.max() >= classes else ids.min())}, "
-            f"outside 0 to {classes - 1}"
-        )
-    x = np.where(used[..., None], logits, 0)  # what is ignored may hold anything, also -inf
-    x = x - x.max(-1, keepdims=True)
-    log_total = np.log(np.exp(x).sum(-1, keepdims=True))  # (..., 1)
-    losses = (log_total - np.take_along_axis(x, ids, -1))[..., 0]
-    if label_smoothing:
-        losses = (1 - label_smoothing) * losses + label_smoothing * (log_total[..., 0] - x.mean(-1))
-    losses = np.where(used, losses, 0)
-    count = np.maximum(used.sum(), 1).astype(losses.dtype)
-
-    def dlogits(dloss: Array) -> Array:
-        probabilities = np.exp(x - log_total)
-        wanted = (ids == np.arange(classes, like=ids)).astype(x.dtype) * (
-            1 - label_smoothing
-        ) + label_smoothing / classes
-        share = dloss / count if reduction == "mean" else dloss
-        return (probabilities - wanted) * np.where(used, share, 0)[..., None]
-
-    return _reduced(losses, count, reduction), (dlogits, None)
 
 
 @compute_op
@@ -91,15 +92,12 @@ def mean_squared_error(prediction: Array, target: Array, *, reduction: str = "me
             "the shapes must be equal, nothing is broadcast here"
         )
     difference = prediction - target
-    count = max(difference.size, 1)
+    loss, share = _reduced(difference * difference, max(difference.size, 1), reduction)
 
     def dprediction(dloss: Array) -> Array:
-        return 2 * difference * (dloss / count if reduction == "mean" else dloss)
+        return 2 * difference * share(dloss)
 
-    return _reduced(difference * difference, count, reduction), (
-        dprediction,
-        lambda dloss: -dprediction(dloss),
-    )
+    return loss, (dprediction, lambda dloss: -dprediction(dloss))
 
 
 @compute_op
@@ -115,14 +113,10 @@ def binary_cross_entropy(logits: Array, targets: Array, *, reduction: str = "mea
         raise ShapeError(
             f"binary_cross_entropy of {logits.shape} and {targets.shape}: the shapes must be equal"
         )
-    small = np.exp(-np.abs(logits))
-    losses = np.maximum(logits, 0) - logits * targets + np.log1p(small)
-    count = max(logits.size, 1)
-
-    def share(dloss: Array) -> Array:
-        return dloss / count if reduction == "mean" else dloss
+    losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
+    loss, share = _reduced(losses, max(losses.size, 1), reduction)
 
     def dlogits(dloss: Array) -> Array:
-        return (np.where(logits >= 0, 1, small) / (1 + small) - targets) * share(dloss)
+        return (logistic(logits) - targets) * share(dloss)
 
-    return _reduced(losses, count, reduction), (dlogits, lambda dloss: -logits * share(dloss))
+    return loss, (dlogits, lambda dloss: -logits * share(dloss))

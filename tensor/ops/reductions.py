@@ -17,22 +17,15 @@ from tensor.ops.op import check_float, compute_op
 Axis = Any  # an int, a tuple of ints, or None for all axes
 
 
-def _kept(shape: Shape, axes: Shape) -> Shape:
-    """The shape with the reduced axes left in as 1: what a reduced array must be reshaped to, to
-    broadcast against x.
-    """
-    return tuple(1 if i in axes else n for i, n in enumerate(shape))
-
-
 @compute_op
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x over the axes;   dx = dy, repeated along them."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (np.broadcast_to(dy.reshape(_kept(shape, axes)), shape),)
+    def dx(dy: Array) -> Array:
+        return np.broadcast_to(dy if keepdims else np.expand_dims(dy, axes), shape)
 
-    return x.sum(axis=axes, keepdims=keepdims), backward
+    return x.sum(axis=axes, keepdims=keepdims), (dx,)
 
 
 @compute_op
@@ -43,10 +36,11 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     axes, shape = normalise_axes(axis, x.ndim), x.shape
     count = _count(shape, axes, "mean")
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (np.broadcast_to((dy / count).reshape(_kept(shape, axes)), shape),)
+    def dx(dy: Array) -> Array:
+        share = dy / count
+        return np.broadcast_to(share if keepdims else np.expand_dims(share, axes), shape)
 
-    return x.sum(axis=axes, keepdims=keepdims) / count, backward
+    return x.sum(axis=axes, keepdims=keepdims) / count, (dx,)
 
 
 def _count(shape: Shape, axes: Shape, name: str) -> int:
@@ -61,13 +55,13 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).
     correction=1: the sample variance.
     """
-    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    axes = normalise_axes(axis, x.ndim)
     centred, count = _centre(x, axes, correction, "var")
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (centred * (2 / count * dy.reshape(_kept(shape, axes))),)
+    def dx(dy: Array) -> Array:
+        return centred * (2 / count * (dy if keepdims else np.expand_dims(dy, axes)))
 
-    return (centred * centred).sum(axis=axes, keepdims=keepdims) / count, backward
+    return (centred * centred).sum(axis=axes, keepdims=keepdims) / count, (dx,)
 
 
 @compute_op
@@ -77,10 +71,10 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     centred, count = _centre(x, axes, correction, "std")
     y = np.sqrt((centred * centred).sum(axis=axes, keepdims=True) / count)
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y))),)
+    def dx(dy: Array) -> Array:
+        return centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y)))
 
-    return y if keepdims else y.squeeze(axes), backward
+    return y if keepdims else y.squeeze(axes), (dx,)
 
 
 def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array, float]:
@@ -93,24 +87,24 @@ def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array,
             f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: "
             f"needs more than {correction}"
         )
-    first = x[tuple(slice(0, 1) if i in axes else slice(None) for i in range(x.ndim))]
+    first = x[tuple(slice(1 if i in axes else None) for i in range(x.ndim))]
     shifted = x - 1.0 * first  # 1.0: as floats, for integers too
     return shifted - shifted.sum(axis=axes, keepdims=True) / size, size - correction
 
 
 def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
     """max or min: the elements that equal it share its gradient."""
-    axes, shape = normalise_axes(axis, x.ndim), x.shape
-    _count(shape, axes, name)
+    axes = normalise_axes(axis, x.ndim)
+    _count(x.shape, axes, name)
     y = getattr(x, name)(axis=axes, keepdims=True)
 
-    def backward(dy: Array) -> tuple[Array]:
+    def dx(dy: Array) -> Array:
         chosen = x == y
-        return (
-            chosen * (dy.reshape(y.shape) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)),
+        return chosen * (
+            dy.reshape(y.shape) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)
         )
 
-    return y.copy() if keepdims else y.squeeze(axes), backward
+    return y.copy() if keepdims else y.squeeze(axes), (dx,)
 
 
 @compute_op
@@ -159,8 +153,8 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     -inf and gradient 0.
     """
     check_float("logsumexp", x)
-    axes, shape = normalise_axes(axis, x.ndim), x.shape
-    _count(shape, axes, "logsumexp")
+    axes = normalise_axes(axis, x.ndim)
+    _count(x.shape, axes, "logsumexp")
     m = x.max(axis=axes, keepdims=True)
     m = np.where(np.isfinite(m), m, 0)  # inf - inf would be NaN
     e = np.exp(x - m)
@@ -168,10 +162,10 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     with np.errstate(divide="ignore"):
         y = m + np.log(total)
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (e * (dy.reshape(total.shape) / np.where(total == 0, 1, total)),)
+    def dx(dy: Array) -> Array:
+        return e * (dy.reshape(total.shape) / np.where(total == 0, 1, total))
 
-    return y if keepdims else y.squeeze(axes), backward
+    return y if keepdims else y.squeeze(axes), (dx,)
 
 
 @compute_op
@@ -179,10 +173,10 @@ def cumsum(x: Array, axis: int = -1) -> Any:
     """y_i = x_0 + ... + x_i along an axis;   dx_i = dy_i + ... + dy_last."""
     axis = normalise_axis(axis, x.ndim)
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (np.flip(_running(np.flip(dy, axis), axis), axis),)
+    def dx(dy: Array) -> Array:
+        return np.flip(_running(np.flip(dy, axis), axis), axis)
 
-    return _running(x, axis), backward
+    return _running(x, axis), (dx,)
 
 
 def _running(x: Array, axis: int) -> Array:

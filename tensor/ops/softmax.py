@@ -28,10 +28,10 @@ def softmax(x: Array, axis: int = -1) -> Any:
     check_float("softmax", x)
     y = softmax_array(x, axis)
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (y * (dy - (y * dy).sum(axis=axis, keepdims=True)),)
+    def dx(dy: Array) -> Array:
+        return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
 
-    return y, backward
+    return y, (dx,)
 
 
 @compute_op
@@ -45,7 +45,7 @@ def log_softmax(x: Array, axis: int = -1) -> Any:
     with np.errstate(divide="ignore"):
         y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
-    def backward(dy: Array) -> tuple[Array]:
-        return (dy - np.exp(y) * dy.sum(axis=axis, keepdims=True),)
+    def dx(dy: Array) -> Array:
+        return dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
 
-    return y, backward
+    return y, (dx,)

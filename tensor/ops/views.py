@@ -4,7 +4,9 @@ backward function maps the gradient back.
 
 from __future__ import annotations
 
+import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,18 +27,18 @@ def _sizes(shape: tuple[Any, ...]) -> Shape:
     return tuple(operator.index(n) for n in shape)
 
 
+def _reshaped(shape: Shape) -> Callable[[Array], Array]:
+    """Backward of a view with other axes: the gradient in the old shape."""
+    return lambda dy: dy.reshape(shape)
+
+
 @view_op
 def view(x: Layout, *shape: Any, itemsize: int = 0) -> Any:
     """The same elements in the same order as another shape; never a copy. One size may be -1.
 
     Raises ViewError when no strides can express it, naming the axes that clash and both fixes.
     """
-    before = x.shape
-
-    def backward(dy: Array) -> Array:
-        return dy.reshape(before)
-
-    return x.view(_sizes(shape), itemsize), backward
+    return x.view(_sizes(shape), itemsize), _reshaped(x.shape)
 
 
 def reshape(x: Any, *shape: Any) -> Any:
@@ -58,31 +60,21 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
         raise ShapeError(
             f"flatten from axis {start} to {end} of shape {x.shape}: the end comes before the start"
         )
-    return reshape(
-        x, *x.shape[:first], int(np.prod(x.shape[first : last + 1])), *x.shape[last + 1 :]
-    )
+    joined = math.prod(x.shape[first : last + 1])
+    return reshape(x, *x.shape[:first], joined, *x.shape[last + 1 :])
 
 
 @view_op
 def permute(x: Layout, *order: Any) -> Any:
     """y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]: (2, 3, 4).permute(2, 0, 1) -> (4, 2, 3)"""
     axes = tuple(normalise_axis(axis, len(x.shape)) for axis in _sizes(order))
-    layout = x.permute(axes)
-
-    def backward(dy: Array) -> Array:
-        return dy.transpose(tuple(axes.index(i) for i in range(len(axes))))
-
-    return layout, backward
+    return x.permute(axes), lambda dy: dy.transpose(np.argsort(axes).tolist())
 
 
 @view_op
 def transpose(x: Layout, i: int, j: int) -> Any:
     """Axes i and j swapped."""
-
-    def backward(dy: Array) -> Array:
-        return dy.swapaxes(i, j)
-
-    return x.transpose(i, j), backward
+    return x.transpose(i, j), lambda dy: dy.swapaxes(i, j)
 
 
 @view_op
@@ -96,23 +88,13 @@ def expand(x: Layout, *shape: Any) -> Any:
 @view_op
 def squeeze(x: Layout, axis: Any = None) -> Any:
     """Without axes of size 1: all of them, or those of `axis` that have size 1."""
-    before = x.shape
-
-    def backward(dy: Array) -> Array:
-        return dy.reshape(before)
-
-    return x.squeeze(axis), backward
+    return x.squeeze(axis), _reshaped(x.shape)
 
 
 @view_op
 def unsqueeze(x: Layout, axis: int) -> Any:
     """A new axis of size 1 at `axis` of the result."""
-    before = x.shape
-
-    def backward(dy: Array) -> Array:
-        return dy.reshape(before)
-
-    return x.unsqueeze(axis), backward
+    return x.unsqueeze(axis), _reshaped(x.shape)
 
 
 @view_op
@@ -135,27 +117,24 @@ def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> 
     """
     axis = normalise_axis(axis, len(x.shape))
     length = x.shape[axis]
-    if not isinstance(size, (tuple, list)):
-        if size < 1:
-            raise ShapeError(f"split into pieces of {size}: at least 1")
-        sizes = [min(size, length - start) for start in range(0, length, size)] or [0]
-    else:
+    if isinstance(size, (tuple, list)):
         sizes = list(map(operator.index, size))
-        if sum(sizes) != length or min(sizes, default=0) < 0:
-            raise ShapeError(
-                f"split sizes {sizes} sum to {sum(sizes)}, axis {axis} of {x.shape} has {length}"
-            )
+    elif size < 1:
+        raise ShapeError(f"split into pieces of {size}: at least 1")
+    else:
+        sizes = [min(size, length - start) for start in range(0, length, size)] or [0]
+    if sum(sizes) != length or min(sizes, default=0) < 0:
+        raise ShapeError(
+            f"split sizes {sizes} sum to {sum(sizes)}, axis {axis} of {x.shape} has {length}"
+        )
     ends = np.cumsum(sizes).tolist()
     pieces = tuple(x.slice(axis, end - n, end) for n, end in zip(sizes, ends, strict=True))
 
     def backward(*dys: Array | None) -> Array:
         like = next(dy for dy in dys if dy is not None)
+        parts = zip(dys, pieces, strict=True)
         return np.concatenate(
-            [
-                zeros_like(like, p.shape) if dy is None else dy
-                for dy, p in zip(dys, pieces, strict=True)
-            ],
-            axis,
+            [zeros_like(like, p.shape) if dy is None else dy for dy, p in parts], axis
         )
 
     return pieces, backward
@@ -212,10 +191,7 @@ def to(x: Any, *targets: Any, dtype: DTypeLike | None = None, device: str | None
         else:
             dtype = target
     x = TensorBase.wrap(x)
-    if (
-        device is not None
-        and x.device != device
-        and not (device == "cuda" and x.device.startswith("cuda"))
-    ):
+    here = (None, x.device, x.device.partition(":")[0])  # "cuda" is any GPU
+    if device not in here:
         x = transfer(x, device=device)
     return cast(x, dtype=dtype) if dtype is not None and as_dtype(dtype) != x.dtype else x

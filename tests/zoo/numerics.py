@@ -29,8 +29,8 @@ ZOO = [
     Bug(  # gradients of a table are summed in its own 16 bits
         row=26,
         file="tensor/ops/op.py",
-        old="restored(backward(widened(dy)), dtype)",
-        new="restored(backward(dy), dtype)",
+        old="rounded(backward(widened(dy)))",
+        new="rounded(backward(dy))",
         test="tests/tensor/ops/test_numerics.py::test_bug_26_many_repeats_in_16_bits",
     ),
     Bug(  # of several axes only the first counts
@@ -43,8 +43,8 @@ ZOO = [
     Bug(  # the value is right, its gradient is that of a sum
         row=29,
         file=REDUCTIONS,
-        old="np.broadcast_to((dy / count).reshape(",
-        new="np.broadcast_to((dy / 1).reshape(",
+        old="share = dy / count",
+        new="share = dy / 1",
         test="tests/tensor/ops/test_numerics.py::test_bug_29_mean_divides_by_what_it_summed",
     ),
     Bug(  # always the population's variance
@@ -187,8 +187,8 @@ ZOO = [
     Bug(  # a tie sends the whole gradient to both
         row=36,
         file=ELEMENTWISE,
-        old="np.where(np.equal(a, b), 0.5, wins)",
-        new="np.where(np.equal(a, b), 1.0, wins)",
+        old="np.where(np.equal(a, b), 0.5,",
+        new="np.where(np.equal(a, b), 1.0,",
         test="tests/tensor/ops/test_numerics.py::test_bug_36_pinned_values_and_subgradients",
     ),
     Bug(  # so does a maximum that occurs twice
@@ -243,24 +243,15 @@ ZOO = [
     Bug(  # the gradient of a mean is that of a sum
         row=38,
         file=LOSS,
-        old=(
-            'share = dloss / count if reduction == "mean" else dloss\n        return (probabilities'
-        ),
-        new="share = dloss\n        return (probabilities",
+        old=("lambda dloss: dloss / count"),
+        new="lambda dloss: dloss",
         test="tests/tensor/ops/test_losses.py::test_bug_38_cross_entropy_by_hand",
     ),
     Bug(  # smoothed where it should not be: the row's gradient no longer adds up to 0
         row=38,
         file=LOSS,
-        old=(
-            "        wanted = (ids == np.arange(classes, like=ids)).astype(x.dtype) * (\n"
-            "            1 - label_smoothing\n"
-            "        ) + label_smoothing / classes\n"
-        ),
-        new=(
-            "        wanted = (ids == np.arange(classes, like=ids)).astype(x.dtype) + "
-            "label_smoothing / classes\n"
-        ),
+        old=("wanted = onehot * (1 - label_smoothing) +"),
+        new=("wanted = onehot +"),
         test="tests/tensor/ops/test_losses.py::test_bug_38_cross_entropy_by_hand",
     ),
     Bug(  # ids in 16 bits
