@@ -12,6 +12,7 @@ on the storage, is built when first computed with.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -155,7 +156,7 @@ class TensorBase:
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.layout.size if self._array is None else int(self._array.size)
+        return math.prod(self.shape)
 
     def is_contiguous(self) -> bool:
         """Row-major and gapless (strides of size-1 axes do not matter)."""
@@ -203,14 +204,12 @@ class TensorBase:
             raise ShapeError(
                 f".grad of a tensor {self.shape} {self.dtype} cannot be {value.shape} {value.dtype}"
             )
-        buffer = self.node.buffer
-        if value is not None and buffer is None and value is not self.node.gradient:
-            value = self.kind(value, device=self.device)  # a copy: backward adds into it
-        elif value is not None and buffer is not None and value is not buffer:
-            buffer.bump()
-            buffer.array[...] = TensorBase.wrap(value).array
-            value = buffer
-        self.node.gradient = value
+        if value is self.node.gradient:
+            return
+        self.node.gradient = None
+        if value is not None:
+            array = devices.move(TensorBase.wrap(value).array, self.device)
+            self.node.accumulate(array, fresh=False)
 
     def detach(self) -> Any:
         """The same memory, outside the graph. A write through it is still seen by what saved the
@@ -251,8 +250,8 @@ class TensorBase:
             raise ShapeError(
                 f"item() of a tensor of shape {self.shape}, which holds {self.size} values, not one"
             )
-        array = to_host(self.array)
-        return (array.astype(np.float32) if array.dtype == bfloat16 else array).item()
+        value = self.array.item()
+        return float(value) if self.dtype == bfloat16 else value
 
     def tolist(self) -> Any:
         """The values as nested lists of Python numbers."""

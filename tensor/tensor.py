@@ -77,8 +77,8 @@ class Tensor(TensorBase):
     @brief
     def __setitem__(self, key: Any, value: Any) -> None:
         """x[key] = value, in place. Raises, before a byte changes, IndexError for a place that is
-        not there, ShapeError for values that do
-        not fit it, and MutationError where a graph forbids it (see `writable`).
+        not there, ShapeError for values that do not fit the place, and MutationError where a graph
+        forbids the write (see `writable`).
         """
         basic, key = split_key(key)
         region = self.layout.index(key) if basic else self.layout
@@ -92,7 +92,7 @@ class Tensor(TensorBase):
 
     @brief
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
-        """x += value and its like: through the ufunc, into this very memory."""
+        """x += value and its like: through the ufunc, into the memory of x."""
         if not self.is_leaf and not graph.freed(self.node):
             made = graph.describe(self.node)
             raise MutationError(

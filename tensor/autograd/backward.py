@@ -93,7 +93,7 @@ class _Pass:
     def __init__(self, nodes: list[Any], leading: set[Any] | None):
         mode = MODE.get()
         self.leading, self.anomaly = leading, mode.anomaly
-        self.recorder = mode.tape.backward_pass(nodes, leading) if mode.tape is not None else None
+        self.recorder: Any = None if mode.tape is None else mode.tape.backward_pass(nodes, leading)
         # node -> (its gradient so far, whether nobody else holds that array). An entry goes when
         # the turn of its node comes, so that the memory is freed.
         self.total: dict[Any, tuple[Any, bool]] = {}

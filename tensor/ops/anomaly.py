@@ -16,32 +16,32 @@ from tensor.memory.storage import user_line
 
 
 def check_finite(name: str, inputs: Sequence[Any], out: TensorBase) -> None:
-    """detect_anomaly: stop at a NaN, and at an infinity that no input or option held already (masks
+    """Raise GradientError at a NaN, and at an infinity that no input or option held already (masks
     are made of -inf on purpose).
     """
     y, node = out.array, out.node.parents[0] if type(out.node) is Output else out.node
     if y.dtype not in FLOATS or np.isfinite(y).all():
         return
-    asked_for = any(
-        np.isinf(a).any() for a in inputs if type(a) is float or getattr(a, "dtype", None) in FLOATS
+    floats = [a for a in inputs if getattr(a, "dtype", None) in FLOATS]
+    numbers = [a for a in inputs if type(a) is float]
+    asked_for = any(np.isinf(a).any() for a in floats + numbers)
+    if asked_for and not np.isnan(y).any():
+        return
+    shapes = ", ".join(str(getattr(a, "shape", a)) for a in inputs)
+    what = describe(node) if node else f"`{name}` at {user_line(1)}, {y.shape} <- {shapes}"
+    given = "; ".join(_span(a) for a in floats if a.size) or "no floats"
+    raise GradientError(
+        f"{int(y.size - np.isfinite(y).sum())} of {y.size} values not finite from {what}\n"
+        f"it was given {given}\n{behind(node) if node else 'nothing recorded behind it'}"
     )
-    if np.isnan(y).any() or not asked_for:
-        shapes = ", ".join(str(getattr(a, "shape", a)) for a in inputs)
-        what = describe(node) if node else f"`{name}` at {user_line(1)}, {y.shape} <- {shapes}"
-        bad, given = (
-            int(y.size - np.isfinite(y).sum()),
-            "; ".join(_span(a) for a in inputs if getattr(a, "dtype", None) in FLOATS and a.size),
-        )
-        raise GradientError(
-            f"{bad} of {y.size} values not finite from {what}\nit was given "
-            f"{given or 'no floats'}\n{behind(node) if node else 'nothing recorded behind it'}"
-        )
 
 
 def _span(x: Array) -> str:
     """From the least value to the largest, and how many are not finite: `(2, 3) from -1 to 0`."""
     finite = x[np.isfinite(x)]
-    span = f" from {float(finite.min()):.4g} to {float(finite.max()):.4g}" if finite.size else ""
-    return f"{x.shape}{span}" + (
-        f", {x.size - finite.size} of {x.size} not finite" if finite.size < x.size else ""
-    )
+    text = str(x.shape)
+    if finite.size:
+        text += f" from {float(finite.min()):.4g} to {float(finite.max()):.4g}"
+    if finite.size < x.size:
+        text += f", {x.size - finite.size} of {x.size} not finite"
+    return text

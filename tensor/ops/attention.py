@@ -31,19 +31,18 @@ def attention(
 ) -> Any:
     """y = softmax(scale q k^T + bias) v, over the keys that may be seen.
 
-    q: (..., T, D)   k: (..., S, D)   v: (..., S, E)   bias: broadcasts to (..., T, S), added to the
-    scores   y: (..., T, E)
-    mask: broadcasts to (..., T, S), True where looking is allowed.   causal: query t sees keys up
-    to t + S - T, so the last query sees
-    all.   scale: 1 / sqrt(D) by default.   dropout: leaves out that share of the weights, by `key`.
+    q: (..., T, D)   k: (..., S, D)   v: (..., S, E)   y: (..., T, E)
+    bias: broadcasts to (..., T, S), added to the scores
+    mask: broadcasts to (..., T, S), True where looking is allowed
+    causal: query t sees keys up to t + S - T, so the last query sees all
+    scale: 1 / sqrt(D) by default   dropout: leaves out that share of the weights, by `key`
 
     What may not be seen has weight and gradient exactly 0, whatever it holds; a query that may see
     nothing gives 0 and gradient 0.
     """
     _check_shapes(q, k, v)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    allowed = _allowed(q.shape[-2], k.shape[-2], mask, causal, q)
-
+    allowed = _allowed(q, k, mask, causal)
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
     # there is more to hide than weights
     strange = allowed is not None and not (np.isfinite(scores).all() & np.isfinite(v).all())
@@ -52,7 +51,7 @@ def attention(
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
     weights = softmax_array(scores, -1)  # (..., T, S)
-    if allowed is not None and strange:
+    if strange:
         weights = np.where(allowed, weights, 0)  # a query that is NaN makes all its weights NaN
     keep = None
     if dropout:
@@ -63,11 +62,28 @@ def attention(
         keep = scaled_mask(weights, dropout, key)
     dropped = weights if keep is None else weights * keep
     y = _seen_product(dropped, v) if strange else dropped @ v
-    shapes = q.shape, k.shape, v.shape, None if bias is None else bias.shape
+    masked = allowed is not None
+    return y, _backward_of(q, k, v, bias, weights, dropped, keep, scale, masked, strange)
+
+
+def _backward_of(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None,
+    weights: Array,
+    dropped: Array,
+    keep: Array | None,
+    scale: float,
+    masked: bool,
+    strange: bool,
+) -> Any:
+    """The function from dy to (dq, dk, dv, dbias)."""
+    shapes = [None if x is None else x.shape for x in (q, k, v, bias)]
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dweights = dy @ v.swapaxes(-1, -2)
-        careful = allowed is not None and (strange or not np.isfinite(dweights).all())
+        careful = masked and (strange or not np.isfinite(dweights).all())
         product: Any = _seen_product if careful else np.matmul
         if careful:
             dweights = np.where(weights == 0, 0, product(dy, v.swapaxes(-1, -2)))
@@ -80,13 +96,12 @@ def attention(
         dv = product(dropped.swapaxes(-1, -2), dy)
         dq = scale * product(dscores, k)
         dk = scale * product(dscores.swapaxes(-1, -2), q)
-        gradients = (dq, dk, dv, None if bias is None else dscores)
         return tuple(
-            None if shape is None else sum_to(shape)(g.astype(dy.dtype, copy=False))
-            for g, shape in zip(gradients, shapes, strict=True)
+            None if shape is None else sum_to(shape)(gradient.astype(dy.dtype, copy=False))
+            for gradient, shape in zip((dq, dk, dv, dscores), shapes, strict=True)
         )
 
-    return y, backward
+    return backward
 
 
 def _check_shapes(q: Array, k: Array, v: Array) -> None:
@@ -97,19 +112,14 @@ def _check_shapes(q: Array, k: Array, v: Array) -> None:
         )
 
 
-def causal_mask(queries: int, keys: int, like: Array) -> Array:
-    """(T, S), True where key s <= t + S - T: aligned to the end, so that a cache of older keys is
-    all visible.
+def _allowed(q: Array, k: Array, mask: Array | None, causal: bool) -> Array | None:
+    """The given mask and the causal one together; None when all may be seen.
+
+    The causal one is True where key s <= t + S - T: aligned to the end, so that a cache of older
+    keys is all visible.
     """
-    return np.arange(keys, like=like) <= np.arange(queries, like=like)[:, None] + (keys - queries)
-
-
-def _allowed(
-    queries: int, keys: int, mask: Array | None, causal: bool, like: Array
-) -> Array | None:
-    """The given mask and the causal one together; None when all may be seen."""
     if mask is not None:
-        mask = np.asarray(mask, like=like)
+        mask = np.asarray(mask, like=q)
         if mask.dtype != bool:
             raise DTypeError(
                 f"attention mask must hold bools (True: look), not {mask.dtype}; "
@@ -117,7 +127,8 @@ def _allowed(
             )
     if not causal:
         return mask
-    seen = causal_mask(queries, keys, like)
+    queries, keys = q.shape[-2], k.shape[-2]
+    seen = np.arange(keys, like=q) <= np.arange(queries, like=q)[:, None] + (keys - queries)
     return seen if mask is None else mask & seen
 
 

@@ -16,10 +16,14 @@ def matmul(a: Array, b: Array) -> Any:
     """y = a b,   da = dy b^T,   db = a^T dy.
 
     a: (..., M, K)   b: (..., K, N)   y: (..., M, N); leading axes broadcast. A 1-D a is one row, a
-    1-D b one column, and that axis
-    is left out of y.   Raises ShapeError naming the two inner sizes.
+    1-D b one column, and that axis is left out of y.   Raises ShapeError naming the two inner
+    sizes.
     """
-    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError(
+            f"matmul of {a.shape} and {b.shape}: a scalar has no axis to sum over; to scale, use *"
+        )
+    if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise _do_not_fit(a, b)
     a_shape, b_shape = a.shape, b.shape
     left = a[None, :] if a.ndim == 1 else a  # (..., M, K)
@@ -50,19 +54,13 @@ def matmul(a: Array, b: Array) -> Any:
 
 def _do_not_fit(a: Array, b: Array) -> ShapeError:
     """Which two sizes differ, and whether b only lies the wrong way round."""
-    if a.ndim == 0 or b.ndim == 0:
-        return ShapeError(
-            f"matmul of {a.shape} and {b.shape}: a scalar has no axis to sum over; to scale, use *"
-        )
     which, size = ("second last", b.shape[-2]) if b.ndim > 1 else ("only", b.shape[0])
-    way_out = (
-        ". The second one transposed would fit: .mT"
-        if b.ndim > 1 and a.shape[-1] == b.shape[-1]
-        else ""
-    )
+    fits = b.ndim > 1 and a.shape[-1] == b.shape[-1]
     return ShapeError(
-        f"matmul of {a.shape} and {b.shape}: the last axis of the first, {a.shape[-1]}, "
-        f"must equal the {which} axis of the second, {size}{way_out}"
+        f"matmul of {a.shape} and {b.shape}: the last axis of the first, {a.shape[-1]}, must equal "
+        f"the {which} axis of the second, {size}"
+        + ". The second one transposed would fit: .mT"
+        * fits
     )
 
 
@@ -71,21 +69,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bo
     """y = x weight + bias,   dx = dy weight^T,   dweight = x^T dy,   dbias = sum dy.
 
     x: (..., I)   weight: (I, O), or (O, I) when `transposed`   bias: (O,) or None   y: (..., O).
-    One two-dimensional product over all
-    leading axes together: a product per item of a batch is several times slower.
+    One two-dimensional product over all leading axes together: a product for each item of a batch
+    is several times slower.
     """
-    inputs, outputs = (
-        (weight.shape if not transposed else weight.shape[::-1]) if weight.ndim == 2 else (-1, -1)
-    )
-    if x.ndim == 0 or x.shape[-1] != inputs:
-        wanted = x.shape[-1] if x.ndim else "inputs"
-        needed = f"(outputs, {wanted})" if transposed else f"({wanted}, outputs)"
-        takes = (
-            f"its last axis has {wanted} numbers, weight {weight.shape} takes {inputs}"
-            if x.ndim and weight.ndim == 2
-            else f"weight {weight.shape}"
-        )
-        raise ShapeError(f"linear of x {x.shape}: {takes}; a weight {needed} is needed")
+    matrix = weight.T if transposed else weight  # (I, O)
+    if matrix.ndim != 2 or x.ndim == 0 or x.shape[-1] != matrix.shape[0]:
+        raise _no_product(x, weight, transposed)
+    inputs, outputs = matrix.shape
     if bias is not None and bias.shape != (outputs,):
         raise ShapeError(
             f"linear of x {x.shape}: bias {bias.shape} must be ({outputs},), "
@@ -94,7 +84,6 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bo
     # N: not -1, which an axis of size 0 leaves open
     shape, count = x.shape, math.prod(x.shape[:-1])
     rows = x.reshape(count, inputs)  # (N, I)
-    matrix = weight.T if transposed else weight  # (I, O)
     y = rows @ matrix  # (N, O)
     if bias is not None:
         y += bias
@@ -110,3 +99,13 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bo
         return dy.reshape(count, outputs).sum(0)
 
     return y.reshape(*shape[:-1], outputs), (dx, dweight, None if bias is None else dbias)
+
+
+def _no_product(x: Array, weight: Array, transposed: bool) -> ShapeError:
+    """What linear was given, and the weight that it needs."""
+    wanted = x.shape[-1] if x.ndim else "inputs"
+    needed = f"(outputs, {wanted})" if transposed else f"({wanted}, outputs)"
+    takes = f"weight {weight.shape}"
+    if x.ndim and weight.ndim == 2:
+        takes = f"its last axis has {wanted} numbers, {takes} takes {weight.shape[transposed]}"
+    return ShapeError(f"linear of x {x.shape}: {takes}; a weight {needed} is needed")
