@@ -396,10 +396,9 @@ class Accumulator:
 
 def from_python(data: Any) -> np.ndarray[Any, Any]:
     """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
-    if isinstance(data, (list, tuple)) and any(isinstance(part, TensorBase) for part in data):
-        if any(isinstance(part, TensorBase) and part.node is not None for part in data):
+    for part in data if isinstance(data, (list, tuple)) else ():
+        if isinstance(part, TensorBase) and part.node is not None:
             raise GraphError("Tensor([...]) of tensors that carry a graph would drop it: use stack")
-        data = [part.numpy() if isinstance(part, TensorBase) else part for part in data]
     try:
         array = np.asarray(data)
     except ValueError:

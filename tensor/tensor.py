@@ -202,9 +202,9 @@ class Tensor(TensorBase):
     __rand__ = ops.bitwise_and
     __ror__ = ops.bitwise_or
     __rxor__ = ops.bitwise_xor
-    __radd__ = _reflected(ops.add)
+    __radd__ = add
     __rsub__ = _reflected(ops.subtract)
-    __rmul__ = _reflected(ops.multiply)
+    __rmul__ = multiply
     __rtruediv__ = _reflected(ops.divide)
     __rpow__ = _reflected(ops.power)
     __rmatmul__ = _reflected(ops.matmul)

@@ -151,6 +151,7 @@ def _searched(functions: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]
     """
     saved: list[Saved] = []
     tensors = [x for x in (*inputs, *outs) if isinstance(x, TensorBase)]
+    known = {id(x._array): x for x in tensors}
     for function in functions:
         for cell in function.__closure__ or ():
             value = cell.cell_contents
@@ -158,15 +159,21 @@ def _searched(functions: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]
             if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
                 continue
             for array in (value,) if kind is np.ndarray else _arrays_in(value):
-                count = len(saved)
-                for x in tensors:
-                    if x._array is array or x._array.base is array:
-                        saved.append(keep(x, array))  # noqa: PERF401 (a comprehension is a call)
-                if len(saved) == count and array.base is not None:
-                    saved += [keep(x, array) for x in tensors if shares_memory(x._array, array)]
-                if len(saved) == count:
-                    saved.append((_NOWHERE, 0, array))
+                owner = known.get(id(array))
+                if owner is not None:
+                    saved.append(keep(owner, array))
+                else:
+                    saved += _by_memory(array, tensors, outs)
     return saved
+
+
+def _by_memory(array: Array, tensors: list[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """The same of an array that is no tensor's: the tensors whose memory it may share."""
+    if array.base is None:  # memory of its own, unless an output is a view of it
+        sharing = [out for out in outs if out._array.base is array]
+    else:
+        sharing = [x for x in tensors if shares_memory(x._array, array)]
+    return [keep(x, array) for x in sharing] if sharing else [(_NOWHERE, 0, array)]
 
 
 def keep(x: Any, array: Array) -> Saved:

@@ -51,7 +51,7 @@ def attention(
     if allowed is not None:
         scores = np.where(allowed, scores, -np.inf)
     weights = softmax_array(scores, -1)  # (..., T, S)
-    if strange:
+    if allowed is not None and strange:
         weights = np.where(allowed, weights, 0)  # a query that is NaN makes all its weights NaN
     keep = None
     if dropout:

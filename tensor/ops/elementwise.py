@@ -8,6 +8,7 @@ dy; what a function does not mention is not kept.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,12 @@ from tensor.memory.devices import Array
 from tensor.ops.op import Mask, check_float, elementwise_op
 
 
-def slope(dy: Array, s: Array) -> Array:
-    """dy * s, where a dy of 0 gives 0 even if the slope s is infinite: `where(x > 0, log(x), 0)`
+def slope(dy: Array, s: Callable[[], Array]) -> Array:
+    """dy * s(), where a dy of 0 gives 0 even if the slope s is infinite: `where(x > 0, log(x), 0)`
     sends 0 to the log it did not take.
     """
-    with np.errstate(invalid="ignore"):
-        return np.where(dy == 0, 0, dy * s)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(dy == 0, 0, dy * s())
 
 
 # -- arithmetic
@@ -53,11 +54,8 @@ def divide(a: Array, b: Array) -> Any:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(dy == 0, 0, dy / b)  # not through 1 / b, which a Python 0.0 refuses
 
-    def db(dy: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return slope(dy, -a / b / b)  # b * b would overflow or vanish long before this does
-
-    return a / b, (da, db)
+    # b * b would overflow or vanish long before -a / b / b does
+    return a / b, (da, lambda dy: slope(dy, lambda: -a / b / b))
 
 
 @elementwise_op
@@ -75,16 +73,14 @@ def power(a: Array, b: Array) -> Any:
     y = np.power(a, b) if type(b) is int and a.dtype == bool else a**b
 
     def da(dy: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return slope(dy, np.where(np.equal(b, 0), 0, b * a ** (b - 1)))
+        return slope(dy, lambda: np.where(np.equal(b, 0), 0, b * a ** (b - 1)))
 
-    def db(dy: Array) -> Array:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # a may be a Python number, whose logarithm NumPy would make float64
-            log_a = np.log(a, dtype=y.dtype)
-            return slope(dy, np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, y * log_a))
+    def growth() -> Array:
+        # a may be a Python number, whose logarithm NumPy would make float64
+        log_a = np.log(a, dtype=y.dtype)
+        return np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, y * log_a)
 
-    return y, (da, db)
+    return y, (da, lambda dy: slope(dy, growth))
 
 
 @elementwise_op
@@ -106,30 +102,20 @@ def abs(x: Array) -> Any:
 def exp(x: Array) -> Any:
     """y = e^x,   dx = y dy"""
     y = np.exp(x)
-    return y, (lambda dy: slope(dy, y),)
+    return y, (lambda dy: slope(dy, lambda: y),)
 
 
 @elementwise_op
 def log(x: Array) -> Any:
     """y = ln x,   dx = dy / x"""
-
-    def dx(dy: Array) -> Array:
-        with np.errstate(divide="ignore"):
-            return slope(dy, 1 / x)
-
-    return np.log(x), (dx,)
+    return np.log(x), (lambda dy: slope(dy, lambda: 1 / x),)
 
 
 @elementwise_op
 def sqrt(x: Array) -> Any:
     """y = x^(1/2),   dx = dy / 2y, infinite at 0"""
     y = np.sqrt(x)
-
-    def dx(dy: Array) -> Array:
-        with np.errstate(divide="ignore"):
-            return slope(dy, 0.5 / y)
-
-    return y, (dx,)
+    return y, (lambda dy: slope(dy, lambda: 0.5 / y),)
 
 
 @elementwise_op
@@ -220,11 +206,8 @@ def minimum(a: Array, b: Array) -> Any:
 def clip(x: Array, low: float | None = None, high: float | None = None) -> Any:
     """y = min(max(x, low), high); the gradient passes where low <= x <= high."""
 
-    def dx(dy: Array) -> Array:
-        inside = np.ones_like(x, dtype=bool) if low is None else x >= low
-        return dy * (inside if high is None else inside & (x <= high))
-
-    return np.clip(x, low, high), (dx,)
+    y = np.clip(x, low, high)
+    return y, (lambda dy: dy * (x == y),)
 
 
 @elementwise_op
@@ -254,58 +237,30 @@ def masked_fill(x: Array, mask: Mask, value: Array) -> Any:
 # -- comparisons and logic: no gradients
 
 
-@elementwise_op
-def equal(a: Array, b: Array) -> Any:
-    """y = (a == b), as bools."""
-    return np.equal(a, b), None
+def _without_gradient(ufunc: np.ufunc, doc: str) -> Callable[[Any, Any], Any]:
+    """The op of a ufunc of two operands."""
+
+    def reference(a: Array, b: Array) -> Any:
+        return ufunc(a, b), None
+
+    reference.__name__ = reference.__qualname__ = ufunc.__name__
+    reference.__doc__ = doc
+    return elementwise_op(reference)
 
 
-@elementwise_op
-def not_equal(a: Array, b: Array) -> Any:
-    """y = (a != b), as bools."""
-    return np.not_equal(a, b), None
-
-
-@elementwise_op
-def less(a: Array, b: Array) -> Any:
-    """y = (a < b), as bools."""
-    return np.less(a, b), None
-
-
-@elementwise_op
-def less_equal(a: Array, b: Array) -> Any:
-    """y = (a <= b), as bools."""
-    return np.less_equal(a, b), None
-
-
-@elementwise_op
-def greater(a: Array, b: Array) -> Any:
-    """y = (a > b), as bools."""
-    return np.greater(a, b), None
-
-
-@elementwise_op
-def greater_equal(a: Array, b: Array) -> Any:
-    """y = (a >= b), as bools."""
-    return np.greater_equal(a, b), None
-
-
-@elementwise_op
-def bitwise_and(a: Array, b: Array) -> Any:
-    """y = a & b: "and" of bools, bit by bit on integers."""
-    return a & b, None
-
-
-@elementwise_op
-def bitwise_or(a: Array, b: Array) -> Any:
-    """y = a | b: "or" of bools, bit by bit on integers."""
-    return a | b, None
-
-
-@elementwise_op
-def bitwise_xor(a: Array, b: Array) -> Any:
-    """y = a ^ b: "either but not both" of bools, bit by bit on integers."""
-    return a ^ b, None
+equal = _without_gradient(np.equal, "y = (a == b), as bools.")
+not_equal = _without_gradient(np.not_equal, "y = (a != b), as bools.")
+less = _without_gradient(np.less, "y = (a < b), as bools.")
+less_equal = _without_gradient(np.less_equal, "y = (a <= b), as bools.")
+greater = _without_gradient(np.greater, "y = (a > b), as bools.")
+greater_equal = _without_gradient(np.greater_equal, "y = (a >= b), as bools.")
+bitwise_and = _without_gradient(
+    np.bitwise_and, 'y = a & b: "and" of bools, bit by bit on integers.'
+)
+bitwise_or = _without_gradient(np.bitwise_or, 'y = a | b: "or" of bools, bit by bit on integers.')
+bitwise_xor = _without_gradient(
+    np.bitwise_xor, 'y = a ^ b: "either but not both" of bools, bit by bit on integers.'
+)
 
 
 @elementwise_op

@@ -4,6 +4,7 @@ twice gets both gradients.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -229,14 +230,8 @@ def one_hot(ids: Ids, count: int | None = None) -> Any:
 @copy_op
 def _concatenate(*arrays: Array, axis: int) -> Any:
     """y = the arrays one after the other along an axis;   each gradient is its stretch of dy."""
-    lead = (slice(None),) * axis
-
-    def stretch(array: Array, end: int) -> Any:
-        where = (*lead, slice(end - array.shape[axis], end))
-        return lambda dy: dy[where]
-
-    ends = np.cumsum([array.shape[axis] for array in arrays]).tolist()
-    return np.concatenate(arrays, axis), tuple(map(stretch, arrays, ends))
+    ends = np.cumsum([array.shape[axis] for array in arrays])[:-1].tolist()
+    return np.concatenate(arrays, axis), lambda dy: tuple(np.split(dy, ends, axis))
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
@@ -272,11 +267,12 @@ def pad(x: Array, width: Any, value: float = 0) -> Any:
     """x with `value` around it. width: one (before, after) for each axis, one pair or one int for
     all, as in NumPy.
     """
-    pairs = np.broadcast_to(np.asarray(width), (x.ndim, 2)).tolist()
     if np.less(width, 0).any():
         raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
-    inside = tuple(slice(before, before + n) for (before, _), n in zip(pairs, x.shape, strict=True))
-    y = zeros_like(x, tuple(n + sum(pair) for n, pair in zip(x.shape, pairs, strict=True)))
+    before, after = np.broadcast_to(np.asarray(width), (x.ndim, 2)).T.tolist()
+    ends = [start + n for start, n in zip(before, x.shape, strict=True)]
+    y = zeros_like(x, tuple(map(operator.add, ends, after)))
     y[...] = value
+    inside = tuple(map(slice, before, ends))
     y[inside] = x
     return y, (lambda dy: dy[inside],)

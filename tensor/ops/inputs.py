@@ -71,9 +71,9 @@ class Signature:
 
     def glance(
         self, inputs: Sequence[Any], options: dict[str, Any], parents: list[Any]
-    ) -> list[Any] | None:
+    ) -> list[Any] | str:
         """The arrays of inputs that are ready: tensors of one dtype, not of 16 bits, all on the CPU
-        or all on a GPU. Else None.
+        or all on a GPU. Else why the inputs are not ready.
 
         The nodes of the inputs are appended to `parents`.
         """
@@ -86,28 +86,25 @@ class Signature:
                     array = x.array
                 if others and len(arrays) in others:  # of any dtype
                     if type(array) is not np.ndarray:
-                        return None
+                        return "ids or a mask on a GPU"
                 elif first is None:
                     first = array
                     if array.dtype is not float32 and array.dtype in NARROW:
-                        return None
+                        return f"dtype {array.dtype}: each op of the composition goes by float32"
                 elif array.dtype is not first.dtype or type(array) is not type(first):
-                    return None
+                    return "inputs of several dtypes or devices"
                 arrays.append(array)
                 parents.append(x.node)
             elif x is None or (self.elementwise and type(x) in REALS):
                 arrays.append(x)
                 parents.append(None)
             else:
-                return None
+                return f"an input is a {type(x).__name__}"
         if first is None:
-            return None
-        if options and (
-            "dim" in options
-            or "keepdim" in options
-            or not PLAIN.issuperset(map(type, options.values()))
-        ):
-            return None
+            return "no input is a tensor"
+        for name, value in options.items():
+            if type(value) not in PLAIN or name in ("dim", "keepdim"):
+                return f"option {name} is a {type(value).__name__}"
         return arrays
 
     def prepare(self, inputs: Sequence[Any], options: dict[str, Any]) -> tuple[Any, ...]:

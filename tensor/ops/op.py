@@ -32,12 +32,12 @@ from tensor.dtypes import FLOATS, NARROW, float32
 from tensor.errors import DTypeError, ShapeError, TensorError
 from tensor.graph import Node
 from tensor.kernels import KERNELS, choose, passed_over
-from tensor.memory.devices import Array, as_array
+from tensor.memory.devices import Array
 from tensor.memory.layout import Layout
 from tensor.memory.storage import user_place
 from tensor.mode import MODE, Mode
 from tensor.ops.anomaly import check_finite
-from tensor.ops.inputs import PLAIN, REALS, Signature, misfit
+from tensor.ops.inputs import REALS, Signature, misfit
 
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., Any]
@@ -150,8 +150,8 @@ class _Lifted(Signature):
         if len(inputs) != self.count:
             inputs, options = self.completed(inputs, options)
         parents: list[Any] = []
-        arrays = self.glance(inputs, options, parents)
-        if arrays is None:
+        arrays: Any = self.glance(inputs, options, parents)
+        if type(arrays) is str:  # not ready
             inputs = self.prepare(inputs, options)
             arrays = [x.array if isinstance(x, TensorBase) else x for x in inputs]
             parents = [x.node if isinstance(x, TensorBase) else None for x in inputs]
@@ -213,20 +213,24 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                 inputs, options = signature.completed(inputs, options)
             parents: list[Any] = []
             arrays: Any = signature.glance(inputs, options, parents)
-            kernel = None
-            if arrays is not None and not mode.anomaly:
+            if mode.anomaly:
+                reason = "detect_anomaly looks at every op of the composition"
+            elif type(arrays) is str:
+                reason = arrays
+            else:
                 kernel = choose(name, kernels, arrays, options, mode.kernels_off)
-            result = NotImplemented if kernel is None else kernel(*arrays, **options)
-            if result is NotImplemented:
-                if kernels and (kernel is not None or arrays is None or mode.anomaly):
-                    reason = _in_ops_because(kernel, inputs, options, mode.anomaly)
-                    passed_over(name, reason, mode.kernels_off)
-                return composition(*inputs, **options)
-            y, backward = result
-            out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
-            if mode.observed:
-                _tell(mode, name, inputs, arrays, options, out, start)
-            return out
+                if kernel is None:
+                    return composition(*inputs, **options)
+                result = kernel(*arrays, **options)
+                if result is not NotImplemented:
+                    y, backward = result
+                    out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
+                    if mode.observed:
+                        _tell(mode, name, inputs, arrays, options, out, start)
+                    return out
+                reason = f"{kernel.__name__} met values that it leaves to the composition"
+            passed_over(name, reason, mode.kernels_off)
+            return composition(*inputs, **options)
         except TensorError as error:
             raise error.with_traceback(None) from None
 
@@ -234,38 +238,17 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     return _registered(call, composition)
 
 
-def _in_ops_because(
-    kernel: Function | None, inputs: Sequence[Any], options: dict[str, Any], anomaly: bool
-) -> str:
-    """Why a fused op runs as its composition, where `choose` does not know."""
-    if kernel is not None:
-        return f"{kernel.__name__} met values that it leaves to the composition"
-    if anomaly:
-        return "detect_anomaly looks at every op of the composition"
-    dtypes = {x.dtype: None for x in inputs if isinstance(x, TensorBase)}
-    if narrow := [dtype for dtype in dtypes if dtype in NARROW]:
-        return f"dtype {narrow[0]}: each op of the composition goes by float32"
-    if kept := [name for name, value in options.items() if type(value) not in PLAIN]:
-        return f"option {kept[0]} is a {type(options[kept[0]]).__name__}"
-    found = ", ".join(map(str, dtypes))
-    return f"inputs of several dtypes or devices, or not all of them tensors ({found})"
-
-
 def _in_float32(function: Function, *arrays: Any, **options: Any) -> tuple[Any, Any]:
     """Run a reference on float16 or bfloat16 arrays in float32, and round its results once; so too
     its gradients.
     """
-    dtypes = [getattr(array, "dtype", None) for array in arrays]
-    narrow = next(dtype for dtype in dtypes if dtype in NARROW)
+    narrow = next(x.dtype for x in arrays if getattr(x, "dtype", None) in NARROW)
 
-    def widened(array: Any) -> Any:
-        return array.astype(float32) if getattr(array, "dtype", None) in NARROW else array
+    def widened(x: Any) -> Any:
+        return x.astype(float32) if getattr(x, "dtype", None) in NARROW else x
 
     def rounded(y: Any) -> Any:
-        if y is None:  # no gradient
-            return None
-        y = as_array(y)
-        return y.astype(narrow) if y.dtype == float32 else y
+        return y.astype(narrow) if getattr(y, "dtype", None) == float32 else y
 
     def around(backward: Function | None) -> Any:
         return backward and (lambda dy: rounded(backward(widened(dy))))
