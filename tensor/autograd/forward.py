@@ -147,11 +147,12 @@ def _saved(
 
 def _searched(functions: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
     """The same for any functions: each array of their closures is compared with those of the
-    inputs and outputs. An array that is not theirs, nor in their memory, is the op's own.
+    inputs and outputs, by identity, then by memory. The others are the op's own.
     """
     saved: list[Saved] = []
     tensors = [x for x in (*inputs, *outs) if isinstance(x, TensorBase)]
     known = {id(x._array): x for x in tensors}
+    views = [out for out in outs if out._array.base is not None]  # maybe of the op's own arrays
     for function in functions:
         for cell in function.__closure__ or ():
             value = cell.cell_contents
@@ -159,21 +160,14 @@ def _searched(functions: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]
             if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
                 continue
             for array in (value,) if kind is np.ndarray else _arrays_in(value):
-                owner = known.get(id(array))
-                if owner is not None:
-                    saved.append(keep(owner, array))
+                if id(array) in known:
+                    saved.append(keep(known[id(array)], array))
+                elif array.base is None and not views:
+                    saved.append((_NOWHERE, 0, array))
                 else:
-                    saved += _by_memory(array, tensors, outs)
+                    sharing = [keep(x, array) for x in tensors if shares_memory(x._array, array)]
+                    saved += sharing or [(_NOWHERE, 0, array)]
     return saved
-
-
-def _by_memory(array: Array, tensors: list[Any], outs: tuple[Any, ...]) -> list[Saved]:
-    """The same of an array that is no tensor's: the tensors whose memory it may share."""
-    if array.base is None:  # memory of its own, unless an output is a view of it
-        sharing = [out for out in outs if out._array.base is array]
-    else:
-        sharing = [x for x in tensors if shares_memory(x._array, array)]
-    return [keep(x, array) for x in sharing] if sharing else [(_NOWHERE, 0, array)]
 
 
 def keep(x: Any, array: Array) -> Saved:

@@ -91,7 +91,10 @@ def _of_two(lifted: _Lifted) -> Function:
                 parents = [a.node, getattr(b, "node", None)]
             else:
                 inputs, arrays, parents, _, function, start = lifted.prepared((a, b), {}, mode)
-                value, backward = function(*arrays)
+                result = function(*arrays)
+                if result is NotImplemented:
+                    result = lifted.instead_of(function, mode)(*arrays)
+                value, backward = result
             out = as_result(name, inputs, arrays, parents, value, backward, mode, True)
             if mode.observed:
                 _tell(mode, name, inputs, arrays, {}, out, start)
@@ -114,7 +117,10 @@ def _of_any(lifted: _Lifted) -> Function:
             inputs, arrays, parents, options, function, start = lifted.prepared(
                 inputs, options, mode
             )
-            y, backward = function(*arrays, **options)
+            result = function(*arrays, **options)
+            if result is NotImplemented:
+                result = lifted.instead_of(function, mode)(*arrays, **options)
+            y, backward = result
             out = as_result(name, inputs, arrays, parents, y, backward, mode, elementwise)
             if mode.observed:
                 _tell(mode, name, inputs, arrays, options, out, start)
@@ -159,18 +165,14 @@ class _Lifted(Signature):
                 function = functools.partial(_in_float32, function)
         if self.kernels:
             kernel = choose(self.name, self.kernels, arrays, options, mode.kernels_off)
-            if kernel is not None:
-                function = functools.partial(self.by, kernel, mode)
+            function = kernel or function
         return inputs, arrays, parents, options, function, start
 
-    def by(self, kernel: Function, mode: Mode, *arrays: Any, **options: Any) -> Any:
-        """The result of the kernel, or of the reference where the kernel refuses the values."""
-        result = kernel(*arrays, **options)
-        if result is NotImplemented:
-            reason = f"{kernel.__name__} met values that it leaves to the reference"
-            passed_over(self.name, reason, mode.kernels_off)
-            result = self.reference(*arrays, **options)
-        return result
+    def instead_of(self, kernel: Function, mode: Mode) -> Function:
+        """The reference, where a kernel refuses the values."""
+        reason = f"{kernel.__name__} met values that it leaves to the reference"
+        passed_over(self.name, reason, mode.kernels_off)
+        return self.reference
 
 
 def _tell(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass, field
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -243,8 +243,14 @@ def inputs_of(op: str, count: int) -> list[str]:
 
 
 def codes_of(op: str) -> list[CodeType]:
-    """The code of an op's function, and of the functions written inside it."""
+    """The code of an op's function, and of the functions written inside it, or inside a function of
+    the same file that it calls (attention's backward is one).
+    """
     if op not in OPS:
         return []
-    code = _reference(op).__code__
-    return [code, *(inner for inner in code.co_consts if isinstance(inner, CodeType))]
+    function = inspect.unwrap(_reference(op))
+    called = map(function.__globals__.get, function.__code__.co_names)
+    makers = [f for f in called if getattr(f, "__module__", "") == function.__module__]
+    outer = [f.__code__ for f in (function, *makers) if isinstance(f, FunctionType)]
+    inner = [code for o in outer for code in o.co_consts if isinstance(code, CodeType)]
+    return [outer[0], *inner]

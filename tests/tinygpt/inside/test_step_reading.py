@@ -261,7 +261,7 @@ def test_the_source_begins_below_the_checks(run: Path) -> None:
             .startswith(first)
         )
     view = panes.View(source=-2)
-    assert "raise" in panes.source(w, view, 80, 3).plain
+    assert "_check_targets(" in panes.source(w, view, 80, 3).plain
     view.source = 999
     panes.source(w, view, 80, 3)
     assert view.source < 100  # as far as there is source
