@@ -15,14 +15,14 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
-from tensor.graph import describe, freed, next_order
+from tensor.graph import Hooks, describe, freed, next_order
 from tensor.memory import devices
 from tensor.memory.devices import Array, to_host
 from tensor.memory.layout import Layout, Shape
@@ -293,7 +293,7 @@ class TensorBase:
         if self.node is not None and not self.is_leaf and not freed(self.node):
             raise MutationError(
                 f"this tensor {self.shape} is part of a live graph ({describe(self.node)}): "
-                "write to a .clone(), or build it with where, stack or concatenate"
+                "write to a .clone(), x = x + ... in full, or use where, stack or concatenate"
             )
         recording = MODE.get().recording
         if self.node is not None and self.is_leaf and recording:
@@ -355,7 +355,7 @@ class Accumulator:
         self.order = next_order()
         self.gradient: Any = None  # a Tensor
         self.buffer: Any = None  # a Tensor
-        self.hooks: dict[object, Callable[[Any], Any]] | None = None
+        self.hooks: Hooks | None = None
 
     def accumulate(self, dx: Array, fresh: bool) -> None:
         """Add dx. `fresh`: nobody else holds that array, so `.grad` may take it as it is."""
@@ -394,7 +394,7 @@ class Accumulator:
 # -- from Python --
 
 
-def from_python(data: Any) -> np.ndarray[Any, Any]:
+def from_python(data: Any) -> Array:
     """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
     for part in data if isinstance(data, (list, tuple)) else ():
         if isinstance(part, TensorBase) and part.node is not None:

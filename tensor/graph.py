@@ -23,6 +23,8 @@ from tensor.memory.storage import Exported, Line, Storage
 
 _order = itertools.count()  # numbers the nodes as they are made; the backward pass counts down
 _by_order = attrgetter("order")
+Hook: TypeAlias = Callable[[Any], Any]  # takes a gradient; returns another, or None
+Hooks: TypeAlias = dict[object, Hook]
 # an array that a backward function keeps: its storage, the storage's version then, the array
 Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
 
@@ -72,7 +74,7 @@ class Node:
         self.called_at = called_at  # the user's line, as (code, instruction)
         self.order = next(_order)
         self.outputs = 1
-        self.hooks: dict[object, Callable[[Any], Any]] | None = None
+        self.hooks: Hooks | None = None
 
     @property
     def line(self) -> Line:
@@ -158,7 +160,7 @@ class Output:
         self.parents: tuple[Any, ...] = (node,)
         self.index, self.shape, self.dtype = index, shape, dtype
         self.order = next(_order)
-        self.hooks: dict[object, Callable[[Any], Any]] | None = None
+        self.hooks: Hooks | None = None
 
     @property
     def op(self) -> str:
@@ -168,7 +170,7 @@ class Output:
         return f"Output({self.index} of {self.parents[0]!r})"
 
 
-def add_hook(node: Any, hook: Callable[[Any], Any]) -> Callable[[], None]:
+def add_hook(node: Any, hook: Hook) -> Callable[[], None]:
     """Call `hook` with the node's gradient when it is complete; returns the remover."""
     hooks = node.hooks = node.hooks or {}
     key = object()  # equal to no other: the remover removes this hook only

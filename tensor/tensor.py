@@ -13,7 +13,7 @@ import numpy as np
 from tensor import graph, interop, ops
 from tensor.autograd import backward as autograd
 from tensor.base import TensorBase
-from tensor.errors import GraphError, MutationError, brief
+from tensor.errors import GraphError, brief
 from tensor.explain import explain, in_short
 from tensor.ops.indexing import fitting, getitem, split_key, write
 
@@ -59,13 +59,7 @@ class Tensor(TensorBase):
         """np.exp(tensor), ndarray * tensor: the op of that name."""
         return interop.call_ufunc(ufunc, method, inputs, kwargs)
 
-    def __array_function__(
-        self,
-        function: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """np.sum(tensor), np.concatenate([tensor, ...]): the op of that name."""
         return interop.call_function(function, args, kwargs)
 
@@ -93,12 +87,6 @@ class Tensor(TensorBase):
     @brief
     def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
         """x += value and its like: through the ufunc, into the memory of x."""
-        if not self.is_leaf and not graph.freed(self.node):
-            made = graph.describe(self.node)
-            raise MutationError(
-                f"in-place {ufunc.__name__} on a result ({made}): write x = x + ... "
-                "in full, or build with where, stack or concatenate"
-            )
         value = self.writable(self.layout, value)
         try:
             ufunc(self.array, value, out=self.array, casting="same_kind")

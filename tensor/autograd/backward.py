@@ -236,7 +236,7 @@ def _run_hooks(node: Any, dy: Array) -> Array:
         result = hook(TensorBase.from_array(dy.copy()))
         if result is None:
             continue
-        dy = (result.array if isinstance(result, TensorBase) else as_array(result)).copy()
+        dy = TensorBase.wrap(result).array.copy()
         if dy.shape != node.shape or dy.dtype != node.dtype:
             raise GradientError(
                 f"hook on `{node.op}` returned {dy.shape} {dy.dtype} "

@@ -22,7 +22,7 @@ from tensor.memory.storage import Exported, Storage, user_place
 from tensor.mode import Mode
 
 # values that hold no array
-_PLAIN = frozenset((int, float, bool, str, type(None), np.dtype, type(np.dtype("float32"))))
+_PLAIN = frozenset((int, float, bool, str, type(None)))
 _new = object.__new__
 _NOWHERE = Storage(
     np.empty(0)

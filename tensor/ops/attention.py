@@ -40,7 +40,11 @@ def attention(
     What may not be seen has weight and gradient exactly 0, whatever it holds; a query that may see
     nothing gives 0 and gradient 0.
     """
-    _check_shapes(q, k, v)
+    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ShapeError(
+            f"attention of q {q.shape}, k {k.shape}, v {v.shape}: "
+            "q and k share their last axis, k and v their second last"
+        )
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     allowed = _allowed(q, k, mask, causal)
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
@@ -53,13 +57,7 @@ def attention(
     weights = softmax_array(scores, -1)  # (..., T, S)
     if allowed is not None and strange:
         weights = np.where(allowed, weights, 0)  # a query that is NaN makes all its weights NaN
-    keep = None
-    if dropout:
-        if key is None:
-            raise ValueError(
-                "attention with dropout needs a key: random.Key(seed, step, module, sample)"
-            )
-        keep = scaled_mask(weights, dropout, key)
+    keep = scaled_mask(weights, dropout, key) if dropout else None
     dropped = weights if keep is None else weights * keep
     y = _seen_product(dropped, v) if strange else dropped @ v
     masked = allowed is not None
@@ -102,14 +100,6 @@ def _backward_of(
         )
 
     return backward
-
-
-def _check_shapes(q: Array, k: Array, v: Array) -> None:
-    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise ShapeError(
-            f"attention of q {q.shape}, k {k.shape}, v {v.shape}: "
-            "q and k share their last axis, k and v their second last"
-        )
 
 
 def _allowed(q: Array, k: Array, mask: Array | None, causal: bool) -> Array | None:

@@ -23,8 +23,10 @@ def dropout(x: Array, p: float, *, key: Key) -> Any:
     return x * factor, (lambda dy: dy * factor,)
 
 
-def scaled_mask(x: Array, p: float, key: Key) -> Array:
+def scaled_mask(x: Array, p: float, key: Key | None) -> Array:
     """0 with probability p, else 1 / (1 - p), in x's shape and dtype."""
+    if key is None:
+        raise ValueError("dropout needs a key: random.Key(seed, step, module, sample)")
     if not 0 <= p <= 1:
         raise ValueError(f"dropout p={p}: a probability between 0 and 1")
     return keep_mask(x, p, key).astype(x.dtype) * (1 / (1 - p) if p < 1 else 0.0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from tensor.ops.inputs import LOOK_FIRST
 from tensor.ops.op import Ids, compute_op, copy_op
 from tensor.ops.views import index, unsqueeze
 
+Key: TypeAlias = tuple[Any, ...]  # of ints, slices, None, `...` and arrays
 
-def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
-    """(basic, key as a tuple of ints, slices, None, `...` and arrays): basic keys make views,
-    arrays make copies.
-    """
+
+def split_key(key: Any) -> tuple[bool, Key]:
+    """(basic, key as a tuple): basic keys make views, keys with arrays make copies."""
     parts = []
     for part in key if isinstance(key, tuple) else (key,):
         if isinstance(part, TensorBase):
@@ -52,7 +52,7 @@ def split_key(key: Any) -> tuple[bool, tuple[Any, ...]]:
     return not any(hasattr(part, "dtype") for part in parts), tuple(parts)
 
 
-def on_device(key: tuple[Any, ...], shape: Shape, device: str) -> tuple[tuple[Any, ...], Shape]:
+def on_device(key: Key, shape: Shape, device: str) -> tuple[Key, Shape]:
     """(key with its arrays on the device, shape of x[key]), checked as NumPy would. Raises
     IndexError.
 
@@ -67,7 +67,7 @@ def on_device(key: tuple[Any, ...], shape: Shape, device: str) -> tuple[tuple[An
     ), result
 
 
-def write(target: Array, key: tuple[Any, ...], value: Any) -> None:
+def write(target: Array, key: Key, value: Any) -> None:
     """target[key] = value. Raises IndexError for a place that is not there and ShapeError for
     values that do not fit it, on any device.
     """
@@ -118,18 +118,14 @@ def getitem(x: Any, key: Any) -> Any:
 
 
 @compute_op
-def take(x: Array, *indices: Ids, pattern: tuple[Any, ...]) -> Any:
+def take(x: Array, *indices: Ids, pattern: Key) -> Any:
     """y = x[key], where `pattern` is the key and "array" stands for each index array in turn;
     dx[key] += dy, repeats adding up.
     """
     arrays = iter(indices)
     key = tuple(next(arrays) if part == "array" else part for part in pattern)
     shape = x.shape
-
-    def dx(dy: Array) -> Array:
-        return _added(dy, shape, key)
-
-    return x[key], (dx, *(None for _ in indices))
+    return x[key], (lambda dy: _added(dy, shape, key), *(None for _ in indices))
 
 
 def _added(dy: Array, shape: Shape, key: Any) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tensor.mode import MODE
 INPUTS = frozenset(("Array", "Array | None", "Mask", "Ids", "TensorBase", "TensorBase | None"))
 REALS = frozenset((bool, int, float))  # Python's numbers
 PLAIN = frozenset((int, float, bool, str, tuple, type(None)))  # options that are no arrays
+Options: TypeAlias = dict[str, Any]
 # op -> a check of its inputs as they are given, before any is moved to a GPU
 LOOK_FIRST: dict[str, Callable[..., None]] = {}
 
@@ -54,9 +55,7 @@ class Signature:
             self.others = range(self.others[0], self.count)
         self.is_of_two = self.count == 2 == self.needed and not self.options and not self.others
 
-    def completed(
-        self, inputs: tuple[Any, ...], options: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def completed(self, inputs: tuple[Any, ...], options: Options) -> tuple[Any, Options]:
         """The same call with options by name, and None for optional inputs that were left out."""
         if len(inputs) < self.needed or len(inputs) > self.count + len(self.options):
             options_text = f" and the options {', '.join(self.options)}" if self.options else ""
@@ -70,7 +69,7 @@ class Signature:
         return inputs[: self.count] + (None,) * (self.count - len(inputs)), {**given, **options}
 
     def glance(
-        self, inputs: Sequence[Any], options: dict[str, Any], parents: list[Any]
+        self, inputs: Sequence[Any], options: Options, parents: list[Any]
     ) -> list[Any] | str:
         """The arrays of inputs that are ready: tensors of one dtype, not of 16 bits, all on the CPU
         or all on a GPU. Else why the inputs are not ready.
@@ -107,7 +106,7 @@ class Signature:
                 return f"option {name} is a {type(value).__name__}"
         return arrays
 
-    def prepare(self, inputs: Sequence[Any], options: dict[str, Any]) -> tuple[Any, ...]:
+    def prepare(self, inputs: Sequence[Any], options: Options) -> tuple[Any, ...]:
         """Inputs as tensors on one device, operands of one dtype, tensor options as arrays. None
         stays, and so do the scalars of elementwise ops.
         """

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from types import CodeType
 from typing import Any, Concatenate, ParamSpec, TypeAlias
@@ -37,7 +37,7 @@ from tensor.memory.layout import Layout
 from tensor.memory.storage import user_place
 from tensor.mode import MODE, Mode
 from tensor.ops.anomaly import check_finite
-from tensor.ops.inputs import REALS, Signature, misfit
+from tensor.ops.inputs import REALS, Options, Signature, misfit
 
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., Any]
@@ -146,9 +146,7 @@ class _Lifted(Signature):
         self.kernels = KERNELS.setdefault(self.name, [])
         note_kept_inputs(reference, self.count)
 
-    def prepared(
-        self, inputs: tuple[Any, ...], options: dict[str, Any], mode: Mode
-    ) -> tuple[Any, ...]:
+    def prepared(self, inputs: tuple[Any, ...], options: Options, mode: Mode) -> tuple[Any, ...]:
         """(inputs, their arrays, their nodes, options, the function to call, the time now)."""
         start = perf_counter() if mode.tape is not None else 0.0
         function = self.reference
@@ -178,9 +176,9 @@ class _Lifted(Signature):
 def _tell(
     mode: Mode,
     name: str,
-    inputs: Sequence[Any],
-    arrays: Sequence[Any],
-    options: dict[str, Any],
+    inputs: Any,
+    arrays: Any,
+    options: Options,
     out: Any,
     start: float,
 ) -> None:

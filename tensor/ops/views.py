@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ def _sizes(shape: tuple[Any, ...]) -> Shape:
     return tuple(operator.index(n) for n in shape)
 
 
-def _reshaped(shape: Shape) -> Callable[[Array], Array]:
+def _reshaped(shape: Shape) -> Any:
     """Backward of a view with other axes: the gradient in the old shape."""
     return lambda dy: dy.reshape(shape)
 
