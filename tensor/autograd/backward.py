@@ -152,16 +152,12 @@ class _Pass:
         """A checkpoint: run its function again, and give the new nodes of its outputs their
         gradients.
         """
-        leading = self.leading
         roots, nodes = node.backward.again(node)
         for root, dy in zip(roots, upstream, strict=True):
             if dy is not None:
                 self.add(root, dy, False)
-        if leading is not None:
-            for new in nodes:
-                if any(parent in leading for parent in new.parents):
-                    leading.add(new)
-            nodes = [new for new in nodes if new in leading]
+        if self.leading is not None:
+            self.leading, nodes = _leading_to(self.leading, nodes)
         if self.recorder is not None:
             self.recorder.expect(nodes)
         return nodes
@@ -255,11 +251,9 @@ def backward(y: TensorBase, gradient: Any = None, retain_graph: bool = False) ->
     gradient is given; MutationError when memory that backward needs was written since.
     """
     seeds = [(_node_of(y, "backward()"), upstream(y, gradient))]
-    if not MODE.get().anomaly:
-        backward_pass(seeds, None, retain_graph)
-        return
-    # no `.grad` changes before the pass has ended without an anomaly
-    leaves = {node for node in reachable([y.node]) if type(node) is Accumulator}
+    leaves = None
+    if MODE.get().anomaly:  # no `.grad` changes before the pass has ended without an anomaly
+        leaves = {node for node in reachable([y.node]) if type(node) is Accumulator}
     for leaf, dx in backward_pass(seeds, leaves, retain_graph).items():
         leaf.accumulate(dx, False)
 

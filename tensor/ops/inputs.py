@@ -58,10 +58,9 @@ class Signature:
     def completed(self, inputs: tuple[Any, ...], options: Options) -> tuple[Any, Options]:
         """The same call with options by name, and None for optional inputs that were left out."""
         if len(inputs) < self.needed or len(inputs) > self.count + len(self.options):
-            options_text = f" and the options {', '.join(self.options)}" if self.options else ""
             raise TypeError(
-                f"`{self.name}` takes {self.needed} tensors{options_text}; "
-                f"got {len(inputs)} arguments"
+                f"`{self.name}` takes {self.needed} tensors and "
+                f"{', '.join(self.options) or 'no option'}; got {len(inputs)} arguments"
             )
         if self.count == sys.maxsize:
             return inputs, options

@@ -166,8 +166,8 @@ ZOO = [
     Bug(
         row=35,
         file=ELEMENTWISE,
-        old="return np.where(dy == 0, 0, dy * s)",
-        new="return dy * s",
+        old="return np.where(dy == 0, 0, dy * s())",
+        new="return dy * s()",
         test="tests/tensor/ops/test_numerics.py::test_bug_35_branch_not_taken_sends_nothing_back",
     ),
     Bug(  # b a^(b-1) at 0^0: 0 times infinity

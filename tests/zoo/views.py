@@ -177,10 +177,9 @@ ZOO = [
     Bug(  # the integer part of a quotient
         row=30,
         file="tensor/ops/elementwise.py",
-        old="return a / b, (da, db)",
+        old="return a / b, (da, lambda",
         new=(
-            'return (a // b if getattr(a, "dtype", np.dtype(int)).kind in "iu" and getattr(b, '
-            '"dtype", np.dtype(int)).kind in "iu" else a / b), (da, db)'
+            'return (a // b if getattr(a, "dtype", np.dtype(int)).kind in "iu" and getattr(b, "dtype", np.dtype(int)).kind in "iu" else a / b), (da, lambda'
         ),
         test=DTYPES + "test_bug_30_means_and_quotients_of_integers",
     ),
