@@ -33,9 +33,7 @@ _new = object.__new__
 
 
 class TensorBase:
-    """Memory, layout and node. `kind` is the class that ops make: Tensor, which adds the ops as
-    methods (tensor.py).
-    """
+    """Memory, layout and node. `kind`: the class that ops make, Tensor (tensor.py)."""
 
     __slots__ = ("__weakref__", "_array", "_layout", "_storage", "node")
     __array_priority__ = 1000  # CuPy asks this before it tries to multiply itself with us
@@ -69,9 +67,7 @@ class TensorBase:
 
     @classmethod
     def from_array(cls, array: Array, requires_grad: bool = False) -> Any:
-        """A tensor on the very memory of an array. Writes to that array go unseen by the graph:
-        write through the tensor.
-        """
+        """A tensor on the memory of an array. The graph sees no writes to that array."""
         self = _new(cls.kind)
         self._array = array if type(array) is np.ndarray else devices.as_array(array)
         self._storage = self._layout = self.node = None
@@ -81,9 +77,7 @@ class TensorBase:
 
     @classmethod
     def wrap(cls, value: Any) -> Any:
-        """A tensor as it is; anything else as a constant (a copy, so that later changes to it go
-        unnoticed by no graph).
-        """
+        """A tensor as it is; anything else as a constant, a copy."""
         return value if isinstance(value, TensorBase) else cls.kind(value)
 
     @classmethod
@@ -98,9 +92,7 @@ class TensorBase:
 
     @property
     def array(self) -> Array:
-        """The ndarray window on the storage: what ops compute through. Writing to it goes unseen by
-        the graph.
-        """
+        """The ndarray window on the storage, for ops. The graph sees no writes to it."""
         if self._array is None:
             self._array = devices.window(self.storage.flat, self.layout)
         return self._array
@@ -122,9 +114,7 @@ class TensorBase:
         return self._layout
 
     def relocate(self, storage: Storage, layout: Layout) -> None:
-        """Become a view of another storage, keeping identity, node and gradient: what `pack` does
-        to parameters.
-        """
+        """Become a view of another storage, with the same node and gradient (for `pack`)."""
         self._storage, self._layout, self._array = storage, layout, None
 
     @property
@@ -176,9 +166,7 @@ class TensorBase:
                 "requires_grad of a result cannot be set: it has it from its inputs; use .detach()"
             )
         if value and self.dtype not in FLOATS:
-            raise DTypeError(
-                f"only floats have gradients, not {self.dtype}: use .to('float32') first"
-            )
+            raise DTypeError(f"only floats have gradients, not {self.dtype}: use .to('float32')")
         if value and self.node is None:
             self.node = Accumulator(self.shape, self.dtype)
         elif not value:
@@ -212,17 +200,13 @@ class TensorBase:
             self.node.accumulate(array, fresh=False)
 
     def detach(self) -> Any:
-        """The same memory, outside the graph. A write through it is still seen by what saved the
-        memory.
-        """
+        """The same memory, outside the graph. Nodes that saved the memory see writes to it."""
         return TensorBase.over(self.storage, self.layout)
 
     # -- NumPy, Python and other libraries
 
     def numpy(self) -> np.ndarray[Any, Any]:
-        """A NumPy window on this memory (a copy, from a GPU); read-only where a graph has kept the
-        memory, or may.
-        """
+        """A NumPy window on this memory (a copy, from a GPU); read-only if a graph may keep it."""
         if devices.is_cuda(self.array):
             return to_host(self.array)
         view = self.array.view()
@@ -232,8 +216,7 @@ class TensorBase:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         window = to_host(self.array).view()
-        # handed out without being asked for by name, so never to write through
-        window.flags.writeable = False
+        window.flags.writeable = False  # NumPy asked for the window, not the user
         return np.array(window, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
@@ -247,9 +230,7 @@ class TensorBase:
     def item(self) -> Any:
         """The one value, as a Python number. Raises ShapeError unless there is exactly one."""
         if self.size != 1:
-            raise ShapeError(
-                f"item() of a tensor of shape {self.shape}, which holds {self.size} values, not one"
-            )
+            raise ShapeError(f"item() of a tensor of shape {self.shape}: {self.size} values, not 1")
         value = self.array.item()
         return float(value) if self.dtype == bfloat16 else value
 
@@ -261,11 +242,11 @@ class TensorBase:
     def __float__(self) -> float:
         return float(self.item())
 
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.size == 1 else str(self)
-
     def __int__(self) -> int:
         return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else str(self)
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self.size != 1:
@@ -316,14 +297,11 @@ class TensorBase:
         return value
 
     def bump(self, region: Layout | None = None) -> None:
-        """Count a write to `region` (all of this tensor by default), so that graphs which kept that
-        memory notice.
-        """
+        """Count a write to `region` (by default all of this tensor), for graphs that kept it."""
         storage = self._storage
         if storage is not None and storage.saved:
             storage.wrote(region or self.layout, user_line(1))
-        # no graph ever kept this memory, so none will ask what was written before it does
-        elif storage is not None:
+        elif storage is not None:  # no graph kept this memory: none will ask what was written
             storage.version += 1
 
     # -- showing itself
@@ -402,9 +380,7 @@ def from_python(data: Any) -> Array:
     try:
         array = np.asarray(data)
     except ValueError:
-        raise ShapeError(
-            "lists of unequal lengths make no tensor: pad them to one length"
-        ) from None
+        raise ShapeError("lists of unequal lengths make no tensor: pad them") from None
     if array.dtype == np.float64 and not _holds_arrays(data):
         return array.astype(np.float32)
     return array

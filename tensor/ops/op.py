@@ -69,12 +69,13 @@ def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
     node, whose backward sums.
     """
     lifted = _Lifted(reference, elementwise=True)
-    return _registered(_of_two(lifted) if lifted.is_of_two else _of_any(lifted), reference)
+    call = _registered(_of_any(lifted), reference)
+    return _registered(_of_two(lifted, call), reference) if lifted.is_of_two else call
 
 
-def _of_two(lifted: _Lifted) -> Function:
+def _of_two(lifted: _Lifted, general: Function) -> Function:
     """An elementwise op of two operands, without options. Ready ones (a float32 tensor and another,
-    or a scalar) go the short way.
+    or a scalar) go the short way, others that of `general`.
     """
     name, reference, kernels = lifted.name, lifted.reference, lifted.kernels
 
@@ -84,21 +85,12 @@ def _of_two(lifted: _Lifted) -> Function:
         try:
             mode = MODE.get()
             x, y = getattr(a, "_array", None), getattr(b, "_array", b if type(b) in REALS else None)
-            ready = type(x) is ndarray and x.itemsize > 2 and mode.tape is None and not kernels
+            ready = type(x) is ndarray and x.itemsize > 2 and not mode.observed and not kernels
             if ready and (y.dtype is x.dtype if type(y) is ndarray else type(y) in REALS):
                 value, backward = reference(x, y)
-                inputs, arrays, start = (a, b), (x, y), 0.0
                 parents = [a.node, getattr(b, "node", None)]
-            else:
-                inputs, arrays, parents, _, function, start = lifted.prepared((a, b), {}, mode)
-                result = function(*arrays)
-                if result is NotImplemented:
-                    result = lifted.instead_of(function, mode)(*arrays)
-                value, backward = result
-            out = as_result(name, inputs, arrays, parents, value, backward, mode, True)
-            if mode.observed:
-                _tell(mode, name, inputs, arrays, {}, out, start)
-            return out
+                return as_result(name, (a, b), (x, y), parents, value, backward, mode, True)
+            return general(a, b)
         except TensorError as error:
             raise error.with_traceback(None) from None  # the user's line and this one are enough
         except ValueError as error:
@@ -148,7 +140,7 @@ class _Lifted(Signature):
 
     def prepared(self, inputs: tuple[Any, ...], options: Options, mode: Mode) -> tuple[Any, ...]:
         """(inputs, their arrays, their nodes, options, the function to call, the time now)."""
-        start = perf_counter() if mode.tape is not None else 0.0
+        start = perf_counter()
         function = self.reference
         # options by position, as in x.sum(1); an optional tensor left out
         if len(inputs) != self.count:
@@ -208,7 +200,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     def call(*inputs: Any, **options: Any) -> Any:
         try:
             mode = MODE.get()
-            start = perf_counter() if mode.tape is not None else 0.0
+            start = perf_counter()
             if len(inputs) != signature.count:
                 inputs, options = signature.completed(inputs, options)
             parents: list[Any] = []
@@ -279,7 +271,7 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
     def call(x: Any, *args: Any, **options: Any) -> Any:
         try:
             mode = MODE.get()
-            start = perf_counter() if mode.tape is not None else 0.0
+            start = perf_counter()
             x = TensorBase.wrap(x)
             if wants_itemsize:
                 options["itemsize"] = x.dtype.itemsize
