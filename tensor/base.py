@@ -1,5 +1,5 @@
-"""What a tensor is: flat storage + layout + a place in the graph. What it can do stands in
-tensor.py: there its methods are the ops.
+"""What a tensor is: flat storage, layout and node. What a tensor can do is in tensor.py: there the
+methods are the ops.
 
     storage   1-D memory, shared by every view of it
     layout    shape, strides, offset: where in that memory each element lives

@@ -33,7 +33,7 @@ class DTypeError(TensorError, TypeError):
 
 
 class GraphError(TensorError, RuntimeError):
-    """The graph cannot be walked: nothing recorded, already freed, or no upstream gradient."""
+    """No backward pass: nothing recorded, the graph freed, or no upstream gradient."""
 
 
 class MutationError(TensorError, RuntimeError):

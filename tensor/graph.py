@@ -126,7 +126,7 @@ class Node:
         return packed and any(map(takes_out, self.functions()))
 
     def kept(self) -> dict[str, Any]:
-        """What is held for backward: the names that the closures mention, with their values."""
+        """What is kept for backward: the names that the closures mention, with their values."""
         if hasattr(self.backward, "kept"):  # of a checkpoint
             return self.backward.kept()
         kept: dict[str, Any] = {}
@@ -149,9 +149,7 @@ class Node:
 
 
 class Output:
-    """Output `index` of an op that returns several tensors: passes its gradient to that place of
-    the op's node.
-    """
+    """Output `index` of an op that returns several tensors: passes its gradient to the op's node."""
 
     __slots__ = ("__weakref__", "dtype", "hooks", "index", "order", "parents", "shape")
     buffer = None
@@ -218,15 +216,19 @@ def next_order() -> int:
     return next(_order)
 
 
+def op_of(node: Any) -> Any:
+    """The op's node: for one of several results the parent, else the node itself."""
+    return node.parents[0] if type(node) is Output else node
+
+
 def freed(node: Any) -> bool:
     """Whether backward has been through the node, so that nothing needs its values any more."""
-    return (node.parents[0] if type(node) is Output else node).backward is None
+    return op_of(node).backward is None
 
 
 def describe(node: Any) -> str:
     """`multiply` at model.py:31 `y = x * w`, (2, 3) <- (2, 3), (2, 3)"""
-    if type(node) is Output:
-        node = node.parents[0]
+    node = op_of(node)
     inputs = ", ".join(
         "constant" if parent is None else str(parent.shape) for parent in node.parents
     )

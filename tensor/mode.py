@@ -116,7 +116,7 @@ class Switch(io.IOBase, Generic[T]):
 
 
 def watched(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: a function that is no op, whose time stands on a tape too."""
+    """Decorator: a function that is no op, but whose time is recorded too."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -70,8 +70,8 @@ class Tensor(TensorBase):
 
     @brief
     def __setitem__(self, key: Any, value: Any) -> None:
-        """x[key] = value, in place. Raises, before a byte changes, IndexError for a place that is
-        not there, ShapeError for values that do not fit the place, and MutationError where a graph
+        """x[key] = value, in place. Raises, before a byte changes, IndexError for an index out
+        of range, ShapeError for values that do not fit the key, and MutationError where a graph
         forbids the write (see `writable`).
         """
         basic, key = split_key(key)

@@ -10,7 +10,7 @@ import numpy as np
 from tensor.base import TensorBase
 from tensor.dtypes import FLOATS
 from tensor.errors import GradientError
-from tensor.graph import Output, behind, describe
+from tensor.graph import behind, describe, op_of
 from tensor.memory.devices import Array
 from tensor.memory.storage import user_line
 
@@ -19,7 +19,7 @@ def check_finite(name: str, inputs: Sequence[Any], out: TensorBase) -> None:
     """Raise GradientError at a NaN, and at an infinity that no input or option held already (masks
     are made of -inf on purpose).
     """
-    y, node = out.array, out.node.parents[0] if type(out.node) is Output else out.node
+    y, node = out.array, op_of(out.node)
     if y.dtype not in FLOATS or np.isfinite(y).all():
         return
     floats = [a for a in inputs if getattr(a, "dtype", None) in FLOATS]

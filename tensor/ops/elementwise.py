@@ -206,14 +206,13 @@ def minimum(a: Array, b: Array) -> Any:
 def clip(x: Array, low: float | None = None, high: float | None = None) -> Any:
     """y = min(max(x, low), high); the gradient passes where low <= x <= high."""
 
-    y = np.clip(x, low, high)
-    return y, (lambda dy: dy * (x == y),)
+    return np.clip(x, low, high), (lambda dy: dy * (x == np.clip(x, low, high)),)
 
 
 @elementwise_op
 def where(condition: Mask, a: Array, b: Array) -> Any:
-    """y = a where the condition holds, else b; each gradient is dy where its side was taken and 0
-    elsewhere.
+    """y = a where the condition is True, else b; each gradient is dy where its side was taken and
+    0 elsewhere.
     """
     if float in (type(a), type(b)) and not (hasattr(a, "dtype") or hasattr(b, "dtype")):
         a = np.float32(a)  # two Python numbers, of which NumPy would make float64

@@ -68,8 +68,8 @@ def on_device(key: Key, shape: Shape, device: str) -> tuple[Key, Shape]:
 
 
 def write(target: Array, key: Key, value: Any) -> None:
-    """target[key] = value. Raises IndexError for a place that is not there and ShapeError for
-    values that do not fit it, on any device.
+    """target[key] = value. Raises IndexError for an index out of range and ShapeError for values
+    that do not fit the key, on any device.
     """
     if is_cuda(target):
         key, shape = on_device(key, target.shape, device_of(target))
@@ -85,14 +85,14 @@ def write(target: Array, key: Key, value: Any) -> None:
         target[key] = np.reshape(value, shape)
 
 
-def fitting(values: Shape, place: Shape, drop_ones: bool = True) -> Shape:
-    """The shape as which values go into a place: without axes of size 1 in front that it lacks.
-    Raises ShapeError unless that broadcasts to it.
+def fitting(values: Shape, target: Shape, drop_ones: bool = True) -> Shape:
+    """The shape of values that are written to a target: axes of size 1 in front go where the
+    target has fewer axes. Raises ShapeError unless the shape broadcasts to that of the target.
     """
-    while drop_ones and len(values) > len(place) and values[0] == 1:
+    while drop_ones and len(values) > len(target) and values[0] == 1:
         values = values[1:]
-    if broadcast_shape(values, place) != place:
-        raise ShapeError(f"values of shape {values} do not broadcast to {place}")
+    if broadcast_shape(values, target) != target:
+        raise ShapeError(f"values of shape {values} do not broadcast to {target}")
     return values
 
 
@@ -138,7 +138,7 @@ def _added(dy: Array, shape: Shape, key: Any) -> Array:
 @compute_op
 def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
     """y[..., i, ...] = x[..., indices[..., i, ...], ...] along one axis, NumPy's take_along_axis;
-    repeated places add their gradients.
+    the gradients of repeated indices add up.
     """
     axis, shape = normalise_axis(axis, x.ndim), x.shape
     if indices.ndim != x.ndim:
@@ -146,18 +146,18 @@ def gather(x: Array, indices: Ids, axis: int = -1) -> Any:
             f"gather from {shape} with indices {indices.shape}: "
             "as many axes as the tensor are needed"
         )
-    check_range("`gather` got index", indices, shape[axis])
-    # every place along the other axes, so that indices of size 1 there broadcast
-    places = list(np.ix_(*(np.arange(n, like=indices) for n in shape)))
-    places[axis] = indices
-    key = tuple(places)
+    check_range("`gather` got index", indices, shape[axis], -shape[axis])
+    # all positions along the other axes, so that indices of size 1 there broadcast
+    positions = list(np.ix_(*(np.arange(n, like=indices) for n in shape)))
+    positions[axis] = indices
+    key = tuple(positions)
     return x[key], (lambda dy: _added(dy, shape, key), None)
 
 
 @compute_op
 def embedding(ids: Ids, weight: Array) -> Any:
     """y = weight[ids]: row `id` of the table for each id;   dweight[id] = the sum of dy over all
-    places that hold it.
+    positions of that id.
 
     ids: (...) integers   weight: (V, C)   y: (..., C).   Raises IndexError for an id outside [0,
     V), DTypeError for ids that are no integers.
@@ -165,7 +165,7 @@ def embedding(ids: Ids, weight: Array) -> Any:
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"embedding ids must be integers, not {ids.dtype}")
     shape = weight.shape
-    check_range("`embedding` got index", ids, shape[0], low=0)
+    check_range("`embedding` got index", ids, shape[0])
 
     def dweight(dy: Array) -> Array:
         rows = dy.reshape(-1, shape[1])
@@ -183,13 +183,12 @@ def embedding(ids: Ids, weight: Array) -> Any:
     return weight[ids], (None, dweight)
 
 
-def check_range(what: str, ids: Array, size: int, low: int | None = None) -> None:
+def check_range(what: str, ids: Array, size: int, low: int = 0) -> None:
     """Raise IndexError for an id out of range. On a GPU looking would stop the stream: there the
     caller validates.
     """
     if is_cuda(ids) or ids.size == 0:
         return
-    low = -size if low is None else low
     smallest, largest = int(ids.min()), int(ids.max())
     if smallest < low or largest >= size:
         raise IndexingError(
@@ -197,7 +196,7 @@ def check_range(what: str, ids: Array, size: int, low: int | None = None) -> Non
         )
 
 
-def _look(what: str, ids: Any, size: int, low: int | None = None) -> None:
+def _look(what: str, ids: Any, size: int, low: int = 0) -> None:
     """The same of ids that are still on the host, where looking costs nothing: lists and NumPy
     arrays, before they go to a GPU.
     """
@@ -205,12 +204,13 @@ def _look(what: str, ids: Any, size: int, low: int | None = None) -> None:
         check_range(what, TensorBase.kind(ids).array, size, low)
 
 
-LOOK_FIRST["gather"] = lambda x, indices, axis=-1: _look(
-    "`gather` got index", indices, x.shape[normalise_axis(axis, x.ndim)]
-)
-LOOK_FIRST["embedding"] = lambda ids, weight: _look(
-    "`embedding` got index", ids, len(weight), low=0
-)
+def _look_at_gather(x: TensorBase, indices: Any, axis: int = -1) -> None:
+    size = x.shape[normalise_axis(axis, x.ndim)]
+    _look("`gather` got index", indices, size, -size)
+
+
+LOOK_FIRST["gather"] = _look_at_gather
+LOOK_FIRST["embedding"] = lambda ids, weight: _look("`embedding` got index", ids, len(weight))
 
 
 @compute_op
@@ -219,7 +219,7 @@ def one_hot(ids: Ids, count: int | None = None) -> Any:
     + 1). No gradient.
     """
     count = int(ids.max()) + 1 if count is None else count
-    check_range("`one_hot` got index", ids, count, low=0)
+    check_range("`one_hot` got index", ids, count)
     return (ids[..., None] == np.arange(count, like=ids)).astype(np.float32), None
 
 

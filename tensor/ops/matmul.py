@@ -1,4 +1,4 @@
-"""Matrix products. NumPy and BLAS walk the strides: a transposed operand costs no copy."""
+"""Matrix products. NumPy and BLAS follow the strides: a transposed operand costs no copy."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x / n, n the number of elements summed;   dx = dy / n, repeated.   Integers give
     floats.
     """
-    axes, shape = normalise_axes(axis, x.ndim), x.shape
-    count = _count(shape, axes, "mean")
+    axes, count = _over(x, axis, "mean")
+    shape = x.shape
 
     def dx(dy: Array) -> Array:
         share = dy / count
@@ -43,11 +43,13 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     return x.sum(axis=axes, keepdims=keepdims) / count, (dx,)
 
 
-def _count(shape: Shape, axes: Shape, name: str) -> int:
-    count = math.prod(shape[axis] for axis in axes)
+def _over(x: Array, axis: Axis, name: str) -> tuple[Shape, int]:
+    """(the axes, the number of elements summed). Raises ShapeError for none."""
+    axes = normalise_axes(axis, x.ndim)
+    count = math.prod(x.shape[axis] for axis in axes)
     if count == 0:
-        raise ShapeError(f"`{name}` over no elements: shape {shape}, axes {axes}")
-    return count
+        raise ShapeError(f"`{name}` over no elements: shape {x.shape}, axes {axes}")
+    return axes, count
 
 
 @compute_op
@@ -55,8 +57,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).
     correction=1: the sample variance.
     """
-    axes = normalise_axes(axis, x.ndim)
-    centred, count = _centre(x, axes, correction, "var")
+    axes, centred, count = _centre(x, axis, correction, "var")
 
     def dx(dy: Array) -> Array:
         return centred * (2 / count * (dy if keepdims else np.expand_dims(dy, axes)))
@@ -67,8 +68,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
 @compute_op
 def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
-    axes = normalise_axes(axis, x.ndim)
-    centred, count = _centre(x, axes, correction, "std")
+    axes, centred, count = _centre(x, axis, correction, "std")
     y = np.sqrt((centred * centred).sum(axis=axes, keepdims=True) / count)
 
     def dx(dy: Array) -> Array:
@@ -77,11 +77,11 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     return y if keepdims else y.squeeze(axes), (dx,)
 
 
-def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array, float]:
-    """x minus its mean, and the divisor n - correction. Taken from the first element, so that equal
-    elements give exactly 0.
+def _centre(x: Array, axis: Axis, correction: float, name: str) -> tuple[Shape, Array, float]:
+    """(the axes, x minus its mean, the divisor n - correction). The mean is taken from the first
+    element, so that equal elements give exactly 0.
     """
-    size = _count(x.shape, axes, name)
+    axes, size = _over(x, axis, name)
     if size <= correction:
         raise ShapeError(
             f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: "
@@ -89,13 +89,12 @@ def _centre(x: Array, axes: Shape, correction: float, name: str) -> tuple[Array,
         )
     first = x[tuple(slice(1 if i in axes else None) for i in range(x.ndim))]
     shifted = x - 1.0 * first  # 1.0: as floats, for integers too
-    return shifted - shifted.sum(axis=axes, keepdims=True) / size, size - correction
+    return axes, shifted - shifted.sum(axis=axes, keepdims=True) / size, size - correction
 
 
 def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
     """max or min: the elements that equal it share its gradient."""
-    axes = normalise_axes(axis, x.ndim)
-    _count(x.shape, axes, name)
+    axes, _ = _over(x, axis, name)
     y = getattr(x, name)(axis=axes, keepdims=True)
 
     def dx(dy: Array) -> Array:
@@ -109,8 +108,8 @@ def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
 
 @compute_op
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The largest value over the axes; equal largest elements share the gradient equally. The
-    place: argmax.
+    """The largest value over the axes; equal largest elements share the gradient equally. Where
+    it is: argmax.
     """
     return _extreme(x, axis, keepdims, "max")
 
@@ -153,8 +152,7 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     -inf and gradient 0.
     """
     check_float("logsumexp", x)
-    axes = normalise_axes(axis, x.ndim)
-    _count(x.shape, axes, "logsumexp")
+    axes, _ = _over(x, axis, "logsumexp")
     m = x.max(axis=axes, keepdims=True)
     m = np.where(np.isfinite(m), m, 0)  # inf - inf would be NaN
     e = np.exp(x - m)
