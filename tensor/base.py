@@ -161,7 +161,7 @@ class TensorBase:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if self.node is not None and not self.is_leaf:
+        if not self.is_leaf:
             raise GraphError(
                 "requires_grad of a result cannot be set: it has it from its inputs; use .detach()"
             )
@@ -271,13 +271,13 @@ class TensorBase:
         Raises MutationError for a result of an op, a leaf outside no_grad(), a value that carries a
         graph, and a region in which one element has two indices.
         """
-        if self.node is not None and not self.is_leaf and not freed(self.node):
+        if not self.is_leaf and not freed(self.node):
             raise MutationError(
                 f"this tensor {self.shape} is part of a live graph ({describe(self.node)}): "
                 "write to a .clone(), x = x + ... in full, or use where, stack or concatenate"
             )
         recording = MODE.get().recording
-        if self.node is not None and self.is_leaf and recording:
+        if self.requires_grad and self.is_leaf and recording:
             raise MutationError(
                 f"a leaf {self.shape} with requires_grad=True is written outside no_grad(): "
                 "wrap the write in `with no_grad():`"

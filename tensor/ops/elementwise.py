@@ -72,15 +72,15 @@ def power(a: Array, b: Array) -> Any:
     # int64; of b = 2 alone NumPy's ** would make a square, an int8
     y = np.power(a, b) if type(b) is int and a.dtype == bool else a**b
 
-    def da(dy: Array) -> Array:
-        return slope(dy, lambda: np.where(np.equal(b, 0), 0, b * a ** (b - 1)))
-
     def growth() -> Array:
         # a may be a Python number, whose logarithm NumPy would make float64
         log_a = np.log(a, dtype=y.dtype)
         return np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, y * log_a)
 
-    return y, (da, lambda dy: slope(dy, growth))
+    return y, (
+        lambda dy: slope(dy, lambda: np.where(np.equal(b, 0), 0, b * a ** (b - 1))),
+        lambda dy: slope(dy, growth),
+    )
 
 
 @elementwise_op
@@ -214,7 +214,7 @@ def where(condition: Mask, a: Array, b: Array) -> Any:
     """y = a where the condition is True, else b; each gradient is dy where its side was taken and
     0 elsewhere.
     """
-    if float in (type(a), type(b)) and not (hasattr(a, "dtype") or hasattr(b, "dtype")):
+    if {float} <= {type(a), type(b)} <= {bool, int, float}:
         a = np.float32(a)  # two Python numbers, of which NumPy would make float64
     return np.where(condition, a, b), (
         None,

@@ -115,8 +115,7 @@ def binary_cross_entropy(logits: Array, targets: Array, *, reduction: str = "mea
         )
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
     loss, share = _reduced(losses, max(losses.size, 1), reduction)
-
-    def dlogits(dloss: Array) -> Array:
-        return (logistic(logits) - targets) * share(dloss)
-
-    return loss, (dlogits, lambda dloss: -logits * share(dloss))
+    return loss, (
+        lambda dloss: (logistic(logits) - targets) * share(dloss),
+        lambda dloss: -logits * share(dloss),
+    )

@@ -88,17 +88,15 @@ def linear(x: Array, weight: Array, bias: Array | None = None, *, transposed: bo
     if bias is not None:
         y += bias
 
-    def dx(dy: Array) -> Array:
-        return (dy.reshape(count, outputs) @ matrix.T).reshape(shape)
-
     def dweight(dy: Array) -> Array:
         dy = dy.reshape(count, outputs)
         return dy.T @ rows if transposed else rows.T @ dy
 
-    def dbias(dy: Array) -> Array:
-        return dy.reshape(count, outputs).sum(0)
-
-    return y.reshape(*shape[:-1], outputs), (dx, dweight, None if bias is None else dbias)
+    return y.reshape(*shape[:-1], outputs), (
+        lambda dy: (dy.reshape(count, outputs) @ matrix.T).reshape(shape),
+        dweight,
+        None if bias is None else lambda dy: dy.reshape(count, outputs).sum(0),
+    )
 
 
 def _no_product(x: Array, weight: Array, transposed: bool) -> ShapeError:

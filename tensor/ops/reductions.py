@@ -21,11 +21,9 @@ Axis = Any  # an int, a tuple of ints, or None for all axes
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x over the axes;   dx = dy, repeated along them."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
-
-    def dx(dy: Array) -> Array:
-        return np.broadcast_to(dy if keepdims else np.expand_dims(dy, axes), shape)
-
-    return x.sum(axis=axes, keepdims=keepdims), (dx,)
+    return x.sum(axis=axes, keepdims=keepdims), (
+        lambda dy: np.broadcast_to(dy if keepdims else np.expand_dims(dy, axes), shape),
+    )
 
 
 @compute_op
@@ -58,11 +56,9 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     correction=1: the sample variance.
     """
     axes, centred, count = _centre(x, axis, correction, "var")
-
-    def dx(dy: Array) -> Array:
-        return centred * (2 / count * (dy if keepdims else np.expand_dims(dy, axes)))
-
-    return (centred * centred).sum(axis=axes, keepdims=keepdims) / count, (dx,)
+    return (centred * centred).sum(axis=axes, keepdims=keepdims) / count, (
+        lambda dy: centred * (2 / count * (dy if keepdims else np.expand_dims(dy, axes))),
+    )
 
 
 @compute_op
@@ -70,11 +66,9 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
     axes, centred, count = _centre(x, axis, correction, "std")
     y = np.sqrt((centred * centred).sum(axis=axes, keepdims=True) / count)
-
-    def dx(dy: Array) -> Array:
-        return centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y)))
-
-    return y if keepdims else y.squeeze(axes), (dx,)
+    return y if keepdims else y.squeeze(axes), (
+        lambda dy: centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y))),
+    )
 
 
 def _centre(x: Array, axis: Axis, correction: float, name: str) -> tuple[Shape, Array, float]:
@@ -159,22 +153,16 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     total = e.sum(axis=axes, keepdims=True)
     with np.errstate(divide="ignore"):
         y = m + np.log(total)
-
-    def dx(dy: Array) -> Array:
-        return e * (dy.reshape(total.shape) / np.where(total == 0, 1, total))
-
-    return y if keepdims else y.squeeze(axes), (dx,)
+    return y if keepdims else y.squeeze(axes), (
+        lambda dy: e * (dy.reshape(total.shape) / np.where(total == 0, 1, total)),
+    )
 
 
 @compute_op
 def cumsum(x: Array, axis: int = -1) -> Any:
     """y_i = x_0 + ... + x_i along an axis;   dx_i = dy_i + ... + dy_last."""
     axis = normalise_axis(axis, x.ndim)
-
-    def dx(dy: Array) -> Array:
-        return np.flip(_running(np.flip(dy, axis), axis), axis)
-
-    return _running(x, axis), (dx,)
+    return _running(x, axis), (lambda dy: np.flip(_running(np.flip(dy, axis), axis), axis),)
 
 
 def _running(x: Array, axis: int) -> Array:

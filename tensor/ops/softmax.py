@@ -27,11 +27,7 @@ def softmax(x: Array, axis: int = -1) -> Any:
     """
     check_float("softmax", x)
     y = softmax_array(x, axis)
-
-    def dx(dy: Array) -> Array:
-        return y * (dy - (y * dy).sum(axis=axis, keepdims=True))
-
-    return y, (dx,)
+    return y, (lambda dy: y * (dy - (y * dy).sum(axis=axis, keepdims=True)),)
 
 
 @compute_op
@@ -44,8 +40,4 @@ def log_softmax(x: Array, axis: int = -1) -> Any:
     shifted = x - np.where(np.isfinite(m), m, 0)
     with np.errstate(divide="ignore"):
         y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-
-    def dx(dy: Array) -> Array:
-        return dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
-
-    return y, (dx,)
+    return y, (lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True),)

@@ -385,7 +385,7 @@ MUTATION_ROWS = [
     Bug(
         24,
         "tensor/base.py",
-        "        if self.node is not None and not self.is_leaf and not freed(self.node):\n",
+        "        if not self.is_leaf and not freed(self.node):\n",
         "        if False:\n",
         "tests/tensor/memory/test_writes.py::test_bug_24_setitem_outside_the_graph",
     ),
