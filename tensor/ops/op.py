@@ -149,8 +149,8 @@ class _Lifted(Signature):
         arrays: Any = self.glance(inputs, options, parents)
         if type(arrays) is str:  # not ready
             inputs = self.prepare(inputs, options)
-            arrays = [x.array if isinstance(x, TensorBase) else x for x in inputs]
-            parents = [x.node if isinstance(x, TensorBase) else None for x in inputs]
+            arrays = [getattr(x, "array", x) for x in inputs]
+            parents = [getattr(x, "node", None) for x in inputs]
             if not self.exact and any(getattr(a, "dtype", None) in NARROW for a in arrays):
                 function = functools.partial(_in_float32, function)
         if self.kernels:

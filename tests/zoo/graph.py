@@ -17,8 +17,8 @@ ACCUMULATION = [
     Bug(
         1,
         "tensor/autograd/backward.py",
-        "    elif node in fresh:\n        np.add(have, dx, out=have)\n",
-        "    elif True:\n        table[node] = dx\n",
+        "        elif entry[1]:\n            np.add(entry[0], dx, out=entry[0])\n",
+        "        elif True:\n            self.total[node] = dx, True\n",
         "tests/tensor/autograd/test_backward.py::test_bug_01_overwrite_instead_of_accumulate",
     ),
     # breadth first from the root: a node is passed on before the longer of two paths has reached it
@@ -67,8 +67,8 @@ ACCUMULATION = [
     Bug(
         4,
         "tensor/autograd/backward.py",
-        "    elif node in fresh:\n",
-        "    else:\n        np.add(have, dx, out=have)\n        return\n    if node in fresh:\n",
+        "        elif entry[1]:\n",
+        "        elif True:\n",
         (
             "tests/tensor/autograd/test_backward.py::"
             "test_bug_04_read_only_broadcast_used_as_accumulator"
@@ -87,10 +87,10 @@ ACCUMULATION = [
     Bug(  # a pass that starts from what the one before left behind
         5,
         "tensor/autograd/backward.py",
-        "    have = table.get(node)\n",
-        '    stale = vars(np).setdefault("_stale", {})\n'
-        "    have = table[node] if node in table else stale.get(node)\n"
-        "    stale[node] = dx\n",
+        "        entry = self.total.get(node)\n",
+        '        stale = vars(np).setdefault("_stale", {})\n'
+        "        entry = self.total.get(node, stale.get(node))\n"
+        "        stale[node] = dx, False\n",
         "tests/tensor/autograd/test_backward.py::test_bug_05_stale_gradients_on_a_second_backward",
     ),
     Bug(
@@ -116,8 +116,8 @@ ACCUMULATION = [
     Bug(  # a node that knows its tensor, which knows its node
         7,
         "tensor/autograd/forward.py",
-        "out.node = Node(name,",
-        'out.node = Node(type("Name", (str,), {"tensor": out})(name),',
+        "node = Node(name, tuple(",
+        'node = Node(type("Name", (str,), {"tensor": out})(name), tuple(',
         "tests/tensor/autograd/test_memory.py::test_bug_07_reference_cycles_keep_the_graph",
     ),
     Bug(
@@ -133,7 +133,7 @@ WHO_GETS_ONE = [
     Bug(
         8,
         "tensor/ops/reductions.py",
-        "    return x.sum(axis=axes, keepdims=keepdims) / count, backward\n",
+        "    return x.sum(axis=axes, keepdims=keepdims) / count, (dx,)\n",
         "    return x.sum(axis=axes, keepdims=keepdims) / count, None\n",
         "tests/tensor/autograd/test_backward.py::test_bug_08_op_drops_its_gradient",
     ),
@@ -147,8 +147,8 @@ WHO_GETS_ONE = [
     Bug(
         8,
         "tensor/ops/elementwise.py",
-        "    return np.greater(a, b), None\n",
-        "    return np.greater(a, b), (lambda dy: dy, lambda dy: dy)\n",
+        "        return ufunc(a, b), None\n",
+        "        return ufunc(a, b), (lambda dy: dy, lambda dy: dy)\n",
         "tests/tensor/autograd/test_backward.py::test_bug_08_ops_without_gradient_do_not_crash",
     ),
     Bug(
@@ -199,8 +199,8 @@ WHO_GETS_ONE = [
     Bug(
         14,
         "tensor/autograd/backward.py",
-        "found.get(x.node, (None, False))",
-        "found.get(x.node, (np.zeros(x.shape), True))",
+        "found.get(x.node)",
+        "found.get(x.node, np.zeros(x.shape))",
         "tests/tensor/autograd/test_backward.py::test_bug_14_unused_outputs",
     ),
     Bug(
@@ -308,15 +308,15 @@ MUTATION_ROWS = [
     Bug(
         21,
         "tensor/autograd/forward.py",
-        "        owners = [out for out in outs if out.array.base is array]\n",
-        "        owners = []\n",
+        "elif array.base is None and not views:",
+        "elif array.base is None:",
         "tests/tensor/memory/test_mutation.py::test_bug_21_in_place_after_save",
     ),
     Bug(
         21,
         "tensor/autograd/forward.py",
-        "        owners = [x for x in tensors if shares_memory(x.array, array)]\n",
-        "        owners = []\n",
+        "for x in tensors if shares_memory(x._array, array)]",
+        "for x in tensors if False]",
         "tests/tensor/memory/test_mutation.py::test_bug_21_in_place_after_save",
     ),
     Bug(
