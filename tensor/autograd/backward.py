@@ -98,7 +98,7 @@ class _Pass:
         # the turn of its node comes, so that the memory is freed.
         self.total: dict[Any, tuple[Any, bool]] = {}
 
-    def step(self, node: Node, dy: Any) -> list[Any]:
+    def step(self, node: Node, dy: Any) -> Sequence[Any]:
         """One op backward: call its functions, check the gradients, pass them to the parents.
         Returns further nodes to visit, the first one last.
         """
@@ -137,7 +137,7 @@ class _Pass:
                 parent.accumulate(dx, alone)
             else:
                 self.add(parent, dx, alone)
-        return []
+        return ()
 
     def _recorded(self, node: Node, upstream: Sequence[Any], direct: bool) -> Sequence[Any]:
         """The gradients of the inputs, also told to the recording."""

@@ -100,7 +100,7 @@ class Signature:
                 return f"an input is a {type(x).__name__}"
         if first is None:
             return "no input is a tensor"
-        for name, value in options.items():
+        for name, value in options.items() if options else ():
             if type(value) not in PLAIN or name in ("dim", "keepdim"):
                 return f"option {name} is a {type(value).__name__}"
         return arrays
