@@ -61,7 +61,7 @@ ZOO = [
     Bug(
         row=94,  # a plan measures a model that does not fit
         file="tinygpt/commands/plan.py",
-        old="table(counted(model, config) if why else predict(model, config))",
+        old="table(plan if why else predict(model, config))",
         new="table(predict(model, config))",
         test=TESTS + "test_bug_94_a_plan_of_what_does_not_fit",
     ),

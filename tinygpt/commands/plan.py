@@ -45,8 +45,9 @@ def run(options: argparse.Namespace) -> int:
     read_config(GPTConfig, options, vocabulary=1)
     vocabulary = vocabulary_of(config) if options.vocabulary is None else options.vocabulary
     model = read_config(GPTConfig, options, vocabulary=vocabulary)
-    why = shortage(counted(model, config))
-    for line in table(counted(model, config) if why else predict(model, config)):
+    plan = counted(model, config)
+    why = shortage(plan)
+    for line in table(plan if why else predict(model, config)):
         say(line)
     if why:
         say(f"\ntoo little memory: {why}; the speed was not measured")

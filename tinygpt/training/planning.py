@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor import Tensor
 from tensor.autograd.recompute import Recomputed
 from tensor.dtypes import NARROW, as_dtype
 from tensor.graph import Node, reachable
@@ -44,6 +42,8 @@ FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 # size. Attention goes by blocks beyond 128 tokens.
 ROWS, HEADS, HEAD_WIDTH = 11, 5, 7
 SHORT, LONG = 61, 131
+# the parts of the memory of a step, as a plan names them
+KINDS = "weights", "gradients", "moments", "activations", "logits", "windows"
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,7 @@ def check_memory(model: GPTConfig, config: TrainConfig, *loaded: str) -> None:
     """
     plan = counted(model, config)
     if why := shortage(plan, sum(getattr(plan, kind) for kind in loaded)):
-        kinds = ("weights", "gradients", "moments", "activations", "logits", "windows")
-        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in kinds)
+        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in KINDS)
         raise InputError(
             f"too little memory: {why} ({parts})\ntake a smaller --batch, --context, --width or "
             "--layers, or try it: --ignore-memory"
@@ -224,8 +223,7 @@ def bytes_a_logit(config: TrainConfig) -> int:
 
 def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
     """The bytes of each array that the graph of a loss keeps, without the parameters."""
-    gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
-    gpt.recompute = config.recompute
+    gpt = _undrawn(model, config)
     ids = np.zeros((rows, model.context), np.int64)
     with keyed(Key()):
         loss = gpt.loss(ids, ids)
@@ -235,16 +233,21 @@ def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
     return [size for identity, size in owners.items() if identity not in own]
 
 
+def _undrawn(model: GPTConfig, config: TrainConfig) -> GPT:
+    """A model to trace or to time: its weights are zeros."""
+    gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
+    gpt.recompute = config.recompute
+    return gpt
+
+
 def kept_by(value: Any) -> Iterator[Any]:
     """The arrays that backward functions name, also through tuples and inner functions, and those
     that a recomputation starts from.
     """
     if hasattr(value, "nbytes"):
         yield value
-    elif isinstance(value, Tensor):
-        yield value.array
     elif isinstance(value, Recomputed):
-        yield from kept_by(value.inputs)
+        yield from kept_by([x.array for x in value.inputs])
     elif isinstance(value, FunctionType):
         yield from kept_by([cell.cell_contents for cell in value.__closure__ or ()])
     elif isinstance(value, (tuple, list)):
@@ -267,8 +270,7 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
     the FLOPs; the update grows with the parameters.
     """
     small, rows = affordable(model, config.batch, WORK if config.device == "cpu" else 100 * WORK)
-    gpt = GPT(small, dtype=config.dtype, device=config.device, draw=False).train()
-    gpt.recompute = config.recompute
+    gpt = _undrawn(small, config)
     optimizer = optimizer_of(gpt, config)
     ids = np.zeros((rows, small.context), np.int64)
 
@@ -276,9 +278,10 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
         clip_gradients(optimizer, config.clip or math.inf)
         optimizer.step()
 
-    with ExitStack() as stack:
-        stack.enter_context(threadpool_limits(threads(model, config), user_api="blas"))
-        stack.enter_context(np.errstate(all="ignore"))
+    with (
+        threadpool_limits(threads(model, config), user_api="blas"),
+        np.errstate(all="ignore"),
+    ):
         learn_seconds = _seconds(lambda: gradients(gpt, optimizer, ids, ids), config.device)
         update_seconds = _seconds(update, config.device)
     work = (
@@ -328,34 +331,33 @@ def table(plan: Plan) -> list[str]:
     model, config = plan.model, plan.training
     parts = f" x {config.accumulation}" if config.accumulation > 1 else ""
     kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
-    kinds = [
-        ("weights", plan.weights, f"{config.dtype}"),
-        ("gradients", plan.gradients, ""),
-        ("moments", plan.moments, config.optimizer),
-        ("activations", plan.activations, f"each layer keeps {in_bytes(plan.layer)} {kept}"),
-        ("logits", plan.logits, f"{model.vocabulary:,} a token, with what the loss makes of them"),
-        ("windows", plan.windows, "ids and targets"),
-    ]
+    notes = {
+        "weights": config.dtype,
+        "gradients": "",
+        "moments": config.optimizer,
+        "activations": f"each layer keeps {in_bytes(plan.layer)} {kept}",
+        "logits": f"{model.vocabulary:,} a token, with what the loss makes of them",
+        "windows": "ids and targets",
+    }
     lines = [
         f"model        {plan.parameters:,} parameters: {model.layers} layers of width "
         f"{model.width}, {model.heads} heads",
         f"step         {plan.tokens:,} tokens: {config.batch}{parts} windows of {model.context}",
         "",
         *(
-            f"{name:<13}{in_bytes(amount):>10}{'   ' if note else ''}{note}"
-            for name, amount, note in kinds
+            f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()
+            for kind in KINDS
         ),
         f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
         "",
-        f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step",
     ]
+    work = f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step"
     if math.isnan(plan.seconds):
-        return lines
+        return [*lines, work]
     return [
-        *lines[:-1],
-        f"{lines[-1]}, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
-        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a "
-        "step: "
+        *lines,
+        f"{work}, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
+        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: "
         "measured here just now",
         f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, "
         "measuring and saving apart",
