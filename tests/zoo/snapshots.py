@@ -10,15 +10,15 @@ ZOO = [
     Bug(
         row=51,  # steps are counted from the start of the program
         file="tinygpt/training/loop.py",
-        old="_keep(job, record.step, kept, metrics, live)",
-        new="_keep(job, record.step - first, kept, metrics, live)",
+        old="self.keep(record.step)",
+        new="self.keep(record.step - first)",
         test=SNAPSHOTS + "test_bug_51_a_resumed_run_has_the_same_snapshots",
     ),
     Bug(
         row=51,  # that of the fresh weights is written anew when a run goes on
         file="tinygpt/training/loop.py",
-        old="        if first == 0:\n            job = _keep(job, 0, kept, metrics, live)\n",
-        new="        job = _keep(job, 0, kept, metrics, live)\n",
+        old="            if first == 0:\n                self.keep(0)\n",
+        new="            self.keep(0)\n",
         test=SNAPSHOTS + "test_bug_51_a_resumed_run_has_the_same_snapshots",
     ),
     Bug(

@@ -31,7 +31,7 @@ from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import outliving, say, shown
 from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
-from tinygpt.training.loop import draw, measure, take_steps
+from tinygpt.training.loop import Training
 from tinygpt.training.profile import MOST, TRACE, Profile
 from tinygpt.training.step import threads
 
@@ -93,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
             run, owner = held.enter_context(runs.create(job.run, job.data.tokenizer))
             job = job._replace(run=run)
         try:
-            return _train(job._replace(owner=owner), options)
+            return _train(job, owner, options)
         # memory that is not there, a token file that is damaged where a step reads it, Ctrl-C
         # before the first step
         except BaseException:
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
             raise
 
 
-def _train(job: Job, options: argparse.Namespace) -> int:
+def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
     for line in _choices(job, options):
         say(line)
     config = job.run.training
@@ -114,21 +114,22 @@ def _train(job: Job, options: argparse.Namespace) -> int:
         with Metrics(
             job.run.folder / runs.METRICS, job.progress.step, config.tensorboard
         ) as metrics:
-            code, job = take_steps(job, metrics, profile)
-            if code == 0 and job.progress.step >= config.steps:
-                job = measure(job, metrics)
+            training = Training(job, owner, metrics)
+            code = training.take_steps(profile)
+            if code == 0 and training.progress.step >= config.steps:
+                training.measure()
+        run = training.run
         if profile is not None:
             for line in ["", *profile.lines()]:
                 say(line)
-            say(
-                f"each op of these steps, as a trace that Chrome opens: {shown(profile.save(job.run.folder))}\n"
-            )
-        draw(job)
-        say(f"saved in {job.run.name}; {runs.PICTURE} there shows the curve")
+            trace = shown(profile.save(run.folder))
+            say(f"each op of these steps, as a trace that Chrome opens: {trace}\n")
+        training.draw()
+        say(f"saved in {run.name}; {runs.PICTURE} there shows the curve")
         if code == 0:
             say()
-            sample.write(job.run, job.model, job.data.tokenizer, SampleConfig(), job.run.opening)
-            say(f"\nmore of it: tinygpt sample {job.run.name} --length 200 --temperature 0.8")
+            sample.write(run, job.model, job.data.tokenizer, SampleConfig(), run.opening)
+            say(f"\nmore of it: tinygpt sample {run.name} --length 200 --temperature 0.8")
     return code
 
 

@@ -23,7 +23,6 @@ from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import check_tensorboard
-from tinygpt.runs.ownership import Owner
 from tinygpt.runs.run import Run
 from tinygpt.terminal import shown
 from tinygpt.training.planning import check_memory
@@ -39,7 +38,6 @@ class Job(NamedTuple):
     optimizer: Optimizer
     progress: Progress
     until: int  # the step to stop after
-    owner: Owner | None = None  # of the run's folder; None where nothing is written
 
 
 @dataclass(frozen=True)

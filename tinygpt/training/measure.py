@@ -14,11 +14,16 @@ from tinygpt.model.gpt import GPT
 LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
 
 
-def mean_loss(model: GPT, windows: Windows, batch: int, rows: Ids | None = None) -> float:
-    """The mean loss over the targets of those windows, all by default; dropout off, nothing
-    recorded. Nats a token.
+def mean_loss(
+    model: GPT, windows: Windows, batch: int | None = None, rows: Ids | None = None
+) -> float:
+    """The mean loss over the targets of the windows, in nats a token; dropout off, nothing recorded.
+
+    batch: how many windows go through the model at a time; by default as many as fit.
+    rows: the numbers of the windows; all by default.
     """
     rows = np.arange(len(windows)) if rows is None else rows
+    batch = batch or batch_of(model.config, windows.context)
     total, targets = 0.0, 0
     with no_grad(), evaluating():
         for start in range(0, len(rows), batch):
