@@ -11,7 +11,6 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
 if TYPE_CHECKING:
@@ -66,19 +65,15 @@ def brief(problem: str) -> str:
     What is wrong stands at the ends of a line: `--layers: 'a very long ... word' is not a whole
     number`.
     """
-    what, end, fix = problem.partition("\n")
-    # first, for escaping looks at each character, and there may be hundreds of millions
-    cut = _fitting(what, fix)
-    return end.join(_fitting(*map(shown, cut)))
+    # cut first: escaping looks at each character, and there may be hundreds of millions
+    lines = _fitting(problem.split("\n", 1))
+    return "\n".join(_fitting([shown(line) for line in lines]))
 
 
-def _fitting(what: str, fix: str) -> tuple[str, str]:
-    """The two lines, without their middles where they are longer than TOLD together."""
-    return (
-        (what, fix)
-        if len(what) + len(fix) <= TOLD
-        else (_without_middle(what), _without_middle(fix))
-    )
+def _fitting(lines: list[str]) -> list[str]:
+    """The lines, without their middles where they are longer than TOLD together."""
+    fit = sum(map(len, lines)) <= TOLD
+    return lines if fit else [_without_middle(line) for line in lines]
 
 
 def _without_middle(line: str) -> str:
@@ -98,7 +93,7 @@ def say(text: str = "", end: str = "\n") -> None:
 
 
 class _Outliving:
-    """A stream whose reader may end: what can then not be written is let go, and the program goes
+    """A stream whose reader may end. What can then not be written is dropped, and the program goes
     on.
     """
 
@@ -137,15 +132,11 @@ def outliving() -> Iterator[None]:
     """A training outlives its pipes and its terminal: while this lasts, what nobody can read any
     more is no error.
     """
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (
-        cast("TextIO", _Outliving(sys.stdout)),
-        cast("TextIO", _Outliving(sys.stderr)),
-    )
-    try:
+    with (
+        contextlib.redirect_stdout(cast("TextIO", _Outliving(sys.stdout))),
+        contextlib.redirect_stderr(cast("TextIO", _Outliving(sys.stderr))),
+    ):
         yield
-    finally:
-        sys.stdout, sys.stderr = before
 
 
 def duration(seconds: float) -> str:
@@ -185,12 +176,7 @@ class Bar:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._live:
             self._live.stop()
 

@@ -132,28 +132,22 @@ ZOO = [
     Bug(
         row=96,  # what is quoted is shown whole
         file="tinygpt/terminal.py",
-        old=(
-            "    return (\n"
-            "        (what, fix)\n"
-            "        if len(what) + len(fix) <= TOLD\n"
-            "        else (_without_middle(what), _without_middle(fix))\n"
-            "    )\n"
-        ),
-        new="    return (what, fix) if True else (_without_middle(what), _without_middle(fix))\n",
+        old="    fit = sum(map(len, lines)) <= TOLD\n",
+        new="    fit = True\n",
         test=TESTS + "test_bug_96_errors_are_short_and_safe",
     ),
     Bug(
         row=96,  # a control character becomes ten, after the cut
         file="tinygpt/terminal.py",
-        old="    return end.join(_fitting(*map(shown, cut)))\n",
-        new="    return end.join(map(shown, cut))\n",
+        old="_fitting([shown(line) for line in lines])",
+        new="map(shown, lines)",
         test=TESTS + "test_bug_96_errors_are_short_and_safe",
     ),
     Bug(
         row=96,  # escaped first, cut then
         file="tinygpt/terminal.py",
-        old="    cut = _fitting(what, fix)",
-        new="    cut = (what, fix)",
+        old='_fitting(problem.split("\\n", 1))',
+        new='problem.split("\\n", 1)',
         test=TESTS + "test_bug_96_a_long_error_takes_no_memory",
     ),
 ]

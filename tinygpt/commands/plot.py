@@ -15,7 +15,7 @@ from tinygpt.errors import InputError
 from tinygpt.files import VOCABULARY, read_bytes, write_picture
 from tinygpt.runs import metrics
 from tinygpt.runs import run as runs
-from tinygpt.runs.curves import smooth, thin
+from tinygpt.runs.curves import axes_of, logarithmic, plot_losses, plot_validation, smooth
 from tinygpt.terminal import say, shown
 
 PICTURE = "losses.png"
@@ -56,17 +56,17 @@ def run(options: argparse.Namespace) -> int:
     draw(curves, picture)
     width = max(len(curve.name) for curve in curves)
     for curve in curves:
-        measured = (
-            f"  validation {curve.validation[-1][1]:.4f}, at best {min(loss for _, loss in curve.validation):.4f}"
-            if curve.validation
-            else ""
-        )
+        measured = ""
+        if curve.validation:
+            best = min(loss for _, loss in curve.validation)
+            measured = f"  validation {curve.validation[-1][1]:.4f}, at best {best:.4f}"
         say(
             f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_last(curve):.4f}{measured}"
         )
     if len({curve.tokenizer for curve in curves}) > 1:
         say(
-            "these runs have different tokens: a loss a token of one is not that of another; `tinygpt eval` prints bits a byte"
+            "these runs have different tokens: a loss a token of one is not that of another; "
+            "`tinygpt eval` prints bits a byte"
         )
     say(f"saved as {shown(picture)}")
     return 0
@@ -76,9 +76,7 @@ def read(folder: Path) -> Curve:
     """The losses in a run's metrics. Raises InputError where there are none."""
     name = shown(folder)
     if not (folder / runs.CONFIG).exists():
-        raise InputError(
-            f"{name} is no run: it holds no {runs.CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train"
-        )
+        raise InputError(runs.no_run(folder))
     found = metrics.read(folder / runs.METRICS, TRAINED)
     tokenizer = read_bytes(folder / runs.TOKENIZER, VOCABULARY, TRAINED)
     if not found.steps:
@@ -89,58 +87,25 @@ def read(folder: Path) -> Curve:
 def draw(curves: list[Curve], picture: Path) -> None:
     """One colour a run, in the order they were named."""
     from matplotlib import colormaps  # here: matplotlib takes longer to import than all the rest
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
 
     colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
+    measured = any(curve.validation for curve in curves)
+    dots = "; dots: validation, not learned from" * measured
+    figure, axes = axes_of(f"Lines: training loss, smoothed{dots}")
     for number, curve in enumerate(curves):
         colour = colours(number % colours.N)
-        last = (
-            f"{curve.validation[-1][1]:.3f}"
-            if curve.validation
-            else f"{_last(curve):.3f} in training"
-        )
-        places = thin(curve.losses)
-        steps = [curve.steps[i] for i in places]
-        axes.plot(steps, [curve.losses[i] for i in places], color=colour, alpha=0.15, linewidth=0.8)
-        axes.plot(
-            steps,
-            smooth(curve.losses, places),
-            color=colour,
-            linewidth=1.8,
-            label=f"{_label(curve.name)}: {last}",
-        )
+        _, smoothed = plot_losses(axes, curve.steps, curve.losses, color=colour)
+        last = f"{_last(curve):.3f} in training"
         if curve.validation:
-            measured = [curve.validation[i] for i in thin([loss for _, loss in curve.validation])]
-            axes.plot(
-                *zip(*measured, strict=True),
-                "o",
-                color=colour,
-                markersize=4.5,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
-                zorder=5,
+            last = f"{curve.validation[-1][1]:.3f}"
+            plot_validation(
+                axes, curve.validation, linestyle="", color=colour, markeredgecolor="white"
             )
-    dots = (
-        "; dots: validation, not learned from" if any(curve.validation for curve in curves) else ""
-    )
-    axes.set(
-        xlabel="step (updates of the weights)",
-        ylabel="loss (nats a token)",
-        title=f"Lines: training loss, smoothed{dots}",
-    )
-    lowest, highest = (
-        min(min(curve.losses) for curve in curves),
-        max(max(curve.losses) for curve in curves),
-    )
+        smoothed.set(label=f"{_label(curve.name)}: {last}")
+    losses = [loss for curve in curves for loss in curve.losses]
     # a logarithmic axis has no 0, and few numbers to read where all is within a factor of a few
-    if 0 < lowest < highest / 8:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+    if 0 < min(losses) < max(losses) / 8:
+        logarithmic(axes, (1, 2, 3, 5))
     axes.grid(alpha=0.3)
     axes.legend()
     write_picture(figure, picture, "name another file: --output FILE")

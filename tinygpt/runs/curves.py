@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tinygpt.files import replace
+from tinygpt.files import write_picture
 from tinygpt.runs import metrics
 
 POINTS = 2000  # of a curve that are drawn: the picture is half as many dots wide
@@ -27,78 +28,65 @@ def draw(
     unknowing: ln V, nats a token of a model that knows nothing.   floor: nats that no model can go
     below, where that is known.
     """
-    # here: matplotlib takes longer to import than all the rest
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
-
-    steps, losses, measured, final = metrics.read(source)
-    places = thin(losses)
-    chosen, dots = (
-        [steps[i] for i in places],
-        [measured[i] for i in thin([loss for _, loss in measured])],
-    )
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(
-        chosen,
-        [losses[i] for i in places],
-        color="tab:blue",
-        alpha=0.35,
-        linewidth=1,
-        label="each batch",
-    )
-    axes.plot(
-        chosen,
-        smooth(losses, places),
-        color="tab:blue",
-        linewidth=2,
-        label="mean of neighbouring batches",
-    )
-    if dots:
-        axes.plot(
-            *zip(*dots, strict=True),
-            "o-",
-            color="tab:red",
-            markersize=4,
-            label=f"validation, not learned from: {measured[-1][1]:.3f}",
-        )
-    if final is not None:
-        axes.plot(
-            *final,
-            "o",
-            color="tab:red",
-            zorder=5,
-            clip_on=False,
-            label=f"at the end, over the windows, no dropout: {final[1]:.3f}",
-        )
-    axes.axhline(
-        unknowing,
-        color="tab:gray",
-        linestyle="--",
-        label=f"a model that knows nothing, ln V: {unknowing:.3f}",
-    )
+    found = metrics.read(source)
+    figure, axes = axes_of("Training loss", unit)
+    raw, smoothed = plot_losses(axes, found.steps, found.losses, color="tab:blue")
+    raw.set(alpha=0.35, label="each batch")
+    smoothed.set(label="mean of neighbouring batches")
+    if found.validation:
+        last = found.validation[-1][1]
+        label = f"validation, not learned from: {last:.3f}"
+        plot_validation(axes, found.validation, linestyle="-", color="tab:red", label=label)
+    if found.final is not None:
+        label = f"at the end, over the windows, no dropout: {found.final[1]:.3f}"
+        axes.plot(*found.final, "o", color="tab:red", zorder=5, clip_on=False, label=label)
+    label = f"a model that knows nothing, ln V: {unknowing:.3f}"
+    axes.axhline(unknowing, color="tab:gray", linestyle="--", label=label)
     if floor is not None:
-        axes.axhline(
-            floor,
-            color="tab:green",
-            linestyle="--",
-            label=f"floor, no model can be better: {floor:.3f}",
-        )
-    axes.set(
-        xlabel="step (updates of the weights)",
-        ylabel=f"loss (nats a {unit})",
-        title="Training loss",
-    )
+        label = f"floor, no model can be better: {floor:.3f}"
+        axes.axhline(floor, color="tab:green", linestyle="--", label=label)
     # of a text without any doubt the floor is 0, which a logarithmic axis has not
     if min(unknowing, 1.0 if floor is None else floor) > 0:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
+        logarithmic(axes, (1, 2, 5))
     axes.legend()
-    temporary = picture.with_name(picture.name + ".tmp")
-    figure.savefig(temporary, format="png")
-    replace(temporary, picture)
+    write_picture(figure, picture, "make room there; the run itself is saved")
+
+
+# -- parts of a picture of losses
+
+
+def axes_of(title: str, unit: str = "token") -> tuple[Any, Any]:
+    """A figure of matplotlib, and its axes: the loss over the steps."""
+    from matplotlib.figure import Figure  # here: it takes longer to import than all the rest
+
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel="step (updates of the weights)", ylabel=f"loss (nats a {unit})", title=title)
+    return figure, axes
+
+
+def plot_losses(axes: Any, steps: Sequence[int], losses: Sequence[float], **style: Any) -> Any:
+    """The two lines of the losses of these steps: each of them, pale, and smoothed."""
+    places = thin(losses)
+    chosen = [steps[i] for i in places]
+    raw = axes.plot(chosen, [losses[i] for i in places], alpha=0.15, linewidth=1, **style)
+    return raw + axes.plot(chosen, smooth(losses, places), linewidth=2, **style)
+
+
+def plot_validation(axes: Any, measured: Sequence[tuple[int, float]], **style: Any) -> None:
+    """A dot for each (step, validation loss)."""
+    dots = [measured[i] for i in thin([loss for _, loss in measured])]
+    axes.plot(*zip(*dots, strict=True), marker="o", markersize=4, zorder=5, **style)
+
+
+def logarithmic(axes: Any, numbers: Sequence[int]) -> None:
+    """A logarithmic axis of losses, labelled at these numbers times the powers of ten."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=numbers))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
 
 
 def thin(values: Sequence[float]) -> list[int]:

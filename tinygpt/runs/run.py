@@ -261,12 +261,18 @@ class _Choices:
 def _read_choices(folder: Path) -> Run:
     path = folder / CONFIG
     if not path.exists():
-        raise InputError(
-            f"{shown(folder)} is no run: it holds no {CONFIG}\nname a run, such as runs/story-1, or make one: tinygpt train"
-        )
+        raise InputError(no_run(folder))
     choices = read_json(path, _Choices)
     return Run(
         folder, choices.model, choices.training, choices.opening, choices.text, choices.tokenizer
+    )
+
+
+def no_run(folder: Path) -> str:
+    """What to say of a folder that is no run."""
+    return (
+        f"{shown(folder)} is no run: it holds no {CONFIG}\n"
+        "name a run, such as runs/story-1, or make one: tinygpt train"
     )
 
 
