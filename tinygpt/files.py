@@ -1,15 +1,13 @@
 """Files, read and written with care: only regular files are opened, sizes are bounded, and a
 written file is whole or absent.
 
-read_json(path, Kind)          a JSON file checked against a type, before anything is done with its
-content
-write_atomically(path, text)   a reader sees the old file or the new one, also after a kill or a
-power cut
+    read_json(path, Kind)          a JSON file, its content checked against a type
+    write_atomically(path, text)   a reader sees the old file or the new one, also after a kill or
+                                   a power cut
 """
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -45,30 +43,22 @@ class Missing(InputError):  # noqa: N818 (what it says, as InputError's others d
 
 
 # -- reading
-# ----------------------------------------------------------------------------------------------------------
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file to read its bytes. Raises OSError for anything else: a FIFO would hang, a
     device would never end.
     """
-    flags = (
-        os.O_RDONLY
-        | getattr(os, "O_NONBLOCK", 0)
-        | getattr(os, "O_CLOEXEC", 0)
-        | getattr(os, "O_BINARY", 0)
-    )
-    descriptor = os.open(path, flags)
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(None, "it is no regular file", os.fspath(path))
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    file = open(path, "rb", opener=_at_once)  # noqa: SIM115 (the caller closes the file)
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(None, "it is no regular file", os.fspath(path))
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting: a FIFO waits for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = MOST, advice: str = RESTORE) -> bytes:
@@ -78,10 +68,12 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST, advice: str = RES
     with telling(path, advice), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise InputError(
-                f"{shown(path)} has {size:,} bytes, and {most:,} are the most that such a file can have\n{advice}"
-            )
+            raise InputError(f"{_too_large(path, size, most)}\n{advice}")
         return file.read(size)
+
+
+def _too_large(path: str | os.PathLike[str], size: int, most: int) -> str:
+    return f"{shown(path)} has {size:,} bytes, and {most:,} are the most that such a file can have"
 
 
 @contextmanager
@@ -166,7 +158,6 @@ def brief(what: object) -> str:
 
 
 # -- writing
-# ----------------------------------------------------------------------------------------------------------
 
 
 def write_json(path: Path, content: Mapping[str, Any], most: int = MOST) -> None:
@@ -180,32 +171,45 @@ def write_json(path: Path, content: Mapping[str, Any], most: int = MOST) -> None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{shown(path)} cannot hold this ({reason(error)})") from None
     if size > most:
-        raise InputError(
-            f"{shown(path)} would have {size:,} bytes, and {most:,} are the most that such a file can have"
-        )
+        raise InputError(_too_large(path, size, most))
     write_atomically(path, text)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Content into a temporary file beside `path`, flushed to the disk, then moved over it."""
+    """Write a file that is whole or absent, also after a power cut."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, to be written. At the end it is moved over `path`; after an
+    error it is removed.
+    """
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
+@contextmanager
+def writing(path: Path, advice: str, verb: str = "write") -> Iterator[None]:
+    """Turn an OSError of writing there into an InputError with the path, the reason, the advice."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot {verb} to {shown(path)} ({reason(error)})\n{advice}") from None
+
+
 def write_output(path: Path, content: str | bytes, advice: str) -> None:
     """Write a file that a command was asked for. InputError ends with the advice."""
-    try:
+    with writing(path, advice):
         write_atomically(path, content)
-    except OSError as error:
-        raise InputError(f"cannot write to {shown(path)} ({reason(error)})\n{advice}") from None
 
 
 def write_picture(figure: Any, path: Path, advice: str) -> None:
@@ -221,8 +225,7 @@ def replace(source: Path, target: Path) -> None:
     power cut.
 
     Windows cannot flush a folder, and refuses to replace a file that another program (a virus
-    scanner, an editor) has open. There the
-    move is tried again for a second.
+    scanner, an editor) has open. There the move is tried again for a second.
     """
     if sys.platform == "win32":
         for pause in (0.05, 0.15, 0.3, 0.5):

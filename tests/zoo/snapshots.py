@@ -24,8 +24,8 @@ ZOO = [
     Bug(
         row=52,  # under its own name before it is whole
         file="tinygpt/runs/snapshots.py",
-        old='    temporary = path.with_name(path.name + ".tmp")\n',
-        new="    temporary = path\n",
+        old="checkpoint.write_arrays(temporary, state)",
+        new="checkpoint.write_arrays(path, state)",
         test=SNAPSHOTS + "test_bug_52_a_snapshot_has_no_name_until_it_is_whole",
     ),
 ]

@@ -365,7 +365,7 @@ ZOO = [
         old="    try:\n        written =",
         new=(
             "    try:\n"
-            "        write_atomically(_new(folder, STATE), json.dumps(asdict(state)))\n"
+            "        files.write_json(_new(folder, STATE), asdict(state))\n"
             "        written ="
         ),
         test=RESUME + "test_bug_52_twenty_kills_while_saving",

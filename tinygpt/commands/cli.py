@@ -24,6 +24,8 @@ from tinygpt.terminal import nearest, shown
 
 C = TypeVar("C")
 
+LAST = "the last weights, not those with the lowest validation loss"
+
 NUMBERS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number")}
 
 
@@ -55,7 +57,8 @@ def _top() -> Parser:
         prog="tinygpt",
         usage="tinygpt COMMAND [flags]",
         description="A GPT from first principles, small enough to read.",
-        epilog=f"commands:\n{commands}\n\n`tinygpt COMMAND --help` lists the flags of one; start with `tinygpt train`.",
+        epilog=f"commands:\n{commands}\n\n`tinygpt COMMAND --help` lists the flags of one; "
+        "start with `tinygpt train`.",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -86,9 +89,8 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             if word.startswith("-"):
                 flag = word.split("=")[0]
-                raise InputError(
-                    f"no flag is named {shown(flag)}{nearest(flag, self._option_string_actions)}\nsee: {self.prog} --help"
-                )
+                close = nearest(flag, self._option_string_actions)
+                raise InputError(f"no flag is named {shown(flag)}{close}\nsee: {self.prog} --help")
         if unknown:
             raise InputError(f"{unknown[0]!r} is one word too many\nsee: {self.prog} --help")
         return options
@@ -104,19 +106,17 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{shown(message.removeprefix('argument '))}\nsee: {self.prog} --help")
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """RUN, and which of its weights."""
+def add_run(
+    parser: argparse.ArgumentParser, which: argparse._ActionsContainer | None = None
+) -> None:
+    """RUN, and which of its weights. which: the group of flags that `--last` belongs to."""
     parser.add_argument(
         "run",
         nargs="?",
         metavar="RUN",
         help="a name in runs/ or the path of a run folder (default: the run saved last)",
     )
-    parser.add_argument(
-        "--last",
-        action="store_true",
-        help="the last weights, not those with the lowest validation loss",
-    )
+    (which or parser).add_argument("--last", action="store_true", help=LAST)
 
 
 def output_path(command: str, flag: str, text: str, types: Sequence[str]) -> Path:
@@ -178,17 +178,14 @@ def read_config(config: type[C], options: argparse.Namespace, **given: Any) -> C
     """The dataclass of what was given on the command line and what the caller knows. Raises
     InputError, naming the flag.
     """
-    values = {
-        field.name: getattr(options, field.name)
-        for field in _choosable(config)
-        if hasattr(options, field.name)
-    }
+    names = {field.name for field in _choosable(config)}
+    values = {name: value for name, value in vars(options).items() if name in names}
     try:
         return config(**values, **given)
     except ValueError as error:
         name, space, rest = str(error).partition(" ")
-        named = name in {field.name for field in _choosable(config)}
-        raise InputError(f"{flag(name)}{space}{rest}" if named else str(error)) from None
+        told = f"{flag(name)}{space}{rest}" if name in names else str(error)
+        raise InputError(told) from None
 
 
 def flag(name: str) -> str:

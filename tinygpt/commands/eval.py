@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor.errors import DeviceError
-from tinygpt.commands.cli import Parser
+from tinygpt.commands.cli import Parser, add_run
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.reading import story
@@ -34,6 +33,7 @@ from tinygpt.tokenizers import (
     Tokenizer,
     WordTokenizer,
 )
+from tinygpt.training.jobs import check_device
 from tinygpt.training.measure import batch_of, mean_loss
 from tinygpt.training.step import threads
 
@@ -48,11 +48,12 @@ class Measured(NamedTuple):
 
 def arguments(parser: Parser) -> None:
     """The run, the text, which of its weights, where."""
-    parser.add_argument(
-        "run",
-        nargs="?",
-        metavar="RUN",
-        help="a name in runs/ or the path of a run folder (default: the run saved last)",
+    which = parser.add_mutually_exclusive_group()
+    add_run(parser, which)
+    which.add_argument(
+        "--best",
+        action="store_true",
+        help="the weights with the lowest validation loss (the default, where one was measured)",
     )
     parser.add_argument(
         "--text",
@@ -60,13 +61,6 @@ def arguments(parser: Parser) -> None:
         help="file or folder, or `story` or `grammar`, all of it "
         "(default: what the run's training kept back)",
     )
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--best",
-        action="store_true",
-        help="the weights with the lowest validation loss (the default, where one was measured)",
-    )
-    which.add_argument("--last", action="store_true", help="the last weights")
     parser.add_argument(
         "--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)"
     )
@@ -82,34 +76,34 @@ def run(options: argparse.Namespace) -> int:
             f"{run.name} has no best weights: no validation loss was measured\n"
             "leave --best out: the last ones are there"
         )
-    name, windows, floor = (
-        _own(run, tokenizer) if options.text is None else _given(options.text, run, tokenizer)
-    )
-    try:
-        model.to(device=options.device)
-    except DeviceError as error:
-        raise InputError(str(error)) from None
-
-    targets = targets_of(windows)
-    rows = batch_of(run.model, windows.context)
+    text = options.text
+    measured = _own(run, tokenizer) if text is None else _given(text, run, tokenizer)
+    check_device(options.device)
+    model.to(device=options.device)
+    rows = batch_of(run.model, measured.windows.context)
+    step = replace(run.training, batch=rows, device=options.device)
     with (
-        threadpool_limits(
-            threads(run.model, replace(run.training, batch=rows, device=options.device)),
-            user_api="blas",
-        ),
+        threadpool_limits(threads(run.model, step), user_api="blas"),
         np.errstate(all="ignore"),
     ):
-        loss = mean_loss(model, windows, rows)
+        loss = mean_loss(model, measured.windows, rows)
     if not math.isfinite(loss):
         other = "try --last" if best else "restore them from a copy"
         raise InputError(
             f"the loss of {run.name} is {loss}: what its weights give is no finite number\n"
             f"{other}, or train again"
         )
+    say(f"run         {run.name}, its {'best' if best else 'last'} weights")
+    _report(loss, measured, tokenizer)
+    return 0
+
+
+def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
+    """The loss, and what follows from the loss."""
+    targets, floor = targets_of(measured.windows), measured.floor
     token = {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(type(tokenizer), "token")
     size = byte_count(tokenizer, targets)
-    say(f"run         {run.name}, its {'best' if best else 'last'} weights")
-    say(f"text        {name}")
+    say(f"text        {measured.name}")
     say(f"loss        {loss:.4f} nats a {token}, the mean over {len(targets):,} targets")
     if floor is not None:
         say(
@@ -117,17 +111,15 @@ def run(options: argparse.Namespace) -> int:
             "above"
         )
     with np.errstate(over="ignore"):
-        say(
-            f"perplexity  {np.exp(loss):.4g}: as unsure as between that many {token}s, all as "
-            "likely"
-        )
+        likely = f"{np.exp(loss):.4g}: as unsure as between that many {token}s, all as likely"
+    say(f"perplexity  {likely}")
     say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")
-    if isinstance(tokenizer, WordTokenizer) and (unknown := int(np.count_nonzero(targets == 0))):
+    unknown = int(np.count_nonzero(targets == 0))
+    if isinstance(tokenizer, WordTokenizer) and unknown:
         say(
             f"unknown     {unknown:,} of the targets are words it does not know, 5 bytes of <unk> "
             "each"
         )
-    return 0
 
 
 # -- what to measure on
@@ -157,14 +149,11 @@ def _own(run: Run, tokenizer: Tokenizer) -> Measured:
             f"restore {shown(found.name)}, or name a text: --text FILE"
         )
     if found.validation is None:
-        return Measured(
-            f"{shown(found.name)}, which it learned from", SideBySide(found.windows.tokens, context)
-        )
-    kept = found.validation.tokens
-    return Measured(
-        f"{shown(found.name)}: the last {len(kept):,} {found.unit}s, not learned from",
-        SideBySide(kept, context),
-    )
+        name, ids = f"{shown(found.name)}, which it learned from", found.windows.tokens
+    else:
+        ids = found.validation.tokens
+        name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
+    return Measured(name, SideBySide(ids, context))
 
 
 def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
@@ -184,11 +173,9 @@ def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
     if token_files.is_token_folder(text):
         found = token_files.read(text, tokenizer)
         return Measured(f"{shown(text)}: {len(found.ids):,} tokens", SideBySide(found.ids, context))
-    content, name = (
-        (story(), "the story that comes with tinygpt")
-        if text == "story"
-        else (data.without_end(data.read(text), tokenizer), shown(text))
-    )
+    content, name = story(), "the story that comes with tinygpt"
+    if text != "story":
+        content, name = data.without_end(data.read(text), tokenizer), shown(text)
     return Measured(
         f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context)
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tinygpt.commands.cli import Parser
+from tinygpt.commands.cli import LAST, Parser
 from tinygpt.files import read_json
 from tinygpt.runs import gpt2
 from tinygpt.runs import run as runs
@@ -26,11 +26,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "folder", metavar="DIR", help="folder to make; one that is there must be empty"
     )
-    parser.add_argument(
-        "--last",
-        action="store_true",
-        help="the last weights, not those with the lowest validation loss",
-    )
+    parser.add_argument("--last", action="store_true", help=LAST)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,11 +37,11 @@ def run(options: argparse.Namespace) -> int:
     keys = read_json(kept, gpt2.KEYS, advice=WITHOUT) if kept.exists() else None
     gpt2.save(model, options.folder, tokenizer=pairs, keys=keys)
     which = "best" if not options.last and (run.folder / runs.BEST).exists() else "last"
-    say(
-        f"wrote {', '.join(sorted(path.name for path in Path(options.folder).iterdir()))} to {shown(options.folder)}: {run.name}, its {which} weights"
-    )
+    files = ", ".join(sorted(path.name for path in Path(options.folder).iterdir()))
+    say(f"wrote {files} to {shown(options.folder)}: {run.name}, its {which} weights")
     if pairs is None:
         say(
-            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its ids mean what its {runs.TOKENIZER} says"
+            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its "
+            f"ids mean what its {runs.TOKENIZER} says"
         )
     return 0

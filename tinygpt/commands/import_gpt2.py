@@ -8,16 +8,13 @@ Neither torch nor transformers is needed. `tinygpt sample` and all that takes a 
 from __future__ import annotations
 
 import argparse
-import itertools
-import os
-import re
 import shlex
 from pathlib import Path
 
 from tinygpt.commands.cli import Parser
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.errors import InputError
-from tinygpt.files import reason, write_json
+from tinygpt.files import write_json, writing
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint, gpt2
 from tinygpt.runs import run as runs
@@ -50,20 +47,17 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = _tokenizer(source, config)
     model = gpt2.load(source, dtype=options.dtype)
     dtype = model.token_embedding.weight.dtype.name
-    folder = Path(options.out) if options.out else _free(runs.RUNS / _name(source))
-    with runs.create(
-        Run(folder, config, TrainConfig(dtype=dtype, out=options.out), OPENING), tokenizer
-    ) as (run, owner):
-        _save(run, owner, model, keys)
-    parameters = sum(parameter.size for parameter in model.parameters())
-    say(
-        f"model     {parameters:,} parameters: {config.layers} layers of width {config.width}, {config.heads} heads"
+    made = Run(
+        Path(options.out or runs.RUNS), config, TrainConfig(dtype=dtype, out=options.out), OPENING
     )
+    name = runs.name_of(source.resolve().name, "gpt2")
+    with runs.create(made, tokenizer, name) as (run, owner):
+        _save(run, owner, model, keys)
+    say(f"model     {runs.described(config)}")
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
     say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
-    say(
-        f"run       {run.name}: {'as asked' if options.out else 'the first free name; --out FOLDER for another'}"
-    )
+    where = "as asked" if options.out else "the first free name; --out FOLDER for another"
+    say(f"run       {run.name}: {where}")
     say(f'\ntry it: tinygpt sample {shown(shlex.quote(str(run.folder)))} --prompt "The cat"')
     return 0
 
@@ -72,22 +66,10 @@ def _tokenizer(source: Path, config: GPTConfig) -> BytePairTokenizer:
     tokenizer = BytePairTokenizer.from_gpt2(source / gpt2.VOCABULARY, source / gpt2.MERGES)
     if tokenizer.size != config.vocabulary:
         raise InputError(
-            f"{gpt2.VOCABULARY} holds {tokenizer.size} tokens, vocab_size in {gpt2.CONFIG} is {config.vocabulary}\nput the files of one model together"
+            f"{gpt2.VOCABULARY} holds {tokenizer.size} tokens, vocab_size in {gpt2.CONFIG} is "
+            f"{config.vocabulary}\nput the files of one model together"
         )
     return tokenizer
-
-
-def _name(source: Path) -> str:
-    """models/My GPT 2 -> My-GPT-2"""
-    return re.sub(r"[^\w.]+", "-", source.resolve().name)[:40].strip("-.") or "gpt2"
-
-
-def _free(stem: Path) -> Path:
-    return next(
-        folder
-        for number in itertools.count(1)
-        if not os.path.lexists(folder := stem.with_name(f"{stem.name}-{number}"))
-    )
 
 
 def _save(run: Run, owner: Owner, model: GPT, keys: dict[str, object]) -> None:
@@ -95,16 +77,10 @@ def _save(run: Run, owner: Owner, model: GPT, keys: dict[str, object]) -> None:
     the way back.
     """
     try:
-        write_json(run.folder / gpt2.KEPT, keys)
-        checkpoint.save(
-            run.folder,
-            {runs.MODEL: {name: weights.array for name, weights in model.state().items()}},
-            checkpoint.State(),
-        )
-    except BaseException as error:
+        weights = {name: parameter.array for name, parameter in model.state().items()}
+        with writing(run.folder, "make room there, or name another folder: --out FOLDER", "save"):
+            write_json(run.folder / gpt2.KEPT, keys)
+            checkpoint.save(run.folder, {runs.MODEL: weights}, checkpoint.State())
+    except BaseException:
         runs.discard_untrained(run, owner)
-        if isinstance(error, OSError):
-            raise InputError(
-                f"cannot save to {run.name} ({reason(error)})\nmake room there, or name another folder: --out FOLDER"
-            ) from None
         raise

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import argparse
 
-from tensor.errors import DeviceError
-from tensor.memory.devices import array_module
 from tinygpt.commands.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.reading import story
-from tinygpt.errors import InputError
 from tinygpt.terminal import say
+from tinygpt.training.jobs import check_device
 from tinygpt.training.planning import counted, predict, shortage, table
 
 
@@ -37,10 +35,7 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Count, measure, print."""
     config = read_config(TrainConfig, options)
-    try:
-        array_module(config.device)
-    except DeviceError as error:
-        raise InputError(str(error)) from None
+    check_device(config.device)
     # what is wrong with a flag is said before a text is read
     read_config(GPTConfig, options, vocabulary=1)
     vocabulary = vocabulary_of(config) if options.vocabulary is None else options.vocabulary

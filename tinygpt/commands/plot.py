@@ -15,7 +15,7 @@ from tinygpt.errors import InputError
 from tinygpt.files import VOCABULARY, read_bytes, write_picture
 from tinygpt.runs import metrics
 from tinygpt.runs import run as runs
-from tinygpt.runs.curves import axes_of, logarithmic, plot_losses, plot_validation, smooth
+from tinygpt.runs.curves import axes_of, logarithmic, plot_losses, smooth
 from tinygpt.terminal import say, shown
 
 PICTURE = "losses.png"
@@ -28,9 +28,7 @@ class Curve(NamedTuple):
 
     name: str
     tokenizer: bytes  # its content: losses a token compare only where tokens are the same
-    steps: list[int]
-    losses: list[float]
-    validation: list[tuple[int, float]]  # (step, loss)
+    found: metrics.Losses
 
 
 def arguments(parser: Parser) -> None:
@@ -56,13 +54,12 @@ def run(options: argparse.Namespace) -> int:
     draw(curves, picture)
     width = max(len(curve.name) for curve in curves)
     for curve in curves:
-        measured = ""
-        if curve.validation:
-            best = min(loss for _, loss in curve.validation)
-            measured = f"  validation {curve.validation[-1][1]:.4f}, at best {best:.4f}"
-        say(
-            f"{curve.name:<{width}}  step {curve.steps[-1]:,}  training {_last(curve):.4f}{measured}"
-        )
+        steps, _, validation, _ = curve.found
+        said = f"{curve.name:<{width}}  step {steps[-1]:,}  training {_last(curve):.4f}"
+        if validation:
+            best = min(loss for _, loss in validation)
+            said += f"  validation {validation[-1][1]:.4f}, at best {best:.4f}"
+        say(said)
     if len({curve.tokenizer for curve in curves}) > 1:
         say(
             "these runs have different tokens: a loss a token of one is not that of another; "
@@ -81,7 +78,7 @@ def read(folder: Path) -> Curve:
     tokenizer = read_bytes(folder / runs.TOKENIZER, VOCABULARY, TRAINED)
     if not found.steps:
         raise InputError(f"{name} has taken no step yet, or none with a finite loss\ndraw it later")
-    return Curve(name, tokenizer, found.steps, found.losses, found.validation)
+    return Curve(name, tokenizer, found)
 
 
 def draw(curves: list[Curve], picture: Path) -> None:
@@ -89,23 +86,19 @@ def draw(curves: list[Curve], picture: Path) -> None:
     from matplotlib import colormaps  # here: matplotlib takes longer to import than all the rest
 
     colours = colormaps["tab10" if len(curves) <= 10 else "tab20"]
-    measured = any(curve.validation for curve in curves)
+    measured = any(curve.found.validation for curve in curves)
     dots = "; dots: validation, not learned from" * measured
     figure, axes = axes_of(f"Lines: training loss, smoothed{dots}")
     for number, curve in enumerate(curves):
-        colour = colours(number % colours.N)
-        _, smoothed = plot_losses(axes, curve.steps, curve.losses, color=colour)
         last = f"{_last(curve):.3f} in training"
-        if curve.validation:
-            last = f"{curve.validation[-1][1]:.3f}"
-            plot_validation(
-                axes, curve.validation, linestyle="", color=colour, markeredgecolor="white"
-            )
-        smoothed.set(label=f"{_label(curve.name)}: {last}")
-    losses = [loss for curve in curves for loss in curve.losses]
+        if curve.found.validation:
+            last = f"{curve.found.validation[-1][1]:.3f}"
+        label = f"{_label(curve.name)}: {last}"
+        plot_losses(axes, curve.found, colours(number % colours.N), label)
+    losses = [loss for curve in curves for loss in curve.found.losses]
     # a logarithmic axis has no 0, and few numbers to read where all is within a factor of a few
     if 0 < min(losses) < max(losses) / 8:
-        logarithmic(axes, (1, 2, 3, 5))
+        logarithmic(axes)
     axes.grid(alpha=0.3)
     axes.legend()
     write_picture(figure, picture, "name another file: --output FILE")
@@ -113,7 +106,7 @@ def draw(curves: list[Curve], picture: Path) -> None:
 
 def _last(curve: Curve) -> float:
     """Its smoothed training loss at the end."""
-    return smooth(curve.losses, [len(curve.losses) - 1])[0]
+    return smooth(curve.found.losses, [len(curve.found.losses) - 1])[0]
 
 
 def _label(name: str) -> str:

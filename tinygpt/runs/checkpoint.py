@@ -20,9 +20,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -36,7 +37,7 @@ from tensor.memory import devices
 from tensor.memory.devices import Array
 from tinygpt import files
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, Missing, read_bytes, write_atomically
+from tinygpt.files import RESTORE, Missing, read_bytes
 from tinygpt.terminal import shown
 
 HostArray: TypeAlias = "np.ndarray[Any, Any]"
@@ -66,10 +67,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("bool"),
 }
 CODES = {dtype: code for code, dtype in DTYPES.items()}
+NAMES = {code: dtype.name for code, dtype in DTYPES.items()}
 
 
 # -- state.json
-# -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,6 @@ def state_of(folder: Path) -> State | None:
 
 
 # -- a whole checkpoint
-# -----------------------------------------------------------------------------------------------
 
 
 def save(
@@ -158,11 +158,9 @@ def save(
         written = {
             name: write_arrays(_new(folder, name), content) for name, content in arrays.items()
         }
-        content = json.dumps(
-            asdict(replace(state, files=kept | written)), indent=2, allow_nan=False
-        )
         # from this moment on the new files are the checkpoint
-        write_atomically(_new(folder, STATE), content + "\n")
+        sealed = replace(state, files=kept | written)
+        files.write_json(_new(folder, STATE), asdict(sealed), LONGEST)
     except BaseException:
         with suppress(OSError, InputError):
             settle(folder)
@@ -223,10 +221,11 @@ def _kept(folder: Path, name: str, before: State | None) -> Seal | None:
     """The seal of a file that stays: as it was, or made now for one of a version without seals;
     None where it is not there.
     """
-    if not (folder / name).is_file():
+    path = folder / name
+    if not path.is_file():
         return None
     if before is None or before.files is None:
-        return Seal.of(read_bytes(folder / name, (folder / name).stat().st_size))
+        return Seal.of(read_bytes(path, path.stat().st_size))
     return before.files.get(name)
 
 
@@ -241,13 +240,9 @@ def _sealed(path: Path, seal: Seal) -> bytes | None:
 
 def _left(folder: Path) -> list[Path]:
     """Files that saves which were cut short have left in the folder and among its snapshots."""
-    places = [place for place in (folder, folder / SNAPSHOTS) if place.is_dir()]
-    return [
-        path
-        for place in places
-        for path in place.iterdir()
-        if LEFT.fullmatch(path.name) and (path.is_symlink() or not path.is_dir())
-    ]
+    paths = [*folder.glob("*"), *folder.glob(f"{SNAPSHOTS}/*")]
+    left = [path for path in paths if LEFT.fullmatch(path.name)]
+    return [path for path in left if path.is_symlink() or not path.is_dir()]
 
 
 def _new(folder: Path, name: str) -> Path:
@@ -255,7 +250,6 @@ def _new(folder: Path, name: str) -> Path:
 
 
 # -- loading it
-# -------------------------------------------------------------------------------------------------------
 
 
 def load(
@@ -301,7 +295,8 @@ def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
     seal = state.files.get(name)
     if seal is not None and seal.size > most:
         raise InputError(
-            f"{shown(path)} is too large for the model of config.json: one of them is damaged\n{RESTORE}"
+            f"{shown(path)} is too large for the model of config.json: one of them is damaged\n"
+            f"{RESTORE}"
         )
     for place in (_new(folder, name), path):  # in this order: it may get its name meanwhile
         data = None if seal is None else _sealed(place, seal)
@@ -310,13 +305,12 @@ def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
     if not path.exists():
         raise InputError(f"{shown(path)} is missing\n{EARLIER}")
     raise InputError(
-        f"{shown(path)} is not the file that its {STATE} was written for: it was changed or is damaged\n"
-        f'restore it from a copy; if you changed it yourself, take "files" out of {STATE}'
+        f"{shown(path)} is not the file that its {STATE} was written for: it was changed or is "
+        f'damaged\nrestore it from a copy; if you changed it yourself, take "files" out of {STATE}'
     )
 
 
 # -- arrays
-# -----------------------------------------------------------------------------------------------------------
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt") -> Seal:
@@ -328,34 +322,28 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt")
 
     Raises OSError.
     """
-    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": {"format": form}}
     end = 0
-    for name in order:
-        start, end = end, end + arrays[name].nbytes
-        header[name] = {
-            "dtype": CODES[np.dtype(arrays[name].dtype)],
-            "shape": arrays[name].shape,
-            "data_offsets": [start, end],
-        }
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        code = CODES[np.dtype(array.dtype)]
+        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    numbers = (
+        np.ascontiguousarray(devices.to_host(array)).reshape(-1).view(np.uint8)
+        for _, array in ordered
+    )
     digest = hashlib.sha256()
     path.unlink(missing_ok=True)
     with path.open("xb") as file:  # a new one, never through a link
-        for part in _parts(text, [arrays[name] for name in order]):
+        for part in chain([len(text).to_bytes(8, "little") + text], numbers):
             digest.update(part)
             file.write(part)
         file.flush()
         os.fsync(file.fileno())
     return Seal(8 + len(text) + end, digest.hexdigest())
-
-
-def _parts(header: bytes, arrays: list[Array]) -> Iterator[Any]:
-    """The bytes of the file, an array at a time."""
-    yield len(header).to_bytes(8, "little") + header
-    for array in arrays:
-        yield np.ascontiguousarray(devices.to_host(array)).reshape(-1).view(np.uint8)
 
 
 def load_arrays(path: Path, expected: Header) -> dict[str, HostArray]:
@@ -381,20 +369,20 @@ def _arrays(data: bytes, expected: Header, path: Path) -> dict[str, HostArray]:
         raise InputError(
             f"{shown(path)} is damaged or no safetensors file ({files.reason(error)})\n{RESTORE}"
         ) from None
-    found = {name: (tuple(part["shape"]), _dtype_name(part["dtype"])) for name, part in parts}
+    found = {
+        name: (tuple(part["shape"]), NAMES.get(part["dtype"], part["dtype"]))
+        for name, part in parts
+    }
     problem = _difference(found, expected)
     if problem:
         raise InputError(
-            f"{shown(path)} does not fit the config.json beside it: {problem}\nput the two files of one run together, or train again"
+            f"{shown(path)} does not fit the config.json beside it: {problem}\n"
+            "put the two files of one run together, or train again"
         )
     return {
         name: np.frombuffer(part["data"], DTYPES[part["dtype"]]).reshape(part["shape"])
         for name, part in parts
     }
-
-
-def _dtype_name(code: str) -> str:
-    return DTYPES[code].name if code in DTYPES else code
 
 
 def _difference(found: Header, expected: Header) -> str | None:

@@ -30,13 +30,10 @@ def draw(
     """
     found = metrics.read(source)
     figure, axes = axes_of("Training loss", unit)
-    raw, smoothed = plot_losses(axes, found.steps, found.losses, color="tab:blue")
-    raw.set(alpha=0.35, label="each batch")
-    smoothed.set(label="mean of neighbouring batches")
+    validation = ""
     if found.validation:
-        last = found.validation[-1][1]
-        label = f"validation, not learned from: {last:.3f}"
-        plot_validation(axes, found.validation, linestyle="-", color="tab:red", label=label)
+        validation = f"validation, not learned from: {found.validation[-1][1]:.3f}"
+    plot_losses(axes, found, "tab:blue", "mean of neighbouring batches", "each batch", validation)
     if found.final is not None:
         label = f"at the end, over the windows, no dropout: {found.final[1]:.3f}"
         axes.plot(*found.final, "o", color="tab:red", zorder=5, clip_on=False, label=label)
@@ -47,7 +44,7 @@ def draw(
         axes.axhline(floor, color="tab:green", linestyle="--", label=label)
     # of a text without any doubt the floor is 0, which a logarithmic axis has not
     if min(unknowing, 1.0 if floor is None else floor) > 0:
-        logarithmic(axes, (1, 2, 5))
+        logarithmic(axes)
     axes.legend()
     write_picture(figure, picture, "make room there; the run itself is saved")
 
@@ -65,26 +62,28 @@ def axes_of(title: str, unit: str = "token") -> tuple[Any, Any]:
     return figure, axes
 
 
-def plot_losses(axes: Any, steps: Sequence[int], losses: Sequence[float], **style: Any) -> Any:
-    """The two lines of the losses of these steps: each of them, pale, and smoothed."""
-    places = thin(losses)
-    chosen = [steps[i] for i in places]
-    raw = axes.plot(chosen, [losses[i] for i in places], alpha=0.15, linewidth=1, **style)
-    return raw + axes.plot(chosen, smooth(losses, places), linewidth=2, **style)
+def plot_losses(
+    axes: Any, found: metrics.Losses, colour: Any, label: str, each: str = "", validation: str = ""
+) -> None:
+    """The losses of a run: of each step, pale; smoothed; and a dot for each validation loss. A line
+    with the label "" is not in the legend.
+    """
+    places = thin(found.losses)
+    steps, losses = [found.steps[i] for i in places], [found.losses[i] for i in places]
+    axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=1, label=each)
+    axes.plot(steps, smooth(found.losses, places), color=colour, linewidth=2, label=label)
+    if found.validation:
+        dots = [found.validation[i] for i in thin([loss for _, loss in found.validation])]
+        style = {"color": colour, "markeredgecolor": "white", "zorder": 5, "label": validation}
+        axes.plot(*zip(*dots, strict=True), "o", **style)
 
 
-def plot_validation(axes: Any, measured: Sequence[tuple[int, float]], **style: Any) -> None:
-    """A dot for each (step, validation loss)."""
-    dots = [measured[i] for i in thin([loss for _, loss in measured])]
-    axes.plot(*zip(*dots, strict=True), marker="o", markersize=4, zorder=5, **style)
-
-
-def logarithmic(axes: Any, numbers: Sequence[int]) -> None:
-    """A logarithmic axis of losses, labelled at these numbers times the powers of ten."""
+def logarithmic(axes: Any) -> None:
+    """A logarithmic axis of losses, with numbers that can be read."""
     from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=numbers))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("")
 

@@ -367,11 +367,7 @@ def as_keys(model: GPT, keys: Mapping[str, Any] | None = None) -> dict[str, Any]
         dict(keys)
         if keys is not None
         else {key: meanings[0] for key, meanings in FIXED.items()}
-        | {
-            "architectures": ["GPT2LMHeadModel"],
-            "n_inner": None,
-            "torch_dtype": dtype,
-        }
+        | {"architectures": ["GPT2LMHeadModel"], "n_inner": None, "torch_dtype": dtype}
     )
     for key, (name, usual) in CHOICES.items():
         if keys is None or content.get(key, usual) != getattr(config, name):

@@ -27,16 +27,22 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tensor.dtypes import as_dtype
 from tensor.optim import Optimizer
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, read_json, reason, write_json
+from tinygpt.files import RESTORE, read_json, reason, write_json, writing
 from tinygpt.model.gpt import GPT
-from tinygpt.model.sizes import least_bytes
+from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import Header, Numbers, Progress, Scale, State
+from tinygpt.runs.checkpoint import BEST as BEST
+from tinygpt.runs.checkpoint import MODEL as MODEL
+from tinygpt.runs.checkpoint import OPTIMIZER as OPTIMIZER
+from tinygpt.runs.checkpoint import STATE as STATE
+from tinygpt.runs.checkpoint import Header, Numbers, Progress, State
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import nearest, shown
 from tinygpt.tokenizers import Tokenizer
@@ -44,13 +50,8 @@ from tinygpt.tokenizers import load as load_tokenizer
 
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
-MODEL, OPTIMIZER, STATE, BEST = (
-    checkpoint.MODEL,
-    checkpoint.OPTIMIZER,
-    checkpoint.STATE,
-    checkpoint.BEST,
-)
 TOGETHER = "put the files of one run together, or train again"
+ELSEWHERE = "name a folder you may write to: --out FOLDER"
 
 
 @dataclass(frozen=True)
@@ -77,43 +78,52 @@ class Run:
         return END if self.training.text == "grammar" else ""
 
 
+def described(model: GPTConfig) -> str:
+    """The size of a model, in a line."""
+    return (
+        f"{parameter_count(model):,} parameters: {model.layers} layers of width {model.width}, "
+        f"{model.heads} heads"
+    )
+
+
 # -- making one
 # -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def create(run: Run, tokenizer: Tokenizer) -> Iterator[tuple[Run, Owner]]:
+def create(run: Run, tokenizer: Tokenizer, name: str | None = None) -> Iterator[tuple[Run, Owner]]:
     """Make the folder, with config.json and tokenizer.json in it; ours alone until the end of the
     `with`.
 
     With no folder chosen (`run.folder` is RUNS) it becomes runs/NAME-1, or the first number that is
-    free. Raises InputError, and leaves nothing, where that cannot be done.
+    free. NAME is `name`, by default that of the text. Raises InputError, and leaves nothing, where
+    that cannot be done.
     """
+    if name is None:
+        name = name_of(Path(run.training.text or "story").stem, "text")
     folder = run.folder
-    try:
+    with writing(folder, ELSEWHERE):
         found = folder != RUNS and folder.exists()
         if folder == RUNS:
-            folder = _make_numbered(RUNS / _name_of(run.training.text))
+            folder = _make_numbered(RUNS / name)
         else:
             folder.mkdir(parents=True, exist_ok=True)
         # before the look into it: of two that start at once, one finds it locked, or not empty
         owner = Owner(folder)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
     with owner:
         if any(folder.iterdir()):
             raise InputError(
-                f"{shown(folder)} is not empty: a run would be mixed with what is there\nname a new folder: --out FOLDER"
+                f"{shown(folder)} is not empty: a run would be mixed with what is there\n"
+                "name a new folder: --out FOLDER"
             )
         run = replace(run, folder=folder, tokenizer=tokenizer.hash)
         try:
-            _write_choices(run, tokenizer)
-        except BaseException as error:
+            with writing(folder, ELSEWHERE):
+                _write_choices(run, tokenizer)
+        except BaseException:
             (folder / CONFIG).unlink(missing_ok=True)
             if not found:
                 folder.rmdir()
-            if isinstance(error, OSError):
-                raise _unwritable(folder, error) from None
             raise
         yield run, owner
 
@@ -125,7 +135,7 @@ def follow(run: Run, owner: Owner, tokenizer: Tokenizer) -> Run:
 
     Raises InputError where that cannot be done.
     """
-    try:
+    with writing(run.folder, ELSEWHERE):
         folder = owner.follow()
         if folder is None:
             folder = run.folder if not os.path.lexists(run.folder) else _make_numbered(run.folder)
@@ -134,8 +144,6 @@ def follow(run: Run, owner: Owner, tokenizer: Tokenizer) -> Run:
         run = replace(run, folder=folder)
         if not all((folder / name).exists() for name in (CONFIG, TOKENIZER)):
             _write_choices(run, tokenizer)
-    except OSError as error:
-        raise _unwritable(run.folder, error) from None
     return run
 
 
@@ -147,12 +155,6 @@ def choices(run: Run) -> dict[str, Any]:
 def _write_choices(run: Run, tokenizer: Tokenizer) -> None:
     write_json(run.folder / CONFIG, choices(run))
     tokenizer.save(run.folder / TOKENIZER)
-
-
-def _unwritable(folder: Path, error: OSError) -> InputError:
-    return InputError(
-        f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to: --out FOLDER"
-    )
 
 
 def _make_numbered(stem: Path) -> Path:
@@ -170,11 +172,9 @@ def _make_numbered(stem: Path) -> Path:
     raise AssertionError("numbers do not end")
 
 
-def _name_of(text: str | None) -> str:
-    """story; for an own text its file name, of letters, digits, dot and dash: "my text.txt" -> my-
-    text
-    """
-    return re.sub(r"[^\w.]+", "-", Path(text).stem)[:40].strip("-.") or "text" if text else "story"
+def name_of(text: str, otherwise: str) -> str:
+    """A name of letters, digits, dot and dash: "my text" -> my-text"""
+    return re.sub(r"[^\w.]+", "-", text)[:40].strip("-.") or otherwise
 
 
 def discard_untrained(run: Run, owner: Owner) -> None:
@@ -194,9 +194,10 @@ def find(name: str | None) -> Path:
 
     Raises InputError with what there is.
     """
+    saved = {folder: checkpoint.current(folder, MODEL) for folder in RUNS.glob("*")}
     finished = sorted(
-        _saved_in(RUNS),
-        key=lambda folder: (checkpoint.current(folder, MODEL).stat().st_mtime_ns, folder.name),
+        (folder for folder, model in saved.items() if model.is_file()),
+        key=lambda folder: (saved[folder].stat().st_mtime_ns, folder.name),
     )
     if name is None:
         if not finished:
@@ -208,16 +209,8 @@ def find(name: str | None) -> Path:
     close = nearest(name, [folder.name for folder in finished])
     latest = f"; the latest is {shown(finished[-1].name)}" if finished and not close else ""
     raise InputError(
-        f"no run is named {name!r}{close}{latest}\na run is a folder in runs/, or a path to one; make one: tinygpt train"
-    )
-
-
-def _saved_in(folder: Path) -> list[Path]:
-    """The runs with a checkpoint."""
-    return (
-        [path for path in folder.iterdir() if checkpoint.current(path, MODEL).is_file()]
-        if folder.is_dir()
-        else []
+        f"no run is named {name!r}{close}{latest}\n"
+        "a run is a folder in runs/, or a path to one; make one: tinygpt train"
     )
 
 
@@ -238,11 +231,13 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
         ) from None
     if tokenizer.size != run.model.vocabulary:
         raise InputError(
-            f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model {run.model.vocabulary}\n{TOGETHER}"
+            f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model "
+            f"{run.model.vocabulary}\n{TOGETHER}"
         )
     if run.tokenizer and tokenizer.hash != run.tokenizer:
         raise InputError(
-            f"{TOKENIZER} in {run.name} is not the one its model was trained with: its ids mean other tokens\n{TOGETHER}"
+            f"{TOKENIZER} in {run.name} is not the one its model was trained with: its ids mean "
+            f"other tokens\n{TOGETHER}"
         )
     return run, _load_model(run, BEST if best and (folder / BEST).exists() else MODEL), tokenizer
 
@@ -262,10 +257,7 @@ def _read_choices(folder: Path) -> Run:
     path = folder / CONFIG
     if not path.exists():
         raise InputError(no_run(folder))
-    choices = read_json(path, _Choices)
-    return Run(
-        folder, choices.model, choices.training, choices.opening, choices.text, choices.tokenizer
-    )
+    return Run(folder, **vars(read_json(path, _Choices)))
 
 
 def no_run(folder: Path) -> str:
@@ -282,7 +274,8 @@ def _load_model(run: Run, file: str) -> GPT:
     # before memory is asked for on the word of a damaged file
     if path.exists() and least > path.stat().st_size:
         raise InputError(
-            f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n{TOGETHER}"
+            f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n"
+            f"{TOGETHER}"
         )
     model = GPT(run.model, dtype=run.training.dtype, draw=False)
     _, arrays = checkpoint.load(run.folder, {file: _weights_of(model)})
@@ -307,19 +300,10 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
     arrays = {MODEL: weights, OPTIMIZER: moments.pop("arrays")}
     if progress.best is not None and progress.step == progress.best_step:
         arrays[BEST] = weights
-    scale = moments.pop("loss_scale", None)
-    state = State(
-        **asdict(progress),
-        optimizer=Numbers(**moments, loss_scale=Scale(**scale) if scale else None),
-    )
-    try:
-        checkpoint.save(
-            run.folder, arrays, state, keep=[name for name in (BEST,) if name not in arrays]
-        )
-    except OSError as error:
-        raise InputError(
-            f"cannot save to {run.name} ({reason(error)})\nmake room there; the checkpoint before this one, if any, is whole"
-        ) from None
+    state = State(**asdict(progress), optimizer=msgspec.convert(moments, Numbers))
+    advice = "make room there; the checkpoint before this one, if any, is whole"
+    with writing(run.folder, advice, "save"):
+        checkpoint.save(run.folder, arrays, state, keep={BEST} - set(arrays))
 
 
 def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
@@ -356,10 +340,6 @@ def _unfit(state: State, run: Run, optimizer: Optimizer) -> str | None:
         return f"a parameter took {max(numbers.counts.values()):,} steps, the run {state.step:,}"
     if (numbers.loss_scale is None) != (scale is None):
         return f"loss_scale {numbers.loss_scale} with {run.training.dtype}"
-    if (
-        numbers.loss_scale is not None
-        and scale is not None
-        and numbers.loss_scale.good >= scale.patience
-    ):
+    if scale and numbers.loss_scale and numbers.loss_scale.good >= scale.patience:
         return f"loss_scale with {numbers.loss_scale.good:,} good steps"
     return None

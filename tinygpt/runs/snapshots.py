@@ -15,7 +15,7 @@ from tensor.memory import devices
 from tensor.recording import in_bytes
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
-from tinygpt.files import replace
+from tinygpt.files import replacing
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import HostArray
@@ -53,12 +53,13 @@ def bytes_of(model: GPT) -> int:
 def described(model: GPT, config: TrainConfig) -> str:
     """How many are kept, and why not more, in a line."""
     steps, each = chosen(model, config), bytes_of(model)
+    most = f"and {in_bytes(BUDGET)} is the most for all"
     if not config.snapshots:
         return "none: as asked"
     if not steps:
-        return f"none: one takes {in_bytes(each)} in float16, and {in_bytes(BUDGET)} is the most for all"
+        return f"none: one takes {in_bytes(each)} in float16, {most}"
     if BUDGET // each < config.snapshots:
-        return f"{len(steps)} of {config.snapshots}: {in_bytes(each)} each in float16, and {in_bytes(BUDGET)} is the most for all"
+        return f"{len(steps)} of {config.snapshots}: {in_bytes(each)} each in float16, {most}"
     return f"{len(steps)} in float16, {in_bytes(len(steps) * each)} together: for tinygpt look"
 
 
@@ -76,13 +77,8 @@ def save(run: Run, model: GPT, step: int) -> None:
             raise OverflowError(f"{name} holds numbers beyond float16")
     path = run.folder / FOLDER / f"{step}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with replacing(path) as temporary:
         checkpoint.write_arrays(temporary, state)
-        replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load(run: Run, most: int | None = None) -> list[tuple[int, State]]:
@@ -105,7 +101,8 @@ def load(run: Run, most: int | None = None) -> list[tuple[int, State]]:
     except InputError as error:
         problem = str(error).partition("\n")[0]
         raise InputError(
-            f"{problem}\nrestore it from a copy, or delete it: only the pictures of how the run learned need it"
+            f"{problem}\nrestore it from a copy, or delete it: only the pictures of how the run "
+            "learned need it"
         ) from None
 
 

@@ -6,7 +6,7 @@ All that can be wrong with the input is found here, before a folder is made.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,8 @@ from tinygpt.runs.run import Run
 from tinygpt.terminal import shown
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
+
+MODEL_FIELDS = tuple(GPTConfig.__dataclass_fields__)
 
 
 class Job(NamedTuple):
@@ -64,12 +66,12 @@ def fresh(request: Request) -> Job:
     """
     config = request.training
     _check(config)
-    made = [name for name in ("tokenizer", "tokens", "validation") if name in request.chosen]
-    if made and is_token_folder(config.text):
+    if is_token_folder(config.text):
         text = shown(config.text)
-        raise InputError(
-            f"--{made[0]} cannot be chosen with --text {text}: its tokens are made\n"
-            "leave it out, or choose it with tinygpt tokenize"
+        _refuse(
+            request,
+            ("tokenizer", "tokens", "validation"),
+            f"--text {text}: its tokens are made\nleave it out, or choose it with tinygpt tokenize",
         )
     if request.init is not None:
         return _initialised(request, request.init)
@@ -79,26 +81,17 @@ def fresh(request: Request) -> Job:
     model = GPT(
         model_config, generator=Generator(config.seed), dtype=config.dtype, device=config.device
     )
-    return _job(
-        Run(_folder(config), model_config, config, data.opening, data.hash), data, model, request
-    )
+    return _job(request, data, model)
 
 
 def _initialised(request: Request, init: str) -> Job:
     """Another run's model and tokenizer, another text: fine-tuning."""
     config = request.training
-    fixed = [
-        name
-        for name in (*GPTConfig.__dataclass_fields__, "tokenizer", "tokens")
-        if name != "dropout"
-    ]
-    chosen = [name for name in fixed if name in request.chosen]
-    if chosen:
-        whose = "tokenizer" if chosen[0] in ("tokenizer", "tokens") else "model"
-        raise InputError(
-            f"--{chosen[0].replace('_', '-')} cannot be chosen with --init: the {whose} is that "
-            "run's\nleave it out, or train from the start"
-        )
+    _refuse(
+        request,
+        [name for name in (*MODEL_FIELDS, "tokenizer", "tokens") if name != "dropout"],
+        "--init: the model and the tokenizer are that run's\nleave it out, or train from the start",
+    )
     before, model, tokenizer = runs.load(runs.find(init), best=True)
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
     model_config = replace(before.model, dropout=dropout)
@@ -108,23 +101,19 @@ def _initialised(request: Request, init: str) -> Job:
     own.load_state(
         {name: weights.to(dtype=config.dtype) for name, weights in model.state().items()}
     )
-    return _job(
-        Run(_folder(config), model_config, config, data.opening, data.hash), data, own, request
-    )
+    return _job(request, data, own)
 
 
 def resumed(request: Request) -> Job:
     """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
     text is another one now.
     """
-    names = (*TrainConfig.__dataclass_fields__, *GPTConfig.__dataclass_fields__)
-    chosen = [name for name in names if name in request.chosen]
-    if chosen or request.init is not None:
-        flag = f"--{chosen[0].replace('_', '-')}" if chosen else "--init"
-        raise InputError(
-            f"{flag} cannot be chosen with --resume: a run goes on with its own choices\n"
-            "leave it out, or start a new run from it: --init"
-        )
+    _refuse(
+        request,
+        (*TrainConfig.__dataclass_fields__, *MODEL_FIELDS, *["init"] * (request.init is not None)),
+        "--resume: a run goes on with its own choices\n"
+        "leave it out, or start a new run from it: --init",
+    )
     job = reopened(request.resume)
     run, step = job.run, job.progress.step
     _check_memory(replace(request, training=run.training), run.model, "weights", "moments")
@@ -165,9 +154,19 @@ def reopened(name: str | None) -> Job:
     return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
 
 
-def _job(run: Run, data: Data, model: GPT, request: Request) -> Job:
+def _refuse(request: Request, names: Iterable[str], why: str) -> None:
+    """Raise InputError for the first of these fields that was chosen."""
+    for name in names:
+        if name in request.chosen:
+            raise InputError(f"--{name.replace('_', '-')} cannot be chosen with {why}")
+
+
+def _job(request: Request, data: Data, model: GPT) -> Job:
+    config = request.training
+    folder = Path(config.out) if config.out else runs.RUNS
+    run = Run(folder, model.config, config, data.opening, data.hash)
     until = _until(run, request)
-    return Job(run, data, model, optimizer_of(model, run.training), Progress(), until)
+    return Job(run, data, model, optimizer_of(model, config), Progress(), until)
 
 
 def _until(run: Run, request: Request) -> int:
@@ -179,10 +178,6 @@ def _until(run: Run, request: Request) -> int:
     return until
 
 
-def _folder(config: TrainConfig) -> Path:
-    return Path(config.out) if config.out else runs.RUNS
-
-
 def _check_memory(request: Request, model: GPTConfig, *loaded: str) -> None:
     if not request.ignore_memory:
         check_memory(model, request.training, *loaded)
@@ -192,7 +187,12 @@ def _check(config: TrainConfig) -> None:
     """Raise InputError where the device, or a package that was asked for, is missing."""
     if config.tensorboard:
         check_tensorboard()
+    check_device(config.device)
+
+
+def check_device(name: str) -> None:
+    """Raise InputError where there is no such device."""
     try:
-        array_module(config.device)
+        array_module(name)
     except DeviceError as error:
         raise InputError(str(error)) from None

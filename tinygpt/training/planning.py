@@ -30,6 +30,7 @@ from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
 from tinygpt.model.gpt import GPT
 from tinygpt.model.sizes import parameter_count
+from tinygpt.runs.run import described
 from tinygpt.terminal import duration, short
 from tinygpt.training import memory
 from tinygpt.training.step import gradients, optimizer_of, threads
@@ -52,7 +53,6 @@ class Plan:
 
     model: GPTConfig
     training: TrainConfig
-    parameters: int
     weights: int  # with the float32 copies that 16-bit floats are computed in
     gradients: int
     moments: int  # the optimiser's, with the float32 masters of 16-bit weights
@@ -115,7 +115,6 @@ def counted(model: GPTConfig, config: TrainConfig) -> Plan:
     return Plan(
         model,
         config,
-        parameters=count,
         weights=count * (size + 4 * narrow),
         gradients=count * size,
         moments=wide * (2 * (count - matrices) + matrices + narrow * count),
@@ -181,12 +180,7 @@ def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
     """
     head_width = model.width // model.heads
     context = LONG if model.context > 128 else SHORT
-    sizes = {
-        ROWS: config.batch,
-        context: model.context,
-        HEADS: model.heads,
-        HEAD_WIDTH: head_width,
-    }
+    sizes = {ROWS: config.batch, context: model.context, HEADS: model.heads, HEAD_WIDTH: head_width}
     small = replace(
         model, vocabulary=1, context=context, heads=HEADS, width=HEADS * HEAD_WIDTH, layers=1
     )
@@ -278,10 +272,7 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
         clip_gradients(optimizer, config.clip or math.inf)
         optimizer.step()
 
-    with (
-        threadpool_limits(threads(model, config), user_api="blas"),
-        np.errstate(all="ignore"),
-    ):
+    with threadpool_limits(threads(model, config), user_api="blas"), np.errstate(all="ignore"):
         learn_seconds = _seconds(lambda: gradients(gpt, optimizer, ids, ids), config.device)
         update_seconds = _seconds(update, config.device)
     work = (
@@ -340,8 +331,7 @@ def table(plan: Plan) -> list[str]:
         "windows": "ids and targets",
     }
     lines = [
-        f"model        {plan.parameters:,} parameters: {model.layers} layers of width "
-        f"{model.width}, {model.heads} heads",
+        f"model        {described(model)}",
         f"step         {plan.tokens:,} tokens: {config.batch}{parts} windows of {model.context}",
         "",
         *(

@@ -26,6 +26,7 @@ from tinygpt.inside.look import learning
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.curves import POINTS, draw, smooth, thin
+from tinygpt.runs.metrics import Losses
 from tinygpt.tokenizers import BytePairTokenizer
 from tinygpt.tokenizers.byte_pair import BYTES, words
 from tinygpt.tokenizers.pairs import in_order, integers
@@ -123,8 +124,8 @@ def test_bug_95_a_long_curve_is_drawn_as_a_short_one(
     count = 20_000
     losses = [3.0 + i % 7 / 10 for i in range(count)]
     losses[7777], losses[12345] = 50.0, 0.5
-    steps: list[Any] = list(range(count))
-    curve = Curve("long", "", steps, losses, [(i, losses[i]) for i in steps])
+    found = Losses(list(range(count)), losses, list(enumerate(losses)), None)
+    curve = Curve("long", b"", found)
     plot.draw([curve], tmp_path / "a.png")
     records: list[dict[str, Any]] = [
         {"step": i, "loss": loss, "lr": 0.1, "validation_loss": loss}

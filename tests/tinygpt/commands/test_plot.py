@@ -75,7 +75,7 @@ def test_one_run_is_the_last(
     assert axes.get_title() == "Lines: training loss, smoothed"
     steps, losses = axes.lines[0].get_data()
     assert list(steps) == [1, 2, 3]
-    assert list(losses) == read(run).losses
+    assert list(losses) == read(run).found.losses
 
 
 def test_two_runs_share_a_picture(
@@ -91,7 +91,7 @@ def test_two_runs_share_a_picture(
     (axes,) = drawn
     assert "dots: validation" in axes.get_title()
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        f"runs/story-1: {smooth(read(run).losses)[-1]:.3f} in training",
+        f"runs/story-1: {smooth(read(run).found.losses)[-1]:.3f} in training",
         "other: 2.750",
     ]
     raw, line, raw_other, line_other, dots = axes.lines
@@ -151,7 +151,7 @@ def test_half_a_line_and_what_is_not_finite_are_left_out(run: Path) -> None:
             '{"step": 7, "validation_loss": NaN}\n{"step": true, "loss": 1.0, "lr": 0.1}\n'
             '{"step": 1e9, "loss": 1.0, "lr": 0.1}\n'
         )
-    curve = read(run)
+    curve = read(run).found
     assert (curve.steps, curve.losses, curve.validation) == ([1, 3], [2.0, 1.5], [])
 
 
@@ -217,7 +217,7 @@ def test_bug_86_a_line_that_does_not_end_ends_the_file(run: Path) -> None:
     noted(run, [{"step": 1, "loss": 2.0, "lr": 0.1}])
     with (run / "metrics.jsonl").open("ab") as file:
         file.write(b" " * metrics.LINE + b'\n{"step": 2, "loss": 2.0, "lr": 0.1}\n')
-    assert read(run).steps == [1]
+    assert read(run).found.steps == [1]
 
 
 def test_bug_86_no_step_with_a_finite_loss(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,7 +250,7 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
             "bare/metrics.jsonl is missing\n"
             "restore it from a copy, or name another run that `tinygpt train` made",
         ),
-        (["odd"], "odd/metrics.jsonl cannot be read (it is a folder)"),
+        (["odd"], "odd/metrics.jsonl cannot be read (Is a directory)"),
         (["fresh"], "fresh has taken no step yet"),
         (["folder.png"], "folder.png is no run: it holds no config.json"),
         (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg or .pdf"),

@@ -214,7 +214,7 @@ def test_fine_tuning_starts_from_the_other_run(
     assert "--width cannot be chosen with --init" in capsys.readouterr().err
     assert main(["train", "--init", "one", "--tokenizer", "bpe"]) == 2
     assert (
-        "--tokenizer cannot be chosen with --init: the tokenizer is that run's"
+        "--tokenizer cannot be chosen with --init: the model and the tokenizer are that run's"
         in capsys.readouterr().err
     )
 
