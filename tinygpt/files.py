@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeAlias, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ from tinygpt.errors import InputError
 from tinygpt.terminal import shown
 
 T = TypeVar("T")
+FilePath: TypeAlias = "str | os.PathLike[str]"
 
 # bytes of a JSON file, if the caller names no other bound: choices and numbers take a thousandth
 MOST = 1 << 20
@@ -45,7 +46,7 @@ class Missing(InputError):  # noqa: N818 (what it says, as InputError's others d
 # -- reading
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: FilePath) -> BinaryIO:
     """Open a regular file to read its bytes. Raises OSError for anything else: a FIFO would hang, a
     device would never end.
     """
@@ -61,7 +62,7 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def read_bytes(path: str | os.PathLike[str], most: int = MOST, advice: str = RESTORE) -> bytes:
+def read_bytes(path: FilePath, most: int = MOST, advice: str = RESTORE) -> bytes:
     """The bytes of a regular file of at most `most` bytes. Raises InputError that ends with
     `advice` where there are none to be had.
     """
@@ -72,12 +73,12 @@ def read_bytes(path: str | os.PathLike[str], most: int = MOST, advice: str = RES
         return file.read(size)
 
 
-def _too_large(path: str | os.PathLike[str], size: int, most: int) -> str:
+def _too_large(path: FilePath, size: int, most: int) -> str:
     return f"{shown(path)} has {size:,} bytes, and {most:,} are the most that such a file can have"
 
 
 @contextmanager
-def telling(path: str | os.PathLike[str], advice: str = RESTORE) -> Iterator[None]:
+def telling(path: FilePath, advice: str = RESTORE) -> Iterator[None]:
     """Turn an OSError of reading that file into an InputError with its path and the reason.
 
     Not every OSError knows its file: that of a read has no name.
@@ -90,9 +91,7 @@ def telling(path: str | os.PathLike[str], advice: str = RESTORE) -> Iterator[Non
         raise InputError(f"{shown(path)} cannot be read ({reason(error)})\n{advice}") from None
 
 
-def read_json(
-    path: str | os.PathLike[str], kind: type[T], *, most: int = MOST, advice: str = RESTORE
-) -> T:
+def read_json(path: FilePath, kind: type[T], *, most: int = MOST, advice: str = RESTORE) -> T:
     """The content of a JSON file as a `kind`: a dataclass, a msgspec.Struct, or a type such as
     dict[str, int].
 

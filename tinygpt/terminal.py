@@ -30,7 +30,6 @@ REFRESH = 0.1
 
 
 # -- text
-# -------------------------------------------------------------------------------------------------------------
 
 
 def visible(text: str, *, lines: bool = True) -> str:
@@ -157,7 +156,6 @@ def short(number: float) -> str:
 
 
 # -- the live line
-# ----------------------------------------------------------------------------------------------------
 
 
 class Bar:
@@ -168,8 +166,19 @@ class Bar:
     """
 
     def __init__(self) -> None:
-        self._live = _live() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
+        self._live: Live | None = None
         self._drawn = 0.0
+        if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+            from rich.console import Console
+            from rich.live import Live
+
+            # it knows the width of the terminal, NO_COLOR and old Windows consoles
+            self._live = Live(
+                console=Console(stderr=True),
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
 
     def __enter__(self) -> Self:
         if self._live:
@@ -184,10 +193,9 @@ class Bar:
         """Bring the line up to date. count: what stands before the bar, `done/total` if not given."""
         if self._live and (time.monotonic() - self._drawn > REFRESH or done == total):
             self._drawn = time.monotonic()
-            count = f"{done}/{total}".rjust(2 * len(str(total)) + 1) if count is None else count
-            self._live.update(
-                _row(done, total, count, text, self._live.console.width), refresh=True
-            )
+            if count is None:
+                count = f"{done}/{total}".rjust(2 * len(str(total)) + 1)
+            self._live.update(_row(done, total, count, text), refresh=True)
 
     def note(self, text: str) -> None:
         """A line that stays, above the live one; on stderr in any case."""
@@ -197,32 +205,15 @@ class Bar:
             print(text, file=sys.stderr, flush=True)
 
 
-def _live() -> Live:
-    """rich's live display, drawn only when told to; it knows the width of the terminal, NO_COLOR
-    and old Windows consoles.
-    """
-    from rich.console import Console
-    from rich.live import Live
-
-    return Live(
-        console=Console(stderr=True),
-        auto_refresh=False,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    )
-
-
-def _row(done: int, total: int, count: str, text: str, width: int) -> Table:
-    """420/1000 ━━━━━━ text, the bar as long as there is room; three columns stay free, where a
+def _row(done: int, total: int, count: str, text: str) -> Table:
+    """420/1000 ━━━━━━ text, the bar as long as there is space; three columns stay free, where a
     terminal writes ^C.
     """
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
     row = Table.grid(padding=(0, 1))
-    for _ in range(3):
-        row.add_column(no_wrap=True)
-    row.add_row(
-        count, ProgressBar(total, done, width=max(4, width - len(count) - len(text) - 5)), text
-    )
+    for whole in (True, False, True):
+        row.add_column(no_wrap=whole)
+    row.add_row(count, ProgressBar(total, done), text + "   ")
     return row

@@ -96,15 +96,15 @@ ZOO = [
     Bug(
         row=84,  # and with it the training
         file=TRAIN,
-        old="        held.enter_context(outliving())\n",
-        new="",
+        old="    with outliving():\n",
+        new="    if True:\n",
         test=OUTLIVING + "test_bug_84_a_reader_that_ends",
     ),
     Bug(
         row=84,  # what was learned is removed
         file="tinygpt/runs/run.py",
-        old="    stepped = noted.exists() and noted.stat().st_size > 0\n",
-        new="    stepped = False\n",
+        old="        stepped = noted.exists() and noted.stat().st_size > 0\n",
+        new="        stepped = False\n",
         test=OUTLIVING + "test_bug_84_what_went_wrong_before_the_first_checkpoint",
     ),
     Bug(

@@ -15,10 +15,8 @@ from tinygpt.commands.cli import Parser
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.files import write_json, writing
-from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint, gpt2
 from tinygpt.runs import run as runs
-from tinygpt.runs.ownership import Owner
 from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import BytePairTokenizer
@@ -51,8 +49,15 @@ def run(options: argparse.Namespace) -> int:
         Path(options.out or runs.RUNS), config, TrainConfig(dtype=dtype, out=options.out), OPENING
     )
     name = runs.name_of(source.resolve().name, "gpt2")
-    with runs.create(made, tokenizer, name) as (run, owner):
-        _save(run, owner, model, keys)
+    with (
+        runs.create(made, tokenizer, name) as (run, owner),
+        runs.discarding(run, owner),
+        writing(run.folder, "make room there, or name another folder: --out FOLDER", "save"),
+    ):
+        write_json(run.folder / gpt2.KEPT, keys)  # for the way back
+        # without an optimiser: nothing has been trained
+        weights = {name: parameter.array for name, parameter in model.state().items()}
+        checkpoint.save(run.folder, {runs.MODEL: weights}, checkpoint.State())
     say(f"model     {runs.described(config)}")
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
     say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
@@ -70,17 +75,3 @@ def _tokenizer(source: Path, config: GPTConfig) -> BytePairTokenizer:
             f"{config.vocabulary}\nput the files of one model together"
         )
     return tokenizer
-
-
-def _save(run: Run, owner: Owner, model: GPT, keys: dict[str, object]) -> None:
-    """The checkpoint, without an optimiser: nothing has been trained; and their config.json, for
-    the way back.
-    """
-    try:
-        weights = {name: parameter.array for name, parameter in model.state().items()}
-        with writing(run.folder, "make room there, or name another folder: --out FOLDER", "save"):
-            write_json(run.folder / gpt2.KEPT, keys)
-            checkpoint.save(run.folder, {runs.MODEL: weights}, checkpoint.State())
-    except BaseException:
-        runs.discard_untrained(run, owner)
-        raise

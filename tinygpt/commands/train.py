@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,7 +22,6 @@ from tensor.kernels.cpu import compiled
 from tinygpt.commands import sample
 from tinygpt.commands.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, SampleConfig, TrainConfig
-from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
@@ -83,37 +82,29 @@ def run(options: argparse.Namespace) -> int:
         until=options.until,
         ignore_memory=options.ignore_memory,
     )
-    with ExitStack() as held:
-        held.enter_context(outliving())
+    with outliving():
         if options.resume is not None:
-            owner = held.enter_context(Owner(runs.find(options.resume)))
-            job = jobs.resumed(request)
-        else:
-            job = jobs.fresh(request)
-            run, owner = held.enter_context(runs.create(job.run, job.data.tokenizer))
-            job = job._replace(run=run)
-        try:
-            return _train(job, owner, options)
-        # memory that is not there, a token file that is damaged where a step reads it, Ctrl-C
-        # before the first step
-        except BaseException:
-            runs.discard_untrained(job.run, owner)
-            raise
+            with Owner(runs.find(options.resume)) as owner:
+                return _train(jobs.resumed(request), owner, options)
+        job = jobs.fresh(request)
+        with runs.create(job.run, job.data.tokenizer) as (run, owner):
+            return _train(job._replace(run=run), owner, options)
 
 
 def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
-    for line in _choices(job, options):
-        say(line)
-    config = job.run.training
+    """Say what was chosen, take the steps, measure, sample."""
+    config, noted = job.run.training, job.run.folder / runs.METRICS
     profile = None if options.profile is None else Profile(options.profile)
-    # a skipped step says so
     with (
+        # what can go wrong: too little memory, a token file that is damaged where a step reads it,
+        # Ctrl-C before the first step
+        runs.discarding(job.run, owner),
         threadpool_limits(threads(job.run.model, config), user_api="blas"),
-        np.errstate(all="ignore"),
+        np.errstate(all="ignore"),  # a skipped step says so
     ):
-        with Metrics(
-            job.run.folder / runs.METRICS, job.progress.step, config.tensorboard
-        ) as metrics:
+        for line in _choices(job, options):
+            say(line)
+        with Metrics(noted, job.progress.step, config.tensorboard) as metrics:
             training = Training(job, owner, metrics)
             code = training.take_steps(profile)
             if code == 0 and training.progress.step >= config.steps:
@@ -134,30 +125,23 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
 
 
 # -- what is said beforehand
-# --------------------------------------------------------------------------------------------
 
 
 def _kernels(config: TrainConfig) -> str:
     """What does the arithmetic on the CPU, and why."""
     if kernels.disabled():
         return "the readable references alone, slower: TENSOR_KERNELS is off"
-    reason = (
-        compiled.refusal()
-        if config.dtype == "float32"
-        else f"compiled kernels are for float32, not {config.dtype}"
-    )
-    if reason is None:
-        count = compiled.thread_count()
-        return "; ".join(
-            [
-                f"compiled C, {count} thread{'s' if count > 1 else ''}: TENSOR_THREADS sets how many",
-                *kernels.NOTES,
-            ]
-        )
-    return f"NumPy alone, slower: {reason}"
+    reason = compiled.refusal()
+    if config.dtype != "float32":
+        reason = f"compiled kernels are for float32, not {config.dtype}"
+    if reason is not None:
+        return f"NumPy alone, slower: {reason}"
+    count = compiled.thread_count()
+    threads = f"compiled C, {count} thread{'s' * (count > 1)}: TENSOR_THREADS sets how many"
+    return "; ".join([threads, *kernels.NOTES])
 
 
-def _choices(job: Job, options: argparse.Namespace) -> list[str]:
+def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     """What was chosen and why, and the numbers to read the loss against."""
     model, config, data = job.run.model, job.run.training, job.data
 
@@ -166,52 +150,35 @@ def _choices(job: Job, options: argparse.Namespace) -> list[str]:
             return "as asked"
         return reason if getattr(config, name) == getattr(TrainConfig, name) else "as the run began"
 
-    parameters = sum(parameter.size for parameter in job.model.parameters())
+    kinds = f" {data.unit}s" * (data.unit != "character")
+    yield f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{kinds}"
+    windows, kept = len(data.windows), data.validation
+    every = ", all there are" * (config.stride == 1 and kept is None)
+    others = "" if kept is None else f", and {len(kept):,} others to measure on"
+    yield f"windows   {windows:,} of {model.context} {data.unit}s{every}{others}"
+    if options.init is not None:
+        yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
+    yield f"model     {runs.described(model)}"
+    parts = f" x {config.accumulation}" * (config.accumulation > 1)
     drawn = config.steps * config.batch * config.accumulation
-    times = round(drawn / len(data.windows))
-    often = (
-        f"each window about {f'{times:,} times' if times > 1 else 'once'}"
-        if drawn > len(data.windows)
-        else f"{drawn:,} of the windows, once each"
-    )
-    kept = (
-        f", and {len(data.validation):,} others to measure on"
-        if data.validation is not None
-        else ""
-    )
-    place = (
-        f"goes on after step {job.progress.step:,}"
-        if job.progress.step
-        else why("out", "the first free name; --out FOLDER for another")
-    )
-    size = (
-        f"{config.batch} x {config.accumulation}" if config.accumulation > 1 else f"{config.batch}"
-    )
-    return [
-        f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{'' if data.unit == 'character' else f' {data.unit}s'}",
-        f"windows   {len(data.windows):,} of {model.context} {data.unit}s{', all there are' if config.stride == 1 and not kept else ''}{kept}",
-        *(
-            [f"start     the best weights of {shown(options.init)}, and its tokenizer"]
-            if options.init is not None
-            else []
-        ),
-        f"model     {parameters:,} parameters: {model.layers} layers of width {model.width}, {model.heads} heads",
-        f"training  {config.steps:,} steps of {size} windows: {often}",
-        f"device    {config.device}: {why('device', 'the default; --device cuda trains on a GPU')}",
-        f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}",
-        *([f"kernels   {_kernels(config)}"] if config.device == "cpu" else []),
-        f"snapshots {snapshots.described(job.model, config)}",
-        f"run       {job.run.name}: {place}",
-        "",
-        f"loss      {math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary}): a model that knows nothing",
-        *_floor_line(data),
-        "",
-    ]
-
-
-def _floor_line(data: Data) -> list[str]:
-    if data.floor is None:
-        return []
-    return [
-        f"          {data.floor:.3f} is the floor: no model can be better on {'these windows' if data.validation is None else 'such stories'}"
-    ]
+    often = f"{drawn:,} of the windows, once each"
+    if drawn > windows:
+        times = round(drawn / windows)
+        often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
+    yield f"training  {config.steps:,} steps of {config.batch}{parts} windows: {often}"
+    device = why("device", "the default; --device cuda trains on a GPU")
+    yield f"device    {config.device}: {device}"
+    yield f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}"
+    if config.device == "cpu":
+        yield f"kernels   {_kernels(config)}"
+    yield f"snapshots {snapshots.described(job.model, config)}"
+    place = f"goes on after step {job.progress.step:,}"
+    if not job.progress.step:
+        place = why("out", "the first free name; --out FOLDER for another")
+    yield f"run       {job.run.name}: {place}\n"
+    unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary})"
+    yield f"loss      {unknowing}: a model that knows nothing"
+    if data.floor is not None:
+        which = "these windows" if kept is None else "such stories"
+        yield f"          {data.floor:.3f} is the floor: no model can be better on {which}"
+    yield ""

@@ -20,7 +20,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
@@ -41,6 +41,7 @@ from tinygpt.files import RESTORE, Missing, read_bytes
 from tinygpt.terminal import shown
 
 HostArray: TypeAlias = "np.ndarray[Any, Any]"
+Arrays: TypeAlias = "dict[str, HostArray]"
 Header: TypeAlias = "Mapping[str, tuple[tuple[int, ...], str]]"  # {array name: (shape, dtype name)}
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
@@ -252,9 +253,7 @@ def _new(folder: Path, name: str) -> Path:
 # -- loading it
 
 
-def load(
-    folder: Path, expected: Mapping[str, Header]
-) -> tuple[State | None, dict[str, dict[str, HostArray]]]:
+def load(folder: Path, expected: Mapping[str, Header]) -> tuple[State | None, dict[str, Arrays]]:
     """The state, and the arrays of these files {file name: header}, all of one checkpoint.
 
     Raises InputError for a file that is missing, damaged or not of this checkpoint, and for a name,
@@ -331,14 +330,14 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt")
         header[name] = {"dtype": code, "shape": array.shape, "data_offsets": [start, end]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    numbers = (
+    numbers: Iterator[Any] = (
         np.ascontiguousarray(devices.to_host(array)).reshape(-1).view(np.uint8)
         for _, array in ordered
     )
     digest = hashlib.sha256()
     path.unlink(missing_ok=True)
     with path.open("xb") as file:  # a new one, never through a link
-        for part in chain([len(text).to_bytes(8, "little") + text], numbers):
+        for part in chain([len(text).to_bytes(8, "little"), text], numbers):
             digest.update(part)
             file.write(part)
         file.flush()
@@ -346,7 +345,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt")
     return Seal(8 + len(text) + end, digest.hexdigest())
 
 
-def load_arrays(path: Path, expected: Header) -> dict[str, HostArray]:
+def load_arrays(path: Path, expected: Header) -> Arrays:
     """The arrays of a safetensors file, which must be exactly those of `expected`: {name: (shape,
     dtype name)}.
 
@@ -362,7 +361,7 @@ def _most(expected: Header) -> int:
     return numbers + (1 << 20) + 256 * len(expected)
 
 
-def _arrays(data: bytes, expected: Header, path: Path) -> dict[str, HostArray]:
+def _arrays(data: bytes, expected: Header, path: Path) -> Arrays:
     try:
         parts = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:

@@ -1,8 +1,8 @@
 """GPT-2 as Hugging Face stores it, read and written: config.json and model.safetensors.
 Radford et al. 2019
 
-The tables below are all there is to it: which key of config.json is which of our choices, which
-tensor is which of our parameters.
+The tables below say which key of config.json is which of our choices, and which tensor is which of
+our parameters.
 
     load(folder) -> GPT         what stands in the folder, in the dtype of the file
     save(model, folder)         the same files, which `transformers` loads
@@ -26,10 +26,20 @@ from tensor.dtypes import FLOATS, DTypeLike, promote
 from tensor.memory.devices import Array
 from tinygpt.config import GPTConfig
 from tinygpt.errors import InputError
-from tinygpt.files import brief, open_regular, parse_json, read_json, reason, replace, write_json
+from tinygpt.files import (
+    FilePath,
+    brief,
+    open_regular,
+    parse_json,
+    read_json,
+    reason,
+    replace,
+    write_json,
+    writing,
+)
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import DTYPES, HostArray
+from tinygpt.runs.checkpoint import DTYPES, Arrays, HostArray
 from tinygpt.terminal import shown
 from tinygpt.tokenizers.byte_pair import END, BytePairTokenizer
 from tinygpt.tokenizers.gpt2_files import RESTORE
@@ -43,7 +53,6 @@ KEPT = "gpt2.json"
 HEADER = 1 << 21  # bytes of the header of a safetensors file, at most: 20,000 tensors
 
 # -- the tables
-# -------------------------------------------------------------------------------------------------------
 
 # Theirs -> ours, and what a config.json that does not say means.
 CHOICES: dict[str, tuple[str, Any]] = {
@@ -67,6 +76,9 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
+# A config.json of a model that came with none.
+USUAL: dict[str, Any] = {key: meanings[0] for key, meanings in FIXED.items()}
+USUAL |= {"architectures": ["GPT2LMHeadModel"], "n_inner": None, "torch_dtype": None}
 # What ours could do otherwise, and GPT-2 does one way.
 GPT2: dict[str, Any] = {"positions": "learned", "norm": "pre", "activation": "gelu", "bias": True}
 
@@ -106,9 +118,8 @@ def rows(config: GPTConfig) -> Iterator[Row]:
     yield Row("position_embedding", "wpe.weight", (config.context, config.width))
     for i in range(config.layers):
         for ours, theirs, widths in BLOCK:
-            yield Row(
-                f"blocks.{i}.{ours}", f"h.{i}.{theirs}", tuple(n * config.width for n in widths)
-            )
+            shape = tuple(n * config.width for n in widths)
+            yield Row(f"blocks.{i}.{ours}", f"h.{i}.{theirs}", shape)
     yield Row("final_norm.gain", "ln_f.weight", (config.width,))
     yield Row("final_norm.bias", "ln_f.bias", (config.width,))
     if not config.tied:
@@ -121,7 +132,6 @@ def turned(row: Row, array: Array) -> Array:
 
 
 # -- reading
-# ----------------------------------------------------------------------------------------------------------
 
 SCALAR: Any = None | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
 
@@ -137,31 +147,23 @@ VALUE: Any = nested(5)
 KEYS: Any = dict[str, VALUE]
 
 
-def load(
-    folder: str | os.PathLike[str], *, dtype: DTypeLike | None = None, device: str = "cpu"
-) -> GPT:
+def load(folder: FilePath, *, dtype: DTypeLike | None = None, device: str = "cpu") -> GPT:
     """The model in a folder of Hugging Face's, ready to write (dropout off), in the dtype of its
     file unless another is given.
 
     Nothing is executed. Names and shapes are compared with what config.json means before memory is
-    asked for. Raises InputError
-    for a file that is missing or damaged, for a key that means another model, and for a tensor that
-    is missing, unknown or of
-    another shape, with both.
+    asked for. Raises InputError for a file that is missing or damaged, for a key that means another
+    model, and for a tensor that is missing, unknown or of another shape, with both.
     """
     config = as_config(read_keys(folder))
     arrays = matched(read_tensors(Path(folder)), config)
-    model = GPT(
-        config,
-        draw=False,
-        dtype=dtype or promote(*{array.dtype for array in arrays.values()}),
-        device=device,
-    )
+    dtype = dtype or promote(*{array.dtype for array in arrays.values()})
+    model = GPT(config, draw=False, dtype=dtype, device=device)
     model.load_state(arrays)
     return model.eval()
 
 
-def read_keys(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def read_keys(folder: FilePath) -> dict[str, Any]:
     """What config.json says, as it stands. Raises InputError."""
     keys: dict[str, Any] = read_json(Path(folder) / CONFIG, KEYS, advice=f"{RESTORE}: {FILES}")
     return keys
@@ -173,25 +175,22 @@ def as_config(keys: Mapping[str, Any]) -> GPTConfig:
     """
     for key, meanings in FIXED.items():
         if keys.get(key, meanings[0]) not in meanings:
-            raise InputError(
-                f"{CONFIG}: {key} {brief(json.dumps(keys[key]))} is not supported, only {' or '.join(json.dumps(value) for value in meanings)}"
-            )
+            supported = " or ".join(map(json.dumps, meanings))
+            raise _unsupported(key, keys[key], f" is not supported, only {supported}")
     choices: dict[str, Any] = {}
     for key, (name, usual) in CHOICES.items():
         value = keys.get(key, usual)
         if not (type(value) is type(usual) or (name == "dropout" and type(value) is int)):
-            raise InputError(
-                f"{CONFIG}: {key} {brief(json.dumps(value))}: a value like {json.dumps(usual)} is needed"
-            )
+            raise _unsupported(key, value, f": a value like {json.dumps(usual)} is needed")
         if choices.setdefault(name, value) != value:
             raise InputError(
-                f"{CONFIG}: {key} is {value}, resid_pdrop {choices[name]}: one dropout in all places is supported\nset them to one value there"
+                f"{CONFIG}: {key} is {value}, resid_pdrop {choices[name]}: one dropout in all "
+                "places is supported\nset them to one value there"
             )
-    width, inner = choices["width"], keys.get("n_inner")
-    if inner not in (None, 4 * width):
-        raise InputError(
-            f"{CONFIG}: n_inner {brief(json.dumps(inner))} is not supported, only null or 4 n_embd, here {4 * width}"
-        )
+    inner, usual = keys.get("n_inner"), 4 * choices["width"]
+    if inner not in (None, usual):
+        why = f" is not supported, only null or 4 n_embd, here {usual}"
+        raise _unsupported("n_inner", inner, why)
     try:
         return GPTConfig(**choices, **GPT2)
     except InputError as error:
@@ -200,45 +199,48 @@ def as_config(keys: Mapping[str, Any]) -> GPTConfig:
         raise InputError(f"{CONFIG}: {theirs} {rest}") from None
 
 
-def matched(found: Mapping[str, HostArray], config: GPTConfig) -> dict[str, HostArray]:
+def _unsupported(key: str, value: Any, why: str) -> InputError:
+    return InputError(f"{CONFIG}: {key} {brief(json.dumps(value))}{why}")
+
+
+def matched(found: Arrays, config: GPTConfig) -> Arrays:
     """Their tensors under our names. Raises InputError for the first that is missing, has another
     shape or is not known.
     """
-    state: dict[str, HostArray] = {}
-    known = set()
+    state: Arrays = {}
+    known = {HEAD} if config.tied else set()
     for row in rows(config):
-        if row.theirs not in found:
-            raise InputError(
-                f"{row.theirs} of shape {row.shape} is missing in {WEIGHTS}\n{CONFIG} and {WEIGHTS} must be of one model"
-            )
-        array = found[row.theirs]
-        if array.shape != row.shape:
-            raise InputError(
-                f"{row.theirs} has shape {array.shape}, not {row.shape}\n{CONFIG} and {WEIGHTS} must be of one model"
-            )
+        array = found.get(row.theirs)
+        if array is None or array.shape != row.shape:
+            problem = f"of shape {row.shape} is missing in {WEIGHTS}"
+            if array is not None:
+                problem = f"has shape {array.shape}, not {row.shape}"
+            raise InputError(f"{row.theirs} {problem}\n{CONFIG} and {WEIGHTS} must be of one model")
         state[row.ours] = turned(row, array)
         known.add(row.theirs)
-    if config.tied and HEAD in found:  # some files store the shared table twice
-        if not np.array_equal(found[HEAD], found["wte.weight"], equal_nan=True):
-            raise InputError(
-                f"{HEAD} differs from wte.weight, which {CONFIG} ties it to\nset tie_word_embeddings to false there, if the head is its own"
-            )
-        known.add(HEAD)
-    for name in (name for name in found if name not in known):
+    table = found["wte.weight"]  # some files store the shared table twice
+    if config.tied and not np.array_equal(found.get(HEAD, table), table, equal_nan=True):
         raise InputError(
-            f"{brief(name)} of shape {found[name].shape} is in {WEIGHTS}, and the model of {CONFIG} has no such tensor"
+            f"{HEAD} differs from wte.weight, which {CONFIG} ties it to\n"
+            "set tie_word_embeddings to false there, if the head is its own"
         )
+    for name in found:
+        if name not in known:
+            raise InputError(
+                f"{brief(name)} of shape {found[name].shape} is in {WEIGHTS}, and the model of "
+                f"{CONFIG} has no such tensor"
+            )
     return state
 
 
-def read_tensors(folder: Path) -> dict[str, HostArray]:
+def read_tensors(folder: Path) -> Arrays:
     """Every tensor of one file or of several, without the prefix and the masks: windows on the
     files, which are not read before they are used.
     """
     files = [WEIGHTS]
     if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
         files = sorted(set(read_json(folder / INDEX, Index, advice=RESTORE).weight_map.values()))
-    found: dict[str, HostArray] = {}
+    found: Arrays = {}
     for file in files:
         for name, array in _windows(folder / file):
             if name in found:
@@ -282,46 +284,43 @@ def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
             with safe_open(path, framework="numpy"):
                 data = np.memmap(file, np.uint8, mode="r")
     except FileNotFoundError:
-        pickled = (path.parent / "pytorch_model.bin").exists()
-        why = (
-            "pytorch_model.bin is a pickle, which can run code: let transformers save it as safetensors"
-            if pickled
-            else FILES
-        )
+        why = FILES
+        if (path.parent / "pytorch_model.bin").exists():
+            why = (
+                "pytorch_model.bin is a pickle, which can run code: let transformers save it as "
+                "safetensors"
+            )
         raise InputError(f"{shown(path)} is missing\n{why}") from None
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{shown(path)} is damaged or no safetensors file ({reason(error)})\n{RESTORE}"
         ) from None
-    for name, entry in parse_json(
-        header, dict[str, Entry], name=f"the header of {shown(path)}", advice=RESTORE
-    ).items():
+    named = f"the header of {shown(path)}"
+    entries = parse_json(header, dict[str, Entry], name=named, advice=RESTORE)
+    for name, entry in entries.items():
         plain = name.removeprefix(PREFIX)
         if name == "__metadata__" or BUFFER.fullmatch(plain):
             continue
-        if DTYPES.get(entry.dtype) not in FLOATS:
+        dtype: Any = DTYPES.get(entry.dtype)
+        if dtype not in FLOATS:
             raise InputError(
                 f"{brief(name)} is {entry.dtype}: tensors of F64, F32, F16 and BF16 can be read"
             )
         first, end = entry.data_offsets
-        yield (
-            plain,
-            np.asarray(data[8 + length :][first:end])
-            .view(DTYPES[entry.dtype])
-            .reshape(entry.shape),
-        )
+        part = np.asarray(data[8 + length :][first:end])
+        yield plain, part.view(dtype).reshape(entry.shape)
 
 
-GPT.from_gpt2 = staticmethod(load)  # type: ignore[attr-defined]  # a constructor that knows files stands above the model
+# a constructor that knows files stands above the model
+GPT.from_gpt2 = staticmethod(load)  # type: ignore[attr-defined]
 
 
 # -- writing
-# ----------------------------------------------------------------------------------------------------------
 
 
 def save(
     model: GPT,
-    folder: str | os.PathLike[str],
+    folder: FilePath,
     *,
     tokenizer: BytePairTokenizer | None = None,
     keys: Mapping[str, Any] | None = None,
@@ -330,9 +329,8 @@ def save(
     vocab.json and merges.txt.
 
     keys: the config.json that the model came with; what it says beyond our choices is kept. The
-    whole folder appears in one move.
-    Raises InputError where GPT-2 cannot be what the model is, and for a folder that holds something
-    or cannot be written.
+    whole folder appears in one move. Raises InputError where GPT-2 cannot be what the model is, and
+    for a folder that holds something or cannot be written.
     """
     folder = Path(folder)
     content = as_keys(model, keys)
@@ -340,15 +338,12 @@ def save(
         raise InputError(f"{shown(folder)} exists and is not an empty folder\nname a new one")
     temporary = folder.absolute().with_name(f".{folder.absolute().name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        _write(temporary, model, content, tokenizer)
-        if folder.exists():
-            folder.rmdir()  # Windows moves no folder over another, not even over an empty one
-        replace(temporary, folder)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {shown(folder)} ({reason(error)})\nname a folder you may write to"
-        ) from None
+        with writing(folder, "name a folder you may write to"):
+            temporary.mkdir(parents=True)
+            _write(temporary, model, content, tokenizer)
+            if folder.exists():
+                folder.rmdir()  # Windows moves no folder over another, not even over an empty one
+            replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -361,14 +356,10 @@ def as_keys(model: GPT, keys: Mapping[str, Any] | None = None) -> dict[str, Any]
     for name, only in GPT2.items():
         if getattr(config, name) != only:
             raise InputError(
-                f"GPT-2 cannot hold this model: its {name} is {getattr(config, name)}, GPT-2's {only}\ntrain one as GPT-2 is, with the defaults"
+                f"GPT-2 cannot hold this model: its {name} is {getattr(config, name)}, GPT-2's "
+                f"{only}\ntrain one as GPT-2 is, with the defaults"
             )
-    content: dict[str, Any] = (
-        dict(keys)
-        if keys is not None
-        else {key: meanings[0] for key, meanings in FIXED.items()}
-        | {"architectures": ["GPT2LMHeadModel"], "n_inner": None, "torch_dtype": dtype}
-    )
+    content = dict(USUAL if keys is None else keys)
     for key, (name, usual) in CHOICES.items():
         if keys is None or content.get(key, usual) != getattr(config, name):
             content[key] = getattr(config, name)
@@ -376,7 +367,8 @@ def as_keys(model: GPT, keys: Mapping[str, Any] | None = None) -> dict[str, Any]
     content |= {key: dtype for key in ("dtype", "torch_dtype") if key in content}
     if as_config(content) != config:
         raise InputError(
-            f"the {CONFIG} that this model came with ({KEPT} in its run) is of another model\nwithout it the usual one is written"
+            f"the {CONFIG} that this model came with ({KEPT} in its run) is of another model\n"
+            "without it the usual one is written"
         )
     return content
 
@@ -392,9 +384,7 @@ def _write(
     write_json(folder / CONFIG, content)
     state = model.state()
     arrays = {
-        (row.theirs if row.theirs == HEAD else PREFIX + row.theirs): turned(
-            row, state[row.ours].array
-        )
+        PREFIX * (row.theirs != HEAD) + row.theirs: turned(row, state[row.ours].array)
         for row in rows(model.config)
     }
     checkpoint.write_arrays(folder / WEIGHTS, arrays, form="pt")

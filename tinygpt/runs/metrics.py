@@ -93,26 +93,19 @@ def cut(path: Path, step: int) -> None:
         with open_regular(path) as file:
             # a longer one was not written here
             while (line := file.readline(LINE)).endswith(b"\n"):
-                noted = _step_of(line)
-                if noted is not None and noted > step:
+                record = _record(line)
+                if record and record.step > step:
                     break
-                end = file.tell() if noted is not None else end
+                end = file.tell() if record else end
         os.truncate(path, end)
     except OSError as error:
         raise InputError(
-            f"{shown(path)} cannot be read or cut ({reason(error)})\nmove it away: the run goes on without what it noted so far"
+            f"{shown(path)} cannot be read or cut ({reason(error)})\n"
+            "move it away: the run goes on without what it noted so far"
         ) from None
 
 
-def _step_of(line: bytes) -> int | None:
-    try:
-        return msgspec.json.decode(line, type=Record).step
-    except (ValueError, RecursionError):  # half a line, where a run was killed
-        return None
-
-
 # -- reading
-# ------------------------------------------------------------------------------------------------------------
 
 LARGEST = 1e38  # about what float32 holds: no picture shows more
 Loss: TypeAlias = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
@@ -130,6 +123,9 @@ class Record(msgspec.Struct):
     lr: float | None = None
     gradient_norm: float | None = None
     windows: int | None = None
+
+
+DECODER = msgspec.json.Decoder(Record)
 
 
 class Losses(NamedTuple):
@@ -166,26 +162,30 @@ def records(path: Path) -> Iterator[Record]:
 
     Raises OSError.
     """
-    decoder = msgspec.json.Decoder(Record)
     with open_regular(path) as file:
         for line in iter(partial(file.readline, LINE), b""):
             if len(line) == LINE:
                 return
-            try:
-                yield decoder.decode(line)
-            except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
-                continue
+            if record := _record(line):
+                yield record
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        return DECODER.decode(line)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
 
 
 # -- TensorBoard
-# ----------------------------------------------------------------------------------------------------------
 
 
 def check_tensorboard() -> None:
     """Raise InputError, with what to install, where the package is missing."""
     if importlib.util.find_spec("tensorboard") is None:
         raise InputError(
-            "--tensorboard needs the package tensorboard, which is not here\ninstall it: pip install 'tinygpt[tensorboard]'"
+            "--tensorboard needs the package tensorboard, which is not here\n"
+            "install it: pip install 'tinygpt[tensorboard]'"
         )
 
 
@@ -205,32 +205,22 @@ class EventFile:
 
         self._event, self._scalar = Event, scalar_pb
         self._writer = EventFileWriter(str(folder), flush_secs=10)
-        self._writer.add_event(
-            Event(
-                wall_time=time.time(),
-                step=step + 1,
-                session_log=SessionLog(status=SessionLog.START),
-            )
-        )
+        start = SessionLog(status=SessionLog.START)
+        self._writer.add_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
     def add(self, record: dict[str, Any]) -> None:
         """The numbers of a record that are shown."""
-        shown = {
-            SCALARS[name]: value
-            for name, value in record.items()
-            if name in SCALARS and value is not None
-        }
+        if "windows" in record:  # the loss at the end, over the windows: not that of a batch
+            numbers = {"final_loss": record["loss"]}
+        else:
+            numbers = {tag: record.get(name) for name, tag in SCALARS.items()}
         if "tokens" in record:
-            shown["tokens_per_second"] = record["tokens"] / record["seconds"]
-        # the loss at the end, over the windows: another one than that of a batch
-        if "windows" in record:
-            shown = {"final_loss": record["loss"]}
-        for tag, value in shown.items():
-            self._writer.add_event(
-                self._event(
-                    wall_time=time.time(), step=record["step"], summary=self._scalar(tag, value)
-                )
-            )
+            numbers["tokens_per_second"] = record["tokens"] / record["seconds"]
+        now, step = time.time(), record["step"]
+        for tag, value in numbers.items():
+            if value is not None:
+                event = self._event(wall_time=now, step=step, summary=self._scalar(tag, value))
+                self._writer.add_event(event)
 
     def close(self) -> None:
         self._writer.close()

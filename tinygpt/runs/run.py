@@ -177,12 +177,19 @@ def name_of(text: str, otherwise: str) -> str:
     return re.sub(r"[^\w.]+", "-", text)[:40].strip("-.") or otherwise
 
 
-def discard_untrained(run: Run, owner: Owner) -> None:
-    """Remove the folder of a run in which no step was taken: nothing in it could be used."""
-    noted = run.folder / METRICS
-    stepped = noted.exists() and noted.stat().st_size > 0
-    if owner.stays() and not stepped and not checkpoint.current(run.folder, MODEL).exists():
-        shutil.rmtree(run.folder, ignore_errors=True)
+@contextmanager
+def discarding(run: Run, owner: Owner) -> Iterator[None]:
+    """After an error, remove the folder of a run in which no step was taken: nothing in it could be
+    used.
+    """
+    try:
+        yield
+    except BaseException:
+        noted = run.folder / METRICS
+        stepped = noted.exists() and noted.stat().st_size > 0
+        if owner.stays() and not stepped and not checkpoint.current(run.folder, MODEL).exists():
+            shutil.rmtree(run.folder, ignore_errors=True)
+        raise
 
 
 # -- finding one

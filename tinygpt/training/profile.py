@@ -63,11 +63,9 @@ class Profile:
             return [f"nothing was profiled: recording begins after {WARM} steps"]
         steps = len(self.seconds)
         ops = sum(entry.seconds for entry in self._entries()) / steps
-        took = (
-            f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording"
-            if self.others
-            else ""
-        )
+        took = ""
+        if self.others:
+            took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording"
         return [
             f"profile of {steps} step{'s' * (steps > 1)}: {sum(self.seconds) / steps * 1e3:.2f} ms "
             f"a step{took}; the ops, {ops * 1e3:.2f} ms:",
@@ -95,11 +93,11 @@ class Profile:
             f"{'kept':>9}  {what}"
         ]
         for row in _folded(totals(self._entries(), what)):
-            both = (row.forward + row.backward) / steps
             forward, backward = row.forward / steps * 1e3, row.backward / steps * 1e3
-            numbers = f"{forward:8.2f} {backward:8.2f} {row.calls / steps:6.3g}"
+            both = forward + backward
             lines.append(
-                f"{both * 1e3:8.2f}  {both / ops:4.0%}  {numbers} {in_bytes(row.bytes / steps):>9} "
+                f"{both:8.2f}  {both / ops / 1e3:4.0%}  {forward:8.2f} {backward:8.2f} "
+                f"{row.calls / steps:6.3g} {in_bytes(row.bytes / steps):>9} "
                 f"{in_bytes(kept.get(row.name, 0)):>9}  {row.name}"
             )
         return lines

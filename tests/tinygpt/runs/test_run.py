@@ -108,6 +108,11 @@ def test_what_cannot_be_written_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert (here / "file").read_bytes() == b""
 
 
+def failed(run: Run, owner: Owner) -> None:
+    with pytest.raises(KeyboardInterrupt), runs.discarding(run, owner):
+        raise KeyboardInterrupt
+
+
 def test_discarding_what_was_never_trained() -> None:
     """Not a run with a checkpoint, not one of which a step is noted, not another folder that has
     its name now.
@@ -117,17 +122,17 @@ def test_discarding_what_was_never_trained() -> None:
     (noted.folder / runs.METRICS).write_text('{"step": 1}\n')
     for kept in (run, noted):
         with Owner(kept.folder) as owner:
-            runs.discard_untrained(kept, owner)
+            failed(kept, owner)
         assert kept.folder.exists()
     run = new()
     with Owner(run.folder) as owner:
         run.folder.rename("elsewhere")
         run.folder.mkdir()
-        runs.discard_untrained(run, owner)
+        failed(run, owner)
         assert run.folder.exists()
         run.folder.rmdir()
         Path("elsewhere").rename(run.folder)
-        runs.discard_untrained(run, owner)
+        failed(run, owner)
     assert not run.folder.exists()
 
 
@@ -308,7 +313,7 @@ def test_a_save_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    monkeypatch.setattr("tinygpt.files.write_atomically", full)
     with pytest.raises(
         InputError, match=r"cannot save to runs.story-1 \(No space left on device\)"
     ):
