@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, TypeVar
@@ -137,8 +137,7 @@ def unknown_fields(content: Any, value: Any) -> Iterator[str]:
     if not isinstance(content, dict):
         return
     if is_dataclass(value):
-        known = {field.name for field in fields(value)}
-        yield from (name for name in content if name not in known)
+        yield from (name for name in content if name not in vars(value))
     elif not isinstance(value, msgspec.Struct):
         return
     for name, part in content.items():

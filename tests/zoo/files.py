@@ -110,7 +110,7 @@ ZOO = [
     Bug(
         row=86,  # a choice of a later version is passed over
         file=FILE,
-        old="        yield from (name for name in content if name not in known)\n",
+        old="        yield from (name for name in content if name not in vars(value))\n",
         new="        pass\n",
         test=FILES + "test_bug_86_what_does_not_fit_is_told_in_short",
     ),

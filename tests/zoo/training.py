@@ -306,7 +306,7 @@ ZOO = [
         old="    model.load_state(arrays[MODEL])\n    optimizer",
         new=(
             "    model.load_state(checkpoint.load(run.folder, {BEST: "
-            "_weights_of(model)})[1][BEST])\n    optimizer"
+            "model.state()})[1][BEST])\n    optimizer"
         ),
         test=SAME,
     ),

@@ -30,7 +30,10 @@ def run(argv: Sequence[str]) -> int:
         return 0
     except OSError as error:  # a full disk, a folder that went away
         where = f": {shown(error.filename)}" if error.filename else ""
-        problem = f"{error.strerror or error}{where}\nsee that there is room, and that the files may be read and written"
+        problem = (
+            f"{error.strerror or error}{where}\n"
+            "see that there is room, and that the files may be read and written"
+        )
     except SystemExit as stop:  # how argparse ends --help and --version, and SIGTERM the rest
         return int(stop.code or 0)
     with contextlib.suppress(OSError):  # nobody reads it
@@ -65,11 +68,11 @@ def _terminated() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
-    ours: list[int] = []
-    if threading.current_thread() is threading.main_thread():  # no other may set handlers
-        asking = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        # one that is there knows better
-        ours = [number for number in asking if signal.getsignal(number) is signal.SIG_DFL]
+    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
+    names = [name for name in ("SIGTERM", "SIGHUP") if main and hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    # a handler that is there knows better
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     try:
         for number in ours:
             signal.signal(number, stop)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -32,7 +31,6 @@ import numpy as np
 from msgspec import Meta
 from safetensors import SafetensorError, deserialize
 
-from tensor.dtypes import as_dtype
 from tensor.memory import devices
 from tensor.memory.devices import Array
 from tinygpt import files
@@ -42,7 +40,7 @@ from tinygpt.terminal import shown
 
 HostArray: TypeAlias = "np.ndarray[Any, Any]"
 Arrays: TypeAlias = "dict[str, HostArray]"
-Header: TypeAlias = "Mapping[str, tuple[tuple[int, ...], str]]"  # {array name: (shape, dtype name)}
+Like: TypeAlias = "Mapping[str, Any]"  # {name: an array or a tensor of the shape and dtype to come}
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
 MODEL, OPTIMIZER, STATE, BEST = (
@@ -253,15 +251,15 @@ def _new(folder: Path, name: str) -> Path:
 # -- loading it
 
 
-def load(folder: Path, expected: Mapping[str, Header]) -> tuple[State | None, dict[str, Arrays]]:
-    """The state, and the arrays of these files {file name: header}, all of one checkpoint.
+def load(folder: Path, expected: Mapping[str, Like]) -> tuple[State | None, dict[str, Arrays]]:
+    """The state, and the arrays of these files {file name: arrays like them}, all of one checkpoint.
 
     Raises InputError for a file that is missing, damaged or not of this checkpoint, and for a name,
     shape or dtype that differs.
     """
-    state, data = contents(folder, {name: _most(header) for name, header in expected.items()})
+    state, data = contents(folder, {name: _most(like) for name, like in expected.items()})
     return state, {
-        name: _arrays(data[name], header, folder / name) for name, header in expected.items()
+        name: _arrays(data[name], like, folder / name) for name, like in expected.items()
     }
 
 
@@ -345,9 +343,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt")
     return Seal(8 + len(text) + end, digest.hexdigest())
 
 
-def load_arrays(path: Path, expected: Header) -> Arrays:
-    """The arrays of a safetensors file, which must be exactly those of `expected`: {name: (shape,
-    dtype name)}.
+def load_arrays(path: Path, expected: Like) -> Arrays:
+    """The arrays of a safetensors file, which must have exactly the names, shapes and dtypes of
+    `expected`.
 
     Raises InputError for a file that is missing or damaged, and for a name, shape or dtype that
     differs.
@@ -355,13 +353,13 @@ def load_arrays(path: Path, expected: Header) -> Arrays:
     return _arrays(read_bytes(path, _most(expected), EARLIER), expected, path)
 
 
-def _most(expected: Header) -> int:
+def _most(expected: Like) -> int:
     """How many bytes a file of these arrays may have, with its header."""
-    numbers = sum(math.prod(shape) * as_dtype(dtype).itemsize for shape, dtype in expected.values())
+    numbers = sum(like.size * like.dtype.itemsize for like in expected.values())
     return numbers + (1 << 20) + 256 * len(expected)
 
 
-def _arrays(data: bytes, expected: Header, path: Path) -> Arrays:
+def _arrays(data: bytes, expected: Like, path: Path) -> Arrays:
     try:
         parts = deserialize(data)  # type: ignore[no-untyped-call]
     except SafetensorError as error:
@@ -369,13 +367,13 @@ def _arrays(data: bytes, expected: Header, path: Path) -> Arrays:
             f"{shown(path)} is damaged or no safetensors file ({files.reason(error)})\n{RESTORE}"
         ) from None
     found = {
-        name: (tuple(part["shape"]), NAMES.get(part["dtype"], part["dtype"]))
+        name: f"{tuple(part['shape'])} {NAMES.get(part['dtype'], part['dtype'])}"
         for name, part in parts
     }
-    problem = _difference(found, expected)
-    if problem:
+    wanted = {name: f"{tuple(like.shape)} {like.dtype.name}" for name, like in expected.items()}
+    if found != wanted:
         raise InputError(
-            f"{shown(path)} does not fit the config.json beside it: {problem}\n"
+            f"{shown(path)} does not fit the config.json beside it: {_difference(found, wanted)}\n"
             "put the two files of one run together, or train again"
         )
     return {
@@ -384,15 +382,15 @@ def _arrays(data: bytes, expected: Header, path: Path) -> Arrays:
     }
 
 
-def _difference(found: Header, expected: Header) -> str | None:
-    """The first way in which two headers differ, None when they agree."""
-    for name, (shape, dtype) in expected.items():
+def _difference(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
+    """The first way in which two headers {name: shape and dtype} differ."""
+    for name, kind in wanted.items():
         if name not in found:
             return f"{name} is not in it"
-        if found[name] != (shape, dtype):
-            return f"{name} is {found[name][0]} {found[name][1]}, not {shape} {dtype}"
-    unknown = [name for name in found if name not in expected]
-    return f"it holds {shown(unknown[0]):.60}, which the model has not" if unknown else None
+        if found[name] != kind:
+            return f"{name} is {found[name]}, not {kind}"
+    unknown = next(name for name in found if name not in wanted)
+    return f"it holds {shown(unknown):.60}, which the model has not"
 
 
 def read_json(path: Path) -> dict[str, Any]:

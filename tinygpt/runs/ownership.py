@@ -37,8 +37,6 @@ class Owner:
 
     def stays(self) -> bool:
         """Whether the folder is still there, under its name."""
-        if self._descriptor is None:
-            return self.folder.is_dir()
         return self._is(self.folder)
 
     def follow(self) -> Path | None:
@@ -55,8 +53,9 @@ class Owner:
         return self.folder
 
     def _is(self, folder: Path) -> bool:
-        """Whether that is the folder that we hold, and not another one of its name."""
-        assert self._descriptor is not None
+        """Whether that is the folder that we own, and not another one of its name."""
+        if self._descriptor is None:
+            return folder.is_dir()
         try:
             return os.path.samestat(os.stat(folder), os.fstat(self._descriptor))
         except OSError:
@@ -83,7 +82,8 @@ def _locked(folder: Path) -> int:
     except BlockingIOError:
         os.close(descriptor)
         raise InputError(
-            f"{shown(folder)} is being trained by another process\nwait for it, or stop it: Ctrl-C there saves what it has learned"
+            f"{shown(folder)} is being trained by another process\n"
+            "wait for it, or stop it: Ctrl-C there saves what it has learned"
         ) from None
     except OSError:
         pass

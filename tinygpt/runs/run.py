@@ -34,7 +34,7 @@ from tensor.optim import Optimizer
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, read_json, reason, write_json, writing
+from tinygpt.files import RESTORE, read_json, write_json, writing
 from tinygpt.model.gpt import GPT
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
@@ -42,7 +42,7 @@ from tinygpt.runs.checkpoint import BEST as BEST
 from tinygpt.runs.checkpoint import MODEL as MODEL
 from tinygpt.runs.checkpoint import OPTIMIZER as OPTIMIZER
 from tinygpt.runs.checkpoint import STATE as STATE
-from tinygpt.runs.checkpoint import Header, Numbers, Progress, State
+from tinygpt.runs.checkpoint import Numbers, Progress, State
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import nearest, shown
 from tinygpt.tokenizers import Tokenizer
@@ -230,12 +230,7 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
     Raises InputError when a file is missing or damaged, or when two of them do not belong together.
     """
     run = _read_choices(folder)
-    try:
-        tokenizer = load_tokenizer(folder / TOKENIZER)
-    except (OSError, RecursionError) as error:
-        raise InputError(
-            f"{TOKENIZER} in {run.name} cannot be read ({reason(error)})\n{RESTORE}"
-        ) from None
+    tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.size != run.model.vocabulary:
         raise InputError(
             f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model "
@@ -285,13 +280,9 @@ def _load_model(run: Run, file: str) -> GPT:
             f"{TOGETHER}"
         )
     model = GPT(run.model, dtype=run.training.dtype, draw=False)
-    _, arrays = checkpoint.load(run.folder, {file: _weights_of(model)})
+    _, arrays = checkpoint.load(run.folder, {file: model.state()})
     model.load_state(arrays[file])
     return model.eval()
-
-
-def _weights_of(model: GPT) -> Header:
-    return {name: (weights.shape, weights.dtype.name) for name, weights in model.state().items()}
 
 
 # -- saving one
@@ -320,8 +311,7 @@ def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
     All that can be wrong in state.json is found here, before a step is taken.
     """
     moments = optimizer.state_dict()["arrays"]
-    expected = {name: (array.shape, array.dtype.name) for name, array in moments.items()}
-    state, arrays = checkpoint.load(run.folder, {MODEL: _weights_of(model), OPTIMIZER: expected})
+    state, arrays = checkpoint.load(run.folder, {MODEL: model.state(), OPTIMIZER: moments})
     problem = "it is missing" if state is None else _unfit(state, run, optimizer)
     if state is None or state.optimizer is None or problem:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")

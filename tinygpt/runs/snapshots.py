@@ -7,8 +7,6 @@ goes on, and can be sampled from, as before.
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
 
 from tensor.memory import devices
@@ -18,7 +16,7 @@ from tinygpt.errors import InputError
 from tinygpt.files import replacing
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import HostArray
+from tinygpt.runs.checkpoint import Arrays
 from tinygpt.runs.run import Run
 
 FOLDER = checkpoint.SNAPSHOTS
@@ -26,7 +24,6 @@ BUDGET = 64 << 20  # bytes of all of them together
 # bytes that the header of a file takes for each array, at most: name, dtype, shape, where it lies
 HEADER = 160
 EARLY = 50  # the first snapshot after the fresh weights is of this fraction of the steps
-State: TypeAlias = "dict[str, HostArray]"
 
 
 def steps_of(steps: int, snapshots: int) -> tuple[int, ...]:
@@ -67,13 +64,11 @@ def save(run: Run, model: GPT, step: int) -> None:
     """Write the weights as the snapshot of that step, in one move. Raises OSError, and where a
     weight is beyond float16, OverflowError.
     """
-    with np.errstate(over="ignore"):
-        state = {
-            name: np.asarray(devices.to_host(weights.array)).astype(np.float16)
-            for name, weights in model.state().items()
-        }
-    for name, weights in state.items():
-        if not np.isfinite(weights).all():
+    state = {}
+    for name, weights in model.state().items():
+        with np.errstate(over="ignore"):
+            state[name] = np.asarray(devices.to_host(weights.array)).astype(np.float16)
+        if not np.isfinite(state[name]).all():
             raise OverflowError(f"{name} holds numbers beyond float16")
     path = run.folder / FOLDER / f"{step}.safetensors"
     path.parent.mkdir(exist_ok=True)
@@ -81,15 +76,14 @@ def save(run: Run, model: GPT, step: int) -> None:
         checkpoint.write_arrays(temporary, state)
 
 
-def load(run: Run, most: int | None = None) -> list[tuple[int, State]]:
+def load(run: Run, most: int | None = None) -> list[tuple[int, Arrays]]:
     """(step, name -> float16 array) of each snapshot, the first one first; each state fits
     `model.load_state`. None were kept: an empty list.
 
     most: of more than that, as many evenly spread ones, the first and the last among them.   Raises
     InputError for one that is damaged, or of another model.
     """
-    model = GPT(run.model, draw=False)
-    expected = {name: (weights.shape, "float16") for name, weights in model.state().items()}
+    expected = GPT(run.model, dtype="float16", draw=False).state()
     steps = found(run)
     if most is not None and len(steps) > most:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]

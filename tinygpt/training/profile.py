@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -29,23 +30,20 @@ class Profile:
         self.count = count
         self.seconds: list[float] = []  # of each recorded step
         self.others: list[float] = []  # of the steps after them
-        self._recording = tensor.record(values=False)
-        self._ends: list[int] = []  # where on the tape each step ends
-        self.tape: Recording | None = None
+        self._recorder = tensor.record(values=False)
+        self._ends = [0]  # how many entries there are after each step
+        self.recording = Recording()
 
     def watch(self, records: Iterator[StepRecord]) -> Iterator[StepRecord]:
-        """The same records; the steps after the first WARM run on the tape, `count` of them."""
-        for _ in range(WARM):
-            if (record := next(records, None)) is None:
-                return
-            yield record
+        """The same records; after the first WARM steps, `count` of them are recorded."""
+        yield from islice(records, WARM)
         for _ in range(self.count):
-            with self._recording as self.tape:
+            with self._recorder as self.recording:
                 record = next(records, None)
             if record is None:
                 return
             self.seconds.append(record.seconds)
-            self._ends.append(len(self.tape.entries))
+            self._ends.append(len(self.recording.entries))
             yield record
         for record in records:
             self.others.append(record.seconds)
@@ -54,53 +52,50 @@ class Profile:
     def save(self, folder: Path) -> Path:
         """Write the trace, which Chrome opens (chrome://tracing) and Perfetto too."""
         path = folder / TRACE
-        (self.tape or Recording()).save(path)
+        self.recording.save(path)
         return path
 
     def lines(self) -> list[str]:
         """The table: by module, by op, and what no op took."""
-        if self.tape is None or not self.seconds:
+        if not self.seconds:
             return [f"nothing was profiled: recording begins after {WARM} steps"]
         steps = len(self.seconds)
-        ops = sum(entry.seconds for entry in self._entries()) / steps
+        # an unfinished step is left out
+        entries = self.recording.entries[: self._ends[-1]]
+        ops = sum(entry.seconds for entry in entries)
         took = ""
         if self.others:
             took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording"
         return [
             f"profile of {steps} step{'s' * (steps > 1)}: {sum(self.seconds) / steps * 1e3:.2f} ms "
-            f"a step{took}; the ops, {ops * 1e3:.2f} ms:",
+            f"a step{took}; the ops, {ops / steps * 1e3:.2f} ms:",
             "",
-            *self._table("module", ops),
+            *self._table("module", entries, ops),
             "",
-            *self._table("op", ops),
+            *self._table("op", entries, ops),
             "",
             "kept: for backward, in the last of these steps. written: results, and gradients "
             "handed on.",
         ]
 
-    def _entries(self, steps: int | None = None) -> list[Entry]:
-        """The entries of the last `steps` steps, all by default; an unfinished step is left out."""
-        assert self.tape is not None
-        start = 0 if steps is None or steps >= len(self._ends) else self._ends[-1 - steps]
-        return self.tape.entries[start : self._ends[-1]]
-
-    def _table(self, what: Literal["module", "op"], ops: float) -> list[str]:
-        """A line for each, with its share of the time in all ops."""
-        steps = len(self.seconds)
-        kept = {row.name: row.saved for row in _folded(totals(self._entries(1), what))}
-        lines = [
+    def _table(
+        self, what: Literal["module", "op"], entries: list[Entry], ops: float
+    ) -> Iterator[str]:
+        """A line for each, with its share of the seconds of all ops."""
+        yield (
             f"{'ms':>8}  {'':4}  {'forward':>8} {'backward':>8} {'calls':>6} {'written':>9} "
             f"{'kept':>9}  {what}"
-        ]
-        for row in _folded(totals(self._entries(), what)):
-            forward, backward = row.forward / steps * 1e3, row.backward / steps * 1e3
-            both = forward + backward
-            lines.append(
-                f"{both:8.2f}  {both / ops / 1e3:4.0%}  {forward:8.2f} {backward:8.2f} "
-                f"{row.calls / steps:6.3g} {in_bytes(row.bytes / steps):>9} "
-                f"{in_bytes(kept.get(row.name, 0)):>9}  {row.name}"
+        )
+        steps = len(self.seconds)
+        last = _folded(totals(entries[self._ends[-2] :], what))
+        kept = {row.name: row.saved for row in last}
+        for row in _folded(totals(entries, what)):
+            both, each = row.forward + row.backward, 1e3 / steps
+            yield (
+                f"{both * each:8.2f}  {both / ops:4.0%}  {row.forward * each:8.2f} "
+                f"{row.backward * each:8.2f} {row.calls / steps:6.3g} "
+                f"{in_bytes(row.bytes / steps):>9} {in_bytes(kept.get(row.name, 0)):>9}  {row.name}"
             )
-        return lines
 
 
 def _folded(rows: list[Total]) -> list[Total]:
