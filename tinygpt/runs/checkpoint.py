@@ -26,11 +26,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-import ml_dtypes
 import numpy as np
 from msgspec import Meta
 from safetensors import SafetensorError, deserialize
 
+from tensor.dtypes import as_dtype
 from tensor.memory import devices
 from tensor.memory.devices import Array
 from tinygpt import files
@@ -55,18 +55,18 @@ LEFT = re.compile(r"(.+\.(safetensors|jsonl?)(\.new)?|loss\.png)\.(new|tmp)|\.tm
 LONGEST = 1 << 26  # bytes of a state.json: a count for each of a million parameters
 ATTEMPTS = 100  # readings of a checkpoint that is replaced meanwhile
 EARLIER = "the run ended before its first checkpoint: train again, or name another run"
-DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("float64"),
-    "F32": np.dtype("float32"),
-    "F16": np.dtype("float16"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),  # the reader for NumPy does not know it
-    "I64": np.dtype("int64"),
-    "I32": np.dtype("int32"),
-    "U8": np.dtype("uint8"),
-    "BOOL": np.dtype("bool"),
+NAMES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
+DTYPES = {code: as_dtype(name) for code, name in NAMES.items()}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
-NAMES = {code: dtype.name for code, dtype in DTYPES.items()}
 
 
 # -- state.json

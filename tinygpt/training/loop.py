@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tinygpt.errors import InputError
 from tinygpt.files import reason
@@ -30,22 +30,6 @@ PICTURE_SHARE = 50  # and so many times as long as a drawing took, which grows w
 HOPELESS = 20  # skipped steps in a row after which training has diverged for good
 
 
-@dataclass
-class Tally:
-    """What was done since the program started."""
-
-    tokens: int = 0
-    seconds: float = 0.0  # of steps alone
-    skipped: int = 0
-    in_a_row: int = 0  # skipped, up to now
-
-    def count(self, record: StepRecord) -> None:
-        self.tokens += record.tokens
-        self.seconds += record.seconds
-        self.skipped += record.skipped
-        self.in_a_row = self.in_a_row + 1 if record.skipped else 0
-
-
 class Training:
     """A job that runs. `run` and `progress` are where it stands now."""
 
@@ -54,26 +38,24 @@ class Training:
         self.run, self.progress = job.run, job.progress
         self.live = LiveLine(job.run.training.steps)
         self.kept = snapshots.chosen(job.model, job.run.training)
+        self.next_picture = time.monotonic() + PICTURE_SECONDS
+        self.tokens, self.seconds = 0, 0.0  # of the steps taken
+        self.skipped = self.in_a_row = 0  # steps: all, and the last ones
 
     def take_steps(self, profile: Profile | None = None) -> int:
         """Train to the end, or to a signal, or until nothing can be learned any more. Save a
         checkpoint in each case. Returns the exit code: 0, 128 + the signal's number, or 1.
         """
-        job, config, tally, picture = self.job, self.run.training, Tally(), Picture()
-        first, start = self.progress.step, time.monotonic()
-        saved = start
+        job, config, first = self.job, self.run.training, self.progress.step
+        start = saved = time.monotonic()
         with Interrupt() as stop, self.live:
             if first == 0:
                 self.keep(0)
             records = train(job.model, job.data.windows, config, job.optimizer, first)
             for record in records if profile is None else profile.watch(records):
                 self.progress = replace(self.progress, step=record.step)
-                tally.count(record)
-                self.live.show(record)
-                self.metrics.note(record._asdict())
+                self.count(record)
                 self.keep(record.step)
-                if record.skipped and tally.skipped == 1:
-                    self.live.note(_skipped(record))
                 measured = job.data.validation is not None and (
                     record.step % config.evaluate_steps == 0 or record.step == config.steps
                 )
@@ -82,25 +64,36 @@ class Training:
                 no_better = measured and self.progress.worse >= (config.patience or math.inf)
                 if stop.asked or no_better or record.step == job.until:
                     break
-                if tally.in_a_row == HOPELESS:
+                if self.in_a_row == HOPELESS:
                     break
                 if measured or time.monotonic() - saved > SAVE_SECONDS:
                     self.save()
-                    picture.refresh(self)
+                    self.refresh()
                     saved = time.monotonic()
             self.save()  # with the signals still held back
-        return self.ended(self.progress.step - first, time.monotonic() - start, tally, stop.asked)
+        return self.ended(self.progress.step - first, time.monotonic() - start, stop.asked)
 
-    def ended(self, taken: int, seconds: float, tally: Tally, asked: int) -> int:
+    def count(self, record: StepRecord) -> None:
+        """Note a step, and show it."""
+        self.live.show(record)
+        self.metrics.note(record._asdict())
+        self.tokens += record.tokens
+        self.seconds += record.seconds
+        self.skipped += record.skipped
+        self.in_a_row = self.in_a_row + 1 if record.skipped else 0
+        if record.skipped and self.skipped == 1:
+            self.live.note(_skipped(record))
+
+    def ended(self, taken: int, seconds: float, asked: int) -> int:
         """Say how it went; the exit code. asked: the number of the signal that ended it, or 0."""
-        step, steps, skipped = self.progress.step, self.run.training.steps, tally.skipped
+        step, steps = self.progress.step, self.run.training.steps
         say(
             f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, "
-            f"{short(tally.tokens / max(tally.seconds, 1e-9))} tokens/s"
-            + f"; {skipped:,} of them skipped"
-            * (skipped > 0)
+            f"{short(self.tokens / max(self.seconds, 1e-9))} tokens/s"
+            + f"; {self.skipped:,} of them skipped"
+            * (self.skipped > 0)
         )
-        if tally.in_a_row == HOPELESS:
+        if self.in_a_row == HOPELESS:
             say(
                 f"{HOPELESS} steps in a row had no finite gradient: training has diverged; try a "
                 "lower --lr, or --dtype float32"
@@ -210,6 +203,20 @@ class Training:
         floor = self.job.data.floor
         return "" if floor is None else f"{before}{loss - floor:.4f} above the floor"
 
+    # -- drawing
+
+    def refresh(self) -> None:
+        """Draw the curve anew, if that is due: seldom, since a drawing takes as long as many steps.
+
+        A picture that cannot be written ends no training: the checkpoint could be.
+        """
+        start = time.monotonic()
+        if start >= self.next_picture:
+            with contextlib.suppress(OSError, InputError):
+                self.draw()
+            now = time.monotonic()
+            self.next_picture = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
+
     def draw(self) -> None:
         """The curve of the metrics so far, with the floor where there is one."""
         curves.draw(
@@ -234,24 +241,3 @@ def _skipped(record: StepRecord) -> str:
 
 def _shown(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.4f}"
-
-
-class Picture:
-    """loss.png, kept up to date while the steps go on; seldom, since a drawing takes as long as
-    many steps.
-    """
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + PICTURE_SECONDS
-
-    def refresh(self, training: Training) -> None:
-        """Draw it anew, if that is due.
-
-        A picture that cannot be written ends no training: the checkpoint could be.
-        """
-        start = time.monotonic()
-        if start >= self._next:
-            with contextlib.suppress(OSError, InputError):
-                training.draw()
-            now = time.monotonic()
-            self._next = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))

@@ -8,6 +8,7 @@ import os
 import time
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -62,15 +63,14 @@ def test_a_drawing_that_takes_long_comes_seldom(monkeypatch: pytest.MonkeyPatch)
     now, drawn = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    class Training:
-        def draw(self) -> None:
-            drawn.append(now[0])
-            now[0] += 2.0
-            raise OSError(28, "No space left on device")
+    def draw() -> None:
+        drawn.append(now[0])
+        now[0] += 2.0
+        raise OSError(28, "No space left on device")
 
-    picture, training = loop.Picture(), cast("loop.Training", Training())
+    training = cast("loop.Training", SimpleNamespace(draw=draw, next_picture=loop.PICTURE_SECONDS))
     while now[0] < 1000:
-        picture.refresh(training)
+        loop.Training.refresh(training)
         now[0] += 1.0
     assert drawn[0] == 30.0
     assert [round(b - a) for a, b in pairwise(drawn)] == [102] * (len(drawn) - 1)
