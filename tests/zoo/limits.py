@@ -47,8 +47,8 @@ ZOO = [
     Bug(
         row=94,  # fresh weights are drawn first
         file="tinygpt/training/jobs.py",
-        old="    _check_memory(request, model_config)\n    model =",
-        new="    model =",
+        old="        check_memory(model_config, config)\n    drawn",
+        new="        pass\n    drawn",
         test=TESTS + "test_bug_94_what_does_not_fit_is_not_built",
     ),
     Bug(

@@ -137,7 +137,6 @@ def output_path(command: str, flag: str, text: str, types: Sequence[str]) -> Pat
 
 
 # -- dataclass -> flags -> dataclass
-# ------------------------------------------------------------------------------------
 
 
 def add_flags(
@@ -149,28 +148,25 @@ def add_flags(
     What is not given stays out of the parsed options, so that the default has one home, the
     dataclass.
     """
-    group = (
-        parser.add_argument_group(config.__name__, (config.__doc__ or "").partition("\n")[0])
-        if only is None
-        else parser
-    )
+    group: argparse._ActionsContainer = parser
+    if only is None:
+        summary = (config.__doc__ or "").partition("\n")[0]
+        group = parser.add_argument_group(config.__name__, summary)
     for field in _choosable(config):
         if only is not None and field.name not in only:
             continue
         kind, choices, _ = kinds(config)[field.name]
-        text = field.metadata["help"].replace("%", "%%") + (
-            "" if field.default is None else f" (default: {field.default})"
-        )
+        text = field.metadata["help"].replace("%", "%%")
+        if field.default is not None:
+            text += f" (default: {field.default})"
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": text}
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif choices:
             options["choices"] = choices
         else:
-            options |= {
-                "type": reader(kind),
-                "metavar": field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0],
-            }
+            options["type"] = reader(kind)
+            options["metavar"] = field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0]
         group.add_argument(flag(field.name), **options)
 
 

@@ -38,10 +38,6 @@ from tinygpt.files import RESTORE, read_json, write_json, writing
 from tinygpt.model.gpt import GPT
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import BEST as BEST
-from tinygpt.runs.checkpoint import MODEL as MODEL
-from tinygpt.runs.checkpoint import OPTIMIZER as OPTIMIZER
-from tinygpt.runs.checkpoint import STATE as STATE
 from tinygpt.runs.checkpoint import Numbers, Progress, State
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import nearest, shown
@@ -50,6 +46,8 @@ from tinygpt.tokenizers import load as load_tokenizer
 
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
+MODEL, OPTIMIZER = checkpoint.MODEL, checkpoint.OPTIMIZER
+STATE, BEST = checkpoint.STATE, checkpoint.BEST
 TOGETHER = "put the files of one run together, or train again"
 ELSEWHERE = "name a folder you may write to: --out FOLDER"
 
@@ -87,7 +85,6 @@ def described(model: GPTConfig) -> str:
 
 
 # -- making one
-# -------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -193,7 +190,6 @@ def discarding(run: Run, owner: Owner) -> Iterator[None]:
 
 
 # -- finding one
-# ------------------------------------------------------------------------------------------------------
 
 
 def find(name: str | None) -> Path:
@@ -286,7 +282,6 @@ def _load_model(run: Run, file: str) -> GPT:
 
 
 # -- saving one
-# -------------------------------------------------------------------------------------------------------
 
 
 def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None:

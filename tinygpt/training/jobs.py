@@ -28,7 +28,7 @@ from tinygpt.terminal import shown
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
-MODEL_FIELDS = tuple(GPTConfig.__dataclass_fields__)
+MODEL_FIELDS, TRAIN_FIELDS = GPTConfig.__dataclass_fields__, TrainConfig.__dataclass_fields__
 
 
 class Job(NamedTuple):
@@ -77,10 +77,10 @@ def fresh(request: Request) -> Job:
         return _initialised(request, request.init)
     data = prepare(config, request.model(1).context)
     model_config = request.model(data.tokenizer.size)
-    _check_memory(request, model_config)
-    model = GPT(
-        model_config, generator=Generator(config.seed), dtype=config.dtype, device=config.device
-    )
+    if not request.ignore_memory:
+        check_memory(model_config, config)
+    drawn = Generator(config.seed)
+    model = GPT(model_config, generator=drawn, dtype=config.dtype, device=config.device)
     return _job(request, data, model)
 
 
@@ -89,13 +89,14 @@ def _initialised(request: Request, init: str) -> Job:
     config = request.training
     _refuse(
         request,
-        [name for name in (*MODEL_FIELDS, "tokenizer", "tokens") if name != "dropout"],
+        [*(name for name in MODEL_FIELDS if name != "dropout"), "tokenizer", "tokens"],
         "--init: the model and the tokenizer are that run's\nleave it out, or train from the start",
     )
     before, model, tokenizer = runs.load(runs.find(init), best=True)
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
     model_config = replace(before.model, dropout=dropout)
-    _check_memory(request, model_config, "weights")
+    if not request.ignore_memory:
+        check_memory(model_config, config, "weights")
     data = prepare(config, model_config.context, tokenizer)
     own = GPT(model_config, dtype=config.dtype, device=config.device, draw=False)
     own.load_state(
@@ -110,13 +111,14 @@ def resumed(request: Request) -> Job:
     """
     _refuse(
         request,
-        (*TrainConfig.__dataclass_fields__, *MODEL_FIELDS, *["init"] * (request.init is not None)),
+        [*TRAIN_FIELDS, *MODEL_FIELDS, *["init"] * (request.init is not None)],
         "--resume: a run goes on with its own choices\n"
         "leave it out, or start a new run from it: --init",
     )
     job = reopened(request.resume)
     run, step = job.run, job.progress.step
-    _check_memory(replace(request, training=run.training), run.model, "weights", "moments")
+    if not request.ignore_memory:
+        check_memory(run.model, run.training, "weights", "moments")
     if step >= run.training.steps:
         raise InputError(
             f"{run.name} has taken all its {run.training.steps:,} steps\n"
@@ -176,11 +178,6 @@ def _until(run: Run, request: Request) -> int:
             f"--until {until}: a step from 1 to {run.training.steps}, the number of --steps"
         )
     return until
-
-
-def _check_memory(request: Request, model: GPTConfig, *loaded: str) -> None:
-    if not request.ignore_memory:
-        check_memory(model, request.training, *loaded)
 
 
 def _check(config: TrainConfig) -> None:

@@ -87,11 +87,10 @@ class Training:
     def ended(self, taken: int, seconds: float, asked: int) -> int:
         """Say how it went; the exit code. asked: the number of the signal that ended it, or 0."""
         step, steps = self.progress.step, self.run.training.steps
+        skipped = f"; {self.skipped:,} of them skipped" if self.skipped else ""
         say(
             f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, "
-            f"{short(self.tokens / max(self.seconds, 1e-9))} tokens/s"
-            + f"; {self.skipped:,} of them skipped"
-            * (self.skipped > 0)
+            f"{short(self.tokens / max(self.seconds, 1e-9))} tokens/s{skipped}"
         )
         if self.in_a_row == HOPELESS:
             say(

@@ -205,10 +205,8 @@ def bytes_a_logit(config: TrainConfig) -> int:
     what was wanted in float64.
     """
     dtype = as_dtype(config.dtype)
-    arrays = [
-        move(np.zeros((1, 1), dtype), config.device),
-        move(np.zeros(1, np.int64), config.device),
-    ]
+    examples = np.zeros((1, 1), dtype), np.zeros(1, np.int64)
+    arrays = [move(array, config.device) for array in examples]
     options = {"ignore_index": IGNORED, "reduction": "mean"}
     kernel = pick("cross_entropy", *arrays, **options) if dtype not in NARROW else None
     wide = max(dtype.itemsize, 4)
