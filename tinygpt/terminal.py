@@ -117,8 +117,8 @@ class _Outliving:
 
 
 def let_go(stream: IO[str]) -> None:
-    """Write to that stream's file no more: what is written from here on, and at the end of the
-    program, goes nowhere.
+    """Send what is written to the stream's file from here on, also at the end of the program,
+    nowhere.
     """
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -128,8 +128,8 @@ def let_go(stream: IO[str]) -> None:
 
 @contextlib.contextmanager
 def outliving() -> Iterator[None]:
-    """A training outlives its pipes and its terminal: while this lasts, what nobody can read any
-    more is no error.
+    """A training outlives its pipes and its terminal: inside this `with`, output that nobody reads
+    is no error.
     """
     with (
         contextlib.redirect_stdout(cast("TextIO", _Outliving(sys.stdout))),
@@ -190,7 +190,7 @@ class Bar:
             self._live.stop()
 
     def draw(self, done: int, total: int, text: str, count: str | None = None) -> None:
-        """Bring the line up to date. count: what stands before the bar, `done/total` if not given."""
+        """Bring the line up to date. count: the text before the bar, by default `done/total`."""
         if self._live and (time.monotonic() - self._drawn > REFRESH or done == total):
             self._drawn = time.monotonic()
             if count is None:

@@ -180,8 +180,8 @@ def read_config(config: type[C], options: argparse.Namespace, **given: Any) -> C
         return config(**values, **given)
     except ValueError as error:
         name, space, rest = str(error).partition(" ")
-        told = f"{flag(name)}{space}{rest}" if name in names else str(error)
-        raise InputError(told) from None
+        message = f"{flag(name)}{space}{rest}" if name in names else str(error)
+        raise InputError(message) from None
 
 
 def flag(name: str) -> str:

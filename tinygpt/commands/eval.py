@@ -144,8 +144,8 @@ def _own(run: Run, tokenizer: Tokenizer) -> Measured:
         ) from None
     if found.hash != run.text:
         raise InputError(
-            f"the text of {run.name} has changed since it was trained: what it did not learn from "
-            "cannot be told any more\n"
+            f"the text of {run.name} has changed since it was trained: nobody knows what it did "
+            "not learn from\n"
             f"restore {shown(found.name)}, or name a text: --text FILE"
         )
     if found.validation is None:

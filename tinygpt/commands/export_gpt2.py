@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"wrote {files} to {shown(options.folder)}: {run.name}, its {which} weights")
     if pairs is None:
         say(
-            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; its "
-            f"ids mean what its {runs.TOKENIZER} says"
+            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; "
+            f"its ids mean what its {runs.TOKENIZER} says"
         )
     return 0

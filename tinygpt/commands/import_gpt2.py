@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     with (
         runs.create(made, tokenizer, name) as (run, owner),
         runs.discarding(run, owner),
-        writing(run.folder, "make room there, or name another folder: --out FOLDER", "save"),
+        writing(run.folder, "free some space there, or name another folder: --out FOLDER", "save"),
     ):
         write_json(run.folder / gpt2.KEPT, keys)  # for the way back
         # without an optimiser: nothing has been trained

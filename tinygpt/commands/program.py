@@ -32,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
         where = f": {shown(error.filename)}" if error.filename else ""
         problem = (
             f"{error.strerror or error}{where}\n"
-            "see that there is room, and that the files may be read and written"
+            "see that there is space, and that the files may be read and written"
         )
     except SystemExit as stop:  # how argparse ends --help and --version, and SIGTERM the rest
         return int(stop.code or 0)

@@ -36,7 +36,7 @@ from tinygpt.training.step import threads
 
 
 def arguments(parser: Parser) -> None:
-    """--layers, --steps and so on: the fields of the two dataclasses; and which run to start from."""
+    """Where to start; then the fields of the two dataclasses: --layers, --steps and so on."""
     start = parser.add_argument_group("where to start", "by default with fresh weights")
     start.add_argument(
         "--resume",
@@ -172,10 +172,10 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if config.device == "cpu":
         yield f"kernels   {_kernels(config)}"
     yield f"snapshots {snapshots.described(job.model, config)}"
-    place = f"goes on after step {job.progress.step:,}"
+    where = f"goes on after step {job.progress.step:,}"
     if not job.progress.step:
-        place = why("out", "the first free name; --out FOLDER for another")
-    yield f"run       {job.run.name}: {place}\n"
+        where = why("out", "the first free name; --out FOLDER for another")
+    yield f"run       {job.run.name}: {where}\n"
     unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary})"
     yield f"loss      {unknowing}: a model that knows nothing"
     if data.floor is not None:

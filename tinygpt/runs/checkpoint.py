@@ -168,11 +168,11 @@ def save(
 
 
 def settle(folder: Path) -> State | None:
-    """Finish a save that was killed after its state.json.new, remove what any other save left; the
-    state that holds, None if none can be read.
+    """Finish a save that was killed after its state.json.new; remove what other saves left. Returns
+    the state of the checkpoint; None if no state can be read.
 
-    Moved are exactly the files that the save had written: a .new file that does not fit its seal is
-    of another save.
+    Only files that this save had written are moved: a .new file that does not fit its seal is of
+    another save.
     """
     try:
         state = state_of(folder)
@@ -252,7 +252,8 @@ def _new(folder: Path, name: str) -> Path:
 
 
 def load(folder: Path, expected: Mapping[str, Like]) -> tuple[State | None, dict[str, Arrays]]:
-    """The state, and the arrays of these files {file name: arrays like them}, all of one checkpoint.
+    """The state, and the arrays of these files, all of one checkpoint. expected: {file name: arrays
+    of the names, shapes and dtypes that the file must hold}.
 
     Raises InputError for a file that is missing, damaged or not of this checkpoint, and for a name,
     shape or dtype that differs.
@@ -295,8 +296,8 @@ def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
             f"{shown(path)} is too large for the model of config.json: one of them is damaged\n"
             f"{RESTORE}"
         )
-    for place in (_new(folder, name), path):  # in this order: it may get its name meanwhile
-        data = None if seal is None else _sealed(place, seal)
+    for file in (_new(folder, name), path):  # in this order: a save may move the file meanwhile
+        data = None if seal is None else _sealed(file, seal)
         if data is not None:
             return data
     if not path.exists():

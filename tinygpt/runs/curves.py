@@ -46,7 +46,7 @@ def draw(
     if min(unknowing, 1.0 if floor is None else floor) > 0:
         logarithmic(axes)
     axes.legend()
-    write_picture(figure, picture, "make room there; the run itself is saved")
+    write_picture(figure, picture, "free some space there; the run itself is saved")
 
 
 # -- parts of a picture of losses
@@ -68,10 +68,10 @@ def plot_losses(
     """The losses of a run: of each step, pale; smoothed; and a dot for each validation loss. A line
     with the label "" is not in the legend.
     """
-    places = thin(found.losses)
-    steps, losses = [found.steps[i] for i in places], [found.losses[i] for i in places]
+    positions = thin(found.losses)
+    steps, losses = [found.steps[i] for i in positions], [found.losses[i] for i in positions]
     axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=1, label=each)
-    axes.plot(steps, smooth(found.losses, places), color=colour, linewidth=2, label=label)
+    axes.plot(steps, smooth(found.losses, positions), color=colour, linewidth=2, label=label)
     if found.validation:
         dots = [found.validation[i] for i in thin([loss for _, loss in found.validation])]
         style = {"color": colour, "markeredgecolor": "white", "zorder": 5, "label": validation}
@@ -89,24 +89,27 @@ def logarithmic(axes: Any) -> None:
 
 
 def thin(values: Sequence[float]) -> list[int]:
-    """The places of at most POINTS values that make the same picture: the lowest and the highest of
+    """Positions of at most POINTS values that make the same picture: the lowest and the highest of
     each of many stretches, the first, the last.
     """
     if len(values) <= POINTS:
         return list(range(len(values)))
-    places, start = {0, len(values) - 1}, 0
+    positions, start = {0, len(values) - 1}, 0
     for stretch in np.array_split(np.asarray(values, dtype=np.float64), POINTS // 2 - 1):
-        places |= {start + int(stretch.argmin()), start + int(stretch.argmax())}
+        positions |= {start + int(stretch.argmin()), start + int(stretch.argmax())}
         start += len(stretch)
-    return sorted(places)
+    return sorted(positions)
 
 
-def smooth(values: Sequence[float], places: Iterable[int] | None = None) -> list[float]:
-    """The mean of the value at each place (all, if none are given) and its neighbours; at the ends,
+def smooth(values: Sequence[float], positions: Iterable[int] | None = None) -> list[float]:
+    """The mean of the value at each position (by default all) and its neighbours; at the ends,
     of those there are.
 
     A fiftieth of all values are neighbours, on either side together.
     """
     numbers, reach = np.asarray(values, dtype=np.float64), len(values) // 100
-    chosen = range(len(values)) if places is None else places
-    return [float(numbers[max(0, place - reach) : place + reach + 1].mean()) for place in chosen]
+    chosen = range(len(values)) if positions is None else positions
+    return [
+        float(numbers[max(0, position - reach) : position + reach + 1].mean())
+        for position in chosen
+    ]

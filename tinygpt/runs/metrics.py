@@ -33,8 +33,8 @@ SCALARS = {  # in a record: in TensorBoard
 
 
 class Metrics:
-    """`with Metrics(path, step) as metrics:` goes on with the file after that step; nothing of a
-    fresh run stands in it before.
+    """`with Metrics(path, step) as metrics:` goes on with the file after that step. A fresh run
+    (step 0) begins with an empty file.
     """
 
     def __init__(self, path: Path, step: int = 0, tensorboard: bool = False):
@@ -193,8 +193,8 @@ class EventFile:
     """Scalars in the form that `tensorboard --logdir runs` reads, through that package's own
     writer.
 
-    What a killed run had written after the checkpoint that it goes on from is left out by
-    TensorBoard, which is told where the start is.
+    The first event says at which step the run goes on. TensorBoard then leaves out what a killed
+    run had written after that step.
     """
 
     def __init__(self, folder: Path, step: int):

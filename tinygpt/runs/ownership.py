@@ -19,10 +19,9 @@ except ImportError:  # Windows knows no such locks, and renames no folder in whi
 class Owner:
     """`with Owner(folder):` no other process trains the run in that folder.
 
-    Held until the end, however it comes.
-
-    Raises InputError where another one does, and OSError where the folder cannot be opened. Some
-    network drives know no such locks: nothing is held there.
+    The lock ends with the process, however it ends. Some network drives have no such locks: there
+    nothing is locked. Raises InputError where another process trains the run, and OSError where the
+    folder cannot be opened.
     """
 
     def __init__(self, folder: Path):
@@ -43,13 +42,13 @@ class Owner:
         """Where the folder is now; None where it was removed, or where the system does not say."""
         if not self.stays():
             try:
-                place = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
+                folder = Path(os.readlink(f"/proc/self/fd/{self._descriptor}"))
             except OSError:
                 return None
-            if not self._is(place):
+            if not self._is(folder):
                 return None
             here = Path.cwd()
-            self.folder = place.relative_to(here) if place.is_relative_to(here) else place
+            self.folder = folder.relative_to(here) if folder.is_relative_to(here) else folder
         return self.folder
 
     def _is(self, folder: Path) -> bool:

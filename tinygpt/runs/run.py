@@ -12,7 +12,7 @@ it and go on with it.
     snapshots/STEP.safetensors   a few small copies of the weights as they were learned; see
     snapshots.py
 
-How a checkpoint is replaced without ever being half there is told in checkpoint.py.
+checkpoint.py says how a checkpoint is replaced and never half there.
 """
 
 from __future__ import annotations
@@ -294,7 +294,7 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
     if progress.best is not None and progress.step == progress.best_step:
         arrays[BEST] = weights
     state = State(**asdict(progress), optimizer=msgspec.convert(moments, Numbers))
-    advice = "make room there; the checkpoint before this one, if any, is whole"
+    advice = "free some space there; the checkpoint before this one, if any, is whole"
     with writing(run.folder, advice, "save"):
         checkpoint.save(run.folder, arrays, state, keep={BEST} - set(arrays))
 

@@ -70,7 +70,7 @@ class Training:
                     self.save()
                     self.refresh()
                     saved = time.monotonic()
-            self.save()  # with the signals still held back
+            self.save()  # while signals still wait
         return self.ended(self.progress.step - first, time.monotonic() - start, stop.asked)
 
     def count(self, record: StepRecord) -> None:
@@ -107,8 +107,8 @@ class Training:
             )
             return 128 + asked if asked else 0
         say(
-            f"stopped after step {step:,}: {self.progress.worse} measurings in a row were no better "
-            f"than {_shown(self.progress.best)}"
+            f"stopped after step {step:,}: {self.progress.worse} measurings in a row were no "
+            f"better than {_shown(self.progress.best)}"
         )
         return 0
 

@@ -17,7 +17,8 @@ LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on:
 def mean_loss(
     model: GPT, windows: Windows, batch: int | None = None, rows: Ids | None = None
 ) -> float:
-    """The mean loss over the targets of the windows, in nats a token; dropout off, nothing recorded.
+    """The mean loss over the targets of the windows, in nats a token. Dropout is off; nothing is
+    recorded.
 
     batch: how many windows go through the model at a time; by default as many as fit.
     rows: the numbers of the windows; all by default.

@@ -21,7 +21,7 @@ def free(device: str) -> int | None:
     that is not there.
     """
     if device == "cpu":
-        return min((room for room in (_machine(), *_groups()) if room is not None), default=None)
+        return min((free for free in (_machine(), *_groups()) if free is not None), default=None)
     module = array_module(device)
     with module.cuda.Device(int(device[5:] or 0)):
         return int(
@@ -43,8 +43,8 @@ def _machine() -> int | None:
 
 
 def _groups() -> Iterator[int | None]:
-    """The room in each of Linux's control groups that this process is in. A container may see its
-    own group as the outermost.
+    """The free bytes in each of Linux's control groups that this process is in. A container may see
+    its own group as the outermost.
     """
     try:
         lines = PROCESS.read_text().splitlines()
@@ -60,10 +60,10 @@ def _groups() -> Iterator[int | None]:
         else:
             continue
         for depth in range(len(parts) + 1):
-            yield _room(root.joinpath(*parts[:depth]), *names)
+            yield _left(root.joinpath(*parts[:depth]), *names)
 
 
-def _room(group: Path, limit: str, used: str, cached: str) -> int | None:
+def _left(group: Path, limit: str, used: str, cached: str) -> int | None:
     """limit - used + cached: what a group keeps of files that nobody uses is given up for whoever
     needs memory.
     """

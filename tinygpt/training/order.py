@@ -30,13 +30,13 @@ def batch_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
     size = windows // blocks
     rows = np.empty(batch, np.int64)
     for i in range(batch):
-        epoch, place = divmod(step * batch + i, windows)
-        block, place_in_block = divmod(place, size)
+        epoch, position = divmod(step * batch + i, windows)
+        block, in_block = divmod(position, size)
         if block == blocks:
-            rows[i] = place  # left over
+            rows[i] = position  # left over
         else:
             order = _shuffled(epoch * blocks + block, size, seed)
-            rows[i] = order[place_in_block] * blocks + block
+            rows[i] = order[in_block] * blocks + block
     return rows
 
 

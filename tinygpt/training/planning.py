@@ -345,8 +345,8 @@ def table(plan: Plan) -> list[str]:
     return [
         *lines,
         f"{work}, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
-        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a step: "
-        "measured here just now",
+        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a "
+        "step: measured here just now",
         f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, "
         "measuring and saving apart",
     ]

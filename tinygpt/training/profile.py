@@ -75,7 +75,7 @@ class Profile:
             *self._table("op", entries, ops),
             "",
             "kept: for backward, in the last of these steps. written: results, and gradients "
-            "handed on.",
+            "passed back.",
         ]
 
     def _table(

@@ -160,7 +160,7 @@ def gradients(
     scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
     targets, total = max(int(np.count_nonzero(y != IGNORED)), 1), 0.0
     for part in np.array_split(np.arange(len(x)), accumulation):
-        # a row's dropout masks follow from its place in the whole batch
+        # a row's dropout masks follow from its number in the whole batch
         with keyed(key._replace(sample=int(part[0]))):
             if accumulation == 1:
                 loss = objective(model, x, y, "mean")
