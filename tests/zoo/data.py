@@ -17,7 +17,7 @@ ZOO = [
     Bug(
         row=50,  # drawn with replacement: a third of the windows never comes
         file="tinygpt/training/order.py",
-        old="            rows[i] = order[place_in_block] * blocks + block\n",
+        old="            rows[i] = order[in_block] * blocks + block\n",
         new="            rows[i] = random_rows(step, i + 1, windows, seed)[i]\n",
         test=TESTS + "test_bug_50_no_window_comes_twice_an_epoch",
     ),
@@ -31,8 +31,8 @@ ZOO = [
     Bug(
         row=50,  # blocks that overlap
         file="tinygpt/training/order.py",
-        old="order[place_in_block] * blocks + block",
-        new="order[place_in_block] + block",
+        old="order[in_block] * blocks + block",
+        new="order[in_block] + block",
         test=TESTS + "test_bug_50_no_window_comes_twice_an_epoch",
     ),
     Bug(

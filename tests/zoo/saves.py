@@ -139,10 +139,10 @@ ZOO = [
     Bug(
         row=85,  # looked into before it is locked: what the second one finds is empty
         file="tinygpt/runs/run.py",
-        old="        owner = Owner(folder)\n    except",
+        old="        owner = Owner(folder)\n    with owner",
         new=(
             "        owner = Owner.__new__(Owner)\n"
-            "        owner.folder, owner._descriptor = folder, None\n    except"
+            "        owner.folder, owner._descriptor = folder, None\n    with owner"
         ),
         test=OWNER + "test_bug_85_the_folder_is_ours_before_it_is_looked_into",
     ),
