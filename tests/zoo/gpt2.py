@@ -6,23 +6,23 @@ from tests.zoo.bug import Bug
 
 TESTS = "tests/tinygpt/runs/test_gpt2.py::"
 LAYERS = TESTS + "test_bug_61_each_layer_gives_what_gpt2_gives"
-TAKEN = "        state[row.ours] = turned(row, array)\n"
+TAKEN = "        state[ours] = turned(theirs, array)\n"
 
 ZOO = [
     Bug(
         row=61,  # their Conv1D taken for a Linear: the square projection lies on its side
         file="tinygpt/runs/gpt2.py",
-        old="    return array.T if row.theirs == HEAD else array\n",
+        old="    return array.T if theirs == HEAD else array\n",
         new=(
-            "    return array.T if row.theirs == HEAD or "
-            'row.theirs.endswith("attn.c_proj.weight") else array\n'
+            "    return array.T if theirs == HEAD or "
+            'theirs.endswith("attn.c_proj.weight") else array\n'
         ),
         test=LAYERS + "[different]",
     ),
     Bug(
         row=61,  # the head, which is a Linear, taken for a Conv1D
         file="tinygpt/runs/gpt2.py",
-        old="    return array.T if row.theirs == HEAD else array\n",
+        old="    return array.T if theirs == HEAD else array\n",
         new="    return array\n",
         test=TESTS + "test_bug_61_a_head_of_its_own[square]",
     ),
@@ -31,8 +31,8 @@ ZOO = [
         file="tinygpt/runs/gpt2.py",
         old=TAKEN,
         new=(
-            "        state[row.ours] = np.roll(array, array.shape[-1] // 3, axis=-1) if "
-            '"c_attn" in row.theirs else turned(row, array)\n'
+            "        state[ours] = np.roll(array, array.shape[-1] // 3, axis=-1) if "
+            '"c_attn" in theirs else turned(theirs, array)\n'
         ),
         test=LAYERS + "[different]",
     ),
@@ -41,8 +41,8 @@ ZOO = [
         file="tinygpt/runs/gpt2.py",
         old=TAKEN,
         new=(
-            '        state[row.ours] = turned(row, found[{"wte.weight": "wpe.weight", '
-            '"wpe.weight": "wte.weight"}.get(row.theirs, row.theirs)])\n'
+            '        state[ours] = turned(theirs, found[{"wte.weight": "wpe.weight", '
+            '"wpe.weight": "wte.weight"}.get(theirs, theirs)])\n'
         ),
         test=LAYERS + "[square]",
     ),
@@ -51,8 +51,8 @@ ZOO = [
         file="tinygpt/runs/gpt2.py",
         old=TAKEN,
         new=(
-            "        state[row.ours] = np.where(np.arange(len(array))[:, None] < 8, array, 0) "
-            'if row.theirs == "wpe.weight" else turned(row, array)\n'
+            "        state[ours] = np.where(np.arange(len(array))[:, None] < 8, array, 0) "
+            'if theirs == "wpe.weight" else turned(theirs, array)\n'
         ),
         test=LAYERS + "[different]",
     ),
@@ -60,7 +60,7 @@ ZOO = [
         row=61,  # the first norm of each block for both
         file="tinygpt/runs/gpt2.py",
         old=TAKEN,
-        new='        state[row.ours] = turned(row, found[row.theirs.replace("ln_2", "ln_1")])\n',
+        new='        state[ours] = turned(theirs, found[theirs.replace("ln_2", "ln_1")])\n',
         test=LAYERS + "[different]",
     ),
     Bug(
@@ -68,8 +68,8 @@ ZOO = [
         file="tinygpt/runs/gpt2.py",
         old=TAKEN,
         new=(
-            '        state[row.ours] = array * 0 if row.theirs.endswith("attn.c_attn.bias") '
-            "else turned(row, array)\n"
+            '        state[ours] = array * 0 if theirs.endswith("attn.c_attn.bias") '
+            "else turned(theirs, array)\n"
         ),
         test=LAYERS + "[different]",
     ),
@@ -104,16 +104,16 @@ ZOO = [
     Bug(
         row=61,  # on the way back the head stays on its side: square, it fits all the same
         file="tinygpt/runs/gpt2.py",
-        old="turned(row, state[row.ours].array)",
-        new="state[row.ours].array",
+        old="turned(theirs, state[ours].array)",
+        new="state[ours].array",
         test=TESTS + "test_bug_61_what_is_written[untied-square]",
     ),
     Bug(
         # written without the prefix: their GPT2LMHeadModel finds nothing and draws its weights
         row=61,
         file="tinygpt/runs/gpt2.py",
-        old="PREFIX * (row.theirs != HEAD) + row.theirs: turned(",
-        new="row.theirs: turned(",
+        old="PREFIX * (theirs != HEAD) + theirs: turned(",
+        new="theirs: turned(",
         test=TESTS + "test_bug_61_what_is_written",
     ),
     Bug(

@@ -16,7 +16,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -104,31 +104,23 @@ PREFIX = "transformer."  # before all names but the head's; files of the bare GP
 BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
 
-class Row(NamedTuple):
-    """One tensor: our name, theirs without the prefix, the shape it has there."""
-
-    ours: str
-    theirs: str
-    shape: tuple[int, ...]
-
-
-def rows(config: GPTConfig) -> Iterator[Row]:
-    """Every parameter of the model."""
-    yield Row("token_embedding.weight", "wte.weight", (config.vocabulary, config.width))
-    yield Row("position_embedding", "wpe.weight", (config.context, config.width))
+def rows(config: GPTConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Every parameter of the model: our name, theirs without the prefix, the shape it has there."""
+    yield "token_embedding.weight", "wte.weight", (config.vocabulary, config.width)
+    yield "position_embedding", "wpe.weight", (config.context, config.width)
     for i in range(config.layers):
         for ours, theirs, widths in BLOCK:
             shape = tuple(n * config.width for n in widths)
-            yield Row(f"blocks.{i}.{ours}", f"h.{i}.{theirs}", shape)
-    yield Row("final_norm.gain", "ln_f.weight", (config.width,))
-    yield Row("final_norm.bias", "ln_f.bias", (config.width,))
+            yield f"blocks.{i}.{ours}", f"h.{i}.{theirs}", shape
+    yield "final_norm.gain", "ln_f.weight", (config.width,)
+    yield "final_norm.bias", "ln_f.bias", (config.width,)
     if not config.tied:
-        yield Row("head.weight", HEAD, (config.vocabulary, config.width))
+        yield "head.weight", HEAD, (config.vocabulary, config.width)
 
 
-def turned(row: Row, array: Array) -> Array:
+def turned(theirs: str, array: Array) -> Array:
     """Their array as ours, and ours as theirs."""
-    return array.T if row.theirs == HEAD else array
+    return array.T if theirs == HEAD else array
 
 
 # -- reading
@@ -209,15 +201,15 @@ def matched(found: Arrays, config: GPTConfig) -> Arrays:
     """
     state: Arrays = {}
     known = {HEAD} if config.tied else set()
-    for row in rows(config):
-        array = found.get(row.theirs)
-        if array is None or array.shape != row.shape:
-            problem = f"of shape {row.shape} is missing in {WEIGHTS}"
+    for ours, theirs, shape in rows(config):
+        array = found.get(theirs)
+        if array is None or array.shape != shape:
+            problem = f"of shape {shape} is missing in {WEIGHTS}"
             if array is not None:
-                problem = f"has shape {array.shape}, not {row.shape}"
-            raise InputError(f"{row.theirs} {problem}\n{CONFIG} and {WEIGHTS} must be of one model")
-        state[row.ours] = turned(row, array)
-        known.add(row.theirs)
+                problem = f"has shape {array.shape}, not {shape}"
+            raise InputError(f"{theirs} {problem}\n{CONFIG} and {WEIGHTS} must be of one model")
+        state[ours] = turned(theirs, array)
+        known.add(theirs)
     table = found["wte.weight"]  # some files store the shared table twice
     if config.tied and not np.array_equal(found.get(HEAD, table), table, equal_nan=True):
         raise InputError(
@@ -384,7 +376,7 @@ def _write(
     write_json(folder / CONFIG, content)
     state = model.state()
     arrays = {
-        PREFIX * (row.theirs != HEAD) + row.theirs: turned(row, state[row.ours].array)
-        for row in rows(model.config)
+        PREFIX * (theirs != HEAD) + theirs: turned(theirs, state[ours].array)
+        for ours, theirs, shape in rows(model.config)
     }
     checkpoint.write_arrays(folder / WEIGHTS, arrays, form="pt")
