@@ -24,7 +24,6 @@ from tinygpt.data.windows import SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.runs import run as runs
-from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import (
     BytePairTokenizer,
@@ -125,7 +124,7 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
 # -- what to measure on
 
 
-def _own(run: Run, tokenizer: Tokenizer) -> Measured:
+def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
     """What the run's training kept back; the text it learned from, where it kept nothing back."""
     config, context = run.training, run.model.context
     if config.text == "grammar":
@@ -156,7 +155,7 @@ def _own(run: Run, tokenizer: Tokenizer) -> Measured:
     return Measured(name, SideBySide(ids, context))
 
 
-def _given(text: str, run: Run, tokenizer: Tokenizer) -> Measured:
+def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     """All of a text; of the grammar, stories that no training of this seed learns from, each in a
     window of its own.
     """

@@ -17,7 +17,6 @@ from tinygpt.errors import InputError
 from tinygpt.files import write_json, writing
 from tinygpt.runs import checkpoint, gpt2
 from tinygpt.runs import run as runs
-from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import BytePairTokenizer
 
@@ -45,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = _tokenizer(source, config)
     model = gpt2.load(source, dtype=options.dtype)
     dtype = model.token_embedding.weight.dtype.name
-    made = Run(
+    made = runs.Run(
         Path(options.out or runs.RUNS), config, TrainConfig(dtype=dtype, out=options.out), OPENING
     )
     name = runs.name_of(source.resolve().name, "gpt2")

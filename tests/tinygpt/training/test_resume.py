@@ -105,12 +105,10 @@ def test_bug_51_in_a_process_of_its_own(here: Path) -> None:
     assert checkpoint_of("parts") == checkpoint_of("whole")
 
 
-def test_bug_51_early_stopping_counts_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing gets better than the first measuring: the third that does not ends the run, however
-    it was cut.
-    """
-    choices = [
-        *TINY,
+# a learning rate of nothing never makes the loss better
+HOPELESS = [
+    *TINY,
+    *[
         "--text",
         "text.txt",
         "--validation",
@@ -121,9 +119,15 @@ def test_bug_51_early_stopping_counts_on(here: Path, capsys: pytest.CaptureFixtu
         "50",
         "--evaluate",
         "2",
-        "--patience",
-        "3",
-    ]
+    ],
+]
+
+
+def test_bug_51_early_stopping_counts_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing gets better than the first measuring: the third that does not ends the run, however
+    it was cut.
+    """
+    choices = [*HOPELESS, "--patience", "3"]
     assert main(["train", *choices, "--out", "runs/parts", "--until", "5"]) == 0
     assert main(["train", "--resume", "parts", "--until", "7"]) == 0
     assert main(["train", "--resume", "parts"]) == 0
@@ -334,21 +338,7 @@ def test_early_stopping(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A learning rate of nothing never makes the loss better: the second measuring without a better
     one is the last.
     """
-    choices = [
-        *TINY,
-        "--text",
-        "text.txt",
-        "--validation",
-        "0.3",
-        "--lr",
-        "1e-30",
-        "--steps",
-        "50",
-        "--evaluate",
-        "2",
-        "--patience",
-        "2",
-    ]
+    choices = [*HOPELESS, "--patience", "2"]
     assert main(["train", *choices]) == 0
     assert "stopped after step 6: 2 measurings in a row were no better" in capsys.readouterr().out
 
