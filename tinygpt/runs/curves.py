@@ -101,15 +101,10 @@ def thin(values: Sequence[float]) -> list[int]:
     return sorted(positions)
 
 
-def smooth(values: Sequence[float], positions: Iterable[int] | None = None) -> list[float]:
-    """The mean of the value at each position (by default all) and its neighbours; at the ends,
-    of those there are.
+def smooth(values: Sequence[float], positions: Iterable[int]) -> list[float]:
+    """The mean of the value at each position and its neighbours; at the ends, of those there are.
 
     A fiftieth of all values are neighbours, on either side together.
     """
     numbers, reach = np.asarray(values, dtype=np.float64), len(values) // 100
-    chosen = range(len(values)) if positions is None else positions
-    return [
-        float(numbers[max(0, position - reach) : position + reach + 1].mean())
-        for position in chosen
-    ]
+    return [float(numbers[max(0, i - reach) : i + reach + 1].mean()) for i in positions]

@@ -225,7 +225,9 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
 
     Raises InputError when a file is missing or damaged, or when two of them do not belong together.
     """
-    run = _read_choices(folder)
+    if not (folder / CONFIG).exists():
+        raise InputError(no_run(folder))
+    run = Run(folder, **vars(read_json(folder / CONFIG, _Choices)))
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.size != run.model.vocabulary:
         raise InputError(
@@ -249,13 +251,6 @@ class _Choices:
     opening: str
     text: str = ""
     tokenizer: str = ""
-
-
-def _read_choices(folder: Path) -> Run:
-    path = folder / CONFIG
-    if not path.exists():
-        raise InputError(no_run(folder))
-    return Run(folder, **vars(read_json(path, _Choices)))
 
 
 def no_run(folder: Path) -> str:

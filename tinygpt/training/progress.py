@@ -24,21 +24,16 @@ class LiveLine(Bar):
         self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
 
     def show(self, record: StepRecord) -> None:
-        """Bring the line up to date."""
-        self.draw(record.step, self.total, self.text(record))
-
-    def text(self, record: StepRecord) -> str:
-        """What stands behind the bar; to be called once a record, for the speed is a mean over
-        recent ones.
-        """
+        """Bring the line up to date. Once a record: the speed is a mean over recent ones."""
         self._seconds = 0.95 * self._seconds + record.seconds
         self._tokens = 0.95 * self._tokens + record.tokens
         speed = self._tokens / max(self._seconds, 1e-9)
         left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
-        return (
+        text = (
             f"loss {record.loss:.4f}  lr {record.lr:.1e}  norm {record.gradient_norm:.2f}  "
             f"{short(speed)} tok/s  {duration(left)} left"
         )
+        self.draw(record.step, self.total, text)
 
 
 class Interrupt:
