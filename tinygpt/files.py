@@ -8,6 +8,7 @@ written file is whole or absent.
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -50,16 +51,19 @@ def open_regular(path: FilePath) -> BinaryIO:
     """Open a regular file to read its bytes. Raises OSError for anything else: a FIFO would hang, a
     device would never end.
     """
-    file = open(path, "rb", opener=_at_once)  # noqa: SIM115 (the caller closes the file)
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(None, "it is no regular file", os.fspath(path))
-
-
-def _at_once(path: str, flags: int) -> int:
-    """Open a file without waiting: a FIFO waits for a writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    # a FIFO waits for a writer, if it is not opened so
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(None, "it is no regular file", os.fspath(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def read_bytes(path: FilePath, most: int = MOST, advice: str = RESTORE) -> bytes:

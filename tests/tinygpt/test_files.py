@@ -144,7 +144,7 @@ def test_bug_86_only_regular_files_are_opened(tmp_path: Path) -> None:
     for name, says in (
         ("fifo", "it is no regular file"),
         ("link", "it is no regular file"),
-        (".", "Is a directory"),
+        (".", "it is a folder"),
     ):
         with pytest.raises(OSError, match=says):
             open_regular(tmp_path / name)

@@ -19,15 +19,15 @@ ZOO = [
     Bug(
         row=86,  # a device is read until memory ends
         file=FILE,
-        old="    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):\n",
-        new="    if True:\n",
+        old="        if not stat.S_ISREG(mode):\n",
+        new="        if False:\n",
         test=FILES + "test_bug_86_only_regular_files_are_opened",
     ),
     Bug(
         row=86,  # a FIFO waits for a writer
         file=FILE,
-        old='flags | getattr(os, "O_NONBLOCK", 0)',
-        new="flags",
+        old=' | getattr(os, "O_NONBLOCK", 0)',
+        new="",
         test=ODD + "test_bug_86_no_regular_file[fifo-runs/story-1/tokenizer.json-sample]",
     ),
     Bug(

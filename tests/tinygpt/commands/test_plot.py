@@ -250,7 +250,7 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
             "bare/metrics.jsonl is missing\n"
             "restore it from a copy, or name another run that `tinygpt train` made",
         ),
-        (["odd"], "odd/metrics.jsonl cannot be read (Is a directory)"),
+        (["odd"], "odd/metrics.jsonl cannot be read (it is a folder)"),
         (["fresh"], "fresh has taken no step yet"),
         (["folder.png"], "folder.png is no run: it holds no config.json"),
         (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg or .pdf"),
