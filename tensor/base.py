@@ -55,7 +55,7 @@ class TensorBase:
                 )
             data = data.array
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
-            data = from_python(data)
+            data = devices.from_python(data)
         array = devices.move(data, device) if device else data
         wanted = array.dtype if dtype is None else dtype
         self._array: Array = devices.as_array(array.astype(as_dtype(wanted), copy=array is data))
@@ -304,6 +304,20 @@ class TensorBase:
         elif storage is not None:  # no graph kept this memory: none will ask what was written
             storage.version += 1
 
+    # -- copies
+
+    def __getstate__(self) -> Any:
+        """For `copy` and `pickle`: the storage and the layout. The array is a window on the
+        storage, so a copy makes its own.
+        """
+        if not self.is_leaf:
+            raise GraphError(
+                f"copy of a result ({describe(self.node)}): use .clone() to keep the graph, "
+                ".detach() not to"
+            )
+        memory = {"_storage": self.storage, "_layout": self.layout, "_array": None}
+        return None, {**memory, "node": self.node}
+
     # -- showing itself
 
     def describe(self) -> str:
@@ -367,30 +381,6 @@ class Accumulator:
 
     def __repr__(self) -> str:
         return f"Accumulator({self.shape}, {self.dtype})"
-
-
-# -- from Python --
-
-
-def from_python(data: Any) -> Array:
-    """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
-    for part in data if isinstance(data, (list, tuple)) else ():
-        if isinstance(part, TensorBase) and part.node is not None:
-            raise GraphError("Tensor([...]) of tensors that carry a graph would drop it: use stack")
-    try:
-        array = np.asarray(data)
-    except ValueError:
-        raise ShapeError("lists of unequal lengths make no tensor: pad them") from None
-    if array.dtype == np.float64 and not _holds_arrays(data):
-        return array.astype(np.float32)
-    return array
-
-
-def _holds_arrays(data: Any) -> bool:
-    """Whether some number in nested lists has a dtype of its own, which is then kept."""
-    if isinstance(data, (list, tuple)):
-        return any(_holds_arrays(part) for part in data)
-    return hasattr(data, "dtype")
 
 
 _making_storage = threading.Lock()

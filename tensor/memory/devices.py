@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tensor.errors import DeviceError, ViewError
+from tensor.errors import DeviceError, GraphError, ShapeError, ViewError
 from tensor.memory.layout import Layout, Shape, contiguous_strides
 
 # numpy.ndarray or cupy.ndarray: the two share their methods, and no static type
@@ -176,3 +176,24 @@ def zeros_like(array: Array, shape: Shape) -> Array:
     "none given".)
     """
     return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)
+
+
+def from_python(data: Any) -> Array:
+    """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
+    for part in data if isinstance(data, (list, tuple)) else ():
+        if getattr(part, "node", None) is not None:
+            raise GraphError("Tensor([...]) of tensors that carry a graph would drop it: use stack")
+    try:
+        array = np.asarray(data)
+    except ValueError:
+        raise ShapeError("lists of unequal lengths make no tensor: pad them") from None
+    if array.dtype == np.float64 and not _holds_arrays(data):
+        return array.astype(np.float32)
+    return array
+
+
+def _holds_arrays(data: Any) -> bool:
+    """Whether some number in nested lists has a dtype of its own, which is then kept."""
+    if isinstance(data, (list, tuple)):
+        return any(_holds_arrays(part) for part in data)
+    return hasattr(data, "dtype")

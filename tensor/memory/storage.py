@@ -14,7 +14,7 @@ import linecache
 import os
 import sys
 from types import CodeType, FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -112,6 +112,11 @@ class Storage:
     @property
     def device(self) -> str:
         return device_of(self._array)
+
+    def __getstate__(self) -> Any:
+        """For `copy` and `pickle`: the memory and its version, and no window, no graph."""
+        state = {"_array": self.flat, "_flat": self.flat, "version": self.version, "writes": {}}
+        return None, state | {"exported": False, "saved": False}
 
     def wrote(self, region: Layout, line: Line) -> None:
         """Remember a write. A write to the whole storage makes what was remembered before it
