@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
-from tensor.errors import DTypeError, GraphError, MutationError, ShapeError
+from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, brief
 from tensor.graph import Hooks, describe, freed, next_order
 from tensor.memory import devices
 from tensor.memory.devices import Array, to_host
@@ -39,6 +39,7 @@ class TensorBase:
     __array_priority__ = 1000  # CuPy asks this before it tries to multiply itself with us
     kind: ClassVar[Any]
 
+    @brief
     def __init__(
         self,
         data: Any,

@@ -13,7 +13,7 @@ import numpy as np
 
 from tensor import ops, random
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
-from tensor.errors import ShapeError
+from tensor.errors import ShapeError, brief
 from tensor.memory.devices import array_module, cupy, move
 from tensor.memory.layout import Shape
 from tensor.tensor import Tensor
@@ -48,6 +48,7 @@ def _shape(sizes: tuple[Any, ...]) -> Shape:
     return tuple(operator.index(n) for n in sizes)
 
 
+@brief
 def full(
     shape: Any,
     value: Any,
@@ -64,6 +65,7 @@ def full(
     )
 
 
+@brief
 def zeros(
     *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
@@ -73,6 +75,7 @@ def zeros(
     )
 
 
+@brief
 def ones(
     *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
@@ -80,6 +83,7 @@ def ones(
     return full(_shape(shape), 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
+@brief
 def empty(
     *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
@@ -89,6 +93,7 @@ def empty(
     )
 
 
+@brief
 def arange(
     start: float,
     stop: float | None = None,
@@ -110,6 +115,7 @@ def arange(
     return Tensor.from_array(move(counted.astype(as_dtype(dtype)), device), requires_grad)
 
 
+@brief
 def eye(
     rows: int,
     columns: int | None = None,
@@ -124,11 +130,13 @@ def eye(
     )
 
 
+@brief
 def tril(x: Any, diagonal: int = 0) -> Tensor:
     """x with 0 above its diagonal (the `diagonal`-th above the main one), in the last two axes."""
     return _triangle(Tensor.wrap(x), diagonal, lower=True)
 
 
+@brief
 def triu(x: Any, diagonal: int = 0) -> Tensor:
     """x with 0 below its diagonal, in the last two axes."""
     return _triangle(Tensor.wrap(x), diagonal, lower=False)
@@ -144,6 +152,7 @@ def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
     return filled
 
 
+@brief
 def rand(
     *shape: Any,
     dtype: DTypeLike = float32,
@@ -160,6 +169,7 @@ def rand(
     return Tensor.from_array(drawn.astype(dtype), requires_grad)
 
 
+@brief
 def randn(
     *shape: Any,
     dtype: DTypeLike = float32,
@@ -172,6 +182,7 @@ def randn(
     return Tensor.from_array(drawn.astype(as_dtype(dtype)), requires_grad)
 
 
+@brief
 def randint(
     low: int,
     high: int,
@@ -191,41 +202,49 @@ def _like(make: Callable[..., Tensor], x: Tensor, *values: Any, **options: Any) 
     return make(x.shape, *values, **{"dtype": x.dtype, "device": x.device, **options})
 
 
+@brief
 def zeros_like(x: Tensor, **options: Any) -> Tensor:
     """0 in the shape, dtype and on the device of x."""
     return _like(zeros, x, **options)
 
 
+@brief
 def ones_like(x: Tensor, **options: Any) -> Tensor:
     """1 in the shape, dtype and on the device of x."""
     return _like(ones, x, **options)
 
 
+@brief
 def empty_like(x: Tensor, **options: Any) -> Tensor:
     """Uninitialised, in the shape, dtype and on the device of x."""
     return _like(empty, x, **options)
 
 
+@brief
 def full_like(x: Tensor, value: Any, **options: Any) -> Tensor:
     """`value` in the shape, dtype and on the device of x."""
     return _like(full, x, value, **options)
 
 
+@brief
 def rand_like(x: Tensor, **options: Any) -> Tensor:
     """Uniform in [0, 1), in the shape, dtype and on the device of x."""
     return _like(rand, x, **options)
 
 
+@brief
 def randn_like(x: Tensor, **options: Any) -> Tensor:
     """Normal, in the shape, dtype and on the device of x."""
     return _like(randn, x, **options)
 
 
+@brief
 def randint_like(x: Tensor, low: int, high: int, **options: Any) -> Tensor:
     """Integers in [low, high), in the shape, dtype and on the device of x."""
     return _like(partial(randint, low, high), x, **options)
 
 
+@brief
 def from_dlpack(source: Any) -> Tensor:
     """A tensor on the memory of another library's array: anything with __dlpack__."""
     on_gpu = source.__dlpack_device__()[0] == 2  # kDLCUDA

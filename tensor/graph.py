@@ -236,7 +236,7 @@ def describe(node: Any) -> str:
 
 
 def behind(node: Any, count: int = 5) -> str:
-    """The ops that led here, the nearest first."""
+    """The end of a message: the ops that led here, the nearest first, each on a line."""
     older = reachable(parent for parent in node.parents if parent is not None)
     lines = [describe(n) for n in reversed(older) if type(n) is Node][:count]
-    return "behind it: " + ("\n           ".join(lines) or "leaves only")
+    return "\nbehind it: " + "\n           ".join(lines) if lines else "; behind it: leaves only"

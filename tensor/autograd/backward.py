@@ -130,7 +130,7 @@ class _Pass:
             if self.anomaly and not np.isfinite(dx).all():
                 raise GradientError(
                     f"non-finite gradient from backward of {describe(node)}, "
-                    f"input {position} of shape {parent.shape}\n{behind(node)}"
+                    f"input {position} of shape {parent.shape}{behind(node)}"
                 )
             alone = _is_alone(dx, node, upstream, gradients)
             if direct and type(parent) is Accumulator and not parent.hooks:

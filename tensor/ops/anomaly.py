@@ -32,7 +32,7 @@ def check_finite(name: str, inputs: Sequence[Any], out: TensorBase) -> None:
     given = "; ".join(_span(a) for a in floats if a.size) or "no floats"
     raise GradientError(
         f"{int(y.size - np.isfinite(y).sum())} of {y.size} values not finite from {what}\n"
-        f"it was given {given}\n{behind(node) if node else 'nothing recorded behind it'}"
+        f"it was given {given}{behind(node) if node else '; nothing recorded behind it'}"
     )
 
 

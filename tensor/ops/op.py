@@ -91,8 +91,8 @@ def _of_two(lifted: _Lifted, general: Function) -> Function:
                 parents = [a.node, getattr(b, "node", None)]
                 return as_result(name, (a, b), (x, y), parents, value, backward, mode, True)
             return general(a, b)
-        except TensorError as error:
-            raise error.with_traceback(None) from None  # the user's line and this one are enough
+        except TensorError as error:  # the user's line and the next one are enough
+            raise error.with_traceback(None) from None
         except ValueError as error:
             raise misfit((a, b)) or error from None
 

@@ -40,6 +40,7 @@ def view(x: Layout, *shape: Any, itemsize: int = 0) -> Any:
     return x.view(_sizes(shape), itemsize), _reshaped(x.shape)
 
 
+@brief
 def reshape(x: Any, *shape: Any) -> Any:
     """A view where strides allow one, else a copy in row-major order and a view of that."""
     x = TensorBase.wrap(x)

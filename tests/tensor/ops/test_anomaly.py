@@ -126,7 +126,7 @@ def test_anomaly_outside_a_graph_and_of_one_output_of_several(device: str) -> No
         pytest.raises(
             GradientError,
             match=rf"1 of 2 values not finite from `log` at test_anomaly\.py:{at} .*\n"
-            r"it was given \(2,\) from 0 to 1\nnothing recorded behind it",
+            r"it was given \(2,\) from 0 to 1; nothing recorded behind it",
         ),
     ):
         constant.log()

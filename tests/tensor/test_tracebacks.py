@@ -1,0 +1,63 @@
+"""A user's error is short: the user's line, one line of the engine, and the message."""
+
+from __future__ import annotations
+
+import pdb
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+FAILING = {
+    "shapes": "tensor.ones(2, 3) + tensor.ones(4)",
+    "dtype": "tensor.Tensor([1, 2], requires_grad=True)",
+    "a freed graph": "y = (x * x).sum()\ny.backward()\ny.backward()",
+    "a mutation": "y = (x * x).sum()\nwith tensor.no_grad():\n    x[0] = 5.0\ny.backward()",
+    "a view": "tensor.ones(2, 3).T.view(6)",
+    "an index": "x[5]",
+    "not a number": "with tensor.detect_anomaly():\n    y = x / 0.0",
+    "a missing name": "x.summ()",
+    "an axis": "tensor.ones(2, 3).sum(axis=5)",
+    "a device": "tensor.ones(3, device='cud')",
+    "a matrix product": "tensor.ones(2, 3) @ tensor.ones(2, 3)",
+    "a shape": "tensor.ones(2, 3).reshape(4, 2)",
+    "a target": "tensor.cross_entropy(tensor.ones(2, 5), tensor.Tensor([1, 7]))",
+    "no scalar": "(x * x).backward()",
+}
+
+
+@pytest.mark.parametrize("program", FAILING.values(), ids=FAILING)
+def test_a_traceback_has_at_most_8_lines(tmp_path: Path, program: str) -> None:
+    file = tmp_path / "program.py"
+    start = "import tensor\nx = tensor.ones(3, requires_grad=True)\n"
+    file.write_text(start + program + "\n")
+    run = subprocess.run([sys.executable, file], capture_output=True, text=True)
+    text = run.stderr[run.stderr.index("Traceback") :]
+    assert len(text.splitlines()) <= 8, text
+    assert text.count('  File "') <= 2, text
+    assert f'File "{file}"' in text
+    assert "During handling" not in text
+
+
+def test_eight_steps_of_a_debugger_lead_into_the_product() -> None:
+    """`s` on `a * b` with two ready tensors."""
+    program = "\n".join(
+        [
+            "import tensor",
+            "a, b = tensor.ones(3, requires_grad=True), tensor.ones(3)",
+            "a * b",
+            "debugger.set_trace()",
+            "a * b",
+        ]
+    )
+    out = StringIO()
+    debugger = pdb.Pdb(stdin=StringIO("s\n" * 9 + "c\n"), stdout=out, nosigint=True, readrc=False)
+    debugger.use_rawinput = False
+    exec(compile(program, "user.py", "exec"), {"debugger": debugger})
+    stops = re.findall(r"> (\S+)\(\d+\)(\S+)\(\)", out.getvalue())[1:]
+    presses = next(i for i, (file, _) in enumerate(stops, 1) if "elementwise.py" in file)
+    assert presses <= 8
+    assert {name for _, name in stops[:presses]} == {"multiply"}
