@@ -149,7 +149,7 @@ class Node:
 
 
 class Output:
-    """Output `index` of an op that returns several tensors: passes its gradient to the op's node."""
+    """Output `index` of an op with several results: passes its gradient to the op's node."""
 
     __slots__ = ("__weakref__", "dtype", "hooks", "index", "order", "parents", "shape")
     buffer = None

@@ -207,7 +207,8 @@ def try_again(files: Sequence[Path], slot: Slot) -> int:
         )
         failed += not verdict.sound
         print(
-            f"{file.name}: {' '.join(given.way)[:100]}\n    {verdict.kind}, {verdict.seconds:.2f} s, "
+            f"{file.name}: {' '.join(given.way)[:100]}\n"
+            f"    {verdict.kind}, {verdict.seconds:.2f} s, "
             f"{verdict.memory >> 20} MB  {verdict.what}  {verdict.place}"
         )
     return int(failed > 0)

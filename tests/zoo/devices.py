@@ -16,7 +16,8 @@ ZOO = [
             "                arrays.append(x)\n"
         ),
         new="            elif x is None or (self.elementwise and type(x) in REALS):\n"
-        "                arrays.append(x if x is None or first is None or not is_cuda(first) else move(np.asarray(x), device_of(first)))\n",
+        "                known = x is None or first is None or not is_cuda(first)\n"
+        "                arrays.append(x if known else move(np.asarray(x), device_of(first)))\n",
         test=TESTS + "dtypes_and_python_numbers[float32]",
         device="cuda",
     ),

@@ -149,7 +149,8 @@ ZOO = [
         file="tensor/ops/inputs.py",
         old="dtype = promote(*operands.values())",
         new=(
-            "dtype = promote(*(operands[i] for i in operands if tensors[i].ndim or i == min(operands)))"
+            "dtype = promote("
+            "*(operands[i] for i in operands if tensors[i].ndim or i == min(operands)))"
         ),
         test=DTYPES + "test_bug_28_two_dtypes_meet_as_in_numpy",
     ),
@@ -179,7 +180,8 @@ ZOO = [
         file="tensor/ops/elementwise.py",
         old="return a / b, (da, lambda",
         new=(
-            'return (a // b if getattr(a, "dtype", np.dtype(int)).kind in "iu" and getattr(b, "dtype", np.dtype(int)).kind in "iu" else a / b), (da, lambda'
+            'whole = all(getattr(x, "dtype", np.dtype(int)).kind in "iu" for x in (a, b))\n'
+            "    return (a // b if whole else a / b), (da, lambda"
         ),
         test=DTYPES + "test_bug_30_means_and_quotients_of_integers",
     ),
@@ -207,8 +209,9 @@ ZOO = [
     Bug(
         row=3,  # a copy of a result has a graph of its own
         file="tensor/base.py",
-        old="        if not self.is_leaf:\n            raise GraphError(\n                f\"copy of",
-        new="        if False:\n            raise GraphError(\n                f\"copy of",
+        old="        if not self.is_leaf:\n            raise GraphError(\n                f"
+        + '"copy of',
+        new="        if False:\n            raise GraphError(\n                f" + '"copy of',
         test="tests/tensor/test_copies.py::test_a_result_is_not_copied_without_its_graph",
     ),
 ]
