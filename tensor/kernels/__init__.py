@@ -127,6 +127,7 @@ def explain() -> str:
         for name in sorted(KERNELS)
         if KERNELS[name]
     ]
-    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+    names, takers, _ = zip(*rows, strict=True)
+    first, second = max(map(len, names)), max(map(len, takers))
     lines = [f"{op:{first}}  {taken:{second}}  {reason}" for op, taken, reason in rows]
     return "\n".join([*lines, *NOTES])

@@ -162,8 +162,8 @@ class Optimizer:
         or sizes differ, before anything is written.
         """
         own, given = self.state_dict()["arrays"], state["arrays"]
-        shapes, others = ({n: a.shape for n, a in each.items()} for each in (own, given))
-        if state["counts"].keys() != self.counts.keys() or shapes != others:
+        same = own.keys() == given.keys() and state["counts"].keys() == self.counts.keys()
+        if not same or any(own[name].shape != given[name].shape for name in own):
             raise KeyError("optimiser state of another model or optimiser: names or sizes differ")
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])

@@ -73,9 +73,10 @@ def plot_losses(
     axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=1, label=each)
     axes.plot(steps, smooth(found.losses, positions), color=colour, linewidth=2, label=label)
     if found.validation:
-        dots = [found.validation[i] for i in thin([loss for _, loss in found.validation])]
+        at, measured = zip(*found.validation, strict=True)
+        kept = thin(measured)
         style = {"color": colour, "markeredgecolor": "white", "zorder": 5, "label": validation}
-        axes.plot(*zip(*dots, strict=True), "o", **style)
+        axes.plot([at[i] for i in kept], [measured[i] for i in kept], "o", **style)
 
 
 def logarithmic(axes: Any) -> None:
