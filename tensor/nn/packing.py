@@ -67,7 +67,8 @@ class Flat:
         storage = self.gradients.storage
         if node is None or (node.buffer is not None and node.buffer.storage is storage):
             return
-        gradient, node.buffer = node.gradient, Tensor.over(storage, parameter.layout)
+        gradient, node.gradient = node.gradient, None
+        node.buffer = Tensor.over(storage, parameter.layout)
         parameter.grad = gradient  # copied into its slot, where there is one
 
     @property
