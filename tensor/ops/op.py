@@ -281,8 +281,8 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
                 out: Any = tuple([TensorBase.over(x.storage, layout) for layout in layouts])
             else:
                 out = TensorBase.over(x.storage, layouts)
-            if x.node is not None and mode.recording:
-                shape = x.shape if several else layouts.shape
+            if x.node is not None and mode.recording and layouts != ():
+                shape = (out[0] if several else out).shape
                 node = Node(name, (x.node,), (backward,), (), shape, x.dtype, user_place(1))
                 if several:
                     node.give_outputs(out)

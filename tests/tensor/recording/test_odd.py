@@ -270,7 +270,7 @@ def test_a_replay_leaves_no_cycle() -> None:
     try:
         recording["blocks.0.attention.weights"]
         for _ in range(100):  # the thread of the replay may end a little later
-            left = sum(isinstance(one, _Recorder) for one in gc.get_objects())
+            left = sum(type(one) is _Recorder for one in gc.get_objects())
             time.sleep(0.01 * left)
         assert left == 0
     finally:
