@@ -244,4 +244,28 @@ ZOO = [
         test="tests/tinygpt/tokenizers/test_tokenizers.py"
         "::test_no_tokenizer_is_saved_that_could_not_be_loaded",
     ),
+    Bug(
+        row=93,  # special tokens are not counted before a file is written
+        file="tinygpt/tokenizers/tokenizer.py",
+        old="            msgspec.convert(content, self.schema)",
+        new="            pass",
+        test="tests/tinygpt/tokenizers/test_tokenizers.py"
+        "::test_no_tokenizer_is_saved_that_could_not_be_loaded",
+    ),
+    Bug(
+        row=93,  # each quotation mark in a token counts as one around a text
+        file="tinygpt/tokenizers/tokenizer.py",
+        old="""(single.count(b'"') - single.count(rb"\\""))""",
+        new="""data.count(b'"')""",
+        test="tests/tinygpt/tokenizers/test_tokenizers.py"
+        "::test_bug_93_tokens_of_quotation_marks_are_not_texts",
+    ),
+    Bug(
+        row=93,  # an escaped backslash is taken to escape what comes after it
+        file="tinygpt/tokenizers/tokenizer.py",
+        old="""data.replace(rb"\\\\", b"")""",
+        new="data",
+        test="tests/tinygpt/tokenizers/test_tokenizers.py"
+        "::test_texts_are_counted_whatever_is_in_them",
+    ),
 ]

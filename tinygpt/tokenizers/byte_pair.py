@@ -100,8 +100,8 @@ class BytePairs(Content, frozen=True, tag="byte_pair"):
 
     # a text is cut at its special tokens by a pattern that names each
     specials: Annotated[dict[str, Id], msgspec.Meta(max_length=1024)]
-    merges: tuple[str, ...]
-    tokens: tuple[str, ...]
+    merges: Annotated[tuple[str, ...], msgspec.Meta(max_length=TOKENS)]
+    tokens: Annotated[tuple[str, ...], msgspec.Meta(max_length=TOKENS)]
 
 
 class BytePairTokenizer(Tokenizer):

@@ -86,12 +86,17 @@ class Tokenizer(ABC):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the content as JSON: a whole file or none, also when the process is killed.
 
-        Raises InputError where `load` would refuse the file: more than TOKENS tokens, or too many
-        bytes.
+        Raises InputError where `load` would refuse the file: more than TOKENS tokens, too many
+        merges or special tokens, or too many bytes.
         """
         if self.size > TOKENS:
             raise TokenizerError(f"{self.size:,} tokens: a file can hold at most {TOKENS:,}")
-        write_json(Path(path), msgspec.to_builtins(self.content()), VOCABULARY)
+        content = msgspec.to_builtins(self.content())
+        try:
+            msgspec.convert(content, self.schema)
+        except msgspec.ValidationError as error:
+            raise TokenizerError(f"no file can hold this tokenizer ({error})") from None
+        write_json(Path(path), content, VOCABULARY)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], advice: str = RESTORE) -> Self:
@@ -116,13 +121,19 @@ def read_tokens(path: str | os.PathLike[str], advice: str) -> bytes:
     strings are counted before they are made: each takes 50 bytes and more of memory.
     """
     data = read_bytes(path, VOCABULARY, advice)
-    strings = data.count(b'"') // 2
-    if strings > 2 * TOKENS + 2048:  # an escaped quotation mark counts too
+    strings = texts_in(data)
+    if strings > 2 * TOKENS + 2048:
         raise TokenizerError(
-            f"{shown(path)} has about {strings:,} texts; a tokenizer has at most {TOKENS:,} "
+            f"{shown(path)} has {strings:,} texts; a tokenizer has at most {TOKENS:,} "
             f"tokens\n{advice}"
         )
     return data
+
+
+def texts_in(data: bytes) -> int:
+    """The number of texts in JSON: each stands between two quotation marks that are not escaped."""
+    single = data.replace(rb"\\", b"")  # a backslash that is left escapes what comes after it
+    return (single.count(b'"') - single.count(rb"\"")) // 2
 
 
 def quoted(text: str) -> str:

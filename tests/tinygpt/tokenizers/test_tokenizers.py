@@ -25,6 +25,7 @@ from tinygpt.tokenizers import (
     WordTokenizer,
 )
 from tinygpt.tokenizers.gpt2_files import read_merges, read_vocabulary
+from tinygpt.tokenizers.tokenizer import texts_in
 
 # -- characters
 
@@ -322,3 +323,23 @@ def test_no_tokenizer_is_saved_that_could_not_be_loaded(tmp_path: Path) -> None:
         words.save(tmp_path / "tokenizer.json")
     with pytest.raises(InputError, match="at most 131,072 tokens"):
         BytePairTokenizer.train("ab", TOKENS + 1)
+    many = BytePairTokenizer.train("ab", 2000, specials=[f"<{i}>" for i in range(1025)])
+    with pytest.raises(InputError, match=r"no file can hold this tokenizer \(.*length <= 1024"):
+        many.save(tmp_path / "tokenizer.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_bug_93_tokens_of_quotation_marks_are_not_texts(tmp_path: Path) -> None:
+    """Tokens with more quotation marks and backslashes than a file may have texts."""
+    path = tmp_path / "tokenizer.json"
+    for text in ('"' * 450_000, "\\" * 450_000, '\\"' * 300_000):
+        tokenizer = BytePairTokenizer.train(text, 300)
+        tokenizer.save(path)
+        assert tokenizers.load(path).hash == tokenizer.hash
+
+
+@given(st.lists(st.text('"\\na', max_size=8)))
+def test_texts_are_counted_whatever_is_in_them(texts: list[str]) -> None:
+    for ascii_only in (True, False):
+        data = json.dumps(texts, ensure_ascii=ascii_only).encode()
+        assert texts_in(data) == len(texts)
