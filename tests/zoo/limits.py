@@ -45,6 +45,13 @@ ZOO = [
         test=TESTS + "test_bug_93_values_that_nobody_means[tokenize]",
     ),
     Bug(
+        row=93,  # a number of threads that is a superscript, or has 5,000 digits
+        file="tensor/kernels/cpu/compiled.py",
+        old='re.fullmatch("[0-9]{1,6}", given)',
+        new="given.isdigit()",
+        test="tests/tensor/kernels/test_compiled.py::test_bug_93_number_of_threads",
+    ),
+    Bug(
         row=94,  # fresh weights are drawn first
         file="tinygpt/training/jobs.py",
         old="        check_memory(model_config, config)\n    drawn",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import sys
 import threading
 from contextlib import suppress
@@ -141,10 +142,13 @@ def _bind(path: Path, wanted: Recipe) -> None:
 
 
 def thread_count() -> int:
-    """TENSOR_THREADS, else OMP_NUM_THREADS, else the cores this process may use."""
+    """TENSOR_THREADS, else OMP_NUM_THREADS, else the cores this process may use.
+
+    A value that is no number from 1 to 999,999 counts as none.
+    """
     for name in ("TENSOR_THREADS", "OMP_NUM_THREADS"):
         given = os.environ.get(name, "")
-        if given.isdigit() and int(given) > 0:
+        if re.fullmatch("[0-9]{1,6}", given) and int(given) > 0:
             return int(given)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -155,7 +155,7 @@ def compiled_library() -> Any:
     return compiled.library
 
 
-def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_93_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TENSOR_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     cores = compiled.thread_count()
@@ -166,6 +166,10 @@ def test_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         ("0", "", cores),
         ("many", "0", cores),
         ("-2", "7", 7),
+        ("\u00b2", "7", 7),  # a digit to Python, and no number
+        ("\u0662", "7", 7),
+        ("9" * 5000, "7", 7),
+        ("999999", "7", 999_999),
     ):
         monkeypatch.setenv("TENSOR_THREADS", given)
         monkeypatch.setenv("OMP_NUM_THREADS", other)
