@@ -29,6 +29,11 @@ import msgspec
 from tinygpt.errors import InputError
 from tinygpt.terminal import shown
 
+try:
+    import fcntl
+except ImportError:  # Windows knows no such locks, and renames no folder in which a file is open
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 FilePath: TypeAlias = "str | os.PathLike[str]"
 
@@ -179,7 +184,7 @@ def write_json(path: Path, content: Mapping[str, Any], most: int = MOST) -> None
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file that is whole or absent, also after a power cut."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("xb") as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
@@ -192,6 +197,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.unlink(missing_ok=True)  # may be a link, or a FIFO
         yield temporary
         replace(temporary, path)
     except BaseException:
@@ -220,6 +226,25 @@ def write_picture(figure: Any, path: Path, advice: str) -> None:
     with warnings.catch_warnings(action="ignore"):  # a letter that no font has is drawn as a box
         figure.savefig(picture, format=path.suffix[1:].lower())
     write_output(path, picture.getvalue(), advice)
+
+
+def lock(folder: Path) -> int | None:
+    """Hold a folder until the descriptor is closed, or until the process ends: the descriptor, or
+    None on Windows. Some network drives know no such locks: nothing is held there.
+
+    Raises BlockingIOError where another process holds the folder.
+    """
+    if fcntl is None:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        pass
+    return descriptor
 
 
 def replace(source: Path, target: Path) -> None:

@@ -10,6 +10,7 @@ FILES, ODD, PLOT = (
     "tests/tinygpt/commands/test_odd_files.py::",
     "tests/tinygpt/commands/test_plot.py::",
 )
+TOKENS = "tests/tinygpt/data/test_token_files.py::"
 GPT2, PLAN = (
     "tests/tinygpt/commands/test_gpt2_commands.py::",
     "tests/tinygpt/commands/test_plan.py::",
@@ -225,5 +226,36 @@ ZOO = [
         old="    if context * width > most:",
         new="    if False:",
         test=PLAN + "test_bug_86_a_table_that_no_file_bounds",
+    ),
+    Bug(
+        row=86,  # a new file is not made: what is there is in its way
+        file=FILE,
+        old="        temporary.unlink(missing_ok=True)  # may be a link, or a FIFO\n",
+        new="",
+        test=TOKENS + "test_bug_86_what_is_in_a_half_written_folder_is_not_opened",
+    ),
+    Bug(
+        row=86,  # tokens are written over what is there
+        file="tinygpt/data/token_files.py",
+        old=(
+            "        (folder / IDS).unlink(missing_ok=True)  # may be a link, or a FIFO\n"
+            '        with (folder / IDS).open("xb") as file:'
+        ),
+        new='        with (folder / IDS).open("wb") as file:',
+        test=TOKENS + "test_bug_86_what_is_in_a_half_written_folder_is_not_opened",
+    ),
+    Bug(
+        row=86,  # a text is destroyed by its own tokens
+        file="tinygpt/commands/tokenize.py",
+        old="    token_files.check_apart(out, source.files)\n",
+        new="",
+        test=TOKENS + "test_bug_86_a_text_in_the_folder_of_its_tokens",
+    ),
+    Bug(
+        row=86,  # the removal ends at a folder
+        file="tinygpt/data/token_files.py",
+        old=" or any(entry.is_dir() for entry in entries)",
+        new="",
+        test=TOKENS + "test_bug_86_a_folder_where_a_file_goes",
     ),
 ]

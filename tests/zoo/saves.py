@@ -10,6 +10,7 @@ MODEL = "tests/faults/test_save_model.py::test_bug_80_whenever_a_save_is_cut_sho
 CHECKPOINT = "tests/tinygpt/runs/test_checkpoint.py::"
 OUTLIVING = "tests/tinygpt/training/test_progress.py::"
 OWNER = "tests/tinygpt/runs/test_ownership.py::"
+TOKENS = "tests/tinygpt/data/test_token_files.py::"
 TRAIN = "tinygpt/commands/train.py"
 
 ZOO = [
@@ -131,7 +132,7 @@ ZOO = [
     # -- row 85: two trainings in one folder
     Bug(
         row=85,  # the lock is on a file that is replaced
-        file="tinygpt/runs/ownership.py",
+        file="tinygpt/files.py",
         old="    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)\n",
         new='    descriptor = os.open(folder / "config.json", os.O_RDONLY | os.O_CREAT)\n',
         test=OWNER + "test_bug_85_files_that_are_replaced_do_not_free_it",
@@ -159,5 +160,19 @@ ZOO = [
         old="            shutil.copyfileobj(removed, self._file)\n",
         new="            pass\n",
         test=OWNER + "test_bug_85_a_folder_that_changes_while_it_trains",
+    ),
+    Bug(
+        row=85,  # two write their tokens into one folder
+        file="tinygpt/data/token_files.py",
+        old="        descriptor = lock(folder)\n",
+        new="        descriptor = None\n",
+        test=TOKENS + "test_bug_85_two_that_write_to_one_folder",
+    ),
+    Bug(
+        row=85,  # the second one looked before the first one was done
+        file="tinygpt/data/token_files.py",
+        old="            check_free(folder)  # another process may have written it meanwhile\n",
+        new="",
+        test=TOKENS + "test_bug_85_two_that_write_to_one_folder",
     ),
 ]

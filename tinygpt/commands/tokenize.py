@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(TrainConfig, options)
     token_files.check_free(out)
     source, start = Source(path), time.monotonic()
+    token_files.check_apart(out, source.files)
     tokenizer, how = _of_run(options) if options.run is not None else _made(config, source)
     among = f" in {len(source.files):,} files" * (len(source.files) > 1)
     say(f"text       {source.name}: {short(source.bytes)} bytes{among}")

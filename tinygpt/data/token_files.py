@@ -28,12 +28,21 @@ import numpy as np
 from tinygpt.data.reading import opening
 from tinygpt.data.windows import MappedIds
 from tinygpt.errors import InputError
-from tinygpt.files import open_regular, parse_json, read_bytes, reason, telling, write_json
+from tinygpt.files import (
+    lock,
+    open_regular,
+    parse_json,
+    read_bytes,
+    reason,
+    telling,
+    write_json,
+)
 from tinygpt.terminal import shown
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
 IDS, TOKENIZER, MARK = "tokens.bin", "tokenizer.json", "tokens.json"
+PARTS = MARK, f"{MARK}.tmp", TOKENIZER, f"{TOKENIZER}.tmp", IDS  # in the order they are removed
 VERSION: Final = 1
 DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 HASHED = 1 << 26  # bytes up to which a file is hashed when it is opened: a tenth of a second
@@ -168,34 +177,64 @@ def check_free(folder: Path) -> None:
             f"cannot write to {shown(folder)}: {shown(there)} {why}\n"
             "name a folder you may write to: --out FOLDER"
         )
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names and not (
-        IDS in names and names <= {IDS, TOKENIZER, f"{TOKENIZER}.tmp", f"{MARK}.tmp"}
-    ):
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    names = {entry.name for entry in entries}
+    half_written = IDS in names and MARK not in names and names <= {*PARTS}
+    if names and (not half_written or any(entry.is_dir() for entry in entries)):
         what = "holds tokens already" if MARK in names else "is not empty"
         raise InputError(f"{shown(folder)} {what}\nname a new folder: --out FOLDER")
 
 
+def check_apart(folder: Path, files: Iterable[str]) -> None:
+    """Raise InputError where one of the files of a text is in the folder: it would be removed."""
+    entries = [path for path in folder.iterdir() if path.exists()] if folder.is_dir() else []
+    for file in files:
+        if any(os.path.samefile(file, entry) for entry in entries):
+            raise InputError(
+                f"{shown(file)} is in {shown(folder)}, where the tokens go: it would be lost\n"
+                "name a new folder: --out FOLDER"
+            )
+
+
 @contextmanager
 def _new(folder: Path) -> Iterator[None]:
-    """A folder to write to. Any exception leaves nothing behind."""
+    """A folder to write to, ours alone. Any exception leaves nothing behind."""
     check_free(folder)
     found = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            yield
-        except BaseException:
-            for name in (MARK, TOKENIZER, IDS):
-                (folder / name).unlink(missing_ok=True)
-            if not found:
-                folder.rmdir()
-            raise
+        with _held(folder):
+            check_free(folder)  # another process may have written it meanwhile
+            try:
+                yield
+            except BaseException:
+                for name in PARTS:
+                    (folder / name).unlink(missing_ok=True)
+                if not found:
+                    folder.rmdir()
+                raise
     except OSError as error:
         raise InputError(
             f"cannot write to {shown(folder)} ({reason(error)})\n"
             "name a folder you may write to, with room: --out FOLDER"
         ) from None
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Raises InputError where another process writes to the folder."""
+    try:
+        descriptor = lock(folder)
+    except BlockingIOError:
+        raise InputError(
+            f"another process writes to {shown(folder)}\n"
+            "wait for it, or name a new folder: --out FOLDER"
+        ) from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def write(
@@ -222,7 +261,8 @@ def write(
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
     hashed, tokens = sha256(), 0
     with _new(folder):
-        with (folder / IDS).open("wb") as file:
+        (folder / IDS).unlink(missing_ok=True)  # may be a link, or a FIFO
+        with (folder / IDS).open("xb") as file:
             for ids in tokenizer.encode_parts(seen()):
                 # raises for an id that is too large
                 data = np.fromiter(ids, DTYPES[dtype], len(ids)).tobytes()

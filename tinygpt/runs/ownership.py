@@ -8,12 +8,8 @@ import os
 from pathlib import Path
 
 from tinygpt.errors import InputError
+from tinygpt.files import lock
 from tinygpt.terminal import shown
-
-try:
-    import fcntl
-except ImportError:  # Windows knows no such locks, and renames no folder in which a file is open
-    fcntl = None  # type: ignore[assignment]
 
 
 class Owner:
@@ -30,7 +26,7 @@ class Owner:
 
     def take(self, folder: Path) -> None:
         """Own that folder, instead of the one before."""
-        descriptor = _locked(folder) if fcntl else None
+        descriptor = _locked(folder)
         self.close()
         self.folder, self._descriptor = folder, descriptor
 
@@ -73,17 +69,12 @@ class Owner:
         self.close()
 
 
-def _locked(folder: Path) -> int:
+def _locked(folder: Path) -> int | None:
     """A descriptor of the folder, with the lock on it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock(folder)
     except BlockingIOError:
-        os.close(descriptor)
         raise InputError(
             f"{shown(folder)} is being trained by another process\n"
             "wait for it, or stop it: Ctrl-C there saves what it has learned"
         ) from None
-    except OSError:
-        pass
-    return descriptor

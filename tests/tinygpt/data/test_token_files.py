@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.program import TINY, losses, refused
+from tests.helpers.program import PROGRAM, TINY, environment, losses, refused
 from tests.tinygpt.commands.test_tokenize import ids_of, made
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, InputError, TrainConfig, story
 from tinygpt.__main__ import main
@@ -298,3 +299,81 @@ def test_bug_50_a_dtype_too_narrow_for_the_tokenizer(here: Path) -> None:
     edited(dtype="uint16", hash=sha256(ids.data).hexdigest())()
     with pytest.raises(InputError, match="made cannot hold its 65,537 tokens in uint16"):
         token_files.read("made")
+
+
+# -- what is in the folder already
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no FIFOs, and links need rights")
+@pytest.mark.parametrize("name", ["tokens.bin", "tokenizer.json.tmp", "tokens.json.tmp"])
+@pytest.mark.parametrize("kind", ["link", "hard link", "FIFO"])
+def test_bug_86_what_is_in_a_half_written_folder_is_not_opened(
+    name: str, kind: str, here: Path
+) -> None:
+    """A link is not followed, and a FIFO does not wait for a reader."""
+    Path("text.txt").write_text(story() * 3)
+    Path("precious").write_text("precious")
+    Path("made").mkdir()
+    Path("made/tokens.bin").touch()
+    place = Path("made", name)
+    place.unlink(missing_ok=True)
+    if kind == "link":
+        place.symlink_to("../precious")
+    elif kind == "hard link":
+        place.hardlink_to("precious")
+    else:
+        os.mkfifo(place)
+    command = [*PROGRAM, "tokenize", "text.txt", "--out", "made"]
+    subprocess.run(command, env=environment(), check=True, timeout=60)
+    assert token_files.read("made").header.tokens == 447
+    assert Path("precious").read_text() == "precious"
+    assert sorted(os.listdir("made")) == ["tokenizer.json", "tokens.bin", "tokens.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_bug_86_a_text_in_the_folder_of_its_tokens(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is refused by any name it has."""
+    Path("made").mkdir()
+    Path("made/tokens.bin").write_text(story() * 3)
+    Path("link").symlink_to("made/tokens.bin")
+    Path("hard").hardlink_to("made/tokens.bin")
+    for name in ("made/tokens.bin", "link", "hard"):
+        refused(capsys, "tokenize", name, "--out", "made", says="is in made, where the tokens go")
+    Path("made/tokens.bin").rename("text.txt")
+    Path("made/tokens.bin").symlink_to("../text.txt")
+    refused(capsys, "tokenize", "made/tokens.bin", "--out", "made", says="it would be lost")
+
+
+def test_bug_86_a_folder_where_a_file_goes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.txt").write_text(story())
+    Path("made/tokenizer.json").mkdir(parents=True)
+    Path("made/tokens.bin").touch()
+    refused(capsys, "tokenize", "text.txt", "--out", "made", says="made is not empty")
+
+
+def test_bug_85_two_that_write_to_one_folder(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one is refused while the first one writes, and also when both looked first."""
+    pytest.importorskip("fcntl")
+    Path("text.txt").write_text(story())
+    Path("other.txt").write_text(story() * 2)
+    command = ["tokenize", "other.txt", "--out", "made", "--tokenizer", "byte"]
+
+    def parts() -> Iterator[str]:
+        yield story()
+        Path("made/tokens.bin").read_bytes()
+        assert main(command) == 2
+        assert "another process writes to made" in capsys.readouterr().err
+        yield story()
+
+    token_files.write(Path("made"), CharacterTokenizer(story()), parts(), 0.1)
+    assert token_files.read("made").header.tokens == 298
+
+    looks = iter([lambda _: None, lambda _: None, token_files.check_free])
+    monkeypatch.setattr(token_files, "check_free", lambda folder: next(looks)(folder))
+    assert main(command) == 2
+    assert "made holds tokens already" in capsys.readouterr().err
+    assert token_files.read("made").header.tokens == 298
