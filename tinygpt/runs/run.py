@@ -158,11 +158,12 @@ def _make_numbered(stem: Path) -> Path:
     """The first of stem-1, stem-2, ... that did not exist; two trainings that start at once get
     two.
     """
+    stem.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
         folder = stem.with_name(f"{stem.name}-{number}")
         if not os.path.lexists(folder):
             try:
-                folder.mkdir(parents=True)
+                folder.mkdir()
             except FileExistsError:
                 continue
             return folder

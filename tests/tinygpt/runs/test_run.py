@@ -108,6 +108,17 @@ def test_what_cannot_be_written_leaves_nothing(here: Path, monkeypatch: pytest.M
     assert (here / "file").read_bytes() == b""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_bug_85_a_folder_of_runs_that_is_a_link_to_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It exists and cannot be made: no other number changes this."""
+    monkeypatch.setattr("itertools.count", lambda start: range(start, 100))
+    Path("runs").symlink_to("nowhere")
+    with pytest.raises(InputError, match="cannot write to runs "):
+        new()
+    Path("nowhere").mkdir()
+    assert new().folder == Path("runs/story-1")
+
+
 def failed(run: Run, owner: Owner) -> None:
     with pytest.raises(KeyboardInterrupt), runs.discarding(run, owner):
         raise KeyboardInterrupt
