@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import logging
 import os
 import stat
 import sys
@@ -42,6 +43,7 @@ MOST = 1 << 20
 VOCABULARY = 1 << 23  # bytes of a file with the tokens of a tokenizer
 TOKENS = 1 << 17  # of a tokenizer that has a file, at most: more than twice GPT-2's
 LONGEST = 200  # characters of a file's text, or of another program's message, that an error shows
+SILENT = logging.NullHandler()  # without a handler, warnings of matplotlib go to stderr
 RESTORE = "restore it from a copy, or train again"
 
 
@@ -218,6 +220,23 @@ def write_output(path: Path, content: str | bytes, advice: str) -> None:
     """Write a file that a command was asked for. InputError ends with the advice."""
     with writing(path, advice):
         write_atomically(path, content)
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Turn any error of matplotlib into an InputError, also an error of its import: its settings
+    come from a variable and from a file of the user.
+    """
+    logging.getLogger("matplotlib").addHandler(SILENT)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the picture cannot be drawn ({reason(error)})\n"
+            "see what the variable MPLBACKEND and the file matplotlibrc tell matplotlib"
+        ) from None
 
 
 def write_picture(figure: Any, path: Path, advice: str) -> None:

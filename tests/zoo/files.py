@@ -258,4 +258,26 @@ ZOO = [
         new="",
         test=TOKENS + "test_bug_86_a_folder_where_a_file_goes",
     ),
+    Bug(
+        row=86,  # what matplotlib says of its settings ends in a traceback
+        file=FILE,
+        old='    except Exception as error:\n        raise InputError(\n            f"the picture',
+        new='    except OSError as error:\n        raise InputError(\n            f"the picture',
+        test=PLOT + "test_bug_86_settings_with_which_matplotlib_does_not_draw",
+    ),
+    Bug(
+        row=86,  # and has lines of its own
+        file=FILE,
+        old='    logging.getLogger("matplotlib").addHandler(SILENT)\n',
+        new="",
+        test=PLOT + "test_bug_86_settings_with_which_matplotlib_does_not_draw",
+    ),
+    Bug(
+        row=86,  # a picture that cannot be drawn ends a training
+        file="tinygpt/training/loop.py",
+        old="        except InputError as error:\n            if self.drawable:\n",
+        new="        except FileNotFoundError as error:\n            if self.drawable:\n",
+        test="tests/tinygpt/runs/test_curves.py::"
+        "test_bug_86_a_picture_that_cannot_be_drawn_ends_no_training",
+    ),
 ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tinygpt.commands.cli import Parser, output_path
 from tinygpt.errors import InputError
-from tinygpt.files import VOCABULARY, read_bytes, write_picture
+from tinygpt.files import VOCABULARY, drawing, read_bytes, write_picture
 from tinygpt.runs import metrics
 from tinygpt.runs import run as runs
 from tinygpt.runs.curves import axes_of, logarithmic, plot_losses, smooth
@@ -81,6 +81,7 @@ def read(folder: Path) -> Curve:
     return Curve(name, tokenizer, found)
 
 
+@drawing()
 def draw(curves: list[Curve], picture: Path) -> None:
     """One colour a run, in the order they were named."""
     from matplotlib import colormaps  # here: matplotlib takes longer to import than all the rest

@@ -115,8 +115,8 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
                 say(line)
             trace = shown(profile.save(run.folder))
             say(f"each op of these steps, as a trace that Chrome opens: {trace}\n")
-        training.draw()
-        say(f"saved in {run.name}; {runs.PICTURE} there shows the curve")
+        shows = f"; {runs.PICTURE} there shows the curve" if training.draw() else ""
+        say(f"saved in {run.name}{shows}")
         if code == 0:
             say()
             sample.write(run, job.model, job.data.tokenizer, SampleConfig(), run.opening)

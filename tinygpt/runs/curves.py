@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.files import write_picture
+from tinygpt.files import drawing, write_picture
 from tinygpt.runs import metrics
 
 POINTS = 2000  # of a curve that are drawn: the picture is half as many dots wide
 
 
+@drawing()
 def draw(
     source: Path,
     picture: Path,

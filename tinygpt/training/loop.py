@@ -5,7 +5,6 @@ One step is in step.py.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from dataclasses import replace
@@ -39,6 +38,7 @@ class Training:
         self.live = LiveLine(job.run.training.steps)
         self.kept = snapshots.chosen(job.model, job.run.training)
         self.next_picture = time.monotonic() + PICTURE_SECONDS
+        self.drawable = True  # until a drawing fails
         self.tokens, self.seconds = 0, 0.0  # of the steps taken
         self.skipped = self.in_a_row = 0  # steps: all, and the last ones
 
@@ -205,26 +205,33 @@ class Training:
     # -- drawing
 
     def refresh(self) -> None:
-        """Draw the curve anew, if that is due: seldom, since a drawing takes as long as many steps.
-
-        A picture that cannot be written ends no training: the checkpoint could be.
-        """
+        """Draw the curve anew, if that is due: seldom, since this takes as long as many steps."""
         start = time.monotonic()
         if start >= self.next_picture:
-            with contextlib.suppress(OSError, InputError):
-                self.draw()
+            self.draw()
             now = time.monotonic()
             self.next_picture = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
 
-    def draw(self) -> None:
-        """The curve of the metrics so far, with the floor where there is one."""
-        curves.draw(
-            self.run.folder / runs.METRICS,
-            self.run.folder / runs.PICTURE,
-            unknowing=math.log(self.run.model.vocabulary),
-            floor=self.job.data.floor,
-            unit=self.job.data.unit,
-        )
+    def draw(self) -> bool:
+        """The curve of the metrics so far, with the floor where there is one: whether it was drawn.
+
+        A picture that cannot be written ends no training: the checkpoint could be. This is said
+        once.
+        """
+        try:
+            curves.draw(
+                self.run.folder / runs.METRICS,
+                self.run.folder / runs.PICTURE,
+                unknowing=math.log(self.run.model.vocabulary),
+                floor=self.job.data.floor,
+                unit=self.job.data.unit,
+            )
+        except InputError as error:
+            if self.drawable:
+                self.live.note(str(error).splitlines()[0])
+            self.drawable = False
+            return False
+        return True
 
 
 def _skipped(record: StepRecord) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tests.helpers.program import contents, refused
+from tests.helpers.program import PROGRAM, contents, environment, refused
 from tinygpt import files
 from tinygpt.__main__ import main
 from tinygpt.commands.plot import read
@@ -275,3 +276,21 @@ def test_what_cannot_be_written_leaves_nothing(
         says="cannot write to losses.png (No space left on device)\n"
         "name another file: --output FILE",
     )
+
+
+@pytest.mark.parametrize("settings", [None, b"path.effects: 3", b"\xff\xfe"])
+def test_bug_86_settings_with_which_matplotlib_does_not_draw(
+    settings: bytes | None, run: Path
+) -> None:
+    """Of a variable, or of a file in this folder, which matplotlib reads when it is imported."""
+    more = {"MPLBACKEND": "agg"}
+    if settings is None:
+        more["MPLBACKEND"] = "nonsense"
+    else:
+        Path("matplotlibrc").write_bytes(settings)
+    command, options = [*PROGRAM, "plot"], {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(command, env=environment(**more), check=False, **options)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tinygpt: error: the picture cannot be drawn (")
+    assert done.stderr.count("\n") == 2
+    assert not Path("losses.png").exists()

@@ -59,14 +59,13 @@ def test_a_short_run_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_drawing_that_takes_long_comes_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At most a fiftieth of the time, whatever it takes; and a full disk ends no training."""
+    """At most a fiftieth of the time, whatever it takes."""
     now, drawn = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
     def draw() -> None:
         drawn.append(now[0])
         now[0] += 2.0
-        raise OSError(28, "No space left on device")
 
     training = cast("loop.Training", SimpleNamespace(draw=draw, next_picture=loop.PICTURE_SECONDS))
     while now[0] < 1000:
@@ -74,6 +73,30 @@ def test_a_drawing_that_takes_long_comes_seldom(monkeypatch: pytest.MonkeyPatch)
         now[0] += 1.0
     assert drawn[0] == 30.0
     assert [round(b - a) for a, b in pairwise(drawn)] == [102] * (len(drawn) - 1)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), AttributeError("no font"), MemoryError()]
+)
+def test_bug_86_a_picture_that_cannot_be_drawn_ends_no_training(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said once, in one line, and not promised at the end."""
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    monkeypatch.setattr(loop, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "PICTURE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "PICTURE_SHARE", 0)
+    assert main(["train", *TINY, "--steps", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert err.startswith("the picture cannot be drawn (")
+    assert "saved in runs/story-1\n" in out
+    assert not Path("runs/story-1/loss.png").exists()
+    assert runs.load(Path("runs/story-1"))[0].name == "runs/story-1"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals cannot be sent there")

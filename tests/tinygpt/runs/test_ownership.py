@@ -33,7 +33,7 @@ RUN = Run(Path("one"), GPTConfig(TOKENIZER.size, 4, 8, 2, 1), TrainConfig(), "Th
 @pytest.fixture(autouse=True)
 def text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # takes longer than the steps
-    monkeypatch.setattr("tinygpt.training.loop.Training.draw", lambda training: None)
+    monkeypatch.setattr("tinygpt.training.loop.Training.draw", lambda training: True)
     (here / "text.txt").write_text(story(), encoding="utf-8")
 
 

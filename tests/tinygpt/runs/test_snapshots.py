@@ -48,7 +48,7 @@ CHOICES = [
 @pytest.fixture
 def text(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # takes longer than the steps
-    monkeypatch.setattr("tinygpt.training.loop.Training.draw", lambda training: None)
+    monkeypatch.setattr("tinygpt.training.loop.Training.draw", lambda training: True)
     (here / "text.txt").write_text(story(), encoding="utf-8")
 
 

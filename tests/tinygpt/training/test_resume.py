@@ -49,7 +49,7 @@ CHOICES = [
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     # takes longer than the steps
-    monkeypatch.setattr("tinygpt.training.loop.Training.draw", lambda training: None)
+    monkeypatch.setattr("tinygpt.training.loop.Training.draw", lambda training: True)
     (tmp_path / "text.txt").write_text(story(), encoding="utf-8")
     return tmp_path
 

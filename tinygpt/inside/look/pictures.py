@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.files import write_picture
+from tinygpt.files import drawing, write_picture
 from tinygpt.inside.look.gather import Look, words_of
 from tinygpt.tokenizers import Tokenizer
 
@@ -23,6 +23,7 @@ FONTS = ["DejaVu Sans Mono", "DejaVu Sans"]
 LABELLED = 200  # points that can be named in the plane
 
 
+@drawing()
 def attention(look: Look, path: Path) -> None:
     """A map for each head, a row of maps for each block. Row t, column u: how much token t takes
     from token u.
@@ -56,6 +57,7 @@ def attention(look: Look, path: Path) -> None:
     write_picture(figure, path, "name another file: --attention FILE")
 
 
+@drawing()
 def embeddings(look: Look, tokenizer: Tokenizer, path: Path) -> None:
     """The token embeddings in the plane in which they differ most; those of the text in colour."""
     from matplotlib.figure import Figure

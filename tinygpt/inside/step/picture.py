@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.files import write_picture
+from tinygpt.files import drawing, write_picture
 from tinygpt.inside.arrays import Floats, Plane, number
 
 NUMBERED = 24  # rows and columns up to which the numbers are written
@@ -17,6 +17,7 @@ NAMED = 64  # and up to which their names are
 SHORT = 4  # letters of a name that stands upright above its column
 
 
+@drawing()
 def draw(
     found: Plane, title: str, folder: Path, down: Sequence[str] = (), across: Sequence[str] = ()
 ) -> Path:
