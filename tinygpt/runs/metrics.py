@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, open_regular, reason, telling
+from tinygpt.files import RESTORE, open_regular, reason, replacing, telling
 from tinygpt.terminal import shown
 
 LINE = 1 << 16  # bytes of a line, at most: a longer one was not written here
@@ -97,6 +97,9 @@ def cut(path: Path, step: int) -> None:
                 if record and record.step > step:
                     break
                 end = file.tell() if record else end
+        if path.stat().st_nlink > 1:  # another folder has the same file, as after `cp -al`
+            with replacing(path) as copy:
+                shutil.copyfile(path, copy)
         os.truncate(path, end)
     except OSError as error:
         raise InputError(

@@ -88,6 +88,19 @@ def test_bug_85_two_that_start_together(capsys: pytest.CaptureFixture[str]) -> N
     assert [record["step"] for record in noted("one") if "lr" in record] == list(range(1, 13))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights")
+def test_bug_85_a_copy_of_links_is_a_run_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """After `cp -al` both folders have the same files, until one of them is trained."""
+    assert main(["train", *CHOICES, "--out", "runs/one", "--until", "4"]) == 0
+    with Path("runs/one/metrics.jsonl").open("a") as file:
+        file.write('{"step": 5}\n')
+    before = {path: path.read_bytes() for path in Path("runs/one").rglob("*") if path.is_file()}
+    shutil.copytree("runs/one", "runs/two", copy_function=os.link)
+    assert main(["train", "--resume", "two"]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert [record["step"] for record in noted("two") if "lr" in record] == list(range(1, 13))
+
+
 # -- renamed, removed
 
 
