@@ -242,6 +242,20 @@ def test_a_terminal_that_lacks_a_character(here: Path) -> None:
     assert rb"gr\xfcn \u6f22\u5b57" in done.stdout
 
 
+@pytest.mark.parametrize("encoding", ["idna", "undefined"])
+def test_bug_84_an_encoding_that_escapes_nothing(encoding: str, here: Path) -> None:
+    for arguments, code in ((["sample", "nowh\u00e9re"], 2), (["--help"], 0)):
+        done = subprocess.run(
+            [*PROGRAM, *arguments],
+            env=environment(PYTHONIOENCODING=encoding),
+            capture_output=True,
+            timeout=60,
+        )
+        assert done.returncode == code
+        assert b"Traceback" not in done.stderr
+        assert (done.stdout + done.stderr).startswith((b"tinygpt: error: no run", b"usage: "))
+
+
 def on_a_terminal(here: Path, *arguments: str, columns: int = 80, **variables: str) -> str:
     """What a command writes to a terminal of so many columns."""
     import fcntl

@@ -129,6 +129,13 @@ ZOO = [
         new="        if False:\n",
         test=OUTLIVING + "test_bug_84_streams_that_are_closed",
     ),
+    Bug(
+        row=84,  # an encoding that escapes nothing
+        file="tinygpt/commands/program.py",
+        old="            except UnicodeError:",
+        new="            except LookupError:",
+        test="tests/tinygpt/test_terminal.py::test_bug_84_an_encoding_that_escapes_nothing",
+    ),
     # -- row 85: two trainings in one folder
     Bug(
         row=85,  # the lock is on a file that is replaced

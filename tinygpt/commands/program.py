@@ -57,6 +57,10 @@ def _open_streams() -> None:
         # a character that the terminal's encoding lacks is escaped, not a crash
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+            try:
+                "\u2501".encode(stream.encoding, stream.errors)
+            except UnicodeError:  # of PYTHONIOENCODING=idna, an encoding that escapes nothing
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
