@@ -7,6 +7,7 @@ least ten steps away from it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,34 +29,33 @@ class Case(NamedTuple):
     op: str
     call: Callable[..., Any]
     shapes: tuple[Shape, ...]
-    draw: Callable[[np.random.Generator, tuple[Shape, ...]], list[Array]]
+    draw: Callable[[np.random.Generator, int], Array]
     repeats: bool = True
 
     def inputs(self, seed: int) -> list[Array]:
-        return [np.asarray(x) for x in self.draw(np.random.default_rng(seed), self.shapes)]
+        """The drawn numbers, cut into one array for each shape."""
+        sizes = list(map(math.prod, self.shapes))
+        values = self.draw(np.random.default_rng(seed), sum(sizes))
+        parts = np.split(values, np.cumsum(sizes))  # and an empty one behind them
+        return [part.reshape(n).copy() for part, n in zip(parts, self.shapes, strict=False)]
 
 
-def normal(rng: np.random.Generator, shapes: tuple[Shape, ...]) -> list[Array]:
+def normal(rng: np.random.Generator, count: int) -> Array:
     """Any numbers."""
-    return [rng.standard_normal(shape) for shape in shapes]
+    return rng.standard_normal(count)
 
 
-def positive(rng: np.random.Generator, shapes: tuple[Shape, ...]) -> list[Array]:
+def positive(rng: np.random.Generator, count: int) -> Array:
     """Between 0.5 and 2: for log, sqrt, divisors and bases of powers."""
-    return [rng.uniform(0.5, 2, shape) for shape in shapes]
+    return rng.uniform(0.5, 2, count)
 
 
-def distinct(rng: np.random.Generator, shapes: tuple[Shape, ...]) -> list[Array]:
-    """No two elements of all inputs together closer than 0.01, none closer than that to 0 or to -1
-    and 1: no kinks, no ties.
+def distinct(rng: np.random.Generator, count: int) -> Array:
+    """No two numbers closer than 0.01, none closer than that to 0 or to -1 and 1: no kinks, no
+    ties.
     """
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    values = rng.permutation((np.arange(sum(sizes)) + 0.5 - sum(sizes) / 2 + 0.1) * 0.037)
-    values = np.where(np.abs(np.abs(values) - 1) < 0.01, values * 1.05, values)
-    return [
-        part.reshape(shape)
-        for part, shape in zip(np.split(values, np.cumsum(sizes)[:-1]), shapes, strict=True)
-    ]
+    values = rng.permutation((np.arange(count) + 0.5 - count / 2 + 0.1) * 0.037)
+    return np.where(np.abs(np.abs(values) - 1) < 0.01, values * 1.05, values)
 
 
 CASES: list[Case] = []
@@ -77,7 +77,7 @@ def case(
     for name in names.split():
         for group in shapes.split(";"):
             sizes = tuple(tuple(map(int, shape.split())) for shape in group.split(","))
-            function = call or partial(getattr(ops, name), **options)
+            function = call or partial(ops.OPS[name], **options)
             CASES.append(Case(name, function, sizes, draw, repeats))
 
 
@@ -133,16 +133,17 @@ case("take", "3 4", lambda x: x[np.arange(12).reshape(3, 4) % 3 == 0])
 case("take", "2 3", lambda x: x[..., [[1, 0], [1, 1]]])
 case("gather", "2 3", lambda x: ops.gather(x, [[0, 0], [2, 1]], axis=1))
 case("gather", "2 3", lambda x: ops.gather(x, [[1, 0, 1]], axis=0))
-case("embedding", "4 3", partial(ops.embedding, [[0, 2, 0], [1, 0, 2]]))
+_IDS = [[0, 3, 1], [2, 2, 0]]
+case("embedding", "4 3", partial(ops.embedding, _IDS))
 case("embedding", "4 3", partial(ops.embedding, np.zeros((0,), dtype=np.int64)))
-case("concatenate", "2 3, 2 2", lambda a, b: ops.concatenate([a, b], axis=1))
+case("concatenate", "2 3, 2 2", axis=1)
 case("concatenate", "2 3", lambda a: ops.concatenate([a, a]))
 case("concatenate", "2 3, 2 3", lambda a, b: ops.stack([a, b], axis=-1))
 case("pad", "2 3", width=((1, 0), (0, 2)))
 case("pad", "2 3", width=1, value=2.0)
 case("clone", "2 3")
 case("cast", "2 3", lambda x: x.to("float64") * 1.0)
-case("cast", "2 3", partial(ops.OPS["cast"], dtype="float64"))
+case("cast", "2 3", dtype="float64")
 case("transfer", "2 3", lambda x: ops.OPS["transfer"](x, device=x.device))
 case("view", "2 3 4", lambda x: x.contiguous().view(4, -1))
 case("permute", "2 3 4", lambda x: x.permute(2, 0, 1))
@@ -166,7 +167,6 @@ case("layer_norm", "5, 5, 5", repeats=False)  # a constant row is a kink but for
 case("layer_norm", "3 5, 5, 5; 2 3 5, 5, 5; 2 2 3 5, 5, 5")
 case("layer_norm", "4 1", lambda x: ops.layer_norm(x, [1.0], [0.5]))
 case("layer_norm", "3 4, 4, 4", eps=0.1)
-_IDS = [[0, 3, 1], [2, 2, 0]]
 for _options in (
     {},
     {"reduction": "sum"},
@@ -192,12 +192,10 @@ case("attention", "2 3 4", lambda x: ops.attention(x, x, x, causal=True))
 case("linear_gelu", "2 3 4, 4 5, 5; 3 4, 4 5")
 _SUM = "2 3 4, 2 3 4, 4, 4"
 case("residual_layer_norm", _SUM, lambda *xs: ops.concatenate(ops.residual_layer_norm(*xs)))
-_SUM = "3 4, 3 4, 4, 4"
-case("residual_layer_norm", _SUM, lambda *xs: ops.residual_layer_norm(*xs, eps=0.1)[1])
+case("residual_layer_norm", "3 4, 3 4, 4, 4", lambda *xs: ops.residual_layer_norm(*xs, eps=0.1)[1])
 case("causal_self_attention", "2 3 12", heads=2)
 case("causal_self_attention", "2 3 6", heads=1, dropout=0.3, key=Key(3))
-_LOOKUP = partial(ops.positional_embedding, [[0, 2, 0], [1, 0, 2]])
-case("positional_embedding", "4 3, 5 3", _LOOKUP)
+case("positional_embedding", "4 3, 5 3", partial(ops.positional_embedding, _IDS))
 
 # Ops that have no gradient: their results are bools, integers or steps.
 _NAMES = """equal not_equal less less_equal greater greater_equal bitwise_and bitwise_or bitwise_xor

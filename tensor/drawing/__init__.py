@@ -1,6 +1,7 @@
 """draw(y): the computation graph behind a tensor as a picture.
 
 fold.py       which ops share a box
+boxes.py      the parts of a picture
 contents.py   the boxes, their rows, the arrows between them, the frames around them
 layout.py     the positions
 shapes.py     rectangles, texts, curves, and their styles
@@ -16,7 +17,8 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
-from tensor.drawing.contents import Contents, contents, many
+from tensor.drawing.boxes import Contents
+from tensor.drawing.contents import contents, many
 from tensor.drawing.dot import dot
 from tensor.drawing.png import png
 from tensor.drawing.scene import scene

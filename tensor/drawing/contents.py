@@ -1,4 +1,4 @@
-"""The contents of a picture: boxes with rows, arrows between boxes, frames around boxes."""
+"""The contents of the picture of a graph: its boxes, arrows and frames, and all that they say."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tensor.base import Accumulator
+from tensor.drawing.boxes import Box, Contents, Frame, Row, Wire, shape_of, shortened
 from tensor.drawing.fold import call_name, parts
-from tensor.dtypes import float32
 from tensor.errors import GraphError
-from tensor.graph import Node, Output, describe, reachable
+from tensor.graph import Node, op_of, reachable
 from tensor.memory.devices import to_host
 from tensor.recording.entries import input_of
 from tensor.recording.report import visible
@@ -27,88 +26,12 @@ MOST_ROWS = 8  # leaves that a box of several ops lists one by one
 MOST_INPUTS = 40  # inputs that the box of an op lists one by one
 MOST_SHARED = 60  # boxes of leaves that several boxes use
 MOST_OPS = 8  # kinds of ops that a box of several ops names
-MOST_LINES = 12  # ops that a tooltip describes
-
-# A row of a box is a kind and the texts of its columns.
-# The kinds: "title", "soft" (a remark), "leaf", "constant", "result".
-Row = tuple[str, tuple[str, ...]]
-
-
-@dataclass(eq=False)
-class Box:
-    """One box: a part of the ops, or leaves that several parts use."""
-
-    kind: str  # "op", "call", "repeat" or "leaf"
-    name: str
-    nodes: Sequence[Any]
-    call: int
-    leaves: list[Accumulator] = field(default_factory=list)  # that no other box has
-    rows: list[Row] = field(default_factory=list)
-    frame: Frame | None = None
-    wires: list[Wire] = field(default_factory=list)  # that leave the box
-    row: int = 0  # the layout sets this and all below
-    x: float = 0.0  # of the middle
-    y: float = 0.0  # of the top
-    width: float = 0.0
-    height: float = 0.0
-
-    @property
-    def tooltip(self) -> str:
-        """The ops, with the lines that called them."""
-        if self.kind == "leaf":
-            return "a leaf that several boxes use"
-        lines = [visible(describe(node)) for node in self.nodes[:MOST_LINES]]
-        if len(self.nodes) > MOST_LINES:
-            lines.append(f"and {len(self.nodes) - MOST_LINES:,} more")
-        return "\n".join(lines)
-
-
-@dataclass(eq=False)
-class Wire:
-    """A value on its way from its box to others. The layout sets where."""
-
-    source: Box
-    value: Any  # Node, Output or Accumulator
-    targets: Counter[Box] = field(default_factory=Counter)  # how many inputs of a box it is
-    label: str = ""
-    leaves: float = 0.0  # x at the source
-    right: float = 0.0  # x of the lane past the rows between
-    enters: dict[Box, float] = field(default_factory=dict)  # x at a target
-
-    @property
-    def near(self) -> list[Box]:
-        """The targets in the next row."""
-        return [box for box in self.targets if box.row == self.source.row + 1]
-
-
-@dataclass(eq=False)
-class Frame:
-    """A call whose ops have boxes of their own; `module` holds their leaves."""
-
-    name: str
-    module: str
-    boxes: list[Box]
-    text: tuple[float, float] = (0.0, 0.0)  # its width and height
-    left: float = 0.0
-    right: float = 0.0
-    top: float = 0.0
-    bottom: float = 0.0
-
-
-class Contents(NamedTuple):
-    """Boxes in an order in which no arrow points back, and all else that is drawn."""
-
-    boxes: list[Box]
-    wires: list[Wire]
-    frames: list[Frame]
-    title: str
-    facts: str
 
 
 def contents(y: Tensor, model: Any = None, collapse: bool | None = None) -> Contents:
     """Everything behind y. Raises GraphError where no graph is, or backward has freed a part."""
     nodes = _ops_behind(y)
-    boxes = [Box(*part) for part in parts(nodes, collapse)]
+    boxes = parts(nodes, collapse)
     owner: dict[Any, Box] = {node: box for box in boxes for node in box.nodes}
     leaves = _Leaves(nodes, owner, _names(model))
     frames = _frames(boxes, leaves)
@@ -166,35 +89,14 @@ def _wires(nodes: Sequence[Node], owner: dict[Any, Box]) -> list[Wire]:
     wires: dict[Any, Wire] = {}
     for node in nodes:
         for value in node.parents:
-            source = owner.get(_maker(value))  # a leaf inside a box has no owner
+            source = owner.get(op_of(value))  # a leaf inside a box has no owner
             if source is None or source is owner[node]:
                 continue
             if value not in wires:
                 wires[value] = Wire(source, value)
                 source.wires.append(wires[value])
             wires[value].targets[owner[node]] += 1
-    for wire in wires.values():
-        wire.label = _label(wire)
     return list(wires.values())
-
-
-def _maker(value: Any) -> Any:
-    """The node that made a value."""
-    return value.parents[0] if type(value) is Output else value
-
-
-def _label(wire: Wire) -> str:
-    """Which value leaves the box, and its shape, where the box does not say so."""
-    box, value = wire.source, wire.value
-    if box.kind == "leaf":
-        return shape_of(value) if len(box.nodes) > 1 else ""
-    last, node = box.nodes[-1], _maker(value)
-    words = [f"output {value.index}"] if type(value) is Output else []
-    if node is not last or not (words or len(box.wires) == 1):
-        words.insert(0, shortened(node.op))
-    if shape_of(value) != shape_of(last):
-        words.append(shape_of(value))
-    return " ".join(words)
 
 
 # -- leaves, boxes, frames ------------------------------------------------------------------------
@@ -244,7 +146,9 @@ class _Leaves:
         return "leaf", (name + _times(times), shape_of(leaf), self._gradient([leaf]))
 
     def _gradient(self, leaves: Sequence[Accumulator]) -> str:
-        norms = [_norm(leaf.gradient) for leaf in leaves if leaf.gradient is not None]
+        found = [leaf.gradient.array for leaf in leaves if leaf.gradient is not None]
+        # hypot squares no number, which may be too large or too small for that
+        norms = [np.hypot.reduce(to_host(x).astype(np.float64), axis=None) for x in found]
         if norms:
             return f"gradient {np.hypot.reduce(norms):.3g}"
         return "no gradient" if self.gradients else ""
@@ -297,11 +201,6 @@ def _inputs(box: Box, leaves: _Leaves) -> list[Row]:
     return rows
 
 
-def _norm(gradient: Any) -> float:
-    """The Euclidean norm. hypot squares no number, which may be too large or too small for that."""
-    return float(np.hypot.reduce(to_host(gradient.array).astype(np.float64), axis=None))
-
-
 # -- texts ----------------------------------------------------------------------------------------
 
 
@@ -317,11 +216,6 @@ def common(names: Sequence[str]) -> str:
 def _size(leaves: Iterable[Accumulator]) -> str:
     """How many numbers the leaves hold."""
     return many(sum(math.prod(leaf.shape) for leaf in leaves), "number")
-
-
-def shape_of(value: Any) -> str:
-    """(2, 3), and the dtype where it is not float32."""
-    return str(tuple(value.shape)) + ("" if value.dtype == float32 else f" {value.dtype}")
 
 
 def _listed(nodes: Sequence[Node]) -> list[str]:
@@ -349,9 +243,3 @@ def many(count: int, word: str) -> str:
     """1 op, 1,000 ops"""
     plural = {"box": "boxes", "leaf": "leaves"}.get(word, word + "s")
     return f"{count:,} {word if count == 1 else plural}"
-
-
-def shortened(text: str, most: int = 44) -> str:
-    """At most so many letters; the middle is left out."""
-    text = visible(text.replace("\n", " "))
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tensor.drawing.contents import Box, Contents
+from tensor.drawing.boxes import Box, Contents
 
 STYLES = {
     "op": "",

@@ -6,11 +6,12 @@ A part is a stretch of the order in which the ops ran, so no arrow between two p
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from itertools import accumulate, groupby, pairwise
+from typing import Any
 
 from tensor.base import Accumulator
+from tensor.drawing.boxes import Box
 from tensor.graph import Node
 
 COLLAPSE_ABOVE = 40  # boxes: a larger graph is drawn call by call
@@ -20,21 +21,12 @@ MOST = 2000  # boxes that collapse=False may draw
 LONGEST_REPEAT = 64  # parts in one round of a repetition
 
 
-class Part(NamedTuple):
-    """The ops of one box."""
-
-    kind: str  # "op", "call" or "repeat"
-    name: str
-    nodes: tuple[Node, ...]
-    call: int  # the number of the call that ran the first op
-
-
-def parts(nodes: Sequence[Node], collapse: bool | None) -> list[Part]:
+def parts(nodes: Sequence[Node], collapse: bool | None) -> list[Box]:
     """The parts of these ops, which are in the order they ran. For collapse=None, the number of
     the ops decides.
     """
-    found = list(calls(nodes))
-    made = [Part("op", node.op, (node,), call) for node, call in zip(nodes, found, strict=True)]
+    found = calls(nodes)
+    made = [Box("op", node.op, (node,), call) for node, call in zip(nodes, found, strict=True)]
     if collapse is False:
         if len(made) > MOST:
             raise ValueError(
@@ -52,17 +44,13 @@ def parts(nodes: Sequence[Node], collapse: bool | None) -> list[Part]:
     return [_joined("call", f"{len(group)} boxes in one", group) for group in groups]
 
 
-def calls(nodes: Sequence[Node]) -> Iterator[int]:
+def calls(nodes: Sequence[Node]) -> list[int]:
     """The number of each op's call. A call ends where another function runs an op. It also ends
     where the same function runs an earlier line: a second call, or the next round of a loop.
     """
-    call = 0
-    yield call
-    for before, node in pairwise(nodes):
-        call += (
-            node.called_at[0] is not before.called_at[0] or node.called_at[1] < before.called_at[1]
-        )
-        yield call
+    places = [node.called_at for node in nodes]
+    ends = (new[0] is not old[0] or new[1] < old[1] for old, new in pairwise(places))
+    return list(accumulate(ends, initial=0))
 
 
 def call_name(node: Node) -> str:
@@ -72,11 +60,11 @@ def call_name(node: Node) -> str:
     return name if name != "<module>" else os.path.basename(code.co_filename)
 
 
-def folded(made: list[Part]) -> list[Part]:
+def folded(made: list[Box]) -> list[Box]:
     """Keep the first of three or more equal rounds; one part stands for all the others."""
     numbers: dict[Any, int] = {}
     kinds = [numbers.setdefault(_kind(part), len(numbers)) for part in made]
-    result: list[Part] = []
+    result: list[Box] = []
     start = 0
     while start < len(made):
         length, rounds = _repetition(kinds, start)
@@ -90,15 +78,15 @@ def folded(made: list[Part]) -> list[Part]:
     return result
 
 
-def _joined(kind: str, name: str, members: Sequence[Part]) -> Part:
+def _joined(kind: str, name: str, members: Sequence[Box]) -> Box:
     """One part of several; a part alone stays as it is."""
     if len(members) == 1:
         return members[0]
     nodes = tuple(node for part in members for node in part.nodes)
-    return Part(kind, name, nodes, members[0].call)
+    return Box(kind, name, nodes, members[0].call)
 
 
-def _kind(part: Part) -> Any:
+def _kind(part: Box) -> Any:
     """Equal for parts that look alike: the same function, ops, shapes and leaves."""
     ops = []
     for node in part.nodes:

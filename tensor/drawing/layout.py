@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import accumulate, chain, groupby, pairwise
 from typing import Any
 
-from tensor.drawing.contents import Box, Contents, Wire
+from tensor.drawing.boxes import Box, Contents, Wire
 from tensor.drawing.shapes import Curve, width_of
 
 APART = 26.0  # between two boxes of a row

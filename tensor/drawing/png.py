@@ -45,9 +45,10 @@ def _paint(axes: Any, shape: Shape) -> None:
 
     if isinstance(shape, Text):
         pen = TEXT[shape.style]
-        text = axes.text(shape.x, shape.y, shape.text, family="DejaVu Sans", size=pen.size)
-        text.set(color=pen.colours[0], ha=SIDES[shape.anchor], weight=pen.weight)
-        text.set_parse_math(False)  # a dollar sign in a name is a dollar sign
+        side, colour = SIDES[shape.anchor], pen.colours[0]
+        font = {"family": "DejaVu Sans", "size": pen.size, "weight": pen.weight, "color": colour}
+        # without parse_math, a dollar sign in a name is a dollar sign
+        axes.text(*shape[1:4], ha=side, parse_math=False, **font)
     elif isinstance(shape, Rect):
         fill = FILL[shape.style]
         patch = FancyBboxPatch(shape[1:3], *shape[3:], f"round,pad=0,rounding_size={fill.radius}")

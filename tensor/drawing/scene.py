@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from itertools import chain
 
-from tensor.drawing.contents import Box, Contents, Frame
+from tensor.drawing.boxes import Box, Contents, Frame
 from tensor.drawing.layout import arrange, label_width
 from tensor.drawing.shapes import FILL, Curve, Mark, Rect, Scene, Shape, Text, width_of
 

@@ -14,7 +14,8 @@ import tensor
 from tensor import Tensor, nn
 from tensor.base import Accumulator
 from tensor.drawing import draw
-from tensor.drawing.contents import Box, Contents, Wire, contents
+from tensor.drawing.boxes import Box, Contents, Wire
+from tensor.drawing.contents import contents
 from tensor.drawing.scene import scene
 from tensor.drawing.shapes import TEXT, Curve, Mark, Rect, Scene, Text, width_of
 from tensor.graph import Node, Output, reachable

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import tensor
 from tensor import Tensor, nn
 from tensor.drawing import draw
-from tensor.drawing.contents import MOST_INPUTS, Contents, common, contents
+from tensor.drawing.boxes import Contents
+from tensor.drawing.contents import MOST_INPUTS, common, contents
 from tensor.drawing.fold import FOLD_ABOVE, MERGE_ABOVE, MOST
 from tensor.drawing.scene import scene
 from tensor.recording.entries import input_of

@@ -17,7 +17,8 @@ import pytest
 import tensor
 from tensor import Tensor, nn, no_grad
 from tensor.drawing import draw
-from tensor.drawing.contents import contents, shortened
+from tensor.drawing.boxes import shortened
+from tensor.drawing.contents import contents
 from tensor.drawing.shapes import ARROW, EDGE, FILL, PAGE, TEXT
 from tensor.errors import GraphError
 from tests.helpers.drawing import arrows, both, leaf, model_on

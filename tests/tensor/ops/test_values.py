@@ -36,7 +36,7 @@ class Value(NamedTuple):
     call: Callable[..., Any]
     oracle: Callable[..., Any]
     shapes: tuple[Shape, ...]
-    draw: Callable[[np.random.Generator, tuple[Shape, ...]], list[Array]]
+    draw: Callable[[np.random.Generator, int], Array]
     steps: int
 
 
@@ -450,10 +450,8 @@ def test_every_op_has_a_value() -> None:
 @pytest.mark.parametrize("op", sorted(VALUES))
 def test_values(op: str, dtype: str, device: str) -> None:
     for seed, case in enumerate(VALUES[op]):
-        inputs = [
-            Tensor(x, dtype=dtype, device=device)
-            for x in case.draw(np.random.default_rng(seed), case.shapes)
-        ]
+        drawn = Case(op, case.call, case.shapes, case.draw).inputs(seed)
+        inputs = [Tensor(x, dtype=dtype, device=device) for x in drawn]
         exact = np.asarray(case.oracle(*(x.numpy().astype(np.float64) for x in inputs)))
         y = case.call(*inputs)
         assert y.shape == exact.shape, case
