@@ -220,15 +220,9 @@ def _inside(x: Array, part: Callable[[int], slice]) -> Array:
     return inside
 
 
-def _backwards(x: Array) -> Array:
-    """Stored in reverse, read with negative steps."""
-    flip: Any = (slice(None, None, -1),) * x.ndim
-    return x[..., *flip].copy()[..., *flip]
-
-
 def _expanded(x: Array) -> Array:
     """One slice of the first axis, repeated by stride 0."""
-    return np.broadcast_to(x[:1], x.shape) if x.ndim and x.shape[0] else x
+    return np.broadcast_to(x[:1], x.shape) if x.ndim else x
 
 
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
@@ -236,7 +230,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "F": lambda x: np.array(x, order="F"),
     "permuted": _permuted,
     "step 2": lambda x: _inside(x, lambda n: slice(None, 2 * n, 2)),
-    "negative step": _backwards,
+    "negative step": lambda x: np.asarray(np.flip(np.flip(x).copy())),
     "expanded": _expanded,
     "offset slice": lambda x: _inside(x, lambda n: slice(2, 2 + n)),
 }

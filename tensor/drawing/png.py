@@ -52,9 +52,8 @@ def _paint(axes: Any, shape: Shape) -> None:
     elif isinstance(shape, Rect):
         fill = FILL[shape.style]
         patch = FancyBboxPatch(shape[1:3], *shape[3:], f"round,pad=0,rounding_size={fill.radius}")
-        patch.set(facecolor=fill.colours[0], edgecolor=EDGE[0], linewidth=fill.line)
-        if fill.dashes:
-            patch.set_linestyle((0, fill.dashes))
+        dashes = (0, fill.dashes or None)
+        patch.set(fc=fill.colours[0], ec=EDGE[0], linewidth=fill.line, linestyle=dashes)
         axes.add_patch(patch)
     else:
         codes = [Line.MOVETO, Line.CURVE4, Line.CURVE4, Line.CURVE4] * len(shape.strokes)

@@ -82,12 +82,14 @@ def broadcast_shape(*shapes: Shape) -> Shape:
     out = [1] * ndim
     for shape in shapes:
         for axis, n in enumerate(shape, start=ndim - len(shape)):
-            if n != 1 and out[axis] not in (1, n):
+            if n == 1:
+                continue
+            if out[axis] not in (1, n):
                 raise ShapeError(
                     f"shapes {' and '.join(map(str, shapes))} do not broadcast: "
                     f"{out[axis]} and {n} on axis {axis - ndim}, and neither is 1"
                 )
-            out[axis] = n if n != 1 else out[axis]
+            out[axis] = n
     return tuple(out)
 
 
@@ -168,17 +170,17 @@ class Layout:
                 f"cannot expand {self.shape} to {shape}: "
                 f"name at least {len(self.shape)} sizes, and -1 only for axes that exist"
             )
-        sizes, strides = list(shape), [0] * len(shape)
-        for axis, (have, stride) in enumerate(
-            zip(self.shape, self.strides, strict=True), start=new
-        ):
-            want = sizes[axis] = have if shape[axis] == -1 else shape[axis]
-            if have not in (1, want):
+        sizes, strides = list(shape), [0] * new + list(self.strides)
+        for axis, have in enumerate(self.shape, start=new):
+            if shape[axis] in (-1, have):
+                sizes[axis] = have
+            elif have == 1:
+                strides[axis] = 0
+            else:
                 raise ShapeError(
                     f"cannot expand {self.shape} to {shape}: "
-                    f"axis {axis} has {have}, which is neither 1 nor {want}"
+                    f"axis {axis} has {have}, which is neither 1 nor {shape[axis]}"
                 )
-            strides[axis] = stride if have == want else 0
         return Layout(tuple(sizes), tuple(strides), self.offset)
 
     def slice(self, axis: int, start: int, stop: int, step: int = 1) -> Layout:
@@ -245,7 +247,7 @@ class Layout:
             return self
         if self.size == 0:
             return Layout(shape, contiguous_strides(shape), self.offset)
-        strides, new = [0] * len(shape), len(shape) - 1
+        strides, new = [self.size] * len(shape), len(shape) - 1  # for axes of size 1 in front
         for first, size, stride in self.runs():
             filled = 1
             while new >= 0 and (filled < size or shape[new] == 1):
@@ -254,9 +256,6 @@ class Layout:
                 new -= 1
             if filled != size:
                 raise self._clash(first, shape, itemsize)
-        while new >= 0:  # only axes of size 1 are left
-            strides[new] = self.size
-            new -= 1
         return Layout(shape, tuple(strides), self.offset)
 
     def runs(self) -> list[tuple[int, int, int]]:

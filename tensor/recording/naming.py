@@ -123,10 +123,6 @@ class Names:
             self._tensors.set(x, self.numbered(name or "leaf"))
         return str(self._tensors.get(x))
 
-    def parameter(self, name: str) -> Tensor | None:
-        """The leaf of that name, as it is now; None where the leaf is gone."""
-        return next((x for x in self._tensors if x.is_leaf and self._tensors.get(x) == name), None)
-
 
 def elsewhere(op: str) -> str:
     """The name of an op that is no entry: the op ran before the recording or in another one, or it

@@ -19,7 +19,7 @@ from tensor import kernels
 from tensor.autograd.recompute import Recomputed
 from tensor.base import Accumulator
 from tensor.dtypes import NARROW, float32
-from tensor.graph import Node, Output
+from tensor.graph import Node, Output, op_of
 from tensor.memory.devices import Array, address, as_array, flatten, synchronize, to_host, window
 from tensor.memory.storage import user_line
 from tensor.mode import Switch
@@ -101,7 +101,7 @@ class Recording(Recorded):
             index = f"[{i}]" if len(outs) > 1 else ""
             self._names.made(y, name + index)
             made.append(self._value(y, f"y{index}", frame))
-        node = _node_of(outs)
+        node = next((op_of(y.node) for y in outs if y.node is not None), None)
         entry = Forward(
             number=len(self.entries),
             name=name,
@@ -187,7 +187,7 @@ class Recording(Recorded):
         self, node: Node | None, tensors: Sequence[Any], arrays: Sequence[Any]
     ) -> tuple[Saved, ...]:
         """What a node keeps, each array once."""
-        if node is None or node.backward is None or not node.saved:
+        if node is None or not node.saved:
             return ()
         names = {id(value): name for name, value in node.kept().items()}
         owners: dict[int, Tensor] = {}  # by the ids of their arrays and storages
@@ -235,10 +235,6 @@ class Recording(Recorded):
     def by(self, what: Literal["module", "op"]) -> list[report.Total]:
         """Calls, time and bytes of each module, or each op, the slowest first."""
         return report.totals(self.entries, what)
-
-    def parameter(self, name: str) -> Tensor | None:
-        """The parameter of that name, as it is now."""
-        return self._names.parameter(name)
 
 
 class Pass:
@@ -303,12 +299,6 @@ class Pass:
             seconds=seconds,
         )
         recording.entries.append(entry)
-
-
-def _node_of(outs: Sequence[Tensor]) -> Any:
-    """The node of an op with these results; None where there is none."""
-    node = next((y.node for y in outs if y.node is not None), None)
-    return node.parents[0] if type(node) is Output else node
 
 
 def _implementation(op: str, how: str | None) -> tuple[str, str]:
