@@ -92,8 +92,8 @@ def _analytic(outputs: tuple[Tensor, ...], leaves: list[Tensor], dy: Array) -> l
     """dL/dleaf from the engine, zeros where nothing arrives.   dy: of all outputs, as (total,)"""
     if not leaves:
         return []
-    parts = np.split(dy, np.cumsum([y.size for y in outputs])[:-1])
-    reached = [(y, part) for y, part in zip(outputs, parts, strict=True) if y.requires_grad]
+    parts = np.split(dy, np.cumsum([y.size for y in outputs]))  # and an empty one behind them
+    reached = [(y, part) for y, part in zip(outputs, parts, strict=False) if y.requires_grad]
     if not reached:
         raise GradientError(
             "the function's result carries no graph: every output must depend on an input"

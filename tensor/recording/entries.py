@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from dataclasses import dataclass, field
+from operator import attrgetter
 from types import CodeType, FunctionType
 from typing import Any, TypeAlias
 
@@ -173,6 +174,8 @@ class Work:
     name: str
     start: float
     seconds: float
+
+    module = op = property(attrgetter("name"))  # in a table of modules, or of ops
 
 
 Entry: TypeAlias = Forward | Backward | Work

@@ -324,6 +324,5 @@ def _duplicate(array: Any) -> Any:
 
 def _same_bits(a: Any, b: Any) -> bool:
     """Whether two arrays have the same bits. (0.0 == -0.0, but 1 / 0.0 is not 1 / -0.0.)"""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
+    bits = f"u{a.itemsize}"
+    return a.dtype == b.dtype and np.array_equal(a.view(bits), b.view(bits))

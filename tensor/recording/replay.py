@@ -135,12 +135,9 @@ class _Recorder:
 
 def _results(returned: Any) -> dict[str, Any]:
     """The result of a function under the name `return`; of an op without the backward beside it."""
-    if (
-        isinstance(returned, tuple)
-        and len(returned) == 2
-        and (callable(returned[1]) or isinstance(returned[1], tuple))
-    ):
-        returned = returned[0]  # (y, backward), where backward may be a tuple of functions
+    match returned:
+        case (y, backward) if callable(backward) or isinstance(backward, tuple):
+            returned = y
     return {"return": _copy(returned)}
 
 

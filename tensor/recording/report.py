@@ -96,8 +96,7 @@ def totals(entries: Iterable[Entry], what: Literal["module", "op"]) -> list[Tota
         raise ValueError(f'by {what!r}: choose "module" or "op"')
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        name = entry.name if isinstance(entry, Work) else getattr(entry, what)
-        groups.setdefault(name or "(outside modules)", []).append(entry)
+        groups.setdefault(getattr(entry, what) or "(outside modules)", []).append(entry)
     rows = [_total(name, group) for name, group in groups.items()]
     return sorted(rows, key=lambda row: -(row.forward + row.backward))
 
@@ -172,9 +171,8 @@ def _write_trace(recording: Recorded, path: Path) -> None:
     """The Trace Event Format: a bar for each entry, as long as its time, with its facts."""
     events = []
     for entry in recording.entries:
-        name = entry.name if isinstance(entry, Work) else entry.op
         event = {
-            "name": f"<- {name}" if isinstance(entry, Backward) else name,
+            "name": f"<- {entry.op}" if isinstance(entry, Backward) else entry.op,
             "cat": type(entry).__name__.lower(),
             "ph": "X",
             "ts": entry.start * 1e6,
