@@ -252,8 +252,8 @@ def codes_of(op: str) -> list[CodeType]:
     if op not in OPS:
         return []
     function = inspect.unwrap(_reference(op))
-    called = map(function.__globals__.get, function.__code__.co_names)
-    makers = [f for f in called if getattr(f, "__module__", "") == function.__module__]
-    outer = [f.__code__ for f in (function, *makers) if isinstance(f, FunctionType)]
+    used = [function, *map(function.__globals__.get, function.__code__.co_names)]
+    functions = [f for f in used if isinstance(f, FunctionType)]
+    outer = [f.__code__ for f in functions if f.__module__ == function.__module__]
     inner = [code for o in outer for code in o.co_consts if isinstance(code, CodeType)]
     return [outer[0], *inner]

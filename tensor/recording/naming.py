@@ -25,8 +25,7 @@ class Names:
 
     def __init__(self) -> None:
         self._times: Counter[str] = Counter()  # how often a name came
-        self._modules = Known()
-        self._tensors = Known()
+        self._known = Known()  # modules and tensors -> their names
         self._roots = Known()  # the outermost modules -> how the names of their parts begin
 
     def numbered(self, name: str) -> str:
@@ -58,16 +57,16 @@ class Names:
 
     def _path(self, module: Module, outermost: Module, method: str) -> str:
         """The path of a module, and the names of all modules that are new."""
-        if outermost not in self._modules:
+        if outermost not in self._known:
             self._adopt(outermost)
         ran_alone = module is not outermost and module in self._roots
-        if ran_alone or module not in self._modules:  # a model may have got new parts
+        if ran_alone or module not in self._known:  # a model may have got new parts
             for root in self._roots:
                 if root is not module:
                     self._adopt(root)
-        if module not in self._modules:  # no model holds it as an attribute
+        if module not in self._known:  # no model holds it as an attribute
             self._adopt(module)
-        path: str = self._modules.get(module)
+        path: str = self._known.get(module)
         if module in self._roots and method != "__call__":
             path = f"{path}.{method.strip('_')}".lstrip(".")
         return path
@@ -76,8 +75,7 @@ class Names:
         """Name a model's modules, parameters and buffers. Those of a part that ran alone before
         are named anew.
         """
-        modules = dict(root.named_modules())
-        parts = [m for m in modules.values() if m is not root and m in self._roots]
+        parts = [m for _, m in root.named_modules() if m is not root and m in self._roots]
         start = self._roots.get(root)
         if start is None:
             name = self.numbered(type(root).__name__)
@@ -85,23 +83,20 @@ class Names:
             start = "" if bare else name
         for part in parts:
             self._roots.forget(part)
-            for _, module in part.named_modules():
-                self._modules.forget(module)
-            for _, x in _tensors_of(part):
-                self._tensors.forget(x)
+            for _, thing in _things_of(part):
+                self._known.forget(thing)
         self._roots.set(root, start)
-        for path, module in modules.items():
-            if module not in self._modules:
-                self._modules.set(module, f"{start}.{path}".strip("."))
-        for name, x in _tensors_of(root):
-            if x not in self._tensors:
-                self._tensors.set(x, self.numbered(f"{start}.{name}".lstrip(".")))
+        for path, thing in _things_of(root):
+            if thing not in self._known:
+                name = f"{start}.{path}".strip(".")
+                is_tensor = isinstance(thing, Tensor)
+                self._known.set(thing, self.numbered(name) if is_tensor else name)
 
     # -- tensors --
 
     def made(self, x: Tensor, name: str) -> None:
         """Name a tensor that an op made."""
-        self._tensors.set(x, name)
+        self._known.set(x, name)
 
     def of(self, x: Any, frame: FrameType | None) -> str:
         """What made a tensor; of a leaf the model's name for it, or the name of the variable in
@@ -109,10 +104,10 @@ class Names:
         """
         if not isinstance(x, Tensor):
             return "constant"
-        if x not in self._tensors and isinstance(x, Parameter):
+        if x not in self._known and isinstance(x, Parameter):
             for root in self._roots:  # a model may have got the parameter since
                 self._adopt(root)
-        if x not in self._tensors:
+        if x not in self._known:
             variables = list(user_frame(frame).f_locals.items()) if frame else []
             keys = (key for key, value in variables if value is x and key.isidentifier())
             name = next(keys, None)
@@ -120,8 +115,8 @@ class Names:
                 return "constant"
             if name is None and not x.is_leaf:
                 return elsewhere(x.node.op)
-            self._tensors.set(x, self.numbered(name or "leaf"))
-        return str(self._tensors.get(x))
+            self._known.set(x, self.numbered(name or "leaf"))
+        return str(self._known.get(x))
 
 
 def elsewhere(op: str) -> str:
@@ -131,8 +126,9 @@ def elsewhere(op: str) -> str:
     return f"{op}, not in this recording" if op in OPS else op
 
 
-def _tensors_of(root: Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, and buffers: tensors that are no parameters."""
+def _things_of(root: Module) -> Iterator[tuple[str, Any]]:
+    """Modules, parameters, and buffers: tensors that are no parameters."""
+    yield from root.named_modules()
     yield from root.named_parameters()
     for path, module in root.named_modules():
         for name, value in vars(module).items():
