@@ -58,13 +58,13 @@ def _row(entry: Entry) -> tuple[str, ...]:
         return number, "", entry.name, "", "", "", "", time, ""
     op, size, kept = entry.op, in_bytes(written(entry)), ""
     if isinstance(entry, Forward):
-        y = entry.outputs[0] if entry.outputs else None
+        y = next(iter(entry.outputs), None)
         size = "" if entry.implementation == "view" else size
         kept = in_bytes(entry.saved_bytes) if entry.saved else ""
         last = f"{entry.implementation}, {entry.line.place}"
     else:
         op = f"<- {op}"
-        y = next(value for value in entry.upstream if value is not None)
+        y = next(filter(None, entry.upstream))
         last = ", ".join(f"{c.to} {c.number}/{c.count}" for c in entry.contributions)
     shape, strides = (str(y.shape), str(y.strides)) if y else ("none", "")
     return number, entry.module, op, shape, strides, size, kept, time, last
