@@ -126,17 +126,17 @@ def _columns(box: Box) -> list[float]:
 def _box(box: Box) -> Mark:
     """The shapes of a box: in each row a text on the left, and the others on the right."""
     left, right = box.x - box.width / 2, box.x + box.width / 2
-    style = "result" if box.rows[-1][0] == "result" else box.kind
-    shapes = _sheets(box.kind, style, left, box.y, box.width, box.height)
-    ends = (0.0, right - PAD - _columns(box)[2], right - PAD)
+    look = "result" if box.rows[-1][0] == "result" else box.kind
+    shapes = _sheets(box.kind, look, left, box.y, box.width, box.height)
+    inner = right - PAD - _columns(box)[2]
+    columns = (left + PAD, "start"), (inner, "end"), (right - PAD, "end")
     texts = []
     y = box.y + 5.0
-    for kind, (first, *others) in box.rows:
+    for kind, row in box.rows:
         if kind == "leaf":
             shapes += _band(left + 5.0, y, box.width - 10.0, LINE - 1.0)
-        texts.append(Text(STYLES[kind][0], left + PAD, y + 14.0, first))
-        for i, text in enumerate(others, 1):
-            texts.append(Text(STYLES[kind][i], ends[i], y + 14.0, text, "end"))
+        for text, style, (x, anchor) in zip(row, STYLES[kind], columns, strict=False):
+            texts.append(Text(style, x, y + 14.0, text, anchor))
         y += LINE
     texts += [Text("soft", wire.leaves, y + 18.0, wire.label, "middle") for wire in box.wires]
     return Mark(box.tooltip, shapes + [text for text in texts if text.text])
