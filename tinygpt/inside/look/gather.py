@@ -23,7 +23,7 @@ from tinygpt.inside.look.steps import arrays_of
 from tinygpt.model.gpt import GPT
 from tinygpt.runs.metrics import Losses
 from tinygpt.runs.run import Run
-from tinygpt.terminal import visible
+from tinygpt.terminal import shown
 from tinygpt.tokenizers import Tokenizer, word_of
 
 CANDIDATES = 8  # tokens that are named for each position
@@ -99,7 +99,8 @@ def gather(
     new = _written(model, given, length, config)
     ids = given + new
     words = words_of(tokenizer, ids)
-    text = Text(ids, len(given), words, _visible(tokenizer, given), _visible(tokenizer, new))
+    parts = [shown(tokenizer.decode(part)) for part in (given, new)]
+    text = Text(ids, len(given), words, *parts)
     check_size(model, len(ids))
     centre, axes, share = learning.plane(_table(model))
     mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *ids})
@@ -165,10 +166,6 @@ def _written(model: GPT, ids: list[int], length: int, config: LookConfig) -> lis
     return [step.token for _, step in steps]
 
 
-def _visible(tokenizer: Tokenizer, ids: list[int]) -> str:
-    return visible(tokenizer.decode(ids), lines=False)
-
-
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Each token as text that is safe to show; for a part of a character, the bytes."""
     return [word_of(tokenizer, i) for i in ids]
@@ -205,7 +202,7 @@ def _sight(
     written, prompt = text.written, text.ids[: text.prompt]
     if not weights.shown:
         new = len(text.ids) - text.prompt
-        written = _visible(tokenizer, _written(weights.model, prompt, new, config))
+        written = shown(tokenizer.decode(_written(weights.model, prompt, new, config)))
     guessed = floats(p[np.arange(text.prompt - 1), prompt[1:]])
     return Sight(
         step=weights.step,

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from typing import cast
 
 from rich.cells import cell_len
 from rich.text import Text
@@ -118,23 +119,17 @@ def _body(stop: Stop) -> int:
     backward, at the function inside.
     """
     found = stop.source()
-    try:
-        function = ast.parse(textwrap.dedent("\n".join(found.lines))).body[0]
-    except (SyntaxError, IndexError):
-        return found.first
-    if not isinstance(function, ast.FunctionDef):
-        return found.first
+    function = cast("ast.FunctionDef", ast.parse(textwrap.dedent("\n".join(found.lines))).body[0])
     functions = [n for n in ast.walk(function) if isinstance(n, ast.FunctionDef | ast.Lambda)]
-    inner = [node.lineno for node in functions if node is not function]
-    if stop.phase == "backward" and inner:
-        return found.first + min(inner) - 1
-    work = (
+    work = [
         part
         for part, following in pairwise(function.body)
         # a size is named to be checked
         if not _checks(part) and not (isinstance(part, ast.Assign) and _checks(following))
-    )
-    return found.first + next(work, function.body[-1]).lineno - 1
+    ]
+    inner = functions[1:] if stop.phase == "backward" else []
+    begin = min(node.lineno for node in inner or work[:1] or function.body[-1:])
+    return found.first + begin - 1
 
 
 def _checks(part: ast.stmt) -> bool:

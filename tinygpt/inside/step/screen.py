@@ -12,7 +12,6 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, VerticalScroll
-from textual.widget import Widget
 from textual.widgets import Static
 
 from tensor.memory.layout import Shape
@@ -106,10 +105,10 @@ class StepApp(App[None]):
         yield Static(id="position")
         with Grid(id="panes"):
             yield Pane(id="tree")
-            with Scroll(id="arrays", can_focus=False):
+            with VerticalScroll(id="arrays", can_focus=False):
                 yield Static(id="values")
             yield Pane(id="source")
-        yield Pane(id="watch")
+        yield Static(id="watch")
         yield Static(id="status")
         yield Static(id="keys")
 
@@ -309,22 +308,14 @@ class StepApp(App[None]):
         self.show()
 
 
-class Redrawn(Widget):
-    """A widget of a StepApp. All panes are drawn again when its size has changed: only then is the
-    size known.
+class Pane(Static):
+    """A part of the screen. All is drawn again when its size has changed: only then is the size
+    known.
     """
 
     def on_resize(self) -> None:
         """Draw."""
         cast("StepApp", self.app).show()
-
-
-class Pane(Redrawn, Static):
-    """A part of the screen."""
-
-
-class Scroll(Redrawn, VerticalScroll):
-    """A part of the screen around a text that can be longer."""
 
 
 def keys(listed: str, width: int) -> Text:

@@ -287,36 +287,32 @@ def explained(step: Step, update: Update) -> Iterator[str]:
     g = floats(update.before["g"])
     at = tuple(map(int, np.unravel_index(np.abs(g).argmax(), g.shape)))
     yield f"one element, {update.name}{list(at)}, where the gradient is largest:"
+    exact = {name: floats(array) for name, array in update.before.items()}
+    update.rule(*exact.values())
     by_hand = _adamw_by_hand if update.rule.func is adamw else _muon_by_hand
     clipping = f"{update.gradient[at]:.6g} * {number(step.factor)} = {g[at]:.6g}"
     yield f"  g  = {clipping}      clipping"
-    for line in by_hand(update, at):
-        yield f"  {line}"
+    yield from (f"  {line}" for line in by_hand(update, exact, at))
     yield f"       the step left {update.after['w'][at]:.8g}"
-    again, exact = update.lines()[0], {name: floats(a) for name, a in update.before.items()}
-    update.rule(*exact.values())
+    again = update.lines()[0]
     yield f"the whole {update.name}: largest difference from what the step left"
     for name, array in update.after.items():
-        size = _largest(array) or 1.0
-        formula = f"{_largest(exact[name] - floats(array)) / size:.1e}"
-        lines = f"{_largest(floats(again[name]) - floats(array)) / size:.1e}"
-        hand = f"{formula} of its largest value, by the rule in float64"
-        yield f"  {name}   {hand}; {lines}, by the rule line by line"
+        left = floats(array)
+        size = np.abs(left).max() or 1.0
+        formula, lines = (np.abs(made[name] - left).max() / size for made in (exact, again))
+        hand = f"{formula:.1e} of its largest value, by the rule in float64"
+        yield f"  {name}   {hand}; {lines:.1e}, by the rule line by line"
 
 
-def _largest(array: Any) -> float:
-    return float(np.abs(floats(array)).max())
-
-
-def _adamw_by_hand(update: Update, at: tuple[int, ...]) -> Iterator[str]:
-    """Loshchilov & Hutter 2019, algorithm 2, in float64."""
+def _adamw_by_hand(update: Update, exact: Arrays, at: tuple[int, ...]) -> Iterator[str]:
+    """Loshchilov & Hutter 2019, algorithm 2.   exact: what the rule leaves in float64."""
     numbers, t = update.rule.keywords, update.count
     b1, b2, eps, keep = (numbers[name] for name in ("b1", "b2", "eps", "decay"))
     w, g, m, v = (float(update.before[name][at]) for name in "wgmv")
-    lr = numbers["step_size"] * (1 - b1**t)
-    new_m, new_v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
-    m_hat, v_hat = new_m / (1 - b1**t), new_v / (1 - b2**t)
-    new_w = keep * w - lr * m_hat / (math.sqrt(v_hat) + eps)
+    new_w, new_m, new_v = (exact[name][at] for name in "wmv")
+    m_share, v_share = 1 - b1**t, 1 - b2**t
+    m_hat, v_hat = new_m / m_share, new_v / v_share
+    lr = numbers["step_size"] * m_share
     decay = f"{keep:.8g} * " if keep != 1 else ""
     yield f"m  = {b1:g} * {m:.6g} + {1 - b1:g} * {g:.6g} = {new_m:.6g}"
     yield f"v  = {b2:g} * {v:.6g} + {1 - b2:g} * {g:.6g}^2 = {new_v:.6g}"
@@ -324,21 +320,20 @@ def _adamw_by_hand(update: Update, at: tuple[int, ...]) -> Iterator[str]:
     yield f"w  = {decay}{w:.6g} - {lr:.6g} * m^ / (sqrt(v^) + {eps:g}) = {new_w:.8g}"
 
 
-def _muon_by_hand(update: Update, at: tuple[int, ...]) -> Iterator[str]:
+def _muon_by_hand(update: Update, exact: Arrays, at: tuple[int, ...]) -> Iterator[str]:
     numbers = update.rule.keywords
     momentum, nesterov, keep = (numbers[name] for name in ("momentum", "nesterov", "decay"))
-    w, g, u = (floats(update.before[name]) for name in "wgu")
-    new_u = momentum * u + g
-    direction, looks = new_u, "u"
+    w, u = (update.before[name][at] for name in "wu")
+    g, direction, looks = exact["g"], exact["u"], "u"
     if nesterov:
-        direction, looks = g + momentum * new_u, "g + momentum u"
+        direction, looks = g + momentum * direction, "g + momentum u"
     made = next(m.values["update"] for m in update.lines()[1] if "update" in m.values)
     lr = numbers["lr"] * math.sqrt(max(1.0, g.shape[1] / g.shape[0]))
     spreads = f"{_spread(direction)} before, {_spread(made)} after"
-    yield f"u  = {momentum:g} * {u[at]:.6g} + g = {new_u[at]:.6g}      momentum"
+    yield f"u  = {momentum:g} * {u:.6g} + g = {exact['u'][at]:.6g}      momentum"
     yield f"o  = {made[at]:.6g} of orthogonal({looks}), {direction[at]:.6g} before"
     yield f"     singular values {spreads}; 1 is orthogonal"
-    yield f"w  = {keep:.8g} * {w[at]:.6g} - {lr:.6g} * o = {keep * w[at] - lr * made[at]:.8g}"
+    yield f"w  = {keep:.8g} * {w:.6g} - {lr:.6g} * o = {keep * float(w) - lr * made[at]:.8g}"
 
 
 def _spread(matrix: Any) -> str:

@@ -21,7 +21,6 @@ from typing import TypeAlias, get_args
 
 import numpy as np
 
-from tensor.memory.layout import Shape
 from tensor.ops.op import OPS
 from tensor.recording import Moment, Recording
 from tensor.recording.entries import codes_of
@@ -272,40 +271,30 @@ def condition(text: str, stops: Sequence[Stop]) -> tuple[str, set[int]]:
         return kind, set(islice(bad, 1))
     if kind not in ("op", "module", "shape") or not what:
         raise InputError(f"breakpoint {shown(text)!r} is none of {KINDS}\nsee: tinygpt step --help")
+    where, numbered = f"breakpoint {kind}={shown(what)}", list(enumerate(stops))
     if kind == "shape":
-        what = _shape(what)
-    found = {i for i, stop in enumerate(stops) if _fits(stop, kind, what)}
-    if kind == "module":
-        found = {i for i in found if i - 1 not in found or stops[i - 1].phase != stops[i].phase}
-    if kind == "op" and not found:
-        raise InputError(f"breakpoint op={shown(what)}: {_no_op(what, stops)}")
-    if kind == "module" and not found:
-        modules = list(dict.fromkeys(stop.module for stop in stops if stop.module))
-        raise InputError(
-            f"breakpoint module={shown(what)}: no such module here{nearest(what, modules)}\n"
-            f"some there are: {', '.join(modules[:6])}"
-        )
+        sizes = [part.strip() for part in what.strip("()").split(",") if part.strip()]
+        if not all(size.isdecimal() and len(size) < 19 for size in sizes):
+            needed = "whole numbers with commas between are needed, such as shape=4,32,64"
+            raise InputError(f"{where}: {needed}")
+        shape = tuple(map(int, sizes))
+        found = {i for i, stop in numbered if shape in [seen.value.shape for seen in stop.seen]}
+        return f"shape={','.join(map(str, shape))}", found
+    if kind == "op":
+        found, wrong = {i for i, stop in numbered if stop.op == what}, _no_op
+    else:
+        inside = {i for i, stop in numbered if stop.within(what)}
+        found = {i for i in inside if i - 1 not in inside or stops[i - 1].phase != stops[i].phase}
+        wrong = _no_module
+    if not found:
+        raise InputError(f"{where}: {wrong(what, stops)}")
     return f"{kind}={what}", found
 
 
-def _fits(stop: Stop, kind: str, what: str) -> bool:
-    if kind == "op":
-        return stop.op == what
-    if kind == "module":
-        return stop.within(what)
-    return any(_sizes(seen.value.shape) == what for seen in stop.seen)
-
-
-def _shape(text: str) -> str:
-    sizes = [part.strip() for part in text.strip("()").split(",") if part.strip()]
-    if not all(size.isdecimal() and len(size) < 19 for size in sizes):
-        needed = "whole numbers with commas between are needed, such as shape=4,32,64"
-        raise InputError(f"breakpoint shape={shown(text)}: {needed}")
-    return _sizes(tuple(map(int, sizes)))
-
-
-def _sizes(shape: Shape) -> str:
-    return ",".join(map(str, shape))
+def _no_module(what: str, stops: Sequence[Stop]) -> str:
+    modules = list(dict.fromkeys(stop.module for stop in stops if stop.module))
+    near = nearest(what, modules)
+    return f"no such module here{near}\nsome there are: {', '.join(modules[:6])}"
 
 
 def _no_op(what: str, stops: Sequence[Stop]) -> str:
