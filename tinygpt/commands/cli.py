@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -117,6 +117,16 @@ def add_run(
         help="a name in runs/ or the path of a run folder (default: the run saved last)",
     )
     (which or parser).add_argument("--last", action="store_true", help=LAST)
+
+
+def add_described(parser: argparse._ActionsContainer, flags: Mapping[str, str]) -> None:
+    """Flags and their help. A flag with a word behind it takes a value."""
+    for flag, text in flags.items():
+        name, _, value = flag.partition(" ")
+        if value:
+            parser.add_argument(name, metavar=value, help=text)
+        else:
+            parser.add_argument(name, action="store_true", help=text)
 
 
 def output_path(command: str, flag: str, text: str, types: Sequence[str]) -> Path:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensor.recording import in_bytes
-from tinygpt.commands.cli import Parser, add_run
+from tinygpt.commands.cli import Parser, add_described, add_run
 from tinygpt.errors import InputError
 from tinygpt.inside import weights
 from tinygpt.inside.arrays import floats, heat_map, statistics, written
@@ -31,6 +31,11 @@ from tinygpt.terminal import nearest, say
 
 WIDTH = 80
 ROWS, COLUMNS = 8, 32  # cells of the picture of a matrix, at most
+FLAGS = {
+    "--matrices": "each matrix with its statistics and a small picture",
+    "--only TEXT": "of these, the ones with TEXT in their name, such as qkv or blocks.0",
+    "--json": "all of it for programs",
+}
 # in JSON, of each matrix
 FACTS = "name", "shape", "strides", "dtype", "numbers", "bytes", "learned"
 STATISTICS = "mean", "std", "smallest", "largest", "norm", "near_zero", "not_finite"
@@ -43,17 +48,7 @@ HEADS: Row = "in the order of computation", "", "shape", "strides", "numbers", "
 def arguments(parser: Parser) -> None:
     """RUN, which of its weights, which view."""
     add_run(parser)
-    parser.add_argument(
-        "--matrices",
-        action="store_true",
-        help="each matrix with its statistics and a small picture",
-    )
-    parser.add_argument(
-        "--only",
-        metavar="TEXT",
-        help="of these, the ones with TEXT in their name, such as qkv or blocks.0",
-    )
-    parser.add_argument("--json", action="store_true", help="all of it for programs")
+    add_described(parser, FLAGS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -127,11 +122,11 @@ def _rows(branch: Branch, first: str, rest: str) -> Iterator[Row]:
     """
     name, matrix = first + branch.name, branch.matrix
     shape = strides = ""
-    numbers, size = f"{branch.numbers:,}", in_bytes(branch.bytes)
+    counted = branch if matrix is None else matrix
+    numbers, size = f"{counted.numbers:,}", in_bytes(counted.bytes)
     if matrix is not None:
         name += "" if matrix.learned else " (buffer)"
         shape, strides = str(matrix.shape), str(matrix.strides)
-        numbers, size = f"{matrix.numbers:,}", in_bytes(matrix.bytes)
     elif not branch.numbers:
         numbers, size = "tied", ""
     yield name, branch.note, shape, strides, numbers, size

@@ -7,10 +7,9 @@ how this was learned.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from tensor.recording import in_bytes
-from tinygpt.commands.cli import Parser, add_flags, add_run, output_path, read_config
+from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, output_path, read_config
 from tinygpt.config import LookConfig
 from tinygpt.inside.look import learning, page, pictures
 from tinygpt.inside.look.gather import gather
@@ -18,36 +17,29 @@ from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
 
 PAGE = "look.html"
+FLAGS = {
+    "--output FILE": f"the page (default: {PAGE}, if no picture is asked for)",
+    "--attention FILE": f"a picture of what each head looks at, of type {', '.join(pictures.FORMATS)}",
+    "--embeddings FILE": "a picture of the token embeddings in a plane, of the same types",
+}
 TYPES = {"output": ("html", "htm"), "attention": pictures.FORMATS, "embeddings": pictures.FORMATS}
 
 
 def arguments(parser: Parser) -> None:
     """The run, the files, and the fields of LookConfig."""
     add_run(parser)
-    parser.add_argument(
-        "--output", metavar="FILE", help=f"the page (default: {PAGE}, if no picture is asked for)"
-    )
-    parser.add_argument(
-        "--attention",
-        metavar="FILE",
-        help=f"a picture of what each head looks at, of type {', '.join(pictures.FORMATS)}",
-    )
-    parser.add_argument(
-        "--embeddings",
-        metavar="FILE",
-        help="a picture of the token embeddings in a plane, of the same types",
-    )
+    add_described(parser, FLAGS)
     add_flags(parser, LookConfig)
 
 
 def run(options: argparse.Namespace) -> int:
     """Load the run, look, write what was asked for."""
     config = read_config(LookConfig, options)
-    files = {}
-    for flag, types in TYPES.items():
-        if (text := getattr(options, flag)) is not None:
-            files[flag] = output_path("look", flag, text, types)
-    files = files or {"output": Path(PAGE)}
+    given = {flag: getattr(options, flag) for flag in TYPES if getattr(options, flag) is not None}
+    files = {
+        flag: output_path("look", flag, text, TYPES[flag])
+        for flag, text in (given or {"output": PAGE}).items()
+    }
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     look = gather(run, model, tokenizer, config, best=not options.last)
     said = [look.text.given + look.text.written]

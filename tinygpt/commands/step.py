@@ -18,10 +18,10 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from tinygpt.commands.cli import Parser, add_run
+from tinygpt.commands.cli import Parser, add_described, add_run
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import written
 from tinygpt.inside.step import plain
@@ -54,7 +54,7 @@ AS_TEXT = {
 def arguments(parser: Parser) -> None:
     """The run, what is walked, and how it is shown."""
     add_run(parser)
-    _add_flags(parser, "what is walked", WALKED)
+    add_described(parser.add_argument_group("what is walked"), WALKED)
     parser.add_argument_group("where it halts").add_argument(
         "--break",
         metavar="CONDITION",
@@ -62,18 +62,7 @@ def arguments(parser: Parser) -> None:
         default=[],
         help=f"{KINDS}; may be given several times",
     )
-    _add_flags(parser, "as text", AS_TEXT)
-
-
-def _add_flags(parser: Parser, title: str, flags: Mapping[str, str]) -> None:
-    """Flags and their help. A flag with a word behind it takes a value."""
-    group = parser.add_argument_group(title)
-    for flag, text in flags.items():
-        name, _, value = flag.partition(" ")
-        if value:
-            group.add_argument(name, metavar=value, help=text)
-        else:
-            group.add_argument(name, action="store_true", help=text)
+    add_described(parser.add_argument_group("as text"), AS_TEXT)
 
 
 def run(options: argparse.Namespace) -> int:

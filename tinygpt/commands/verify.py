@@ -17,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tensor import no_grad
 from tensor.errors import DeviceError
 from tinygpt.commands.cli import Parser
 from tinygpt.errors import InputError
-from tinygpt.inside.verification import CHECKS, DifferenceError, check_finite
+from tinygpt.inside.look.gather import check_finite
+from tinygpt.inside.verification import CHECKS, DifferenceError, drawn, host
 from tinygpt.runs import run as runs
 from tinygpt.terminal import nearest, say
 
@@ -55,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
         model.to(device=options.device)
     except DeviceError as error:
         raise InputError(str(error)) from None
-    check_finite(run, model)
+    with no_grad(), np.errstate(all="ignore"):
+        check_finite(run, host(model(drawn(model))), last=True)
     width = max(40, min(80, shutil.get_terminal_size().columns))
     told: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
     for name in dict.fromkeys(named or CHECKS):

@@ -87,17 +87,6 @@ def first_wrong(right: Any) -> int | None:
     return int(wrong[0]) if len(wrong) else None
 
 
-def check_finite(run: Run, model: GPT) -> None:
-    """Raise InputError for a model whose logits are not finite: they prove nothing."""
-    with no_grad(), np.errstate(all="ignore"):
-        logits = host(model(drawn(model)))
-    if not np.isfinite(logits).all():
-        raise InputError(
-            f"the logits of {run.name} are not finite numbers: its weights are broken\n"
-            "restore them from a copy, or train again"
-        )
-
-
 # -- cache
 
 
@@ -164,7 +153,12 @@ def resume(run: Run, model: GPT) -> str:
         _go_on(straight, step + STEPS)
         _go_on(halves, step + STEPS // 2)
         _go_on(halves, step + STEPS)
-        count = _check_arrays(halves, straight)
+        ours, theirs = _arrays(halves), _arrays(straight)
+        for (file, name), array in theirs.items():
+            if ours[file, name].tobytes() != array.tobytes():
+                by = f"{np.abs(ours[file, name] - array).max():.1e}"
+                after = f"after {STEPS // 2} + {STEPS // 2} steps"
+                raise DifferenceError(f"{name} in {file} differs by up to {by} {after}")
         for a, b in zip(_losses(halves, step), _losses(straight, step), strict=True):
             if a != b:
                 raise DifferenceError(
@@ -174,7 +168,7 @@ def resume(run: Run, model: GPT) -> str:
         if checkpoint.read_json(halves / runs.STATE) != checkpoint.read_json(straight / runs.STATE):
             raise DifferenceError(f"{runs.STATE} differs, though no tensor does")
     return (
-        f"steps {step + 1} to {step + STEPS} at once = in two processes: {count} arrays and "
+        f"steps {step + 1} to {step + STEPS} at once = in two processes: {len(theirs)} arrays and "
         f"{STEPS} losses bit for bit"
     )
 
@@ -213,25 +207,14 @@ def _go_on(folder: Path, until: int) -> None:
         raise InputError(f"the copy could not go on: {shown(why):.200}")
 
 
-def _check_arrays(halves: Path, straight: Path) -> int:
-    """The number of arrays in two checkpoints. Raises DifferenceError unless all bits are equal."""
-    count = 0
+def _arrays(folder: Path) -> dict[tuple[str, str], Any]:
+    """The arrays of a checkpoint, by file and name."""
+    arrays = {}
     for file in (runs.MODEL, runs.OPTIMIZER):
-        ours, theirs = _arrays(halves / file), _arrays(straight / file)
-        for name, array in theirs.items():
-            if ours[name].tobytes() != array.tobytes():
-                by = f"{np.abs(ours[name] - array).max():.1e}"
-                after = f"after {STEPS // 2} + {STEPS // 2} steps"
-                raise DifferenceError(f"{name} in {file} differs by up to {by} {after}")
-            count += 1
-    return count
-
-
-def _arrays(path: Path) -> dict[str, Any]:
-    return {
-        name: np.frombuffer(part["data"], checkpoint.DTYPES[part["dtype"]])
-        for name, part in sorted(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
-    }
+        data = (folder / file).read_bytes()
+        for name, part in sorted(deserialize(data)):  # type: ignore[no-untyped-call]
+            arrays[file, name] = np.frombuffer(part["data"], checkpoint.DTYPES[part["dtype"]])
+    return arrays
 
 
 def _losses(folder: Path, after: int) -> list[metrics.Record]:

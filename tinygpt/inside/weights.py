@@ -101,15 +101,15 @@ def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
     """The modules and arrays of a module in the order of computation. This is the order of their
     definition, except in a block whose norms come after the sums.
     """
+    if isinstance(module, Block) and not module.pre_norm:
+        order = "attention", "attention_norm", "feed_forward", "feed_forward_norm"
+        return [(name, getattr(module, name)) for name in order]
     parts: list[tuple[str, Any]] = []
     for name, value in vars(module).items():
         if isinstance(value, list):
             parts += [(f"{name}.{i}", item) for i, item in enumerate(value)]
         elif isinstance(value, nn.Module | Tensor) and not isinstance(value, nn.Dropout):
             parts.append((name, value))
-    if isinstance(module, Block) and not module.pre_norm:
-        order = "attention", "attention_norm", "feed_forward", "feed_forward_norm"
-        parts.sort(key=lambda part: order.index(part[0]))
     return parts
 
 
@@ -117,21 +117,17 @@ def notes(config: GPTConfig) -> dict[str, str]:
     """What each module does, by its path without the numbers of blocks."""
     several = "s" if config.heads > 1 else ""
     heads = f"{config.heads} head{several} of {config.width // config.heads}"
-    norm, attention, feed_forward = "x = norm(h)", "h = x + attention(x)", "h = x + feed_forward(x)"
+    norm, added = "x = norm(h)", "h = x + {}(x)"
     if config.norm == "pre":
-        norm, attention, feed_forward = (
-            "h = norm(x)",
-            "x = x + attention(h)",
-            "x = x + feed_forward(h)",
-        )
+        norm, added = "h = norm(x)", "x = x + {}(h)"
     return {
         "": "ids (B, T) -> logits (B, T, V)",
         "token_embedding": "a row for each token",
         "blocks": "x (B, T, C) -> x (B, T, C)",
         "blocks.attention_norm": norm,
-        "blocks.attention": attention,
+        "blocks.attention": added.format("attention"),
         "blocks.feed_forward_norm": norm,
-        "blocks.feed_forward": feed_forward,
+        "blocks.feed_forward": added.format("feed_forward"),
         "blocks.attention.qkv": f"queries, keys, values: {heads}",
         "blocks.attention.projection": "the heads mixed",
         "blocks.feed_forward.expand": f"4 times as wide, {config.activation}",

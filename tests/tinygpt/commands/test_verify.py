@@ -301,8 +301,8 @@ def test_weights_that_give_no_number(
     refused(
         capsys,
         "verify",
-        says="the logits of runs/story-1 are not finite numbers: its weights are broken\n"
-        "restore them",
+        says="the model's logits are not finite numbers: its weights are broken; "
+        "take an earlier checkpoint",
     )
 
 

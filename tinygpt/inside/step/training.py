@@ -323,7 +323,7 @@ def _adamw_by_hand(update: Update, exact: Arrays, at: tuple[int, ...]) -> Iterat
 def _muon_by_hand(update: Update, exact: Arrays, at: tuple[int, ...]) -> Iterator[str]:
     numbers = update.rule.keywords
     momentum, nesterov, keep = (numbers[name] for name in ("momentum", "nesterov", "decay"))
-    w, u = (update.before[name][at] for name in "wu")
+    w, u = (float(update.before[name][at]) for name in "wu")
     g, direction, looks = exact["g"], exact["u"], "u"
     if nesterov:
         direction, looks = g + momentum * direction, "g + momentum u"
@@ -333,7 +333,7 @@ def _muon_by_hand(update: Update, exact: Arrays, at: tuple[int, ...]) -> Iterato
     yield f"u  = {momentum:g} * {u:.6g} + g = {exact['u'][at]:.6g}      momentum"
     yield f"o  = {made[at]:.6g} of orthogonal({looks}), {direction[at]:.6g} before"
     yield f"     singular values {spreads}; 1 is orthogonal"
-    yield f"w  = {keep:.8g} * {w:.6g} - {lr:.6g} * o = {keep * float(w) - lr * made[at]:.8g}"
+    yield f"w  = {keep:.8g} * {w:.6g} - {lr:.6g} * o = {keep * w - lr * float(made[at]):.8g}"
 
 
 def _spread(matrix: Any) -> str:
