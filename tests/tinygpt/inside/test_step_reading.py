@@ -85,7 +85,7 @@ def test_a_watched_name_takes_a_place(run: Path) -> None:
     assert np.array_equal(w.array("blocks.0.attention.weights[0, 1]").value.array, whole[0, 1])
     with pytest.raises(InputError, match=r"has shape \(1, 2, 6, 6\)"):
         w.array("blocks.0.attention.weights[0,2]")
-    with pytest.raises(InputError, match="nothing in this walk is named"):
+    with pytest.raises(InputError, match="nothing in this recording is named"):
         w.array("blocks.0.attention.waits")
 
 

@@ -170,7 +170,7 @@ def test_arrays_are_chosen_watched_and_drawn(run: Path) -> None:
         await d.press("n")
         assert "6 x 6" in d.text("watch")
         await d.answer("w", "no.such")
-        assert "nothing in this walk is named" in d.text("status")
+        assert "nothing in this recording is named" in d.text("status")
         await d.answer("w", "")
         assert not d.app.query_one("#watch").display
         await d.press("down", "m", "question_mark")

@@ -54,7 +54,7 @@ class Ask(ModalScreen[str | None]):
     """
 
     BINDINGS = [
-        Binding("escape", "cancel", "close"),
+        Binding("escape", "dismiss", "close"),
         Binding("tab", "complete", "complete", priority=True),
     ]
 
@@ -83,10 +83,6 @@ class Ask(ModalScreen[str | None]):
         found = matches(answer.value, self._names)
         answer.value = next((name for name in found if name != answer.value), answer.value)
         answer.cursor_position = len(answer.value)
-
-    def action_cancel(self) -> None:
-        """Nothing is asked for."""
-        self.dismiss(None)
 
 
 class Help(ModalScreen[None]):

@@ -11,7 +11,6 @@ from rich.cells import cell_len, set_cell_size
 
 from tensor.memory.layout import Shape
 from tensor.recording import Recording
-from tensor.recording.find import nearest
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import Floats, Map
 from tinygpt.terminal import shown
@@ -86,14 +85,12 @@ def array_of(recording: Recording, wanted: str, hint: str = "") -> Floats:
     for name, index in [(wanted, ""), *INDEXED.findall(wanted)]:
         try:
             array = recording[name]
-            return np.asarray(array[tuple(int(part) for part in index.split(",") if part.strip())])
-        except KeyError:
-            continue
+            return np.asarray(array[tuple(map(int, filter(str.strip, index.split(","))))])
+        except KeyError as error:
+            problem = error.args[0]
         except (IndexError, ValueError) as error:
             size = f"{shown(name)} has shape {array.shape}"
             raise InputError(f"{shown(wanted)}: {error}\n{size}") from None
     if recording.implementation == "as run":
         hint = "it was walked as run, where fused ops make fewer arrays: leave out --as-run"
-    near = ", ".join(nearest(recording, name))
-    what = f"nothing in this walk is named {name!r}; near it: {near}"
-    raise InputError(f"{what}\n{hint}".rstrip())
+    raise InputError(f"{problem}\n{hint}".rstrip())

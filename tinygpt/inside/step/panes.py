@@ -10,14 +10,16 @@ from __future__ import annotations
 import ast
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import cast
 
 from rich.cells import cell_len
 from rich.text import Text
 
+from tensor.memory.layout import Shape
 from tensor.recording import in_bytes
 from tinygpt.inside.arrays import NOT_FINITE, Map, first, heat_map, plane, statistics
 from tinygpt.inside.step.names import WIDEST, Names, frame
@@ -39,8 +41,9 @@ class View:
     """The part of the arrays and the source that is looked at."""
 
     array: int = 0  # of those at the stop
-    plane: int = 0  # of its leading axes
     source: int = 0  # lines that the source was scrolled by
+    # of arrays of a shape: the plane on their leading axes
+    planes: Counter[Shape] = field(default_factory=Counter)
 
 
 # -- the module tree
@@ -159,7 +162,7 @@ def arrays(walk: Walk, view: View, width: int, height: int, names: Names) -> Tex
         rows[chosen] = f"➤ {_row(found[chosen])}", HERE
         text.append_text(_lines(rows, width))
         left = height - _height(text, width)
-        text.append_text(contents(found[chosen], view.plane, width, left, names, height < 16))
+        text.append_text(contents(found[chosen], view.planes, width, left, names, height < 16))
     elif not at_stop:
         text.append("this line makes no array\n", FAINT)
     if at_stop:
@@ -182,7 +185,12 @@ def _row(seen: Seen) -> str:
 
 
 def contents(
-    seen: Seen, which: int, width: int, height: int, names: Names, brief: bool = True
+    seen: Seen,
+    planes: Counter[Shape],
+    width: int,
+    height: int,
+    names: Names,
+    brief: bool = True,
 ) -> Text:
     """Layout, statistics, the first numbers, a map of one plane. brief: without what can be seen
     elsewhere.
@@ -195,6 +203,7 @@ def contents(
     if seen.note and not (brief and len(seen.note) < width - 35):
         text.append(f"{seen.note}\n")
     text.append(f"{statistics(value.array)}\n")
+    which = planes[value.shape]
     found = plane(value.array, which)
     if found.values.size <= 1:
         return text

@@ -100,9 +100,9 @@ def _ids(run: Run, most: int, tokenizer: Tokenizer, prompt: str | None) -> list[
             f"the prompt has {len(ids)} tokens, but the model sees {most - 1}, "
             f"and predicts one more\ngive one of at most {most}: --prompt TEXT"
         )
-    if prompt == "" or len(ids) < 2:
-        problem = "a prompt of one token has no next token to predict"
-        if prompt == "":
-            problem = "the prompt is empty: there is nothing to walk through"
-        raise InputError(f"{problem}\ngive it at least two tokens: --prompt TEXT")
-    return ids
+    if prompt and len(ids) > 1:
+        return ids
+    problem = "a prompt of one token has no next token to predict"
+    if not prompt:
+        problem = "the prompt is empty: there is nothing to walk through"
+    raise InputError(f"{problem}\ngive it at least two tokens: --prompt TEXT")

@@ -14,7 +14,6 @@ from textual.binding import Binding
 from textual.containers import Grid, VerticalScroll
 from textual.widgets import Static
 
-from tensor.memory.layout import Shape
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import is_plain, plane, written
 from tinygpt.inside.step import panes, picture
@@ -36,6 +35,7 @@ class StepApp(App[None]):
     """A walk on the screen."""
 
     ENABLE_COMMAND_PALETTE = False
+    SCREENS = {"help": Help}
     HORIZONTAL_BREAKPOINTS = [(116, "wide")]  # the arrays stand beside the source
     CSS = """
     #title { height: 1; background: $primary; color: $text; }
@@ -82,7 +82,7 @@ class StepApp(App[None]):
         "shift+up": "source(-1)",
         "pagedown": "scroll(8)",
         "pageup": "scroll(-8)",
-        "question_mark": "help",
+        "question_mark": "push_screen('help')",
         "q": "quit",
     }
     # Ctrl-C quits in a dialog too
@@ -91,8 +91,8 @@ class StepApp(App[None]):
     def __init__(self, session: Session):
         super().__init__()
         self.walk, self.names, self.heading = session.walk, session.names, session.title
-        self.view, self.watched = self._outputs(), ""
-        self.planes: dict[Shape, int] = {}  # which plane of arrays of that shape is looked at
+        self.view, self.watched = View(), ""
+        self._look()
         graph = next(fact for fact in session.facts if fact.startswith("graph"))
         graph = graph.removeprefix("graph").partition(";")[0].strip()
         bad = [fact for fact in session.facts if fact.startswith(("NaN", "skipped"))]
@@ -121,7 +121,6 @@ class StepApp(App[None]):
         """Bring all panes up to date with the walk."""
         walk, view, width = self.walk, self.view, self.size.width
         tree, source, scroll = map(self._pane, ("tree", "source", "arrays"))
-        view.plane = self._plane()
         size = scroll.size.width - 1, scroll.size.height
         with np.errstate(all="ignore"):
             drawn = {
@@ -150,8 +149,7 @@ class StepApp(App[None]):
         title = f"watched: {self.watched} {sizes(shape)}{when}"
         self._pane("watch").border_title = title.replace("[", r"\[")
         height = 8 if self.size.height > 30 else 5
-        which = self.planes.get(shape, self.view.plane)
-        return panes.contents(seen, which, self.size.width, height, self.names)
+        return panes.contents(seen, self.view.planes, self.size.width, height, self.names)
 
     # -- moving --
 
@@ -161,15 +159,16 @@ class StepApp(App[None]):
 
     def _moved(self, status: str) -> None:
         """Show the new position from its top."""
-        self.view, self.status = self._outputs(), status or self._halted()
+        self._look()
+        self.status = status or self._halted()
         self._pane("arrays").scroll_home(animate=False)
         self.show()
 
-    def _outputs(self) -> View:
-        """The first output of a stop, the last array of a line."""
+    def _look(self) -> None:
+        """At the first output of a stop, the last array of a line, and the top of the source."""
         found, _ = self.walk.seen()
         made = (i for i, seen in enumerate(found) if seen.made)
-        return View(next(made, max(len(found) - 1, 0)))
+        self.view.array, self.view.source = next(made, len(found) - 1), 0
 
     def _halted(self) -> str:
         """The breakpoints that halt here."""
@@ -180,11 +179,6 @@ class StepApp(App[None]):
         """The array that is looked at."""
         found, _ = self.walk.seen()
         return found[self.view.array % len(found)] if found else None
-
-    def _plane(self) -> int:
-        """The plane that was chosen for arrays of its shape, at any stop."""
-        seen = self._chosen()
-        return self.planes.get(seen.value.shape, 0) if seen else 0
 
     def action_array(self, step: int) -> None:
         """Another array of the stop."""
@@ -199,7 +193,7 @@ class StepApp(App[None]):
             others = "only an array with more than two axes has others"
             self.status = f"there is one plane here: {others}"
         else:
-            self.planes[seen.value.shape] = self._plane() + step
+            self.view.planes[seen.value.shape] += step
             self.status = ""
         self.show()
 
@@ -288,10 +282,6 @@ class StepApp(App[None]):
     def _fail(self, error: InputError) -> None:
         self.status = shown(error).replace("\\n", "; ")
 
-    def action_help(self) -> None:
-        """The keys."""
-        self.push_screen(Help())
-
     def action_draw(self) -> None:
         """The chosen array as a picture."""
         seen = self._chosen()
@@ -301,7 +291,9 @@ class StepApp(App[None]):
             value, title = seen.value, f"{self.walk.stop.name}.{seen.value.name}"
             names = self.names.of(value.source or value.name, value.shape)
             try:
-                path = picture.draw(plane(value.array, self._plane()), title, Path(), *names)
+                path = picture.draw(
+                    plane(value.array, self.view.planes[value.shape]), title, Path(), *names
+                )
                 self.status = f"drawn: {shown(path.resolve())}"
             except InputError as error:
                 self._fail(error)

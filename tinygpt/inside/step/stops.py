@@ -29,7 +29,7 @@ from tensor.recording import (
 from tinygpt.inside.arrays import floats, is_finite, norm, statistics, value_of
 
 Phase: TypeAlias = Literal["forward", "backward", "clip", "update"]
-# gradient -> the ops that have contributed to it, and the sum where a part is still to come
+# gradient -> the ops that have contributed to it in this backward pass, and the sum so far
 Arrived: TypeAlias = dict[str, tuple[list[str], Any]]
 
 
@@ -135,13 +135,12 @@ def _forward(entry: Forward, off: bool) -> Stop:
         for name, value in entry.settings.items()
         if value is not None and not hasattr(value, "shape")
     )
-    reason = entry.reason
-    if off and reason == "kernels are off":
-        reason = "walked op by op; --as-run shows the kernel"
-    by = f"{entry.implementation}: {reason}"
+    by = f"{entry.implementation}: {entry.reason}"
+    if off:
+        by = by.replace("kernels are off", "walked op by op; --as-run shows the kernel")
     formula = _one_line(entry.formula) + (f"   with {settings}" if settings else "")
-    names = entry.module, entry.op, entry.name
-    return Stop("forward", *names, formula, seen, entry.lines, by, entry)
+    names = entry.module, entry.op, entry.name, formula
+    return Stop("forward", *names, seen, entry.lines, by, entry)
 
 
 def _backward(entry: Backward, arrived: Arrived) -> Stop:
@@ -157,15 +156,15 @@ def _backward(entry: Backward, arrived: Arrived) -> Stop:
     for c in entry.contributions:
         found, total = arrived[c.to] if c.number > 1 else ([], 0.0)
         total = total + floats(c.value.array)
-        so_far = f", the sum so far {norm(total):.4g}" if c.number > 1 else ""
-        note = f"to {c.to}: {c.number} of {c.count}, norm {norm(c.value.array):.4g}{so_far}"
+        note = f"to {c.to}: {c.number} of {c.count}, norm {norm(c.value.array):.4g}"
+        if c.number > 1:
+            note += f", the sum so far {norm(total):.4g}"
         seen.append(Seen("out", c.value, note, c.to))
         # a complete sum is not needed any more
         total = total if c.number < c.count else None
         arrived[c.to] = [*found, entry.name.removesuffix(".backward")], total
-    names = entry.module, entry.op, entry.name
-    formula = _one_line(entry.formula)
-    return Stop("backward", *names, formula, seen, entry.lines, ran=entry.of)
+    names = entry.module, entry.op, entry.name, _one_line(entry.formula)
+    return Stop("backward", *names, seen, entry.lines, ran=entry.of)
 
 
 def _target(entry: Backward) -> str:
@@ -212,17 +211,15 @@ def blame(stop: Stop) -> list[str]:
     made = [seen for seen in stop.outputs if seen.is_bad]
     if not made:
         return []
-    found = ", ".join(
-        f"{seen.value.name} {seen.value.shape}: {_count(seen.value.array)}" for seen in made
-    )
-    lines = [f"not finite: {found}"]
+    found = [f"{seen.value.name} {seen.value.shape}: {_count(seen.value.array)}" for seen in made]
+    held = []
     for seen in [seen for seen in stop.inputs if seen.is_bad]:
-        source = (seen.value.source if stop.phase == "forward" else seen.note) or seen.value.name
-        where = f"{_count(seen.value.array)}, {_first(seen.value.array)}"
-        lines.append(f"held already by {seen.value.name}, {source}: {where}")
-    if len(lines) == 1:
-        lines.append(f"all its inputs are finite: it is this {stop.op} that made it")
-    return lines
+        value = seen.value
+        source = (value.source if stop.phase == "forward" else seen.note) or value.name
+        where = f"{_count(value.array)}, {_first(value.array)}"
+        held.append(f"held already by {value.name}, {source}: {where}")
+    own = f"all its inputs are finite: it is this {stop.op} that made it"
+    return [f"not finite: {', '.join(found)}", *(held or [own])]
 
 
 def holders(parameters: Iterable[tuple[str, Any]]) -> list[str]:

@@ -12,7 +12,6 @@ A shape is that of any array at the stop; nan halts at the first op whose result
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from tensor.ops.op import OPS
 from tensor.recording import Moment, Recording
 from tensor.recording.entries import codes_of
+from tensor.recording.find import nearest as alike
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import value_of
 from tinygpt.inside.step.names import array_of
@@ -184,9 +184,8 @@ class Walk:
             for i, variable in found:
                 if self._to_variable(i, variable):
                     return None
-        close = difflib.get_close_matches(name, self.names(), n=3, cutoff=0.4)
-        near = f"; near it: {', '.join(close)}" if close else ""
-        raise InputError(f"nothing here is named {shown(name)!r}{near}")
+        near = ", ".join(alike(self.recording, name))
+        raise InputError(f"nothing here is named {shown(name)!r}; near it: {near}")
 
     def _to_variable(self, i: int, variable: str) -> bool:
         """To the line of the i-th stop that binds the variable, if there is one."""
