@@ -41,7 +41,7 @@ FACTS = "name", "shape", "strides", "dtype", "numbers", "bytes", "learned"
 STATISTICS = "mean", "std", "smallest", "largest", "norm", "near_zero", "not_finite"
 
 
-Row: TypeAlias = tuple[str, str, str, str, str, str]
+Row: TypeAlias = tuple[str, ...]
 HEADS: Row = "in the order of computation", "", "shape", "strides", "numbers", "bytes"
 
 
