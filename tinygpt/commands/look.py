@@ -19,7 +19,8 @@ from tinygpt.terminal import say, shown
 PAGE = "look.html"
 FLAGS = {
     "--output FILE": f"the page (default: {PAGE}, if no picture is asked for)",
-    "--attention FILE": f"a picture of what each head looks at, of type {', '.join(pictures.FORMATS)}",
+    "--attention FILE": "a picture of what each head looks at, of type "
+    f"{', '.join(pictures.FORMATS)}",
     "--embeddings FILE": "a picture of the token embeddings in a plane, of the same types",
 }
 TYPES = {"output": ("html", "htm"), "attention": pictures.FORMATS, "embeddings": pictures.FORMATS}
