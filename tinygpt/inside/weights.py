@@ -179,12 +179,8 @@ def shares(model: GPT) -> list[Share]:
     counts = dict.fromkeys(what, 0)
     for matrix in matrices(model):
         if matrix.learned:
-            counts[part_of(matrix.name)] += matrix.numbers
+            part = next(part for word, part in PARTS.items() if word in matrix.name)
+            counts[part] += matrix.numbers
     total = sum(counts.values())
     found = [Share(part, count, count / total, what[part]) for part, count in counts.items()]
     return sorted(found, key=lambda share: -share.numbers)
-
-
-def part_of(name: str) -> str:
-    """The part that an array belongs to, by its name."""
-    return next(part for word, part in PARTS.items() if word in name)

@@ -4,8 +4,10 @@ does not notice.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,6 +129,21 @@ def test_a_named_weight_as_text(run: Path, capsys: pytest.CaptureFixture[str]) -
     )
     assert float(by_hand[0]) == pytest.approx(float(left[0]), rel=1e-6)
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_formulas_of_one_element_give_their_values(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = stepped(capsys, "--train", "--weight", "token_embedding.weight")
+    element = " ".join(out.partition("one element")[2].split())
+    known: dict[str, Any] = {"sqrt": math.sqrt}
+    lines = re.findall(r" ([mvw]\^?) = (.*?) = ([\d.e+-]+)", element)
+    assert [name for name, *_ in lines] == ["m", "v", "m^", "v^", "w"]
+    for name, formula, value in lines:
+        squared = re.sub(r"(-[\d.e-]+)\^2", r"(\1)^2", formula)  # the sign is squared too
+        code = re.sub(r"([mv])\^", r"\1_hat", squared).replace("^", "**")
+        assert eval(code, known) == pytest.approx(float(value), rel=1e-3)
+        known[name.replace("^", "_hat")] = float(value)
 
 
 def test_all_weights_in_a_line_each(

@@ -37,18 +37,14 @@ def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
     yield Weights(step, model, shown=True, best=step != step_of(run, best=False))
     for at, state in snapshots.load(run, SNAPSHOTS):
         if at != step:
-            yield Weights(at, _filled(run, state))
+            earlier = GPT(run.model, dtype=run.training.dtype, draw=False)
+            earlier.load_state(state)
+            yield Weights(at, earlier.eval())
 
 
 def left_out(run: Run) -> int:
     """The number of a run's snapshots that are too many to show."""
     return max(0, len(snapshots.found(run)) - SNAPSHOTS)
-
-
-def _filled(run: Run, state: dict[str, Any]) -> GPT:
-    model = GPT(run.model, dtype=run.training.dtype, draw=False)
-    model.load_state(state)
-    return model.eval()
 
 
 def step_of(run: Run, best: bool) -> int | None:
