@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import FunctionType
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor.autograd.recompute import Recomputed
 from tensor.dtypes import NARROW, as_dtype
 from tensor.graph import Node, reachable
 from tensor.kernels import pick
@@ -220,9 +218,10 @@ def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
     with keyed(Key()):
         loss = gpt.loss(ids, ids)
     own = {id(owner(parameter.array)) for parameter in gpt.parameters()}
-    functions = [node.backward for node in reachable([loss.node]) if type(node) is Node]
-    owners = {id(array): array.nbytes for array in map(owner, kept_by(functions))}
-    return [size for identity, size in owners.items() if identity not in own]
+    nodes = [node for node in reachable([loss.node]) if type(node) is Node]
+    owners = [owner(array) for node in nodes for _, _, array in node.saved]
+    sizes = {id(array): array.nbytes for array in owners}
+    return [size for identity, size in sizes.items() if identity not in own]
 
 
 def _undrawn(model: GPTConfig, config: TrainConfig) -> GPT:
@@ -230,21 +229,6 @@ def _undrawn(model: GPTConfig, config: TrainConfig) -> GPT:
     gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
     gpt.recompute = config.recompute
     return gpt
-
-
-def kept_by(value: Any) -> Iterator[Any]:
-    """The arrays that backward functions name, also through tuples and inner functions, and those
-    that a recomputation starts from.
-    """
-    if hasattr(value, "nbytes"):
-        yield value
-    elif isinstance(value, Recomputed):
-        yield from kept_by([x.array for x in value.inputs])
-    elif isinstance(value, FunctionType):
-        yield from kept_by([cell.cell_contents for cell in value.__closure__ or ()])
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from kept_by(part)
 
 
 def owner(array: Any) -> Any:
