@@ -7,10 +7,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import signal
 import sys
+import threading
 import time
 import unicodedata
 from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Any, Self, TextIO, cast
 
 if TYPE_CHECKING:
@@ -217,3 +220,39 @@ def _row(done: int, total: int, count: str, text: str) -> Table:
         row.add_column(no_wrap=whole)
     row.add_row(count, ProgressBar(total, done), text + "   ")
     return row
+
+
+# -- signals
+
+
+class Signals:
+    """`with`: these signals call `handle`, at the end what they called before."""
+
+    def __init__(self, *numbers: int):
+        # Python runs handlers there only, and lets no other thread set them
+        main = threading.current_thread() is threading.main_thread()
+        self._numbers = numbers if main else ()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """End the program as an error would, so that what is half done is removed: temporary
+        folders, a run without weights.
+        """
+        sys.exit(128 + number)
+
+    def __enter__(self) -> Self:
+        self._before = {number: signal.signal(number, self.handle) for number in self._numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def stop_signals() -> tuple[int, ...]:
+    """What asks a program to end: Ctrl-C everywhere; Ctrl-Break on Windows; elsewhere SIGTERM and,
+    unless it runs under nohup, SIGHUP.
+    """
+    if sys.platform == "win32":
+        return signal.SIGINT, signal.SIGBREAK
+    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+    return signal.SIGINT, signal.SIGTERM, *hangup

@@ -29,9 +29,10 @@ import numpy as np
 from tests.faults.mutations import at, mutate, paths
 from tests.faults.watch import Verdict, attempt
 from tests.faults.workplace import RUNS, Workplace
-from tinygpt.commands import eval, train
+from tinygpt.commands import train
 from tinygpt.commands.cli import Parser
 from tinygpt.config import SampleConfig
+from tinygpt.training import step
 
 RUN = "RUN"  # stands in a command line for the run
 # tokens of a step that are taken here: a larger batch takes what it asks for, and tells nothing
@@ -363,8 +364,7 @@ def brief(pictures: bool) -> Iterator[None]:
     """Leave out what takes long and reads no file: drawing, and a long sample after a training."""
     with contextlib.ExitStack() as held:
         held.enter_context(patch.object(train, "SampleConfig", partial(SampleConfig, length=2)))
-        for module in (train, eval):
-            held.enter_context(patch.object(module, "threadpool_limits", Blank))
+        held.enter_context(patch.object(step, "threadpool_limits", Blank))
         if not pictures:
             held.enter_context(patch.object(matplotlib.figure, "Figure", Blank))
         yield

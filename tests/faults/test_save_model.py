@@ -161,7 +161,7 @@ def starts(run: Run) -> Iterator[tuple[str, Tree]]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return created(Run(tmp_path / "run", CONFIG, TrainConfig(), "The"), TOKENIZER)
+    return created(Run(CONFIG, TrainConfig(), "The", folder=tmp_path / "run"), TOKENIZER)
 
 
 def cut_short(run: Run, before: Tree, best: bool) -> Iterator[tuple[Progress | None, Tree]]:

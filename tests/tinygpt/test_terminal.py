@@ -18,8 +18,8 @@ import pytest
 
 from tests.helpers.program import PROGRAM, TINY, environment, losses, refused, sampled, start
 from tinygpt.__main__ import main
-from tinygpt.terminal import duration, short, visible
-from tinygpt.training.progress import Interrupt, stop_signals
+from tinygpt.terminal import duration, short, stop_signals, visible
+from tinygpt.training.progress import Interrupt
 
 pytestmark = pytest.mark.usefixtures("here")
 

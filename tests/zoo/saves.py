@@ -32,8 +32,8 @@ ZOO = [
     Bug(
         row=80,  # of a version without seals: all .new files
         file="tinygpt/runs/checkpoint.py",
-        old="*([BEST] if measured else [])]",
-        new="BEST]",
+        old="[BEST] * state.at_best",
+        new="[BEST]",
         test=MODEL,
     ),
     Bug(
@@ -110,7 +110,7 @@ ZOO = [
     ),
     Bug(
         row=84,  # a terminal that is closed ends it where it stands
-        file="tinygpt/training/progress.py",
+        file="tinygpt/terminal.py",
         old="    return signal.SIGINT, signal.SIGTERM, *hangup\n",
         new="    return signal.SIGINT, signal.SIGTERM\n",
         test=OUTLIVING + "test_bug_84_a_terminal_that_is_closed",

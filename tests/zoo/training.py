@@ -330,8 +330,8 @@ ZOO = [
     Bug(
         row=51,  # a later checkpoint passes for the best one
         file="tinygpt/runs/run.py",
-        old="progress.step == progress.best_step",
-        new="progress.worse == 0",
+        old="if progress.at_best:",
+        new="if progress.best is not None and progress.worse == 0:",
         test=RESUME + "test_bug_51_the_best_weights_are_those_that_were_measured",
     ),
     Bug(

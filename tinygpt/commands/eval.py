@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tinygpt.commands.cli import Parser, add_run
 from tinygpt.data import grammar, token_files
@@ -34,7 +33,7 @@ from tinygpt.tokenizers import (
 )
 from tinygpt.training.jobs import check_device
 from tinygpt.training.measure import batch_of, mean_loss
-from tinygpt.training.step import threads
+from tinygpt.training.step import arithmetic
 
 
 class Measured(NamedTuple):
@@ -81,10 +80,7 @@ def run(options: argparse.Namespace) -> int:
     model.to(device=options.device)
     rows = batch_of(run.model, measured.windows.context)
     step = replace(run.training, batch=rows, device=options.device)
-    with (
-        threadpool_limits(threads(run.model, step), user_api="blas"),
-        np.errstate(all="ignore"),
-    ):
+    with arithmetic(run.model, step):
         loss = mean_loss(model, measured.windows, rows)
     if not math.isfinite(loss):
         other = "try --last" if best else "restore them from a copy"

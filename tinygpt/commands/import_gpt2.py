@@ -44,9 +44,8 @@ def run(options: argparse.Namespace) -> int:
     tokenizer = _tokenizer(source, config)
     model = gpt2.load(source, dtype=options.dtype)
     dtype = model.token_embedding.weight.dtype.name
-    made = runs.Run(
-        Path(options.out or runs.RUNS), config, TrainConfig(dtype=dtype, out=options.out), OPENING
-    )
+    training = TrainConfig(dtype=dtype, out=options.out)
+    made = runs.Run(config, training, OPENING, folder=Path(options.out or runs.RUNS))
     name = runs.name_of(source.resolve().name, "gpt2")
     with (
         runs.create(made, tokenizer, name) as (run, owner),

@@ -6,20 +6,20 @@ import contextlib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType
+from collections.abc import Sequence
 
 from tinygpt.commands import cli
 from tinygpt.errors import InputError
-from tinygpt.terminal import brief, let_go, shown
+from tinygpt.terminal import Signals, brief, let_go, shown, stop_signals
 
 
 def run(argv: Sequence[str]) -> int:
     """Run a command line, without the program's name; its exit code."""
     _open_streams()
+    # a handler that is there knows better
+    ours = [number for number in stop_signals() if signal.getsignal(number) is signal.SIG_DFL]
     try:
-        with _terminated():
+        with Signals(*ours):
             return cli.run(argv)
     except InputError as error:
         problem = str(error)
@@ -61,26 +61,3 @@ def _open_streams() -> None:
                 "\u2501".encode(stream.encoding, stream.errors)
             except UnicodeError:  # of PYTHONIOENCODING=idna, an encoding that escapes nothing
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-@contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the program as an error would, so that what is half done is removed:
-    temporary folders, a run without weights.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    main = threading.current_thread() is threading.main_thread()  # no other may set handlers
-    names = [name for name in ("SIGTERM", "SIGHUP") if main and hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
-    # a handler that is there knows better
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    try:
-        for number in ours:
-            signal.signal(number, stop)
-        yield
-    finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)

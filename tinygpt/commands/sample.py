@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import regex
 
 from tensor import Tensor
 from tensor.random import Generator
@@ -110,7 +111,8 @@ class Continuation:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: str):
-        self.tokenizer, self.stop, self.ended = tokenizer, stop, False
+        self.tokenizer, self.ended = tokenizer, False
+        self.stop = regex.compile(regex.escape(stop, literal_spaces=True)) if stop else None
         self.tokens: list[int] = []  # of a character that is not complete
         self.text = ""  # may begin `stop`
 
@@ -129,16 +131,15 @@ class Continuation:
 
     def _certain(self, new: str) -> str:
         self.tokens.clear()
-        text, stop = self.text + new, self.stop
-        self.ended = bool(stop) and stop in text
-        if self.ended:
-            self.text = ""
-            return text[: text.index(stop)]
-        lengths = range(min(len(stop) - 1, len(text)), 0, -1)
-        waiting = next((n for n in lengths if text.endswith(stop[:n])), 0)
-        certain = len(text) - waiting
-        self.text = text[certain:]
-        return text[:certain]
+        text, self.text = self.text + new, ""
+        # found in part: the end of the text is the beginning of `stop`
+        found = self.stop and self.stop.search(text, partial=True)
+        if not found:
+            return text
+        self.ended = not found.partial
+        if found.partial:
+            self.text = found[0]
+        return text[: found.start()]
 
 
 def _follow(

@@ -14,9 +14,6 @@ import argparse
 import math
 from collections.abc import Iterator
 
-import numpy as np
-from threadpoolctl import threadpool_limits
-
 from tensor import kernels
 from tensor.kernels.cpu import compiled
 from tinygpt.commands import sample
@@ -32,7 +29,7 @@ from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
 from tinygpt.training.profile import MOST, TRACE, Profile
-from tinygpt.training.step import threads
+from tinygpt.training.step import arithmetic
 
 
 def arguments(parser: Parser) -> None:
@@ -99,8 +96,7 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         # what can go wrong: too little memory, a token file that is damaged where a step reads it,
         # Ctrl-C before the first step
         runs.discarding(job.run, owner),
-        threadpool_limits(threads(job.run.model, config), user_api="blas"),
-        np.errstate(all="ignore"),  # a skipped step says so
+        arithmetic(job.run.model, config),
     ):
         for line in _choices(job, options):
             say(line)

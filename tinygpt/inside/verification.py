@@ -165,7 +165,7 @@ def resume(run: Run, model: GPT) -> str:
                     f"step {b.step}: loss {a.loss!r} after a break, {b.loss!r} without; "
                     f"gradient norms {a.gradient_norm!r}, {b.gradient_norm!r}"
                 )
-        if checkpoint.read_json(halves / runs.STATE) != checkpoint.read_json(straight / runs.STATE):
+        if checkpoint.state_of(halves) != checkpoint.state_of(straight):
             raise DifferenceError(f"{runs.STATE} differs, though no tensor does")
     return (
         f"steps {step + 1} to {step + STEPS} at once = in two processes: {len(theirs)} arrays and "

@@ -55,17 +55,19 @@ LEFT = re.compile(r"(.+\.(safetensors|jsonl?)(\.new)?|loss\.png)\.(new|tmp)|\.tm
 LONGEST = 1 << 26  # bytes of a state.json: a count for each of a million parameters
 ATTEMPTS = 100  # readings of a checkpoint that is replaced meanwhile
 EARLIER = "the run ended before its first checkpoint: train again, or name another run"
-NAMES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "U8": "uint8",
-    "BOOL": "bool",
+DTYPES = {
+    code: as_dtype(name)
+    for code, name in {
+        "F64": "float64",
+        "F32": "float32",
+        "F16": "float16",
+        "BF16": "bfloat16",
+        "I64": "int64",
+        "I32": "int32",
+        "U8": "uint8",
+        "BOOL": "bool",
+    }.items()
 }
-DTYPES = {code: as_dtype(name) for code, name in NAMES.items()}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -112,6 +114,11 @@ class Progress:
     best_step: Count = 0  # when that was
     worse: Count = 0  # measurings since then
 
+    @property
+    def at_best(self) -> bool:
+        """Whether the loss was measured at this very step, and is the lowest so far."""
+        return self.best is not None and self.best_step == self.step
+
 
 @dataclass(frozen=True)
 class State(Progress):
@@ -119,11 +126,6 @@ class State(Progress):
 
     optimizer: Numbers | None = None  # None: nothing was trained
     files: dict[str, Seal] | None = None  # None: written by a version that had no seals
-
-    def wrote(self) -> list[str]:
-        """The files that a version without seals wrote with this state."""
-        measured = self.best is not None and self.best_step == self.step
-        return [MODEL, OPTIMIZER, *([BEST] if measured else [])]
 
 
 def state_of(folder: Path) -> State | None:
@@ -192,7 +194,7 @@ def current(folder: Path, name: str) -> Path:
     if _new(folder, STATE).exists():
         with suppress(InputError):
             state = state_of(folder)
-            if state is not None and name in [STATE, *_unmoved(folder, state)]:
+            if state is not None and name in _unmoved(folder, state):
                 return _new(folder, name)
     return folder / name
 
@@ -202,7 +204,8 @@ def _unmoved(folder: Path, state: State) -> list[str]:
     names yet.
     """
     if state.files is None:
-        return [name for name in state.wrote() if _new(folder, name).exists()]
+        written = [MODEL, OPTIMIZER] + [BEST] * state.at_best
+        return [name for name in written if _new(folder, name).exists()]
     return [
         name for name, seal in state.files.items() if _sealed(_new(folder, name), seal) is not None
     ]
@@ -368,7 +371,7 @@ def _arrays(data: bytes, expected: Like, path: Path) -> Arrays:
             f"{shown(path)} is damaged or no safetensors file ({files.reason(error)})\n{RESTORE}"
         ) from None
     found = {
-        name: f"{tuple(part['shape'])} {NAMES.get(part['dtype'], part['dtype'])}"
+        name: f"{tuple(part['shape'])} {DTYPES.get(part['dtype'], part['dtype'])}"
         for name, part in parts
     }
     wanted = {name: f"{tuple(like.shape)} {like.dtype.name}" for name, like in expected.items()}
@@ -392,8 +395,3 @@ def _difference(found: Mapping[str, str], wanted: Mapping[str, str]) -> str:
             return f"{name} is {found[name]}, not {kind}"
     unknown = next(name for name in found if name not in wanted)
     return f"it holds {shown(unknown):.60}, which the model has not"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises InputError when it is missing, or holds anything else."""
-    return files.read_json(path, dict[str, Any])

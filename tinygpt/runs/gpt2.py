@@ -126,15 +126,9 @@ def turned(theirs: str, array: Array) -> Array:
 # -- reading
 
 SCALAR: Any = None | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
-
-
-def nested(depth: int) -> Any:
-    """The type of a JSON value whose lists and objects are nested so deep at most."""
-    inner: Any = nested(depth - 1) if depth else SCALAR
-    return SCALAR | list[inner] | dict[str, inner]
-
-
-VALUE: Any = nested(5)
+VALUE: Any = SCALAR
+for _ in range(6):  # so deep may lists and objects be nested
+    VALUE = SCALAR | list[VALUE] | dict[str, VALUE]
 # of config.json, where any key may stand: all are kept for the way back
 KEYS: Any = dict[str, VALUE]
 

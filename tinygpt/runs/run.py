@@ -53,15 +53,21 @@ ELSEWHERE = "name a folder you may write to: --out FOLDER"
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run folder and the choices in its config.json."""
+class Choices:
+    """config.json"""
 
-    folder: Path
     model: GPTConfig
     training: TrainConfig
     opening: str  # the first words of its text: what a sample continues when no prompt is given
     text: str = ""  # sha256 of the text, so that a run goes on with the text it began with
     tokenizer: str = ""  # hash of the tokenizer: with another one the weights mean nothing
+
+
+@dataclass(frozen=True)
+class Run(Choices):
+    """A run folder and the choices in its config.json."""
+
+    folder: Path = RUNS
 
     @property
     def name(self) -> str:
@@ -146,7 +152,9 @@ def follow(run: Run, owner: Owner, tokenizer: Tokenizer) -> Run:
 
 def choices(run: Run) -> dict[str, Any]:
     """What config.json holds."""
-    return {field.name: asdict(run)[field.name] for field in fields(_Choices)}
+    content = asdict(run)
+    del content["folder"]
+    return content
 
 
 def _write_choices(run: Run, tokenizer: Tokenizer) -> None:
@@ -228,7 +236,7 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
     """
     if not (folder / CONFIG).exists():
         raise InputError(no_run(folder))
-    run = Run(folder, **vars(read_json(folder / CONFIG, _Choices)))
+    run = Run(**vars(read_json(folder / CONFIG, Choices)), folder=folder)
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.size != run.model.vocabulary:
         raise InputError(
@@ -241,17 +249,6 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
             f"other tokens\n{TOGETHER}"
         )
     return run, _load_model(run, BEST if best and (folder / BEST).exists() else MODEL), tokenizer
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """config.json"""
-
-    model: GPTConfig
-    training: TrainConfig
-    opening: str
-    text: str = ""
-    tokenizer: str = ""
 
 
 def no_run(folder: Path) -> str:
@@ -287,7 +284,7 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
     weights = {name: parameter.array for name, parameter in model.state().items()}
     moments = optimizer.state_dict()
     arrays = {MODEL: weights, OPTIMIZER: moments.pop("arrays")}
-    if progress.best is not None and progress.step == progress.best_step:
+    if progress.at_best:
         arrays[BEST] = weights
     state = State(**asdict(progress), optimizer=msgspec.convert(moments, Numbers))
     advice = "free some space there; the checkpoint before this one, if any, is whole"

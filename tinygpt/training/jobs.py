@@ -165,8 +165,8 @@ def _refuse(request: Request, names: Iterable[str], why: str) -> None:
 
 def _job(request: Request, data: Data, model: GPT) -> Job:
     config = request.training
-    folder = Path(config.out) if config.out else runs.RUNS
-    run = Run(folder, model.config, config, data.opening, data.hash)
+    folder = Path(config.out or runs.RUNS)
+    run = Run(model.config, config, data.opening, data.hash, folder=folder)
     until = _until(run, request)
     return Job(run, data, model, optimizer_of(model, config), Progress(), until)
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tensor.dtypes import NARROW, as_dtype
 from tensor.graph import Node, reachable
@@ -31,7 +30,7 @@ from tinygpt.model.sizes import parameter_count
 from tinygpt.runs.run import described
 from tinygpt.terminal import duration, short
 from tinygpt.training import memory
-from tinygpt.training.step import gradients, optimizer_of, threads
+from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
 SECONDS = 0.1  # for timing, at least
 # FLOPs of a step that is timed, at most; a hundred times as many on a GPU
@@ -254,7 +253,7 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
         clip_gradients(optimizer, config.clip or math.inf)
         optimizer.step()
 
-    with threadpool_limits(threads(model, config), user_api="blas"), np.errstate(all="ignore"):
+    with arithmetic(model, config):
         learn_seconds = _seconds(lambda: gradients(gpt, optimizer, ids, ids), config.device)
         update_seconds = _seconds(update, config.device)
     work = (

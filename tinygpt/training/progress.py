@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sys
-import threading
 from types import FrameType
-from typing import Any
 
-from tinygpt.terminal import Bar, duration, short
+from tinygpt.terminal import Bar, Signals, duration, short, stop_signals
 from tinygpt.training.step import StepRecord
 
 
@@ -36,7 +33,7 @@ class LiveLine(Bar):
         self.draw(record.step, self.total, text)
 
 
-class Interrupt:
+class Interrupt(Signals):
     """`with Interrupt() as stop:` a signal sets `stop.asked` to its number, so that the step under
     way can end and be saved.
 
@@ -45,30 +42,10 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
+        super().__init__(*stop_signals())
         self.asked = 0
-        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> Interrupt:
-        # Python runs handlers there only, and lets no other thread set them
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._ask) for number in stop_signals()}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = self.asked or number
-
-
-def stop_signals() -> tuple[int, ...]:
-    """What asks a program to end: Ctrl-C everywhere; Ctrl-Break on Windows; elsewhere SIGTERM and,
-    unless it runs under nohup, SIGHUP.
-    """
-    if sys.platform == "win32":
-        return signal.SIGINT, signal.SIGBREAK
-    hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-    return signal.SIGINT, signal.SIGTERM, *hangup

@@ -12,9 +12,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tensor import Tensor, full_like
 from tensor.optim import AdamW, LossScale, Muon, Optimizer, clip_gradients, warmup_cosine
@@ -198,3 +200,12 @@ def threads(model: GPTConfig, config: TrainConfig) -> int | None:
     """
     small = config.batch * model.context * 4 * model.width**2 < 1 << 25
     return 1 if config.device == "cpu" and small else None
+
+
+@contextmanager
+def arithmetic(model: GPTConfig, config: TrainConfig) -> Iterator[None]:
+    """Compute as a training does: on that many BLAS threads, without warnings of NumPy, since a
+    step that is skipped says so.
+    """
+    with threadpool_limits(threads(model, config), user_api="blas"), np.errstate(all="ignore"):
+        yield

@@ -70,7 +70,7 @@ def by_hand(model: GPT, ids: list[int]) -> float:
 def made(tokenizer: Tokenizer, config: GPTConfig, **choices: Any) -> tuple[Path, GPT]:
     """A run with fresh weights, as after no step."""
     model = GPT(config, generator=random.Generator(3))
-    run = created(Run(Path("made"), config, TrainConfig(**choices), "The"), tokenizer)
+    run = created(Run(config, TrainConfig(**choices), "The", folder=Path("made")), tokenizer)
     checkpoint.save(
         run.folder,
         {runs.MODEL: {name: w.array for name, w in model.state().items()}},

@@ -40,7 +40,7 @@ KINDS = [
 def view(config: GPTConfig) -> str:
     return "\n".join(
         graph_view(
-            Run(Path("runs/one"), config, TrainConfig(), ""), GPT(config, draw=False), "last"
+            Run(config, TrainConfig(), "", folder=Path("runs/one")), GPT(config, draw=False), "last"
         )
     )
 

@@ -49,7 +49,7 @@ def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT
 
 
 def check(name: str, model: GPT) -> str:
-    run = Run(Path("nowhere"), model.config, TrainConfig(), "")
+    run = Run(model.config, TrainConfig(), "", folder=Path("nowhere"))
     return CHECKS[name](run, model)
 
 
@@ -270,7 +270,7 @@ def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str])
     """Refused when asked for, passed over among all."""
     tokenizer = CharacterTokenizer("The cat")
     model = weighted(vocabulary=tokenizer.size)
-    made = created(Run(Path("made"), model.config, TrainConfig(), "The"), tokenizer)
+    made = created(Run(model.config, TrainConfig(), "The", folder=Path("made")), tokenizer)
     checkpoint.save(
         made.folder,
         {runs.MODEL: {name: w.array for name, w in model.state().items()}},

@@ -23,7 +23,7 @@ from safetensors import numpy as library
 
 from tensor import Tensor
 from tinygpt.errors import InputError
-from tinygpt.files import replace, write_json
+from tinygpt.files import read_json, replace, write_json
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import State
 
@@ -91,10 +91,10 @@ def test_pytorch_reads_bfloat16(tmp_path: Path) -> None:
 def test_json_comes_back(tmp_path: Path) -> None:
     content = {"text": "Käse \x1b[2J", "list": [1, 2.5, None], "loss": 0.1}
     write_json(tmp_path / "a.json", content)
-    assert checkpoint.read_json(tmp_path / "a.json") == content
+    assert read_json(tmp_path / "a.json", dict[str, Any]) == content
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"loss": float("nan")})
-    assert checkpoint.read_json(tmp_path / "a.json") == content  # the old one, whole
+    assert read_json(tmp_path / "a.json", dict[str, Any]) == content  # the old one, whole
     assert os.listdir(tmp_path) == ["a.json"]
 
 
@@ -171,7 +171,7 @@ def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         checkpoint.load_arrays(tmp_path / "model.safetensors", {})
     with pytest.raises(InputError, match="is missing"):
-        checkpoint.read_json(tmp_path / "config.json")
+        read_json(tmp_path / "config.json", dict[str, Any])
 
 
 GARBAGE = {
@@ -233,7 +233,7 @@ def test_no_cut_and_no_wrong_byte_in_the_header_is_missed(
 def test_garbage_instead_of_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(InputError, match="is damaged"):
-        checkpoint.read_json(tmp_path / "config.json")
+        read_json(tmp_path / "config.json", dict[str, Any])
 
 
 # -- killed

@@ -27,7 +27,7 @@ pytest.importorskip("fcntl")
 pytestmark = pytest.mark.usefixtures("here")
 CHOICES = [*TINY, "--steps", "12", "--evaluate", "3", "--text", "text.txt", "--validation", "0.3"]
 TOKENIZER = CharacterTokenizer("The cat.")
-RUN = Run(Path("one"), GPTConfig(TOKENIZER.size, 4, 8, 2, 1), TrainConfig(), "The")
+RUN = Run(GPTConfig(TOKENIZER.size, 4, 8, 2, 1), TrainConfig(), "The", folder=Path("one"))
 
 
 @pytest.fixture(autouse=True)

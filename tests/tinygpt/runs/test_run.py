@@ -32,7 +32,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def new(folder: Path = runs.RUNS, text: str | None = None, **training: Any) -> Run:
     model = GPTConfig(TOKENIZER.size, context=4, width=8, heads=2, layers=1)
-    return created(Run(folder, model, TrainConfig(text=text, **training), "The cat"), TOKENIZER)
+    return created(
+        Run(model, TrainConfig(text=text, **training), "The cat", folder=folder), TOKENIZER
+    )
 
 
 def saved(folder: Path = runs.RUNS, step: int = 1, **training: Any) -> tuple[Run, GPT]:

@@ -250,9 +250,8 @@ def test_killed_while_it_keeps_them(text: None) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
     choices = json.loads(Path("runs/one/config.json").read_text())
-    run = runs.Run(
-        Path("runs/one"), GPTConfig(**choices["model"]), TrainConfig(**choices["training"]), ""
-    )
+    model, training = GPTConfig(**choices["model"]), TrainConfig(**choices["training"])
+    run = runs.Run(model, training, "", folder=Path("runs/one"))
     assert len(snapshots.load(run)) > 1
 
 

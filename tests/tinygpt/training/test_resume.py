@@ -373,7 +373,7 @@ def test_bug_52_twenty_kills_while_saving(here: Path) -> None:
     """
     tokenizer, moments = CharacterTokenizer(story()), {}
     config = GPTConfig(tokenizer.size, context=64, width=64, heads=2, layers=2)
-    run = created(Run(Path("runs/one"), config, TrainConfig(), "The cat"), tokenizer)
+    run = created(Run(config, TrainConfig(), "The cat", folder=Path("runs/one")), tokenizer)
     model = GPT(config, generator=Generator(0))
     runs.save(run, model, optimizer_of(model, run.training), Progress(0))
     chance, last = random.Random(0), 0
@@ -436,7 +436,7 @@ def test_bug_52_no_part_of_a_step_is_saved(
 
 def test_a_best_checkpoint_is_kept(here: Path) -> None:
     run = created(
-        Run(Path("runs/one"), GPTConfig(22, 8, 8, 2, 1), TrainConfig(), "The cat"),
+        Run(GPTConfig(22, 8, 8, 2, 1), TrainConfig(), "The cat", folder=Path("runs/one")),
         CharacterTokenizer(story()),
     )
     for step, progress in enumerate((Progress(1, 2.0, 2.0, 1, 0), Progress(2, 2.5, 2.0, 1, 1))):

@@ -50,11 +50,12 @@ def left_out(run: Run) -> int:
 def step_of(run: Run, best: bool) -> int | None:
     """The step after which the weights of `runs.load` were saved."""
     try:
-        state = checkpoint.read_json(checkpoint.current(run.folder, runs.STATE))
+        state = checkpoint.state_of(run.folder)
     except InputError:
         return None
-    step = state.get("best_step" if best and (run.folder / runs.BEST).exists() else "step")
-    return step if type(step) is int and step > 0 else None
+    if state is None:
+        return None
+    return (state.best_step if best and (run.folder / runs.BEST).exists() else state.step) or None
 
 
 def losses(run: Run) -> Losses:

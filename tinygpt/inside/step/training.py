@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tensor.memory.devices import to_host
 from tensor.nn.packing import Flat, Slot
@@ -33,7 +32,7 @@ from tinygpt.inside.step.walk import Walk
 from tinygpt.terminal import nearest, shown
 from tinygpt.training.jobs import Job
 from tinygpt.training.order import batch_rows, random_rows
-from tinygpt.training.step import gradients, learning_rate, threads
+from tinygpt.training.step import arithmetic, gradients, learning_rate
 
 # w, g and the optimiser's state, named as the parameters of its function; all of one shape
 Arrays = dict[str, Any]
@@ -170,8 +169,7 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
         key = Key(config.seed, job.progress.step)
         gradients(job.model, job.optimizer, x, y, config.accumulation, key)
 
-    errors, blas = np.errstate(all="ignore"), threads(job.run.model, config)
-    with errors, threadpool_limits(blas, user_api="blas"):
+    with arithmetic(job.run.model, config):
         recording, other = record(how, compute)
         step = take(job, only)
         stops = [*stops_of(recording), _clip(step)]
