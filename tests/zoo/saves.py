@@ -18,8 +18,8 @@ ZOO = [
     Bug(
         row=80,  # it stays for ever
         file="tinygpt/runs/checkpoint.py",
-        old="    for path in _left(folder):\n        path.unlink(missing_ok=True)\n",
-        new="",
+        old="            path.unlink(missing_ok=True)\n",
+        new="            pass\n",
         test=MODEL,
     ),
     Bug(

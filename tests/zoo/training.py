@@ -337,8 +337,8 @@ ZOO = [
     Bug(
         row=51,  # measurings without a better loss are counted anew
         file="tinygpt/runs/run.py",
-        old="for field in fields(Progress)})",
-        new='for field in fields(Progress) if field.name != "worse"})',
+        old="msgspec.convert(state, Progress, from_attributes=True)",
+        new="Progress(state.step, state.loss, state.best, state.best_step)",
         test=RESUME + "test_bug_51_early_stopping_counts_on",
     ),
     Bug(

@@ -48,8 +48,7 @@ def run(options: argparse.Namespace) -> int:
     made = runs.Run(config, training, OPENING, folder=Path(options.out or runs.RUNS))
     name = runs.name_of(source.resolve().name, "gpt2")
     with (
-        runs.create(made, tokenizer, name) as (run, owner),
-        runs.discarding(run, owner),
+        runs.create(made, tokenizer, name) as (run, _),
         writing(run.folder, "free some space there, or name another folder: --out FOLDER", "save"),
     ):
         write_json(run.folder / gpt2.KEPT, keys)  # for the way back

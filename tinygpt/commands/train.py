@@ -92,12 +92,7 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
     """Say what was chosen, take the steps, measure, sample."""
     config, noted = job.run.training, job.run.folder / runs.METRICS
     profile = None if options.profile is None else Profile(options.profile)
-    with (
-        # what can go wrong: too little memory, a token file that is damaged where a step reads it,
-        # Ctrl-C before the first step
-        runs.discarding(job.run, owner),
-        arithmetic(job.run.model, config),
-    ):
+    with arithmetic(job.run.model, config):
         for line in _choices(job, options):
             say(line)
         with Metrics(noted, job.progress.step, config.tensorboard) as metrics:

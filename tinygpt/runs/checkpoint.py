@@ -87,6 +87,9 @@ class Seal:
         return cls(len(data), hashlib.sha256(data).hexdigest())
 
 
+UNKNOWN = Seal(0, "")  # fits no file
+
+
 @dataclass(frozen=True)
 class Scale:
     """The loss scale of float16."""
@@ -141,20 +144,15 @@ def state_of(folder: Path) -> State | None:
 # -- a whole checkpoint
 
 
-def save(
-    folder: Path,
-    arrays: Mapping[str, Mapping[str, Array]],
-    state: State,
-    keep: Collection[str] = (),
-) -> None:
+def save(folder: Path, arrays: Mapping[str, Mapping[str, Array]], state: State) -> None:
     """Replace the checkpoint in `folder` by one of these files, {file name: {array name: array}},
     and this state with their seals.
 
-    keep: files of the checkpoint before that belong to this one too, where they are there. Raises
-    OSError; what was there then holds.
+    The best weights of the checkpoint before belong to this one too, unless `arrays` has new ones.
+    Raises OSError; what was there then holds.
     """
     before = settle(folder)
-    kept = {name: seal for name in keep if (seal := _kept(folder, name, before)) is not None}
+    kept = {} if BEST in arrays else _kept(folder, before)
     try:
         written = {
             name: write_arrays(_new(folder, name), content) for name, content in arrays.items()
@@ -182,8 +180,9 @@ def settle(folder: Path) -> State | None:
         state = None
     if state is not None and _new(folder, STATE).exists():
         _move(folder, _unmoved(folder, state))
-    for path in _left(folder):
-        path.unlink(missing_ok=True)
+    for path in (*folder.glob("*"), *folder.glob(f"{SNAPSHOTS}/*")):
+        if LEFT.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
+            path.unlink(missing_ok=True)
     return state
 
 
@@ -219,16 +218,16 @@ def _move(folder: Path, names: Collection[str]) -> None:
         files.replace(_new(folder, name), folder / name)
 
 
-def _kept(folder: Path, name: str, before: State | None) -> Seal | None:
-    """The seal of a file that stays: as it was, or made now for one of a version without seals;
-    None where it is not there.
+def _kept(folder: Path, before: State | None) -> dict[str, Seal]:
+    """The best weights with their seal, where they are there: as it was, or made now for those of
+    a version without seals.
     """
-    path = folder / name
+    path = folder / BEST
     if not path.is_file():
-        return None
+        return {}
     if before is None or before.files is None:
-        return Seal.of(read_bytes(path, path.stat().st_size))
-    return before.files.get(name)
+        return {BEST: Seal.of(read_bytes(path, path.stat().st_size))}
+    return {name: seal for name, seal in before.files.items() if name == BEST}
 
 
 def _sealed(path: Path, seal: Seal) -> bytes | None:
@@ -238,13 +237,6 @@ def _sealed(path: Path, seal: Seal) -> bytes | None:
             data = read_bytes(path, seal.size)
             return data if Seal.of(data) == seal else None
     return None
-
-
-def _left(folder: Path) -> list[Path]:
-    """Files that saves which were cut short have left in the folder and among its snapshots."""
-    paths = [*folder.glob("*"), *folder.glob(f"{SNAPSHOTS}/*")]
-    left = [path for path in paths if LEFT.fullmatch(path.name)]
-    return [path for path in left if path.is_symlink() or not path.is_dir()]
 
 
 def _new(folder: Path, name: str) -> Path:
@@ -293,15 +285,14 @@ def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
     if state is None or state.files is None:
         return read_bytes(current(folder, name), most, EARLIER)
     path = folder / name
-    seal = state.files.get(name)
-    if seal is not None and seal.size > most:
+    seal = state.files.get(name, UNKNOWN)
+    if seal.size > most:
         raise InputError(
             f"{shown(path)} is too large for the model of config.json: one of them is damaged\n"
             f"{RESTORE}"
         )
     for file in (_new(folder, name), path):  # in this order: a save may move the file meanwhile
-        data = None if seal is None else _sealed(file, seal)
-        if data is not None:
+        if (data := _sealed(file, seal)) is not None:
             return data
     if not path.exists():
         raise InputError(f"{shown(path)} is missing\n{EARLIER}")

@@ -194,28 +194,26 @@ def matched(found: Arrays, config: GPTConfig) -> Arrays:
     shape or is not known.
     """
     state: Arrays = {}
-    known = {HEAD} if config.tied else set()
+    left = dict(found)
     for ours, theirs, shape in rows(config):
-        array = found.get(theirs)
+        array = left.pop(theirs, None)
         if array is None or array.shape != shape:
             problem = f"of shape {shape} is missing in {WEIGHTS}"
             if array is not None:
                 problem = f"has shape {array.shape}, not {shape}"
             raise InputError(f"{theirs} {problem}\n{CONFIG} and {WEIGHTS} must be of one model")
         state[ours] = turned(theirs, array)
-        known.add(theirs)
     table = found["wte.weight"]  # some files store the shared table twice
-    if config.tied and not np.array_equal(found.get(HEAD, table), table, equal_nan=True):
+    if config.tied and not np.array_equal(left.pop(HEAD, table), table, equal_nan=True):
         raise InputError(
             f"{HEAD} differs from wte.weight, which {CONFIG} ties it to\n"
             "set tie_word_embeddings to false there, if the head is its own"
         )
-    for name in found:
-        if name not in known:
-            raise InputError(
-                f"{brief(name)} of shape {found[name].shape} is in {WEIGHTS}, and the model of "
-                f"{CONFIG} has no such tensor"
-            )
+    for name, array in left.items():
+        raise InputError(
+            f"{brief(name)} of shape {array.shape} is in {WEIGHTS}, and the model of {CONFIG} has "
+            "no such tensor"
+        )
     return state
 
 

@@ -23,7 +23,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,11 @@ class Run(Choices):
         return shown(self.folder)
 
     @property
+    def has_best(self) -> bool:
+        """Whether there are weights with the lowest validation loss."""
+        return (self.folder / BEST).exists()
+
+    @property
     def separator(self) -> str:
         """What stood before and after each text it learned from: a line end around a story of the
         grammar, else nothing.
@@ -120,15 +125,10 @@ def create(run: Run, tokenizer: Tokenizer, name: str | None = None) -> Iterator[
                 "name a new folder: --out FOLDER"
             )
         run = replace(run, folder=folder, tokenizer=tokenizer.hash)
-        try:
+        with discarding(run, owner, found):
             with writing(folder, ELSEWHERE):
                 _write_choices(run, tokenizer)
-        except BaseException:
-            (folder / CONFIG).unlink(missing_ok=True)
-            if not found:
-                folder.rmdir()
-            raise
-        yield run, owner
+            yield run, owner
 
 
 def follow(run: Run, owner: Owner, tokenizer: Tokenizer) -> Run:
@@ -184,9 +184,9 @@ def name_of(text: str, otherwise: str) -> str:
 
 
 @contextmanager
-def discarding(run: Run, owner: Owner) -> Iterator[None]:
+def discarding(run: Run, owner: Owner, found: bool = False) -> Iterator[None]:
     """After an error, remove the folder of a run in which no step was taken: nothing in it could be
-    used.
+    used. A folder that was found empty is empty again.
     """
     try:
         yield
@@ -195,6 +195,8 @@ def discarding(run: Run, owner: Owner) -> Iterator[None]:
         stepped = noted.exists() and noted.stat().st_size > 0
         if owner.stays() and not stepped and not checkpoint.current(run.folder, MODEL).exists():
             shutil.rmtree(run.folder, ignore_errors=True)
+            if found:
+                run.folder.mkdir(exist_ok=True)
         raise
 
 
@@ -206,11 +208,9 @@ def find(name: str | None) -> Path:
 
     Raises InputError with what there is.
     """
-    saved = {folder: checkpoint.current(folder, MODEL) for folder in RUNS.glob("*")}
-    finished = sorted(
-        (folder for folder, model in saved.items() if model.is_file()),
-        key=lambda folder: (saved[folder].stat().st_mtime_ns, folder.name),
-    )
+    models = [checkpoint.current(folder, MODEL) for folder in RUNS.glob("*")]
+    saved = [(model.stat().st_mtime_ns, model.parent) for model in models if model.is_file()]
+    finished = [folder for _, folder in sorted(saved)]
     if name is None:
         if not finished:
             raise InputError("there is no run here yet (looked in runs/)\nmake one: tinygpt train")
@@ -248,7 +248,7 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
             f"{TOKENIZER} in {run.name} is not the one its model was trained with: its ids mean "
             f"other tokens\n{TOGETHER}"
         )
-    return run, _load_model(run, BEST if best and (folder / BEST).exists() else MODEL), tokenizer
+    return run, _load_model(run, BEST if best and run.has_best else MODEL), tokenizer
 
 
 def no_run(folder: Path) -> str:
@@ -289,7 +289,7 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
     state = State(**asdict(progress), optimizer=msgspec.convert(moments, Numbers))
     advice = "free some space there; the checkpoint before this one, if any, is whole"
     with writing(run.folder, advice, "save"):
-        checkpoint.save(run.folder, arrays, state, keep={BEST} - set(arrays))
+        checkpoint.save(run.folder, arrays, state)
 
 
 def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
@@ -305,7 +305,7 @@ def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
     model.load_state(arrays[MODEL])
     optimizer.load_state_dict({**asdict(state.optimizer), "arrays": arrays[OPTIMIZER]})
-    return Progress(**{field.name: getattr(state, field.name) for field in fields(Progress)})
+    return msgspec.convert(state, Progress, from_attributes=True)
 
 
 def _unfit(state: State, run: Run, optimizer: Optimizer) -> str | None:

@@ -62,9 +62,8 @@ class Training:
                 if measured:
                     self.evaluate()
                 no_better = measured and self.progress.worse >= (config.patience or math.inf)
-                if stop.asked or no_better or record.step == job.until:
-                    break
-                if self.in_a_row == HOPELESS:
+                ended = record.step == job.until or self.in_a_row == HOPELESS
+                if stop.asked or no_better or ended:
                     break
                 if measured or time.monotonic() - saved > SAVE_SECONDS:
                     self.save()

@@ -52,15 +52,15 @@ def _groups() -> Iterator[int | None]:
         return
     for line in lines:
         number, controllers, path = line.split(":", 2)
-        parts = [part for part in path.split("/") if part]
         if number == "0":
             root, names = GROUPS, VERSION_2
         elif "memory" in controllers.split(","):
             root, names = GROUPS / "memory", VERSION_1
         else:
             continue
-        for depth in range(len(parts) + 1):
-            yield _left(root.joinpath(*parts[:depth]), *names)
+        group = root / path[1:]
+        for folder in (group, *group.parents):
+            yield _left(folder, *names)
 
 
 def _left(group: Path, limit: str, used: str, cached: str) -> int | None:

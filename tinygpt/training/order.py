@@ -44,8 +44,8 @@ def random_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
     """The numbers of windows drawn at random, with replacement, for the batch of a step (from 0): a
     function of seed and step.
     """
-    generator = Generator()
-    generator.load_state({"seed": seed, "draws": EPOCHS + step})
+    generator = Generator(seed)
+    generator.draws = EPOCHS + step
     rows: Ids = generator.integers(0, windows, (batch,))
     return rows
 
@@ -53,6 +53,6 @@ def random_rows(step: int, batch: int, windows: int, seed: int) -> Ids:
 @lru_cache(maxsize=2)  # a batch may reach from one block into the next
 def _shuffled(number: int, count: int, seed: int) -> Ids:
     """0 to count - 1 in the random order that has this number."""
-    generator = Generator()
-    generator.load_state({"seed": seed, "draws": EPOCHS + number})
+    generator = Generator(seed)
+    generator.draws = EPOCHS + number
     return generator.permutation(count)

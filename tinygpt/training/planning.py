@@ -56,16 +56,11 @@ class Plan:
     layer: int  # kept for backward by each layer
     # what a layer has to keep while backward has computed it again; 0 where it never does
     again: int
-    ends: int  # by the embedding and the last norm
+    activations: int  # all that is kept for backward, but the logits
     logits: int  # these, their gradient, and what cross-entropy makes of them on the way
     windows: int  # the ids and targets of a step
     flops: float  # a step
     seconds: float = math.nan  # a step; NaN where nothing was measured
-
-    @property
-    def activations(self) -> int:
-        """All that is kept for backward, but the logits."""
-        return self.model.layers * self.layer + self.ends
 
     @property
     def memory(self) -> int:
@@ -117,7 +112,7 @@ def counted(model: GPTConfig, config: TrainConfig) -> Plan:
         moments=wide * (2 * (count - matrices) + matrices + narrow * count),
         layer=layer,
         again=again,
-        ends=ends,
+        activations=model.layers * layer + ends,
         logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
         windows=2 * 8 * config.batch * config.accumulation * model.context,
         flops=flops(model, config.batch, config.recompute) * config.accumulation,

@@ -270,7 +270,7 @@ def plan_of(**changes: Any) -> planning.Plan:
         "moments": 8 << 20,
         "layer": 1 << 20,
         "again": 0,
-        "ends": 1 << 19,
+        "activations": (4 << 20) + (1 << 19),
         "logits": 1 << 10,
         "windows": 1 << 14,
     }
