@@ -18,19 +18,12 @@ import numpy as np
 from tinygpt.commands.cli import Parser, add_run
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
-from tinygpt.data.reading import story
 from tinygpt.data.windows import SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
-from tinygpt.tokenizers import (
-    BytePairTokenizer,
-    ByteTokenizer,
-    CharacterTokenizer,
-    Tokenizer,
-    WordTokenizer,
-)
+from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 from tinygpt.training.jobs import check_device
 from tinygpt.training.measure import batch_of, mean_loss
 from tinygpt.training.step import arithmetic
@@ -66,9 +59,8 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Load, measure, print."""
-    folder = runs.find(options.run)
-    run, model, tokenizer = runs.load(folder, best=not options.last)
-    best = not options.last and (folder / runs.BEST).exists()
+    run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+    best = not options.last and run.has_best
     if options.best and not best:
         raise InputError(
             f"{run.name} has no best weights: no validation loss was measured\n"
@@ -81,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
     rows = batch_of(run.model, measured.windows.context)
     step = replace(run.training, batch=rows, device=options.device)
     with arithmetic(run.model, step):
-        loss = mean_loss(model, measured.windows, rows)
+        loss = mean_loss(model, measured.windows)
     if not math.isfinite(loss):
         other = "try --last" if best else "restore them from a copy"
         raise InputError(
@@ -96,18 +88,17 @@ def run(options: argparse.Namespace) -> int:
 def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     """The loss, and what follows from the loss."""
     targets, floor = targets_of(measured.windows), measured.floor
-    token = {CharacterTokenizer: "character", ByteTokenizer: "byte"}.get(type(tokenizer), "token")
     size = byte_count(tokenizer, targets)
     say(f"text        {measured.name}")
-    say(f"loss        {loss:.4f} nats a {token}, the mean over {len(targets):,} targets")
+    say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {len(targets):,} targets")
     if floor is not None:
         say(
             f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} "
             "above"
         )
     with np.errstate(over="ignore"):
-        likely = f"{np.exp(loss):.4g}: as unsure as between that many {token}s, all as likely"
-    say(f"perplexity  {likely}")
+        many = f"{np.exp(loss):.4g}"
+    say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
     say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")
     unknown = int(np.count_nonzero(targets == 0))
     if isinstance(tokenizer, WordTokenizer) and unknown:
@@ -168,9 +159,8 @@ def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     if token_files.is_token_folder(text):
         found = token_files.read(text, tokenizer)
         return Measured(f"{shown(text)}: {len(found.ids):,} tokens", SideBySide(found.ids, context))
-    content, name = story(), "the story that comes with tinygpt"
-    if text != "story":
-        content, name = data.without_end(data.read(text), tokenizer), shown(text)
+    content = data.without_end(data.read(text), tokenizer)
+    name = "the story that comes with tinygpt" if text == "story" else shown(text)
     return Measured(
         f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context)
     )
@@ -186,13 +176,4 @@ def targets_of(windows: Windows) -> Ids:
 def byte_count(tokenizer: Tokenizer, ids: Ids) -> int:
     """The bytes of UTF-8 that the tokens stand for, also where one is only part of a character."""
     tokens, counts = np.unique(ids, return_counts=True)
-    return sum(
-        int(count) * len(_bytes(tokenizer, int(token)))
-        for token, count in zip(tokens, counts, strict=True)
-    )
-
-
-def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
-    if isinstance(tokenizer, (ByteTokenizer, BytePairTokenizer)):
-        return tokenizer.decode_bytes([token])
-    return tokenizer.decode([token]).encode("utf-8")
+    return int(counts @ [len(tokenizer.decode_bytes([token])) for token in tokens.tolist()])

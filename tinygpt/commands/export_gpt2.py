@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     pairs = tokenizer if isinstance(tokenizer, BytePairTokenizer) else None
     keys = read_json(kept, gpt2.KEYS, advice=WITHOUT) if kept.exists() else None
     gpt2.save(model, options.folder, tokenizer=pairs, keys=keys)
-    which = "best" if not options.last and (run.folder / runs.BEST).exists() else "last"
+    which = "best" if not options.last and run.has_best else "last"
     files = ", ".join(sorted(path.name for path in Path(options.folder).iterdir()))
     say(f"wrote {files} to {shown(options.folder)}: {run.name}, its {which} weights")
     if pairs is None:

@@ -54,7 +54,7 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Load, count, print."""
     run, model, _ = runs.load(runs.find(options.run), best=not options.last)
-    best = not options.last and (run.folder / runs.BEST).exists()
+    best = not options.last and run.has_best
     which = "best" if best else "last"
     chosen = _chosen(weights.matrices(model), options.only)
     with np.errstate(all="ignore"):

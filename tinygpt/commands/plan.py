@@ -14,7 +14,6 @@ from tinygpt.commands.cli import Parser, add_flags, read_config, reader
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
-from tinygpt.data.reading import story
 from tinygpt.terminal import say
 from tinygpt.training.jobs import check_device
 from tinygpt.training.planning import counted, predict, shortage, table
@@ -57,5 +56,4 @@ def vocabulary_of(config: TrainConfig) -> int:
         return token_files.read(str(config.text)).tokenizer.size
     if config.tokenizer == "bpe":
         return config.tokens
-    text = story() if config.text in (None, "story") else data.read(str(config.text))
-    return data.make_tokenizer(config, text).size
+    return data.make_tokenizer(config, data.read(config.text)).size

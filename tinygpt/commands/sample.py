@@ -74,8 +74,16 @@ def write(
     texts = [Continuation(tokenizer, stop) for _ in prompts]
     ids = [tokenizer.encode(run.separator + prompt) for prompt in prompts]
     generators = [draws(config.seed, number + i) for i in range(len(prompts))]
-    drawn = steps(model, ids, config, generators, ended)
-    followed = _follow(drawn, texts, ended)
+
+    def follow() -> Iterator[tuple[int, Step, str]]:
+        """Number of the prompt, step, and the text that is certain after it."""
+        for i, step in steps(model, ids, config, generators, ended):
+            new = texts[i].add(step.token)
+            if texts[i].ended:
+                ended.add(i)
+            yield i, step, new
+
+    followed = follow()
     if config.explain:
         _explain(tokenizer, followed, config.explain, prompts[0])
     elif len(prompts) == 1:
@@ -140,19 +148,6 @@ class Continuation:
         if found.partial:
             self.text = found[0]
         return text[: found.start()]
-
-
-def _follow(
-    drawn: Iterator[tuple[int, Step]], texts: list[Continuation], ended: set[int]
-) -> Iterator[tuple[int, Step, str]]:
-    """Number of the prompt, step, and the text that is certain after it. A prompt whose `stop` has
-    come joins `ended`.
-    """
-    for i, step in drawn:
-        new = texts[i].add(step.token)
-        if texts[i].ended:
-            ended.add(i)
-        yield i, step, new
 
 
 def _explain(

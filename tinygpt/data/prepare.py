@@ -57,8 +57,7 @@ class Data:
     @property
     def unit(self) -> str:
         """The word for a token: character, byte or token."""
-        units = {CharacterTokenizer: "character", ByteTokenizer: "byte"}
-        return units.get(type(self.tokenizer), "token")
+        return self.tokenizer.unit
 
 
 def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = None) -> Data:
@@ -69,12 +68,12 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
         return _stories(config, context, tokenizer)
     if token_files.is_token_folder(config.text):
         return _mapped(config, context, tokenizer)
-    is_story = config.text in (None, "story")
-    text = story() if is_story else read(str(config.text))
+    text = read(config.text)
     if tokenizer is not None:
         text = without_end(text, tokenizer)
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
+    is_story = config.text in (None, "story")
     kept_back = 0 if is_story else int(len(ids) * config.validation)
     cut = _cut(ids, len(ids) - kept_back, context, config.stride)
     name = "the story that comes with tinygpt" if is_story else str(config.text)
@@ -145,11 +144,11 @@ def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> 
 # -- texts
 
 
-def read(path: str) -> str:
+def read(text: str | None) -> str:
     """The text of a file, or of all `.txt` files in a folder and below, by name, with an empty line
-    between two files.
+    between two files. None and "story": the story.
     """
-    return "".join(parts(files(path)))
+    return story() if text in (None, "story") else "".join(parts(files(str(text))))
 
 
 def files(path: str) -> list[str]:

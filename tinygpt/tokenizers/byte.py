@@ -15,7 +15,7 @@ class Bytes(Content, frozen=True, tag="byte"):
 class ByteTokenizer(Tokenizer):
     """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Every text is known."""
 
-    schema = Bytes
+    schema, unit = Bytes, "byte"
 
     @property
     def size(self) -> int:

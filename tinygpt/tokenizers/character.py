@@ -24,7 +24,7 @@ class CharacterTokenizer(Tokenizer):
     encode and decode undo each other. Raises TokenizerError for a text without characters.
     """
 
-    schema = Characters
+    schema, unit = Characters, "character"
 
     def __init__(self, text: str):
         if not text:

@@ -34,6 +34,7 @@ class Tokenizer(ABC):
     """Text to ids from 0 to size - 1 and back. The file and the hash are made from `content`."""
 
     schema: ClassVar[type[Content]]
+    unit = "token"  # the word for one of them
 
     @property
     @abstractmethod
@@ -47,6 +48,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids. Raises TokenizerError naming the first id outside [0, size)."""
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The text of ids in UTF-8. Where a token is only a part of a character, its bytes."""
+        return self.decode(ids).encode("utf-8")
 
     @abstractmethod
     def content(self) -> Content:

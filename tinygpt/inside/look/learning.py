@@ -55,7 +55,7 @@ def step_of(run: Run, best: bool) -> int | None:
         return None
     if state is None:
         return None
-    return (state.best_step if best and (run.folder / runs.BEST).exists() else state.step) or None
+    return (state.best_step if best and run.has_best else state.step) or None
 
 
 def losses(run: Run) -> Losses:
