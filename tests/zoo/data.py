@@ -24,8 +24,8 @@ ZOO = [
     Bug(
         row=50,  # every epoch in the same order
         file="tinygpt/training/order.py",
-        old='"draws": EPOCHS + number})',
-        new='"draws": EPOCHS})',
+        old="generator.draws = EPOCHS + number",
+        new="generator.draws = EPOCHS",
         test=TESTS + "test_bug_50_no_window_comes_twice_an_epoch",
     ),
     Bug(
