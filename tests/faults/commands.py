@@ -202,9 +202,12 @@ def tried(place: Workplace, given: Input, log: Path) -> Verdict:
         before = place.seen()
         verdict = apart(lambda: _performed(way, given, log), log)
         after = place.seen()
-        if verdict.kind == "refused" and (
-            left := sorted(name for name in differing(before, after) if not _of_run(name, way))
-        ):
+        left = sorted(
+            name
+            for name in differing(before, after)
+            if not _of_run(name, way) and not _has_a_step(place.folder / name)
+        )
+        if verdict.kind == "refused" and left:
             return Verdict(
                 "traceback",
                 verdict.seconds,
@@ -215,6 +218,12 @@ def tried(place: Workplace, given: Input, log: Path) -> Verdict:
         return verdict
     finally:
         place.restore()
+
+
+def _has_a_step(run: Path) -> bool:
+    """Whether a training noted a step there: no error removes such a folder."""
+    metrics = run / "metrics.jsonl"
+    return metrics.is_file() and metrics.stat().st_size > 0
 
 
 def _of_run(name: str, way: tuple[str, ...]) -> bool:
