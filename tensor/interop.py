@@ -18,9 +18,8 @@ from tensor.dtypes import FLOATS
 from tensor.errors import GraphError
 from tensor.mode import MODE
 
-_SAME = frozenset(
-    "sum mean max min argmax argmin cumsum concatenate stack where squeeze any all".split()  # noqa: SIM905 (shorter)
-)
+_NAMES = "sum mean max min argmax argmin cumsum concatenate stack where squeeze any all"
+_SAME = frozenset(_NAMES.split())
 _OTHER_NAMES = {"absolute": "abs", "true_divide": "divide"}
 
 

@@ -52,7 +52,8 @@ def _open_streams() -> None:
         os.close(descriptor)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (to the end of the program)
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (never closed)
+            setattr(sys, name, nowhere)
         stream = getattr(sys, name)
         # a character that the terminal's encoding lacks is escaped, not a crash
         if hasattr(stream, "reconfigure"):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tensor
 from tensor.recording import Entry, Recording, Total, in_bytes, totals
@@ -104,5 +104,6 @@ def _folded(rows: list[Total]) -> list[Total]:
     for row in rows:
         name = re.sub(r"\.\d+(?=\.|$)", ".*", row.name)
         have = sums.get(name, Total(name, 0, 0.0, 0.0, 0, 0))
-        sums[name] = Total(name, *(a + b for a, b in zip(have[1:], row[1:], strict=True)))  # type: ignore[arg-type]
+        added: Any = [a + b for a, b in zip(have[1:], row[1:], strict=True)]
+        sums[name] = Total(name, *added)
     return sorted(sums.values(), key=lambda row: -(row.forward + row.backward))
