@@ -296,6 +296,11 @@ def changed(rng: Random, tree: Any) -> str:
     return text
 
 
+def copied(tree: Any) -> Any:
+    """Another tree of the same values: a later exchange between two aliases would make a circle."""
+    return json.loads(json.dumps(tree))
+
+
 def _change(rng: Random, tree: Any, path: Path, raw: list[str]) -> None:
     parent, key = at(tree, path[:-1]), path[-1]
 
@@ -316,9 +321,9 @@ def _change(rng: Random, tree: Any, path: Path, raw: list[str]) -> None:
             elsewhere = at(tree, other[:-1])
             parent[key], elsewhere[other[-1]] = elsewhere[other[-1]], parent[key]
     elif isinstance(parent, list):
-        parent.insert(key, parent[key])
+        parent.insert(key, copied(parent[key]))
     elif how < 0.93:
-        parent[unwritable(json.dumps(key))] = parent[key]  # the same name twice
+        parent[unwritable(json.dumps(key))] = copied(parent[key])  # the same name twice
     else:
         parent[rng.choice((key + "x", key.upper(), "", "x" * 1000, "\ud800", "\x1b[2J\n\n"))] = (
             parent.pop(key)
