@@ -40,6 +40,7 @@ RUN = "RUN"  # stands in a command line for the run
 ROOM = 1 << 12
 # of 6 inputs that go to another command: these take longer
 OFTEN = {"look": 1, "train": 2, "tokenize": 2}
+TEXT = 50_000  # bytes of a drawn text, at most
 DRAWN = 0.01  # share of inputs for which pictures are drawn
 
 
@@ -49,6 +50,7 @@ class Reader(NamedTuple):
     files: tuple[str, ...]
     ways: tuple[tuple[str, ...], ...]
     share: float = 1.0  # of the inputs: less where each takes long
+    most: int | None = None  # bytes: any text is whole, and a long one is work, not damage
 
 
 class Input(NamedTuple):
@@ -203,14 +205,17 @@ READERS: dict[str, Reader] = {
     ),
     "index, GPT-2": Reader(("shards/model.safetensors.index.json",), _imported("shards")),
     "gpt2.json": Reader(("runs/gpt2/gpt2.json",), _ways("gpt2", "export"), 0.5),
-    "text file": Reader(("text.txt",), _of_text("text.txt", "character"), 0.5),
-    "text folder": Reader(("texts/a.txt", "texts/more/b.txt"), _of_text("texts", "folder"), 0.5),
+    "text file": Reader(("text.txt",), _of_text("text.txt", "character"), 0.5, TEXT),
+    "text folder": Reader(
+        ("texts/a.txt", "texts/more/b.txt"), _of_text("texts", "folder"), 0.5, TEXT
+    ),
     "prompts": Reader(
         ("prompts.txt",),
         tuple(
             ("sample", run, "--prompts", "prompts.txt", "--length", "2")
             for run in ("character", "byte", "word", "bpe")
         ),
+        most=TEXT,
     ),
 }
 FURTHER = {  # what an accepted command made, and what its user does with it
@@ -231,7 +236,7 @@ def drawn(name: str, rng: Random, place: Workplace) -> Input:
     reader = READERS[name]
     file = rng.choice(reader.files)
     whole = place.files[file]
-    data = mutate(rng, whole, Path(file).suffix, place.like(file))
+    data = mutate(rng, whole, Path(file).suffix, place.like(file))[: reader.most]
     ways = [
         way for way in reader.ways if way[0] != "train" or _step_of(data) <= ROOM
     ] or reader.ways
