@@ -19,7 +19,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import chain
 
 from tinygpt.commands.cli import Parser, add_described, add_run
 from tinygpt.errors import InputError
@@ -141,7 +140,7 @@ def _print(session: Session, step: Step | None, options: argparse.Namespace) -> 
     numbers = plain.chosen(walk, options.only)
     if one and options.only is None:
         names = f"{options.weight}.grad", "clip", "update"
-        numbers = [i for i, _ in chain(*(walk.called[name] for name in names))]
+        numbers = [i for name in names for i, _ in walk.called[name]]
     style = plain.Style(width, options.values or bool(walk.breaks), options.into)
     lines: Iterable[str]
     if options.show is not None:

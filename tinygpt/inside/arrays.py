@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -169,7 +173,7 @@ class Map(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The characters alone."""
-        return ["".join(text for text, _ in row).rstrip() for row in self.rows]
+        return ["".join(map(itemgetter(0), row)) for row in self.rows]
 
     @property
     def legend(self) -> str:
@@ -191,12 +195,11 @@ def heat_map(values: Floats, rows: int, columns: int) -> Map:
     high = np.maximum.reduceat(np.maximum.reduceat(values, down, 0), across, 1)
     cells = np.where(-low > high, low, high)
     largest = float(np.abs(cells[np.isfinite(cells)]).max(initial=0))
-    return Map(
-        [[_cell(value, largest) for value in row] for row in cells], (height, width), largest
-    )
+    cell = partial(_cell, largest)
+    return Map([list(map(cell, row)) for row in cells], (height, width), largest)
 
 
-def _cell(value: float, largest: float) -> tuple[str, int]:
+def _cell(largest: float, value: float) -> tuple[str, int]:
     if math.isnan(value):
         return "Na", NOT_FINITE
     if math.isinf(value):
@@ -211,16 +214,12 @@ def _cell(value: float, largest: float) -> tuple[str, int]:
 def table(values: Floats) -> list[str]:
     """The numbers of a small plane, a line for each row."""
     cells = [list(map(number, row)) for row in values]
-    width = max((len(cell) for row in cells for cell in row), default=0)
-    return ["  ".join(cell.rjust(width) for cell in row) for row in cells]
+    width = max(map(len, chain(*cells)), default=0)
+    return ["  ".join(map(str.rjust, row, repeat(width))) for row in cells]
 
 
 def first(values: Sequence[float] | Floats, width: int) -> str:
     """As many numbers from the start as fit into that width, then `..` if more follow."""
-    text = ""
-    for i, value in enumerate(values):
-        longer = f"{text}  {number(value)}".lstrip()
-        if len(longer) + 3 * (i + 1 < len(values)) > width:
-            return f"{text} .." if text else ""
-        text = longer
-    return text
+    width = max(width, 14)  # the longest number, and the placeholder
+    text = "  ".join(map(number, values[:width]))  # no more than these can fit
+    return textwrap.wrap(text, width, max_lines=1, placeholder=" ..", break_on_hyphens=False)[0]

@@ -10,8 +10,8 @@ And `shares(model)`: the parts that hold the parameters.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from tensor import Tensor, nn
 from tensor.memory.layout import Shape
@@ -22,8 +22,7 @@ from tinygpt.model.gpt import GPT
 # -- the matrix view
 
 
-@dataclass(frozen=True)
-class Matrix:
+class Matrix(NamedTuple):
     """One array of the model, a matrix or a row of gains or biases."""
 
     name: str
@@ -33,7 +32,7 @@ class Matrix:
     numbers: int
     bytes: int
     learned: bool  # False: a buffer, computed once
-    tensor: Tensor = field(repr=False, compare=False)
+    tensor: Tensor
 
 
 def matrices(model: GPT) -> list[Matrix]:

@@ -18,7 +18,6 @@ from tinygpt.errors import InputError
 from tinygpt.generation.generate import steps as generate
 from tinygpt.inside.arrays import Floats, floats, is_finite
 from tinygpt.inside.look import learning
-from tinygpt.inside.look.learning import Weights
 from tinygpt.inside.look.steps import arrays_of
 from tinygpt.model.gpt import GPT
 from tinygpt.runs.metrics import Losses
@@ -104,14 +103,19 @@ def gather(
     check_size(model, len(ids))
     centre, axes, share = learning.plane(_table(model))
     mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *ids})
-    own = arrays_of(model, ids)
+    own, step = arrays_of(model, ids), learning.step_of(run, best)
+    went_on = step != learning.step_of(run, best=False)
     sights = []
-    for weights in learning.learned(run, model, best):
-        arrays = own if weights.shown else arrays_of(weights.model, ids)
+    for at, weights in learning.learned(run, model, step):
+        is_shown = weights is model
+        arrays = own if is_shown else arrays_of(weights, ids)
         # a snapshot that is broken leaves the last weights broken too
-        check_finite(run, arrays["logits"].array, last=not (best and weights.shown))
-        points = ((_table(weights.model)[mapped] - centre) @ axes).astype(np.float32)
-        sights.append(_sight(weights, arrays, text, tokenizer, config, points))
+        check_finite(run, arrays["logits"].array, last=not (best and is_shown))
+        written = new if is_shown else _written(weights, given, length, config)
+        points = ((_table(weights)[mapped] - centre) @ axes).astype(np.float32)
+        facts: dict[str, Any] = {"step": at, "shown": is_shown, "best": is_shown and went_on}
+        facts |= {"written": shown(tokenizer.decode(written)), "points": points}
+        sights.append(_sight(arrays, text, facts))
     sights.sort(key=lambda sight: sight.step or 0)
     why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
     why = why if len(sights) == 1 else ""
@@ -188,30 +192,16 @@ def _table(model: GPT) -> Floats:
     return floats(model.token_embedding.weight.numpy())
 
 
-def _sight(
-    weights: Weights,
-    arrays: dict[str, Value],
-    text: Text,
-    tokenizer: Tokenizer,
-    config: LookConfig,
-    points: Any,
-) -> Sight:
-    layers = range(weights.model.config.layers)
+def _sight(arrays: dict[str, Value], text: Text, facts: dict[str, Any]) -> Sight:
+    """facts: the fields that do not follow from the arrays."""
     p = arrays["probabilities"].array[0]  # (T, V)
     candidates = np.argsort(-p, axis=-1, kind="stable")[:, :CANDIDATES]
-    written, prompt = text.written, text.ids[: text.prompt]
-    if not weights.shown:
-        new = len(text.ids) - text.prompt
-        written = shown(tokenizer.decode(_written(weights.model, prompt, new, config)))
-    guessed = floats(p[np.arange(text.prompt - 1), prompt[1:]])
+    guessed = floats(p[np.arange(text.prompt - 1), text.ids[1 : text.prompt]])
+    weights = [value.array[0] for name, value in arrays.items() if name.endswith(".weights")]
     return Sight(
-        step=weights.step,
-        shown=weights.shown,
-        best=weights.best,
-        attention=[arrays[f"blocks.{i}.weights"].array[0].astype(np.float32) for i in layers],
+        attention=[array.astype(np.float32) for array in weights],
         candidates=candidates.astype(np.int32),
         probabilities=np.take_along_axis(p, candidates, -1).astype(np.float32),
-        written=written,
         loss=float(-np.log(np.maximum(guessed, 1e-30)).mean()) if len(guessed) else None,
-        points=points,
+        **facts,
     )

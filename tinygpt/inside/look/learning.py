@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,25 +20,16 @@ SNAPSHOTS = 24
 POINTS = 600  # of the curve: more than a screen has
 
 
-@dataclass(frozen=True)
-class Weights:
-    """A model of the run as it was after so many steps."""
-
-    step: int | None  # None: of a run that counted none, an imported one
-    model: GPT
-    shown: bool = False  # the one that the page is about
-    best: bool = False  # the one with the lowest validation loss, where the run went on after it
-
-
-def learned(run: Run, model: GPT, best: bool) -> Iterator[Weights]:
-    """The model itself, then its snapshots, SNAPSHOTS at most, in the order of their steps."""
-    step = step_of(run, best)
-    yield Weights(step, model, shown=True, best=step != step_of(run, best=False))
+def learned(run: Run, model: GPT, step: int | None) -> Iterator[tuple[int | None, GPT]]:
+    """The model itself, as it was after that step; then its snapshots, SNAPSHOTS at most, in the
+    order of their steps.
+    """
+    yield step, model
     for at, state in snapshots.load(run, SNAPSHOTS):
         if at != step:
             earlier = GPT(run.model, dtype=run.training.dtype, draw=False)
             earlier.load_state(state)
-            yield Weights(at, earlier.eval())
+            yield at, earlier.eval()
 
 
 def left_out(run: Run) -> int:
@@ -48,7 +38,9 @@ def left_out(run: Run) -> int:
 
 
 def step_of(run: Run, best: bool) -> int | None:
-    """The step after which the weights of `runs.load` were saved."""
+    """The step after which the weights of `runs.load` were saved. None for a run that counted no
+    steps, such as an imported one.
+    """
     try:
         state = checkpoint.state_of(run.folder)
     except InputError:

@@ -24,10 +24,8 @@ from tinygpt.inside.look.steps import Step, read, steps
 from tinygpt.tokenizers import Tokenizer
 
 # in this order
-SCRIPTS = [
-    *("data.js", "colours.js", "heat.js", "tokens.js", "attention.js"),
-    *("steps.js", "learning.js", "map.js", "look.js"),
-]
+NAMES = "data colours heat tokens attention steps learning map look"
+SCRIPTS = [f"{name}.js" for name in NAMES.split()]
 STEPS = 6 << 20  # bytes for the arrays of the steps; of a longer text the last tokens are kept
 SNAPSHOTS = 6 << 20  # bytes for the attention of earlier weights; as above
 COLUMNS = 1024  # numbers of a row that are kept, at most

@@ -49,10 +49,10 @@ class Style:
         where = f"{stop.module}  {stop.label}".lstrip()
         yield f"{number:>{len(str(count))}}/{count} {stop.phase:<8} {where}"
         for line in blame(stop):
-            yield from _wrapped(line, self.width, f"{INDENT}!      ", HANG)
+            yield from wrapped(line, self.width, f"{INDENT}!      ", HANG)
         if stop.op not in self.explained:
             self.explained.add(stop.op)
-            yield from _wrapped(stop.formula, self.width, HANG, HANG)
+            yield from wrapped(stop.formula, self.width, HANG, HANG)
         for seen in stop.seen:
             yield from self.array(seen)
         if stop.phase == "forward":
@@ -104,12 +104,16 @@ class Style:
         hang = HANG + " " * deeper
         start = hang if deeper else f"{INDENT}{head:<6} "
         glued = joint.join(part.replace(" ", GLUE) for part in parts if part)
-        for line in _wrapped(glued, self.width, start, hang, long=False):
-            yield from _wrapped(line.replace(GLUE, " "), self.width, "", hang)
+        for line in wrapped(glued, self.width, start, hang, long=False):
+            yield from wrapped(line.replace(GLUE, " "), self.width, "", hang)
 
 
-def _wrapped(text: str, width: int, start: str, hang: str, long: bool = True) -> list[str]:
-    """long: what is longer than a line is broken."""
+def wrapped(
+    text: str, width: int, start: str = "", hang: str = " " * 9, long: bool = True
+) -> list[str]:
+    """A text in as many lines as needed, by default a fact about the walk.   start, hang: what
+    stands before the first line and before the others.   long: a word longer than a line is broken.
+    """
     return textwrap.wrap(
         text,
         width,
@@ -118,11 +122,6 @@ def _wrapped(text: str, width: int, start: str, hang: str, long: bool = True) ->
         break_long_words=long,
         break_on_hyphens=False,
     )
-
-
-def wrapped(fact: str, width: int) -> list[str]:
-    """A fact about the walk, in as many lines as needed."""
-    return _wrapped(fact, width, "", " " * 9)
 
 
 def fitted(text: str, width: int) -> str:
@@ -268,7 +267,7 @@ def rows(values: Floats, down: Sequence[str], across: Sequence[str], width: int)
     rows and columns, if they have any.
     """
     heads = down or [""] * len(values)
-    cells = [[number(round(value, 3)) for value in row] for row in values]
+    cells = [list(map(number, row)) for row in values.round(3)]
     if across:
         heads, cells = ["", *heads], [list(across), *cells]
     left = max(map(cell_len, heads))

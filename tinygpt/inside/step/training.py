@@ -96,7 +96,7 @@ def take(job: Job, only: str | None = None) -> Step:
     """Take the job's next step, on the model in memory. only: the one parameter whose arrays are
     kept. Raises InputError where no parameter has that name.
     """
-    model, optimizer, config, step = job.model, job.optimizer, job.run.training, job.progress.step
+    optimizer, config, step = job.optimizer, job.run.training, job.progress.step
     kept: dict[str, tuple[Flat, Arrays, Slot]] = {}
     for flat, state in zip(optimizer.flats, optimizer.state, strict=True):
         kept |= {slot.name: (flat, state, slot) for slot in flat.slots}
@@ -107,17 +107,14 @@ def take(job: Job, only: str | None = None) -> Step:
                 "its parameters: tinygpt step --train --plain"
             )
         kept = {only: kept[only]}
-    x, y = batch(job)
     optimizer.lr = learning_rate(step, config)
-    model.recompute = config.recompute
-    model.train()
     scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
     limit = config.clip or math.inf
 
     def arrays() -> dict[str, Arrays]:
         return {name: _arrays(optimizer, *found, scale) for name, found in kept.items()}
 
-    loss = gradients(model, optimizer, x, y, config.accumulation, Key(config.seed, step))
+    loss = _gradients(job, config.recompute)
     raw = {name: found["g"] for name, found in arrays().items()}
     total = clip_gradients(optimizer, limit * scale) / scale
     before = arrays()
@@ -130,6 +127,14 @@ def take(job: Job, only: str | None = None) -> Step:
         rule = optimizer.rule(kept[name][0], counts[name])
         updates.append(Update(name, rule, counts[name], raw[name], before[name], after))
     return Step(step + 1, loss, optimizer.lr, total, limit, updates)
+
+
+def _gradients(job: Job, recompute: bool) -> float:
+    """Compute the gradients of the next step, and return its loss."""
+    config, model = job.run.training, job.model.train()
+    model.recompute = recompute
+    key = Key(config.seed, job.progress.step)
+    return gradients(model, job.optimizer, *batch(job), config.accumulation, key)
 
 
 def batch(job: Job) -> tuple[Ids, Ids]:
@@ -162,12 +167,10 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     """The walk of a step: forward, backward, clipping, the update of each parameter. The run's
     folder stays as it is.
     """
-    config, (x, y) = job.run.training, batch(job)
+    config, (x, _) = job.run.training, batch(job)
 
     def compute(how: How) -> None:
-        job.model.train().recompute = config.recompute and how == "as run"
-        key = Key(config.seed, job.progress.step)
-        gradients(job.model, job.optimizer, x, y, config.accumulation, key)
+        _gradients(job, config.recompute and how == "as run")
 
     with arithmetic(job.run.model, config):
         recording, other = record(how, compute)

@@ -27,7 +27,7 @@ from tensor.recording.find import nearest as alike
 from tinygpt.errors import InputError
 from tinygpt.inside.arrays import value_of
 from tinygpt.inside.step.names import array_of
-from tinygpt.inside.step.stops import Phase, Seen, Stop, variables
+from tinygpt.inside.step.stops import Phase, Seen, Stop, blame, variables
 from tinygpt.terminal import nearest, shown
 
 # ops that are a line of another op: this op, and the variable that the line makes
@@ -201,9 +201,8 @@ class Walk:
         """An array of the whole walk by its name, with an index in brackets as --show takes it.
         Raises InputError where there is none.
         """
-        for stop in self.stops:
-            if stop.phase == "update" and stop.name == f"{name}.update":
-                return stop.outputs[0]
+        for i, _ in self.called.get(f"{name}.update", []):
+            return self.stops[i].outputs[0]
         with np.errstate(all="ignore"):
             return Seen("watched", value_of(name, array_of(self.recording, name)))
 
@@ -266,8 +265,7 @@ def condition(text: str, stops: Sequence[Stop]) -> tuple[str, set[int]]:
     """
     kind, _, what = (part.strip() for part in text.partition("="))
     if kind == "nan" and not what:
-        bad = (i for i, stop in enumerate(stops) if any(seen.is_bad for seen in stop.outputs))
-        return kind, set(islice(bad, 1))
+        return kind, set(islice((i for i, stop in enumerate(stops) if blame(stop)), 1))
     if kind not in ("op", "module", "shape") or not what:
         raise InputError(f"breakpoint {shown(text)!r} is none of {KINDS}\nsee: tinygpt step --help")
     where, numbered = f"breakpoint {kind}={shown(what)}", list(enumerate(stops))
@@ -277,7 +275,7 @@ def condition(text: str, stops: Sequence[Stop]) -> tuple[str, set[int]]:
             needed = "whole numbers with commas between are needed, such as shape=4,32,64"
             raise InputError(f"{where}: {needed}")
         shape = tuple(map(int, sizes))
-        found = {i for i, stop in numbered if shape in [seen.value.shape for seen in stop.seen]}
+        found = {i for i, stop in numbered for seen in stop.seen if seen.value.shape == shape}
         return f"shape={','.join(map(str, shape))}", found
     if kind == "op":
         found, wrong = {i for i, stop in numbered if stop.op == what}, _no_op
