@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     with no_grad(), np.errstate(all="ignore"):
         check_finite(run, host(model(drawn(model))), last=True)
     width = max(40, min(80, shutil.get_terminal_size().columns))
-    told: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
+    results: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
     for name in dict.fromkeys(named or CHECKS):
         try:
             with np.errstate(all="ignore"):
@@ -71,10 +71,10 @@ def run(options: argparse.Namespace) -> int:
             if named:
                 raise
             how, text = "SKIP", str(error).partition("\n")[0]
-        told[how].append(name)
+        results[how].append(name)
         start = f"{how}  {name:<14}"
         say(textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * 20))
-    passed, failed, skipped = map(", ".join, told.values())
+    passed, failed, skipped = map(", ".join, results.values())
     say(
         f"{run.name}: {passed or 'nothing'} verified"
         + (f"; not {failed}" if failed else "")

@@ -1,3 +1,3 @@
-"""Looking inside: the debugger, the page, the weights, and proofs about a run. Uses all rooms but
-the commands.
+"""Looking inside: the debugger, the page, the weights, and proofs about a run. Imports all parts
+but the commands.
 """
