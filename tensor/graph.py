@@ -10,8 +10,9 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -32,6 +33,7 @@ Saved: TypeAlias = "tuple[Storage | Exported, int, Array]"
 # -- nodes
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Node:
     """One recorded op: where it was called, its parents, and how gradients go back through it.
 
@@ -39,42 +41,17 @@ class Node:
     each input (None where no gradient is wanted).
     """
 
-    __slots__ = (
-        "__weakref__",
-        "backward",
-        "called_at",
-        "dtype",
-        "hooks",
-        "op",
-        "order",
-        "outputs",
-        "parents",
-        "saved",
-        "shape",
-    )
-    buffer = None  # only the gradient of a leaf has one
-
-    def __init__(
-        self,
-        op: str,
-        parents: tuple[Any, ...],
-        backward: Any,
-        saved: tuple[Saved, ...],
-        shape: Shape,
-        dtype: DType,
-        called_at: Any,
-    ):
-        self.op = op
-        # a Node, Output or Accumulator for each input; None where no gradient is wanted
-        self.parents = parents
-        self.backward = backward  # None once freed
-        self.saved = saved
-        self.shape = shape
-        self.dtype = dtype
-        self.called_at = called_at  # the user's line, as (code, instruction)
-        self.order = next(_order)
-        self.outputs = 1
-        self.hooks: Hooks | None = None
+    op: str
+    parents: tuple[Any, ...]  # Node, Output or Accumulator; None where no gradient is wanted
+    backward: Any  # None once freed
+    saved: tuple[Saved, ...]
+    shape: Shape
+    dtype: DType
+    called_at: Any  # the user's line, as (code, instruction)
+    outputs: int = 1
+    hooks: Hooks | None = None
+    order: int = field(default_factory=_order.__next__)
+    buffer: ClassVar[None] = None  # only the gradient of a leaf has one
 
     @property
     def line(self) -> Line:
@@ -139,7 +116,7 @@ class Node:
         self.outputs = len(outs)
         for index, out in enumerate(outs):
             if out is not None:
-                out.node = Output(self, index, out.shape, out.dtype)
+                out.node = Output((self,), index, out.shape, out.dtype)
 
     def free(self) -> None:
         self.backward, self.saved, self.parents = None, (), ()
@@ -148,21 +125,21 @@ class Node:
         return f"Node({self.op}, {self.shape}, {self.dtype}, {self.line})"
 
 
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Output:
     """Output `index` of an op with several results: passes its gradient to the op's node."""
 
-    __slots__ = ("__weakref__", "dtype", "hooks", "index", "order", "parents", "shape")
-    buffer = None
-
-    def __init__(self, node: Node, index: int, shape: Shape, dtype: DType):
-        self.parents: tuple[Any, ...] = (node,)
-        self.index, self.shape, self.dtype = index, shape, dtype
-        self.order = next(_order)
-        self.hooks: Hooks | None = None
+    parents: tuple[Node]
+    index: int
+    shape: Shape
+    dtype: DType
+    hooks: Hooks | None = None
+    order: int = field(default_factory=_order.__next__)
+    buffer: ClassVar[None] = None
 
     @property
     def op(self) -> str:
-        return str(self.parents[0].op)
+        return self.parents[0].op
 
     def __repr__(self) -> str:
         return f"Output({self.index} of {self.parents[0]!r})"
@@ -229,10 +206,8 @@ def freed(node: Any) -> bool:
 def describe(node: Any) -> str:
     """`multiply` at model.py:31 `y = x * w`, (2, 3) <- (2, 3), (2, 3)"""
     node = op_of(node)
-    inputs = ", ".join(
-        "constant" if parent is None else str(parent.shape) for parent in node.parents
-    )
-    return f"`{node.op}` at {node.line}, {node.shape} <- {inputs}"
+    shapes = ["constant" if parent is None else str(parent.shape) for parent in node.parents]
+    return f"`{node.op}` at {node.line}, {node.shape} <- {', '.join(shapes)}"
 
 
 def behind(node: Any, count: int = 5) -> str:
