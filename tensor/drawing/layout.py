@@ -24,7 +24,7 @@ LANE = 18.0  # between a lane and its left neighbour
 CHANNEL = 36.0  # between two rows, in a narrow picture
 END = 18.0  # between the edge of a frame and the boxes inside
 PORT = 26.0  # between two arrows at one side of a box
-SWEEPS = 5  # over the rows, down and up in turn
+SWEEPS = 6  # over the rows, down and up in turn
 
 Port = tuple[bool, float, Wire]
 
@@ -65,26 +65,22 @@ def _set_columns(rows: Sequence[list[Box]], wires: Sequence[Wire]) -> None:
         for box in wire.near:
             below[wire.source].append(box)
             above[box].append(wire.source)
-    widths: dict[Box, float] = {}  # the widest of the boxes below that form a straight column
-    for box in chain(*reversed(rows)):
-        column = [widths[b] for b in below[box] if len(below[box]) == len(above[b]) == 1]
-        widths[box] = max([box.width, *column])
     for sweep in range(SWEEPS):
         down = sweep % 2 == 0
         neighbours = above if down else below
         for row in rows if down else reversed(rows):
             wishes = {box: _mean([other.x for other in neighbours[box] or [box]]) for box in row}
             row.sort(key=wishes.__getitem__)
-            _settle(row, wishes, widths)
+            _settle(row, wishes)
 
 
-def _settle(row: Sequence[Box], wishes: dict[Box, float], widths: dict[Box, float]) -> None:
+def _settle(row: Sequence[Box], wishes: dict[Box, float]) -> None:
     """Set x as near to the wishes, which rise, as the widths allow: least squares.
 
     Boxes that push each other form a block. A block stands at the mean of its members' wishes.
     (Pool adjacent violators, the algorithm of isotonic regression.)
     """
-    gaps = ((widths[left] + widths[right]) / 2 + APART for left, right in pairwise(row))
+    gaps = ((left.width + right.width) / 2 + APART for left, right in pairwise(row))
     offsets = list(accumulate(gaps, initial=0.0))
     blocks: list[list[float]] = []  # where each member wishes the first box of the row to be
     for box, offset in zip(row, offsets, strict=True):
