@@ -54,7 +54,7 @@ def gradcheck(
     GradientError naming input, index and both numbers when the error of an input exceeds rtol (atol
     where n is 0).
     """
-    tensors = [x if isinstance(x, Tensor) else Tensor(x) for x in inputs]
+    tensors = [Tensor.wrap(x) for x in inputs]
     checked = [i for i, x in enumerate(tensors) if x.dtype in FLOATS]
     for i in checked:
         if tensors[i].dtype != float64:
@@ -63,15 +63,16 @@ def gradcheck(
                 "in fewer bits the differences are mostly rounding"
             )
     leaves = [Tensor.from_array(x.array, requires_grad=i in checked) for i, x in enumerate(tensors)]
+    wanted = [leaves[i] for i in checked]
     outputs = _as_tuple(function(*leaves))
     total = sum(y.size for y in outputs)
     rng = np.random.default_rng(seed)
     upstreams = rng.standard_normal((1, total))  # each row: dL/dy of all outputs
-    if sum(leaves[i].size for i in checked) * total <= ELEMENTS:
+    if sum(x.size for x in wanted) * total <= ELEMENTS:
         upstreams = np.concatenate([upstreams, np.eye(total)])  # the rows of the Jacobian
 
     worst = 0.0
-    analytic = [_analytic(outputs, [leaves[i] for i in checked], dy) for dy in upstreams]
+    analytic = [_analytic(outputs, wanted, dy) for dy in upstreams]
     for position, i in enumerate(checked):
         directions = _directions(leaves[i].size, rng)
         changes = _differences(function, leaves, i, directions, step).reshape(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from itertools import accumulate, chain, groupby, pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 from tensor.drawing.boxes import Box, Contents, Wire
@@ -69,7 +69,9 @@ def _set_columns(rows: Sequence[list[Box]], wires: Sequence[Wire]) -> None:
         down = sweep % 2 == 0
         neighbours = above if down else below
         for row in rows if down else reversed(rows):
-            wishes = {box: _mean([other.x for other in neighbours[box] or [box]]) for box in row}
+            wishes = {}
+            for box in row:
+                wishes[box] = _mean([other.x for other in neighbours[box] or [box]])
             row.sort(key=wishes.__getitem__)
             _settle(row, wishes)
 
@@ -99,7 +101,9 @@ def _mean(values: Sequence[float]) -> float:
 
 def _set_lanes(rows: Sequence[list[Box]], contents: Contents) -> None:
     """Set the lanes and the sides of frames; on the right, the short ones are innermost."""
-    right = [max(box.x + box.width / 2 for box in row) for row in rows]
+    right = []  # of each row, its rightmost edge
+    for row in rows:
+        right.append(max(box.x + box.width / 2 for box in row))
     spans: list[tuple[Collection[int], Any]] = []  # the rows that a thing is in
     for frame in contents.frames:
         spans.append(({box.row for box in frame.boxes}, frame))

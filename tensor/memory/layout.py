@@ -289,7 +289,8 @@ class Layout:
 
     def _chosen(self, axes: Sequence[int]) -> Layout:
         """Some axes, in that order."""
-        shape, strides = (tuple(values[a] for a in axes) for values in (self.shape, self.strides))
+        shape = tuple(self.shape[axis] for axis in axes)
+        strides = tuple(self.strides[axis] for axis in axes)
         return Layout(shape, strides, self.offset)
 
     def _replaced(
