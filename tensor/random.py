@@ -100,8 +100,12 @@ class Generator:
         self.seed, self.draws = seed, 0
 
     def _now(self) -> Generator:
-        """The generator that draws in the place of this one."""
-        return self
+        """The generator that draws for this one.
+
+        While a checkpoint runs again, Mode.stream draws for the default generator: the same numbers
+        as in the first run. So nothing here must be put back afterwards.
+        """
+        return MODE.get().stream or self if self is default else self
 
     def advance(self) -> tuple[int, int]:
         """(the seed, the number of this draw)"""
@@ -160,18 +164,7 @@ class Generator:
         return np.argsort(self.bits(2 * n).view(np.uint64), kind="stable")
 
 
-class _Default(Generator):
-    """The generator of whoever names none.
-
-    While a checkpoint runs again, another stands in its place (Mode.stream): it draws what the
-    first run drew. So nothing here must be put back afterwards.
-    """
-
-    def _now(self) -> Generator:
-        return MODE.get().stream or self
-
-
-default: Generator = _Default(0)
+default = Generator()  # of whoever names none
 
 
 def manual_seed(seed: int) -> Generator:
