@@ -58,8 +58,8 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
-    dtype = Tensor(value).dtype if dtype is None else as_dtype(dtype)
     filled = Tensor(value, device=device).array
+    dtype = filled.dtype if dtype is None else as_dtype(dtype)
     return Tensor.from_array(
         array_module(device).full(_shape((shape,)), filled, dtype), requires_grad
     )

@@ -22,7 +22,8 @@ from tensor.memory.devices import Array
 from tensor.memory.layout import Shape
 from tensor.memory.storage import Exported, Line, Storage
 
-_order = itertools.count()  # numbers the nodes as they are made; the backward pass counts down
+# The number of the next node. An input is older than its result, so the backward pass counts down.
+next_order = itertools.count().__next__
 _by_order = attrgetter("order")
 Hook: TypeAlias = Callable[[Any], Any]  # takes a gradient; returns another, or None
 Hooks: TypeAlias = dict[object, Hook]
@@ -50,7 +51,7 @@ class Node:
     called_at: Any  # the user's line, as (code, instruction)
     outputs: int = 1
     hooks: Hooks | None = None
-    order: int = field(default_factory=_order.__next__)
+    order: int = field(default_factory=next_order)
     buffer: ClassVar[None] = None  # only the gradient of a leaf has one
 
     @property
@@ -134,7 +135,7 @@ class Output:
     shape: Shape
     dtype: DType
     hooks: Hooks | None = None
-    order: int = field(default_factory=_order.__next__)
+    order: int = field(default_factory=next_order)
     buffer: ClassVar[None] = None
 
     @property
@@ -188,11 +189,6 @@ def reachable(roots: Iterable[Any], since: int = 0) -> list[Any]:
     return sorted(seen, key=_by_order)
 
 
-def next_order() -> int:
-    """A number between those of all nodes so far and those of all to come."""
-    return next(_order)
-
-
 def op_of(node: Any) -> Any:
     """The op's node: for one of several results the parent, else the node itself."""
     return node.parents[0] if type(node) is Output else node
@@ -210,8 +206,8 @@ def describe(node: Any) -> str:
     return f"`{node.op}` at {node.line}, {node.shape} <- {', '.join(shapes)}"
 
 
-def behind(node: Any, count: int = 5) -> str:
-    """The end of a message: the ops that led here, the nearest first, each on a line."""
+def behind(node: Any) -> str:
+    """The end of a message: the last ops that led here, the nearest first, each on a line."""
     older = reachable(parent for parent in node.parents if parent is not None)
-    lines = [describe(n) for n in reversed(older) if type(n) is Node][:count]
+    lines = [describe(n) for n in reversed(older) if type(n) is Node][:5]
     return "\nbehind it: " + "\n           ".join(lines) if lines else "; behind it: leaves only"

@@ -1,1 +1,1 @@
-"""x"""
+"""Memory under tensors: layouts (shape, strides, offset), storage, devices."""

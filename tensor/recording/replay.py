@@ -22,8 +22,6 @@ import numpy as np
 
 from tensor.tensor import Tensor
 
-_LEFT_OUT = ("backward",)  # a local variable that holds functions
-
 
 class Moment(NamedTuple):
     """A line that has run."""
@@ -125,7 +123,7 @@ class _Recorder:
     def _note(self, frame: FrameType, line: int, changed: dict[str, Any]) -> None:
         """Add the moment of a line, with the local variables that have changed."""
         for name, value in frame.f_locals.items():
-            if name in _LEFT_OUT or callable(value):
+            if name == "backward" or callable(value):  # `backward` may be a tuple of functions
                 continue
             new = _copy(value)
             if name not in self.known or not _same(self.known[name], new):
