@@ -99,11 +99,13 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def _right_edge(row: Sequence[Box]) -> float:
+    return max(box.x + box.width / 2 for box in row)
+
+
 def _set_lanes(rows: Sequence[list[Box]], contents: Contents) -> None:
     """Set the lanes and the sides of frames; on the right, the short ones are innermost."""
-    right = []  # of each row, its rightmost edge
-    for row in rows:
-        right.append(max(box.x + box.width / 2 for box in row))
+    right = list(map(_right_edge, rows))
     spans: list[tuple[Collection[int], Any]] = []  # the rows that a thing is in
     for frame in contents.frames:
         spans.append(({box.row for box in frame.boxes}, frame))
