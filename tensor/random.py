@@ -132,8 +132,7 @@ class Generator:
     def uniform(self, shape: Shape = (), device: str = "cpu") -> Array:
         """float64 in [0, 1), 53 random bits each."""
         count = math.prod(shape)
-        # the same in Python's integers, a third quicker: one is drawn for every token that is
-        # written
+        # the same in Python's integers, a third quicker: generation draws one for each token
         if count == 1 and device == "cpu":
             high, low = self.bits(2).tolist()
             return np.full(shape, ((high << 21) ^ (low >> 11)) * 2.0**-53)

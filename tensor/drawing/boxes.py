@@ -108,7 +108,7 @@ def shape_of(value: Any) -> str:
     return str(tuple(value.shape)) + ("" if value.dtype == float32 else f" {value.dtype}")
 
 
-def shortened(text: str, most: int = 44) -> str:
-    """At most so many letters; the middle is left out."""
+def shortened(text: str) -> str:
+    """At most 44 letters; the middle is left out."""
     text = visible(text.replace("\n", " "))
-    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most // 2) :]}"
+    return text if len(text) <= 44 else f"{text[:21]}…{text[-22:]}"

@@ -49,9 +49,7 @@ def cupy() -> ModuleType:
 
 
 def is_cuda(array: Array) -> bool:
-    """Whether an array lives on the GPU. Never imports CuPy: without it loaded there can be no such
-    array.
-    """
+    """Whether an array is on the GPU. Never imports CuPy: before CuPy is loaded, no array is."""
     return (
         not isinstance(array, np.ndarray)
         and "cupy" in sys.modules
@@ -98,15 +96,15 @@ def to_host(array: Array) -> np.ndarray[Any, Any]:
 
 
 def as_array(value: Any) -> Array:
-    """A result as a plain array of its device: NumPy returns 0-d results as scalars, which are
-    none; memory maps are subclasses.
+    """A result as a plain array of its device. NumPy returns a 0-d result as a scalar, and a
+    memory map as a subclass.
     """
     return value if is_cuda(value) else np.asarray(value)
 
 
 def flatten(array: Array) -> tuple[Array, Layout]:
-    """(flat, layout): the 1-D span of memory under an array, and where in it the array's elements
-    lie. Nothing is copied.
+    """(the memory under an array as a 1-D array, the layout of the array in that memory). Nothing
+    is copied.
     """
     itemsize = array.dtype.itemsize
     if array.flags.c_contiguous:
@@ -158,9 +156,7 @@ def extent(array: Array) -> tuple[int, int]:
 
 
 def synchronize(array: Array) -> None:
-    """Wait until the GPU that holds the array has done all it was asked to; on the CPU nothing is
-    ever late.
-    """
+    """Wait until the GPU that holds the array has finished its work. On the CPU, do nothing."""
     if is_cuda(array):
         with array.device:
             cupy().cuda.get_current_stream().synchronize()
@@ -172,9 +168,7 @@ def add_at(target: Array, key: Any, values: Array) -> None:
 
 
 def zeros_like(array: Array, shape: Shape) -> Array:
-    """Row-major zeros of the array's dtype and device. (CuPy's own zeros_like takes shape=() for
-    "none given".)
-    """
+    """Row-major zeros of the array's dtype and device. (CuPy's zeros_like ignores shape=().)"""
     return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)
 
 

@@ -25,8 +25,9 @@ Shape = tuple[int, ...]
 
 
 def contiguous_strides(shape: Shape) -> Shape:
-    """Row-major strides: the last axis steps by 1, each other by the size of all behind it. (2, 3,
-    4) -> (12, 4, 1).
+    """Row-major strides: the last axis steps by 1, each other axis by the size of all axes behind.
+
+    (2, 3, 4) -> (12, 4, 1)
     """
     strides, step = [], 1
     for size in reversed(shape):
@@ -36,9 +37,7 @@ def contiguous_strides(shape: Shape) -> Shape:
 
 
 def normalise_axis(axis: int, ndim: int) -> int:
-    """An axis counted from the end, counted from the front: (-1, 3) -> 2. Raises ShapeError outside
-    [-ndim, ndim).
-    """
+    """The axis counted from the front: (-1, 3) -> 2. Raises ShapeError outside [-ndim, ndim)."""
     if not -ndim <= axis < ndim:
         raise ShapeError(
             f"axis {axis} is out of range for {ndim} axes: use {-ndim} to {ndim - 1}"
@@ -59,8 +58,9 @@ def normalise_axes(axis: int | Sequence[int] | None, ndim: int) -> Shape:
 
 
 def infer_shape(size: int, shape: Shape) -> Shape:
-    """`shape` with its one -1 replaced by what makes it hold `size` elements: (12, (3, -1)) -> (3,
-    4).
+    """The shape with a size in place of its -1, so that it holds `size` elements.
+
+    (12, (3, -1)) -> (3, 4)
     """
     known = math.prod(n for n in shape if n != -1)
     if any(n < -1 for n in shape) or shape.count(-1) > 1:
@@ -75,8 +75,9 @@ def infer_shape(size: int, shape: Shape) -> Shape:
 
 
 def broadcast_shape(*shapes: Shape) -> Shape:
-    """The shape all expand to, right-aligned, where 1 stretches: (3, 1), (4,) -> (3, 4). Raises
-    ShapeError naming the axis.
+    """The shape that all shapes expand to: aligned on the right, where an axis of size 1 stretches.
+
+    (3, 1), (4,) -> (3, 4).   Raises ShapeError, which names the axis.
     """
     ndim = max(map(len, shapes), default=0)
     out = [1] * ndim
@@ -95,9 +96,11 @@ def broadcast_shape(*shapes: Shape) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """shape (2, 3), strides (3, 1): row-major.    shape (3, 2), strides (1, 3): its transpose, same
-    storage.
-    shape (4, 3), strides (0, 1): one row of 3 seen 4 times, same storage.
+    """Shape, strides and offset. Three layouts on one storage:
+
+    shape (2, 3), strides (3, 1)    row-major
+    shape (3, 2), strides (1, 3)    the transpose
+    shape (4, 3), strides (0, 1)    the first row, 4 times
     """
 
     shape: Shape
@@ -116,8 +119,8 @@ class Layout:
 
     @property
     def is_contiguous(self) -> bool:
-        """Row-major and gapless. An axis of size 1 never moves, so its stride is not looked at; an
-        empty tensor has no gaps.
+        """Row-major and without gaps. The stride of an axis of size 1 does not matter. An empty
+        tensor has no gaps.
         """
         return self.size == 0 or self.first_gap() is None
 
@@ -132,9 +135,7 @@ class Layout:
         return None
 
     def span(self) -> tuple[int, int]:
-        """The half-open range of storage elements that are touched: [lowest, highest + 1). Empty:
-        (offset, offset).
-        """
+        """The range of storage elements in use: lowest, highest + 1. Empty: offset, offset."""
         if self.size == 0:
             return self.offset, self.offset
         steps = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
@@ -161,8 +162,9 @@ class Layout:
         return self.permute(tuple(order))
 
     def expand(self, shape: Shape) -> Layout:
-        """Axes of size 1, and new ones in front, repeated by stride 0; -1 keeps a size. (3, 1) ->
-        (2, 3, 4).
+        """Repeat axes of size 1, and new axes in front, by stride 0; -1 keeps a size.
+
+        (3, 1) -> (2, 3, 4)
         """
         new = len(shape) - len(self.shape)
         if new < 0 or min(shape[:new], default=0) < 0 or min(shape, default=0) < -1:
@@ -205,7 +207,7 @@ class Layout:
         return self._replaced(axis, 0, (1,), (stride,))
 
     def squeeze(self, axis: int | Sequence[int] | None = None) -> Layout:
-        """Without those axes that have size 1; all of them by default. An axis of another size
+        """Without the axes of size 1 among these; by default, among all. An axis of another size
         stays, as in PyTorch.
         """
         axes = normalise_axes(axis, len(self.shape))
@@ -259,8 +261,8 @@ class Layout:
         return Layout(shape, tuple(strides), self.offset)
 
     def runs(self) -> list[tuple[int, int, int]]:
-        """(first axis, elements, innermost stride) of each even run of memory, last run first;
-        size-1 axes belong to none.
+        """(first axis, elements, innermost stride) of each even run of memory, the last run first.
+        An axis of size 1 belongs to no run.
         """
         runs: list[tuple[int, int, int]] = []
         for axis in reversed(range(len(self.shape))):
@@ -296,9 +298,7 @@ class Layout:
     def _replaced(
         self, axis: int, count: int, sizes: Shape, strides: Shape, start: int = 0
     ) -> Layout:
-        """Other axes in the place of `count` axes from `axis` on, beginning `start` elements
-        further.
-        """
+        """`count` axes from `axis` on are replaced; the offset moves by `start` elements."""
         end = axis + count
         return Layout(
             self.shape[:axis] + sizes + self.shape[end:],
@@ -310,8 +310,8 @@ class Layout:
 
     @property
     def self_overlaps(self) -> bool:
-        """Whether two indices may name one element: always so with stride 0, never when each axis
-        steps past the smaller ones.
+        """Whether two indices may lead to one element. Never, if each axis steps past all elements
+        that the axes of smaller strides reach.
         """
         reach = 0
         for stride, n in sorted(
@@ -323,11 +323,11 @@ class Layout:
         return False
 
     def overlaps(self, other: Layout, budget: int = 10_000) -> bool:
-        """Whether two layouts on one storage touch a common element: h[:, 0] and h[:, 1] interleave
-        and do not.
+        """Whether two layouts on one storage share an element. h[:, 0] and h[:, 1] alternate in
+        memory, and share none.
 
         NumPy solves sum x_i * s_i + offset = sum y_j * t_j + other offset, 0 <= x_i < n_i, in whole
-        numbers. Past `budget` tries: True.
+        numbers. After `budget` tries the answer is True.
         """
         try:
             mine, theirs = self._bytes(), other._bytes()
@@ -336,9 +336,9 @@ class Layout:
             return True
 
     def _bytes(self) -> np.ndarray[Any, Any]:
-        """An array whose bytes lie as the elements of this layout do, at an address that nobody
-        looks at.
+        """An array with a byte for each element of the layout. Its address is made up: nobody reads
+        the bytes.
         """
-        place = {"shape": self.shape, "strides": self.strides, "data": (self.offset + 2**40, True)}
-        interface = {"version": 3, "typestr": "|u1", **place}
+        memory = {"shape": self.shape, "strides": self.strides, "data": (self.offset + 2**40, True)}
+        interface = {"version": 3, "typestr": "|u1", **memory}
         return np.asarray(SimpleNamespace(__array_interface__=interface))

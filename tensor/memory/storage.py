@@ -28,7 +28,7 @@ REGIONS = 64
 
 
 class Line(NamedTuple):
-    """A place in the source, as code object and instruction: a frame would keep its local variables
+    """A line of the source, as code object and instruction. A frame would keep its local variables
     alive.
     """
 
@@ -58,15 +58,15 @@ _inside: dict[str, bool] = {}
 
 
 def user_place(depth: int) -> tuple[CodeType, int]:
-    """The nearest line outside this package, from `depth` frames above the caller, as what a `Line`
-    is made of.
+    """The code and the instruction of the nearest line outside this package. The search begins
+    `depth` frames above the caller.
     """
     frame = user_frame(sys._getframe(depth + 1))
     return frame.f_code, frame.f_lasti
 
 
 def user_frame(frame: FrameType) -> FrameType:
-    """The nearest frame outside this package, from that one on outwards."""
+    """The nearest frame outside this package: this one, or a frame that called it."""
     while True:
         name = frame.f_code.co_filename
         inside = _inside.get(name)
@@ -78,7 +78,7 @@ def user_frame(frame: FrameType) -> FrameType:
 
 
 def user_line(depth: int) -> Line:
-    """The same as a Line."""
+    """`user_place` as a Line."""
     return Line(*user_place(depth + 1))
 
 
@@ -119,9 +119,7 @@ class Storage:
         return None, state | {"exported": False, "saved": False}
 
     def wrote(self, region: Layout, line: Line) -> None:
-        """Remember a write. A write to the whole storage makes what was remembered before it
-        irrelevant.
-        """
+        """Remember a write. After a write to the whole storage, earlier writes do not matter."""
         self.version += 1
         if region.size == self.flat.size:
             self.writes = {}
@@ -135,9 +133,7 @@ class Storage:
             self.writes = {both: self.writes.pop(second), **self.writes}
 
     def written_since(self, version: int, region: Layout) -> Line | None:
-        """The line of the first write after `version` that touches `region`; None when every one
-        missed it.
-        """
+        """The line of the first write after `version` into `region`; None without such a write."""
         for written, (when, line) in self.writes.items():
             if when > version and written.overlaps(region):
                 return line
@@ -148,8 +144,8 @@ class Storage:
 
 
 class Exported:
-    """Stands for a storage that NumPy has a writable window on: writes through it are not counted,
-    so the values are compared.
+    """In place of a storage that `numpy()` gave a writable array of. Writes to that array are not
+    counted, so the values are compared with a copy.
     """
 
     __slots__ = ("array", "copy", "storage")

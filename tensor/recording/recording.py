@@ -1,4 +1,4 @@
-"""Recording: ops and their backwards tell what they did.
+"""Recording: ops and their backwards report what they did.
 
 An op that is not recorded pays one look at the mode. The arrays of a recording are copies, so later
 writes do not change them.
