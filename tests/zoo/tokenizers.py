@@ -202,8 +202,8 @@ ZOO = [
     Bug(
         row=65,  # the same characters in another order seem the same
         file="tinygpt/tokenizers/character.py",
-        old="return Characters(self.characters)",
-        new='return Characters("".join(sorted(self.characters)))',
+        old="return Characters(self.tokens)",
+        new='return Characters("".join(sorted(self.tokens)))',
         test="tests/tinygpt/tokenizers/test_tokenizers.py::test_bug_65_hash_tells_tokenizers_apart",
     ),
     Bug(

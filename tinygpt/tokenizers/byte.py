@@ -16,11 +16,7 @@ class ByteTokenizer(Tokenizer):
     """The bytes of UTF-8 as ids, 0 to 255: "é" -> 195, 169. Every text is known."""
 
     schema, unit = Bytes, "byte"
-
-    @property
-    def size(self) -> int:
-        """The number of tokens, V = 256."""
-        return 256
+    tokens = range(256)
 
     def encode(self, text: str) -> list[int]:
         """The bytes of the text. Raises TokenizerError for half of a surrogate pair, which has
@@ -40,7 +36,7 @@ class ByteTokenizer(Tokenizer):
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The ids as bytes. Raises TokenizerError for ids outside 0 to 255."""
-        return bytes(checked(ids, 256))
+        return bytes(checked(ids, self.size))
 
     def content(self) -> Bytes:
         """Nothing but its kind."""

@@ -205,11 +205,6 @@ class BytePairTokenizer(Tokenizer):
             {special: i for i, special in enumerate(specials, len(tokens))},
         )
 
-    @property
-    def size(self) -> int:
-        """The number of tokens, V, special ones among them."""
-        return len(self.tokens)
-
     def encode(self, text: str, specials: bool = True) -> list[int]:
         """The ids of a text. With specials=False the text of a special token is ordinary text, as
         is right for strangers' texts.
@@ -219,7 +214,7 @@ class BytePairTokenizer(Tokenizer):
         utf8(text)
         ids: list[int] = []
         for i, part in enumerate(split(text, self.specials if specials else ())):
-            ids += [self.specials[part]] if i % 2 else self._encode(words(part))
+            ids += [self.specials[part]] if i % 2 else self._encode(part)
         return ids
 
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
@@ -231,11 +226,12 @@ class BytePairTokenizer(Tokenizer):
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes; of UTF-8, those of its text without special tokens."""
         # a byte that is no UTF-8 becomes half a surrogate pair
-        return self._encode(words(data.decode("utf-8", "surrogateescape")))
+        return self._encode(data.decode("utf-8", "surrogateescape"))
 
-    def _encode(self, found: Iterable[str]) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
+        """The ids of a text without special tokens."""
         ids: list[int] = []
-        for word in found:
+        for word in words(text):
             ids += self._known(word) if len(word) <= LONGEST else self._merge(word)
         return ids
 

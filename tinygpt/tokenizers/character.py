@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from tinygpt.files import TOKENS
-from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError, checked
+from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError
 
 
 class Characters(Content, frozen=True, tag="character"):
@@ -29,13 +29,8 @@ class CharacterTokenizer(Tokenizer):
     def __init__(self, text: str):
         if not text:
             raise TokenizerError("no text to make a tokenizer from: it is empty")
-        self.characters = "".join(dict.fromkeys(text))
-        self._ids = {character: i for i, character in enumerate(self.characters)}
-
-    @property
-    def size(self) -> int:
-        """The number of tokens, V."""
-        return len(self.characters)
+        self.tokens = "".join(dict.fromkeys(text))
+        self._ids = {character: i for i, character in enumerate(self.tokens)}
 
     def encode(self, text: str) -> list[int]:
         """The id of each character. Raises TokenizerError naming the first unknown character and
@@ -55,7 +50,7 @@ class CharacterTokenizer(Tokenizer):
             return [self._ids[character] for character in text]
         except KeyError:
             position = next(i for i, character in enumerate(text) if character not in self._ids)
-            known = "".join(sorted(self.characters))
+            known = "".join(sorted(self.tokens))
             shown = known if len(known) <= 80 else known[:80] + "..."
             what = f"character {text[position]!a} at position {before + position}"
             raise TokenizerError(
@@ -63,15 +58,9 @@ class CharacterTokenizer(Tokenizer):
                 "use those, or train with --tokenizer bpe or byte, which know all"
             ) from None
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The characters of the ids. Raises TokenizerError naming the first id outside [0, size)
-        and its position.
-        """
-        return "".join(self.characters[i] for i in checked(ids, self.size))
-
     def content(self) -> Characters:
         """The characters, in the order of their ids."""
-        return Characters(self.characters)
+        return Characters(self.tokens)
 
     @classmethod
     def from_content(cls, content: Any) -> Self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Self, Union
@@ -35,19 +35,22 @@ class Tokenizer(ABC):
 
     schema: ClassVar[type[Content]]
     unit = "token"  # the word for one of them
+    tokens: Sequence[Any]  # tokens[i]: the text of id i; where `decode` says so, the bytes
 
     @property
-    @abstractmethod
     def size(self) -> int:
         """The number of tokens, V."""
+        return len(self.tokens)
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
 
-    @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ids. Raises TokenizerError naming the first id outside [0, size)."""
+        """The text of ids. Raises TokenizerError naming the first id outside [0, size) and its
+        position.
+        """
+        return "".join([self.tokens[i] for i in checked(ids, self.size)])
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The text of ids in UTF-8. Where a token is only a part of a character, its bytes."""
@@ -149,7 +152,7 @@ def quoted(text: str) -> str:
 def word_of(tokenizer: Tokenizer, token: int) -> str:
     r"""A token as text that is safe to show. A part of a character is shown as bytes: \xc3."""
     text = tokenizer.decode([token])
-    if "\ufffd" in text and hasattr(tokenizer, "decode_bytes"):
+    if "\ufffd" in text:
         return "".join(f"\\x{byte:02x}" for byte in tokenizer.decode_bytes([token]))
     return shown(text)
 

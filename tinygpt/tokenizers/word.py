@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
-from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError, checked
+from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError
 
 UNKNOWN = "<unk>"  # no piece of a text: the pattern cuts it into "<", "unk" and ">"
 # a word, a run of white space, or a single mark: together all of a text
@@ -45,27 +45,16 @@ class WordTokenizer(Tokenizer):
         )
 
     def _number(self, pieces: Sequence[str]) -> None:
-        self.pieces = tuple(pieces)
-        self._ids = {piece: i for i, piece in enumerate(self.pieces)}
-
-    @property
-    def size(self) -> int:
-        """The number of tokens, V, <unk> among them."""
-        return len(self.pieces)
+        self.tokens = tuple(pieces)
+        self._ids = {piece: i for i, piece in enumerate(self.tokens)}
 
     def encode(self, text: str) -> list[int]:
         """The id of each piece, 0 for one that is unknown."""
         return [self._ids.get(match.group(), 0) for match in PIECE.finditer(text)]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The pieces of the ids, put together; 0 reads <unk>. Raises TokenizerError naming the
-        first id outside [0, size).
-        """
-        return "".join(self.pieces[i] for i in checked(ids, self.size))
-
     def content(self) -> Pieces:
         """The pieces, in the order of their ids."""
-        return Pieces(self.pieces)
+        return Pieces(self.tokens)
 
     @classmethod
     def from_content(cls, content: Any) -> Self:

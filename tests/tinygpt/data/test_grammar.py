@@ -457,7 +457,7 @@ def test_the_mean_loss_of_a_model_that_knows_all_is_the_floor(device: str) -> No
                 math.log(p)
                 if (p := chances.get(each[:t] + c, 0.0) / chances[each[:t]])
                 else -np.inf
-                for c in tokenizer.characters
+                for c in tokenizer.tokens
             ]
     loss = tensor.cross_entropy(
         tensor.Tensor(logits, device=device),

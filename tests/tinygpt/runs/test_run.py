@@ -190,7 +190,7 @@ def test_a_run_comes_back(dtype: str) -> None:
     run, model = saved(dtype=dtype, lr=0.01)
     back, again, tokenizer = runs.load(run.folder)
     assert back == run
-    assert tokenizer.characters == TOKENIZER.characters
+    assert tokenizer.tokens == TOKENIZER.tokens
     assert not again.training
     for name, parameter in model.state().items():
         assert again.state()[name].dtype.name == dtype
@@ -300,7 +300,7 @@ def test_damaged_files(name: str, content: bytes | None) -> None:
 def test_bug_65_the_tokenizer_of_another_run() -> None:
     """As many tokens, other ids: the model would read and write nonsense, so it is not loaded."""
     run, _ = saved()
-    other = type(TOKENIZER)(TOKENIZER.characters[::-1])
+    other = type(TOKENIZER)(TOKENIZER.tokens[::-1])
     assert other.size == TOKENIZER.size
     other.save(run.folder / runs.TOKENIZER)
     with pytest.raises(

@@ -152,13 +152,13 @@ def test_bytes_of_a_text() -> None:
 
 def test_words_by_frequency() -> None:
     tokenizer = WordTokenizer("a rose, a")
-    assert tokenizer.pieces == ("<unk>", "a", " ", "rose", ",")
+    assert tokenizer.tokens == ("<unk>", "a", " ", "rose", ",")
     assert tokenizer.encode("a rose, a") == [1, 2, 3, 4, 2, 1]
     assert tokenizer.encode("a tulip") == [1, 2, 0]
     assert tokenizer.decode([1, 2, 0]) == "a <unk>"
     assert WordTokenizer("a rose, a", size=4).encode("a rose, a") == [1, 2, 3, 0, 2, 1]
     assert WordTokenizer("a", size=1).encode("a") == [0]
-    assert WordTokenizer("(a)\n\n  b!?").pieces[1:] == ("(", "a", ")", "\n\n  ", "b", "!", "?")
+    assert WordTokenizer("(a)\n\n  b!?").tokens[1:] == ("(", "a", ")", "\n\n  ", "b", "!", "?")
 
 
 @given(st.text(min_size=1))
