@@ -102,7 +102,7 @@ def telling(path: FilePath, advice: str = RESTORE) -> Iterator[None]:
         raise InputError(f"{shown(path)} cannot be read ({reason(error)})\n{advice}") from None
 
 
-def read_json(path: FilePath, kind: type[T], *, most: int = MOST, advice: str = RESTORE) -> T:
+def read_json(path: FilePath, kind: type[T], most: int = MOST, advice: str = RESTORE) -> T:
     """The content of a JSON file as a `kind`: a dataclass, a msgspec.Struct, or a type such as
     dict[str, int].
 
@@ -110,19 +110,20 @@ def read_json(path: FilePath, kind: type[T], *, most: int = MOST, advice: str = 
     stands twice in one object, wrong types, NaN, numbers out of range, deep nesting, half of a
     surrogate pair, broken UTF-8.
     """
-    return parse_json(read_bytes(path, most, advice), kind, name=shown(path), advice=advice)
+    return parse_json(read_bytes(path, most, advice), kind, path, advice)
 
 
-def parse_json(data: bytes, kind: type[T], *, name: str, advice: str = RESTORE) -> T:
-    """The same of bytes that were read already; `name` is what the error calls them."""
+def parse_json(data: bytes, kind: type[T], path: FilePath, advice: str) -> T:
+    """The same of bytes that were read already; `path` is what the error calls them."""
     try:
         # before anything else: a wrong type is found before memory is taken
         value: T = _decoder(kind).decode(data)  # type: ignore[arg-type]
         content = json.loads(data, object_pairs_hook=_once)
-        for field in unknown_fields(content, value):
-            raise ValueError(f"it has a field {field!r}, which is not known here")
+        if is_dataclass(value):
+            for field in unknown_fields(content, msgspec.to_builtins(value)):
+                raise ValueError(f"it has a field {field!r}, which is not known here")
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-        raise InputError(f"{name} is damaged ({reason(error)})\n{advice}") from None
+        raise InputError(f"{shown(path)} is damaged ({reason(error)})\n{advice}") from None
     return value
 
 
@@ -141,18 +142,15 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def unknown_fields(content: Any, value: Any) -> Iterator[str]:
+def unknown_fields(content: dict[str, Any], known: dict[str, Any]) -> Iterator[str]:
     """Names in the JSON objects that the dataclasses made of them do not have: an option of a later
     version must not be passed over.
     """
-    if not isinstance(content, dict):
-        return
-    if is_dataclass(value):
-        yield from (name for name in content if name not in vars(value))
-    elif not isinstance(value, msgspec.Struct):
-        return
     for name, part in content.items():
-        yield from unknown_fields(part, getattr(value, name, None))
+        if name not in known:
+            yield name
+        elif isinstance(part, dict):
+            yield from unknown_fields(part, known[name])
 
 
 def reason(error: BaseException) -> str:
@@ -247,11 +245,11 @@ def write_picture(figure: Any, path: Path, advice: str) -> None:
     write_output(path, picture.getvalue(), advice)
 
 
-def lock(folder: Path) -> int | None:
+def lock(folder: Path, busy: str) -> int | None:
     """Hold a folder until the descriptor is closed, or until the process ends: the descriptor, or
     None on Windows. Some network drives know no such locks: nothing is held there.
 
-    Raises BlockingIOError where another process holds the folder.
+    Raises InputError, with the message `busy`, where another process holds the folder.
     """
     if fcntl is None:
         return None
@@ -260,7 +258,7 @@ def lock(folder: Path) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise
+        raise InputError(busy) from None
     except OSError:
         pass
     return descriptor

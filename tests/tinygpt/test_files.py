@@ -31,7 +31,8 @@ class Inner:
     name: str = ""
 
 
-class Outer(msgspec.Struct):
+@dataclass(frozen=True)
+class Outer:
     inner: Inner
     step: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
 

@@ -136,14 +136,14 @@ def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
 
 
 def _header(path: Path) -> Header:
-    data, name = read_bytes(path, advice=AGAIN), shown(path)
-    version = parse_json(data, Version, name=name, advice=AGAIN).version
+    data = read_bytes(path, advice=AGAIN)
+    version = parse_json(data, Version, path, AGAIN).version
     if version > VERSION:
         raise InputError(
-            f"{name} is of version {version}, written by a later tinygpt; this one knows "
+            f"{shown(path)} is of version {version}, written by a later tinygpt; this one knows "
             f"{VERSION}\nmake it again: tinygpt tokenize"
         )
-    return parse_json(data, Header, name=name, advice=AGAIN)
+    return parse_json(data, Header, path, AGAIN)
 
 
 def _mapped(path: Path, header: Header) -> np.ndarray[Any, Any]:
@@ -223,13 +223,11 @@ def _new(folder: Path) -> Iterator[None]:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Raises InputError where another process writes to the folder."""
-    try:
-        descriptor = lock(folder)
-    except BlockingIOError:
-        raise InputError(
-            f"another process writes to {shown(folder)}\n"
-            "wait for it, or name a new folder: --out FOLDER"
-        ) from None
+    descriptor = lock(
+        folder,
+        f"another process writes to {shown(folder)}\n"
+        "wait for it, or name a new folder: --out FOLDER",
+    )
     try:
         yield
     finally:

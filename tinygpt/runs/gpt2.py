@@ -279,8 +279,7 @@ def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
         raise InputError(
             f"{shown(path)} is damaged or no safetensors file ({reason(error)})\n{RESTORE}"
         ) from None
-    named = f"the header of {shown(path)}"
-    entries = parse_json(header, dict[str, Entry], name=named, advice=RESTORE)
+    entries = parse_json(header, dict[str, Entry], f"the header of {path}", RESTORE)
     for name, entry in entries.items():
         plain = name.removeprefix(PREFIX)
         if name == "__metadata__" or BUFFER.fullmatch(plain):

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tinygpt.errors import InputError
 from tinygpt.files import lock
 from tinygpt.terminal import shown
 
@@ -26,7 +25,11 @@ class Owner:
 
     def take(self, folder: Path) -> None:
         """Own that folder, instead of the one before."""
-        descriptor = _locked(folder)
+        descriptor = lock(
+            folder,
+            f"{shown(folder)} is being trained by another process\n"
+            "wait for it, or stop it: Ctrl-C there saves what it has learned",
+        )
         self.close()
         self.folder, self._descriptor = folder, descriptor
 
@@ -67,14 +70,3 @@ class Owner:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _locked(folder: Path) -> int | None:
-    """A descriptor of the folder, with the lock on it."""
-    try:
-        return lock(folder)
-    except BlockingIOError:
-        raise InputError(
-            f"{shown(folder)} is being trained by another process\n"
-            "wait for it, or stop it: Ctrl-C there saves what it has learned"
-        ) from None

@@ -66,8 +66,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
 
     Raises InputError unless these are 0, 1, 2, ..., each once.
     """
-    data = read_tokens(path, RESTORE)
-    content = parse_json(data, dict[str, Id], name=shown(path), advice=RESTORE)
+    content = parse_json(read_tokens(path, RESTORE), dict[str, Id], path, RESTORE)
     tokens = sorted(content, key=content.__getitem__)
     for number, token in enumerate(tokens):
         if content[token] < number:

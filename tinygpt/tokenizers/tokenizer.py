@@ -115,7 +115,7 @@ class Tokenizer(ABC):
         """
         kinds = {kind.schema: kind for kind in cls.__subclasses__() or [cls]}
         schema: Any = Union[tuple(kinds)]  # noqa: UP007 (of a list that is not known here)
-        content = parse_json(read_tokens(path, advice), schema, name=shown(path), advice=advice)
+        content = parse_json(read_tokens(path, advice), schema, path, advice)
         try:
             return kinds[type(content)].from_content(content)
         except TokenizerError as error:
