@@ -187,18 +187,18 @@ ZOO = [
         file="tinygpt/runs/run.py",
         old=(
             "    stem.parent.mkdir(parents=True, exist_ok=True)\n"
-            "    for number in itertools.count(1):\n"
+            "    number = 1\n"
+            "    while True:\n"
             '        folder = stem.with_name(f"{stem.name}-{number}")\n'
-            "        if not os.path.lexists(folder):\n"
-            "            try:\n"
-            "                folder.mkdir()\n"
+            "        try:\n"
+            "            folder.mkdir()\n"
         ),
         new=(
-            "    for number in itertools.count(1):\n"
+            "    number = 1\n"
+            "    while True:\n"
             '        folder = stem.with_name(f"{stem.name}-{number}")\n'
-            "        if not os.path.lexists(folder):\n"
-            "            try:\n"
-            "                folder.mkdir(parents=True)\n"
+            "        try:\n"
+            "            folder.mkdir(parents=True)\n"
         ),
         test="tests/tinygpt/runs/test_run.py::"
         "test_bug_85_a_folder_of_runs_that_is_a_link_to_nowhere",

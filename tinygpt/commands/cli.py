@@ -18,7 +18,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tinygpt
 from tinygpt.commands import COMMANDS
-from tinygpt.config.options import kinds
+from tinygpt.config.options import KINDS, kinds
 from tinygpt.errors import InputError
 from tinygpt.terminal import nearest, shown
 
@@ -26,7 +26,7 @@ C = TypeVar("C")
 
 LAST = "the last weights, not those with the lowest validation loss"
 
-NUMBERS: dict[type, tuple[str, str]] = {int: ("N", "a whole number"), float: ("X", "a number")}
+METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME"}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -176,7 +176,7 @@ def add_flags(
             options["choices"] = choices
         else:
             options["type"] = reader(kind)
-            options["metavar"] = field.metadata.get("metavar") or NUMBERS.get(kind, ("NAME",))[0]
+            options["metavar"] = field.metadata["metavar"] or METAVARS[kind]
         group.add_argument(flag(field.name), **options)
 
 
@@ -210,6 +210,6 @@ def reader(kind: type) -> Callable[[str], Any]:
         try:
             return kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {NUMBERS[kind][1]}") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {KINDS[kind][1]}") from None
 
     return read

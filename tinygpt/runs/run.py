@@ -17,7 +17,6 @@ checkpoint.py says how a checkpoint is replaced and never half there.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shutil
@@ -167,15 +166,14 @@ def _make_numbered(stem: Path) -> Path:
     two.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(1):
+    number = 1
+    while True:
         folder = stem.with_name(f"{stem.name}-{number}")
-        if not os.path.lexists(folder):
-            try:
-                folder.mkdir()
-            except FileExistsError:
-                continue
+        try:
+            folder.mkdir()
             return folder
-    raise AssertionError("numbers do not end")
+        except FileExistsError:
+            number += 1
 
 
 def name_of(text: str, otherwise: str) -> str:

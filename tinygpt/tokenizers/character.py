@@ -29,7 +29,7 @@ class CharacterTokenizer(Tokenizer):
     def __init__(self, text: str):
         if not text:
             raise TokenizerError("no text to make a tokenizer from: it is empty")
-        self.tokens = "".join(dict.fromkeys(text))
+        self.tokens: str = "".join(dict.fromkeys(text))
         self._ids = {character: i for i, character in enumerate(self.tokens)}
 
     def encode(self, text: str) -> list[int]:

@@ -45,7 +45,7 @@ class WordTokenizer(Tokenizer):
         )
 
     def _number(self, pieces: Sequence[str]) -> None:
-        self.tokens = tuple(pieces)
+        self.tokens: tuple[str, ...] = tuple(pieces)
         self._ids = {piece: i for i, piece in enumerate(self.tokens)}
 
     def encode(self, text: str) -> list[int]:

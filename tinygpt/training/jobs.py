@@ -76,17 +76,11 @@ def fresh(request: Request) -> Job:
     if request.init is not None:
         return _initialised(request, request.init)
     data = prepare(config, request.model(1).context)
-    model_config = request.model(data.tokenizer.size)
-    if not request.ignore_memory:
-        check_memory(model_config, config)
-    drawn = Generator(config.seed)
-    model = GPT(model_config, generator=drawn, dtype=config.dtype, device=config.device)
-    return _job(request, data, model)
+    return _job(request, data, request.model(data.tokenizer.size))
 
 
 def _initialised(request: Request, init: str) -> Job:
     """Another run's model and tokenizer, another text: fine-tuning."""
-    config = request.training
     _refuse(
         request,
         [*(name for name in MODEL_FIELDS if name != "dropout"), "tokenizer", "tokens"],
@@ -94,15 +88,8 @@ def _initialised(request: Request, init: str) -> Job:
     )
     before, model, tokenizer = runs.load(runs.find(init), best=True)
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
-    model_config = replace(before.model, dropout=dropout)
-    if not request.ignore_memory:
-        check_memory(model_config, config, "weights")
-    data = prepare(config, model_config.context, tokenizer)
-    own = GPT(model_config, dtype=config.dtype, device=config.device, draw=False)
-    own.load_state(
-        {name: weights.to(dtype=config.dtype) for name, weights in model.state().items()}
-    )
-    return _job(request, data, own)
+    data = prepare(request.training, before.model.context, tokenizer)
+    return _job(request, data, replace(before.model, dropout=dropout), model)
 
 
 def resumed(request: Request) -> Job:
@@ -163,8 +150,21 @@ def _refuse(request: Request, names: Iterable[str], why: str) -> None:
             raise InputError(f"--{name.replace('_', '-')} cannot be chosen with {why}")
 
 
-def _job(request: Request, data: Data, model: GPT) -> Job:
+def _job(request: Request, data: Data, shape: GPTConfig, start: GPT | None = None) -> Job:
+    """The job of a new run. start: a model whose weights the new model gets."""
     config = request.training
+    if not request.ignore_memory:
+        check_memory(shape, config, *["weights"] * (start is not None))
+    model = GPT(
+        shape,
+        generator=Generator(config.seed),
+        dtype=config.dtype,
+        device=config.device,
+        draw=start is None,
+    )
+    if start is not None:
+        weights = start.state().items()
+        model.load_state({name: array.to(dtype=config.dtype) for name, array in weights})
     folder = Path(config.out or runs.RUNS)
     run = Run(model.config, config, data.opening, data.hash, folder=folder)
     until = _until(run, request)
