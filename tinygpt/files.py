@@ -77,7 +77,7 @@ def read_bytes(path: FilePath, most: int = MOST, advice: str = RESTORE) -> bytes
     """The bytes of a regular file of at most `most` bytes. Raises InputError that ends with
     `advice` where there are none to be had.
     """
-    with telling(path, advice), open_regular(path) as file:
+    with reading(path, advice), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise InputError(f"{_too_large(path, size, most)}\n{advice}")
@@ -89,7 +89,7 @@ def _too_large(path: FilePath, size: int, most: int) -> str:
 
 
 @contextmanager
-def telling(path: FilePath, advice: str = RESTORE) -> Iterator[None]:
+def reading(path: FilePath, advice: str = RESTORE) -> Iterator[None]:
     """Turn an OSError of reading that file into an InputError with its path and the reason.
 
     Not every OSError knows its file: that of a read has no name.
@@ -129,7 +129,7 @@ def parse_json(data: bytes, kind: type[T], path: FilePath, advice: str) -> T:
 
 @cache
 def _decoder(kind: Hashable) -> msgspec.json.Decoder[Any]:
-    """The reader of a type: studying a dataclass takes a millisecond."""
+    """The reader of a type: to make one for a dataclass takes a millisecond."""
     return msgspec.json.Decoder(kind)
 
 
@@ -246,10 +246,10 @@ def write_picture(figure: Any, path: Path, advice: str) -> None:
 
 
 def lock(folder: Path, busy: str) -> int | None:
-    """Hold a folder until the descriptor is closed, or until the process ends: the descriptor, or
-    None on Windows. Some network drives know no such locks: nothing is held there.
+    """Lock a folder until the descriptor is closed, or until the process ends: the descriptor, or
+    None on Windows. Some network drives know no such locks: nothing is locked there.
 
-    Raises InputError, with the message `busy`, where another process holds the folder.
+    Raises InputError, with the message `busy`, where another process has locked the folder.
     """
     if fcntl is None:
         return None

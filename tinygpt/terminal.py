@@ -26,7 +26,7 @@ BIDIRECTIONAL = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 
-TOLD = 280  # characters of an error that are shown, at most
+MOST = 280  # characters of an error that are shown, at most
 
 # seconds between two drawings of the live line, at least: drawing it must not slow the training
 REFRESH = 0.1
@@ -61,7 +61,7 @@ def shown(what: object) -> str:
 
 
 def brief(problem: str) -> str:
-    """An error's text in two lines of at most TOLD characters together, safe to show; a line that
+    """An error's text in two lines of at most MOST characters together, safe to show; a line that
     is too long loses its middle.
 
     What is wrong stands at the ends of a line: `--layers: 'a very long ... word' is not a whole
@@ -73,14 +73,14 @@ def brief(problem: str) -> str:
 
 
 def _fitting(lines: list[str]) -> list[str]:
-    """The lines, without their middles where they are longer than TOLD together."""
-    fit = sum(map(len, lines)) <= TOLD
+    """The lines, without their middles where they are longer than MOST together."""
+    fit = sum(map(len, lines)) <= MOST
     return lines if fit else [_without_middle(line) for line in lines]
 
 
 def _without_middle(line: str) -> str:
-    half = TOLD // 4 - len(" ... ")
-    return line if len(line) <= TOLD // 2 else f"{line[:half]} ... {line[-half:]}"
+    half = MOST // 4 - len(" ... ")
+    return line if len(line) <= MOST // 2 else f"{line[:half]} ... {line[-half:]}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -143,7 +143,7 @@ ZOO = [
     Bug(
         row=86,  # a read error in the middle of a file
         file="tinygpt/runs/metrics.py",
-        old="    with telling(path, advice):\n",
+        old="    with reading(path, advice):\n",
         new="    if True:\n",
         test=PLOT + "test_refuses",
     ),

@@ -17,10 +17,10 @@ ZOO = [
         old=(
             "        check(\n"
             "            all(LIMITS[name][1](value, limit) for name, limit in limits.items()),\n"
-            '            f"{f.name} {value!r}: {said}, {told}, is needed",\n'
+            '            f"{f.name} {value!r}: {said}, {bounds}, is needed",\n'
             "        )\n"
         ),
-        new='        check(True, f"{f.name} {value!r}: {said}, {told}, is needed")\n',
+        new='        check(True, f"{f.name} {value!r}: {said}, {bounds}, is needed")\n',
         test=TESTS + "test_bug_93_limits_are_told",
     ),
     Bug(
@@ -139,7 +139,7 @@ ZOO = [
     Bug(
         row=96,  # what is quoted is shown whole
         file="tinygpt/terminal.py",
-        old="    fit = sum(map(len, lines)) <= TOLD\n",
+        old="    fit = sum(map(len, lines)) <= MOST\n",
         new="    fit = True\n",
         test=TESTS + "test_bug_96_errors_are_short_and_safe",
     ),

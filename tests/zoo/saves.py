@@ -171,7 +171,7 @@ ZOO = [
     Bug(
         row=85,  # two write their tokens into one folder
         file="tinygpt/data/token_files.py",
-        old="        with _held(folder):\n",
+        old="        with _locked(folder):\n",
         new="        if True:\n",
         test=TOKENS + "test_bug_85_two_that_write_to_one_folder",
     ),

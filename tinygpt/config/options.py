@@ -41,7 +41,7 @@ KINDS: dict[type, tuple[type, str]] = {
     str: (str, "text"),
 }
 
-LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # in the order in which they are told
+LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # in the order of messages
     "least": ("at least", operator.ge),
     "above": ("above", operator.gt),
     "most": ("at most", operator.le),
@@ -96,10 +96,10 @@ def check_fields(config: Any) -> None:
             f"{f.name} {value!r}: {said} is needed",
         )
         limits = {name: limit for name, limit in f.metadata.items() if name in LIMITS}
-        told = " and ".join(f"{LIMITS[name][0]} {limit:,}" for name, limit in limits.items())
+        bounds = " and ".join(f"{LIMITS[name][0]} {limit:,}" for name, limit in limits.items())
         check(
             all(LIMITS[name][1](value, limit) for name, limit in limits.items()),
-            f"{f.name} {value!r}: {said}, {told}, is needed",
+            f"{f.name} {value!r}: {said}, {bounds}, is needed",
         )
 
 

@@ -28,15 +28,7 @@ import numpy as np
 from tinygpt.data.reading import opening
 from tinygpt.data.windows import MappedIds
 from tinygpt.errors import InputError
-from tinygpt.files import (
-    lock,
-    open_regular,
-    parse_json,
-    read_bytes,
-    reason,
-    telling,
-    write_json,
-)
+from tinygpt.files import lock, open_regular, parse_json, read_bytes, reading, reason, write_json
 from tinygpt.terminal import shown
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
@@ -149,7 +141,7 @@ def _header(path: Path) -> Header:
 def _mapped(path: Path, header: Header) -> np.ndarray[Any, Any]:
     """The file as an array. The operating system reads the parts that are used."""
     dtype = DTYPES[header.dtype]
-    with telling(path, AGAIN), open_regular(path) as file:
+    with reading(path, AGAIN), open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size != header.tokens * dtype.itemsize:
             raise InputError(
@@ -203,7 +195,7 @@ def _new(folder: Path) -> Iterator[None]:
     found = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _held(folder):
+        with _locked(folder):
             check_free(folder)  # another process may have written it meanwhile
             try:
                 yield
@@ -216,12 +208,12 @@ def _new(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(
             f"cannot write to {shown(folder)} ({reason(error)})\n"
-            "name a folder you may write to, with room: --out FOLDER"
+            "name a folder you may write to, with free space: --out FOLDER"
         ) from None
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Raises InputError where another process writes to the folder."""
     descriptor = lock(
         folder,

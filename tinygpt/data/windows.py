@@ -44,8 +44,8 @@ class MappedIds:
         if wrong.any():
             position, number = self.first + int(positions[wrong][0]), int(ids[wrong][0])
             raise InputError(
-                f"{self.path} is damaged: token {number:,} at place {position:,} is not one of the "
-                f"{self.size:,} that its tokenizer knows\n"
+                f"{self.path} is damaged: token {number:,} at position {position:,} is not one of "
+                f"the {self.size:,} that its tokenizer knows\n"
                 "restore it from a copy, or make it again: tinygpt tokenize"
             )
         return ids

@@ -19,7 +19,7 @@ from typing import IO, Annotated, Any, NamedTuple, TypeAlias
 import msgspec
 
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, open_regular, reason, replacing, telling
+from tinygpt.files import RESTORE, open_regular, reading, reason, replacing
 from tinygpt.terminal import shown
 
 LINE = 1 << 16  # bytes of a line, at most: a longer one was not written here
@@ -147,7 +147,7 @@ def read(path: Path, advice: str = RESTORE) -> Losses:
     Raises InputError, which ends with `advice`, where there is no file to read.
     """
     found = Losses([], [], [], None)
-    with telling(path, advice):
+    with reading(path, advice):
         for record in records(path):
             if record.lr is not None and record.loss is not None:
                 found.steps.append(record.step)

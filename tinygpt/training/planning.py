@@ -207,7 +207,7 @@ def bytes_a_logit(config: TrainConfig) -> int:
 
 def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
     """The bytes of each array that the graph of a loss keeps, without the parameters."""
-    gpt = _undrawn(model, config)
+    gpt = _zero_model(model, config)
     ids = np.zeros((rows, model.context), np.int64)
     with keyed(Key()):
         loss = gpt.loss(ids, ids)
@@ -218,7 +218,7 @@ def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
     return [size for identity, size in sizes.items() if identity not in own]
 
 
-def _undrawn(model: GPTConfig, config: TrainConfig) -> GPT:
+def _zero_model(model: GPTConfig, config: TrainConfig) -> GPT:
     """A model to trace or to time: its weights are zeros."""
     gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
     gpt.recompute = config.recompute
@@ -240,7 +240,7 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
     the FLOPs; the update grows with the parameters.
     """
     small, rows = affordable(model, config.batch, WORK if config.device == "cpu" else 100 * WORK)
-    gpt = _undrawn(small, config)
+    gpt = _zero_model(small, config)
     optimizer = optimizer_of(gpt, config)
     ids = np.zeros((rows, small.context), np.int64)
 

@@ -24,7 +24,7 @@ from tinygpt.commands import COMMANDS, cli
 from tinygpt.config import LookConfig
 from tinygpt.config.options import LIMITS, kinds
 from tinygpt.model.gpt import GPT
-from tinygpt.terminal import TOLD, brief
+from tinygpt.terminal import MOST, brief
 from tinygpt.training import jobs, memory, planning, step
 
 # -- flags
@@ -165,7 +165,7 @@ def test_bug_96_errors_are_short_and_safe() -> None:
     assert cut.startswith("--layers: 'xxx")
     assert cut.endswith("xxx' is not a whole number\nsee: tinygpt train --help")
     for problem in ("\x1b" * 10_000, "\n" * 10_000, "x" * 1000 + "\n" + "\x1b" * 1000):
-        assert len(brief(problem)) <= TOLD
+        assert len(brief(problem)) <= MOST
 
 
 def test_bug_96_a_long_error_takes_no_memory() -> None:

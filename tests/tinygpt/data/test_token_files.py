@@ -110,7 +110,7 @@ def test_an_id_that_no_token_has_is_named_with_its_place(
         capsys.readouterr()
         assert main(["train", *TINY, "--steps", "200", "--text", "made", *arguments]) == 2
         says = (
-            f"tokens.bin is damaged: token 500 at place {place} is not one of the 22 that its "
+            f"tokens.bin is damaged: token 500 at position {place} is not one of the 22 that its "
             "tokenizer knows\nrestore it from a copy"
         )
         assert says in capsys.readouterr().err
