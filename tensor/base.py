@@ -56,7 +56,7 @@ class TensorBase:
                 )
             data = data.array
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
-            data = devices.from_python(data)
+            data = devices.from_python(data, dtype)
         array = devices.move(data, device) if device else data
         wanted = array.dtype if dtype is None else dtype
         self._array: Array = devices.as_array(array.astype(as_dtype(wanted), copy=array is data))
@@ -83,7 +83,7 @@ class TensorBase:
 
     @classmethod
     def over(cls, storage: Storage, layout: Layout) -> Any:
-        """A tensor on a storage that exists: a view."""
+        """A view of a storage, outside the graph as after `detach()`."""
         self = _new(cls.kind)
         self._array = self.node = None
         self._storage, self._layout = storage, layout
@@ -216,6 +216,11 @@ class TensorBase:
         return view
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.node is not None and MODE.get().recording:
+            raise GraphError(
+                f"NumPy asks for the values of a {self.describe()}: the gradient would be lost. "
+                "Say x.numpy() for the values, or use an op of `tensor`"
+            )
         window = to_host(self.array).view()
         window.flags.writeable = False  # NumPy asked for the window, not the user
         return np.array(window, dtype=dtype, copy=copy)

@@ -1,5 +1,5 @@
-"""New tensors from nothing but a shape. All take dtype=, device=, requires_grad=; random ones also
-generator=.
+"""New tensors from nothing but a shape. All take dtype= (float32 unless it is given), device=,
+requires_grad=; random ones also generator=.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from tensor import ops, random
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
 from tensor.errors import ShapeError, brief
-from tensor.memory.devices import array_module, cupy, move
+from tensor.memory.devices import array_module, cupy, exactly, move
 from tensor.memory.layout import Shape
 from tensor.tensor import Tensor
 
@@ -58,16 +58,15 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """Every element `value`; the dtype is the value's (float32, int64 or bool) unless given."""
-    filled = Tensor(value, device=device).array
-    dtype = filled.dtype if dtype is None else as_dtype(dtype)
+    filled = Tensor(value, dtype=dtype, device=device).array
     return Tensor.from_array(
-        array_module(device).full(_shape((shape,)), filled, dtype), requires_grad
+        array_module(device).full(_shape((shape,)), filled, filled.dtype), requires_grad
     )
 
 
 @brief
 def zeros(
-    *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
+    *shape: Any, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Every element 0."""
     return Tensor.from_array(
@@ -77,15 +76,16 @@ def zeros(
 
 @brief
 def ones(
-    *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
+    *shape: Any, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Every element 1."""
+    dtype = as_dtype(dtype)
     return full(_shape(shape), 1, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 @brief
 def empty(
-    *shape: Any, dtype: DTypeLike = float32, device: str = "cpu", requires_grad: bool = False
+    *shape: Any, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Uninitialised: whatever the memory held. Write before you read."""
     return Tensor.from_array(
@@ -110,9 +110,9 @@ def arange(
         start, stop = 0, start
     # made on the host: the same bits on every device
     counted = np.arange(start, stop, step)
-    if dtype is None:
-        dtype = float32 if counted.dtype.kind == "f" else int64
-    return Tensor.from_array(move(counted.astype(as_dtype(dtype)), device), requires_grad)
+    default = float32 if counted.dtype.kind == "f" else int64
+    counted = exactly(counted, as_dtype(dtype, default))
+    return Tensor.from_array(move(counted, device), requires_grad)
 
 
 @brief
@@ -120,7 +120,7 @@ def eye(
     rows: int,
     columns: int | None = None,
     *,
-    dtype: DTypeLike = float32,
+    dtype: DTypeLike | None = None,
     device: str = "cpu",
     requires_grad: bool = False,
 ) -> Tensor:
@@ -155,7 +155,7 @@ def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
 @brief
 def rand(
     *shape: Any,
-    dtype: DTypeLike = float32,
+    dtype: DTypeLike | None = None,
     device: str = "cpu",
     requires_grad: bool = False,
     generator: random.Generator | None = None,
@@ -172,7 +172,7 @@ def rand(
 @brief
 def randn(
     *shape: Any,
-    dtype: DTypeLike = float32,
+    dtype: DTypeLike | None = None,
     device: str = "cpu",
     requires_grad: bool = False,
     generator: random.Generator | None = None,
@@ -188,18 +188,19 @@ def randint(
     high: int,
     shape: Any,
     *,
-    dtype: DTypeLike = int64,
+    dtype: DTypeLike | None = None,
     device: str = "cpu",
     generator: random.Generator | None = None,
 ) -> Tensor:
     """Integers in [low, high), each equally likely."""
     drawn = (generator or random.default).integers(low, high, _shape((shape,)), device)
-    return Tensor.from_array(drawn.astype(as_dtype(dtype)))
+    return Tensor.from_array(exactly(drawn, as_dtype(dtype, int64)))
 
 
 def _like(make: Callable[..., Tensor], x: Tensor, *values: Any, **options: Any) -> Tensor:
     """make(shape, *values) in the shape, dtype and on the device of x, or what options name."""
-    return make(x.shape, *values, **{"dtype": x.dtype, "device": x.device, **options})
+    named = {name: value for name, value in options.items() if value is not None}
+    return make(x.shape, *values, **{"dtype": x.dtype, "device": x.device, **named})
 
 
 @brief

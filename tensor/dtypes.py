@@ -1,8 +1,14 @@
 """dtypes: the NumPy ones plus bfloat16, and NumPy 2's promotion taught to include it.
 
+Tensors are strong. They promote each other as in NumPy 2:
+
     float32 op float64 -> float64      int64 op float32 -> float64      bfloat16 op float32 ->
     float32
-    a Python scalar is weak: float32 * 2.0 -> float32, int64 * 2.0 -> float64
+
+What is no Tensor is weak: numbers, lists and arrays of Python and NumPy take the float dtype of the
+Tensors they meet. Integers that become floats become float32:
+
+    float32 * 2.0, float32 * np.ones(3) -> float32      int64 * 2.0, int64 / int64 -> float32
 
 bfloat16 is float32 cut after 16 bits: the same range, 8 bits of precision. NumPy has no such dtype;
 `ml_dtypes` adds it.
@@ -30,12 +36,12 @@ FLOATS = frozenset((float64, float32, float16, bfloat16))
 NARROW = frozenset((float16, bfloat16))
 
 
-def as_dtype(dtype: DTypeLike) -> DType:
-    """The dtype of that name: "float32", np.float32, "bfloat16". Raises DTypeError for what no
-    array here may hold.
+def as_dtype(dtype: DTypeLike | None, default: DType = float32) -> DType:
+    """The dtype of that name: "float32", np.float32, "bfloat16"; None is the default. Raises
+    DTypeError for what no array here may hold.
     """
     try:
-        found = np.dtype(dtype)
+        found = default if dtype is None else np.dtype(dtype)
     except TypeError:
         raise DTypeError(
             f"no dtype is named {dtype!r}; use float64, float32, float16, bfloat16, "

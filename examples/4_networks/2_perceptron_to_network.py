@@ -109,7 +109,7 @@ print("\nA network of two layers learns XOR:")
 for step in range(601):
     optimizer.zero_grad()
     logits = network(x)
-    loss = tensor.binary_cross_entropy(logits, XOR)
+    loss = tensor.binary_cross_entropy_with_logits(logits, XOR)
     loss.backward()
     optimizer.step()
     if step % 100 == 0:
@@ -117,9 +117,8 @@ for step in range(601):
 p = network(x).sigmoid().numpy()
 right = np.where(XOR.numpy() == 1, p, 1 - p)
 print(f"by hand, the mean of -ln p of the right answers is {-np.log(right).mean():.4f}")
-assert np.isclose(
-    -np.log(right).mean(), tensor.binary_cross_entropy(network(x), XOR).item(), rtol=1e-4
-)
+by_formula = tensor.binary_cross_entropy(Tensor(p), XOR)
+assert np.isclose(-np.log(right).mean(), by_formula.item(), rtol=1e-4)
 assert (right > 0.9).all()
 
 # %% [markdown]

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tensor.dtypes import DType, DTypeLike, as_dtype
 from tensor.errors import DeviceError, GraphError, ShapeError, ViewError
 from tensor.memory.layout import Layout, Shape, contiguous_strides
 
@@ -172,8 +173,13 @@ def zeros_like(array: Array, shape: Shape) -> Array:
     return (cupy() if is_cuda(array) else np).zeros(shape, array.dtype)
 
 
-def from_python(data: Any) -> Array:
-    """Numbers, lists of them, lists of tensors: floats as float32, ints as int64."""
+def from_python(data: Any, dtype: DTypeLike | None = None) -> Array:
+    """Numbers, lists of them, lists of tensors: floats as float32, ints as int64, or all in a
+    dtype.
+
+    Raises ShapeError for ragged lists, OverflowError for a number that an integer dtype cannot
+    hold.
+    """
     for part in data if isinstance(data, (list, tuple)) else ():
         if getattr(part, "node", None) is not None:
             raise GraphError("Tensor([...]) of tensors that carry a graph would drop it: use stack")
@@ -181,9 +187,23 @@ def from_python(data: Any) -> Array:
         array = np.asarray(data)
     except ValueError:
         raise ShapeError("lists of unequal lengths make no tensor: pad them") from None
+    if dtype is not None:
+        return exactly(array, as_dtype(dtype))
     if array.dtype == np.float64 and not _holds_arrays(data):
         return array.astype(np.float32)
     return array
+
+
+def exactly(array: Array, dtype: DType) -> Array:
+    """The array in another dtype. Raises OverflowError for a number that an integer dtype cannot
+    hold: NumPy would keep its last bits.
+    """
+    if dtype.kind in "iu" and as_dtype(array.dtype) != dtype and array.size:
+        bounds = np.iinfo(dtype)
+        for number in (array.min().item(), array.max().item()):
+            if not bounds.min <= number <= bounds.max:
+                raise OverflowError(f"{dtype} holds {bounds.min} to {bounds.max}, not {number}")
+    return array.astype(dtype)
 
 
 def _holds_arrays(data: Any) -> bool:

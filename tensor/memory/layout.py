@@ -207,10 +207,16 @@ class Layout:
         return self._replaced(axis, 0, (1,), (stride,))
 
     def squeeze(self, axis: int | Sequence[int] | None = None) -> Layout:
-        """Without the axes of size 1 among these; by default, among all. An axis of another size
-        stays, as in PyTorch.
+        """Without those axes, by default all of size 1. Raises ShapeError for an axis of another
+        size, as NumPy does.
         """
         axes = normalise_axes(axis, len(self.shape))
+        longer = [a for a in axes if self.shape[a] != 1]
+        if axis is not None and longer:
+            raise ShapeError(
+                f"squeeze of axis {longer[0]} of shape {self.shape}: its size is "
+                f"{self.shape[longer[0]]}, and only axes of size 1 go"
+            )
         return self._chosen([a for a, n in enumerate(self.shape) if n != 1 or a not in axes])
 
     def index(self, key: tuple[object, ...]) -> Layout:

@@ -22,6 +22,11 @@ def undrawn() -> Switch[None]:
     return Switch(drawing=False)
 
 
+def _in_dtype_of(parameter: Tensor, x: Any) -> Any:
+    """x; a tensor of another dtype is cast to the parameter's. Arrays and lists the op casts."""
+    return x.to(parameter.dtype) if isinstance(x, Tensor) and x.dtype != parameter.dtype else x
+
+
 def _uniform(bound: float, *shape: int) -> Tensor:
     return (creation.rand(*shape) * 2 - 1) * bound if MODE.get().drawing else creation.zeros(*shape)
 
@@ -39,7 +44,7 @@ class Linear(Module):
         self.bias = Parameter(_uniform(bound, outputs)) if bias else None
 
     def __call__(self, x: Any) -> Tensor:
-        return ops.linear(x, self.weight, self.bias)
+        return ops.linear(_in_dtype_of(self.weight, x), self.weight, self.bias)
 
 
 class Embedding(Module):
@@ -65,7 +70,7 @@ class LayerNorm(Module):
         self.eps = eps
 
     def __call__(self, x: Any) -> Tensor:
-        return ops.layer_norm(x, self.gain, self.bias, eps=self.eps)
+        return ops.layer_norm(_in_dtype_of(self.gain, x), self.gain, self.bias, eps=self.eps)
 
     def after_sum(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         """(s, n):   s = x + y, a residual sum,   n = self(s).   One op where a kernel does both."""

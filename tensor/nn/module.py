@@ -41,9 +41,18 @@ def role_of(parameter: Tensor) -> str:
     return getattr(parameter, "role", "matrix")
 
 
+def _found(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Modules and parameters in an attribute, with their dotted names."""
+    if isinstance(value, (Module, Parameter)):
+        yield name, value
+    elif isinstance(value, (list, tuple, dict)):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _found(f"{name}.{key}", part)
+
+
 class Module:
-    """Base of layers and models. Parameters, modules and lists of modules set as attributes are
-    found; nothing is registered.
+    """Base of layers and models. Parameters and modules set as attributes are found, also in lists,
+    tuples and dicts to any depth; nothing is registered.
     """
 
     training = True
@@ -51,14 +60,7 @@ class Module:
 
     def _children(self) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
-            if isinstance(value, (list, tuple)):
-                yield from (
-                    (f"{name}.{i}", item)
-                    for i, item in enumerate(value)
-                    if isinstance(item, (Module, Parameter))
-                )
-            elif isinstance(value, (Module, Parameter)):
-                yield name, value
+            yield from _found(name, value)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below, with dotted names, in the order of definition."""

@@ -24,6 +24,7 @@ __all__ = [
     "argmin",
     "attention",
     "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "bitwise_and",
     "bitwise_or",
     "bitwise_xor",

@@ -214,8 +214,6 @@ def where(condition: Mask, a: Array, b: Array) -> Any:
     """y = a where the condition is True, else b; each gradient is dy where its side was taken and
     0 elsewhere.
     """
-    if {float} <= {type(a), type(b)} <= {bool, int, float}:
-        a = np.float32(a)  # two Python numbers, of which NumPy would make float64
     return np.where(condition, a, b), (
         None,
         lambda dy: np.where(condition, dy, 0),

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensor.base import TensorBase
-from tensor.dtypes import NARROW, float32, promote
+from tensor.dtypes import FLOATS, float32, float64, promote
 from tensor.errors import DeviceError, GraphError, ShapeError
 from tensor.memory.devices import device_of, is_cuda, move
 from tensor.memory.layout import broadcast_shape
@@ -87,7 +87,7 @@ class Signature:
                         return "ids or a mask on a GPU"
                 elif first is None:
                     first = array
-                    if array.dtype is not float32 and array.dtype in NARROW:
+                    if array.dtype is not float32 and array.dtype is not float64:
                         return f"dtype {array.dtype}: each op of the composition goes by float32"
                 elif array.dtype is not first.dtype or type(array) is not type(first):
                     return "inputs of several dtypes or devices"
@@ -115,12 +115,13 @@ class Signature:
         device = _one_device(name, inputs)
         if device != "cpu" and name in LOOK_FIRST:
             LOOK_FIRST[name](*inputs, **options)
-        tensors = [
-            x
-            if isinstance(x, TensorBase) or x is None or (self.elementwise and type(x) in REALS)
-            else TensorBase.kind(x, device=device)
-            for x in inputs
+        operands = as_operands(self.operands(inputs), device, self.elementwise)
+        others = [
+            x if isinstance(x, TensorBase) or x is None else TensorBase.kind(x, device=device)
+            for i, x in enumerate(inputs)
+            if i in self.others
         ]
+        tensors = [(others if i in self.others else operands).pop(0) for i in range(len(inputs))]
         for key, value in options.items():
             if isinstance(value, TensorBase):
                 if value.node is not None and MODE.get().recording:
@@ -134,16 +135,35 @@ class Signature:
                 options[key] = move(value.copy(), device)
         if tensors and not any(isinstance(x, TensorBase) for x in tensors):
             tensors[0] = TensorBase.kind(tensors[0])
-        operands = {
-            i: x.dtype
-            for i, x in enumerate(tensors)
-            if isinstance(x, TensorBase) and i not in self.others
-        }
-        if len(set(operands.values())) > 1:
-            dtype = promote(*operands.values())
-            for i in operands:
-                tensors[i] = tensors[i].to(dtype)
         return tuple(tensors)
+
+    def operands(self, inputs: Sequence[Any]) -> list[Any]:
+        """The inputs that are no masks and no ids."""
+        return [x for i, x in enumerate(inputs) if i not in self.others]
+
+
+def as_operands(
+    inputs: Sequence[Any], device: str | None = None, numbers: bool = False
+) -> list[Any]:
+    """The inputs as tensors of one dtype; None stays, and so do numbers if they may.
+
+    Tensors promote each other. What is no tensor is weak: it takes the float dtype of the tensors,
+    and beside integer tensors its floats become float32.
+    """
+    met = {x.dtype for x in inputs if isinstance(x, TensorBase)}
+    floats = promote(*met) if FLOATS & met else float32
+    tensors: list[Any] = []
+    for x in inputs:
+        if isinstance(x, TensorBase) or x is None or (numbers and type(x) in REALS):
+            tensors.append(x)
+        else:
+            dtype = floats if FLOATS & met else None
+            tensors.append(TensorBase.kind(x, dtype=dtype, device=device))
+    dtypes = {x.dtype for x in tensors if isinstance(x, TensorBase)}
+    if len(dtypes) > 1:
+        dtype = floats if met and FLOATS & dtypes else promote(*dtypes)
+        tensors = [x.to(dtype) if isinstance(x, TensorBase.kind) else x for x in tensors]
+    return tensors
 
 
 def _one_device(name: str, inputs: Sequence[Any]) -> str:

@@ -80,17 +80,21 @@ def _check_targets(logits: Array, targets: Array, label_smoothing: float) -> Non
         raise ValueError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
 
 
+def _check_same(name: str, prediction: Array, target: Array) -> None:
+    if prediction.shape != target.shape:
+        raise ShapeError(
+            f"{name} of {prediction.shape} and {target.shape}: "
+            "the shapes must be equal, nothing is broadcast here"
+        )
+
+
 @compute_op
 def mean_squared_error(prediction: Array, target: Array, *, reduction: str = "mean") -> Any:
     """loss = mean (prediction - target)^2,   dprediction = 2 (prediction - target) dloss / n,
     dtarget = its negative
     """
     check_float("mean_squared_error", prediction)
-    if prediction.shape != target.shape:
-        raise ShapeError(
-            f"mean_squared_error of {prediction.shape} and {target.shape}: "
-            "the shapes must be equal, nothing is broadcast here"
-        )
+    _check_same("mean_squared_error", prediction, target)
     difference = prediction - target
     loss, share = _reduced(difference * difference, max(difference.size, 1), reduction)
 
@@ -101,18 +105,45 @@ def mean_squared_error(prediction: Array, target: Array, *, reduction: str = "me
 
 
 @compute_op
-def binary_cross_entropy(logits: Array, targets: Array, *, reduction: str = "mean") -> Any:
+def binary_cross_entropy(p: Array, targets: Array, *, reduction: str = "mean") -> Any:
+    """loss = mean of -t ln p - (1 - t) ln(1 - p),   dp = (p - t) / (p (1 - p)) dloss / n,
+    dtargets = (ln(1 - p) - ln p) dloss / n
+
+    p: probabilities, in [0, 1].   t: any numbers in [0, 1].   Logarithms are at least -100 and
+    p (1 - p) is at least 1e-12, so a p of 0 or 1 gives a finite loss and gradient, as in PyTorch.
+    Raises ValueError for a p outside [0, 1]: logits go to `binary_cross_entropy_with_logits`, which
+    is exact for large ones too.
+    """
+    check_float("binary_cross_entropy", p)
+    _check_same("binary_cross_entropy", p, targets)
+    if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN too
+        raise ValueError(
+            f"binary_cross_entropy got {p.min()} to {p.max()}, and probabilities lie in [0, 1]: "
+            "logits go to binary_cross_entropy_with_logits"
+        )
+    with np.errstate(divide="ignore"):
+        log_p, log_q = np.maximum(np.log(p), -100), np.maximum(np.log1p(-p), -100)
+    losses = -targets * log_p - (1 - targets) * log_q
+    loss, share = _reduced(losses, max(losses.size, 1), reduction)
+
+    def dp(dloss: Array) -> Array:
+        return (p - targets) / np.maximum(p * (1 - p), 1e-12) * share(dloss)
+
+    return loss, (dp, lambda dloss: (log_q - log_p) * share(dloss))
+
+
+@compute_op
+def binary_cross_entropy_with_logits(
+    logits: Array, targets: Array, *, reduction: str = "mean"
+) -> Any:
     """loss = mean of -t ln s(x) - (1 - t) ln(1 - s(x)), s the sigmoid,  = max(x, 0) - x t + ln(1 +
     e^-|x|)
 
     dlogits = (s(x) - t) dloss / n,   dtargets = -x dloss / n.   x are logits, not probabilities; t
     any numbers in [0, 1].
     """
-    check_float("binary_cross_entropy", logits)
-    if logits.shape != targets.shape:
-        raise ShapeError(
-            f"binary_cross_entropy of {logits.shape} and {targets.shape}: the shapes must be equal"
-        )
+    check_float("binary_cross_entropy_with_logits", logits)
+    _check_same("binary_cross_entropy_with_logits", logits, targets)
     losses = np.maximum(logits, 0) - logits * targets + np.log1p(np.exp(-np.abs(logits)))
     loss, share = _reduced(losses, max(losses.size, 1), reduction)
     return loss, (

@@ -28,7 +28,7 @@ from numpy.exceptions import AxisError
 
 from tensor.autograd.forward import as_result, note_kept_inputs
 from tensor.base import TensorBase
-from tensor.dtypes import FLOATS, NARROW, float32
+from tensor.dtypes import FLOATS, NARROW, float16, float32, float64
 from tensor.errors import DTypeError, ShapeError, TensorError
 from tensor.graph import Node
 from tensor.kernels import KERNELS, choose, passed_over
@@ -46,6 +46,7 @@ Mask: TypeAlias = Array  # the condition of a choice
 Ids: TypeAlias = Array  # integers that point into an axis
 # every op by name; a test fails when one has no gradient case
 OPS: dict[str, Function] = {}
+READY = frozenset((float32, float64))  # of these an op takes the arrays as they are
 FUSED: dict[CodeType, str] = {}  # the code of a fused op's composition -> its name
 
 
@@ -85,7 +86,7 @@ def _of_two(lifted: _Lifted, general: Function) -> Function:
         try:
             mode = MODE.get()
             x, y = getattr(a, "_array", None), getattr(b, "_array", b if type(b) in REALS else None)
-            ready = type(x) is ndarray and x.itemsize > 2 and not mode.observed and not kernels
+            ready = type(x) is ndarray and x.dtype in READY and not mode.observed and not kernels
             if ready and (y.dtype is x.dtype if type(y) is ndarray else type(y) in REALS):
                 value, backward = reference(x, y)
                 parents = [a.node, getattr(b, "node", None)]
@@ -151,8 +152,12 @@ class _Lifted(Signature):
             inputs = self.prepare(inputs, options)
             arrays = [getattr(x, "array", x) for x in inputs]
             parents = [getattr(x, "node", None) for x in inputs]
-            if not self.exact and any(getattr(a, "dtype", None) in NARROW for a in arrays):
-                function = functools.partial(_in_float32, function)
+            if not self.exact:
+                met = {getattr(x, "dtype", None) for x in self.operands(inputs)}
+                if NARROW & met:
+                    function = functools.partial(_in_float32, function)
+                elif not FLOATS & met:
+                    function = functools.partial(_of_integers, function)
         if self.kernels:
             kernel = choose(self.name, self.kernels, arrays, options, mode.kernels_off)
             function = kernel or function
@@ -253,6 +258,18 @@ def _in_float32(function: Function, *arrays: Any, **options: Any) -> tuple[Any, 
     if isinstance(backward, tuple):
         return ys, tuple(map(around, backward))
     return ys, backward and of_all
+
+
+def _of_integers(function: Function, *arrays: Any, **options: Any) -> tuple[Any, Any]:
+    """Run a reference on integers. Floats that come of them are float32: NumPy would take float64,
+    and float16 for the smallest integers.
+    """
+    y, backward = function(*arrays, **options)
+    dtype = getattr(y, "dtype", None)
+    if dtype == float16:
+        wide = [x.astype(float32) if getattr(x, "ndim", None) is not None else x for x in arrays]
+        return function(*wide, **options)
+    return y.astype(float32) if dtype == float64 else y, backward
 
 
 # -- views

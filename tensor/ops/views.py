@@ -87,7 +87,7 @@ def expand(x: Layout, *shape: Any) -> Any:
 
 @view_op
 def squeeze(x: Layout, axis: Any = None) -> Any:
-    """Without axes of size 1: all of them, or those of `axis` that have size 1."""
+    """Without axes of size 1: all, or those of `axis`. Raises ShapeError for a longer one."""
     return x.squeeze(axis), _reshaped(x.shape)
 
 

@@ -179,11 +179,6 @@ def _expand(a: Array, *shape: int) -> Array:
     )
 
 
-def _squeeze(a: Array, axis: Any = None) -> Array:
-    axes = range(a.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
-    return np.squeeze(a, tuple(i for i in axes if a.shape[i] == 1))
-
-
 def _flatten(a: Array, start: int = 0, end: int = -1) -> Array:
     if a.ndim == 0:
         return a.reshape(1)
@@ -203,7 +198,7 @@ _NUMPY: dict[str, Any] = {
     "permute": lambda a, *order: np.transpose(a, order),
     "transpose": np.swapaxes,
     "expand": _expand,
-    "squeeze": _squeeze,
+    "squeeze": np.squeeze,
     "unsqueeze": np.expand_dims,
     "split": _split,
     "chunk": lambda a, n, axis: (
@@ -259,9 +254,8 @@ def view_steps(draw: st.DrawFn, shape: Shape) -> Step:
             draw(st.sampled_from([(), (first, last), (first - ndim, last - ndim)])) if ndim else (),
         )
     if name == "squeeze":
-        return Step(
-            name, draw(st.sampled_from([(), (draw(axis),), (tuple(range(ndim)),)])) if ndim else ()
-        )
+        ones = tuple(i for i, n in enumerate(shape) if n == 1)
+        return Step(name, draw(st.sampled_from([(), (ones,), *((i - ndim,) for i in ones)])))
     if name == "permute":
         order = draw(st.permutations(range(ndim)))
         return Step(name, tuple(a - ndim if draw(st.booleans()) else a for a in order))

@@ -320,3 +320,43 @@ def test_a_list_of_results_is_no_tensor() -> None:
     x = Tensor([1.0, 2.0], requires_grad=True)
     with pytest.raises(GraphError, match="use stack"):
         Tensor([x.sum(), x.sum()])
+
+
+def test_python_floats_keep_their_bits_in_float64(device: str) -> None:
+    """They used to pass through float32, whatever dtype was asked for."""
+    given = [0.1, 1e300, 16777217.0]
+    assert Tensor(given, dtype="float64", device=device).tolist() == given
+    assert Tensor([16777217.0], dtype="int64", device=device).tolist() == [16777217]
+    assert tensor.full((2,), 0.1, dtype="float64", device=device).tolist() == [0.1, 0.1]
+    x = tensor.zeros(2, dtype="float64", device=device)
+    assert tensor.full_like(x, 0.1).tolist() == [0.1, 0.1]
+    assert (x + [0.1, 1e300]).tolist() == [0.1, 1e300]
+    assert tensor.where(x == 0, [0.1, 0.2], x).tolist() == [0.1, 0.2]
+
+
+@pytest.mark.parametrize("make", [tensor.zeros, tensor.ones, tensor.empty, tensor.rand])
+def test_no_dtype_by_name_is_the_default(make: Any) -> None:
+    x = tensor.zeros(2, dtype="float16")
+    like: Any = getattr(tensor, f"{make.__name__}_like")
+    assert make(2, dtype=None).dtype == tensor.float32
+    assert like(x, dtype=None).dtype == tensor.float16
+    assert tensor.randint(0, 9, (2,), dtype=None).dtype == np.int64
+    assert tensor.full((2,), 1, dtype=None).dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tensor.arange(127, 130, dtype="int8"),
+        lambda: Tensor(300, dtype="int8"),
+        lambda: Tensor([[1, -129]], dtype="int8"),
+        lambda: Tensor([1e3], dtype="int8"),
+        lambda: Tensor([np.nan], dtype="int8"),
+        lambda: tensor.full((2,), 300, dtype="int8"),
+        lambda: tensor.full_like(tensor.zeros(2, dtype="int8"), 300),
+        lambda: tensor.randint(300, 400, (2,), dtype="int8"),
+    ],
+)
+def test_a_number_that_an_integer_dtype_cannot_hold(make: Any) -> None:
+    with pytest.raises(OverflowError, match="int8 holds -128 to 127, not"):
+        make()

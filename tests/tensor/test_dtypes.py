@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tensor
-from tensor import Tensor, grad
+from tensor import Tensor, grad, nn
 from tensor.dtypes import FLOATS, DType, as_dtype, bfloat16, float16, float32, float64, promote
 from tensor.errors import DTypeError
 from tensor.gradient_cases import CASES
@@ -64,16 +64,21 @@ def ones(dtype: DType, shape: tuple[int, ...] = (2,)) -> Any:
     return np.ones(shape, dtype=dtype)
 
 
-def check_dtype(function: Callable[[], Tensor], numpys: Callable[[], Any], what: object) -> None:
-    """The same dtype and shape as NumPy's result, or an error where NumPy has one."""
+def check_dtype(function: Callable[[], Tensor], numpys: Callable[[], Any], what: Any) -> None:
+    """The same dtype and shape as NumPy's result, or an error where NumPy has one. Of integers
+    alone come float32, where NumPy gives other floats.
+    """
     try:
         expected = np.asarray(numpys())
     except (TypeError, OverflowError):
         with pytest.raises((TypeError, OverflowError)):
             function()
         return
+    dtype = expected.dtype
+    if dtype in FLOATS and not FLOATS.intersection(what):
+        dtype = float32
     y = function()
-    assert (y.dtype, y.shape) == (expected.dtype, expected.shape), what
+    assert (y.dtype, y.shape) == (dtype, expected.shape), what
 
 
 # -- NumPy 2's promotion
@@ -275,7 +280,9 @@ FLOAT_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "divided": lambda x: x / x.max(),
     "layer_norm": lambda x: tensor.layer_norm(x, [1.0] * 4, [0.5] * 4),
     "mean_squared_error": lambda x: tensor.mean_squared_error(x, x[::-1]),
-    "binary_cross_entropy": lambda x: tensor.binary_cross_entropy(x, x[::-1]),
+    "binary_cross_entropy_with_logits": (
+        lambda x: tensor.binary_cross_entropy_with_logits(x, x[::-1])
+    ),
     "cross_entropy": lambda x: tensor.cross_entropy(x, 1),
     "power": lambda x: x**0.5,
     "dropout": lambda x: tensor.dropout(x, p=0.5, key=tensor.random.Key(1)),
@@ -329,3 +336,51 @@ def test_names_of_dtypes() -> None:
     for wrong in ("bfloat32", "complex64", "datetime64[s]", "U3", object):
         with pytest.raises(DTypeError):
             as_dtype(wrong)
+
+
+# -- what is no Tensor is weak
+
+ARRAY = np.array([0.1, 3.0])  # float64, as NumPy makes it
+NUMBERS: list[Any] = [ARRAY, [0.1, 3.0], np.float64(0.1), np.array([2, 3]), np.array([True, False])]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("weak", NUMBERS, ids=repr)
+def test_arrays_and_numbers_take_the_dtype_of_the_tensors(
+    weak: Any, dtype: str, device: str
+) -> None:
+    x = Tensor([1.0, 2.0], dtype=dtype, device=device)
+    results = [x + weak, weak - x, tensor.maximum(x, weak), tensor.where(x > 1, weak, x)]
+    if np.ndim(weak) == 1:
+        results += [x @ weak, tensor.concatenate([x, weak]), tensor.stack([weak, x])]
+        results += [tensor.mean_squared_error(x, weak), np.multiply(x, weak)]
+    assert {y.dtype for y in results} == {as_dtype(dtype)}
+    exact = np.asarray(x.tolist()) + np.asarray(weak)
+    rtol = {"float64": 1e-15, "float32": 1e-7}.get(dtype, 1e-2)
+    assert np.allclose((x + weak).tolist(), exact, rtol=rtol)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int8", "uint8", "bool"])
+def test_integers_that_become_floats_become_float32(dtype: str, device: str) -> None:
+    n = Tensor([1, 1], dtype=dtype, device=device)
+    for y in (n * 2.5, n / 3, n / n, n.mean(), n + ARRAY, n * np.float64(2), n.exp(), n**0.5):
+        assert y.dtype == float32
+    assert tensor.stack([n, ARRAY]).dtype == float32
+    assert Tensor([11], dtype="int8", device=device).exp().item() == np.float32(np.exp(11))
+
+
+def test_tensors_are_strong(device: str) -> None:
+    """A Tensor made of a float64 array is float64, and promotes what it meets."""
+    double, single = Tensor(ARRAY, device=device), Tensor([1.0, 2.0], device=device)
+    assert (double + single).dtype == float64
+    assert tensor.exp(ARRAY).dtype == float64
+
+
+def test_a_layer_computes_in_the_dtype_of_its_parameters(device: str) -> None:
+    x = np.ones((3, 2))
+    for layer in (nn.Linear(2, 4), nn.LayerNorm(2)):
+        layer.to(device=device)
+        assert layer(x).dtype == layer(Tensor(x, device=device)).dtype == float32
+        assert layer.to(dtype="bfloat16")(Tensor(x, device=device)).dtype == bfloat16
+    s, n = layer.after_sum(Tensor(x, dtype="bfloat16", device=device), x)  # type: ignore[union-attr]
+    assert s.dtype == n.dtype == bfloat16

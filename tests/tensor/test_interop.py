@@ -100,7 +100,7 @@ def test_integers_and_bools_of_numpy() -> None:
     assert (np.array([4, 4]) | ids).tolist() == [5, 6]
     assert (~mask).tolist() == [False, True]
     assert (np.int64(2) * ids).dtype == tensor.dtypes.int64
-    assert (np.float32(2) * ids).dtype == tensor.float64
+    assert (np.float64(2) * ids).dtype == tensor.float32
 
 
 @pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda ufunc: ufunc.__name__)
@@ -178,14 +178,31 @@ def test_windows_on_a_graph_are_read_only(device: str) -> None:
     y = leaf * constant
     # the product keeps what it multiplied
     for x in (leaf, y, y[1:], y.sum(), constant, constant[::-1]):
-        for window in (x.numpy(), np.asarray(x), np.from_dlpack(x)):
+        for window in (x.numpy(), np.from_dlpack(x)):
             assert not window.flags.writeable
             with pytest.raises(ValueError, match="read-only"):
                 window[...] = 0
-    assert np.array(leaf).flags.writeable  # a copy
-    copy = np.array(leaf)
-    copy[...] = 9
-    assert leaf.tolist() == [1, 2]
+    assert not np.asarray(constant).flags.writeable
+    assert np.array(constant).flags.writeable  # a copy
+
+
+def test_numpy_takes_no_values_of_a_graph_unsaid(device: str) -> None:
+    """What NumPy asks for by itself would come back as constants: no gradient, and no word."""
+    on_the_cpu(device)
+    leaf = Tensor([1.0, 2.0], requires_grad=True)
+    for x in (leaf, leaf * 2, (leaf * 2)[1:]):
+        for call in (
+            np.array,
+            np.asarray,
+            lambda x: np.r_[x, x],
+            lambda x: np.c_[x, x],
+            lambda x: np.mean([x, x]),
+        ):
+            with pytest.raises(GraphError, match=r"x.numpy\(\)"):
+                call(x)
+        assert np.array_equal(x.detach(), x.numpy())
+    with tensor.no_grad():
+        assert np.array(leaf).tolist() == [1, 2]
     assert Tensor([1.0]).numpy().flags.writeable
 
 

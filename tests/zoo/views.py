@@ -129,29 +129,26 @@ ZOO = [
         new="        dx = zeros_like(dy, shape) + 1\n        dx[key] = dy",
         test=INDEXING + "test_bug_27_basic_indices",
     ),
-    # a Python float becomes a float32 tensor, which promotes float16 and rounds what float64 meets
+    # a Python int becomes an int64 tensor, which promotes int8
     Bug(
         row=28,
         file="tensor/ops/inputs.py",
         old="REALS = frozenset((bool, int, float))",
-        new="REALS = frozenset((bool, int))",
+        new="REALS = frozenset((bool, float))",
         test=DTYPES + "test_bug_28_a_scalar_keeps_its_value",
     ),
     Bug(  # the same
         row=28,
         file="tensor/ops/inputs.py",
         old="REALS = frozenset((bool, int, float))",
-        new="REALS = frozenset((bool, int))",
+        new="REALS = frozenset((bool, float))",
         test=DTYPES + "test_bug_28_a_python_scalar_never_promotes",
     ),
     Bug(  # a 0-d tensor counts as little as a scalar, as it did before NumPy 2
         row=28,
         file="tensor/ops/inputs.py",
-        old="dtype = promote(*operands.values())",
-        new=(
-            "dtype = promote("
-            "*(operands[i] for i in operands if tensors[i].ndim or i == min(operands)))"
-        ),
+        old="promote(*dtypes)",
+        new="promote(*([x.dtype for x in tensors if x.ndim] or dtypes))",
         test=DTYPES + "test_bug_28_two_dtypes_meet_as_in_numpy",
     ),
     Bug(  # bfloat16 and float16 meet in one of the two
@@ -163,9 +160,9 @@ ZOO = [
     ),
     Bug(  # two Python floats make float64
         row=28,
-        file="tensor/ops/elementwise.py",
-        old="a = np.float32(a)",
-        new="a = np.float64(a)",
+        file="tensor/ops/op.py",
+        old="elif not FLOATS & met:",
+        new="elif None not in met and not FLOATS & met:",
         test=DTYPES + "test_bug_28_where_of_two_scalars",
     ),
     Bug(  # a float64 constant leaks into float32

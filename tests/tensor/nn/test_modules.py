@@ -79,6 +79,19 @@ def test_parameters_are_found_once_in_order() -> None:
     )
 
 
+def test_modules_in_containers_learn() -> None:
+    """Lists, tuples and dictionaries to any depth; a shared one counts once."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            shared = nn.Linear(1, 1, bias=False)
+            self.by_name = {"a": shared, "b": [nn.Embedding(2, 1), {"deep": (shared, 3)}]}
+            self.table = [[nn.Parameter([1.0])], []]
+
+    names = [name for name, _ in Net().named_parameters()]
+    assert names == ["by_name.a.weight", "by_name.b.0.weight", "table.0.0"]
+
+
 def test_tied_parameter_gets_the_gradient_of_both_uses() -> None:
     model = Tied().eval()
     ids = Tensor([[1, 4, 1]])

@@ -260,11 +260,13 @@ def test_squared_error_and_binary_cross_entropy_against_pytorch(
     a, b = rng.normal(0, 20, (4, 5)), rng.random((4, 5))
     pairs = {
         "mean_squared_error": torch.nn.functional.mse_loss,
-        "binary_cross_entropy": torch.nn.functional.binary_cross_entropy_with_logits,
+        "binary_cross_entropy": torch.nn.functional.binary_cross_entropy,
+        "binary_cross_entropy_with_logits": (torch.nn.functional.binary_cross_entropy_with_logits),
     }
     for name, theirs in pairs.items():
-        x, t = leaf(a, device), leaf(b, device)
-        z, u = torch.tensor(a, requires_grad=True), torch.tensor(b, requires_grad=True)
+        given = 1 / (1 + np.exp(-a / 8)) if name == "binary_cross_entropy" else a
+        x, t = leaf(given, device), leaf(b, device)
+        z, u = torch.tensor(given, requires_grad=True), torch.tensor(b, requires_grad=True)
         y, w = getattr(tensor, name)(x, t, reduction=reduction), theirs(z, u, reduction=reduction)
         assert np.allclose(y.numpy(), w.detach().numpy(), rtol=1e-13)
         dy = rng.standard_normal(y.shape)
@@ -273,9 +275,20 @@ def test_squared_error_and_binary_cross_entropy_against_pytorch(
         assert np.allclose(gradient(y, t, dy), u.grad.numpy(), rtol=1e-12)
 
 
-def test_binary_cross_entropy_at_the_ends(device: str) -> None:
+def test_binary_cross_entropy_takes_probabilities(device: str) -> None:
+    loss = tensor.binary_cross_entropy(leaf([0.9], device), [1.0])
+    assert math.isclose(loss.item(), -math.log(0.9))
+    with pytest.raises(ValueError, match=r"lie in .* binary_cross_entropy_with_logits"):
+        tensor.binary_cross_entropy(leaf([1.5], device), [1.0])
+    x = leaf([0.0, 1.0, 0.0, 1.0], device)
+    y = tensor.binary_cross_entropy(x, [0.0, 1.0, 1.0, 0.0], reduction="none")
+    assert y.tolist() == [0, 0, 100, 100]
+    assert gradient(y, x, np.ones(4)).tolist() == [0, 0, -1e12, 1e12]
+
+
+def test_binary_cross_entropy_with_logits_at_the_ends(device: str) -> None:
     x = leaf([1e4, 1e4, -1e4, -1e4, 0.0], device)
-    y = tensor.binary_cross_entropy(x, [1.0, 0.0, 1.0, 0.0, 0.5], reduction="none")
+    y = tensor.binary_cross_entropy_with_logits(x, [1.0, 0.0, 1.0, 0.0, 0.5], reduction="none")
     assert np.allclose(y.numpy(), [0, 1e4, 1e4, 0, math.log(2)], rtol=1e-14)
     assert gradient(y, x, np.ones(5)).tolist() == [0, 1, -1, 0, 0]
 
@@ -283,7 +296,11 @@ def test_binary_cross_entropy_at_the_ends(device: str) -> None:
 def test_losses_broadcast_nothing(device: str) -> None:
     """(4, 1) against (4,) would silently become the mean of 16 differences."""
     a, b = leaf(np.zeros((4, 1)), device), leaf(np.zeros(4), device)
-    for loss in (tensor.mean_squared_error, tensor.binary_cross_entropy):
+    for loss in (
+        tensor.mean_squared_error,
+        tensor.binary_cross_entropy,
+        tensor.binary_cross_entropy_with_logits,
+    ):
         with pytest.raises(ShapeError, match=r"\(4, 1\) and \(4,\): the shapes must be equal"):
             loss(a, b)
         with pytest.raises(ValueError, match="reduction"):

@@ -357,7 +357,14 @@ value(
     (3, 4),
 )
 value(
-    "binary_cross_entropy", lambda x, t: tensor.binary_cross_entropy(x, t),
+    "binary_cross_entropy",
+    lambda x, t: tensor.binary_cross_entropy(x.sigmoid(), t),
+    lambda x, t: np.mean(-t * np.log(1 / (1 + np.exp(-x))) - (1 - t) * np.log(1 / (1 + np.exp(x)))),
+    (3, 4), (3, 4), draw=lambda *shape: np.abs(np.sin(positive(*shape))),
+)  # fmt: skip
+value(
+    "binary_cross_entropy_with_logits",
+    tensor.binary_cross_entropy_with_logits,
     lambda x, t: np.mean(-t * np.log(1 / (1 + np.exp(-x))) - (1 - t) * np.log(1 / (1 + np.exp(x)))),
     (3, 4), (3, 4), draw=positive,
 )  # fmt: skip

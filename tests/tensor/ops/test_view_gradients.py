@@ -129,9 +129,9 @@ AXIS_OPS: dict[str, Callable[[Tensor, int], Any]] = {
             "logsumexp",
             "softmax",
             "log_softmax",
-            "squeeze",
         )
     },
+    "squeeze": lambda x, axis: x.sum(axis, keepdims=True).squeeze(axis),
     "cumsum": lambda x, axis: tensor.cumsum(x, axis=axis),
     "transpose": lambda x, axis: x.transpose(axis, 1),
     "transpose back": lambda x, axis: x.transpose(0, axis),

@@ -117,10 +117,11 @@ def test_a_model_that_changes_while_it_is_recorded() -> None:
 def test_a_module_that_no_model_holds() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
-            self.hidden = {"layer": nn.Linear(2, 2)}  # modules are not looked for in dictionaries
+            layer = nn.Linear(2, 2)
+            self.hidden = lambda: layer  # modules are not looked for in functions
 
         def recall(self, x: Tensor) -> Tensor:
-            return self.hidden["layer"](x) * 2.0
+            return self.hidden()(x) * 2.0
 
     net = Net()
     with tensor.record() as tape:
