@@ -14,7 +14,7 @@ from tensor.base import TensorBase
 from tensor.errors import DTypeError, IndexingError, ShapeError, brief
 from tensor.memory.devices import Array, add_at, device_of, is_cuda, move, zeros_like
 from tensor.memory.layout import Shape, broadcast_shape, normalise_axis
-from tensor.ops.inputs import LOOK_FIRST, as_operands
+from tensor.ops.inputs import LOOK_FIRST, as_operands, one_device
 from tensor.ops.op import Ids, compute_op, copy_op
 from tensor.ops.views import index, unsqueeze
 
@@ -234,7 +234,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     """The tensors one after the other along an axis that exists. Raises ShapeError unless the other
     axes agree.
     """
-    parts = as_operands(tensors)
+    parts = as_operands(tensors, one_device("concatenate", tensors))
     if not parts:
         raise ShapeError("concatenate of no tensors")
     axis = normalise_axis(axis, parts[0].ndim)
@@ -248,7 +248,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     """The tensors side by side along a new axis. Raises ShapeError unless the shapes are equal."""
-    parts = as_operands(tensors)
+    parts = as_operands(tensors, one_device("stack", tensors))
     if len({x.shape for x in parts}) != 1:
         raise ShapeError(
             f"stack of shapes {', '.join(str(x.shape) for x in parts) or 'none'}: "

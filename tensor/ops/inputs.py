@@ -112,7 +112,7 @@ class Signature:
         name = self.name
         if "dim" in options or "keepdim" in options:
             raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
-        device = _one_device(name, inputs)
+        device = one_device(name, inputs)
         if device != "cpu" and name in LOOK_FIRST:
             LOOK_FIRST[name](*inputs, **options)
         operands = as_operands(self.operands(inputs), device, self.elementwise)
@@ -166,7 +166,8 @@ def as_operands(
     return tensors
 
 
-def _one_device(name: str, inputs: Sequence[Any]) -> str:
+def one_device(name: str, inputs: Sequence[Any]) -> str:
+    """The device of the tensors among the inputs. Raises DeviceError for several."""
     arrays = [x for x in inputs if isinstance(x, TensorBase) or is_cuda(x)]
     devices = list(
         dict.fromkeys(x.device if isinstance(x, TensorBase) else device_of(x) for x in arrays)
