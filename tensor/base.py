@@ -22,7 +22,7 @@ import numpy as np
 
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, brief
-from tensor.graph import Hooks, describe, freed, next_order
+from tensor.graph import Hooks, describe, freed, next_order, retained
 from tensor.memory import devices
 from tensor.memory.devices import Array, to_host
 from tensor.memory.layout import Layout, Shape
@@ -180,8 +180,12 @@ class TensorBase:
 
     @property
     def grad(self) -> Any:
-        """The gradient accumulated so far; None before the first backward, and for results."""
-        return self.node.gradient if type(self.node) is Accumulator else None
+        """The gradient accumulated so far; None before the first backward. A result has one after
+        `retain_grad()`.
+        """
+        if type(self.node) is Accumulator:
+            return self.node.gradient
+        return None if self.node is None else retained(self.node)
 
     @grad.setter
     def grad(self, value: Any) -> None:

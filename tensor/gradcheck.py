@@ -39,7 +39,7 @@ DIRECTIONS = 8
 
 def gradcheck(
     function: Callable[..., Any],
-    inputs: Sequence[Any],
+    inputs: Any,
     step: float = 1e-5,
     rtol: float = 1e-6,
     atol: float = 1e-9,
@@ -48,13 +48,14 @@ def gradcheck(
     """The worst relative error max|a - n| / max|n| over the float inputs of `function`; where n is
     0 throughout, max|a - n|.
 
-    inputs: tensors or arrays; floats must be float64 and are differentiated, others are passed as
-    they are. The function may return a tensor or a tuple of them. Small functions are checked by
-    their full Jacobian (one row an output element), all by a random upstream gradient. Raises
-    GradientError naming input, index and both numbers when the error of an input exceeds rtol (atol
-    where n is 0).
+    inputs: tensors or arrays, or a single one; floats must be float64 and are differentiated,
+    others are passed as they are. The function may return a tensor or a tuple of them. Small
+    functions are checked by their full Jacobian (one row an output element), all by a random
+    upstream gradient. Raises GradientError naming input, index and both numbers when the error of
+    an input exceeds rtol (atol where n is 0).
     """
-    tensors = [Tensor.wrap(x) for x in inputs]
+    several = isinstance(inputs, (list, tuple))
+    tensors = [Tensor.wrap(x) for x in (inputs if several else (inputs,))]
     checked = [i for i, x in enumerate(tensors) if x.dtype in FLOATS]
     for i in checked:
         if tensors[i].dtype != float64:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -192,6 +193,28 @@ def reachable(roots: Iterable[Any], since: int = 0) -> list[Any]:
 def op_of(node: Any) -> Any:
     """The op's node: for one of several results the parent, else the node itself."""
     return node.parents[0] if type(node) is Output else node
+
+
+class Retained:
+    """A hook that keeps the gradient of a result, for `retain_grad()`; further ones are added."""
+
+    gradient: Any = None  # a Tensor
+
+    def __call__(self, dy: Any) -> None:
+        self.gradient = dy if self.gradient is None else self.gradient + dy
+
+
+def retained(node: Any) -> Any:
+    """The gradient of a result that `retain_grad()` kept. Warns where nobody asked for one."""
+    for hook in (node.hooks or {}).values():
+        if type(hook) is Retained:
+            return hook.gradient
+    warnings.warn(
+        f"{describe(node)} is a result, and backward keeps no .grad of results: "
+        "call .retain_grad() before backward",
+        stacklevel=3,
+    )
+    return None
 
 
 def freed(node: Any) -> bool:

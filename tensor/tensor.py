@@ -15,6 +15,7 @@ from tensor.autograd import backward as autograd
 from tensor.base import TensorBase
 from tensor.errors import GraphError, brief
 from tensor.explain import explain, in_short
+from tensor.mode import MODE
 from tensor.ops.indexing import fitting, getitem, split_key, write
 
 
@@ -23,9 +24,9 @@ def _reflected(op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
     return lambda self, other: op(other, self)
 
 
-def _in_place(ufunc: np.ufunc) -> Callable[[Tensor, Any], Tensor]:
-    """What Python calls for `x += value`: the ufunc, into x's own memory."""
-    return lambda self, value: self._update(ufunc, value)
+def _in_place(ufunc: np.ufunc, op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """What Python calls for `x += value`: the ufunc, into x's own memory, or the op."""
+    return lambda self, value: self._update(ufunc, op, value)
 
 
 class Tensor(TensorBase):
@@ -42,7 +43,7 @@ class Tensor(TensorBase):
     @brief
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add dL/dx into `.grad` of every leaf behind this; `gradient` is dL/dself, needed unless
-        this is a scalar.
+        this has one element.
         """
         autograd.backward(self, gradient, retain_graph)
 
@@ -54,6 +55,18 @@ class Tensor(TensorBase):
         if self.node is None:
             raise GraphError("register_hook: this tensor is in no graph, so no gradient will come")
         return graph.add_hook(self.node, hook)
+
+    @brief
+    def retain_grad(self) -> None:
+        """Keep the gradient of this result in `.grad`, as a leaf does. Raises GraphError for a
+        constant.
+        """
+        if not self.is_leaf and not any(
+            type(hook) is graph.Retained for hook in (self.node.hooks or {}).values()
+        ):
+            self.register_hook(graph.Retained())
+        elif self.node is None:
+            raise GraphError("retain_grad: this tensor is in no graph, so no gradient will come")
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """np.exp(tensor), ndarray * tensor: the op of that name."""
@@ -85,8 +98,13 @@ class Tensor(TensorBase):
             raise
 
     @brief
-    def _update(self, ufunc: np.ufunc, value: Any) -> Tensor:
-        """x += value and its like: through the ufunc, into the memory of x."""
+    def _update(self, ufunc: np.ufunc, op: Callable[..., Tensor], value: Any) -> Tensor:
+        """x += value and its like. A constant is written in place. For a result, and for a value
+        that carries a graph, the op makes a new tensor, to which Python rebinds the name x.
+        """
+        carries = isinstance(value, Tensor) and value.requires_grad and not self.requires_grad
+        if MODE.get().recording and (carries or not self.is_leaf):
+            return op(self, value)
         value = self.writable(self.layout, value)
         try:
             ufunc(self.array, value, out=self.array, casting="same_kind")
@@ -196,10 +214,10 @@ class Tensor(TensorBase):
     __rtruediv__ = _reflected(ops.divide)
     __rpow__ = _reflected(ops.power)
     __rmatmul__ = _reflected(ops.matmul)
-    __iadd__ = _in_place(np.add)
-    __isub__ = _in_place(np.subtract)
-    __imul__ = _in_place(np.multiply)
-    __itruediv__ = _in_place(np.divide)
+    __iadd__ = _in_place(np.add, ops.add)
+    __isub__ = _in_place(np.subtract, ops.subtract)
+    __imul__ = _in_place(np.multiply, ops.multiply)
+    __itruediv__ = _in_place(np.divide, ops.divide)
 
     @property
     def T(self) -> Tensor:

@@ -245,10 +245,10 @@ def _run_hooks(node: Any, dy: Array) -> Array:
 
 
 def backward(y: TensorBase, gradient: Any = None, retain_graph: bool = False) -> None:
-    """Add dL/dx into `.grad` of every leaf x behind y, where dL/dy = gradient (1 for a scalar y).
+    """Add dL/dx into `.grad` of every leaf x behind y, where dL/dy = gradient (1 for one element).
 
-    Raises GraphError when nothing was recorded, the graph is freed, or y is no scalar and no
-    gradient is given; MutationError when memory that backward needs was written since.
+    Raises GraphError when nothing was recorded, the graph is freed, or y has several elements and
+    no gradient is given; MutationError when memory that backward needs was written since.
     """
     seeds = [(_node_of(y, "backward()"), upstream(y, gradient))]
     leaves = None
@@ -293,10 +293,10 @@ def _node_of(x: TensorBase, caller: str) -> Any:
 
 def upstream(y: TensorBase, gradient: Any) -> Array:
     """The gradient to start from, checked, as a new array on y's device: the given one may be a
-    `.grad`, to which the pass adds. 1 for a scalar.
+    `.grad`, to which the pass adds. 1 for a tensor of one element.
     """
     if gradient is None:
-        if y.shape != ():
+        if y.size != 1:
             raise GraphError(
                 f"backward of a tensor of shape {y.shape} needs the upstream gradient dL/dy: "
                 "pass one of that shape, or reduce to a scalar (.sum(), .mean())"

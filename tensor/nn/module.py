@@ -62,6 +62,13 @@ class Module:
         for name, value in vars(self).items():
             yield from _found(name, value)
 
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """What `forward` returns. A class defines `forward`, or `__call__` itself."""
+        forward = getattr(self, "forward", None)
+        if forward is None:
+            raise TypeError(f"{type(self).__name__} defines neither forward(self, x) nor __call__")
+        return forward(*inputs, **options)
+
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module and all below, with dotted names, in the order of definition."""
         yield prefix, self

@@ -160,3 +160,7 @@ def test_command_reports_and_exits(capsys: pytest.CaptureFixture[str], device: s
     assert "0 ops failed" in capsys.readouterr().out
     assert main(["sofmax"]) == 2
     assert "no op is named 'sofmax'" in capsys.readouterr().err
+
+
+def test_one_tensor_needs_no_list() -> None:
+    assert gradcheck(lambda x: x * x, Tensor([1.0, 2.0], dtype="float64")) < 1e-8

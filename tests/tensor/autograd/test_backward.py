@@ -231,7 +231,12 @@ def test_bug_09_equal_leaves_merged(device: str) -> None:
 
 
 def test_bug_11_backward_of_a_non_scalar_guesses_ones(device: str) -> None:
-    for shape in ((3,), (1,), (1, 1), (0,)):
+    for shape in ((), (1,), (1, 1)):  # one element: dL/dy is 1
+        x = leaf(draw(*shape), device)
+        (x * 2.0).backward()
+        assert x.grad is not None
+        assert x.grad.tolist() == np.full(shape, 2.0).tolist()
+    for shape in ((3,), (0,)):
         x = leaf(draw(*shape), device)
         with pytest.raises(GraphError, match=r"needs the upstream gradient dL/dy.*\.sum\(\)"):
             (x * 2.0).backward()

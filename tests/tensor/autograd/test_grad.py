@@ -152,7 +152,26 @@ def test_what_is_in_no_graph_says_so(device: str) -> None:
         constant.grad = Tensor(draw(3), device=device)
     with pytest.raises(GraphError, match="accumulates no gradient"):
         (x * 2.0).grad = Tensor(draw(3), device=device)
-    assert (x * 2.0).grad is None
+    with pytest.warns(UserWarning, match=r"keeps no .grad of results: call .retain_grad\(\)"):
+        assert (x * 2.0).grad is None
+
+
+def test_a_result_keeps_its_gradient_when_asked(device: str) -> None:
+    x = leaf([1.0, 2.0], device)
+    h = x * 3.0
+    first, second = h.split(1)
+    for y in (h, h, first, x):  # twice is once; a leaf keeps its own anyway
+        y.retain_grad()
+    assert h.grad is None
+    for times in (1, 2):
+        (first * h).sum().backward(retain_graph=True)
+        assert h.grad is not None
+        assert h.grad.tolist() == [times * 12, times * 3]
+    assert first.grad is not None
+    assert first.grad.tolist() == [18]
+    with pytest.raises(GraphError, match="no gradient will come"):
+        Tensor([1.0], device=device).retain_grad()
+    assert second.requires_grad
 
 
 def test_a_leaf_may_be_the_output(device: str) -> None:

@@ -79,6 +79,19 @@ def test_parameters_are_found_once_in_order() -> None:
     )
 
 
+def test_a_module_may_define_forward() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.layer = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor, *, scale: float = 1.0) -> Tensor:
+            return self.layer(x) * scale
+
+    assert Net()(tensor.ones(4, 2), scale=2.0).shape == (4, 3)
+    with pytest.raises(TypeError, match=r"Module defines neither forward\(self, x\) nor __call__"):
+        nn.Module()(1)
+
+
 def test_modules_in_containers_learn() -> None:
     """Lists, tuples and dictionaries to any depth; a shared one counts once."""
 
