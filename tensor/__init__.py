@@ -25,6 +25,7 @@ from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels)
 from tensor.memory.freed import keep_freed_memory
 from tensor.memory.layout import Layout
 from tensor.mode import detect_anomaly, no_grad
+from tensor.names import unknown
 from tensor.ops import *
 from tensor.random import Generator, manual_seed
 from tensor.recording import record
@@ -73,4 +74,4 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of this modu
         """`draw`: the modules that draw are loaded at the first use."""
         if name == "draw":
             return importlib.import_module("tensor.drawing").draw
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise unknown(__name__, name)

@@ -58,8 +58,8 @@ class TensorBase:
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
             data = devices.from_python(data, dtype)
         array = devices.move(data, device) if device else data
-        wanted = array.dtype if dtype is None else dtype
-        self._array: Array = devices.as_array(array.astype(as_dtype(wanted), copy=array is data))
+        wanted = as_dtype(dtype, as_dtype(array.dtype))
+        self._array: Array = devices.as_array(array.astype(wanted, copy=array is data))
         self._storage: Storage | None = None
         self._layout: Layout | None = None
         self.node: Any = None

@@ -15,7 +15,9 @@ from tensor.autograd import backward as autograd
 from tensor.base import TensorBase
 from tensor.errors import GraphError, brief
 from tensor.explain import explain, in_short
+from tensor.memory.devices import address
 from tensor.mode import MODE
+from tensor.names import OtherNames
 from tensor.ops.indexing import fitting, getitem, split_key, write
 
 
@@ -29,7 +31,7 @@ def _in_place(ufunc: np.ufunc, op: Callable[..., Tensor]) -> Callable[[Tensor, A
     return lambda self, value: self._update(ufunc, op, value)
 
 
-class Tensor(TensorBase):
+class Tensor(TensorBase, OtherNames):
     """An n-dimensional array with explicit strides and reverse-mode gradients.
 
     Tensor(data) copies; Tensor.from_array(array) shares. Python floats become float32, ints int64,
@@ -78,6 +80,10 @@ class Tensor(TensorBase):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
+
+    def data_ptr(self) -> int:
+        """The address of element [0, ..., 0] in memory."""
+        return address(self.array)
 
     # -- writing
 

@@ -198,7 +198,8 @@ def exactly(array: Array, dtype: DType) -> Array:
     """The array in another dtype. Raises OverflowError for a number that an integer dtype cannot
     hold: NumPy would keep its last bits.
     """
-    if dtype.kind in "iu" and as_dtype(array.dtype) != dtype and array.size:
+    given = as_dtype(array.dtype)  # raises for text, complex numbers and objects
+    if dtype.kind in "iu" and given != dtype and array.size:
         bounds = np.iinfo(dtype)
         for number in (array.min().item(), array.max().item()):
             if not bounds.min <= number <= bounds.max:

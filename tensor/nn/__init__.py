@@ -2,19 +2,52 @@
 is in tensor/ops.
 """
 
-from tensor.nn.layers import Dropout, Embedding, LayerNorm, Linear, undrawn
+from typing import TYPE_CHECKING, Any
+
+from tensor.names import unknown
+from tensor.nn.layers import (
+    GELU,
+    Dropout,
+    Embedding,
+    Flatten,
+    LayerNorm,
+    Linear,
+    ReLU,
+    RMSNorm,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+    undrawn,
+)
 from tensor.nn.module import Module, Parameter, evaluating
 from tensor.nn.packing import Flat, pack
 
 __all__ = [
+    "GELU",
     "Dropout",
     "Embedding",
     "Flat",
+    "Flatten",
     "LayerNorm",
     "Linear",
     "Module",
     "Parameter",
+    "RMSNorm",
+    "ReLU",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
     "evaluating",
     "pack",
     "undrawn",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        raise unknown(__name__, name)

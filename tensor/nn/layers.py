@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tensor import creation, ops
@@ -76,6 +77,100 @@ class LayerNorm(Module):
         """(s, n):   s = x + y, a residual sum,   n = self(s).   One op where a kernel does both."""
         s, n = ops.residual_layer_norm(x, y, self.gain, self.bias, eps=self.eps)
         return s, n
+
+
+class RMSNorm(Module):
+    """y = gain * x / sqrt(mean of x^2 + eps) over the last axis, of size `width`. Starts as gain 1.
+    Zhang and Sennrich 2019
+    """
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        self.gain = Parameter(creation.ones(width))
+        self.eps = eps
+
+    def __call__(self, x: Any) -> Tensor:
+        x = Tensor.wrap(_in_dtype_of(self.gain, x))
+        return self.gain * x / ((x * x).mean(-1, keepdims=True) + self.eps).sqrt()
+
+
+class Sequential(Module):
+    """y = the layers one after the other. They are named by their numbers: "0.weight"."""
+
+    def __init__(self, *layers: Callable[[Any], Any]):
+        for number, layer in enumerate(layers):
+            setattr(self, str(number), layer)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (layer for name, layer in vars(self).items() if name.isdecimal())
+
+    def __getitem__(self, number: int) -> Any:
+        return list(self)[number]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __call__(self, x: Any) -> Any:
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+class ReLU(Module):
+    """y = max(x, 0)"""
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.relu(x)
+
+
+class GELU(Module):
+    """y = x times the normal distribution up to x, or its tanh form; see `tensor.gelu`."""
+
+    def __init__(self, form: str = "tanh"):
+        self.form = form
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.gelu(x, form=self.form)
+
+
+class SiLU(Module):
+    """y = x sigmoid(x)"""
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.silu(x)
+
+
+class Tanh(Module):
+    """y = tanh x"""
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.tanh(x)
+
+
+class Sigmoid(Module):
+    """y = 1 / (1 + e^-x)"""
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.sigmoid(x)
+
+
+class Softmax(Module):
+    """y = e^x / sum of e^x, over an axis."""
+
+    def __init__(self, axis: int = -1):
+        self.axis = axis
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.softmax(x, axis=self.axis)
+
+
+class Flatten(Module):
+    """The axes from `start` to `end` joined into one; by default all but the first, the batch."""
+
+    def __init__(self, start: int = 1, end: int = -1):
+        self.start, self.end = start, end
+
+    def __call__(self, x: Any) -> Tensor:
+        return ops.flatten(x, self.start, self.end)
 
 
 class Dropout(Module):

@@ -1,5 +1,8 @@
 """Optimisers over flat storages, schedules and clipping."""
 
+from typing import TYPE_CHECKING, Any
+
+from tensor.names import unknown
 from tensor.optim.adamw import AdamW
 from tensor.optim.clipping import clip_gradients, gradient_norm
 from tensor.optim.muon import Muon
@@ -18,3 +21,9 @@ __all__ = [
     "gradient_norm",
     "warmup_cosine",
 ]
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        raise unknown(__name__, name)

@@ -360,6 +360,15 @@ def test_arrays_and_numbers_take_the_dtype_of_the_tensors(
     assert np.allclose((x + weak).tolist(), exact, rtol=rtol)
 
 
+def test_text_and_complex_numbers_are_no_operands(device: str) -> None:
+    x = Tensor([1.0, 2.0], device=device)
+    for wrong in ("3", ["3", "4"], [1j, 2j], np.array([1j, 2j]), np.array(["3", "4"]), object()):
+        with pytest.raises(DTypeError, match="tensors hold floats, integers and bools, not"):
+            x * wrong
+        with pytest.raises(DTypeError, match="tensors hold floats, integers and bools, not"):
+            Tensor(wrong, dtype="float32", device=device)
+
+
 @pytest.mark.parametrize("dtype", ["int64", "int8", "uint8", "bool"])
 def test_integers_that_become_floats_become_float32(dtype: str, device: str) -> None:
     n = Tensor([1, 1], dtype=dtype, device=device)

@@ -424,3 +424,10 @@ def test_bfloat16_windows(device: str) -> None:
     assert y.is_contiguous() is False
     assert y.contiguous().dtype == tensor.bfloat16
     assert Tensor(float("-inf"), dtype="bfloat16", device=device).item() == float("-inf")
+
+
+def test_the_address_of_a_tensor(device: str) -> None:
+    x = Tensor(np.arange(6.0).reshape(2, 3), device=device)
+    assert x[1:].data_ptr() == x.data_ptr() + 3 * 8
+    if device == "cpu":
+        assert x.data_ptr() == x.numpy().ctypes.data

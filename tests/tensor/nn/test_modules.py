@@ -92,6 +92,36 @@ def test_a_module_may_define_forward() -> None:
         nn.Module()(1)
 
 
+def test_a_sequence_of_layers() -> None:
+    tensor.manual_seed(0)
+    first, last = nn.Linear(4, 3), nn.Linear(6, 2)
+    model = nn.Sequential(first, nn.ReLU(), nn.Flatten(), last)
+    x = tensor.randn(5, 2, 4)
+    np.testing.assert_array_equal(model(x).numpy(), last(tensor.relu(first(x)).view(5, 6)).numpy())
+    assert list(dict(model.named_parameters())) == ["0.weight", "0.bias", "3.weight", "3.bias"]
+    assert len(model) == 4
+    assert model[-1] is last
+
+
+@pytest.mark.parametrize(
+    ("layer", "oracle"),
+    [
+        (nn.ReLU(), lambda x: np.maximum(x, 0)),
+        (nn.SiLU(), lambda x: x / (1 + np.exp(-x))),
+        (nn.Tanh(), np.tanh),
+        (nn.Sigmoid(), lambda x: 1 / (1 + np.exp(-x))),
+        (nn.Softmax(0), lambda x: np.exp(x) / np.exp(x).sum(0)),
+        (nn.GELU("erf"), lambda x: tensor.gelu(x, form="erf").numpy()),
+        (nn.RMSNorm(3), lambda x: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6)),
+    ],
+)
+def test_activations_and_rms_norm(layer: Any, oracle: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((2, 3))
+    y = layer(Tensor(x, dtype="float32"))
+    np.testing.assert_allclose(y.numpy(), oracle(x), rtol=2e-6, atol=1e-7)
+    assert y.dtype == tensor.float32
+
+
 def test_modules_in_containers_learn() -> None:
     """Lists, tuples and dictionaries to any depth; a shared one counts once."""
 

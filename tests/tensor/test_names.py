@@ -1,0 +1,96 @@
+"""Names of other libraries: each answer is code that runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tensor
+from tensor import Tensor, names, nn, optim
+
+ANSWERS = {**names.HERE, **names.MODULES}
+
+
+def namespace() -> dict[str, Any]:
+    """The variables that the answers speak of."""
+    tensor.manual_seed(0)
+    a = tensor.randn(3, 3)
+    return {
+        "x": tensor.randn(2, 3), "y": tensor.rand(2, 3) + 1, "a": a, "b": a + 1, "v": a[0],
+        "w": a[1], "ids": Tensor([1, 0, 1]), "p": tensor.rand(2, 3), "model": nn.Linear(3, 3),
+        "np": np, "tensor": tensor, "nn": nn, "optim": optim,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_is_code_that_runs(name: str) -> None:
+    exec(ANSWERS[name], namespace())
+
+
+@pytest.mark.parametrize("name", [*ANSWERS, *names.LATER])
+def test_no_answer_hides_what_is_here(name: str) -> None:
+    assert not (hasattr(Tensor, name) and hasattr(tensor, name))
+
+
+def test_an_unknown_name_is_answered() -> None:
+    x = Tensor([1.0])
+    for owner, name, answer in (
+        (x, "numel", "Tensor has no 'numel'. Write this: x.size"),
+        (tensor, "cat", "tensor has no 'cat'. Write this: tensor.concatenate([x, y])"),
+        (nn, "MSELoss", "tensor.nn has no 'MSELoss'. Write this: tensor.mean_squared_error(x, y)"),
+        (optim, "RMSprop", "tensor.optim has no 'RMSprop' yet"),
+        (Tensor, "from_numpy", "Tensor has no 'from_numpy'. Write this: tensor.Tensor.from_array"),
+        (x, "sume", "'Tensor' object has no attribute 'sume'"),
+    ):
+        with pytest.raises(AttributeError) as error:
+            getattr(owner, name)
+        assert str(error.value).startswith(answer)
+    assert {"sum", "shape", "numpy", "grad"} < set(dir(x))
+    assert not set(dir(x)).intersection(ANSWERS, names.LATER)
+    assert not hasattr(x, "__array_interface__")
+
+
+# the answers that have a function of the same meaning in PyTorch
+BY_TORCH = """
+    t ravel flip cat hstack vstack dstack trace log2 log10 exp2 sign tan sinh cosh square
+    reciprocal rsqrt isnan isinf isfinite norm count_nonzero mm dot outer mv softsign softplus
+    elu leaky_relu logsigmoid nll_loss l1_loss mse_loss relu6 cosine_similarity amax amin
+    addcmul addcdiv lerp logical_and logical_or logical_xor logical_not eq ne lt le gt ge clamp
+    clamp_min clamp_max dist
+"""
+
+
+@pytest.mark.parametrize("name", BY_TORCH.split())
+def test_an_answer_has_the_value_of_the_name(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    given = namespace()
+    x, y, a, b, v, w = (torch.tensor(given[key].numpy()) for key in "xyabvw")
+    functional = torch.nn.functional
+    special = {
+        "t": lambda: a.T, "ravel": lambda: x.ravel(), "flip": lambda: x.flip(0),
+        "cat": lambda: torch.cat([x, y]), "hstack": lambda: torch.hstack([x, y]),
+        "vstack": lambda: torch.vstack([x, y]), "dstack": lambda: torch.dstack([x, y]),
+        "trace": lambda: a.trace(), "mm": lambda: a @ b, "dot": lambda: v.dot(w),
+        "outer": lambda: torch.outer(v, w), "mv": lambda: a.mv(v), "norm": lambda: x.norm(),
+        "nll_loss": lambda: functional.nll_loss(a.log_softmax(-1), torch.tensor([1, 0, 1])),
+        "cosine_similarity": lambda: functional.cosine_similarity(v, w, dim=0),
+        "amax": lambda: x.amax(0), "amin": lambda: x.amin(0), "clamp": lambda: x.clamp(0, 1),
+        "clamp_min": lambda: x.clamp(0), "clamp_max": lambda: x.clamp(max=1),
+        "addcmul": lambda: torch.addcmul(x, x, y), "addcdiv": lambda: torch.addcdiv(x, x, y),
+        "lerp": lambda: torch.lerp(x, y, 0.5), "dist": lambda: torch.dist(x, y),
+        "logical_not": lambda: ~(x > 0), "mse_loss": lambda: functional.mse_loss(x, y),
+        "l1_loss": lambda: functional.l1_loss(x, y),
+    }  # fmt: skip
+    if name.startswith("logical_") and name not in special:
+        expected = getattr(torch, name)(x > 0, y > 0)
+    elif name in ("eq", "ne", "lt", "le", "gt", "ge"):
+        expected = getattr(torch, name)(x, y)
+    elif name in special:
+        expected = special[name]()
+    else:
+        expected = getattr(torch, name, None) or getattr(functional, name)
+        expected = expected(x)
+    exec(f"answer = {ANSWERS[name]}", given)
+    np.testing.assert_allclose(given["answer"].numpy(), expected.numpy(), rtol=2e-5, atol=1e-6)
