@@ -160,7 +160,7 @@ def add_flags(
     """
     group: argparse._ActionsContainer = parser
     if only is None:
-        summary = (config.__doc__ or "").partition("\n")[0]
+        summary = " ".join((config.__doc__ or "").split("\n\n")[0].split())
         group = parser.add_argument_group(config.__name__, summary)
     for field in _choosable(config):
         if only is not None and field.name not in only:

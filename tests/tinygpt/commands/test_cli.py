@@ -62,6 +62,12 @@ def test_help_names_every_field_and_its_default(
             assert field.default is None or f"(default: {field.default})" in words
 
 
+def test_help_ends_no_sentence_in_the_middle(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(helped(capsys, "train").split())
+    for config in (GPTConfig, TrainConfig):
+        assert " ".join((config.__doc__ or "").split("\n\n")[0].split()) in text
+
+
 def test_the_flags_of_the_specification_exist() -> None:
     train, sample = cli.Parser(), cli.Parser()
     cli.add_flags(train, TrainConfig)
