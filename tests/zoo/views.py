@@ -189,13 +189,6 @@ ZOO = [
         new="return (x.sum(axis=axes, keepdims=keepdims) / count).astype(x.dtype), (dx,)",
         test=DTYPES + "test_bug_30_means_and_quotients_of_integers",
     ),
-    Bug(  # -x of an unsigned x is a large number
-        row=30,
-        file="tensor/ops/activations.py",
-        old='    check_float("sigmoid", x)\n',
-        new="",
-        test=DTYPES + "test_bug_30_integers_give_floats_or_an_error",
-    ),
     Bug(
         row=3,  # a copy has an array and a storage that are two memories
         file="tensor/base.py",
