@@ -6,6 +6,7 @@ integers and p probabilities.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 # name there -> code here, that does the same
@@ -113,7 +114,7 @@ HERE = {
     "exp2": "2 ** x",
     "log2": "x.log() / np.log(2)",
     "log10": "x.log() / np.log(10)",
-    "sign": "x / x.abs()",
+    "sign": "(x > 0).to(x.dtype) - (x < 0).to(x.dtype)",
     "tan": "x.sin() / x.cos()",
     "sinh": "(x.exp() - (-x).exp()) / 2",
     "cosh": "(x.exp() + (-x).exp()) / 2",
@@ -168,7 +169,7 @@ HERE = {
     "softsign": "x / (1 + x.abs())",
     "softplus": "tensor.where(x > 20, x, (1 + x.clip(None, 20).exp()).log())",
     "elu": "tensor.where(x > 0, x, x.clip(None, 0).exp() - 1)",
-    "logsigmoid": "x.sigmoid().log()",
+    "logsigmoid": "-tensor.where(x < -20, -x, (1 + (-x).clip(None, 20).exp()).log())",
     "mse_loss": "tensor.mean_squared_error(x, y)",
     "l1_loss": "(x - y).abs().mean()",
     "nll_loss": "-a.log_softmax().gather(ids[:, None], axis=1).mean()",
@@ -207,7 +208,6 @@ MODULES = {
     "Identity": "x",
     "clip_grad_norm_": "optim.clip_gradients(model.parameters(), 1.0)",
     "clip_grad_norm": "optim.clip_gradients(model.parameters(), 1.0)",
-    "clip_grad_value_": "optim.clip_gradients(model.parameters(), 1.0)",
     "init": "nn.Parameter(tensor.randn(3, 3) * 0.02)",
     "pi": "np.pi",
     "e": "np.e",
@@ -228,6 +228,7 @@ _LATER = """
     is_grad_enabled complex64 complex128 Conv1d Conv2d Conv3d BatchNorm1d BatchNorm2d GroupNorm
     RNN LSTM GRU MultiheadAttention TransformerEncoderLayer TransformerDecoderLayer Adam RMSprop
     Adagrad lr_scheduler CosineAnnealingLR StepLR DataLoader utils Function
+    clip_grad_value_
 """
 LATER = frozenset(_LATER.split())
 
@@ -261,15 +262,8 @@ class OtherNames:
 
     def __dir__(self) -> list[str]:
         """For completion: the names that are here."""
-        return [name for name in object.__dir__(self) if _is_here(type(self), name)]
-
-
-def _is_here(kind: type, name: str) -> bool:
-    return (
-        name not in vars(OtherNames)
-        or any(name in vars(base) for base in kind.__mro__ if base not in (OtherNames, object))
-        or name.startswith("__")
-    )
+        known = object.__dir__(self)
+        return [x for x in known if not isinstance(inspect.getattr_static(self, x), _Answer)]
 
 
 for _name in (*HERE, *LATER):

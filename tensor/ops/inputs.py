@@ -88,6 +88,8 @@ class Signature:
                 elif first is None:
                     first = array
                     if array.dtype is not float32 and array.dtype is not float64:
+                        if array.dtype not in FLOATS:
+                            return f"dtype {array.dtype}: no floats"
                         return f"dtype {array.dtype}: each op of the composition goes by float32"
                 elif array.dtype is not first.dtype or type(array) is not type(first):
                     return "inputs of several dtypes or devices"
