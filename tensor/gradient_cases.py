@@ -198,6 +198,7 @@ case("residual_layer_norm", "3 4, 3 4, 4, 4", lambda *xs: ops.residual_layer_nor
 case("causal_self_attention", "2 3 12", heads=2)
 case("causal_self_attention", "2 3 6", heads=1, dropout=0.3, key=Key(3))
 case("positional_embedding", "4 3, 5 3", partial(ops.positional_embedding, _IDS))
+case("positional_embedding", "4 3, 5 3", partial(ops.positional_embedding, _IDS), scale=3.0)
 
 # Ops that have no gradient: their results are bools, integers or steps.
 _NAMES = """equal not_equal less less_equal greater greater_equal bitwise_and bitwise_or bitwise_xor

@@ -16,7 +16,7 @@ from tensor.base import TensorBase
 from tensor.errors import ShapeError
 from tensor.ops.activations import gelu
 from tensor.ops.attention import attention
-from tensor.ops.elementwise import add
+from tensor.ops.elementwise import add, multiply
 from tensor.ops.indexing import embedding, getitem
 from tensor.ops.matmul import linear
 from tensor.ops.normalization import layer_norm
@@ -73,8 +73,13 @@ def causal_self_attention(
 
 
 @fused_op
-def positional_embedding(ids: Ids, tokens: TensorBase, positions: TensorBase) -> Any:
-    """y[b, t] = tokens[ids[b, t]] + positions[t].   ids: (B, T) integers   tokens: (V, C)
-    positions: (at least T, C)   y: (B, T, C)
+def positional_embedding(
+    ids: Ids, tokens: TensorBase, positions: TensorBase, *, scale: float = 1.0
+) -> Any:
+    """y[b, t] = scale * tokens[ids[b, t]] + positions[t].   ids: (B, T) integers
+    tokens: (V, C)   positions: (at least T, C)   y: (B, T, C)
     """
-    return add(embedding(ids, tokens), getitem(positions, slice(np.shape(ids)[-1])))
+    rows = embedding(ids, tokens)  # (B, T, C)
+    if scale != 1:
+        rows = multiply(rows, scale)
+    return add(rows, getitem(positions, slice(np.shape(ids)[-1])))

@@ -8,7 +8,39 @@ CREATION = "tests/tensor/test_creation.py::"
 DTYPES = "tests/tensor/test_dtypes.py::"
 INPUTS = "tensor/ops/inputs.py"
 
+SCALE = "tests/tinygpt/model/test_gpt.py::test_sinusoids_meet_token_embeddings_times_the_root_of"
+SCALE += "_the_width"
+CACHED = "tests/tinygpt/model/test_cache.py::test_bug_56_kernel_of_the_cache"
+
 ZOO = [
+    Bug(  # sinusoids hide the tokens
+        row=97,
+        file="tinygpt/model/gpt.py",
+        old="math.sqrt(config.width) if config.scaled else 1.0",
+        new="1.0",
+        test=SCALE,
+    ),
+    Bug(  # the cache's kernel leaves the factor out
+        row=97,
+        file="tensor/kernels/cpu/decoder.c",
+        old="= (float)scale * token[j]",
+        new="= token[j]",
+        test=CACHED,
+    ),
+    Bug(  # the gradient of the token table leaves the factor out
+        row=97,
+        file="tensor/kernels/cpu/embedding.c",
+        old="+= (float)scale * from[",
+        new="+= from[",
+        test="tests/tensor/kernels/test_cpu.py::test_positional_embedding",
+    ),
+    Bug(  # a run of an older version is read as one of today
+        row=97,
+        file="tinygpt/runs/run.py",
+        old='if "scaled" not in',
+        new='if "positions" not in',
+        test="tests/tinygpt/runs/test_run.py::test_a_run_of_an_older_version_keeps_its_meaning",
+    ),
     Bug(  # 0.1 goes through float32 into float64
         row=97,
         file="tensor/base.py",

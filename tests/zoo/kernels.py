@@ -231,8 +231,8 @@ ROWS = [
     Bug(
         26,
         EMBED,
-        "to[id[i] * width + j] += from",
-        "to[id[i] * width + j] = from",
+        "to[id[i] * width + j] += (float)scale",
+        "to[id[i] * width + j] = (float)scale",
         "tests/tensor/kernels/test_cpu.py::test_positional_embedding",
     ),
     Bug(

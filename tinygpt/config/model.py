@@ -28,6 +28,10 @@ class GPTConfig:
     dropout: float = option(0.0, "share of activations left out in training", least=0, below=1)
     # sinusoidal has no parameters
     positions: Literal["learned", "sinusoidal"] = option("learned", "how a token knows its place")
+    # None: with sinusoidal positions, as Vaswani et al. 2017, section 3.4
+    scaled: bool | None = option(
+        None, "token embeddings times the square root of the width (default: if sinusoidal)"
+    )
     # post: the form of 2017
     norm: Literal["pre", "post"] = option("pre", "LayerNorm before or after each residual sum")
     # gelu in its tanh form, as GPT-2
@@ -38,6 +42,8 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.scaled is None:
+            object.__setattr__(self, "scaled", self.positions == "sinusoidal")
         if self.width % self.heads:
             wider = -(-self.width // self.heads) * self.heads
             fewer = max(

@@ -52,6 +52,7 @@ class GPT(nn.Module):
         draw: bool = True,
     ):
         self.config = config
+        self.scale = math.sqrt(config.width) if config.scaled else 1.0  # of the token embeddings
         with nn.undrawn():
             self.token_embedding = nn.Embedding(config.vocabulary, config.width)
             self.position_embedding = position_table(config)
@@ -90,12 +91,14 @@ class GPT(nn.Module):
         return self.logits(self.embed(ids), last)
 
     def embed(self, ids: Any) -> Tensor:
-        """x = token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)"""
-        return self.dropout(
-            tensor.positional_embedding(
-                self.check_ids(ids), self.token_embedding.weight, self.position_embedding
-            )
-        )
+        """x = scale * token embedding + position embedding.   ids: (B, T) or (T,)   x: (B, T, C)
+
+        The scale is sqrt(C) with `config.scaled`, else 1. Sinusoids reach 1. Without the scale they
+        are far larger than fresh embeddings.   Vaswani et al. 2017, section 3.4
+        """
+        tokens, positions = self.token_embedding.weight, self.position_embedding
+        x = tensor.positional_embedding(self.check_ids(ids), tokens, positions, scale=self.scale)
+        return self.dropout(x)
 
     def logits(self, x: Tensor, last: bool = False, cache: Cache | None = None) -> Tensor:
         """The blocks and the head.   x: (B, T, C), as `embed` gives   logits: (B, T, V)
@@ -145,6 +148,7 @@ class GPT(nn.Module):
             "tied": config.tied,
             "last": last,
             "eps": self.final_norm.eps,
+            "scale": self.scale,
         }
         kernel = pick("decode", *arrays, **options)
         found = NotImplemented if kernel is None else kernel(*arrays, **options)
@@ -153,7 +157,8 @@ class GPT(nn.Module):
         else:
             with tensor.no_grad(), nn.evaluating():
                 time = cache.seen[cache.rows, None] + np.arange(ids.shape[1])  # (B, T)
-                x = self.token_embedding(ids) + tensor.embedding(time, self.position_embedding)
+                tokens = self.scale * self.token_embedding(ids)  # (B, T, C)
+                x = tokens + tensor.embedding(time, self.position_embedding)
                 logits = self.logits(x, last, cache)
         cache.seen[cache.rows] += ids.shape[1]
         return logits

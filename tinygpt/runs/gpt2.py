@@ -80,7 +80,13 @@ FIXED: dict[str, tuple[Any, ...]] = {
 USUAL: dict[str, Any] = {key: meanings[0] for key, meanings in FIXED.items()}
 USUAL |= {"architectures": ["GPT2LMHeadModel"], "n_inner": None, "torch_dtype": None}
 # What ours could do otherwise, and GPT-2 does one way.
-GPT2: dict[str, Any] = {"positions": "learned", "norm": "pre", "activation": "gelu", "bias": True}
+GPT2: dict[str, Any] = {
+    "positions": "learned",
+    "scaled": False,
+    "norm": "pre",
+    "activation": "gelu",
+    "bias": True,
+}
 
 # In each block: ours, theirs, and the shape in widths. Their Conv1D keeps (inputs, outputs) as our
 # Linear does, q, k and v side by side.

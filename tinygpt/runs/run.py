@@ -235,6 +235,8 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
     if not (folder / CONFIG).exists():
         raise InputError(no_run(folder))
     run = Run(**vars(read_json(folder / CONFIG, Choices)), folder=folder)
+    if "scaled" not in read_json(folder / CONFIG, dict[str, Any])["model"]:  # of an older version
+        run = replace(run, model=replace(run.model, scaled=False))
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.size != run.model.vocabulary:
         raise InputError(

@@ -1,7 +1,7 @@
 /* A whole decoder, forward only, on new tokens that look back at a cache: what generation does for
    every token.
 
-       x = tokens[id] + positions[place]
+       x = scale tokens[id] + positions[position]
        in each block:
        norm first:   x += attention(norm(x)) W + b,   x += activation(norm(x) W1 + b1) W2 + b2
        norm after:   x = norm(x + attention(x) W + b),   x = norm(x + activation(x W1 + b1) W2 + b2)
@@ -173,7 +173,7 @@ static void run_between(struct decoder *d, size layer) {
    Returns 1 when one of them, or a variance, is not finite. */
 KERNEL decode(array ids, arrays parameters, array keys, array values, array seen, array rows,
               array logits, size B, size T, size layers, size H, size D, size capacity, size V,
-              size flags, real eps) {
+              size flags, real eps, real scale) {
     size C = H * D, N = B * T, fresh = T > 1;
     float *memory = malloc(sizeof(float) * N * (15 * C + 2 * H));
     int not_finite = 0;
@@ -187,7 +187,7 @@ KERNEL decode(array ids, arrays parameters, array keys, array values, array seen
         for (size t = 0; t < T; t++) {
             const float *token = floats(item_of(parameters, 0)) + id[b * T + t] * C;
             const float *position = floats(item_of(parameters, 1)) + (old + t) * C;
-            for (size j = 0; j < C; j++) d.x[(b * T + t) * C + j] = token[j] + position[j];
+            for (size j = 0; j < C; j++) d.x[(b * T + t) * C + j] = (float)scale * token[j] + position[j];
         }
     }
     run_between(&d, -1);

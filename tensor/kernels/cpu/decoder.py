@@ -30,6 +30,7 @@ def decode_in_one_call(
     parameters: tuple[Array, ...],
     *,
     eps: float,
+    scale: float,
     last: bool,
     **choices: bool,
 ) -> Any:
@@ -40,11 +41,13 @@ def decode_in_one_call(
     that the tokens are for   logits: (B, T, V), or (B, 1, V) with `last`
     parameters: token and position table, 12 of each block (gain, bias, weight, bias, ... in the
     order of use; any array for a bias that is not there), gain and bias of the last norm, head
-    choices: names of FLAGS
+    scale: of the token embeddings   choices: names of FLAGS
     """
     (B, T), (_, layers, H, context, D) = ids.shape, keys.shape
     logits = np.empty((B, 1 if last else T, len(parameters[0])), float32)
     sizes = B, T, layers, H, D, context, logits.shape[-1]
     flags = sum(FLAGS[name] * on for name, on in {**choices, "last": last}.items())
-    strange = library.decode(ids, parameters, keys, values, seen, rows, logits, *sizes, flags, eps)
+    strange = library.decode(
+        ids, parameters, keys, values, seen, rows, logits, *sizes, flags, eps, scale
+    )
     return NotImplemented if strange else logits

@@ -13,7 +13,7 @@ from tensor.kernels.cpu.compiled import in_order, library, refusal
 from tensor.memory.devices import Array
 
 
-def _supports(ids: Array, tokens: Array, positions: Array) -> str | None:
+def _supports(ids: Array, tokens: Array, positions: Array, **_: float) -> str | None:
     if ids.dtype != int64 or ids.ndim != 2 or ids.size == 0:
         return f"ids {ids.shape} {ids.dtype}"
     tables = tokens.ndim == positions.ndim == 2 and tokens.shape[1] == positions.shape[1]
@@ -23,14 +23,16 @@ def _supports(ids: Array, tokens: Array, positions: Array) -> str | None:
 
 
 @kernel_for("positional_embedding", supports=_supports)
-def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) -> Any:
-    """y[b, t] = tokens[ids[b, t]] + positions[t] in one pass; dtokens adds the rows of dy, into the
-    buffer where there is one.
+def positional_embedding_by_rows(
+    ids: Array, tokens: Array, positions: Array, *, scale: float = 1.0
+) -> Any:
+    """y[b, t] = scale * tokens[ids[b, t]] + positions[t] in one pass; dtokens adds the rows of
+    scale * dy, into the buffer where there is one.
     """
     (B, T), (V, C), context = ids.shape, tokens.shape, len(positions)
     dtype = tokens.dtype
     y = np.empty((B, T, C), dtype)
-    if library.embed_forward(ids, tokens, positions, y, B * T, T, C, V):
+    if library.embed_forward(ids, tokens, positions, y, B * T, T, C, V, scale):
         return NotImplemented  # an id out of range: the composition says which
 
     def dtokens(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
@@ -38,7 +40,7 @@ def positional_embedding_by_rows(ids: Array, tokens: Array, positions: Array) ->
             out = np.zeros((V, C), dtype)
         elif not add:
             out[...] = 0
-        library.add_rows(ids, in_order(dy), out, B * T, C, V)
+        library.add_rows(ids, in_order(dy), out, B * T, C, V, scale)
         return out
 
     def dpositions(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:

@@ -203,18 +203,19 @@ def test_cross_entropy_of_logits_far_from_0() -> None:
 
 
 @pytest.mark.parametrize(
-    ("B", "T", "context", "C"), [(1, 1, 1, 1), (2, 5, 5, 17), (3, 31, 40, 33), (5, 7, 9, 64)]
+    ("B", "T", "context", "C", "scale"),
+    [(1, 1, 1, 1, 1), (2, 5, 5, 17, 3.3), (3, 31, 40, 33, 1), (5, 7, 9, 64, 8)],
 )
-def test_positional_embedding(B: int, T: int, context: int, C: int) -> None:
+def test_positional_embedding(B: int, T: int, context: int, C: int, scale: float) -> None:
     """Ids repeat; rows of either table that are not met get a gradient of exactly 0."""
     ids = np.random.default_rng(0).integers(0, 5, (B, T))
     inputs = [draw(7, C), draw(context, C, seed=1)]
-    compare(
-        "positional_embedding", lambda w, p: tensor.positional_embedding(Tensor(ids), w, p), inputs
-    )
-    _, dtokens, dpositions = run(
-        lambda w, p: tensor.positional_embedding(Tensor(ids), w, p), inputs, "float32", on=True
-    )
+
+    def embedded(w: Tensor, p: Tensor) -> Tensor:
+        return tensor.positional_embedding(Tensor(ids), w, p, scale=scale)
+
+    compare("positional_embedding", embedded, inputs)
+    _, dtokens, dpositions = run(embedded, inputs, "float32", on=True)
     assert not dtokens[[i for i in range(7) if i not in ids]].any()
     assert not dpositions[T:].any()
 

@@ -155,6 +155,17 @@ def test_sinusoids(device: str) -> None:
     assert model.to(dtype="float32").position_embedding.dtype == tensor.float32
 
 
+def test_sinusoids_meet_token_embeddings_times_the_root_of_the_width(device: str) -> None:
+    """Vaswani et al. 2017, section 3.4. Otherwise the sinusoids hide the tokens."""
+    for positions, scaled in (("sinusoidal", None), ("learned", True)):
+        model = make(device, positions=positions, scaled=scaled)
+        rows = model.token_embedding.weight.numpy()[[4, 2]]
+        expected = math.sqrt(12) * rows + model.position_embedding.numpy()[:2]
+        np.testing.assert_allclose(model.embed([4, 2]).numpy()[0], expected, rtol=1e-15)
+    assert make(device, positions="sinusoidal", scaled=False).scale == 1
+    assert make(device).scale == 1
+
+
 @pytest.mark.parametrize("options", [*VARIANTS, {"layers": 1}, {"layers": 3}])
 def test_through_blocks_is_block_after_block(options: dict[str, Any], device: str) -> None:
     """Value and gradients; each norm has its own gain, so one taken for another would show."""

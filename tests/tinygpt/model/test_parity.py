@@ -87,7 +87,8 @@ def torch_loss(torch: Any, config: GPTConfig, w: dict[str, Any], ids: Any, targe
             -math.log(10000.0) * torch.arange(0, C, 2, dtype=torch.float64) / C
         )
         positions = torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(T, C)
-    x = w["token_embedding.weight"][ids] + positions
+    scale = math.sqrt(C) if config.scaled else 1
+    x = scale * w["token_embedding.weight"][ids] + positions
     for i in range(config.layers):
         block = f"blocks.{i}"
         if config.norm == "pre":

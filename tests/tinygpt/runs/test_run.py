@@ -49,6 +49,21 @@ def age(run: Run, seconds: int) -> None:
         os.utime(path, (1e9 - seconds, 1e9 - seconds))
 
 
+def test_a_run_of_an_older_version_keeps_its_meaning() -> None:
+    """Its model added sinusoids to token embeddings without a factor."""
+    model = GPTConfig(TOKENIZER.size, context=4, width=8, heads=2, positions="sinusoidal")
+    run = created(Run(model, TrainConfig(), "The cat"), TOKENIZER)
+    runs.save(run, GPT(model), optimizer_of(GPT(model), run.training), runs.Progress(1))
+    assert runs.load(run.folder)[1].scale == 8**0.5
+    path = run.folder / runs.CONFIG
+    content = json.loads(path.read_text())
+    del content["model"]["scaled"]
+    path.write_text(json.dumps(content))
+    run, model_then, _ = runs.load(run.folder)
+    assert run.model.scaled is False
+    assert model_then.scale == 1
+
+
 # -- making
 
 

@@ -54,8 +54,8 @@ def steps(config: GPTConfig) -> Iterator[Step]:
 def _filled(where: str, config: GPTConfig, block: int = 0) -> Iterator[Step]:
     """The steps at one where, as far as a model of this configuration takes them."""
     choices = asdict(config)
-    head, bias = config.width // config.heads, " + b" * config.bias
-    values = choices | {"i": block, "head": head, "bias": bias}
+    signs = {"bias": " + b" * config.bias, "scale": "√C · " * bool(config.scaled)}
+    values = choices | signs | {"i": block, "head": config.width // config.heads}
     for step in SAID[where]:
         if step.get("when", {}).items() <= choices.items():
             texts = SAID["norm"] | step
