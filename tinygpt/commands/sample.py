@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import regex
 
 from tensor import Tensor
 from tensor.random import Generator
@@ -18,6 +17,7 @@ from tinygpt.config import SampleConfig
 from tinygpt.data.reading import read_text
 from tinygpt.errors import InputError
 from tinygpt.generation.generate import Step, steps
+from tinygpt.generation.text import Continuation
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
 from tinygpt.runs.run import Run
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         prompt = run.opening if config.prompt is None else config.prompt
         write(run, model, tokenizer, config, prompt)
         return 0
-    prompts = [line for line in read_text(options.prompts).splitlines() if line]
+    prompts = [line for line in read_text(options.prompts).split("\n") if line]
     if config.prompt is not None or not prompts:
         why = f"{shown(options.prompts)} holds no prompt"
         if config.prompt is not None:
@@ -109,45 +109,6 @@ def draws(seed: int, number: int) -> Generator:
     generator = Generator(seed)
     generator.draws = number << 32
     return generator
-
-
-class Continuation:
-    """The text of tokens that come one by one, up to the beginning of `stop`, if there is any.
-
-    A character may lie in several tokens, so their text waits until the character is complete.
-    Characters that may begin `stop` wait for the next ones.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, stop: str):
-        self.tokenizer, self.ended = tokenizer, False
-        self.stop = regex.compile(regex.escape(stop, literal_spaces=True)) if stop else None
-        self.tokens: list[int] = []  # of a character that is not complete
-        self.text = ""  # may begin `stop`
-
-    def add(self, token: int) -> str:
-        """The text that is certain after this token. `ended` says whether `stop` has come."""
-        self.tokens.append(token)
-        text = self.tokenizer.decode(self.tokens)
-        # no character has more than four bytes: what is broken after four stays broken
-        if text.endswith("\ufffd") and len(self.tokens) <= 4:
-            return ""
-        return self._certain(text)
-
-    def rest(self) -> str:
-        """The text that waited, when no more tokens come."""
-        return self._certain(self.tokenizer.decode(self.tokens)) + self.text
-
-    def _certain(self, new: str) -> str:
-        self.tokens.clear()
-        text, self.text = self.text + new, ""
-        # found in part: the end of the text is the beginning of `stop`
-        found = self.stop and self.stop.search(text, partial=True)
-        if not found:
-            return text
-        self.ended = not found.partial
-        if found.partial:
-            self.text = found[0]
-        return text[: found.start()]
 
 
 def _explain(

@@ -1,0 +1,47 @@
+"""Bugs of texts and of foreign files: text cut wrongly, text that was to be kept back, settings
+that are read past.
+"""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+STREAMS = "tests/tinygpt/generation/test_text.py::"
+
+ZOO = [
+    Bug(
+        row=87,  # each token decoded alone: a character of two tokens is lost
+        file="tinygpt/generation/text.py",
+        old="self.characters.decode(self.tokenizer.decode_bytes([token]))",
+        new="self.tokenizer.decode([token])",
+        test=STREAMS + "test_bug_87_every_stream_of_bytes_is_that_of_decode",
+    ),
+    Bug(
+        row=87,  # bytes that wait at the end are dropped
+        file="tinygpt/generation/text.py",
+        old='self._certain(self.characters.decode(b"", final=True)) + self.waiting',
+        new="self.waiting",
+        test=STREAMS + "test_bug_87_every_stream_of_bytes_is_that_of_decode",
+    ),
+    Bug(
+        row=87,  # half of a character after the stop is written
+        file="tinygpt/generation/text.py",
+        old="        if self.ended:\n            return",
+        new="        if False:\n            return",
+        test=STREAMS + "test_bug_87_byte_pairs_that_end_inside_a_character",
+    ),
+    Bug(
+        row=87,  # what may begin the stop is written before it is sure
+        file="tinygpt/generation/text.py",
+        old="search(text, partial=True)",
+        new="search(text)",
+        test=STREAMS + "test_bug_87_every_stop_is_found_where_it_stands",
+    ),
+    Bug(
+        row=87,  # a prompt ends at characters that are no line ends
+        file="tinygpt/commands/sample.py",
+        old='.split("\\n") if line]',
+        new=".splitlines() if line]",
+        test=STREAMS + "test_bug_87_a_line_of_prompts_ends_at_a_newline_alone",
+    ),
+]
