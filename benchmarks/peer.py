@@ -64,7 +64,7 @@ class Peer(nn.Module):
         """The value of one of these parameters in our model, whose linear weights are (inputs,
         outputs).
         """
-        state = {key: value.numpy().copy() for key, value in model.state().items()}
+        state = {key: value.numpy().copy() for key, value in model.state_dict().items()}
         path = name.replace("attention_projection", "attention.projection").replace(
             "feed_forward_projection", "feed_forward.projection"
         )

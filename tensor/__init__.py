@@ -20,6 +20,7 @@ from tensor.autograd.backward import grad
 from tensor.autograd.recompute import checkpoint
 from tensor.creation import *
 from tensor.dtypes import bfloat16, float16, float32, float64
+from tensor.files import load, save
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
 from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels)
 from tensor.memory.freed import keep_freed_memory
@@ -55,10 +56,12 @@ __all__ = [
     "float64",
     "grad",
     "kernels",
+    "load",
     "manual_seed",
     "no_grad",
     "random",
     "record",
+    "save",
 ]
 __all__ += creation.__all__
 __all__ += ops.__all__

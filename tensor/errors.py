@@ -48,6 +48,14 @@ class GradientError(TensorError, AssertionError):
     """A gradient is wrong: of the wrong shape, not finite, or not what central differences say."""
 
 
+class StateError(TensorError, ValueError, RuntimeError):
+    """A state dict of another model (RuntimeError as in PyTorch)."""
+
+
+class FileError(TensorError, ValueError):
+    """A file that holds no tensors."""
+
+
 class IndexingError(TensorError, IndexError):
     """An index that is not there, or is no index."""
 

@@ -223,7 +223,7 @@ _LATER = """
     triu_indices tril_indices bincount histogram histc searchsorted bucketize randperm
     multinomial tensordot cross kron conv1d conv2d conv3d max_pool1d max_pool2d avg_pool2d
     interpolate huber_loss smooth_l1_loss kl_div nan_to_num aminmax nanmean diff pinverse
-    inverse det cholesky svd qr fft save load jacobian hessian vmap set_printoptions
+    inverse det cholesky svd qr fft jacobian hessian vmap set_printoptions
     get_default_dtype set_default_dtype enable_grad set_grad_enabled inference_mode
     is_grad_enabled complex64 complex128 Conv1d Conv2d Conv3d BatchNorm1d BatchNorm2d GroupNorm
     RNN LSTM GRU MultiheadAttention TransformerEncoderLayer TransformerDecoderLayer Adam RMSprop

@@ -32,7 +32,7 @@ tokenizer = tinygpt.CharacterTokenizer(text)
 ids, targets = tinygpt.windows(tokenizer.encode(text), 32)
 config = tinygpt.GPTConfig(vocabulary=tokenizer.size, context=32, width=32, heads=4, layers=2)
 model = tinygpt.GPT(config, generator=tensor.Generator(0))
-before = {name: weights.numpy().copy() for name, weights in model.state().items()}
+before = {name: weights.numpy().copy() for name, weights in model.state_dict().items()}
 optimizer, batches = optim.AdamW(model, lr=1e-2), tensor.Generator(0)
 for step in range(200):
     rows = batches.integers(0, len(ids), (16,))
@@ -106,7 +106,9 @@ assert 8 * C * C / (8 * C * C + 4 * C * C) == 2 / 3, "biases left out"
 # %%
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.safetensors"
-    checkpoint.write_arrays(path, {name: weights.array for name, weights in model.state().items()})
+    checkpoint.write_arrays(
+        path, {name: weights.array for name, weights in model.state_dict().items()}
+    )
     content = path.read_bytes()
 
 (length,) = struct.unpack("<Q", content[:8])
@@ -146,7 +148,7 @@ state = {
 other = tinygpt.GPT(config, generator=tensor.Generator(123))  # other fresh weights
 prompt = tokenizer.encode("The cat")
 print("\nfresh  ", tokenizer.decode(other.generate(prompt, 40, temperature=0)))
-other.load_state(state)
+other.load_state_dict(state)
 print("loaded ", tokenizer.decode(other.generate(prompt, 40, temperature=0)))
 print("trained", tokenizer.decode(model.generate(prompt, 40, temperature=0)))
 assert np.array_equal(other(ids[:4]).numpy(), model(ids[:4]).numpy()), "bit for bit"
@@ -168,7 +170,7 @@ for name in (
     "blocks.0.feed_forward.expand.weight",
     "final_norm.gain",
 ):
-    a, b = before[name], model.state()[name].numpy()
+    a, b = before[name], model.state_dict()[name].numpy()
     print(
         f"{name:38}{a.std():10.3f}{b.std():9.3f}{np.linalg.norm(b - a) / np.linalg.norm(b):12.0%}"
     )
@@ -185,7 +187,7 @@ assert np.linalg.norm(gradients[1]) < 1e-4 * np.linalg.norm(gradients[0])
 
 figure, axes = plt.subplots(2, 1, figsize=(9, 6.5), layout="constrained")
 name = "blocks.0.attention.qkv.weight"
-after = model.state()[name].numpy()
+after = model.state_dict()[name].numpy()
 limit = np.abs(after).max()
 for ax, (when, picture) in zip(
     axes,

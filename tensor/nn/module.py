@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from tensor import files
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
-from tensor.errors import DTypeError, ShapeError
+from tensor.errors import DTypeError, brief
 from tensor.memory.devices import move
 from tensor.mode import MODE, Switch, no_grad
 from tensor.nn.packing import Flat, group_of, pack
+from tensor.nn.state import check
+from tensor.nn.tree import tree
 from tensor.tensor import Tensor
 
 M = TypeVar("M", bound="Module")
@@ -118,32 +122,36 @@ class Module:
         """Whether to behave as in training: `training` is set, and no `evaluating()` is around."""
         return self.training and not MODE.get().evaluating
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """name -> parameter, detached: the model's own memory, not a copy."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Write `state` into the parameters. Raises KeyError for missing or unknown names and
-        ShapeError, all before anything is written.
+    @brief
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Write the tensors or arrays of `state` into the parameters, cast to their dtypes. Raises
+        StateError for names and shapes that differ, before anything is written.
         """
         own = dict(self.named_parameters())
-        missing, unknown = [n for n in own if n not in state], [n for n in state if n not in own]
-        if missing or unknown:
-            raise KeyError(
-                f"state does not fit this model: missing {', '.join(missing[:5]) or 'nothing'}; "
-                f"unknown {', '.join(unknown[:5]) or 'nothing'}"
-            )
-        for name, parameter in own.items():
-            if tuple(state[name].shape) != parameter.shape:
-                raise ShapeError(
-                    f"state of {name} has shape {tuple(state[name].shape)}, "
-                    f"the model's is {parameter.shape}"
-                )
+        check(type(self).__name__, own, state)
+        arrays = {name: getattr(value, "array", value) for name, value in state.items()}
+        moved = {name: move(arrays[name], parameter.device) for name, parameter in own.items()}
         with no_grad():
             for name, parameter in own.items():
-                value = state[name]
-                array = value.array if isinstance(value, Tensor) else value
-                parameter[...] = move(array, parameter.device)
+                parameter[...] = moved[name]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters to a safetensors file, which is whole or absent."""
+        files.save(path, self.state_dict())
+
+    @brief
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Take the parameters from a file of `save`: all of them, or none. Raises FileError and
+        StateError.
+        """
+        self.load_state_dict(files.load(path))
+
+    def __repr__(self) -> str:
+        return tree(self)
 
     def to(self: M, *, dtype: DTypeLike | None = None, device: str | None = None) -> M:
         """Every parameter in another dtype or on another device, the same Parameter objects;

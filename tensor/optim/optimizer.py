@@ -9,13 +9,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensor.dtypes import NARROW, float32
-from tensor.errors import GraphError
+from tensor.errors import GraphError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array, device_of, move
 from tensor.memory.layout import Layout
 from tensor.mode import watched
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, Slot, group_of, pack
+from tensor.nn.state import check
 from tensor.optim.scaling import LossScale
 from tensor.tensor import Tensor
 
@@ -157,14 +158,13 @@ class Optimizer:
         scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state_dict()}
         return {"lr": self.lr, "counts": dict(self.counts), **scale, "arrays": arrays}
 
+    @brief
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a `state_dict` of the same model and optimiser. Raises KeyError when names
-        or sizes differ, before anything is written.
+        """Continue from a `state_dict` of the same model and optimiser. Raises StateError where
+        names or sizes differ, before anything is written.
         """
         own, given = self.state_dict()["arrays"], state["arrays"]
-        same = own.keys() == given.keys() and state["counts"].keys() == self.counts.keys()
-        if not same or any(own[name].shape != given[name].shape for name in own):
-            raise KeyError("optimiser state of another model or optimiser: names or sizes differ")
+        check(type(self).__name__, {**self.counts, **own}, {**state["counts"], **given})
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])
         self.lr, self.counts = state["lr"], dict(state["counts"])
@@ -173,7 +173,7 @@ class Optimizer:
 
 
 def _follow(weights: Array, master: Array) -> None:
-    """Take into the master what others wrote to the weights since the last step (load_state, say):
-    where it no longer rounds to them.
+    """Take into the master what others wrote to the weights since the last step (load_state_dict,
+    say): where it no longer rounds to them.
     """
     master[...] = np.where(master.astype(weights.dtype) == weights, master, weights.astype(float32))

@@ -50,7 +50,7 @@ class Bench:
         self.model.recompute = True
         self.optimizer = optimizer_of(self.model, TrainConfig(lr=1e-2))
         self.ids, self.targets = np.random.default_rng(0).integers(0, 11, (2, 4, 8))
-        self.weights = {name: x.numpy().copy() for name, x in self.model.state().items()}
+        self.weights = {name: x.numpy().copy() for name, x in self.model.state_dict().items()}
         state = self.optimizer.state_dict()
         self.state = state | {
             "arrays": {name: array.copy() for name, array in state["arrays"].items()}
@@ -135,7 +135,7 @@ class Bench:
         return self.x.grad.numpy().tobytes()
 
     def step_from_start(self) -> bytes:
-        self.model.load_state(self.weights)
+        self.model.load_state_dict(self.weights)
         self.optimizer.load_state_dict(self.state)
         self.step()
         return b"".join(flat.weights.numpy().tobytes() for flat in self.optimizer.flats)

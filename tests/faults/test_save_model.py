@@ -61,12 +61,12 @@ def check(run: Run) -> Progress:
     Where it stands.
     """
     progress = runs.resume(run, MODEL, OPTIMIZER)
-    assert numbers([*MODEL.state().values(), *OPTIMIZER.state_dict()["arrays"].values()]) == {
+    assert numbers([*MODEL.state_dict().values(), *OPTIMIZER.state_dict()["arrays"].values()]) == {
         progress.step
     }
     assert set(OPTIMIZER.counts.values()) == {progress.step}
     _, best, _ = runs.load(run.folder, best=True)
-    assert numbers(best.state().values()) == {progress.best_step or progress.step}
+    assert numbers(best.state_dict().values()) == {progress.best_step or progress.step}
     return progress
 
 

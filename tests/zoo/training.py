@@ -303,10 +303,10 @@ ZOO = [
     Bug(
         row=51,  # the weights are the best ones, not the last
         file="tinygpt/runs/run.py",
-        old="    model.load_state(arrays[MODEL])\n    optimizer",
+        old="    model.load_state_dict(arrays[MODEL])\n    optimizer",
         new=(
-            "    model.load_state(checkpoint.load(run.folder, {BEST: "
-            "model.state()})[1][BEST])\n    optimizer"
+            "    model.load_state_dict(checkpoint.load(run.folder, {BEST: "
+            "model.state_dict()})[1][BEST])\n    optimizer"
         ),
         test=SAME,
     ),

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     ):
         write_json(run.folder / gpt2.KEPT, keys)  # for the way back
         # without an optimiser: nothing has been trained
-        weights = {name: parameter.array for name, parameter in model.state().items()}
+        weights = {name: parameter.array for name, parameter in model.state_dict().items()}
         checkpoint.save(run.folder, {runs.MODEL: weights}, checkpoint.State())
     say(f"model     {runs.described(config)}")
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")

@@ -27,6 +27,7 @@ from safetensors import deserialize
 
 import tensor
 from tensor import Tensor, no_grad
+from tensor.files import DTYPES
 from tensor.random import Generator
 from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
@@ -213,7 +214,7 @@ def _arrays(folder: Path) -> dict[tuple[str, str], Any]:
     for file in (runs.MODEL, runs.OPTIMIZER):
         data = (folder / file).read_bytes()
         for name, part in sorted(deserialize(data)):  # type: ignore[no-untyped-call]
-            arrays[file, name] = np.frombuffer(part["data"], checkpoint.DTYPES[part["dtype"]])
+            arrays[file, name] = np.frombuffer(part["data"], DTYPES[part["dtype"]])
     return arrays
 
 

@@ -16,13 +16,11 @@ a value is used.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -30,8 +28,7 @@ import numpy as np
 from msgspec import Meta
 from safetensors import SafetensorError, deserialize
 
-from tensor.dtypes import as_dtype
-from tensor.memory import devices
+from tensor.files import DTYPES, encoded
 from tensor.memory.devices import Array
 from tinygpt import files
 from tinygpt.errors import InputError
@@ -55,20 +52,6 @@ LEFT = re.compile(r"(.+\.(safetensors|jsonl?)(\.new)?|loss\.png)\.(new|tmp)|\.tm
 LONGEST = 1 << 26  # bytes of a state.json: a count for each of a million parameters
 ATTEMPTS = 100  # readings of a checkpoint that is replaced meanwhile
 EARLIER = "the run ended before its first checkpoint: train again, or name another run"
-DTYPES = {
-    code: as_dtype(name)
-    for code, name in {
-        "F64": "float64",
-        "F32": "float32",
-        "F16": "float16",
-        "BF16": "bfloat16",
-        "I64": "int64",
-        "I32": "int32",
-        "U8": "uint8",
-        "BOOL": "bool",
-    }.items()
-}
-CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 # -- state.json
@@ -306,36 +289,21 @@ def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array], form: str = "tinygpt") -> Seal:
-    """A safetensors file of these arrays, from any device, flushed to the disk; its seal.
-
-    8 bytes     N, the smallest first
-    N bytes     a header in JSON; `form` is what it says of the names
-    the rest    the numbers, wide ones first, so that all lie at multiples of their size
+    """A safetensors file of these arrays, from any device, flushed to the disk; its seal. `form` is
+    what its header says of the names.
 
     Raises OSError.
     """
-    ordered = sorted(arrays.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    header: dict[str, Any] = {"__metadata__": {"format": form}}
-    end = 0
-    for name, array in ordered:
-        start, end = end, end + array.nbytes
-        code = CODES[np.dtype(array.dtype)]
-        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": [start, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    numbers: Iterator[Any] = (
-        np.ascontiguousarray(devices.to_host(array)).reshape(-1).view(np.uint8)
-        for _, array in ordered
-    )
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     path.unlink(missing_ok=True)
     with path.open("xb") as file:  # a new one, never through a link
-        for part in chain([len(text).to_bytes(8, "little"), text], numbers):
+        for part in encoded(arrays, form):
             digest.update(part)
             file.write(part)
+            size += len(part)
         file.flush()
         os.fsync(file.fileno())
-    return Seal(8 + len(text) + end, digest.hexdigest())
+    return Seal(size, digest.hexdigest())
 
 
 def load_arrays(path: Path, expected: Like) -> Arrays:

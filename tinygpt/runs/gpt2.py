@@ -23,6 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tensor.dtypes import FLOATS, DTypeLike, promote
+from tensor.files import DTYPES
 from tensor.memory.devices import Array
 from tinygpt.config import GPTConfig
 from tinygpt.errors import InputError
@@ -39,7 +40,7 @@ from tinygpt.files import (
 )
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import DTYPES, Arrays, HostArray
+from tinygpt.runs.checkpoint import Arrays, HostArray
 from tinygpt.terminal import shown
 from tinygpt.tokenizers.byte_pair import END, BytePairTokenizer
 from tinygpt.tokenizers.gpt2_files import RESTORE
@@ -151,7 +152,7 @@ def load(folder: FilePath, *, dtype: DTypeLike | None = None, device: str = "cpu
     arrays = matched(read_tensors(Path(folder)), config)
     dtype = dtype or promote(*{array.dtype for array in arrays.values()})
     model = GPT(config, draw=False, dtype=dtype, device=device)
-    model.load_state(arrays)
+    model.load_state_dict(arrays)
     return model.eval()
 
 
@@ -371,7 +372,7 @@ def _write(
         # unsaid, it would mean 50256
         content.setdefault(key, tokenizer.specials.get(END) if tokenizer else None)
     write_json(folder / CONFIG, content)
-    state = model.state()
+    state = model.state_dict()
     arrays = {
         PREFIX * (theirs != HEAD) + theirs: turned(theirs, state[ours].array)
         for ours, theirs, shape in rows(model.config)

@@ -269,8 +269,8 @@ def _load_model(run: Run, file: str) -> GPT:
             f"{TOGETHER}"
         )
     model = GPT(run.model, dtype=run.training.dtype, draw=False)
-    _, arrays = checkpoint.load(run.folder, {file: model.state()})
-    model.load_state(arrays[file])
+    _, arrays = checkpoint.load(run.folder, {file: model.state_dict()})
+    model.load_state_dict(arrays[file])
     return model.eval()
 
 
@@ -281,7 +281,7 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
     """Write a checkpoint; also as the best one, when its loss, measured at this very step, is the
     lowest so far.
     """
-    weights = {name: parameter.array for name, parameter in model.state().items()}
+    weights = {name: parameter.array for name, parameter in model.state_dict().items()}
     moments = optimizer.state_dict()
     arrays = {MODEL: weights, OPTIMIZER: moments.pop("arrays")}
     if progress.at_best:
@@ -299,11 +299,11 @@ def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
     All that can be wrong in state.json is found here, before a step is taken.
     """
     moments = optimizer.state_dict()["arrays"]
-    state, arrays = checkpoint.load(run.folder, {MODEL: model.state(), OPTIMIZER: moments})
+    state, arrays = checkpoint.load(run.folder, {MODEL: model.state_dict(), OPTIMIZER: moments})
     problem = "it is missing" if state is None else _unfit(state, run, optimizer)
     if state is None or state.optimizer is None or problem:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
-    model.load_state(arrays[MODEL])
+    model.load_state_dict(arrays[MODEL])
     optimizer.load_state_dict({**asdict(state.optimizer), "arrays": arrays[OPTIMIZER]})
     return msgspec.convert(state, Progress, from_attributes=True)
 

@@ -65,7 +65,7 @@ def save(run: Run, model: GPT, step: int) -> None:
     weight is beyond float16, OverflowError.
     """
     state = {}
-    for name, weights in model.state().items():
+    for name, weights in model.state_dict().items():
         with np.errstate(over="ignore"):
             state[name] = np.asarray(devices.to_host(weights.array)).astype(np.float16)
         if not np.isfinite(state[name]).all():
@@ -78,12 +78,12 @@ def save(run: Run, model: GPT, step: int) -> None:
 
 def load(run: Run, most: int | None = None) -> list[tuple[int, Arrays]]:
     """(step, name -> float16 array) of each snapshot, the first one first; each state fits
-    `model.load_state`. None were kept: an empty list.
+    `model.load_state_dict`. None were kept: an empty list.
 
     most: of more than that, as many evenly spread ones, the first and the last among them.   Raises
     InputError for one that is damaged, or of another model.
     """
-    expected = GPT(run.model, dtype="float16", draw=False).state()
+    expected = GPT(run.model, dtype="float16", draw=False).state_dict()
     steps = found(run)
     if most is not None and len(steps) > most:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]

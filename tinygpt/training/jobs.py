@@ -163,8 +163,8 @@ def _job(request: Request, data: Data, shape: GPTConfig, start: GPT | None = Non
         draw=start is None,
     )
     if start is not None:
-        weights = start.state().items()
-        model.load_state({name: array.to(dtype=config.dtype) for name, array in weights})
+        weights = start.state_dict().items()
+        model.load_state_dict({name: array.to(dtype=config.dtype) for name, array in weights})
     folder = Path(config.out or runs.RUNS)
     run = Run(model.config, config, data.opening, data.hash, folder=folder)
     until = _until(run, request)

@@ -73,7 +73,7 @@ def made(tokenizer: Tokenizer, config: GPTConfig, **choices: Any) -> tuple[Path,
     run = created(Run(config, TrainConfig(**choices), "The", folder=Path("made")), tokenizer)
     checkpoint.save(
         run.folder,
-        {runs.MODEL: {name: w.array for name, w in model.state().items()}},
+        {runs.MODEL: {name: w.array for name, w in model.state_dict().items()}},
         checkpoint.State(),
     )
     return run.folder, model

@@ -84,8 +84,8 @@ def test_a_trained_run_of_characters(run: Path, capsys: pytest.CaptureFixture[st
     )
     model = gpt2.load("made")
     assert model.config == GPTConfig(22, 8, 8, 2, 1)
-    theirs = checkpoint.load_arrays(run / "model.safetensors", model.state())
-    assert all(np.array_equal(theirs[name], w.numpy()) for name, w in model.state().items())
+    theirs = checkpoint.load_arrays(run / "model.safetensors", model.state_dict())
+    assert all(np.array_equal(theirs[name], w.numpy()) for name, w in model.state_dict().items())
 
 
 def test_the_best_weights_go_unless_the_last_are_asked_for(

@@ -91,7 +91,9 @@ def test_bug_86_the_smallest_file_of_a_model(
     )
     path = tmp_path / "model.safetensors"
     model = GPT(config, dtype=dtype)
-    checkpoint.write_arrays(path, {name: weights.array for name, weights in model.state().items()})
+    checkpoint.write_arrays(
+        path, {name: weights.array for name, weights in model.state_dict().items()}
+    )
     assert (
         2 / 3 * path.stat().st_size
         < least_bytes(config, 2 if dtype == "float16" else 4)

@@ -39,10 +39,10 @@ def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT
     """A model none of whose weights is 0 or 1."""
     model = GPT(GPTConfig(**{**SMALL, **choices}), dtype=dtype, device=device, draw=False)
     rng = np.random.default_rng(7)
-    model.load_state(
+    model.load_state_dict(
         {
             name: Tensor(rng.normal(0.1, 0.4, w.shape), dtype=dtype, device=device)
-            for name, w in model.state().items()
+            for name, w in model.state_dict().items()
         }
     )
     return model.eval()
@@ -273,7 +273,7 @@ def test_a_run_that_cannot_go_on(here: Path, capsys: pytest.CaptureFixture[str])
     made = created(Run(model.config, TrainConfig(), "The", folder=Path("made")), tokenizer)
     checkpoint.save(
         made.folder,
-        {runs.MODEL: {name: w.array for name, w in model.state().items()}},
+        {runs.MODEL: {name: w.array for name, w in model.state_dict().items()}},
         checkpoint.State(),
     )
     refused(

@@ -190,7 +190,7 @@ def test_weights_and_their_steps(run: Path) -> None:
     assert [sight.shown for sight in look.sights] == [False, False, False, True]
     assert look.why_few == ""
     fresh = GPT(run_.model, draw=False)
-    fresh.load_state(load_file(run / "snapshots" / "0.safetensors"))
+    fresh.load_state_dict(load_file(run / "snapshots" / "0.safetensors"))
     first = look.sights[0]
     assert first.written == tokenizer.decode(
         fresh.eval().generate(look.text.ids[:4], 3, temperature=0)[4:]

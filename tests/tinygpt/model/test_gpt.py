@@ -367,10 +367,10 @@ def test_bug_59_the_head_is_the_embedding_always(
     assert [name for name, p in model.named_parameters() if p.shape == (11, 12)] == [
         "token_embedding.weight"
     ]
-    other = {name: value.to("cpu").numpy() * 1.5 for name, value in model.state().items()}
+    other = {name: value.to("cpu").numpy() * 1.5 for name, value in model.state_dict().items()}
     changes: list[Callable[[], Any]] = [
         lambda: None,
-        lambda: model.load_state(other),
+        lambda: model.load_state_dict(other),
         lambda: model.pack(),
         lambda: model.to(dtype="float32"),
         lambda: model.to(dtype="float64"),
@@ -393,8 +393,8 @@ def test_bug_59_the_head_is_the_embedding_always(
 def test_bug_59_gradient_of_both_uses(packed: bool, device: str) -> None:
     """d tied = d embedding + d head of an untied model with the same weights."""
     tied, untied = make(device), make(device, tied=False)
-    state = {name: value.numpy() for name, value in tied.state().items()}
-    untied.load_state({**state, "head.weight": state["token_embedding.weight"].T})
+    state = {name: value.numpy() for name, value in tied.state_dict().items()}
+    untied.load_state_dict({**state, "head.weight": state["token_embedding.weight"].T})
     if packed:
         tied.pack()
     for model in (tied, untied):

@@ -38,7 +38,7 @@ def given_weights(model: GPT) -> dict[str, Any]:
         name: p.to("cpu").numpy() + 0.05 * rng.standard_normal(p.shape)
         for name, p in model.named_parameters()
     }
-    model.load_state(
+    model.load_state_dict(
         {
             name: Tensor(value, device=model.token_embedding.weight.device)
             for name, value in weights.items()

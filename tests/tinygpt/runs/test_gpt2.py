@@ -221,8 +221,11 @@ def test_what_transformers_loads(
         GPTConfig(37, 12, 24, 3, 4, tied=tied), generator=random.Generator(0), dtype=dtype
     ).eval()
     rng = np.random.default_rng(0)
-    model.load_state(
-        {name: 0.3 * rng.standard_normal(weights.shape) for name, weights in model.state().items()}
+    model.load_state_dict(
+        {
+            name: 0.3 * rng.standard_normal(weights.shape)
+            for name, weights in model.state_dict().items()
+        }
     )
     gpt2.save(model, tmp_path / "made")
     theirs, about = library.GPT2LMHeadModel.from_pretrained(

@@ -207,9 +207,9 @@ def test_a_run_comes_back(dtype: str) -> None:
     assert back == run
     assert tokenizer.tokens == TOKENIZER.tokens
     assert not again.training
-    for name, parameter in model.state().items():
-        assert again.state()[name].dtype.name == dtype
-        assert again.state()[name].numpy().tobytes() == parameter.numpy().tobytes()
+    for name, parameter in model.state_dict().items():
+        assert again.state_dict()[name].dtype.name == dtype
+        assert again.state_dict()[name].numpy().tobytes() == parameter.numpy().tobytes()
 
 
 def test_state_json() -> None:
@@ -218,7 +218,7 @@ def test_state_json() -> None:
     assert state is not None
     assert (state.step, state.loss) == (7, None)
     assert state.optimizer is not None
-    assert set(state.optimizer.counts) == set(model.state())
+    assert set(state.optimizer.counts) == set(model.state_dict())
     assert state.files == {
         name: Seal.of((run.folder / name).read_bytes()) for name in (runs.MODEL, runs.OPTIMIZER)
     }
@@ -245,8 +245,8 @@ def test_bug_81_all_that_resumes_is_of_one_checkpoint() -> None:
     runs.save(run, later, optimizer_of(later, run.training), runs.Progress(2))
     assert runs.resume(run, model, optimizer_of(model, run.training)).step == 2
     assert all(
-        np.array_equal(weights.numpy(), later.state()[name].numpy())
-        for name, weights in model.state().items()
+        np.array_equal(weights.numpy(), later.state_dict()[name].numpy())
+        for name, weights in model.state_dict().items()
     )
 
 

@@ -117,14 +117,14 @@ def test_a_training_keeps_its_weights(dtype: str, text: None) -> None:
     assert [step for step, _ in states] == [0, 1, 2, 3, 5, 8, 12] == snapshots.found(run)
     fresh = GPT(run.model, dtype=dtype, generator=Generator(run.training.seed))
     for (_, state), weights in zip(
-        (states[0], states[-1]), (fresh.state(), model.state()), strict=True
+        (states[0], states[-1]), (fresh.state_dict(), model.state_dict()), strict=True
     ):
         assert set(state) == set(weights)
         for name, array in state.items():
             assert array.dtype == np.float16
             np.testing.assert_array_equal(array, weights[name].array.astype(np.float16))
     for _, state in states:
-        model.load_state(state)
+        model.load_state_dict(state)
     assert not np.array_equal(states[3][1]["final_norm.gain"], states[4][1]["final_norm.gain"])
 
 

@@ -38,7 +38,7 @@ def trained(
     )
     records = [(record.loss, record.gradient_norm) for record in train(gpt, WINDOWS, config)]
     return [number for pair in records for number in pair], {
-        name: weights.numpy().copy() for name, weights in gpt.state().items()
+        name: weights.numpy().copy() for name, weights in gpt.state_dict().items()
     }
 
 

@@ -210,9 +210,9 @@ def test_fine_tuning_starts_from_the_other_run(
         )
         == 0
     )
-    for name, weights in runs.load(Path("runs/one"))[1].state().items():
+    for name, weights in runs.load(Path("runs/one"))[1].state_dict().items():
         np.testing.assert_allclose(
-            runs.load(Path("runs/two"))[1].state()[name].numpy(), weights.numpy(), atol=1e-12
+            runs.load(Path("runs/two"))[1].state_dict()[name].numpy(), weights.numpy(), atol=1e-12
         )
     assert main(["train", "--init", "one", "--width", "16"]) == 2
     assert "--width cannot be chosen with --init" in capsys.readouterr().err
@@ -443,11 +443,11 @@ def test_a_best_checkpoint_is_kept(here: Path) -> None:
         model = GPT(run.model, generator=Generator(step))
         runs.save(run, model, optimizer_of(model, run.training), progress)
     last, best = (
-        runs.load(run.folder, best=choice)[1].state()["token_embedding.weight"].numpy()
+        runs.load(run.folder, best=choice)[1].state_dict()["token_embedding.weight"].numpy()
         for choice in (False, True)
     )
-    assert np.array_equal(last, model.state()["token_embedding.weight"].numpy())
+    assert np.array_equal(last, model.state_dict()["token_embedding.weight"].numpy())
     assert np.array_equal(
-        best, GPT(run.model, generator=Generator(0)).state()["token_embedding.weight"].numpy()
+        best, GPT(run.model, generator=Generator(0)).state_dict()["token_embedding.weight"].numpy()
     )
     assert replace(run, tokenizer="") != run

@@ -180,7 +180,7 @@ def test_going_on_is_as_if_never_stopped(device: str) -> None:
     got = [next(steps).loss for _ in range(3)]
     fresh = small(device, dropout=0.2)
     again = optimizer_of(fresh, config)
-    fresh.load_state(halves.state())
+    fresh.load_state_dict(halves.state_dict())
     again.load_state_dict(optimizer.state_dict())
     tensor.manual_seed(12345)  # what another program drew in between does not matter
     got += [record.loss for record in train(fresh, WINDOWS, config, again, first=3)]
@@ -278,7 +278,9 @@ def test_bug_46_gradients_are_those_of_one_pass(device: str) -> None:
     model.loss(*WINDOWS[:16]).backward()
     before = weights(model)
     for step, record in enumerate(train(model, WINDOWS, config)):
-        fresh.load_state({name: Tensor(array, device=device) for name, array in before.items()})
+        fresh.load_state_dict(
+            {name: Tensor(array, device=device) for name, array in before.items()}
+        )
         fresh.zero_grad()
         fresh.loss(*WINDOWS[batch_rows(step, 4, len(WINDOWS), 0)]).backward()
         assert record.gradient_norm == pytest.approx(gradient_norm(fresh), rel=1e-10)

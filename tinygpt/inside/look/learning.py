@@ -28,7 +28,7 @@ def learned(run: Run, model: GPT, step: int | None) -> Iterator[tuple[int | None
     for at, state in snapshots.load(run, SNAPSHOTS):
         if at != step:
             earlier = GPT(run.model, dtype=run.training.dtype, draw=False)
-            earlier.load_state(state)
+            earlier.load_state_dict(state)
             yield at, earlier.eval()
 
 
