@@ -57,8 +57,8 @@ class TensorBase:
             data = data.array
         if not hasattr(data, "dtype") or not hasattr(data, "strides"):
             data = devices.from_python(data, dtype)
+        wanted = as_dtype(dtype, as_dtype(data.dtype))
         array = devices.move(data, device) if device else data
-        wanted = as_dtype(dtype, as_dtype(array.dtype))
         self._array: Array = devices.as_array(array.astype(wanted, copy=array is data))
         self._storage: Storage | None = None
         self._layout: Layout | None = None

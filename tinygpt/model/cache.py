@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import tensor
 from tensor import Tensor
 from tensor.errors import ShapeError
 from tensor.memory.devices import Array
-from tensor.ops.op import reference_of
 from tinygpt.config import GPTConfig
 from tinygpt.ids import Ids
 
@@ -77,6 +77,6 @@ class Cache:
         total = int(seen[rows].max()) + T  # S: the longest row's
         time = seen[rows, None] + np.arange(T)  # (B, T)
         visible = np.arange(total) <= time[:, None, :, None]  # (B, 1, T, S)
-        attention = reference_of("attention")
-        y, _ = attention(q, keys[rows, :, :total], values[rows, :, :total], mask=visible)
-        return Tensor.from_array(y.swapaxes(1, 2).reshape(B, T, C3 // 3))
+        k, v = keys[rows, :, :total], values[rows, :, :total]  # (B, H, S, D)
+        y = tensor.attention(*map(Tensor.from_array, (q, k, v)), mask=visible)  # (B, H, T, D)
+        return y.transpose(1, 2).reshape(B, T, C3 // 3)

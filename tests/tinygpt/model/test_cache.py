@@ -107,6 +107,15 @@ def test_bug_56_kernel_of_the_cache(
     )
 
 
+@pytest.mark.parametrize(("dtype", "close"), [("float16", 4e-3), ("bfloat16", 3e-2)])
+def test_a_cache_in_few_bits(dtype: str, close: float, device: str) -> None:
+    """Scores and weights are float32 between the rounded arrays, as they are without a cache."""
+    model, ids = make(dtype, device), ids_of(2, 12)
+    expected = model(ids).numpy().astype(np.float64)
+    found = in_portions(model, ids, [7, 1, 4])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=close * abs(expected).max())
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_bug_56_rows_of_unequal_length(dtype: str, device: str) -> None:
     """Rows that have seen 1, 17 and 30 tokens go on side by side, all or some of them, each as if
