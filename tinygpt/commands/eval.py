@@ -2,8 +2,9 @@
 FILE` on any other.
 
 Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which texts cut into
-other tokens can be compared by. Each token
-but the first is a target once; nothing is changed or written.
+other tokens can be compared by. Each token but the first is a target once. A training that kept
+nothing back is measured on all windows it learned from, as `tinygpt train` does at its end. Nothing
+is changed or written.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 from tinygpt.training.jobs import check_device
-from tinygpt.training.measure import batch_of, mean_loss
+from tinygpt.training.measure import batch_of, mean_loss, measured_rows
 from tinygpt.training.step import arithmetic
 
 
@@ -35,6 +36,7 @@ class Measured(NamedTuple):
     name: str  # for people
     windows: Windows
     floor: float | None = None  # nats a token that no model can go below
+    rows: Ids | None = None  # the numbers of the windows, if not all are measured on
 
 
 def arguments(parser: Parser) -> None:
@@ -73,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
     rows = batch_of(run.model, measured.windows.context)
     step = replace(run.training, batch=rows, device=options.device)
     with arithmetic(run.model, step):
-        loss = mean_loss(model, measured.windows)
+        loss = mean_loss(model, measured.windows, rows=measured.rows)
     if not math.isfinite(loss):
         other = "try --last" if best else "restore them from a copy"
         raise InputError(
@@ -87,13 +89,13 @@ def run(options: argparse.Namespace) -> int:
 
 def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     """The loss, and what follows from the loss."""
-    targets, floor = targets_of(measured.windows), measured.floor
+    targets, floor = targets_of(measured.windows, measured.rows), measured.floor
     size = byte_count(tokenizer, targets)
     say(f"text        {measured.name}")
     say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {len(targets):,} targets")
     if floor is not None:
         say(
-            f"floor       {floor:.4f}: no model can be better on such stories; {loss - floor:.4f} "
+            f"floor       {floor:.4f}: no model can be better on such windows; {loss - floor:.4f} "
             "above"
         )
     with np.errstate(over="ignore"):
@@ -112,7 +114,9 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
 
 
 def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
-    """What the run's training kept back; the text it learned from, where it kept nothing back."""
+    """What the run's training kept back. Where it kept nothing back, the windows it learned from,
+    on which `tinygpt train` measures too: the loss and its floor are those numbers again.
+    """
     config, context = run.training, run.model.context
     if config.text == "grammar":
         return _given("grammar", run, tokenizer)
@@ -135,10 +139,11 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
             f"restore {shown(found.name)}, or name a text: --text FILE"
         )
     if found.validation is None:
-        name, ids = f"{shown(found.name)}, which it learned from", found.windows.tokens
-    else:
-        ids = found.validation.tokens
-        name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
+        rows = measured_rows(found.windows)
+        name = f"{shown(found.name)}: the {len(rows):,} windows of its training"
+        return Measured(name, found.windows, found.floor, rows)
+    ids = found.validation.tokens
+    name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
     return Measured(name, SideBySide(ids, context))
 
 
@@ -166,9 +171,9 @@ def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     )
 
 
-def targets_of(windows: Windows) -> Ids:
-    """The targets that count, one after the other."""
-    y = windows[np.arange(len(windows))][1]
+def targets_of(windows: Windows, rows: Ids | None = None) -> Ids:
+    """The targets of these windows that count, one after the other."""
+    y = windows[np.arange(len(windows)) if rows is None else rows][1]
     targets: Ids = y[y != IGNORED]
     return targets
 
