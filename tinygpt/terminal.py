@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -87,6 +88,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean --layers?` for --lyers, nothing where nothing is near."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def command(*words: object) -> str:
+    """A command line of tinygpt that can be pasted into a shell:
+    command("sample", "my run") -> tinygpt sample 'my run'
+    """
+    return shown(shlex.join(map(str, ("tinygpt", *words))))
 
 
 def say(text: str = "", end: str = "\n") -> None:

@@ -28,8 +28,9 @@ from tinygpt.terminal import outliving, say, shown
 from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
+from tinygpt.training.measure import rows_between
 from tinygpt.training.profile import MOST, TRACE, Profile
-from tinygpt.training.step import arithmetic
+from tinygpt.training.step import arithmetic, learning_rate
 
 
 def arguments(parser: Parser) -> None:
@@ -82,7 +83,9 @@ def run(options: argparse.Namespace) -> int:
     with outliving():
         if options.resume is not None:
             with Owner(runs.find(options.resume)) as owner:
-                return _train(jobs.resumed(request), owner, options)
+                job = jobs.resumed(request)
+                runs.change(job.run)
+                return _train(job, owner, options)
         job = jobs.fresh(request)
         with runs.create(job.run, job.data.tokenizer) as (run, owner):
             return _train(job._replace(run=run), owner, options)
@@ -97,8 +100,8 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
             say(line)
         with Metrics(noted, job.progress.step, config.tensorboard) as metrics:
             training = Training(job, owner, metrics)
-            code = training.take_steps(profile)
-            if code == 0 and training.progress.step >= config.steps:
+            code = 0 if training.over else training.take_steps(profile)
+            if code == 0 and training.over:
                 training.measure()
         run = training.run
         if profile is not None:
@@ -147,6 +150,12 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     every = ", all there are" * (config.stride == 1 and kept is None)
     others = "" if kept is None else f", and {len(kept):,} others to measure on"
     yield f"windows   {windows:,} of {model.context} {data.unit}s{every}{others}"
+    if kept is not None:
+        some = len(rows_between(data, config))
+        on = "all" if some == len(kept) else f"{some:,}"
+        steps = "step" if config.evaluate_steps == 1 else f"{config.evaluate_steps:,} steps"
+        all_ = "" if some == len(kept) else ", at the end on all"
+        yield f"measured  every {steps} on {on} of the others{all_}"
     if options.init is not None:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
@@ -157,6 +166,10 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
         times = round(drawn / windows)
         often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
     yield f"training  {config.steps:,} steps of {config.batch}{parts} windows: {often}"
+    if hasattr(options, "steps") and job.progress.step:
+        now = learning_rate(job.progress.step, config)
+        rates = f"learning rate {job.optimizer.lr:.1e} so far, now {now:.1e}, falling"
+        yield f"schedule  until step {config.steps:,}; {rates}"
     device = why("device", "the default; --device cuda trains on a GPU")
     yield f"device    {config.device}: {device}"
     yield f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}"

@@ -65,6 +65,15 @@ class TrainConfig:
         least=1,
         most=STEPS,
     )
+    # 1: all windows each time
+    evaluate_share: float = option(
+        0.1,
+        "share of the time that these measurings may take: they take so many of the windows kept "
+        "back, the same ones each time; all are measured at the end",
+        above=0,
+        most=1,
+    )
+    # by the loss of these measurings, as the best weights
     patience: int | None = option(
         None,
         "early stopping: measurings without a better loss after which training ends (never, if not "

@@ -117,7 +117,8 @@ Loss: TypeAlias = Annotated[float, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 class Record(msgspec.Struct):
     """A line of metrics.jsonl, as far as it is read.
 
-    A step has `lr`, a measuring `validation_loss`, the last measuring `windows`.
+    A step has `lr`, and a measuring has `windows` and `loss`, or `validation_loss` for windows that
+    were not learned from.
     """
 
     step: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -153,6 +154,9 @@ def read(path: Path, advice: str = RESTORE) -> Losses:
                 found.steps.append(record.step)
                 found.losses.append(record.loss)
             if record.validation_loss is not None:
+                # after the last step come some of the windows, and then all
+                if found.validation and found.validation[-1][0] == record.step:
+                    found.validation.pop()
                 found.validation.append((record.step, record.validation_loss))
             if record.windows is not None and record.loss is not None:
                 found = found._replace(final=(record.step, record.loss))

@@ -156,6 +156,20 @@ def choices(run: Run) -> dict[str, Any]:
     return content
 
 
+def change(run: Run) -> None:
+    """Write other choices into the run's config.json, in one move."""
+    with writing(run.folder, "free some space there", "save"):
+        write_json(run.folder / CONFIG, choices(run))
+
+
+def drawn(run: Run) -> bool:
+    """Whether the picture shows all that was noted: a kill may have come between the two."""
+    noted, picture = run.folder / METRICS, run.folder / PICTURE
+    return picture.exists() and (
+        not noted.exists() or picture.stat().st_mtime_ns >= noted.stat().st_mtime_ns
+    )
+
+
 def _write_choices(run: Run, tokenizer: Tokenizer) -> None:
     write_json(run.folder / CONFIG, choices(run))
     tokenizer.save(run.folder / TOKENIZER)

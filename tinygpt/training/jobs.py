@@ -24,7 +24,7 @@ from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import check_tensorboard
 from tinygpt.runs.run import Run
-from tinygpt.terminal import shown
+from tinygpt.terminal import command, shown
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
@@ -96,28 +96,44 @@ def resumed(request: Request) -> Job:
     """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
     text is another one now.
     """
+    fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name != "steps"]
     _refuse(
         request,
-        [*TRAIN_FIELDS, *MODEL_FIELDS, *["init"] * (request.init is not None)],
+        [*fixed, *["init"] * (request.init is not None)],
         "--resume: a run goes on with its own choices\n"
         "leave it out, or start a new run from it: --init",
     )
     job = reopened(request.resume)
+    if "steps" in request.chosen:
+        job = job._replace(run=_lengthened(job, request.training.steps))
     run, step = job.run, job.progress.step
     if not request.ignore_memory:
         check_memory(run.model, run.training, "weights", "moments")
-    if step >= run.training.steps:
-        raise InputError(
-            f"{run.name} has taken all its {run.training.steps:,} steps\n"
-            f"start a new run from it: --init {run.name}"
-        )
     job = job._replace(until=_until(run, request))
-    if job.until <= step:
+    if step == run.training.steps:
+        if runs.drawn(run):
+            more = command("train", "--resume", run.folder, "--steps", 2 * step)
+            raise InputError(f"{run.name} has taken all its {step:,} steps\ntrain on: {more}")
+    elif job.until <= step:
         raise InputError(
             f"--until {job.until}: {run.name} has taken {step:,} steps already\n"
             f"name a later one, up to {run.training.steps:,}"
         )
     return job
+
+
+def _lengthened(job: Job, steps: int) -> Run:
+    """The run with another number of steps. Its warm-up is over or goes on as it began, and the
+    measurings stay the same ones, so that their losses compare.
+    """
+    config, step = job.run.training, job.progress.step
+    if steps <= step:
+        raise InputError(
+            f"--steps {steps}: {job.run.name} has taken {step:,} steps already\n"
+            "name a larger number: it counts from the first step of the run"
+        )
+    warmup, evaluate = config.warmup_steps, config.evaluate_steps
+    return replace(job.run, training=replace(config, steps=steps, warmup=warmup, evaluate=evaluate))
 
 
 def reopened(name: str | None) -> Job:

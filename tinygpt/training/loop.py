@@ -9,8 +9,11 @@ import math
 import time
 from dataclasses import replace
 
+import numpy as np
+
 from tinygpt.errors import InputError
 from tinygpt.files import reason
+from tinygpt.ids import Ids
 from tinygpt.runs import curves, snapshots
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
@@ -18,7 +21,7 @@ from tinygpt.runs.metrics import Metrics, finite
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import duration, say, short
 from tinygpt.training.jobs import Job
-from tinygpt.training.measure import mean_loss, measured_rows
+from tinygpt.training.measure import mean_loss, measured_rows, rows_between
 from tinygpt.training.profile import Profile
 from tinygpt.training.progress import Interrupt, LiveLine
 from tinygpt.training.step import StepRecord, train
@@ -39,6 +42,10 @@ class Training:
         self.kept = snapshots.chosen(job.model, job.run.training)
         self.next_picture = time.monotonic() + PICTURE_SECONDS
         self.drawable = True  # until a drawing fails
+        self.over = job.progress.step == job.run.training.steps  # the last step was taken
+        validation = job.data.validation
+        # the windows of a measuring on the way
+        self.rows = None if validation is None else rows_between(job.data, job.run.training)
         self.tokens, self.seconds = 0, 0.0  # of the steps taken
         self.skipped = self.in_a_row = 0  # steps: all, and the last ones
 
@@ -62,8 +69,9 @@ class Training:
                 if measured:
                     self.evaluate()
                 no_better = measured and self.progress.worse >= (config.patience or math.inf)
+                self.over = no_better or record.step == config.steps
                 ended = record.step == job.until or self.in_a_row == HOPELESS
-                if stop.asked or no_better or ended:
+                if stop.asked or self.over or ended:
                     break
                 if measured or time.monotonic() - saved > SAVE_SECONDS:
                     self.save()
@@ -153,13 +161,12 @@ class Training:
         """The validation loss now, noted and shown; the random state of the training is not
         touched.
         """
+        assert self.rows is not None
+        progress, loss = self.progress, self.validation_loss(self.rows)
         assert self.job.data.validation is not None
-        start, progress = time.monotonic(), self.progress
-        loss = mean_loss(self.job.model, self.job.data.validation)
-        self.metrics.note(
-            {"step": progress.step, "validation_loss": loss, "seconds": time.monotonic() - start}
-        )
-        said = f"step {progress.step:,}: validation loss {loss:.4f}{self.above(loss, ', ')}"
+        part = len(self.rows) < len(self.job.data.validation)
+        on = f" on {len(self.rows):,} windows" if part else ""
+        said = f"step {progress.step:,}: validation loss {loss:.4f}{on}{self.above(loss, ', ')}"
         if math.isfinite(loss) and (progress.best is None or loss < progress.best):
             self.progress = Progress(progress.step, loss, best=loss, best_step=progress.step)
         else:
@@ -168,18 +175,41 @@ class Training:
                 said += f", not below {progress.best:.4f}"
         self.live.note(said)
 
+    def validation_loss(self, rows: Ids) -> float:
+        """The mean loss over these of the windows kept back, noted."""
+        assert self.job.data.validation is not None
+        start = time.monotonic()
+        loss = mean_loss(self.job.model, self.job.data.validation, rows=rows)
+        record = {"step": self.progress.step, "validation_loss": loss, "windows": len(rows)}
+        self.metrics.note(record | {"seconds": time.monotonic() - start})
+        return loss
+
     def measure(self) -> None:
-        """The mean loss over the windows, where they are all there is: printed, saved, and the last
-        line of the metrics.
-        """
-        windows, validation = self.job.data.windows, self.job.data.validation
-        if validation is not None:
-            say(
-                f"validation loss {_shown(self.progress.loss)}, at best "
-                f"{_shown(self.progress.best)}: the mean over {len(validation):,} windows that "
-                "were not learned from"
-            )
-            return
+        """The mean loss at the end: printed, saved, and the last line of the metrics."""
+        if self.rows is None:
+            self.measure_learned()
+        else:
+            self.measure_kept_back(self.rows)
+
+    def measure_kept_back(self, rows: Ids) -> None:
+        """Over all windows that were not learned from."""
+        assert self.job.data.validation is not None
+        count, best = len(self.job.data.validation), self.progress.best
+        on = "" if len(rows) == count else f" on {len(rows):,} of them"
+        if on:
+            loss = self.validation_loss(np.arange(count))
+            self.progress = replace(self.progress, loss=finite(loss))
+            self.save()
+        say(
+            f"validation loss {_shown(self.progress.loss)}: the mean over all {count:,} windows "
+            "that were not learned from"
+        )
+        if best is not None:
+            say(f"at best {best:.4f}{on}, after step {self.progress.best_step:,}")
+
+    def measure_learned(self) -> None:
+        """Over the windows that were learned from, where they are all there is."""
+        windows = self.job.data.windows
         rows = measured_rows(windows)
         whole = len(rows) == len(windows)
         if not whole:

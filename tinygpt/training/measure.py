@@ -6,7 +6,8 @@ import numpy as np
 
 from tensor import no_grad
 from tensor.nn import evaluating
-from tinygpt.config import GPTConfig
+from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.data.prepare import Data
 from tinygpt.data.windows import Windows
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.model.gpt import GPT
@@ -46,4 +47,29 @@ def measured_rows(windows: Windows) -> Ids:
     A text of a million characters would else take longer to measure than to train on.
     """
     targets = len(windows) * windows.context
-    return np.arange(0, len(windows), 1 if targets <= 1 << 20 else -(-targets // (1 << 18)))
+    return np.arange(len(windows)) if targets <= 1 << 20 else spread_rows(windows, 1 << 18)
+
+
+def rows_between(data: Data, config: TrainConfig) -> Ids:
+    """The windows kept back on which each measuring between two stretches of training takes place.
+
+    A step goes forward once, and backward takes twice as long. So a stretch of E tokens takes the
+    time of 3 E tokens forward, and m measured tokens take at most the share s of all the time if
+
+        m <= 3 E s / (1 - s)
+
+    No clock decides: the windows follow from the configuration, so a run that is repeated or
+    resumed measures on the same ones.
+    """
+    assert data.validation is not None
+    share, step = config.evaluate_share, config.batch * config.accumulation * data.windows.context
+    if share == 1:
+        return np.arange(len(data.validation))
+    most = 3 * config.evaluate_steps * step * share / (1 - share)
+    return spread_rows(data.validation, int(most))
+
+
+def spread_rows(windows: Windows, targets: int) -> Ids:
+    """Evenly spread windows with at most so many targets, but at least one window."""
+    count = max(1, targets // windows.context)
+    return np.arange(0, len(windows), -(-len(windows) // count))

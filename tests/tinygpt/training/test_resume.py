@@ -75,6 +75,7 @@ def noted(run: str) -> list[dict[str, Any]]:
         [],
         ["--batches", "random"],
         ["--accumulation", "3"],
+        ["--evaluate-share", "0.02"],
         ["--optimizer", "muon"],
         ["--dtype", "bfloat16"],
         ["--dtype", "float16", "--recompute"],
