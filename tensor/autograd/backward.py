@@ -163,14 +163,16 @@ class _Pass:
         return nodes
 
     def add(self, node: Any, dx: Array, alone: bool) -> None:
-        """Add dx to the gradient of a node. In place only where the sum so far is our own: dx may
-        be a parent's, a view, or read-only.
+        """Add dx to the gradient of a node: in place where nobody else holds the sum so far, or
+        dx. Any other array may be a parent's, a view, or read-only.
         """
         entry = self.total.get(node)
         if entry is None:
             self.total[node] = dx, alone
         elif entry[1]:
             np.add(entry[0], dx, out=entry[0])
+        elif alone:
+            self.total[node] = np.add(entry[0], dx, out=dx), True
         else:
             self.total[node] = as_array(np.add(entry[0], dx)), True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from opcode import opmap
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,6 +76,29 @@ def as_result(
     else:
         out.node = node
     return out
+
+
+class Step(NamedTuple):
+    """A result of a fused op, and how it follows from what was there before."""
+
+    op: str  # the op of the composition that makes it
+    inputs: tuple[int, ...]  # positions among the inputs of the fused op, then the results so far
+    y: Array
+    backward: Any
+
+
+def as_results(steps: list[Step], inputs: Sequence[Any], arrays: Sequence[Any], mode: Mode) -> Any:
+    """The results of a fused op, each with the node that the composition gives it: a result may be
+    an input of the next one.
+    """
+    known, held = list(inputs), list(arrays)
+    for op, positions, y, backward in steps:
+        given = [known[i] for i in positions]
+        parents = [getattr(x, "node", None) for x in given]
+        parts = [held[i] for i in positions]
+        known.append(as_result(op, given, parts, parents, y, backward, mode, False))
+        held.append(y)
+    return tuple(known[len(inputs) :])
 
 
 def _wanted(backward: tuple[Any, ...], parents: list[Any]) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ from typing import Any, Concatenate, ParamSpec, TypeAlias
 from numpy import ndarray
 from numpy.exceptions import AxisError
 
-from tensor.autograd.forward import as_result, note_kept_inputs
+from tensor.autograd.forward import as_result, as_results, note_kept_inputs
 from tensor.base import TensorBase
 from tensor.dtypes import FLOATS, NARROW, float16, float32, float64
 from tensor.errors import DTypeError, ShapeError, TensorError
@@ -193,7 +193,7 @@ def _tell(
 
 def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     """Lift a composition of ops, written on tensors, to an op of its own: one node, where a kernel
-    does it whole.
+    does it whole. A kernel with several results returns a list of Steps, one for each.
 
     Elsewhere (`kernels.explain()` says why) the composition runs, node by node: it is the meaning
     of the op, and its oracle. So too where a kernel returns NotImplemented, for values that it
@@ -220,8 +220,11 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                     return composition(*inputs, **options)
                 result = kernel(*arrays, **options)
                 if result is not NotImplemented:
-                    y, backward = result
-                    out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
+                    if type(result) is list:
+                        out = as_results(result, inputs, arrays, mode)
+                    else:
+                        y, backward = result
+                        out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
                     if mode.observed:
                         _tell(mode, name, inputs, arrays, options, out, start)
                     return out

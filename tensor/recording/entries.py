@@ -140,9 +140,10 @@ class Backward:
     name: str
     module: str
     op: str
-    # None for an op outside this recording, and for the expand of a broadcasting
+    # None for an op outside this recording, and for another node of an op than the last
     of: Forward | None = field(repr=False)
     upstream: tuple[Value | None, ...]  # dL/dy for each output
+    to: tuple[str, ...]  # what each of them belongs to
     contributions: tuple[Contribution, ...]
     start: float
     seconds: float

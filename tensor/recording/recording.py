@@ -69,8 +69,10 @@ class Recording(Recorded):
         self._copies = Known()  # of a tensor its last copy
         # Keys are the orders of nodes, not nodes: a recording must not keep the graph alive.
         self._of: dict[int, Forward] = {}
-        # the expand of a broadcasting -> (the op, the input of the op)
-        self._expanded: dict[int, tuple[Forward, str]] = {}
+        # other nodes of an op: an earlier step of a fused op, the expand of a broadcasting input
+        # -> (the op, the input or "")
+        self._inner: dict[int, tuple[Forward, str]] = {}
+        self._targets: dict[int, str] = {}  # the name of what a node's gradient belongs to
 
     # -- called by ops --
 
@@ -101,7 +103,11 @@ class Recording(Recorded):
             index = f"[{i}]" if len(outs) > 1 else ""
             self._names.made(y, name + index)
             made.append(self._value(y, f"y{index}", frame))
-        node = next((op_of(y.node) for y in outs if y.node is not None), None)
+            if y.node is not None:
+                target = name if type(y.node) is Output else name + index
+                self._targets[op_of(y.node).order] = target
+        nodes = list(dict.fromkeys(op_of(y.node) for y in outs if y.node is not None))
+        node = nodes[-1] if nodes else None
         entry = Forward(
             number=len(self.entries),
             name=name,
@@ -121,17 +127,20 @@ class Recording(Recorded):
         )
         self.entries.append(entry)
         if node is not None:
-            self._follow(node, entry, named, frame)
+            self._of[node.order] = entry
+            self._follow(node, nodes[:-1], entry, named)
+            for x, _ in named:
+                if type(getattr(x, "node", None)) is Accumulator:
+                    self.leaves_by_order[x.node.order] = self._names.of(x, frame)
 
-    def _follow(self, node: Node, entry: Forward, named: Any, frame: FrameType) -> None:
-        """Keep the names that the backward pass will want: of the node, of leaves among inputs."""
-        self._of[node.order] = entry
+    def _follow(self, node: Node, inner: list[Node], entry: Forward, named: Any) -> None:
+        """Keep which nodes stand between a node of an op and the inputs of that op."""
+        for step in inner:
+            self._inner[step.order] = entry, ""
         for parent, (x, key) in zip(node.parents, named, strict=False):
-            if parent is not None and parent is not x.node:  # the expand of a broadcasting
-                self._expanded[parent.order] = entry, key
-                parent = x.node
-            if type(parent) is Accumulator:
-                self.leaves_by_order[parent.order] = self._names.of(x, frame)
+            if not inner and parent is not None and parent is not x.node:
+                self._inner[parent.order] = entry, key
+                self._targets[parent.order] = f"expand of {key}"
 
     def backward_pass(self, nodes: Sequence[Any], wanted: Collection[Any] | None) -> Pass:
         """A backward pass over these nodes begins; only those in `wanted` get gradients."""
@@ -217,16 +226,14 @@ class Recording(Recorded):
             return self.leaves_by_order[node.order]
         if type(node) is Output:
             return f"{self._target(node.parents[0])}[{node.index}]"
-        if node.order in self._expanded:
-            return f"expand of {self._expanded[node.order][1]}"
-        return self._of[node.order].name if node.order in self._of else elsewhere(node.op)
+        return self._targets.get(node.order) or elsewhere(node.op)
 
     # -- reading it --
 
     @property
     def nodes(self) -> int:
         """How many nodes the graph got."""
-        return len(self._of) + len(self._expanded)
+        return len(self._of) + len(self._inner)
 
     __getitem__ = find.array
     table = report.table
@@ -275,7 +282,7 @@ class Pass:
         seconds = time.perf_counter() - start
         recording = self.recording
         of = recording._of.get(node.order)
-        caller, through = recording._expanded.get(node.order, (of, ""))
+        caller, through = recording._inner.get(node.order, (of, ""))
         module = caller.module if caller else ""
         name = f"{module}.{node.op}.backward".lstrip(".")
         name = f"{of.name}.backward" if of else recording._names.numbered(name)
@@ -287,6 +294,8 @@ class Pass:
                 value = recording._gradient(dx, f"d{key}", name, copy=True)
                 contributions.append(Contribution(key, recording._target(parent), *arrived, value))
         dys = tuple(None if dy is None else recording._gradient(dy, "dy", name) for dy in upstream)
+        target = recording._target(node)
+        several = [f"{target}[{i}]" for i in range(node.outputs)]
         entry = Backward(
             number=len(recording.entries),
             name=name,
@@ -294,6 +303,7 @@ class Pass:
             op=node.op,
             of=of,
             upstream=dys,
+            to=tuple(several) if node.outputs > 1 else (target,),
             contributions=tuple(contributions),
             start=start - recording._began,
             seconds=seconds,

@@ -154,9 +154,9 @@ def _write_arrays(recording: Recorded, path: Path) -> None:
             if value.source != "constant":
                 arrays.setdefault(value.source, value.array)
     for step in recording.backwards:
-        for y, dy in zip(step.of.outputs if step.of else (), step.upstream, strict=False):
-            if dy:
-                arrays[f"{y.source}.grad"] = dy.array
+        for name, dy in zip(step.to, step.upstream, strict=True):
+            if dy and name in arrays:
+                arrays[f"{name}.grad"] = dy.array
     for name, total in find.arrived(recording, recording.leaves).items():
         arrays[f"{name}.grad"] = total
     # not np.savez, which takes no array of the name `file`

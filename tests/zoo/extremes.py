@@ -186,7 +186,7 @@ WALKS = [
             ("attention", "dy, dqkv = in_order(dy)"),
             ("embedding", "library.add_rows(ids, in_order(dy)"),
             ("linear", "library.gelu_backward(x, in_order(dy)"),
-            ("layer_norm", "in_order(dn), None if"),
+            ("layer_norm", "dy, dx = in_order(dy)"),
             ("linear", "library.linear_dx(in_order(dy)"),
         )
     ),

@@ -3,11 +3,11 @@
 
    With n = (s - mean) / sqrt(variance + eps) and dn = gain dout:
 
-       ds = (dn - mean(dn) - n mean(dn n)) / sqrt(variance + eps) + what came for s itself,
+       ds = (dn - mean(dn) - n mean(dn n)) / sqrt(variance + eps),
        dgain = sum n dout,   dbias = sum dout
 
    Kept: s, and the mean and 1 / sqrt(variance + eps) of each row. Forward reads 8 bytes an element
-   and writes 8, backward reads 12 and writes 4. */
+   and writes 8, backward reads 8 and writes 4. */
 
 #include "kernels.h"
 
@@ -16,7 +16,7 @@ struct norm_job {
     float *s;                    /* x + y, where there is a y; else NULL, and s is x */
     const float *gain, *bias;    /* (width) */
     float *out, *mean, *scale;   /* (rows, width), (rows), (rows) */
-    const float *dout, *ds;      /* (rows, width); ds may be NULL */
+    const float *dout;           /* (rows, width) */
     float *sums;                 /* (2, blocks, width): of dgain, of dbias */
     size rows, width, blocks;
     float eps;
@@ -94,10 +94,6 @@ static void backward(size block, void *data) {
         dot /= width;
         for (size j = 0; j < width; j++)
             dx[j] = scale * (dout[j] * gain[j] - total - (s[j] - mean) * scale * dot);
-        if (job->ds) {
-            const float *restrict ds = job->ds + i * width;
-            for (size j = 0; j < width; j++) dx[j] += ds[j];
-        }
     }
 }
 
@@ -134,13 +130,11 @@ KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, 
     return job.not_finite;
 }
 
-/* dx from dout, and from ds where it came for the sum itself;   dgain, dbias: (width). Returns 1
-   when a sum is not finite. */
-KERNEL norm_backward(array s, array gain, array kept, array dout, array ds, array dx, array dgain,
-                     array dbias, size rows, size width, size has_ds) {
-    struct norm_job job = {.x = floats(s), .gain = floats(gain), .mean = floats(kept),
+/* dx, dgain and dbias from dout;   dgain, dbias: (width). Returns 1 when a sum is not finite. */
+KERNEL norm_backward(array x, array gain, array kept, array dout, array dx, array dgain,
+                     array dbias, size rows, size width) {
+    struct norm_job job = {.x = floats(x), .gain = floats(gain), .mean = floats(kept),
                            .scale = floats(kept) + rows, .dout = floats(dout),
-                           .ds = has_ds ? floats(ds) : NULL, .out = floats(dx), .rows = rows,
-                           .width = width};
+                           .out = floats(dx), .rows = rows, .width = width};
     return run_backward(&job, floats(dgain), floats(dbias));
 }

@@ -145,11 +145,11 @@ def _forward(entry: Forward, off: bool) -> Stop:
 
 def _backward(entry: Backward, arrived: Arrived) -> Stop:
     seen = []
-    for i, value in enumerate(entry.upstream):
+    for i, (value, name) in enumerate(zip(entry.upstream, entry.to, strict=True)):
         if value is not None:
             index = f"[{i}]" if len(entry.upstream) > 1 else ""
             # backward begins at the loss, to whose gradient nobody contributes
-            note, (found, _) = "backward starts here: dL/dL = 1", arrived[_target(entry) + index]
+            note, (found, _) = "backward starts here: dL/dL = 1", arrived[name]
             if found:
                 note = f"{len(found)} of {len(found)} arrived, from {', '.join(found)}"
             seen.append(Seen("in", replace(value, name=f"dy{index}"), note))
@@ -165,15 +165,6 @@ def _backward(entry: Backward, arrived: Arrived) -> Stop:
         arrived[c.to] = [*found, entry.name.removesuffix(".backward")], total
     names = entry.module, entry.op, entry.name, _one_line(entry.formula)
     return Stop("backward", *names, seen, entry.lines, ran=entry.of)
-
-
-def _target(entry: Backward) -> str:
-    """The op to whose output's gradient the others have contributed."""
-    if entry.of:
-        return entry.of.name
-    # the expand of broadcasting
-    name = entry.contributions[0].value.name if entry.contributions else "dx"
-    return f"expand of {name[1:]}"
 
 
 def _one_line(formula: str) -> str:
