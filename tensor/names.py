@@ -226,7 +226,7 @@ _LATER = """
     inverse det cholesky svd qr fft jacobian hessian vmap set_printoptions
     get_default_dtype set_default_dtype enable_grad set_grad_enabled inference_mode
     is_grad_enabled complex64 complex128 Conv1d Conv2d Conv3d BatchNorm1d BatchNorm2d GroupNorm
-    RNN LSTM GRU MultiheadAttention TransformerEncoderLayer TransformerDecoderLayer Adam RMSprop
+    RNN LSTM GRU MultiheadAttention TransformerEncoderLayer TransformerDecoderLayer RMSprop
     Adagrad lr_scheduler CosineAnnealingLR StepLR DataLoader utils Function
     clip_grad_value_
 """

@@ -3,23 +3,33 @@
 from typing import TYPE_CHECKING, Any
 
 from tensor.names import unknown
+from tensor.optim.adam import Adam
 from tensor.optim.adamw import AdamW
 from tensor.optim.clipping import clip_gradients, gradient_norm
 from tensor.optim.muon import Muon
 from tensor.optim.optimizer import Optimizer
 from tensor.optim.scaling import LossScale
-from tensor.optim.schedules import warmup_cosine
+from tensor.optim.schedules import (
+    inverse_square_root,
+    warmup_constant,
+    warmup_cosine,
+    warmup_linear,
+)
 from tensor.optim.sgd import SGD
 
 __all__ = [
     "SGD",
+    "Adam",
     "AdamW",
     "LossScale",
     "Muon",
     "Optimizer",
     "clip_gradients",
     "gradient_norm",
+    "inverse_square_root",
+    "warmup_constant",
     "warmup_cosine",
+    "warmup_linear",
 ]
 
 

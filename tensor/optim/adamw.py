@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from tensor.memory.devices import Array
 from tensor.nn.module import role_of
 from tensor.nn.packing import Flat, group_of
-from tensor.optim.optimizer import Optimizer, Parameters, Rule
+from tensor.optim.groups import Parameters, Rate
+from tensor.optim.optimizer import Optimizer, Rule
 from tensor.tensor import Tensor
 
 
@@ -24,41 +26,35 @@ class AdamW(Optimizer):
     """
 
     state_names = ("m", "v")
-    ratio = 1.0  # the rate of this update is `lr` times that
 
     def __init__(
         self,
         parameters: Parameters,
-        lr: float = 1e-3,
+        lr: Rate = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.01,
         decay_embeddings: bool = True,
     ):
-        if eps <= 0:
-            raise ValueError(
-                f"AdamW eps={eps}: above 0, "
-                "or an element whose gradient was always 0 would become 0 / 0"
-            )
         self.decay_embeddings = decay_embeddings
-        super().__init__(parameters, lr)
-        self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
+        super().__init__(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
     def group_of(self, parameter: Tensor) -> str:
         group = group_of(parameter)
         spared = not self.decay_embeddings and role_of(parameter) == "table"
         return "not decayed" if group == "decayed" and spared else group
 
-    def rule(self, flat: Flat, count: int) -> Rule:
-        (b1, b2), lr = self.betas, self.lr * self.ratio
+    def rule(self, flat: Flat, options: dict[str, Any], count: int) -> Rule:
+        (b1, b2), lr = options["betas"], options["lr"]
+        decayed = options["weight_decay"] if flat.group == "decayed" else 0.0
         return partial(
             adamw,
             b1=b1,
             b2=b2,
             step_size=lr / (1 - b1**count),
             bias_correction=1 / math.sqrt(1 - b2**count),
-            eps=self.eps,
-            decay=1 - lr * self.weight_decay if flat.group == "decayed" else 1.0,
+            eps=options["eps"],
+            decay=1 - lr * decayed,
         )
 
 

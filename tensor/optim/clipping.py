@@ -11,7 +11,9 @@ from tensor.kernels import pick
 from tensor.memory.devices import Array
 from tensor.mode import watched
 from tensor.nn.module import Module
-from tensor.optim.optimizer import Optimizer, Parameters
+from tensor.optim.groups import Parameters, named_in
+from tensor.optim.optimizer import Optimizer
+from tensor.tensor import Tensor
 
 
 def gradient_norm(parameters: Parameters | Optimizer) -> float:
@@ -31,8 +33,12 @@ def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
     norm before.
 
     A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the
-    caller skips that step.
+    caller skips that step. Raises ValueError for a limit that is negative or NaN.
     """
+    if not limit >= 0:  # NaN too
+        raise ValueError(
+            f"clip_gradients limit={limit}: a norm is at least 0; infinity clips nothing"
+        )
     arrays = _gradients(parameters)
     norm = _norm(arrays)
     if math.isfinite(norm) and norm > limit:
@@ -57,9 +63,8 @@ def _gradients(parameters: Parameters | Optimizer) -> list[Array]:
             found = [flat.gradients] if whole else [slot.parameter.grad for slot in reached]
             arrays += [gradient.array for gradient in found]
         return arrays
-    tensors = (
-        parameters.parameters() if isinstance(parameters, Module) else dict.fromkeys(parameters)
-    )
+    given = [parameters] if isinstance(parameters, Tensor) else parameters
+    tensors = (parameter for _, parameter in named_in("clip_gradients", given))
     return [p.grad.array for p in tensors if p.grad is not None]
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from tensor.memory.devices import Array
 from tensor.nn.module import role_of
 from tensor.nn.packing import Flat
 from tensor.optim.adamw import AdamW
-from tensor.optim.optimizer import Parameters, Rule
+from tensor.optim.groups import Parameters, Rate
+from tensor.optim.optimizer import Optimizer, Rule
 from tensor.tensor import Tensor
 
 # chosen by Jordan et al. for a steep start: small singular values grow 3.4445-fold a step
@@ -31,32 +33,40 @@ class Muon(AdamW):
     those where gradients are large. The scale is Jordan et al.'s, whose matrices are (outputs,
     inputs). With this scale the best lr is about the same for all widths.
 
-    All other parameters take AdamW's step with `adamw_lr`, `betas` and `eps`. A schedule moves `lr`
-    only: the rate of AdamW keeps its ratio to it. Tables and matrices decay, each at its own rate;
-    gains and biases do not, nor tables with decay_embeddings=False.
+    All other parameters take AdamW's step with `adamw_lr`, `betas` and `eps`. Where `lr` is set
+    later, AdamW's rate keeps its ratio to lr. (Functions of the step are given for both.) Tables
+    and matrices decay, each at its own rate; gains and biases do not, nor tables with
+    decay_embeddings=False.
     """
 
     def __init__(
         self,
         parameters: Parameters,
-        lr: float = 0.02,
+        lr: Rate = 0.02,
         momentum: float = 0.95,
         nesterov: bool = True,
         steps: int = 5,
         weight_decay: float = 0.01,
-        adamw_lr: float = 3e-3,
+        adamw_lr: Rate = 3e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         decay_embeddings: bool = True,
     ):
-        if lr <= 0 or eps <= 0:
-            raise ValueError(
-                f"Muon lr={lr}, eps={eps}: both above 0; "
-                "AdamW's rate is kept as a ratio to lr, and its eps divides"
-            )
-        super().__init__(parameters, lr, betas, eps, weight_decay, decay_embeddings)
-        self.momentum, self.nesterov, self.steps = momentum, nesterov, steps
-        self.ratio = adamw_lr / lr
+        self.decay_embeddings = decay_embeddings
+        Optimizer.__init__(
+            self,
+            parameters,
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            steps=steps,
+            weight_decay=weight_decay,
+            adamw_lr=adamw_lr,
+            betas=betas,
+            eps=eps,
+        )
+        for group in self.param_groups:
+            group["ratio"] = _ratio(group["adamw_lr"], group["lr"])
 
     def group_of(self, parameter: Tensor) -> str:
         group = super().group_of(parameter)
@@ -66,25 +76,22 @@ class Muon(AdamW):
     def state_names_of(self, flat: Flat) -> tuple[str, ...]:
         return ("u",) if flat.group == "matrices" else self.state_names
 
-    def rule(self, flat: Flat, count: int) -> Rule:
+    def rule(self, flat: Flat, options: dict[str, Any], count: int) -> Rule:
+        lr, ratio = options["lr"], options["ratio"]
         if flat.group == "matrices":
-            return partial(
-                muon,
-                lr=self.lr,
-                momentum=self.momentum,
-                nesterov=self.nesterov,
-                steps=self.steps,
-                decay=1 - self.lr * self.weight_decay,
-            )
-        return super().rule(flat, count)
+            names = "lr", "momentum", "nesterov", "steps"
+            numbers = {name: options[name] for name in names}
+            return partial(muon, **numbers, decay=1 - lr * options["weight_decay"])
+        rate = options["adamw_lr"] if ratio is None else lr * ratio
+        return super().rule(flat, {**options, "lr": rate}, count)
 
     def _update_run(
-        self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int
+        self, flat: Flat, state: dict[str, Array], rule: Rule, start: int, stop: int
     ) -> None:
         """Matrices one by one, each whole; all else as it is."""
         if flat.group != "matrices":
-            return super()._update_run(flat, state, start, stop, count)
-        rule, weights = self.rule(flat, count), flat.weights.array
+            return super()._update_run(flat, state, rule, start, stop)
+        weights = flat.weights.array
         exact: Array = state.get("master", weights)
         # those that are empty are not
         reached = [slot for slot in flat.slots if start <= slot.start < min(slot.stop, stop)]
@@ -101,6 +108,18 @@ class Muon(AdamW):
             if exact is not weights:
                 weights[part] = exact[part].astype(flat.dtype)
         return None
+
+
+def _ratio(adamw_lr: Rate, lr: Rate) -> float | None:
+    """AdamW's rate as a share of Muon's; None where both are functions of the step."""
+    if callable(lr) and callable(adamw_lr):
+        return None
+    if callable(lr) or callable(adamw_lr) or lr == 0:
+        raise ValueError(
+            f"Muon lr={lr}, adamw_lr={adamw_lr}: numbers, and lr above 0, since AdamW's rate is "
+            "kept as a ratio to lr; or both functions of the step"
+        )
+    return adamw_lr / lr
 
 
 def muon(

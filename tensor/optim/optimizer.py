@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -17,11 +16,10 @@ from tensor.mode import watched
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, Slot, group_of, pack
 from tensor.nn.state import check
+from tensor.optim.groups import Parameters, Rate, check_options, groups_of, numbers_of
 from tensor.optim.scaling import LossScale
 from tensor.tensor import Tensor
 
-# what an optimiser takes
-Parameters: TypeAlias = "Module | Iterable[Tensor]"
 # an update and its numbers; a kernel of the function's name may stand in for it
 Rule: TypeAlias = "partial[None]"
 # elements: what a tile touches stays in a core's cache from one line of the rule to the next
@@ -41,24 +39,51 @@ class Optimizer:
     # where one is set, gradients are those of the loss times its value
     loss_scale: LossScale | None = None
 
-    def __init__(self, parameters: Parameters, lr: float):
+    def __init__(self, parameters: Parameters, **options: Any):
+        groups = groups_of(type(self).__name__, parameters, options)
+        self.param_groups = [group for group, _ in groups]
+        packed: list[tuple[Flat, int]] = []
         if isinstance(parameters, Module):
-            fits = parameters.packed and all(
-                flat.grouped_by(self.group_of) for flat in parameters.flats
-            )
-            self.flats = parameters.flats if fits else parameters.pack(self.group_of)
+            packed = [(flat, 0) for flat in self._packed(parameters)]
         else:
-            named = ((str(i), p) for i, p in enumerate(dict.fromkeys(parameters)))
-            self.flats = pack(named, self.group_of)
-        self.frozen = tuple(flat for flat in self.flats if flat.group == "frozen")
-        self.flats = tuple(flat for flat in self.flats if flat.group != "frozen")
-        if not self.flats:
-            raise ValueError("an optimiser needs at least one parameter with requires_grad=True")
-        self.lr = lr
+            for i, (_, named) in enumerate(groups):
+                packed += [(flat, i) for flat in pack(named, self.group_of)]
+        self.frozen = tuple(flat for flat, _ in packed if flat.group == "frozen")
+        learning = [(flat, i) for flat, i in packed if flat.group != "frozen"]
+        self.flats = tuple(flat for flat, _ in learning)
+        self.group_numbers = [i for _, i in learning]  # of each flat, its place in param_groups
+        self.taken = 0  # steps of this optimiser
         # steps taken, by parameter
         self.counts = {slot.name: 0 for flat in self.flats for slot in flat.slots}
         self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
         self._seen = [flat.weights.storage.version for flat in self.flats]
+
+    def _packed(self, module: Module) -> tuple[Flat, ...]:
+        """The flats of the module, packed anew where its groups are not this optimiser's."""
+        fits = module.packed and all(flat.grouped_by(self.group_of) for flat in module.flats)
+        return module.flats if fits else module.pack(self.group_of)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first group at the next step. An assignment sets the rate of all
+        groups, to a number or a function of the step. Raises ValueError where groups have rates of
+        their own: `param_groups[i]["lr"]` is one group's.
+        """
+        rate = self.param_groups[0]["lr"]
+        return float(rate(self.taken)) if callable(rate) else rate
+
+    @lr.setter
+    def lr(self, rate: Rate) -> None:
+        rates = [group["lr"] for group in self.param_groups]
+        if any(other != rates[0] for other in rates):
+            raise ValueError(
+                f"the groups have the rates {rates}: set param_groups[i]['lr'] of each, or give "
+                "each group a function of the step as its lr"
+            )
+        if not callable(rate):
+            check_options(type(self).__name__, {"lr": rate})
+        for group in self.param_groups:
+            group["lr"] = rate
 
     def group_of(self, parameter: Tensor) -> str:
         """Which parameters lie side by side: those that `rule` treats alike."""
@@ -93,16 +118,20 @@ class Optimizer:
                 "the model was packed again after this optimiser was made (to(), pack(), another "
                 "optimiser), or a parameter that was frozen then learns now: make a new optimiser"
             )
+        kind = type(self).__name__
+        numbers = [numbers_of(kind, group, self.taken) for group in self.param_groups]
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
             if "master" in state and flat.weights.storage.version != self._seen[i]:
                 _follow(flat.weights.array, state["master"])
             for run in self._runs(flat):
                 start, stop, count = run[0].start, run[-1].end, self.counts[run[0].name] + 1
+                rule = self.rule(flat, numbers[self.group_numbers[i]], count)
                 # first: an interrupt must leave no write uncounted
                 flat.weights.bump(Layout((stop - start,), (1,), start))
-                self._update_run(flat, state, start, stop, count)
+                self._update_run(flat, state, rule, start, stop)
                 self.counts |= dict.fromkeys([slot.name for slot in run], count)
             self._seen[i] = flat.weights.storage.version
+        self.taken += 1
 
     def _runs(self, flat: Flat) -> list[list[Slot]]:
         """Neighbouring parameters that have gradients and equal counts: usually one run, all of
@@ -123,11 +152,11 @@ class Optimizer:
         return wide if self.loss_scale is None else wide * (1 / self.loss_scale.value)
 
     def _update_run(
-        self, flat: Flat, state: dict[str, Array], start: int, stop: int, count: int
+        self, flat: Flat, state: dict[str, Array], rule: Rule, start: int, stop: int
     ) -> None:
         """Run the rule over one run: whole by a kernel or on a GPU, else in tiles."""
         weights, gradients = flat.weights.array, flat.gradients.array
-        rule, tile = self.rule(flat, count), TILE
+        tile = TILE
         kernel = pick(rule.func.__name__, weights, gradients) if self.loss_scale is None else None
         if kernel or not isinstance(weights, np.ndarray):
             tile = max(stop - start, 1)
@@ -140,15 +169,15 @@ class Optimizer:
             if exact is not weights:
                 weights[part] = exact[part].astype(flat.dtype)
 
-    def rule(self, flat: Flat, count: int) -> Rule:
+    def rule(self, flat: Flat, options: dict[str, Any], count: int) -> Rule:
         """The update `function(weights, gradients, *state, **numbers)`, in place, with its numbers
-        for step `count` (from 1) of this group.
+        for step `count` (from 1) of this flat. options: those of its parameter group.
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, loss scale, and state arrays by name, the optimiser's own memory: all that a
-        resumed run needs beside the weights.
+        """Steps, options of the groups (but functions), loss scale, and state arrays by name, the
+        optimiser's own memory: all that a resumed run needs beside the weights.
         """
         arrays = {
             f"{i}.{name}": array
@@ -156,7 +185,16 @@ class Optimizer:
             for name, array in state.items()
         }
         scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state_dict()}
-        return {"lr": self.lr, "counts": dict(self.counts), **scale, "arrays": arrays}
+        groups = [
+            {
+                name: value
+                for name, value in group.items()
+                if name != "params" and not callable(value)
+            }
+            for group in self.param_groups
+        ]
+        steps = {"taken": self.taken, "counts": dict(self.counts)}
+        return {"groups": groups, **steps, **scale, "arrays": arrays}
 
     @brief
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -167,7 +205,9 @@ class Optimizer:
         check(type(self).__name__, {**self.counts, **own}, {**state["counts"], **given})
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])
-        self.lr, self.counts = state["lr"], dict(state["counts"])
+        self.taken, self.counts = state["taken"], dict(state["counts"])
+        for group, options in zip(self.param_groups, state["groups"], strict=True):
+            group.update({name: x for name, x in options.items() if not callable(group[name])})
         for name, array in own.items():
             array[...] = move(given[name], device_of(array))
 

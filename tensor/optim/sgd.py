@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from tensor.memory.devices import Array
 from tensor.nn.packing import Flat
-from tensor.optim.optimizer import Optimizer, Parameters, Rule
+from tensor.optim.groups import Parameters, Rate
+from tensor.optim.optimizer import Optimizer, Rule
 
 
 class SGD(Optimizer):
@@ -21,17 +23,18 @@ class SGD(Optimizer):
     def __init__(
         self,
         parameters: Parameters,
-        lr: float = 1e-2,
+        lr: Rate = 1e-2,
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ):
-        super().__init__(parameters, lr)
-        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+        options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+        super().__init__(parameters, lr=lr, **options)
 
-    def rule(self, flat: Flat, count: int) -> Rule:
-        decay = 1 - self.lr * self.weight_decay if flat.group == "decayed" else 1.0
-        return partial(sgd, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, decay=decay)
+    def rule(self, flat: Flat, options: dict[str, Any], count: int) -> Rule:
+        lr, momentum, nesterov = (options[name] for name in ("lr", "momentum", "nesterov"))
+        decay = 1 - lr * options["weight_decay"] if flat.group == "decayed" else 1.0
+        return partial(sgd, lr=lr, momentum=momentum, nesterov=nesterov, decay=decay)
 
 
 def sgd(

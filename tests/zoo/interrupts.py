@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 TEST = "tests/faults/test_interrupts.py::test_bug_83_"
-UPDATE = "                self._update_run(flat, state, start, stop, count)\n"
+UPDATE = "                self._update_run(flat, state, rule, start, stop)\n"
 COUNT = "                self.counts |= dict.fromkeys([slot.name for slot in run], count)\n"
 MODE, OPTIMIZER = "tensor/mode.py", "tensor/optim/optimizer.py"
 

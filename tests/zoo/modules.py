@@ -6,6 +6,7 @@ from tests.zoo.bug import Bug
 
 MODULES = "tests/tensor/nn/test_modules.py::"
 FILES = "tests/tensor/test_files.py::"
+GROUPS = "tests/tensor/optim/test_groups.py::"
 
 ZOO = [
     Bug(  # a state of another shape is broadcast
@@ -42,5 +43,54 @@ ZOO = [
         old="    temporary.unlink(missing_ok=True)  # may be a link\n",
         new="    temporary.unlink(missing_ok=True)\n    target.unlink(missing_ok=True)\n",
         test=FILES + "test_a_write_that_fails_leaves_the_old_file",
+    ),
+    Bug(  # all groups take the numbers of the first
+        row=97,
+        file="tensor/optim/optimizer.py",
+        old="packed += [(flat, i) for flat in pack(named, self.group_of)]",
+        new="packed += [(flat, 0) for flat in pack(named, self.group_of)]",
+        test=GROUPS + "test_groups_and_schedules_against_pytorch",
+    ),
+    Bug(  # Adam's decay is not part of its gradient
+        row=97,
+        file="tensor/optim/adam.py",
+        old="adamw(w, g + l2 * w, m, v, **numbers)",
+        new="adamw(w, g, m, v, **{**numbers, 'decay': 1 - 0.1 * l2})",
+        test=GROUPS + "test_groups_and_schedules_against_pytorch",
+    ),
+    Bug(  # a resumed schedule starts anew
+        row=97,
+        file="tensor/optim/optimizer.py",
+        old='self.taken, self.counts = state["taken"], dict(state["counts"])',
+        new='self.counts = dict(state["counts"])',
+        test=GROUPS + "test_a_schedule_goes_on_where_it_was",
+    ),
+    Bug(  # a rate that a schedule makes NaN reaches the weights
+        row=97,
+        file="tensor/optim/groups.py",
+        old="    check_options(kind, options)\n    return options\n",
+        new="    return options\n",
+        test=GROUPS + "test_what_an_optimizer_refuses",
+    ),
+    Bug(  # one rate silently replaces those of all groups
+        row=97,
+        file="tensor/optim/optimizer.py",
+        old="if any(other != rates[0] for other in rates):",
+        new="if False:",
+        test=GROUPS + "test_a_group_may_be_a_module_and_a_rate_may_be_changed",
+    ),
+    Bug(  # a tensor is taken for the list of its rows, whose gradients are None
+        row=97,
+        file="tensor/optim/clipping.py",
+        old="[parameters] if isinstance(parameters, Tensor) else parameters",
+        new="list(parameters) if isinstance(parameters, Tensor) else parameters",
+        test=GROUPS + "test_clipping_of_one_tensor_and_limits",
+    ),
+    Bug(  # a negative limit turns the gradients round
+        row=97,
+        file="tensor/optim/clipping.py",
+        old="    if not limit >= 0:",
+        new="    if False:",
+        test=GROUPS + "test_clipping_of_one_tensor_and_limits",
     ),
 ]

@@ -51,8 +51,8 @@ ZOO = [
     Bug(  # a resumed run starts counting anew
         row=41,
         file="tensor/optim/optimizer.py",
-        old='self.lr, self.counts = state["lr"], dict(state["counts"])',
-        new='self.lr = state["lr"]',
+        old='self.taken, self.counts = state["taken"], dict(state["counts"])',
+        new='self.taken = state["taken"]',
         test=TESTS + "test_bug_41_resuming_continues_bit_for_bit",
     ),
     Bug(  # decay as part of the gradient, Adam with L2
@@ -68,8 +68,8 @@ ZOO = [
     Bug(  # decay without the learning rate
         row=42,
         file=ADAMW,
-        old="decay=1 - lr * self.weight_decay if",
-        new="decay=1 - self.weight_decay if",
+        old="decay=1 - lr * decayed",
+        new="decay=1 - decayed",
         test=TESTS + "test_bug_42_decay_is_decoupled",
     ),
     Bug(  # gains and biases decay too
@@ -123,30 +123,30 @@ ZOO = [
     ),
     Bug(  # what occurs twice counts twice, and is scaled twice
         row=43,
-        file=CLIPPING,
-        old="else dict.fromkeys(parameters)",
-        new="else parameters",
+        file="tensor/optim/groups.py",
+        old="enumerate(dict.fromkeys(elements(kind, parameters)))",
+        new="enumerate(elements(kind, parameters))",
         test=TESTS + "test_bug_43_tied_counts_once",
     ),
     Bug(  # the first step has a rate of 0
         row=45,
         file=SCHEDULES,
-        old="return peak * (step + 1) / (warmup + 1)",
-        new="return peak * step / warmup",
+        old="return peak * (step + 1) / (warmup + 1) if",
+        new="return peak * step / warmup if",
         test=TESTS + "test_bug_45_ends_of_the_schedule",
     ),
     Bug(  # the cosine counts from 0, not from the end of the warm-up
         row=45,
         file=SCHEDULES,
-        old="progress = min(1.0, (step - warmup) / (total - warmup))",
-        new="progress = min(1.0, step / total)",
+        old="return min(1.0, (step - warmup) / (total - warmup))",
+        new="return min(1.0, step / total)",
         test=TESTS + "test_bug_45_table_of_learning_rates",
     ),
     Bug(  # past its end the rate climbs again
         row=45,
         file=SCHEDULES,
-        old="progress = min(1.0, (step - warmup) / (total - warmup))",
-        new="progress = (step - warmup) / (total - warmup)",
+        old="return min(1.0, (step - warmup) / (total - warmup))",
+        new="return (step - warmup) / (total - warmup)",
         test=TESTS + "test_bug_45_table_of_learning_rates",
     ),
     Bug(  # a warm-up as long as the schedule

@@ -268,8 +268,8 @@ ZOO = [
     Bug(
         row=51,  # moments start anew
         file="tinygpt/runs/run.py",
-        old="    optimizer.load_state_dict({**asdict(state.optimizer)",
-        new="    dict({**asdict(state.optimizer)",
+        old="    optimizer.load_state_dict({**numbers, ",
+        new="    dict({**numbers, ",
         test=SAME,
     ),
     Bug(
@@ -296,8 +296,8 @@ ZOO = [
     Bug(
         row=51,  # steps are counted anew, so that the means are corrected once more
         file=OPTIMIZER,
-        old='self.lr, self.counts = state["lr"], dict(state["counts"])',
-        new='self.lr = state["lr"]',
+        old='self.taken, self.counts = state["taken"], dict(state["counts"])',
+        new='self.taken = state["taken"]',
         test=SAME,
     ),
     Bug(

@@ -298,9 +298,10 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
     weights = {name: parameter.array for name, parameter in model.state_dict().items()}
     moments = optimizer.state_dict()
     arrays = {MODEL: weights, OPTIMIZER: moments.pop("arrays")}
+    numbers = {**moments, "lr": moments["groups"][0]["lr"]}
     if progress.at_best:
         arrays[BEST] = weights
-    state = State(**asdict(progress), optimizer=msgspec.convert(moments, Numbers))
+    state = State(**asdict(progress), optimizer=msgspec.convert(numbers, Numbers))
     advice = "free some space there; the checkpoint before this one, if any, is whole"
     with writing(run.folder, advice, "save"):
         checkpoint.save(run.folder, arrays, state)
@@ -317,8 +318,10 @@ def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
     problem = "it is missing" if state is None else _unfit(state, run, optimizer)
     if state is None or state.optimizer is None or problem:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
+    numbers = {"groups": [{"lr": state.optimizer.lr}], "taken": state.step}
+    numbers |= asdict(state.optimizer)
     model.load_state_dict(arrays[MODEL])
-    optimizer.load_state_dict({**asdict(state.optimizer), "arrays": arrays[OPTIMIZER]})
+    optimizer.load_state_dict({**numbers, "arrays": arrays[OPTIMIZER]})
     return msgspec.convert(state, Progress, from_attributes=True)
 
 

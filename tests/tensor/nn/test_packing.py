@@ -321,5 +321,5 @@ def test_optimizer_needs_something_to_learn() -> None:
     model = nn.Linear(2, 2)
     for parameter in model.parameters():
         parameter.requires_grad = False
-    with pytest.raises(ValueError, match="at least one parameter with requires_grad=True"):
+    with pytest.raises(ValueError, match="got 2 that are all frozen"):
         optim.SGD(model)

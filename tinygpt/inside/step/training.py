@@ -124,7 +124,7 @@ def take(job: Job, only: str | None = None) -> Step:
     updates = []
     for name, after in arrays().items():
         del after["g"]
-        rule = optimizer.rule(kept[name][0], counts[name])
+        rule = optimizer.rule(kept[name][0], optimizer.param_groups[0], counts[name])
         updates.append(Update(name, rule, counts[name], raw[name], before[name], after))
     return Step(step + 1, loss, optimizer.lr, total, limit, updates)
 
