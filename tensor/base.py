@@ -22,7 +22,7 @@ import numpy as np
 
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, brief
-from tensor.graph import Hooks, describe, freed, next_order, retained
+from tensor.graph import Hooks, describe, freed, next_order, retained, retainer
 from tensor.memory import devices
 from tensor.memory.devices import Array, to_host
 from tensor.memory.layout import Layout, Shape
@@ -189,20 +189,24 @@ class TensorBase:
 
     @grad.setter
     def grad(self, value: Any) -> None:
+        if value is None:
+            holder = self.node if type(self.node) is Accumulator else retainer(self.node)
+            if holder is not None:
+                holder.gradient = None
+            return
         if type(self.node) is not Accumulator:
             raise GraphError(
                 f"{self.describe()} accumulates no gradient: only leaves with requires_grad=True do"
             )
-        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
+        if value.shape != self.shape or value.dtype != self.dtype:
             raise ShapeError(
                 f".grad of a tensor {self.shape} {self.dtype} cannot be {value.shape} {value.dtype}"
             )
         if value is self.node.gradient:
             return
         self.node.gradient = None
-        if value is not None:
-            array = devices.move(TensorBase.wrap(value).array, self.device)
-            self.node.accumulate(array, fresh=False)
+        array = devices.move(TensorBase.wrap(value).array, self.device)
+        self.node.accumulate(array, fresh=False)
 
     def detach(self) -> Any:
         """The same memory, outside the graph. Nodes that saved the memory see writes to it."""

@@ -152,6 +152,8 @@ def add_hook(node: Any, hook: Hook) -> Callable[[], None]:
     hooks = node.hooks = node.hooks or {}
     key = object()  # equal to no other: the remover removes this hook only
     hooks[key] = hook
+    for other in [k for k, h in hooks.items() if type(h) is Retained]:
+        hooks[other] = hooks.pop(other)  # the last: it keeps what the others make of the gradient
     return lambda: hooks.pop(key, None) and None
 
 
@@ -204,11 +206,16 @@ class Retained:
         self.gradient = dy if self.gradient is None else self.gradient + dy
 
 
+def retainer(node: Any) -> Retained | None:
+    """The hook of `retain_grad()` on a result; None where nobody called that."""
+    hooks = () if node is None else (node.hooks or {}).values()
+    return next((hook for hook in hooks if type(hook) is Retained), None)
+
+
 def retained(node: Any) -> Any:
     """The gradient of a result that `retain_grad()` kept. Warns where nobody asked for one."""
-    for hook in (node.hooks or {}).values():
-        if type(hook) is Retained:
-            return hook.gradient
+    if (hook := retainer(node)) is not None:
+        return hook.gradient
     warnings.warn(
         f"{describe(node)} is a result, and backward keeps no .grad of results: "
         "call .retain_grad() before backward",

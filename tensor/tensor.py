@@ -63,9 +63,7 @@ class Tensor(TensorBase, OtherNames):
         """Keep the gradient of this result in `.grad`, as a leaf does. Raises GraphError for a
         constant.
         """
-        if not self.is_leaf and not any(
-            type(hook) is graph.Retained for hook in (self.node.hooks or {}).values()
-        ):
+        if not self.is_leaf and graph.retainer(self.node) is None:
             self.register_hook(graph.Retained())
         elif self.node is None:
             raise GraphError("retain_grad: this tensor is in no graph, so no gradient will come")
@@ -95,6 +93,13 @@ class Tensor(TensorBase, OtherNames):
         """
         basic, key = split_key(key)
         region = self.layout.index(key) if basic else self.layout
+        if (
+            basic
+            and isinstance(value, Tensor)
+            and not MODE.get().recording
+            and (value.storage, value.layout) == (self.storage, region)
+        ):
+            return  # x[key] += 1 has written into the view x[key], and now assigns that
         value = self.writable(region, value)
         try:
             write(self.array, key, value)

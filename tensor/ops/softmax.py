@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from tensor.memory.devices import Array
+from tensor.memory.layout import normalise_axis
 from tensor.ops.op import check_float, compute_op
 
 
 def softmax_array(x: Array, axis: int) -> Array:
     """e^(x - m) / sum e^(x - m), m the maximum. A row of nothing but -inf gives zeros, not NaN."""
     if x.size == 0:
+        normalise_axis(axis, x.ndim)  # raises, as NumPy does for a full tensor
         return x.copy()
     m = x.max(axis=axis, keepdims=True)
     y = np.exp(x - np.where(np.isneginf(m), 0, m))
@@ -35,6 +37,7 @@ def log_softmax(x: Array, axis: int = -1) -> Any:
     """y_i = x_i - ln sum_j e^x_j,   dx = dy - softmax(x) sum_j dy_j"""
     check_float("log_softmax", x)
     if x.size == 0:
+        normalise_axis(axis, x.ndim)
         return x.copy(), (lambda dy: dy,)
     m = x.max(axis=axis, keepdims=True)
     shifted = x - np.where(np.isfinite(m), m, 0)

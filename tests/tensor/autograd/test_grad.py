@@ -174,6 +174,32 @@ def test_a_result_keeps_its_gradient_when_asked(device: str) -> None:
     assert second.requires_grad
 
 
+def test_a_kept_gradient_is_the_one_after_all_hooks(device: str) -> None:
+    x = leaf([1.0, 2.0], device)
+    h = x * 3.0
+    h.retain_grad()
+    h.register_hook(lambda g: g * 2.0)
+    h.sum().backward()
+    assert h.grad is not None
+    assert h.grad.tolist() == [2, 2]
+    close(x.grad, [6, 6])
+
+
+def test_any_tensor_may_forget_its_gradient(device: str) -> None:
+    """`for p in parameters: p.grad = None` meets frozen ones too."""
+    x = leaf([1.0, 2.0], device)
+    h = x * 3.0
+    h.retain_grad()
+    h.sum().backward(retain_graph=True)
+    for y in (x, h, x.detach(), x * 2.0):
+        y.grad = None
+    assert x.grad is None
+    assert h.grad is None
+    h.sum().backward()
+    assert h.grad is not None
+    assert h.grad.tolist() == [1, 1]
+
+
 def test_a_leaf_may_be_the_output(device: str) -> None:
     x = leaf(3.0, device)
     x.backward()

@@ -303,6 +303,19 @@ def test_assignment_to_a_result_makes_a_new_tensor(device: str) -> None:
         x += x
 
 
+def test_a_part_of_a_result_may_be_updated_under_no_grad(device: str) -> None:
+    """h[key] *= 2 writes into the view h[key], and then assigns that view to h[key]."""
+    x = leaf([[1.0, 2.0], [3.0, 4.0]], device)
+    for h in (x.T, x * 1.0):
+        before = h.numpy().copy()
+        with no_grad():
+            h[0] *= 2.0
+            h[:, 1:] += 1.0
+        before[0] *= 2
+        before[:, 1:] += 1
+        assert h.tolist() == before.tolist()
+
+
 def test_bug_24_setitem_outside_the_graph(device: str) -> None:
     """y = 2x; y[0] = c has gradient (0, 2, 2), which a write cannot give: it raises, and says what
     can.

@@ -100,6 +100,9 @@ def test_empty_reductions(device: str) -> None:
     assert empty.sum(1).tolist() == [0, 0]
     assert empty.mean(0).shape == (0,)
     assert empty.softmax().shape == empty.log_softmax().shape == empty.cumsum().shape == (2, 0)
+    for op in (tensor.softmax, tensor.log_softmax, tensor.cumsum):
+        with pytest.raises(ShapeError, match="axis 2 is out of"):
+            op(empty, axis=2)
     for name in ("mean", "var", "std", "max", "min", "logsumexp"):
         with pytest.raises(ShapeError, match=f"`{name}` over no elements"):
             getattr(empty, name)(axis=1)

@@ -1,0 +1,39 @@
+"""Bugs that random programs beside PyTorch have found."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+GRAD = "tests/tensor/autograd/test_grad.py::"
+
+ZOO = [
+    Bug(  # the kept gradient is the one before a later hook
+        row=97,
+        file="tensor/graph.py",
+        old="        hooks[other] = hooks.pop(other)",
+        new="        pass",
+        test=GRAD + "test_a_kept_gradient_is_the_one_after_all_hooks",
+    ),
+    Bug(  # a result goes on adding to the gradient that it was to forget
+        row=97,
+        file="tensor/base.py",
+        old="else retainer(self.node)\n",
+        new="else None\n",
+        test=GRAD + "test_any_tensor_may_forget_its_gradient",
+    ),
+    Bug(  # an update is half done when it is refused
+        row=97,
+        file="tensor/tensor.py",
+        old="            and (value.storage, value.layout) == (self.storage, region)\n",
+        new="            and False\n",
+        test="tests/tensor/memory/test_writes.py::"
+        "test_a_part_of_a_result_may_be_updated_under_no_grad",
+    ),
+    Bug(  # an axis that an empty tensor does not have is taken
+        row=97,
+        file="tensor/ops/softmax.py",
+        old="        normalise_axis(axis, x.ndim)\n        return x.copy(), (lambda",
+        new="        return x.copy(), (lambda",
+        test="tests/tensor/ops/test_numerics.py::test_empty_reductions",
+    ),
+]
