@@ -25,7 +25,7 @@ from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
 from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels)
 from tensor.memory.freed import keep_freed_memory
 from tensor.memory.layout import Layout
-from tensor.mode import detect_anomaly, no_grad
+from tensor.mode import detect_anomaly, enable_grad, no_grad, set_grad_enabled
 from tensor.names import unknown
 from tensor.ops import *
 from tensor.random import Generator, manual_seed
@@ -50,6 +50,7 @@ __all__ = [
     "detect_anomaly",
     "draw",
     "dtypes",
+    "enable_grad",
     "errors",
     "float16",
     "float32",
@@ -62,6 +63,7 @@ __all__ = [
     "random",
     "record",
     "save",
+    "set_grad_enabled",
 ]
 __all__ += creation.__all__
 __all__ += ops.__all__

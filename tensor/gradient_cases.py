@@ -176,10 +176,20 @@ for _options in (
     {"ignore_index": 0, "label_smoothing": 0.2, "reduction": "sum"},
 ):
     case("cross_entropy", "2 3 4", lambda x, o=_options: ops.cross_entropy(x, _IDS, **o))
+    o = {name: value for name, value in _options.items() if name != "ignore_index"}
+    case("cross_entropy", "2 3 4, 2 3 4", lambda x, q, o=o: ops.cross_entropy(x, q.softmax(), **o))
+    _options = {**_options, "weight": [0.5, 1.0, 0.0, 2.0]}
+    case("cross_entropy", "2 3 4", lambda x, o=_options: ops.cross_entropy(x, _IDS, **o))
 case("cross_entropy", "2 4", lambda x: ops.cross_entropy(x, [1, 1], ignore_index=1))
 for _reduction in ("mean", "sum", "none"):
     case("mean_squared_error", "2 3, 2 3", reduction=_reduction)
+    case("l1_loss", "2 3, 2 3", reduction=_reduction, draw=distinct)
+    case("huber_loss", "2 3, 2 3", reduction=_reduction, delta=0.05, draw=distinct)
+    _loss = partial(ops.kl_divergence, reduction=_reduction)
+    case("kl_divergence", "2 3, 2 3", lambda x, p, f=_loss: f(x.log_softmax(), p.softmax()))
     _loss = partial(ops.binary_cross_entropy_with_logits, reduction=_reduction)
+    case("binary_cross_entropy_with_logits", "2 3, 2 3", lambda x, t, f=_loss: f(x, t.sigmoid()))
+    _loss = partial(_loss, pos_weight=[0.5, 3.0, 1.0])
     case("binary_cross_entropy_with_logits", "2 3, 2 3", lambda x, t, f=_loss: f(x, t.sigmoid()))
     _loss = partial(ops.binary_cross_entropy, reduction=_reduction)
     case("binary_cross_entropy", "2 3, 2 3", lambda x, t, f=_loss: f(x.sigmoid(), t.sigmoid()))

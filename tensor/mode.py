@@ -9,6 +9,7 @@ import functools
 import inspect
 import io
 import time
+import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
@@ -134,6 +135,41 @@ def watched(function: Callable[P, R]) -> Callable[P, R]:
 def no_grad() -> Switch[None]:
     """`with no_grad():` or `@no_grad()`: results carry no graph, and leaves may be written."""
     return Switch(recording=False)
+
+
+def enable_grad() -> Switch[None]:
+    """`with enable_grad():` or `@enable_grad()`: results carry their graph, also inside a
+    `no_grad()`.
+    """
+    return Switch(recording=True)
+
+
+def set_grad_enabled(enabled: bool) -> Switch[None]:
+    """`with set_grad_enabled(training):` is `enable_grad()` or `no_grad()`. It is a decorator too;
+    alone in a line it changes nothing, and warns.
+    """
+    return _OnlyWith(recording=bool(enabled))
+
+
+class _OnlyWith(Switch[None]):
+    """A switch that warns when it is thrown away unused."""
+
+    used = False
+
+    def over(self, outer: Mode) -> Mode:
+        self.used = True
+        return super().over(outer)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        self.used = True
+        return super().__call__(function)
+
+    def __del__(self) -> None:
+        if not self.used:
+            warnings.warn(
+                "set_grad_enabled changes nothing alone in a line: write `with` before it",
+                stacklevel=2,
+            )
 
 
 def detect_anomaly() -> Switch[None]:

@@ -171,7 +171,8 @@ HERE = {
     "elu": "tensor.where(x > 0, x, x.clip(None, 0).exp() - 1)",
     "logsigmoid": "-tensor.where(x < -20, -x, (1 + (-x).clip(None, 20).exp()).log())",
     "mse_loss": "tensor.mean_squared_error(x, y)",
-    "l1_loss": "(x - y).abs().mean()",
+    "smooth_l1_loss": "tensor.huber_loss(x, y)",
+    "kl_div": "tensor.kl_divergence(x.log_softmax(), p)",
     "nll_loss": "-a.log_softmax().gather(ids[:, None], axis=1).mean()",
     "cosine_similarity": "(v @ w) / ((v @ v) * (w @ w)).sqrt()",
     "rms_norm": "x / ((x * x).mean(-1, keepdims=True) + 1e-6).sqrt()",
@@ -202,7 +203,10 @@ MODULES = {
     "CrossEntropyLoss": "tensor.cross_entropy(a, ids)",
     "NLLLoss": "tensor.cross_entropy(a, ids)",
     "MSELoss": "tensor.mean_squared_error(x, y)",
-    "L1Loss": "(x - y).abs().mean()",
+    "L1Loss": "tensor.l1_loss(x, y)",
+    "HuberLoss": "tensor.huber_loss(x, y)",
+    "SmoothL1Loss": "tensor.huber_loss(x, y)",
+    "KLDivLoss": "tensor.kl_divergence(x.log_softmax(), p)",
     "BCELoss": "tensor.binary_cross_entropy(p, p)",
     "BCEWithLogitsLoss": "tensor.binary_cross_entropy_with_logits(x, p)",
     "Identity": "x",
@@ -222,9 +226,9 @@ _LATER = """
     digamma mish hardtanh scatter scatter_add index_add index_fill unfold as_strided rot90
     triu_indices tril_indices bincount histogram histc searchsorted bucketize randperm
     multinomial tensordot cross kron conv1d conv2d conv3d max_pool1d max_pool2d avg_pool2d
-    interpolate huber_loss smooth_l1_loss kl_div nan_to_num aminmax nanmean diff pinverse
+    interpolate nan_to_num aminmax nanmean diff pinverse
     inverse det cholesky svd qr fft jacobian hessian vmap set_printoptions
-    get_default_dtype set_default_dtype enable_grad set_grad_enabled inference_mode
+    get_default_dtype set_default_dtype inference_mode
     is_grad_enabled complex64 complex128 Conv1d Conv2d Conv3d BatchNorm1d BatchNorm2d GroupNorm
     RNN LSTM GRU MultiheadAttention TransformerEncoderLayer TransformerDecoderLayer RMSprop
     Adagrad lr_scheduler CosineAnnealingLR StepLR DataLoader utils Function

@@ -250,8 +250,9 @@ def _in_float32(function: Function, *arrays: Any, **options: Any) -> tuple[Any, 
     def rounded(y: Any) -> Any:
         return y.astype(narrow) if getattr(y, "dtype", None) == float32 else y
 
-    def around(backward: Function | None) -> Any:
-        return backward and (lambda dy: rounded(backward(widened(dy))))
+    def around(x: Any, backward: Function | None) -> Any:
+        fitting = rounded if getattr(x, "dtype", narrow) in NARROW else widened
+        return backward and (lambda dy: fitting(backward(widened(dy))))
 
     def of_all(*dys: Any) -> tuple[Any, ...]:
         return tuple(map(rounded, backward(*map(widened, dys))))
@@ -259,7 +260,7 @@ def _in_float32(function: Function, *arrays: Any, **options: Any) -> tuple[Any, 
     y, backward = function(*map(widened, arrays), **options)
     ys = tuple(map(rounded, y)) if isinstance(y, tuple) else rounded(y)
     if isinstance(backward, tuple):
-        return ys, tuple(map(around, backward))
+        return ys, tuple(map(around, arrays, backward))
     return ys, backward and of_all
 
 

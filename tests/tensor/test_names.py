@@ -56,7 +56,7 @@ def test_an_unknown_name_is_answered() -> None:
 BY_TORCH = """
     t ravel flip cat hstack vstack dstack trace log2 log10 exp2 sign tan sinh cosh square
     reciprocal rsqrt isnan isinf isfinite norm count_nonzero mm dot outer mv softsign softplus
-    elu leaky_relu logsigmoid nll_loss l1_loss mse_loss relu6 cosine_similarity amax amin
+    elu leaky_relu logsigmoid nll_loss smooth_l1_loss mse_loss relu6 cosine_similarity amax amin
     addcmul addcdiv lerp logical_and logical_or logical_xor logical_not eq ne lt le gt ge clamp
     clamp_min clamp_max dist
 """
@@ -81,7 +81,7 @@ def test_an_answer_has_the_value_of_the_name(name: str) -> None:
         "addcmul": lambda: torch.addcmul(x, x, y), "addcdiv": lambda: torch.addcdiv(x, x, y),
         "lerp": lambda: torch.lerp(x, y, 0.5), "dist": lambda: torch.dist(x, y),
         "logical_not": lambda: ~(x > 0), "mse_loss": lambda: functional.mse_loss(x, y),
-        "l1_loss": lambda: functional.l1_loss(x, y),
+        "smooth_l1_loss": lambda: functional.smooth_l1_loss(x, y),
     }  # fmt: skip
     if name.startswith("logical_") and name not in special:
         expected = getattr(torch, name)(x > 0, y > 0)

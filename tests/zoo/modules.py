@@ -6,6 +6,8 @@ from tests.zoo.bug import Bug
 
 MODULES = "tests/tensor/nn/test_modules.py::"
 FILES = "tests/tensor/test_files.py::"
+OPTIONS = "tests/tensor/ops/test_loss_options.py::"
+MODES = "tests/tensor/autograd/test_modes.py::"
 GROUPS = "tests/tensor/optim/test_groups.py::"
 
 ZOO = [
@@ -92,5 +94,68 @@ ZOO = [
         old="    if not limit >= 0:",
         new="    if False:",
         test=GROUPS + "test_clipping_of_one_tensor_and_limits",
+    ),
+    Bug(  # the mean of weighted losses divides by their number
+        row=97,
+        file="tensor/ops/losses.py",
+        old="count = np.where(used, w[ids[..., 0]], 0).sum()",
+        new="count = used.sum()",
+        test=OPTIONS + "test_class_weights_and_probabilities_against_pytorch",
+    ),
+    Bug(  # probabilities as targets lose their gradient
+        row=97,
+        file="tensor/ops/losses.py",
+        old="(dlogits, dtargets if soft else None)",
+        new="(dlogits, None)",
+        test=OPTIONS + "test_class_weights_and_probabilities_against_pytorch",
+    ),
+    Bug(  # weighted targets do not add up to 1, and softmax is taken as if they did
+        row=97,
+        file="tensor/ops/losses.py",
+        old="dx = np.exp(log_p) * t.sum(-1, keepdims=True) - t",
+        new="dx = np.exp(log_p) - t",
+        test=OPTIONS + "test_class_weights_and_probabilities_against_pytorch",
+    ),
+    Bug(  # 0 times the logarithm of 0 is NaN
+        row=97,
+        file="tensor/ops/losses.py",
+        old="-np.where(t == 0, 0, t * log_p).sum(-1)",
+        new="-(t * log_p).sum(-1)",
+        test=OPTIONS + "test_weights_and_probabilities_at_the_ends",
+    ),
+    Bug(  # the kernel runs, and knows no weights
+        row=97,
+        file="tensor/kernels/cpu/cross_entropy.py",
+        old="    if weight is not None:\n",
+        new="    if False:\n",
+        test=OPTIONS + "test_weights_and_probabilities_at_the_ends",
+    ),
+    Bug(  # pos_weight counts in the loss and not in its gradient
+        row=97,
+        file="tensor/ops/losses.py",
+        old="            dx -= more * targets * logistic(-logits)\n",
+        new="            pass\n",
+        test=OPTIONS + "test_losses_with_numbers_of_their_own_against_pytorch",
+    ),
+    Bug(  # ln 0 where the target excludes a class
+        row=97,
+        file="tensor/ops/losses.py",
+        old="np.where(possible, p * log_ratio, 0)",
+        new="(p * log_ratio)",
+        test=OPTIONS + "test_losses_with_numbers_of_their_own_against_pytorch",
+    ),
+    Bug(  # no_grad around it wins
+        row=97,
+        file="tensor/mode.py",
+        old="    return Switch(recording=True)\n",
+        new="    return Switch()\n",
+        test=MODES + "test_gradients_switched_on_inside_no_grad",
+    ),
+    Bug(  # a line alone changes nothing, without a word
+        row=97,
+        file="tensor/mode.py",
+        old="        if not self.used:\n",
+        new="        if False:\n",
+        test=MODES + "test_gradients_switched_on_inside_no_grad",
     ),
 ]

@@ -17,10 +17,13 @@ def _supports(
     logits: Array,
     targets: Array,
     *,
+    weight: Any = None,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
     **_: Any,
 ) -> str | None:
+    if weight is not None:
+        return "class weights"
     if label_smoothing or reduction not in ("mean", "sum", "none"):
         return "label_smoothing"
     fits = logits.size and logits.ndim and targets.shape == logits.shape[:-1]

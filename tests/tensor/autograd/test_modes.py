@@ -99,6 +99,26 @@ def test_bug_10_no_grad_leaks_nesting_and_exceptions() -> None:
         assert recording()
 
 
+def test_gradients_switched_on_inside_no_grad() -> None:
+    x = leaf([1.0, 2.0], "cpu")
+    with no_grad():
+        with tensor.enable_grad():
+            assert (x * 2.0).requires_grad
+        for enabled in (True, False):
+            with tensor.set_grad_enabled(enabled):
+                assert (x * 2.0).requires_grad == enabled
+        assert not (x * 2.0).requires_grad
+    made = tensor.enable_grad()(lambda: (x * 2.0).requires_grad)
+    decorated = tensor.set_grad_enabled(False)(lambda: (x * 2.0).requires_grad)
+    with no_grad():
+        assert made()
+    assert not decorated()
+    with pytest.warns(UserWarning, match="changes nothing alone in a line") as warned:
+        tensor.set_grad_enabled(False)
+    assert warned[0].filename == __file__
+    assert (x * 2.0).requires_grad
+
+
 def test_bug_10_no_grad_leaks_from_functions() -> None:
     @no_grad()
     def factorial(n: int) -> int:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tensor
 from tensor import Tensor
-from tensor.errors import DTypeError, ShapeError
+from tensor.errors import DTypeError, GraphError, ShapeError
 from tensor.memory.devices import Array
 
 INF, NAN = math.inf, math.nan
@@ -209,7 +209,9 @@ def test_cross_entropy_of_nothing(device: str) -> None:
 
 def test_cross_entropy_says_what_is_wrong(device: str) -> None:
     x = leaf(np.zeros((2, 3)), device)
-    with pytest.raises(DTypeError, match="targets must be integers, not float32"):
+    with pytest.raises(
+        DTypeError, match=r"targets must be integers, not float32 \(2,\); or probabilities \(2, 3\)"
+    ):
         tensor.cross_entropy(x, [0.0, 1.0])
     with pytest.raises(ShapeError, match=r"logits \(2, 3\) needs targets \(2,\), not \(3,\)"):
         tensor.cross_entropy(x, [0, 1, 2])
@@ -219,6 +221,12 @@ def test_cross_entropy_says_what_is_wrong(device: str) -> None:
         tensor.cross_entropy(x, [0, 1], reduction="avg")
     with pytest.raises(ValueError, match=r"label_smoothing=1\.5: a share between 0 and 1"):
         tensor.cross_entropy(x, [0, 1], label_smoothing=1.5)
+    with pytest.raises(ShapeError, match=r"weight \(2,\): one for each class, \(3,\)"):
+        tensor.cross_entropy(x, [0, 1], weight=[1.0, 2.0])
+    with pytest.raises(ValueError, match="ignore_index is for integers, not for probabilities"):
+        tensor.cross_entropy(x, np.full((2, 3), 1 / 3), ignore_index=0)
+    with pytest.raises(GraphError, match="option 'weight' of `cross_entropy` is a constant"):
+        tensor.cross_entropy(x, [0, 1], weight=leaf([1.0, 2.0, 3.0], device) * 2)
     if device == "cpu":  # on a GPU looking would stop the stream
         for target in (3, -1):
             with pytest.raises(IndexError, match=f"target {target}, outside 0 to 2"):
@@ -259,6 +267,7 @@ def test_squared_error_and_binary_cross_entropy_against_pytorch(
     rng = np.random.default_rng(0)
     a, b = rng.normal(0, 20, (4, 5)), rng.random((4, 5))
     pairs = {
+        "l1_loss": torch.nn.functional.l1_loss,
         "mean_squared_error": torch.nn.functional.mse_loss,
         "binary_cross_entropy": torch.nn.functional.binary_cross_entropy,
         "binary_cross_entropy_with_logits": (torch.nn.functional.binary_cross_entropy_with_logits),

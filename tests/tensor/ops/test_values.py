@@ -356,6 +356,21 @@ value(
     (3, 4),
     (3, 4),
 )
+value("l1_loss", tensor.l1_loss, lambda a, b: np.mean(np.abs(a - b)), (3, 4), (3, 4))
+value(
+    "huber_loss",
+    lambda a, b: tensor.huber_loss(a, b, delta=0.5),
+    lambda a, b: np.mean(
+        np.where(np.abs(a - b) < 0.5, (a - b) ** 2 / 2, 0.5 * np.abs(a - b) - 0.125)
+    ),
+    (3, 4), (3, 4),
+)  # fmt: skip
+value(
+    "kl_divergence",
+    tensor.kl_divergence,
+    lambda log_q, p: np.sum(p * np.log(p) - p * log_q) / 3,
+    (3, 4), (3, 4), draw=positive,
+)  # fmt: skip
 value(
     "binary_cross_entropy",
     lambda x, t: tensor.binary_cross_entropy(x.sigmoid(), t),
