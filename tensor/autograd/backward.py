@@ -25,6 +25,8 @@ from tensor.mode import MODE
 # -- the backward pass
 
 
+# a slope may be infinite where the gradient is 0: the rules take care of that, without warnings
+@np.errstate(divide="ignore", invalid="ignore")
 def backward_pass(
     seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, retain_graph: bool
 ) -> dict[Any, Array]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from tensor.dtypes import float64
 from tensor.errors import GraphError
 from tensor.memory.devices import Array
-from tensor.ops.elementwise import error_function
+from tensor.ops.elementwise import slope
+from tensor.ops.error_function import bell, scaled_tail
 from tensor.ops.op import check_float, elementwise_op
 
 
@@ -21,10 +24,13 @@ def logistic(x: Array) -> Array:
 
 @elementwise_op
 def sigmoid(x: Array) -> Any:
-    """y = 1 / (1 + e^-x),   dx = y (1 - y) dy"""
+    """y = 1 / (1 + e^-x),   dx = y (1 - y) dy = e / (1 + e)^2 dy,  e = e^-|x|: 1 - y would lose the
+    digits of a small slope.
+    """
     check_float("sigmoid", x)
-    y = logistic(x)
-    return y, (lambda dy: dy * y * (1 - y),)
+    small = np.exp(-np.abs(x))
+    y = np.where(x >= 0, 1, small) / (1 + small)
+    return y, (lambda dy: slope(dy, small / (1 + small) ** 2),)
 
 
 @elementwise_op
@@ -39,8 +45,7 @@ def silu(x: Array) -> Any:
     called swish
     """
     check_float("silu", x)
-    s = logistic(x)
-    return x * s, (lambda dy: dy * s * (1 + x * (1 - s)),)
+    return _gated(x, _logistic_tail)
 
 
 @elementwise_op
@@ -67,29 +72,50 @@ def gelu(x: Array, form: str = "tanh") -> Any:
     form "erf":   y = x (1 + erf(x / sqrt 2)) / 2, exactly
     """
     check_float("gelu", x)
-    if form == "erf":
-        return _gelu_erf(x)
-    if form != "tanh":
+    if form not in ("tanh", "erf"):
         raise ValueError(f"gelu has the forms 'tanh' and 'erf', not {form!r}")
+    return _gated(x, _normal_tail if form == "erf" else _tanh_tail)
+
+
+def _gated(x: Array, tail: Callable[[Array], tuple[Array, Callable[[], Array]]]) -> Any:
+    """y = x P(X <= x) for a symmetric distribution:  y = max(x, 0) - z Q(z),  z = |x|,  Q(z) = P(X
+    > z). So no digits are lost where y is close to 0.
+
+    tail: of z, z Q(z) and the function that makes its slope
+    """
+    # z Q(z) is 0 long before 1000; and infinity times 0 would be NaN
+    product, growth = tail(np.minimum(np.abs(x), 1000))
+
+    def dx(dy: Array) -> Array:
+        below = growth().astype(x.dtype, copy=False)
+        return slope(dy, np.where(x > 0, 1 - below, below))
+
+    return np.maximum(x, 0) - product.astype(x.dtype, copy=False), (dx,)
+
+
+def _logistic_tail(z: Array) -> Any:
+    """Q(z) = 1 / (1 + e^z)"""
+    near = np.minimum(z, 64)
+    # e^-z falls below the smallest normal float32 before z e^-z does
+    e, rest = np.exp(-near), np.exp(near - z)
+    q = e / (1 + e)
+    return z * q * rest, lambda: q * (1 - z / (1 + e)) * rest
+
+
+def _tanh_tail(z: Array) -> Any:
+    """Q(z) = (1 - tanh u) / 2 = 1 / (1 + e^2u)"""
     k = math.sqrt(2 / math.pi)
-    # (1 + tanh u) / 2 = 1 / (1 + e^-2u), which keeps its digits where 1 + tanh u is close to 0
-    with np.errstate(over="ignore"):
-        # beyond, s is 0 or 1, and stays so; but 0 times an infinite square would be NaN
-        square = np.minimum(x * x, 1e30)
-        s = 1 / (1 + np.exp(-2 * k * (x + 0.044715 * square * x)))
+    e = np.exp(-2 * k * (z + 0.044715 * z.astype(float64) ** 3))
 
-    def dx(dy: Array) -> Array:
-        du = k * (1 + 3 * 0.044715 * square)  # 2 s (1 - s) du is the slope of s
-        return dy * (s + x * (2 * s * (1 - s) * du))
+    def growth() -> Array:
+        du = k * (1 + 3 * 0.044715 * z * z)
+        return e / (1 + e) * (1 - 2 * z * du / (1 + e))
 
-    return x * s, (dx,)
+    return z * e / (1 + e), growth
 
 
-def _gelu_erf(x: Array) -> Any:
-    below = 0.5 * (1 + error_function(x * math.sqrt(0.5)))  # P(X <= x)
-
-    def dx(dy: Array) -> Array:
-        density = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return dy * (below + x * density)
-
-    return x * below, (dx,)
+def _normal_tail(z: Array) -> Any:
+    """Q(z) = erfc(z / sqrt 2) / 2"""
+    density = bell(z, 0.5)
+    tail = 0.5 * scaled_tail(z * math.sqrt(0.5))
+    return z * density * tail, lambda: density * (tail - z * (1 / math.sqrt(2 * math.pi)))

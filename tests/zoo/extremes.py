@@ -56,8 +56,8 @@ KERNELS = [
     Bug(
         77,
         GELU,
-        "square = v * v > LARGEST_SQUARE ? LARGEST_SQUARE : v * v;",
-        "square = v * v;",
+        "return fabsf(x) > FAR ? FAR : fabsf(x);",
+        "return fabsf(x);",
         EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
     ),
     Bug(
@@ -139,15 +139,8 @@ REFERENCES = [
     Bug(
         77,
         "tensor/ops/activations.py",
-        "square = np.minimum(x * x, 1e30)",
-        "square = x * x",
-        EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
-    ),
-    Bug(
-        77,
-        "tensor/ops/activations.py",
-        "return dy * (s + x * (2 * s * (1 - s) * du))",
-        "return dy * s * (1 + 2 * x * (1 - s) * du)",
+        "tail(np.minimum(np.abs(x), 1000))",
+        "tail(np.abs(x))",
         EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
     ),
     Bug(

@@ -166,22 +166,22 @@ ZOO = [
     Bug(
         row=35,
         file=ELEMENTWISE,
-        old="return np.where(dy == 0, 0, dy * s())",
-        new="return dy * s()",
+        old="return _not_taken(dy, dy * s)",
+        new="return dy * s",
         test="tests/tensor/ops/test_numerics.py::test_bug_35_branch_not_taken_sends_nothing_back",
     ),
     Bug(  # b a^(b-1) at 0^0: 0 times infinity
         row=36,
         file=ELEMENTWISE,
-        old="np.where(np.equal(b, 0), 0, b * a ** (b - 1))",
-        new="b * a ** (b - 1)",
+        old="np.where(b == 0, 0, b * powers)",
+        new="(b * powers)",
         test="tests/tensor/ops/test_numerics.py::test_bug_36_pinned_values_and_subgradients",
     ),
     Bug(  # ln(0) y at 0^b: infinity times 0
         row=36,
         file=ELEMENTWISE,
-        old="np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, y * log_a)",
-        new="y * log_a",
+        old="np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, grown)",
+        new="grown",
         test="tests/tensor/ops/test_numerics.py::test_bug_36_pinned_values_and_subgradients",
     ),
     Bug(  # a tie sends the whole gradient to both
@@ -208,8 +208,8 @@ ZOO = [
     Bug(  # the erf form computed by the other
         row=37,
         file="tensor/ops/activations.py",
-        old="below = 0.5 * (1 + error_function(x * math.sqrt(0.5)))",
-        new="below = 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))",
+        old='_normal_tail if form == "erf" else _tanh_tail',
+        new="_tanh_tail",
         test="tests/tensor/ops/test_numerics.py::test_bug_37_two_forms_of_gelu",
     ),
     Bug(  # the default changed over
@@ -222,8 +222,8 @@ ZOO = [
     Bug(  # 0.044715 mistyped
         row=37,
         file="tensor/ops/activations.py",
-        old="np.exp(-2 * k * (x + 0.044715 * square * x))",
-        new="np.exp(-2 * k * (x + 0.04475 * square * x))",
+        old="np.exp(-2 * k * (z + 0.044715 *",
+        new="np.exp(-2 * k * (z + 0.04475 *",
         test="tests/tensor/ops/test_numerics.py::test_bug_37_two_forms_of_gelu",
     ),
     Bug(

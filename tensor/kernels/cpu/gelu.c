@@ -1,29 +1,48 @@
-/* GELU's tanh form without tanh, forward and backward in one pass each.
+/* GELU's tanh form, forward and backward in one pass each. With z = |x|,
 
-   (1 + tanh u) / 2 = 1 / (1 + e^(-2u)) = s,  so  y = x s,   u = sqrt(2/pi) (x + 0.044715 x^3)
-   dx = s (1 + x (1 - s) 2u') dy,   1 - s = s e^(-2u), which loses no digits where s is close to 1
+       t = 2 sqrt(2/pi) (z + 0.044715 z^3),   q = e^-t / (1 + e^-t) = (1 - tanh(t/2)) / 2
 
-   Backward takes no x^2 above 1e30: past 1.8e19 it would be infinity, and 0 times that, where 1 - s
-   is 0, NaN.
+       y = max(x, 0) - z q,    dx = dy (q - z q t' / (1 + e^-t)), or dy minus that where x > 0
 
-   s is 0 where e^(-2u) nears the largest float32 (x below -10): our e^x stops growing there, and x,
-   or x^3, times the rest would not.
+   So no digits are lost where y is close to 0. An error of 1e-7 in t = 80, relative to t, would be
+   one of 1e-5 in e^-t: t has two parts. e^-t has a factor 2^64 until it is multiplied by z:
+   alone it would fall below the smallest normal float32 before y does.
 
    Kept: x. Read and written: forward 8 bytes an element, backward 12; the reference passes over
    memory some twenty times. */
 
 #include "kernels.h"
 
-static const float LINEAR = 1.5957691216057308f;  /* 2 sqrt(2/pi) */
-static const float CUBIC = 0.07135481282553f;     /* 0.044715 of that */
-static const float FAR = 87.0f;
-static const float LARGEST_SQUARE = 1e30f;
+/* 2 sqrt(2/pi), and 0.044715 of that, each in two parts: a float, and what is missing. Multiples of
+   2^-20 have room in the first part of LINEAR for an exact difference to numbers below 16. */
+static const float LINEAR = 0x1.98845p+0f, LINEAR_REST = 1.930779e-7f;
+static const float CUBIC = 0x1.2444f2p-4f, CUBIC_REST = 2.3988325e-9f;
+static const float FAR = 11.0f;  /* from here on z q is 0 */
+static const float SMALL = 0x1p-64f;
+
+/* 2^64 e^-t. The rounding errors of t are computed too, with multiplications that are not rounded
+   before the addition (fmaf), where the processor has them. */
+static inline float fall(float z) {
+#ifdef FP_FAST_FMAF
+    float square = z * z, p = fmaf(CUBIC, square, LINEAR), t = z * p;
+    float square_rest = fmaf(z, z, -square);
+    float p_rest = fmaf(CUBIC, square, LINEAR - p) + LINEAR_REST;
+    p_rest = fmaf(CUBIC, square_rest, fmaf(CUBIC_REST, square, p_rest));
+    float rest = fmaf(z, p_rest, fmaf(z, p, -t));
+#else
+    double exact = z * ((double)LINEAR + LINEAR_REST + ((double)CUBIC + CUBIC_REST) * z * z);
+    float t = (float)exact, rest = (float)(exact - t);
+#endif
+    return scaled_exponential(-t, -rest, 64);
+}
+
+static inline float size_of(float x) { return fabsf(x) > FAR ? FAR : fabsf(x); }
 
 void gelu_row(const float *restrict x, float *restrict y, size n) {
 #pragma omp simd
     for (size j = 0; j < n; j++) {
-        float v = x[j], t = -v * (LINEAR + CUBIC * v * v), quotient = v / (1.0f + exponential(t));
-        y[j] = t > FAR ? v * 0.0f : quotient;
+        float v = x[j], z = size_of(v), e = fall(z);
+        y[j] = (v > 0 ? v : 0.0f) - z * e * (SMALL / (1.0f + SMALL * e));
     }
 }
 
@@ -50,11 +69,11 @@ static void backward(size block, void *data) {
         float *restrict dx = job->out + i * width;
 #pragma omp simd
         for (size j = 0; j < width; j++) {
-            float v = x[j], square = v * v > LARGEST_SQUARE ? LARGEST_SQUARE : v * v;
-            float t = -v * (LINEAR + CUBIC * square);
-            float e = exponential(t), s = 1.0f / (1.0f + e);
-            s = t > FAR ? 0.0f : s;
-            dx[j] = s * (1.0f + v * (s * e) * (LINEAR + 3.0f * CUBIC * square)) * dy[j];
+            float v = x[j], z = size_of(v), e = fall(z), share = 1.0f / (1.0f + SMALL * e);
+            float growth = LINEAR + 3.0f * CUBIC * z * z;  /* t' */
+            float slope = e * (1.0f - z * growth * share) * (SMALL * share);
+            slope = v > 0 ? 1.0f - slope : slope;
+            dx[j] = dy[j] == 0 ? 0.0f : slope * dy[j];
         }
         if (sum) for (size j = 0; j < width; j++) sum[j] += dx[j];
     }

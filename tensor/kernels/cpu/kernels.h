@@ -89,16 +89,14 @@ int packed_attention(const float *qkv, float *y, float *kept, size B, size T, si
 /* gelu.c: y = gelu(x), n elements. */
 void gelu_row(const float *x, float *y, size n);
 
-/* e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where a polynomial of degree 6 is
-   good to float32's last bit or two. 0 below -87, and no more than e^88; NaN stays NaN. Without
+/* 2^k e^(x + rest) = 2^(k + n) e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where a
+   polynomial of degree 6 is good to float32's last bit or two. k + n must be in -126 to 127. Without
    branches, so that a loop over it becomes vector instructions. */
-static inline float exponential(float x) {
-    float t = x < -87.0f ? -87.0f : x;
-    t = t > 88.0f ? 88.0f : t;
+static inline float scaled_exponential(float x, float rest, uint32_t k) {
     /* 1.5 * 2^23: the sum is rounded to a whole number, which its low bits hold */
-    float shifted = t * 1.44269504f + 12582912.0f;
+    float shifted = x * 1.44269504f + 12582912.0f;
     float n = shifted - 12582912.0f;
-    float r = (t - n * 0.693359375f) + n * 2.12194440e-4f;  /* ln 2 in two parts */
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f + rest;  /* ln 2 in two parts */
     float p = 1.3981999507e-3f + r * 1.9875691500e-4f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
@@ -107,10 +105,17 @@ static inline float exponential(float x) {
     p = p * r * r + r + 1.0f;
     uint32_t bits;
     memcpy(&bits, &shifted, 4);
-    bits = (bits << 23) + 0x3f800000;  /* 2^n: the number's low bits, as an exponent */
+    bits = ((bits + k) << 23) + 0x3f800000;  /* 2^(k + n): the low bits, as an exponent */
     float power;
     memcpy(&power, &bits, 4);
-    return x < -87.0f ? 0.0f : p * power;
+    return p * power;
+}
+
+/* e^x: 0 below -87, and no more than e^88; NaN stays NaN. */
+static inline float exponential(float x) {
+    float t = x < -87.0f ? -87.0f : x;
+    t = t > 88.0f ? 88.0f : t;
+    return x < -87.0f ? 0.0f : scaled_exponential(t, 0.0f, 0);
 }
 
 #endif
