@@ -14,8 +14,13 @@ SHOWN = 8  # names in a line of an error
 
 def check(kind: str, own: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Raise StateError that says all at once: which names of `own` are missing in the state, which
-    of the state's are unknown, which shapes differ.
+    of the state's are unknown, which shapes differ. Raises TypeError for what is no dict.
     """
+    if not isinstance(state, Mapping):
+        word = type(state).__name__
+        raise TypeError(
+            f"load_state_dict takes a dict {{name: tensor}}, not a {word}; see load(path)"
+        )
     different = [
         f"{name} {np.shape(state[name])}, not {np.shape(value)}"
         for name, value in own.items()

@@ -121,7 +121,7 @@ def elements(kind: str, parameters: Any, *others: type) -> list[Any]:
     """The elements of a list, leaves or of the other types. Raises TypeError for anything else, and
     ValueError for the result of an op.
     """
-    if isinstance(parameters, (Tensor, dict, str)):
+    if isinstance(parameters, (Tensor, dict, str)) or not isinstance(parameters, Iterable):
         word = type(parameters).__name__
         raise TypeError(f"{kind} got a {word}: give it a module, or a list of parameters")
     found = list(parameters)

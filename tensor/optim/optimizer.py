@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensor.dtypes import NARROW, float32
-from tensor.errors import GraphError, brief
+from tensor.errors import GraphError, StateError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array, device_of, move
 from tensor.memory.layout import Layout
@@ -201,7 +201,13 @@ class Optimizer:
         """Continue from a `state_dict` of the same model and optimiser. Raises StateError where
         names or sizes differ, before anything is written.
         """
-        own, given = self.state_dict()["arrays"], state["arrays"]
+        mine = self.state_dict()
+        absent = [name for name in mine if name not in state]
+        if absent:
+            raise StateError(
+                f"the state of an optimiser has {', '.join(mine)}; missing: {absent[0]}"
+            )
+        own, given = mine["arrays"], state["arrays"]
         check(type(self).__name__, {**self.counts, **own}, {**state["counts"], **given})
         if self.loss_scale is not None:
             self.loss_scale.load_state_dict(state["loss_scale"])

@@ -211,6 +211,8 @@ def test_state_that_does_not_fit_writes_nothing() -> None:
             model.load_state_dict(bad)
         assert str(error.value) == f"the state does not fit this Tied\n{problems}"
         assert [entry.name for entry in error.traceback][1:] == ["load_state_dict"]
+    with pytest.raises(TypeError, match=r"takes a dict {name: tensor}, not a str"):
+        model.load_state_dict("model.safetensors")  # type: ignore[arg-type]
     assert all(np.array_equal(before[name], after) for name, after in values(model).items())
 
 

@@ -113,6 +113,8 @@ def test_a_schedule_goes_on_where_it_was(device: str) -> None:
         optimizer.step()
     assert set(optimizer.counts.values()) == {3, 4}
     assert optimizer.lr == schedule(8)
+    with pytest.raises(StateError, match="has groups, taken, counts, arrays; missing: arrays"):
+        again.load_state_dict({"groups": [], "taken": 3, "counts": {}})
     with pytest.raises(StateError, match="missing: table"):
         again.load_state_dict(optim.SGD([{"params": [nn.Parameter([1.0])]}]).state_dict())
 
@@ -136,6 +138,7 @@ def test_what_an_optimizer_refuses() -> None:
         ("SGD", [], {}, "SGD needs a parameter with requires_grad=True, and got an empty list"),
         ("SGD", [frozen], {}, "SGD needs .* and got 1 that are all frozen"),
         ("SGD", w, {}, "SGD got a Parameter: give it a module, or a list of parameters"),
+        ("SGD", None, {}, "SGD got a NoneType: give it a module"),
         ("SGD", {"params": [w]}, {}, "SGD got a dict: give it a module, or a list"),
         ("SGD", [x * 2], {}, "SGD: element 0 is the result of `multiply`, and only leaves learn"),
         ("SGD", [w, np.ones(2)], {}, "SGD: element 1 is a ndarray, and parameters are needed"),
