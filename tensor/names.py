@@ -210,6 +210,13 @@ MODULES = {
     "BCELoss": "tensor.binary_cross_entropy(p, p)",
     "BCEWithLogitsLoss": "tensor.binary_cross_entropy_with_logits(x, p)",
     "Identity": "x",
+    "lr_scheduler": "optim.SGD(model, lr=lambda step: 0.1 * 0.9**step)",
+    "LambdaLR": "optim.SGD(model, lr=lambda step: 0.1 * 0.9**step)",
+    "ExponentialLR": "optim.SGD(model, lr=lambda step: 0.1 * 0.9**step)",
+    "StepLR": "optim.SGD(model, lr=lambda step: 0.1 * 0.5 ** (step // 30))",
+    "CosineAnnealingLR": (
+        "optim.SGD(model, lr=lambda s: optim.warmup_cosine(s, peak=0.1, warmup=0, total=100))"
+    ),
     "clip_grad_norm_": "optim.clip_gradients(model.parameters(), 1.0)",
     "clip_grad_norm": "optim.clip_gradients(model.parameters(), 1.0)",
     "init": "nn.Parameter(tensor.randn(3, 3) * 0.02)",
@@ -231,7 +238,7 @@ _LATER = """
     get_default_dtype set_default_dtype inference_mode
     is_grad_enabled complex64 complex128 Conv1d Conv2d Conv3d BatchNorm1d BatchNorm2d GroupNorm
     RNN LSTM GRU MultiheadAttention TransformerEncoderLayer TransformerDecoderLayer RMSprop
-    Adagrad lr_scheduler CosineAnnealingLR StepLR DataLoader utils Function
+    Adagrad DataLoader utils Function
     clip_grad_value_
 """
 LATER = frozenset(_LATER.split())

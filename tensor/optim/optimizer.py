@@ -58,6 +58,13 @@ class Optimizer:
         self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
         self._seen = [flat.weights.storage.version for flat in self.flats]
 
+    def __repr__(self) -> str:
+        kind, lines = type(self).__name__, []
+        for group in self.param_groups:
+            options = ", ".join(f"{name}={x}" for name, x in group.items() if name != "params")
+            lines.append(f"{kind} of {len(group['params'])} parameters: {options}")
+        return "\n".join(lines)
+
     def _packed(self, module: Module) -> tuple[Flat, ...]:
         """The flats of the module, packed anew where its groups are not this optimiser's."""
         fits = module.packed and all(flat.grouped_by(self.group_of) for flat in module.flats)

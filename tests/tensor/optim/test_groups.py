@@ -82,6 +82,10 @@ def test_a_group_may_be_a_module_and_a_rate_may_be_changed(device: str) -> None:
     optimizer = optim.SGD([{"params": body, "lr": 0.5}, {"params": head.parameters()}], lr=0.1)
     assert list(optimizer.counts) == ["0.weight", "0.bias", "1.0", "1.1"]
     assert optimizer.param_groups[1]["params"] == [head.weight, head.bias]
+    assert repr(optimizer) == (
+        "SGD of 2 parameters: lr=0.5, momentum=0.0, nesterov=False, weight_decay=0.0\n"
+        "SGD of 2 parameters: lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0"
+    )
     with pytest.raises(ValueError, match=r"the groups have the rates \[0.5, 0.1\]"):
         optimizer.lr = 1.0
     optimizer.param_groups[0]["lr"] = 0.1
