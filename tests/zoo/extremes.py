@@ -153,8 +153,8 @@ REFERENCES = [
     Bug(  # what a row forgot, or has not seen, is NaN times 0
         33,
         "tinygpt/model/cache.py",
-        "values[rows, :, :total], mask=visible)",
-        "values[rows, :, :total], np.where(visible, 0, -np.inf).astype(q.dtype))",
+        "(q, k, v)), mask=visible)",
+        "(q, k, v)), bias=np.where(visible, 0, -np.inf).astype(q.dtype))",
         "tests/tinygpt/model/test_cache.py::test_bug_33_what_a_cache_forgot_harms_nobody",
     ),
 ]
