@@ -7,6 +7,7 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 STREAMS = "tests/tinygpt/generation/test_text.py::"
+SPLIT = "tests/tinygpt/data/test_kept_back.py::"
 
 ZOO = [
     Bug(
@@ -43,5 +44,36 @@ ZOO = [
         old='.split("\\n") if line]',
         new=".splitlines() if line]",
         test=STREAMS + "test_bug_87_a_line_of_prompts_ends_at_a_newline_alone",
+    ),
+    Bug(
+        row=88,  # a short text is learned from as a whole
+        file="tinygpt/data/prepare.py",
+        old="    kept = len(ids) - learned\n",
+        new=(
+            "    learned = len(ids) if len(ids) - learned <= context else learned\n"
+            "    kept = len(ids) - learned\n"
+        ),
+        test=SPLIT + "test_bug_88_any_split_of_any_text_is_kept",
+    ),
+    Bug(
+        row=88,  # a share of less than two tokens is nothing to measure on, and nobody says so
+        file="tinygpt/data/windows.py",
+        old="    if share and kept < 2:\n",
+        new="    if False:\n",
+        test=SPLIT + "test_bug_88_any_split_of_any_text_is_kept",
+    ),
+    Bug(
+        row=88,  # the same in a token folder
+        file="tinygpt/data/token_files.py",
+        old="kept_back(tokens, validation)",
+        new="int(tokens * validation)",
+        test=SPLIT + "test_bug_88_a_token_folder_keeps_what_it_said",
+    ),
+    Bug(
+        row=88,  # --validation is read past
+        file="tinygpt/training/jobs.py",
+        old='    if config.text in (None, "story", "grammar"):\n',
+        new="    if False:\n",
+        test=SPLIT + "test_bug_88_texts_of_which_nothing_can_be_kept_back",
     ),
 ]

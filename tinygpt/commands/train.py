@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from tensor import kernels
 from tensor.kernels.cpu import compiled
 from tinygpt.commands import sample
-from tinygpt.commands.cli import Parser, add_flags, read_config, reader
+from tinygpt.commands.cli import Parser, add_flags, flag, read_config, reader
 from tinygpt.config import GPTConfig, SampleConfig, TrainConfig
+from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
@@ -135,6 +136,26 @@ def _kernels(config: TrainConfig) -> str:
     return "; ".join([threads, *kernels.NOTES])
 
 
+def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> Iterator[str]:
+    """What is learned from and measured on, and how often."""
+    kept, context, unit = data.validation, data.windows.context, data.unit
+    others = ", all there are" * (config.stride == 1)
+    if kept is not None:
+        others = f", and {len(kept):,} others to measure on"
+        if kept.context < context:
+            others = f", and a shorter one of {kept.context} to measure on"
+    yield f"windows   {len(data.windows):,} of {context} {unit}s{others}"
+    chosen = [flag(name) for name in ("evaluate", "patience") if hasattr(options, name)]
+    if kept is not None:
+        some = len(rows_between(data, config))
+        on = "all" if some == len(kept) else f"{some:,}"
+        steps = "step" if config.evaluate_steps == 1 else f"{config.evaluate_steps:,} steps"
+        all_ = "" if some == len(kept) else ", at the end on all"
+        yield f"measured  every {steps} on {on} of the others{all_}"
+    elif chosen:
+        yield f"measured  at the end alone, so {' and '.join(chosen)} will do nothing"
+
+
 def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     """What was chosen and why, and the numbers to read the loss against."""
     model, config, data = job.run.model, job.run.training, job.data
@@ -146,24 +167,15 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
 
     kinds = f" {data.unit}s" * (data.unit != "character")
     yield f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{kinds}"
-    windows, kept = len(data.windows), data.validation
-    every = ", all there are" * (config.stride == 1 and kept is None)
-    others = "" if kept is None else f", and {len(kept):,} others to measure on"
-    yield f"windows   {windows:,} of {model.context} {data.unit}s{every}{others}"
-    if kept is not None:
-        some = len(rows_between(data, config))
-        on = "all" if some == len(kept) else f"{some:,}"
-        steps = "step" if config.evaluate_steps == 1 else f"{config.evaluate_steps:,} steps"
-        all_ = "" if some == len(kept) else ", at the end on all"
-        yield f"measured  every {steps} on {on} of the others{all_}"
+    yield from _windows(data, config, options)
     if options.init is not None:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
     parts = f" x {config.accumulation}" * (config.accumulation > 1)
     drawn = config.steps * config.batch * config.accumulation
     often = f"{drawn:,} of the windows, once each"
-    if drawn > windows:
-        times = round(drawn / windows)
+    if drawn > len(data.windows):
+        times = round(drawn / len(data.windows))
         often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
     yield f"training  {config.steps:,} steps of {config.batch}{parts} windows: {often}"
     if hasattr(options, "steps") and job.progress.step:
@@ -183,6 +195,6 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary})"
     yield f"loss      {unknowing}: a model that knows nothing"
     if data.floor is not None:
-        which = "these windows" if kept is None else "such stories"
+        which = "these windows" if data.validation is None else "such stories"
         yield f"          {data.floor:.3f} is the floor: no model can be better on {which}"
     yield ""

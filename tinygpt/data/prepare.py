@@ -20,7 +20,14 @@ import numpy as np
 from tinygpt.config import TrainConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data.reading import opening, read_parts, story
-from tinygpt.data.windows import MappedIds, SideBySide, Windows, floor
+from tinygpt.data.windows import (
+    CorpusError,
+    MappedIds,
+    SideBySide,
+    Windows,
+    floor,
+    kept_back,
+)
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.ids import Ids
@@ -73,9 +80,10 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
         text = without_end(text, tokenizer)
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
+    Windows(ids, context)  # raises where the whole text is too short
     is_story = config.text in (None, "story")
-    kept_back = 0 if is_story else int(len(ids) * config.validation)
-    cut = _cut(ids, len(ids) - kept_back, context, config.stride)
+    kept = 0 if is_story else kept_back(len(ids), config.validation)
+    cut = _cut(ids, len(ids) - kept, context, config.stride)
     name = "the story that comes with tinygpt" if is_story else str(config.text)
     return Data(name, *_facts(text), tokenizer, *cut)
 
@@ -110,13 +118,17 @@ def _cut(
     ids: Ids | MappedIds, learned: int, context: int, stride: int
 ) -> tuple[Windows, Windows | None, float | None]:
     """Windows of the first `learned` ids, windows of the others, and the floor where there are no
-    others.
+    others. Too few others for a window are one shorter window.
     """
-    # too few for a window: the model is measured on what it learned from, and the program says so
-    if len(ids) - learned <= context:
-        learned = len(ids)
+    kept = len(ids) - learned
+    if kept and learned <= context:
+        raise CorpusError(
+            f"{len(ids):,} tokens less the {kept:,} kept back to measure on leave {learned:,}: too "
+            f"few for a context of {context}, where a window has {context + 1}\n"
+            "use a longer text, a shorter --context or a smaller --validation"
+        )
     windows = Windows(ids[:learned], context, stride)
-    validation = SideBySide(ids[learned:], context) if learned < len(ids) else None
+    validation = SideBySide(ids[learned:], context) if kept else None
     lowest = floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
     return windows, validation, lowest
 
@@ -183,8 +195,8 @@ def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
         return CharacterTokenizer(text)
     if config.tokenizer == "byte":
         return ByteTokenizer()
-    kept_back = 0 if config.text in (None, "story") else int(len(text) * config.validation)
-    return learn_tokenizer(config, text[: len(text) - kept_back])
+    kept = 0 if config.text in (None, "story") else int(len(text) * config.validation)
+    return learn_tokenizer(config, text[: len(text) - kept])
 
 
 def learn_tokenizer(config: TrainConfig, seen: str) -> Tokenizer:

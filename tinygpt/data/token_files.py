@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 
 from tinygpt.data.reading import opening
-from tinygpt.data.windows import MappedIds
+from tinygpt.data.windows import MappedIds, kept_back
 from tinygpt.errors import InputError
 from tinygpt.files import lock, open_regular, parse_json, read_bytes, reading, reason, write_json
 from tinygpt.terminal import shown
@@ -237,7 +237,8 @@ def write(
     """Write the ids of a text that comes in parts. The ids are never all in memory.
 
     validation: the share of the tokens, the last ones, that is kept back to measure on, but at most
-    `most` tokens. Raises InputError where the folder cannot be written.
+    `most` tokens. Raises InputError where the folder cannot be written, and CorpusError where the
+    share is less than two tokens.
     """
     start, characters = "", 0
 
@@ -261,7 +262,7 @@ def write(
                 tokens += len(ids)
             file.flush()
             os.fsync(file.fileno())
-        kept = min(int(tokens * validation), tokens if most is None else most)
+        kept = min(kept_back(tokens, validation), tokens if most is None else most)
         hashes = hashed.hexdigest(), tokenizer.hash
         header = Header(VERSION, dtype, tokens, tokens - kept, *hashes, characters, opening(start))
         tokenizer.save(folder / TOKENIZER)

@@ -128,6 +128,20 @@ def windows(ids: Sequence[int] | Ids, context: int, stride: int = 1) -> tuple[Id
     return Windows(ids, context, stride)[:]
 
 
+def kept_back(tokens: int, share: float) -> int:
+    """How many of the tokens, the last ones, are kept back to measure on: this share of them.
+
+    Raises CorpusError where a share keeps back fewer than two: the first has no target.
+    """
+    kept = int(tokens * share)
+    if share and kept < 2:
+        raise CorpusError(
+            f"validation {share:g} of {tokens:,} tokens keeps {kept} back to measure on, and 2 are "
+            "the least\nuse a longer text or a larger --validation; --validation 0 keeps none back"
+        )
+    return kept
+
+
 def floor(ids: Sequence[int] | Ids | MappedIds, context: int) -> float:
     """The lower bound of the loss on these windows, in nats: the entropy of the next token given
     all tokens before it in its window.

@@ -66,6 +66,13 @@ def fresh(request: Request) -> Job:
     """
     config = request.training
     _check(config)
+    if config.text in (None, "story", "grammar"):
+        _refuse(
+            request,
+            ["validation"],
+            f"--text {config.text or 'story'}: no part of it is kept back to measure on\n"
+            "leave it out, or train on a text of your own: --text FILE",
+        )
     if is_token_folder(config.text):
         text = shown(config.text)
         _refuse(
