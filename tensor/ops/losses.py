@@ -45,7 +45,8 @@ def cross_entropy(
     also in the mean: a loss of 0 and a gradient of 0 when none is left.   label_smoothing s: the
     target distribution is (1 - s) onehot + s / V (Szegedy et al. 2016, section 7).
     weight: (V,), a factor for each class; the mean divides by the sum of the targets' factors.
-    targets may also be probabilities q: (..., V) floats:   loss = -sum q ln softmax(logits).
+    targets may also be probabilities q: (..., V) floats:   loss = -sum q ln softmax(logits), in the
+    dtype of the logits.
     Raises ShapeError, DTypeError, and IndexError for a target outside [0, V).
     """
     _check_targets(logits, targets, label_smoothing)
@@ -108,7 +109,8 @@ def _of_distributions(
     if soft:
         if ignore_index is not None:
             raise ValueError("cross_entropy: ignore_index is for integers, not for probabilities")
-        used, q = np.ones_like(targets, dtype=bool, shape=targets.shape[:-1]), targets
+        used = np.ones_like(targets, dtype=bool, shape=targets.shape[:-1])
+        q = targets.astype(logits.dtype, copy=False)
         count: Any = max(used.size, 1)
     else:
         used, ids = _used(targets, ignore_index, classes)

@@ -123,6 +123,13 @@ ZOO = [
         new="-(t * log_p).sum(-1)",
         test=OPTIONS + "test_weights_and_probabilities_at_the_ends",
     ),
+    Bug(  # probabilities of NumPy make the loss float64
+        row=97,
+        file="tensor/ops/losses.py",
+        old="q = targets.astype(logits.dtype, copy=False)",
+        new="q = targets",
+        test=OPTIONS + "test_weights_and_probabilities_at_the_ends",
+    ),
     Bug(  # the kernel runs, and knows no weights
         row=97,
         file="tensor/kernels/cpu/cross_entropy.py",

@@ -67,6 +67,8 @@ def test_weights_and_probabilities_at_the_ends(device: str) -> None:
         for dtype in ("float64", "float32")  # which have kernels for losses without weights
     )
     assert short.dtype.name == "float32"
+    y = tensor.cross_entropy(leaf([[1.0, 2.0]], device, "float32"), np.array([[0.5, 0.5]]))
+    assert y.dtype.name == "float32"  # data of NumPy is float64
     assert short.item() == pytest.approx(wide.item(), rel=1e-6)
 
 
