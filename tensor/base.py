@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
-from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, brief
-from tensor.graph import Hooks, describe, freed, next_order, retained, retainer
+from tensor.errors import DTypeError, GraphError, ShapeError, brief
+from tensor.graph import Hooks, describe, next_order, retained, retainer
 from tensor.memory import devices
 from tensor.memory.devices import Array, to_host
 from tensor.memory.layout import Layout, Shape
@@ -35,7 +35,7 @@ _new = object.__new__
 class TensorBase:
     """Memory, layout and node. `kind`: the class that ops make, Tensor (tensor.py)."""
 
-    __slots__ = ("__weakref__", "_array", "_layout", "_storage", "node")
+    __slots__ = ("__weakref__", "_array", "_frozen", "_layout", "_storage", "node")
     __array_priority__ = 1000  # CuPy asks this before it tries to multiply itself with us
     kind: ClassVar[Any]
 
@@ -70,7 +70,8 @@ class TensorBase:
     def from_array(cls, array: Array, requires_grad: bool = False) -> Any:
         """A tensor on the memory of an array. The graph sees no writes to that array."""
         self = _new(cls.kind)
-        self._array = array if type(array) is np.ndarray else devices.as_array(array)
+        array = array if type(array) is np.ndarray else devices.as_array(array)
+        self._array = devices.of_known_dtype(array)
         self._storage = self._layout = self.node = None
         if requires_grad:
             self.requires_grad = True
@@ -169,9 +170,9 @@ class TensorBase:
         if value and self.dtype not in FLOATS:
             raise DTypeError(f"only floats have gradients, not {self.dtype}: use .to('float32')")
         if value and self.node is None:
-            self.node = Accumulator(self.shape, self.dtype)
-        elif not value:
-            self.node = None
+            self.node = self.leaf or Accumulator(self.shape, self.dtype)
+        elif not value and self.node is not None:
+            self._frozen, self.node = self.node, None
 
     @property
     def is_leaf(self) -> bool:
@@ -179,18 +180,25 @@ class TensorBase:
         return self.node is None or type(self.node) is Accumulator
 
     @property
+    def leaf(self) -> Accumulator | None:
+        """The node of a leaf, with its gradient and hooks, also while requires_grad is off."""
+        if self.node is None:
+            return getattr(self, "_frozen", None)
+        return self.node if type(self.node) is Accumulator else None
+
+    @property
     def grad(self) -> Any:
         """The gradient accumulated so far; None before the first backward. A result has one after
         `retain_grad()`.
         """
-        if type(self.node) is Accumulator:
-            return self.node.gradient
+        if self.leaf is not None:
+            return self.leaf.gradient
         return None if self.node is None else retained(self.node)
 
     @grad.setter
     def grad(self, value: Any) -> None:
         if value is None:
-            holder = self.node if type(self.node) is Accumulator else retainer(self.node)
+            holder = self.leaf or retainer(self.node)
             if holder is not None:
                 holder.gradient = None
             return
@@ -236,6 +244,7 @@ class TensorBase:
     def __dlpack__(self, **options: Any) -> Any:
         if self.dtype == bfloat16 and not devices.is_cuda(self.array):
             raise DTypeError("NumPy exports no bfloat16 by DLPack: use .to('float32')")
+        self.storage.give_out()
         return (self.array if devices.is_cuda(self.array) else self.numpy()).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -279,37 +288,6 @@ class TensorBase:
 
     # -- writing
 
-    def writable(self, region: Layout, value: Any = None) -> Any:
-        """Check that `region` may be written with `value`, which comes back as an array or scalar.
-
-        Raises MutationError for a result of an op, a leaf outside no_grad(), a value that carries a
-        graph, and a region in which one element has two indices.
-        """
-        if not self.is_leaf and not freed(self.node):
-            raise MutationError(
-                f"this tensor {self.shape} is part of a live graph ({describe(self.node)}): "
-                "write to a .clone(), x = x + ... in full, or use where, stack or concatenate"
-            )
-        recording = MODE.get().recording
-        if self.requires_grad and self.is_leaf and recording:
-            raise MutationError(
-                f"a leaf {self.shape} with requires_grad=True is written outside no_grad(): "
-                "wrap the write in `with no_grad():`"
-            )
-        if region.self_overlaps:
-            raise MutationError(
-                f"write to {region.shape} with strides {region.strides}, "
-                "where one element has several indices: write to a .clone()"
-            )
-        if isinstance(value, TensorBase):
-            if value.node is not None and recording:
-                raise MutationError(
-                    "writing a tensor that carries a graph would lose its gradient: "
-                    "write its .detach(), or build with where, stack or concatenate"
-                )
-            value = value.array
-        return value
-
     def bump(self, region: Layout | None = None) -> None:
         """Count a write to `region` (by default all of this tensor), for graphs that kept it."""
         storage = self._storage
@@ -330,7 +308,7 @@ class TensorBase:
                 ".detach() not to"
             )
         memory = {"_storage": self.storage, "_layout": self.layout, "_array": None}
-        return None, {**memory, "node": self.node}
+        return None, {**memory, "node": self.node, "_frozen": getattr(self, "_frozen", None)}
 
     # -- showing itself
 
@@ -362,6 +340,17 @@ class Accumulator:
         self.gradient: Any = None  # a Tensor
         self.buffer: Any = None  # a Tensor
         self.hooks: Hooks | None = None
+
+    def become(self, dtype: DType) -> None:
+        """Take gradients of another dtype or device from now on: what there was is dropped."""
+        self.dtype, self.gradient, self.buffer = dtype, None, None
+
+    def __reduce__(self) -> Any:
+        """For `copy` and `pickle`: a new node. In another process the numbers of nodes start at 0,
+        and a leaf must be older than its results.
+        """
+        state = {"gradient": self.gradient, "buffer": self.buffer, "hooks": self.hooks}
+        return Accumulator, (self.shape, self.dtype), (None, state)
 
     def accumulate(self, dx: Array, fresh: bool) -> None:
         """Add dx. `fresh`: nobody else holds that array, so `.grad` may take it as it is."""

@@ -31,6 +31,11 @@ bfloat16 = np.dtype(ml_dtypes.bfloat16)
 int64, int32, int16, int8, uint8 = map(np.dtype, ("int64", "int32", "int16", "int8", "uint8"))
 bool_ = np.dtype("bool")
 
+# a dtype -> the object above that equals it. pickle makes others, and ops compare by identity
+KNOWN = {
+    dtype: dtype
+    for dtype in (float64, float32, float16, bfloat16, int64, int32, int16, int8, uint8, bool_)
+}
 FLOATS = frozenset((float64, float32, float16, bfloat16))
 # arithmetic in these runs in float32 and is rounded once, at the end
 NARROW = frozenset((float16, bfloat16))
@@ -49,7 +54,7 @@ def as_dtype(dtype: DTypeLike | None, default: DType = float32) -> DType:
         ) from None
     if found not in FLOATS and found.kind not in "iub":
         raise DTypeError(f"tensors hold floats, integers and bools, not {found}")
-    return found
+    return KNOWN.get(found, found)
 
 
 def promote(*dtypes: DType) -> DType:

@@ -13,9 +13,10 @@ import numpy as np
 from tensor import graph, interop, ops
 from tensor.autograd import backward as autograd
 from tensor.base import TensorBase
-from tensor.errors import GraphError, brief
+from tensor.errors import GraphError, MutationError, brief
 from tensor.explain import explain, in_short
 from tensor.memory.devices import address
+from tensor.memory.layout import Layout
 from tensor.mode import MODE
 from tensor.names import OtherNames
 from tensor.ops.indexing import fitting, getitem, split_key, write
@@ -84,6 +85,37 @@ class Tensor(TensorBase, OtherNames):
         return address(self.array)
 
     # -- writing
+
+    def writable(self, region: Layout, value: Any = None) -> Any:
+        """Check that `region` may be written with `value`, which comes back as an array or scalar.
+
+        Raises MutationError for a result of an op, a leaf outside no_grad(), a value that carries a
+        graph, and a region in which one element has two indices.
+        """
+        if not self.is_leaf and not graph.freed(self.node):
+            raise MutationError(
+                f"this tensor {self.shape} is part of a live graph ({graph.describe(self.node)}): "
+                "write to a .clone(), x = x + ... in full, or use where, stack or concatenate"
+            )
+        recording = MODE.get().recording
+        if self.requires_grad and self.is_leaf and recording:
+            raise MutationError(
+                f"a leaf {self.shape} with requires_grad=True is written outside no_grad(): "
+                "wrap the write in `with no_grad():`"
+            )
+        if region.self_overlaps:
+            raise MutationError(
+                f"write to {region.shape} with strides {region.strides}, "
+                "where one element has several indices: write to a .clone()"
+            )
+        if isinstance(value, TensorBase):
+            if value.node is not None and recording:
+                raise MutationError(
+                    "writing a tensor that carries a graph would lose its gradient: "
+                    "write its .detach(), or build with where, stack or concatenate"
+                )
+            value = value.array
+        return value
 
     @brief
     def __setitem__(self, key: Any, value: Any) -> None:

@@ -49,27 +49,42 @@ def backward_pass(
     found: dict[Any, Array] = {}
     for node, dy in seeds:
         this.add(node, dy, True)
-    while nodes:
-        node = nodes.pop()
-        dy, fresh = total.pop(node, (None, False))
-        if dy is None:
-            continue
-        if node.hooks:
-            dy = _run_hooks(node, dy)
-        if wanted is not None and node in wanted:
-            found[node] = dy
-            if node in ends:
+    try:
+        while nodes:
+            node = nodes.pop()
+            dy, fresh = total.pop(node, (None, False))
+            if dy is None:
                 continue
-        if type(node) is Node:
-            nodes += this.step(node, dy)
-            if not retain_graph:
-                node.free()
-        elif type(node) is Output:
-            parent = node.parents[0]
-            total.setdefault(parent, ([None] * parent.outputs, False))[0][node.index] = dy
-        else:
-            node.accumulate(dy, fresh)
+            if node.hooks:
+                dy = _run_hooks(node, dy)
+            if wanted is not None and node in wanted:
+                found[node] = dy
+                if node in ends:
+                    continue
+            if type(node) is Node:
+                nodes += this.step(node, dy)
+                if not retain_graph:
+                    node.free()
+            elif type(node) is Output:
+                parent = node.parents[0]
+                total.setdefault(parent, ([None] * parent.outputs, False))[0][node.index] = dy
+            else:
+                node.accumulate(dy, fresh)
+    except Exception as error:
+        for left in _left_behind(direct=wanted is None, kept=retain_graph):
+            error.add_note(left)
+        raise
     return found
+
+
+def _left_behind(direct: bool, kept: bool) -> list[str]:
+    """What a backward pass leaves that ended early, and what to do before the next one."""
+    left = []
+    if direct:
+        left.append("backward ended early, and some .grad may have a part: call zero_grad()")
+    if not kept:
+        left.append("backward ended early, and the graph is partly freed: run forward again")
+    return left
 
 
 def _leading_to(wanted: Collection[Any], nodes: Sequence[Any]) -> tuple[set[Any], list[Any]]:

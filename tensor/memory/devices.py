@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tensor.dtypes import DType, DTypeLike, as_dtype
+from tensor.dtypes import KNOWN, DType, DTypeLike, as_dtype
 from tensor.errors import DeviceError, GraphError, ShapeError, ViewError
 from tensor.memory.layout import Layout, Shape, contiguous_strides
 
@@ -101,6 +101,12 @@ def as_array(value: Any) -> Array:
     memory map as a subclass.
     """
     return value if is_cuda(value) else np.asarray(value)
+
+
+def of_known_dtype(array: Array) -> Array:
+    """The array with the dtype object of dtypes.py: that of an unpickled array only equals it."""
+    known = KNOWN.get(array.dtype, array.dtype)
+    return array if array.dtype is known else array.view(known)
 
 
 def flatten(array: Array) -> tuple[Array, Layout]:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensor.dtypes import DType
-from tensor.memory.devices import Array, device_of, flatten
+from tensor.memory.devices import Array, device_of, flatten, of_known_dtype, window
 from tensor.memory.layout import Layout
 
 PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -85,17 +85,19 @@ def user_line(depth: int) -> Line:
 class Storage:
     """Flat memory (1-D, NumPy or CuPy), shared by every tensor that views it."""
 
-    __slots__ = ("_array", "_flat", "exported", "saved", "version", "writes")
+    __slots__ = ("_array", "_flat", "exported", "given", "saved", "version", "writes")
 
     def __init__(self, array: Array):
         # as it came; made flat when first asked for, which for most results is never
         self._array = array
         self._flat: Array = None
         self.version = 0
-        self.exported = False  # whether NumPy was given a writable window on it
+        self.exported = False  # whether another library was given a writable window on it
         # whether a graph ever kept this memory: then NumPy gets read-only windows on it
         self.saved = False
         self.writes: dict[Layout, tuple[int, Line]] = {}
+        # the version and the values at which DLPack gave out what a graph had kept
+        self.given: tuple[int, Array] | None = None
 
     @property
     def flat(self) -> Array:
@@ -113,16 +115,24 @@ class Storage:
     def device(self) -> str:
         return device_of(self._array)
 
-    def __getstate__(self) -> Any:
+    def __reduce__(self) -> Any:
         """For `copy` and `pickle`: the memory and its version, and no window, no graph."""
-        state = {"_array": self.flat, "_flat": self.flat, "version": self.version, "writes": {}}
-        return None, state | {"exported": False, "saved": False}
+        return _restored, (self.flat, self.version)
+
+    def give_out(self) -> None:
+        """Another library may write here from now on, and nobody counts its writes. (PyTorch writes
+        to what DLPack calls read-only.) So graphs that kept this memory look at the values.
+        """
+        self.exported = True
+        if self.saved and (self.given is None or self.given[0] != self.version):
+            self.version += 1
+            self.given = self.version, self.flat.copy()
 
     def wrote(self, region: Layout, line: Line) -> None:
         """Remember a write. After a write to the whole storage, earlier writes do not matter."""
         self.version += 1
         if region.size == self.flat.size:
-            self.writes = {}
+            self.writes, self.given = {}, None
         self.writes.pop(region, None)
         self.writes[region] = (self.version, line)
         if len(self.writes) > REGIONS:
@@ -132,15 +142,28 @@ class Storage:
             del self.writes[first]
             self.writes = {both: self.writes.pop(second), **self.writes}
 
-    def written_since(self, version: int, region: Layout) -> Line | None:
-        """The line of the first write after `version` into `region`; None without such a write."""
+    def written_since(self, version: int, region: Layout) -> Line | str | None:
+        """The line of the first write after `version` into `region`, or what is known of an
+        uncounted one; None without such a write.
+        """
         for written, (when, line) in self.writes.items():
             if when > version and written.overlaps(region):
                 return line
+        if self.given is not None and self.given[0] > version:
+            then, now = window(self.given[1], region), window(self.flat, region)
+            if not np.array_equal(then, now, equal_nan=True):
+                return "an array that DLPack gave out"
         return None
 
     def __repr__(self) -> str:
         return f"Storage({self.flat.size} x {self.dtype} on {self.device}, version {self.version})"
+
+
+def _restored(flat: Array, version: int) -> Storage:
+    """A copy of a storage."""
+    storage = Storage(of_known_dtype(flat))
+    storage.version = version
+    return storage
 
 
 class Exported:
@@ -165,5 +188,5 @@ class Exported:
     def written_since(self, version: int, region: Layout) -> Line | str | None:
         """The line of a counted write, or what is known of an uncounted one."""
         return self.storage.written_since(version, region) or (
-            "an array that .numpy() gave out" if self.version == -1 else None
+            "an array that .numpy() or DLPack gave out" if self.version == -1 else None
         )

@@ -62,6 +62,19 @@ class Module:
     training = True
     flats: tuple[Flat, ...] = ()  # filled by pack()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raises TypeError where a plain tensor would take the place of a parameter, and so would
+        not learn.
+        """
+        lost = not isinstance(value, Parameter) and value is not None
+        if lost and isinstance(vars(self).get(name), Parameter):
+            raise TypeError(
+                f"`{name}` of this {type(self).__name__} is a Parameter, and a "
+                f"{type(value).__name__} in its place would not learn: write the values with "
+                f"`with no_grad(): module.{name}[...] = values`, or set nn.Parameter(values)"
+            )
+        super().__setattr__(name, value)
+
     def _children(self) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
             yield from _found(name, value)
@@ -104,8 +117,7 @@ class Module:
     def zero_grad(self) -> None:
         """Forget all gradients: `.grad` is None again."""
         for parameter in self.parameters():
-            if parameter.requires_grad:
-                parameter.grad = None
+            parameter.grad = None
 
     def train(self: M, mode: bool = True) -> M:
         """Training behaviour (dropout on) for this module and all below."""
@@ -154,26 +166,30 @@ class Module:
         return tree(self)
 
     def to(self: M, *, dtype: DTypeLike | None = None, device: str | None = None) -> M:
-        """Every parameter in another dtype or on another device, the same Parameter objects;
-        gradients are dropped, packing is redone.
+        """Every parameter in another dtype or on another device, the same Parameter objects with
+        the same hooks; gradients are dropped, packing is redone. A parameter that is already so
+        stays as it is.
 
         Buffers (tensors that are no parameters) come along; integers and bools among them keep
         their dtype. Raises DTypeError unless dtype is a float.
         """
         if dtype is not None and as_dtype(dtype) not in FLOATS:
             raise DTypeError(f"parameters learn, so they are floats, not {as_dtype(dtype)}")
+        stays = True
         for parameter in self.parameters():
             moved = Tensor(parameter, dtype=dtype, device=device)
-            learns = parameter.requires_grad
-            parameter.node = None
+            if (moved.dtype, moved.device) == (parameter.dtype, parameter.device):
+                continue
+            stays = False
             parameter.relocate(moved.storage, moved.layout)
-            parameter.requires_grad = learns
+            if parameter.leaf is not None:
+                parameter.leaf.become(moved.dtype)
         for _, module in self.named_modules():
             for name, value in vars(module).items():
                 if isinstance(value, Tensor) and not isinstance(value, Parameter):  # a buffer
                     kept = dtype if value.dtype in FLOATS else None
                     setattr(module, name, value.to(dtype=kept, device=device))
-        if self.flats:
+        if self.flats and not stays:
             self.pack()
         return self
 

@@ -86,10 +86,11 @@ class Flat:
         return all(group(parameter) == self.group for parameter in learning)
 
     def reached(self) -> list[Slot]:
-        """The parameters that have a gradient now."""
+        """The parameters that learn and have a gradient now."""
         for slot in self.slots:
             self.attach(slot)
-        return [slot for slot in self.slots if slot.parameter.grad is not None]
+        learning = [slot for slot in self.slots if slot.parameter.requires_grad]
+        return [slot for slot in learning if slot.parameter.grad is not None]
 
 
 def group_of(parameter: Tensor) -> str:

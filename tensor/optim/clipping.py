@@ -65,7 +65,7 @@ def _gradients(parameters: Parameters | Optimizer) -> list[Array]:
         return arrays
     given = [parameters] if isinstance(parameters, Tensor) else parameters
     tensors = (parameter for _, parameter in named_in("clip_gradients", given))
-    return [p.grad.array for p in tensors if p.grad is not None]
+    return [p.grad.array for p in tensors if p.requires_grad and p.grad is not None]
 
 
 def _squared(g: Array) -> float:

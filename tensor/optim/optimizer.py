@@ -111,8 +111,7 @@ class Optimizer:
         """Forget all gradients."""
         for flat in self.flats:
             for slot in flat.slots:
-                if slot.parameter.requires_grad:
-                    slot.parameter.grad = None
+                slot.parameter.grad = None
 
     @watched
     def step(self) -> None:

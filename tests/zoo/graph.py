@@ -154,8 +154,8 @@ WHO_GETS_ONE = [
     Bug(
         9,
         "tensor/base.py",
-        "            self.node = Accumulator(self.shape, self.dtype)\n",
-        "            self.node = vars(devices).setdefault(self.array.tobytes(), "
+        "self.node = self.leaf or Accumulator(self.shape, self.dtype)\n",
+        "self.node = vars(devices).setdefault(self.array.tobytes(), "
         "Accumulator(self.shape, self.dtype))\n",
         "tests/tensor/autograd/test_backward.py::test_bug_09_equal_leaves_merged",
     ),
@@ -384,21 +384,21 @@ MUTATION_ROWS = [
     ),
     Bug(
         24,
-        "tensor/base.py",
-        "        if not self.is_leaf and not freed(self.node):\n",
+        "tensor/tensor.py",
+        "        if not self.is_leaf and not graph.freed(self.node):\n",
         "        if False:\n",
         "tests/tensor/memory/test_writes.py::test_bug_24_setitem_outside_the_graph",
     ),
     Bug(
         24,
-        "tensor/base.py",
+        "tensor/tensor.py",
         "            if value.node is not None and recording:\n",
         "            if False:\n",
         "tests/tensor/memory/test_writes.py::test_bug_24_setitem_outside_the_graph",
     ),
     Bug(
         25,
-        "tensor/base.py",
+        "tensor/tensor.py",
         "        if region.self_overlaps:\n",
         "        if False:\n",
         "tests/tensor/memory/test_writes.py::test_bug_25_overlapping_write",

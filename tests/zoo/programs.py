@@ -17,8 +17,8 @@ ZOO = [
     Bug(  # a result goes on adding to the gradient that it was to forget
         row=97,
         file="tensor/base.py",
-        old="else retainer(self.node)\n",
-        new="else None\n",
+        old="self.leaf or retainer(self.node)\n",
+        new="self.leaf\n",
         test=GRAD + "test_any_tensor_may_forget_its_gradient",
     ),
     Bug(  # an update is half done when it is refused

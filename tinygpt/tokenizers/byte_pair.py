@@ -153,6 +153,14 @@ class BytePairTokenizer(Tokenizer):
                 )
         self._known = lru_cache(CACHED)(self._merge)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For `copy` and `pickle`: all but the cache."""
+        return {name: value for name, value in vars(self).items() if name != "_known"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._known = lru_cache(CACHED)(self._merge)
+
     @property
     def merges(self) -> tuple[tuple[bytes, bytes], ...]:
         """The pairs of tokens that are merged, in the order of their ranks."""

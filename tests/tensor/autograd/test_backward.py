@@ -329,3 +329,25 @@ def test_bug_14_unused_outputs(device: str) -> None:
         assert len(pieces) == 1
         dx = grad((pieces[0] * Tensor(a, device=device)).sum(), x)[0]
         close(dx, a)
+
+
+def test_a_backward_that_ended_early_says_what_it_left(device: str) -> None:
+    """A second try would add to the gradients of the first."""
+    x, y = leaf([1.0, 2.0], device), leaf([3.0, 4.0], device)
+    h = x * 2.0
+    loss = (h * y).sum()
+
+    def fails(gradient: Tensor) -> None:
+        raise ZeroDivisionError
+
+    remove = h.register_hook(fails)
+    part, freed = "some .grad may have a part: call zero_grad()", "the graph is partly freed: run"
+    for keep, notes in ((True, [part]), (False, [part, freed])):
+        with pytest.raises(ZeroDivisionError) as raised:
+            loss.backward(retain_graph=keep)
+        assert [note in said for note, said in zip(notes, raised.value.__notes__, strict=True)]
+    assert values(y.grad) == [4, 8]
+    remove()
+    with pytest.raises(GraphError, match="a second time") as again:
+        loss.backward()
+    assert not hasattr(again.value, "__notes__")  # raised before anything was done

@@ -269,8 +269,33 @@ def test_bug_22_written_through_a_window_taken_before(device: str) -> None:
     window[1] = 99.0
     with pytest.raises(
         MutationError,
-        match=r"saved by `multiply` at .* was written at an array that \.numpy\(\) gave out",
+        match=r"saved by `multiply` at .* was written at an array that \.numpy\(\) or DLPack",
     ):
         z.backward()
     assert w.grad is not None
     assert w.grad.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("when", ["before the graph", "in the graph", "a view in the graph"])
+def test_a_write_through_dlpack_is_seen(when: str) -> None:
+    """PyTorch writes to memory that DLPack calls read-only."""
+    torch = pytest.importorskip("torch")
+    x, w = Tensor([1.0, 2.0, 3.0]), Tensor([3.0, 4.0, 5.0], requires_grad=True)
+    given = torch.from_dlpack(x) if when == "before the graph" else None
+    y, z = (x * w).sum(), (x[:1] * w[:1]).sum()
+    if given is None:
+        given = torch.from_dlpack(x[1:] if "view" in when else x)
+    (x * w).sum().backward()  # nothing was written
+    given[-1] = 100.0
+    assert x.tolist() == [1.0, 2.0, 100.0]
+    with pytest.raises(MutationError, match=r"saved by `multiply` at .* DLPack gave out"):
+        y.backward()
+    z.backward()
+    (x * w).sum().backward()
+    assert w.grad is not None
+    assert w.grad.tolist() == [3.0, 4.0, 103.0]
+    for made in (x * w, w * x):  # a counted write after that is a write as ever
+        with tensor.no_grad():
+            x[:] = 7.0
+        with pytest.raises(MutationError, match=r"was written at test_mutation\.py"):
+            made.sum().backward()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import random
 import re
 import subprocess
@@ -498,3 +500,17 @@ def test_bug_86_bad_files(change: dict[str, Any], message: str, tmp_path: Path) 
     path.write_text(json.dumps(SOUND | change), encoding="utf-8")
     with pytest.raises(InputError, match=r"tokenizer\.json is damaged.*" + re.escape(message)):
         BytePairTokenizer.load(path)
+
+
+def test_a_copy_has_a_cache_of_its_own() -> None:
+    tokenizer = BytePairTokenizer.train(PROSE, 300)
+    ids = tokenizer.encode(PROSE)
+    for copied in (copy.copy(tokenizer), copy.deepcopy(tokenizer), pickled(tokenizer)):
+        assert copied.encode(PROSE) == ids
+        assert copied.decode(ids) == PROSE
+        assert copied._known is not tokenizer._known
+
+
+def pickled(tokenizer: BytePairTokenizer) -> Any:
+    """As another process gets it."""
+    return pickle.loads(pickle.dumps(tokenizer))
