@@ -72,8 +72,15 @@ ZOO = [
     Bug(
         row=88,  # --validation is read past
         file="tinygpt/training/jobs.py",
-        old='    if config.text in (None, "story", "grammar"):\n',
+        old="    if config.text in BUILT_IN:\n",
         new="    if False:\n",
         test=SPLIT + "test_bug_88_texts_of_which_nothing_can_be_kept_back",
+    ),
+    Bug(
+        row=50,  # a run goes on with any text that is named
+        file="tinygpt/training/jobs.py",
+        old="        if data.hash == run.text:\n",
+        new="        if moved or data.hash == run.text:\n",
+        test="tests/tinygpt/training/test_moved_text.py::test_bug_50_the_same_text_elsewhere",
     ),
 ]

@@ -41,6 +41,7 @@ from tinygpt.tokenizers import (
     WordTokenizer,
 )
 
+BUILT_IN = (None, "story", "grammar")  # texts that are no files; None: the story
 # characters of stories to learn from: more than such a model sees in an hour on a CPU
 GRAMMAR_CHARACTERS = 2_000_000
 GRAMMAR_MEASURED = 100_000  # characters of other stories to measure on

@@ -6,6 +6,7 @@ All that can be wrong with the input is found here, before a folder is made.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
 from tensor.random import Generator
 from tinygpt.config import GPTConfig, TrainConfig
-from tinygpt.data.prepare import Data, prepare
+from tinygpt.data.prepare import BUILT_IN, Data, prepare
 from tinygpt.data.token_files import is_token_folder
+from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
@@ -25,6 +27,7 @@ from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import check_tensorboard
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, shown
+from tinygpt.tokenizers import Tokenizer, TokenizerError
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
@@ -66,7 +69,7 @@ def fresh(request: Request) -> Job:
     """
     config = request.training
     _check(config)
-    if config.text in (None, "story", "grammar"):
+    if config.text in BUILT_IN:
         _refuse(
             request,
             ["validation"],
@@ -103,14 +106,15 @@ def resumed(request: Request) -> Job:
     """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
     text is another one now.
     """
-    fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name != "steps"]
+    fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name not in ("steps", "text")]
     _refuse(
         request,
         [*fixed, *["init"] * (request.init is not None)],
         "--resume: a run goes on with its own choices\n"
         "leave it out, or start a new run from it: --init",
     )
-    job = reopened(request.resume)
+    text = request.training.text if "text" in request.chosen else None
+    job = reopened(request.resume, text)
     if "steps" in request.chosen:
         job = job._replace(run=_lengthened(job, request.training.steps))
     run, step = job.run, job.progress.step
@@ -143,9 +147,9 @@ def _lengthened(job: Job, steps: int) -> Run:
     return replace(job.run, training=replace(config, steps=steps, warmup=warmup, evaluate=evaluate))
 
 
-def reopened(name: str | None) -> Job:
-    """A run as its last checkpoint left it, also where that was its last step. Raises InputError
-    when its text is another one now.
+def reopened(name: str | None, text: str | None = None) -> Job:
+    """A run as its last checkpoint left it, also where that was its last step. text: where its text
+    is now, by default where it was. Raises InputError when its text is another one now.
     """
     run, model, tokenizer = runs.load(runs.find(name))
     if not run.text:
@@ -153,17 +157,51 @@ def reopened(name: str | None) -> Job:
             f"{run.name} was not trained here: there is no training to go on with\n"
             f"start one from its weights: tinygpt train --init {run.name}"
         )
+    run = _moved(run, text)
     config = run.training
     _check(config)
-    data = prepare(config, run.model.context, tokenizer)
-    if data.hash != run.text:
-        raise InputError(
-            f"the text of {run.name} has changed since it began, so it cannot go on as it would "
-            f"have\nrestore {shown(data.name)}, or use --init"
-        )
+    data = _same_text(run, tokenizer, text is not None)
     model.to(device=config.device)
     optimizer = optimizer_of(model.train(), config)
     return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
+
+
+def _moved(run: Run, text: str | None) -> Run:
+    """The run, with its text where it is now. Raises InputError where no file is there."""
+    before = run.training.text
+    if text is None:
+        if before not in (*BUILT_IN, "-") and not os.path.lexists(str(before)):
+            raise InputError(
+                f"the text of {run.name} is not at {shown(before)} any more\n"
+                f"where is it now? {command('train', '--resume', run.folder, '--text', 'PATH')}"
+            )
+        return run
+    if before in BUILT_IN or text in BUILT_IN:
+        raise InputError(
+            f"--text {shown(text)}: {run.name} learns from {shown(before or 'story')}, and only a "
+            "file or a folder can have moved\nleave it out, or start a new run: --init"
+        )
+    return replace(run, training=replace(run.training, text=text))
+
+
+def _same_text(run: Run, tokenizer: Tokenizer, moved: bool) -> Data:
+    """The data of the run. Raises InputError where its text is not the one that it began with."""
+    try:
+        data = prepare(run.training, run.model.context, tokenizer)
+        if data.hash == run.text:
+            return data
+    except (CorpusError, TokenizerError):  # this text cannot even be read with the run's tokenizer
+        pass
+    where = shown(run.training.text)
+    if moved:
+        raise InputError(
+            f"{where} is not the text that {run.name} began with: its hash is another\n"
+            f"name the same text, or start a new run with this one: --init {run.name}"
+        )
+    raise InputError(
+        f"the text of {run.name} has changed since it began, so it cannot go on as it would "
+        f"have\nrestore {where}, or use --init"
+    )
 
 
 def _refuse(request: Request, names: Iterable[str], why: str) -> None:
