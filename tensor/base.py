@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16
+from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16, float32
 from tensor.errors import DTypeError, GraphError, ShapeError, brief
 from tensor.graph import Hooks, describe, next_order, retained, retainer
 from tensor.memory import devices
@@ -70,8 +70,9 @@ class TensorBase:
     def from_array(cls, array: Array, requires_grad: bool = False) -> Any:
         """A tensor on the memory of an array. The graph sees no writes to that array."""
         self = _new(cls.kind)
-        array = array if type(array) is np.ndarray else devices.as_array(array)
-        self._array = devices.of_known_dtype(array)
+        if type(array) is not np.ndarray:
+            array = devices.as_array(array)
+        self._array = array if array.dtype is float32 else devices.of_known_dtype(array)
         self._storage = self._layout = self.node = None
         if requires_grad:
             self.requires_grad = True
@@ -191,9 +192,11 @@ class TensorBase:
         """The gradient accumulated so far; None before the first backward. A result has one after
         `retain_grad()`.
         """
-        if self.leaf is not None:
-            return self.leaf.gradient
-        return None if self.node is None else retained(self.node)
+        if type(self.node) is Accumulator:
+            return self.node.gradient
+        if self.node is not None:
+            return retained(self.node)
+        return None if self.leaf is None else self.leaf.gradient
 
     @grad.setter
     def grad(self, value: Any) -> None:
@@ -307,8 +310,9 @@ class TensorBase:
                 f"copy of a result ({describe(self.node)}): use .clone() to keep the graph, "
                 ".detach() not to"
             )
+        state: Any = super().__getstate__()  # the attributes of a subclass, and the slots
         memory = {"_storage": self.storage, "_layout": self.layout, "_array": None}
-        return None, {**memory, "node": self.node, "_frozen": getattr(self, "_frozen", None)}
+        return state[0], {**state[1], **memory}
 
     # -- showing itself
 

@@ -35,10 +35,6 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad=requires_grad, **options)
         self.role = role or ("matrix" if self.ndim >= 2 else "vector")
 
-    def __getstate__(self) -> Any:
-        nothing, state = super().__getstate__()
-        return nothing, {**state, "role": self.role}
-
 
 def role_of(parameter: Tensor) -> str:
     """The role of a parameter; a tensor that is none counts as a matrix."""

@@ -243,6 +243,23 @@ def test_a_gradient_is_copied_and_then_lives_alone(copied: Callable[[Tensor], Te
     assert x.grad.tolist() == [2.0, 4.0]
 
 
+class Named(Parameter):
+    """A class of a user's own, whose tensors have further attributes."""
+
+    name = "a class attribute"
+
+
+@COPIES
+def test_a_copy_has_all_attributes(copied: Callable[[Any], Any]) -> None:
+    model = Model()
+    model.table.weight = found = Named(model.table.weight)
+    found.name, found.role = "tokens", "table"
+    found.requires_grad = False
+    its = copied(model).table.weight
+    assert (type(its), its.name, its.role, its.requires_grad) == (Named, "tokens", "table", False)
+    assert vars(its) == {"name": "tokens"}
+
+
 # -- processes
 
 

@@ -31,6 +31,13 @@ ZOO = [
         new='"hooks": None}',
         test=COPIES + "test_a_copy_goes_on_to_the_same_bits",
     ),
+    Bug(  # a copy loses the attributes that a subclass adds
+        row=97,
+        file=BASE,
+        old="return state[0], {**state[1], **memory}",
+        new='return None, {**memory, "node": self.node}',
+        test=COPIES + "test_a_copy_has_all_attributes",
+    ),
     Bug(  # off and on again, and the hooks are gone
         row=97,
         file=BASE,
