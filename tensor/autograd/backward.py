@@ -25,8 +25,6 @@ from tensor.mode import MODE
 # -- the backward pass
 
 
-# a slope may be infinite where the gradient is 0: the rules take care of that, without warnings
-@np.errstate(divide="ignore", invalid="ignore")
 def backward_pass(
     seeds: Sequence[tuple[Any, Array]], wanted: Collection[Any] | None, retain_graph: bool
 ) -> dict[Any, Array]:
@@ -45,36 +43,16 @@ def backward_pass(
     _check_usable(visited)
     ends = leading.difference(visited) if leading is not None else ()
     this = _Pass(nodes, leading)
-    total = this.total
-    found: dict[Any, Array] = {}
     for node, dy in seeds:
         this.add(node, dy, True)
     try:
-        while nodes:
-            node = nodes.pop()
-            dy, fresh = total.pop(node, (None, False))
-            if dy is None:
-                continue
-            if node.hooks:
-                dy = _run_hooks(node, dy)
-            if wanted is not None and node in wanted:
-                found[node] = dy
-                if node in ends:
-                    continue
-            if type(node) is Node:
-                nodes += this.step(node, dy)
-                if not retain_graph:
-                    node.free()
-            elif type(node) is Output:
-                parent = node.parents[0]
-                total.setdefault(parent, ([None] * parent.outputs, False))[0][node.index] = dy
-            else:
-                node.accumulate(dy, fresh)
+        # a slope may be infinite where the gradient is 0: the rules take care of that
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return this.visit(nodes, wanted, ends, retain_graph)
     except Exception as error:
         for left in _left_behind(direct=wanted is None, kept=retain_graph):
             error.add_note(left)
         raise
-    return found
 
 
 def _left_behind(direct: bool, kept: bool) -> list[str]:
@@ -114,6 +92,40 @@ class _Pass:
         # node -> (its gradient so far, whether nobody else holds that array). An entry goes when
         # the turn of its node comes, so that the memory is freed.
         self.total: dict[Any, tuple[Any, bool]] = {}
+
+    def visit(
+        self,
+        nodes: list[Any],
+        wanted: Collection[Any] | None,
+        ends: Collection[Any],
+        retain_graph: bool,
+    ) -> dict[Any, Array]:
+        """Visit the nodes, the last one first: {node: gradient} of those wanted. `ends` lead no
+        further.
+        """
+        total = self.total
+        found: dict[Any, Array] = {}
+        while nodes:
+            node = nodes.pop()
+            dy, fresh = total.pop(node, (None, False))
+            if dy is None:
+                continue
+            if node.hooks:
+                dy = _run_hooks(node, dy)
+            if wanted is not None and node in wanted:
+                found[node] = dy
+                if node in ends:
+                    continue
+            if type(node) is Node:
+                nodes += self.step(node, dy)
+                if not retain_graph:
+                    node.free()
+            elif type(node) is Output:
+                parent = node.parents[0]
+                total.setdefault(parent, ([None] * parent.outputs, False))[0][node.index] = dy
+            else:
+                node.accumulate(dy, fresh)
+        return found
 
     def step(self, node: Node, dy: Any) -> Sequence[Any]:
         """One op backward: call its functions, check the gradients, pass them to the parents.
