@@ -203,10 +203,17 @@ case("attention", "2 3 4, 2 3 4, 2 3 4", causal=True, dropout=0.3, key=Key(3))
 case("attention", "2 3 4", lambda x: ops.attention(x, x, x, causal=True))
 case("linear_gelu", "2 3 4, 4 5, 5; 3 4, 4 5")
 _SUM = "2 3 4, 2 3 4, 4, 4"
+_PADDING = np.array([[True, True, False, True], [True, False, False, False]])[:, None, None]
 case("residual_layer_norm", _SUM, lambda *xs: ops.concatenate(ops.residual_layer_norm(*xs)))
 case("residual_layer_norm", "3 4, 3 4, 4, 4", lambda *xs: ops.residual_layer_norm(*xs, eps=0.1)[1])
-case("causal_self_attention", "2 3 12", heads=2)
-case("causal_self_attention", "2 3 6", heads=1, dropout=0.3, key=Key(3))
+case("multi_head_attention", "2 3 12", heads=2, causal=True)
+case("multi_head_attention", "2 3 6", heads=1, dropout=0.3, key=Key(3))
+case("multi_head_attention", "2 3 4, 2 4 8", heads=2)
+case(
+    "multi_head_attention",
+    "2 3 4, 2 4 8",
+    lambda q, kv: ops.multi_head_attention(q, kv, _PADDING, heads=2),
+)
 case("positional_embedding", "4 3, 5 3", partial(ops.positional_embedding, _IDS))
 case("positional_embedding", "4 3, 5 3", partial(ops.positional_embedding, _IDS), scale=3.0)
 

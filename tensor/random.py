@@ -71,13 +71,17 @@ def keep_mask(x: Array, p: float, key: Key) -> Array:
     rows = x.shape[0] if x.ndim > 1 else 1
     xp: Any = np if isinstance(x, np.ndarray) else array_module("cuda")
     bits = random_bits(rows, x.size // max(rows, 1), key, xp)
-    # words are whole numbers: as many are below it as below p * 2^32 itself
-    threshold = math.ceil(p * 2.0**32)
-    return (
-        bits.reshape(x.shape) >= np.uint32(threshold)
-        if threshold <= MASK
-        else xp.zeros(x.shape, bool)
-    )
+    threshold = threshold_of(p)
+    if threshold > MASK:
+        return xp.zeros(x.shape, bool)
+    return bits.reshape(x.shape) >= np.uint32(threshold)
+
+
+def threshold_of(p: float) -> int:
+    """A word of 32 random bits is below this number with probability p. Words are whole numbers: as
+    many are below p * 2^32.
+    """
+    return math.ceil(p * 2.0**32)
 
 
 def keyed(key: Key) -> Switch[None]:

@@ -20,7 +20,7 @@ from tensor.ops.elementwise import add, multiply
 from tensor.ops.indexing import embedding, getitem
 from tensor.ops.matmul import linear
 from tensor.ops.normalization import layer_norm
-from tensor.ops.op import Ids, fused_op
+from tensor.ops.op import Ids, Mask, fused_op
 from tensor.ops.views import split
 from tensor.random import Key
 
@@ -47,28 +47,44 @@ def residual_layer_norm(
 
 
 @fused_op
-def causal_self_attention(
-    qkv: TensorBase, heads: int, *, dropout: float = 0.0, key: Key | None = None
+def multi_head_attention(
+    q: TensorBase,
+    kv: TensorBase | None = None,
+    mask: Mask | None = None,
+    *,
+    heads: int,
+    causal: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
 ) -> Any:
-    """y = softmax(q k^T / sqrt(D), no key after its query) v for each head, the heads side by side.
+    """y = softmax(q k^T / sqrt(D)) v for each of the heads, H, which lie side by side in a row.
     Vaswani et al. 2017, section 3.2.2
 
-    qkv: (B, T, 3C), the rows of q, k and v after each other, each H heads of D = C / H numbers   y:
-    (B, T, C)
+    Cross-attention: q (B, T, C) of one sequence, and kv (B, S, 2C), the keys and values of another.
+    Self-attention: q, k and v of one sequence in one array, q (B, T, 3C), without kv. A head has
+    D = C / H numbers.   y: (B, T, C)
+    causal, mask (broadcasts to (B, H, T, S)), dropout: as in `attention`
     """
-    if qkv.ndim != 3 or qkv.shape[-1] % (3 * heads):
+    count, wanted = (3, "(B, T, 3C)") if kv is None else (1, "(B, T, C)")
+    if q.ndim != 3 or q.shape[-1] % (count * heads):
         raise ShapeError(
-            f"causal_self_attention of {qkv.shape} with {heads} heads: "
-            "(B, T, 3C) is needed, C a multiple of the heads"
+            f"multi_head_attention of {q.shape} with {heads} heads: {wanted} is needed, C a "
+            "multiple of the heads"
         )
-    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    # (B, T, 3C) -> 3 x (B, H, T, D)
-    q, k, v = (
-        part.view(B, T, heads, C // heads).transpose(1, 2) for part in split(qkv, C, axis=-1)
-    )
-    y = attention(q, k, v, causal=True, dropout=dropout, key=key)  # (B, H, T, D)
-    # The GPT's one copy: a token's heads lie T x D apart in y, and no strides can join axes that
-    # are not neighbours in memory.
+    B, T, C = q.shape[0], q.shape[1], q.shape[2] // count
+    if kv is not None and (kv.ndim != 3 or (kv.shape[0], kv.shape[2]) != (B, 2 * C)):
+        raise ShapeError(
+            f"multi_head_attention of q {q.shape} and kv {kv.shape}: kv of shape ({B}, S, {2 * C}) "
+            "is needed, keys and values side by side"
+        )
+    rows = split(q, C, axis=-1)
+    if kv is not None:
+        rows += split(kv, C, axis=-1)
+    # (B, T or S, C) -> (B, H, T or S, D)
+    q, k, v = (x.view(B, x.shape[1], heads, C // heads).transpose(1, 2) for x in rows)
+    y = attention(q, k, v, causal=causal, mask=mask, dropout=dropout, key=key)  # (B, H, T, D)
+    # The one copy: a token's heads lie T x D apart in y, and no strides can join axes that are not
+    # neighbours in memory.
     return y.transpose(1, 2).contiguous().view(B, T, C)
 
 

@@ -17,11 +17,15 @@ from tensor.errors import DeviceError, GraphError, ShapeError
 from tensor.memory.devices import device_of, is_cuda, move
 from tensor.memory.layout import broadcast_shape
 from tensor.mode import MODE
+from tensor.random import Key
 
 # Annotations of parameters that are inputs.
-INPUTS = frozenset(("Array", "Array | None", "Mask", "Ids", "TensorBase", "TensorBase | None"))
+INPUTS = frozenset(
+    ("Array", "Array | None", "Mask", "Mask | None", "Ids", "TensorBase", "TensorBase | None")
+)
+OF_ANY_DTYPE = frozenset(("Mask", "Mask | None", "Ids"))  # inputs that are no operands
 REALS = frozenset((bool, int, float))  # Python's numbers
-PLAIN = frozenset((int, float, bool, str, tuple, type(None)))  # options that are no arrays
+PLAIN = frozenset((int, float, bool, str, tuple, Key, type(None)))  # options that are no arrays
 Options: TypeAlias = dict[str, Any]
 # op -> a check of its inputs as they are given, before any is moved to a GPU
 LOOK_FIRST: dict[str, Callable[..., None]] = {}
@@ -49,8 +53,7 @@ class Signature:
         required = [p for p in arrays if p.default is p.empty]
         self.needed = len(required) - endless
         self.options = [p.name for p in parameters if p not in arrays]
-        # positions of inputs that are no operands
-        self.others: Any = [i for i, p in enumerate(arrays) if p.annotation in ("Mask", "Ids")]
+        self.others: Any = [i for i, p in enumerate(arrays) if p.annotation in OF_ANY_DTYPE]
         if endless and self.others:
             self.others = range(self.others[0], self.count)
         self.is_of_two = self.count == 2 == self.needed and not self.options and not self.others

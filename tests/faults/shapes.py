@@ -178,14 +178,17 @@ def residual_layer_norm(rng: Random) -> Case:
     )
 
 
-def causal_self_attention(rng: Random) -> Case:
+def multi_head_attention(rng: Random) -> Case:
     B, T, H, D = (
         int(rng.integers(1, 4)),
         size(rng),
         int(rng.integers(1, 4)),
         int(rng.choice(SIZES[:-4])),
     )
-    return Case(lambda x: tensor.causal_self_attention(x, H), [numbers(rng, B, T, 3 * H * D)])
+    return Case(
+        lambda x: tensor.multi_head_attention(x, heads=H, causal=True),
+        [numbers(rng, B, T, 3 * H * D)],
+    )
 
 
 def attention(rng: Random) -> Case:
@@ -335,7 +338,7 @@ KERNELS = {
         gelu,
         layer_norm,
         residual_layer_norm,
-        causal_self_attention,
+        multi_head_attention,
         attention,
         cross_entropy,
         positional_embedding,

@@ -43,7 +43,7 @@ class Model(Module):
 
     def forward(self, ids: Any) -> Tensor:
         x = self.table(ids)
-        y = tensor.causal_self_attention(self.again(x), 2)
+        y = tensor.multi_head_attention(self.again(x), heads=2, causal=True)
         x, h = self.parts["norm"].after_sum(x, y)
         x = x + self.layers[1](h * self.parts["scale"])
         return tensor.cross_entropy(tensor.linear(x, self.table.weight, transposed=True), ids)

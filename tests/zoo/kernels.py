@@ -13,64 +13,86 @@ ATTEND, NORM, GELU, ENTROPY, EMBED, PRODUCT, ADAMW = (
     for n in ("attention", "layer_norm", "gelu", "cross_entropy", "embedding", "product", "adamw")
 )
 
+ANY_KIND = "tests/tensor/kernels/test_cpu.py::test_attention_of_any_kind"
+
 ATTENTION = [
+    Bug(  # the mask of the first head serves every head
+        60, ATTEND, "+ item % job->H * mask.head +", "+", ANY_KIND
+    ),
+    Bug(60, ATTEND, "t * mask.row;", "0;", ANY_KIND),
+    Bug(  # a query that sees nothing
+        60, ATTEND, "if (most == -INFINITY) most = 0;", "", ANY_KIND
+    ),
+    Bug(  # every sample has the dropout of the first
+        67, ATTEND, "dropout.key.sample += (uint32_t)(item / job->H);", "", ANY_KIND
+    ),
+    Bug(  # dropout is forgotten in dv
+        67, ATTEND, "if (drops) drop(job, item, t, row,", "if (0) drop(job, item, t, row,", ANY_KIND
+    ),
+    Bug(  # a mask that is written before backward
+        9,
+        f"{FOLDER}attention.py",
+        "np.broadcast_to(mask.copy(), shape)",
+        "np.broadcast_to(mask, shape)",
+        "tests/tensor/kernels/test_cpu.py::test_attention_keeps_a_mask_of_its_own",
+    ),
     Bug(  # one token too far
         55,
         ATTEND,
-        "job->causal ? t + 1 : job->T",
-        "job->causal ? t + 2 : job->T",
+        "larger(0, t + 1 + job->S - job->T)",
+        "smaller(job->S, t + 2 + job->S - job->T)",
         "tests/tensor/kernels/test_cpu.py::test_bug_55_no_kernel_sees_the_future",
     ),
     Bug(  # one token too few
         55,
         ATTEND,
-        "job->causal ? t + 1 : job->T",
-        "job->causal ? (t ? t : 1) : job->T",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "larger(0, t + 1 + job->S - job->T)",
+        "larger(1, t + job->S - job->T)",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),
     Bug(  # the last queries, which fill no block, are left out
         60,
         ATTEND,
-        "    turn_rows(rows, turned_k, T, D);\n"
+        "    turn_rows(rows, turned_k, S, D);\n"
         "    for (size start = 0; start < T; start += BLOCK) {",
-        "    turn_rows(rows, turned_k, T, D);\n"
+        "    turn_rows(rows, turned_k, S, D);\n"
         "    for (size start = 0; start == 0 || start + BLOCK <= T; start += BLOCK) {",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),
     Bug(  # values and keys changed over
         60,
         ATTEND,
-        ".k = qkv + H * D, .v = qkv + 2 * H * D, .y = y",
-        ".k = qkv + 2 * H * D, .v = qkv + H * D, .y = y",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "k.first += C, v.first += 2 * C;",
+        "v.first += C, k.first += 2 * C;",
+        "tests/tinygpt/model/test_cache.py::test_bug_56_kernel_of_the_cache",
     ),
     Bug(  # every head takes the sums of the first
         60,
         ATTEND,
         "const float *greatest = job->most + item * T, *totals = job->total + item * T;",
         "const float *greatest = job->most + item * T, *totals = job->total;",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),
     Bug(  # of several blocks of queries the last one's dv is kept
         1,
         ATTEND,
-        "dv, 1, S, P, P, seen, P, count, 1}",
-        "dv, 1, S, P, P, seen, P, count, 0}",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "dv, 1, W, P, P, seen, P, count, 1}",
+        "dv, 1, W, P, P, seen, P, count, 0}",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),
     Bug(
         60,
         ATTEND,
         "(drow[i] - dot) * scale",
         "(drow[i] - dot)",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),
     Bug(
         60,
         ATTEND,
         "row[i] * (drow[i] - dot)",
         "row[i] * drow[i]",
-        "tests/tensor/kernels/test_cpu.py::test_causal_self_attention",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),
     Bug(  # a finite number for "never"
         34,
@@ -82,15 +104,15 @@ ATTENTION = [
     Bug(  # in NumPy: one token too far, across a block's edge too
         55,
         f"{FOLDER}attention.py",
-        "keys, values = k[..., :stop, :], v[..., :stop, :]",
-        "keys, values = k[..., : stop + 1, :], v[..., : stop + 1, :]",
+        "keys = S - T + here.stop if",
+        "keys = min(S, S - T + here.stop + 1) if",
         "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
     ),
     Bug(
         1,
         f"{FOLDER}attention.py",
-        "dk[..., :stop, :] +=",
-        "dk[..., :stop, :] =",
+        "dk[..., :keys, :] +=",
+        "dk[..., :keys, :] =",
         "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
     ),
 ]
@@ -253,8 +275,8 @@ ROWS = [
     Bug(
         47,
         f"{FOLDER}random.c",
-        "job->sample + (uint32_t)row",
-        "job->sample",
+        "key.sample += (uint32_t)row;",
+        ";",
         "tests/tensor/kernels/test_cpu.py::test_random_bits",
     ),
 ]

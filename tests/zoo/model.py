@@ -95,7 +95,7 @@ ZOO = [
     ),
     Bug(
         row=55,
-        file="tensor/ops/fused.py",
+        file="tinygpt/model/attention.py",
         old="causal=True",
         new="causal=False",
         test="tests/tinygpt/model/test_gpt.py::test_bug_55_no_token_sees_the_future",
@@ -153,8 +153,8 @@ ZOO = [
     Bug(  # heads cut without moving the time axis behind them
         row=60,
         file="tensor/ops/fused.py",
-        old="part.view(B, T, heads, C // heads).transpose(1, 2)",
-        new="part.reshape(B, heads, T, C // heads)",
+        old="x.view(B, x.shape[1], heads, C // heads).transpose(1, 2)",
+        new="x.reshape(B, heads, x.shape[1], C // heads)",
         test="tests/tinygpt/model/test_attention.py::test_bug_60_heads",
     ),
     Bug(  # heads merged without moving it back
@@ -177,8 +177,8 @@ ZOO = [
     Bug(
         row=60,
         file="tensor/ops/fused.py",
-        old="    q, k, v = (\n",
-        new="    k, q, v = (\n",
+        old="    q, k, v = (x",
+        new="    k, q, v = (x",
         test="tests/tinygpt/model/test_attention.py::test_bug_60_heads",
     ),
     Bug(  # everything that ties with the k-th is kept

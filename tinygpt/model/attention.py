@@ -30,5 +30,7 @@ class Attention(nn.Module):
         p = self.weights_dropout.p if self.learning else 0.0
         key = self.weights_dropout.key() if p else None
         # (B, T, 3C) -> (B, T, C)
-        y = tensor.causal_self_attention(self.qkv(x), self.heads, dropout=p, key=key)
+        y = tensor.multi_head_attention(
+            self.qkv(x), heads=self.heads, causal=True, dropout=p, key=key
+        )
         return self.dropout(self.projection(y))

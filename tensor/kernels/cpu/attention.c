@@ -1,15 +1,18 @@
-/* Self-attention by blocks of queries: memory linear in T, and what lies after the diagonal is not
-   computed where it is causal.
+/* Attention by blocks of queries: memory linear in the numbers of queries and keys. What lies after
+   the diagonal is not computed where attention is causal.
 
-       y = softmax(scale q k^T, if causal no key after its query) v,   for B H heads of (T, D)
+       y = softmax(scale q k^T) v,   q (B, H, T, D),   k, v (B, H, S, D),   for each head by itself
        Dao et al. 2022, algorithm 1
 
-   The heads are packed, qkv (B, T, 3, H, D) -> y (B, T, H, D), or each q, k, v -> y is (B H, T, D):
-   the same code, other strides. A block of queries meets the keys up to its last one. Kept for
-   backward: of each row of scores s the maximum m and the sum of e^(s - m). The weights p are made
-   again from them:
+   A query sees the keys that the mask allows. Causal: query t sees the keys up to t + S - T. A
+   query that sees no key gives 0. Dropout leaves out weights after the softmax.
 
-       dv = p^T dy,   dp = dy v^T,   ds = p (dp - rowsum(p dp)) scale,   dq = ds k,   dk = ds^T q
+   A block of queries meets the keys up to its last one. Kept for backward: of each row of scores s
+   the maximum m and the sum of e^(s - m). The weights p are made again from them, and the dropout r
+   (0 or 1 / (1 - rate)) from its key:
+
+       dv = (p r)^T dy,   dp = r (dy v^T),   ds = p (dp - rowsum(p dp)) scale,   dq = ds k,
+       dk = ds^T q
 
    rowsum(p dp) = rowsum(dy y) on paper, but not in float32: a token that sees itself alone would
    get a gradient.
@@ -99,20 +102,29 @@ static void multiply(struct product p) {
 
 /* -- one head ---------------------------------------------------------------------------------- */
 
+/* An array (B, H, T, D) of any strides; the D numbers of a row lie side by side. */
+struct heads { float *first; size batch, head, row; };
+
+/* Bools (B, H, T, S), 0 where a query must not look. A stride may be 0. */
+struct mask { const uint8_t *first; size batch, head, row, column; };
+
+/* Weight c of sample b is kept where word c of the key's sample b is at least `threshold`. */
+struct dropout { size threshold; float factor; struct key key; };
+
 struct attention_job {
-    const float *q, *k, *v, *dy;
-    float *y, *most, *total, *dq, *dk, *dv;
-    size T, H, D;             /* H: heads beside each other in a row */
-    size step, out_step;      /* from one row of q, k, v to the next; of y */
+    struct heads q, k, v, y, dy, dq, dk, dv;
+    float *most, *total;     /* (B, H, T) */
+    size B, H, T, S, D;
     float scale;
     int causal;
+    struct mask mask;        /* first is NULL: all may be seen */
+    struct dropout dropout;  /* threshold is 0: none */
     /* set when a result is not: the reference decides where 0 meets infinity */
     int not_finite;
 };
 
-/* Where the rows of a head start, in arrays whose rows are `step` apart. */
-static inline size head_start(const struct attention_job *job, size item, size step) {
-    return item / job->H * job->T * step + item % job->H * job->D;
+static inline float *head_of(const struct attention_job *job, struct heads array, size item) {
+    return array.first + item / job->H * array.batch + item % job->H * array.head;
 }
 
 /* Memory that starts on a vector's boundary: a load across two cache lines costs two. */
@@ -158,43 +170,68 @@ static void turn_rows(const float *from, float *to, size T, size D) {
     }
 }
 
-/* Scores s = scale q k^T of queries start to stop against the keys they may see: (stop - start, S),
+/* The number of keys that come before and with query t. */
+static inline size keys_of(const struct attention_job *job, size t) {
+    return job->causal ? larger(0, t + 1 + job->S - job->T) : job->S;
+}
+
+/* row[i] = -inf where the mask hides key i from query t. */
+static void hide(const struct attention_job *job, size item, size t, float *row, size keys) {
+    struct mask mask = job->mask;
+    const uint8_t *allowed = mask.first + item / job->H * mask.batch + item % job->H * mask.head +
+                             t * mask.row;
+    for (size i = 0; i < keys; i++) row[i] = allowed[i * mask.column] ? row[i] : -INFINITY;
+}
+
+/* Scores s = scale q k^T of queries start to stop against the keys they may see: (stop - start, W),
    -inf from there to the end of a whole vector. Returns how many keys that are. */
-static size scores(const struct attention_job *job, const float *q, size step,
+static size scores(const struct attention_job *job, size item, const float *q, size step,
                    const float *turned_k, float *s, size start, size stop) {
-    size S = stride_of(job->T), seen = job->causal ? stop : job->T, keys = padded(seen);
-    multiply((struct product){q + start * step, turned_k, s, step, 1, S, S, stop - start, keys,
+    size W = stride_of(job->S), seen = keys_of(job, stop - 1), keys = padded(seen);
+    multiply((struct product){q + start * step, turned_k, s, step, 1, W, W, stop - start, keys,
                               job->D, 0});
     for (size t = start; t < stop; t++) {
-        float *restrict row = s + (t - start) * S, scale = job->scale;
-        size last = job->causal ? t + 1 : job->T;
+        float *restrict row = s + (t - start) * W, scale = job->scale;
+        size last = keys_of(job, t);
         for (size i = 0; i < last; i++) row[i] *= scale;
         for (size i = last; i < keys; i++) row[i] = -INFINITY;
+        if (job->mask.first) hide(job, item, t, row, last);
     }
     return seen;
 }
 
+/* row[i] *= 0 or 1 / (1 - rate), for the first weights of query t.   words: (keys + 3) */
+static void drop(const struct attention_job *job, size item, size t, float *restrict row, size keys,
+                 uint32_t *restrict words) {
+    struct dropout dropout = job->dropout;
+    size first = (item % job->H * job->T + t) * job->S, start = first / 4 * 4, skip = first - start;
+    dropout.key.sample += (uint32_t)(item / job->H);
+    random_words(dropout.key, start, skip + keys, words);
+    uint32_t threshold = (uint32_t)dropout.threshold;
+    for (size i = 0; i < keys; i++) row[i] *= words[skip + i] >= threshold ? dropout.factor : 0;
+}
+
 static void forward(size item, void *data) {
     struct attention_job *job = data;
-    size T = job->T, D = job->D, step = job->step, out_step = job->out_step, P = padded(D);
-    size S = stride_of(T), here = head_start(job, item, step);
-    const float *q = job->q + here, *k = job->k + here, *v = job->v + here;
-    float *y = job->y + head_start(job, item, out_step), *greatest = job->most + item * T;
-    float *totals = job->total + item * T;
-    float *memory = aligned_memory(2 * T * P + D * S + BLOCK * (S + P));
-    float *rows = memory, *values = rows + T * P, *turned_k = values + T * P, *s = turned_k + D * S;
-    float *out = s + BLOCK * S;
+    size T = job->T, S = job->S, D = job->D, P = padded(D), W = stride_of(S);
+    const float *q = head_of(job, job->q, item);
+    float *y = head_of(job, job->y, item);
+    float *greatest = job->most + item * T, *totals = job->total + item * T;
+    float *memory = aligned_memory(2 * S * P + D * W + BLOCK * (W + P) + W);
+    float *rows = memory, *values = rows + S * P, *turned_k = values + S * P, *s = turned_k + D * W;
+    float *out = s + BLOCK * W, *words = out + BLOCK * P;
     float zero = 0;  /* NaN, once a result is not finite */
-    copy_rows(k, step, rows, T, D);
-    copy_rows(v, step, values, T, D);
-    turn_rows(rows, turned_k, T, D);
+    copy_rows(head_of(job, job->k, item), job->k.row, rows, S, D);
+    copy_rows(head_of(job, job->v, item), job->v.row, values, S, D);
+    turn_rows(rows, turned_k, S, D);
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T);
-        size seen = scores(job, q, step, turned_k, s, start, stop), keys = padded(seen);
+        size seen = scores(job, item, q, job->q.row, turned_k, s, start, stop), keys = padded(seen);
         for (size t = start; t < stop; t++) {
-            float *restrict row = s + (t - start) * S, most = -INFINITY, sum = 0;
+            float *restrict row = s + (t - start) * W, most = -INFINITY, sum = 0;
 #pragma omp simd reduction(max : most)
             for (size i = 0; i < keys; i++) most = row[i] > most ? row[i] : most;
+            if (most == -INFINITY) most = 0;  /* nothing may be seen: all weights are 0 */
 #pragma omp simd reduction(+ : sum)
             for (size i = 0; i < keys; i++) {
                 float e = exponential(row[i] - most);
@@ -202,14 +239,15 @@ static void forward(size item, void *data) {
                 sum += e;
             }
             greatest[t] = most;
-            totals[t] = sum;
+            totals[t] = sum == 0 ? 1 : sum;
+            if (job->dropout.threshold) drop(job, item, t, row, seen, (uint32_t *)words);
         }
-        multiply((struct product){s, values, out, S, 1, P, P, stop - start, P, seen, 0});
+        multiply((struct product){s, values, out, W, 1, P, P, stop - start, P, seen, 0});
         for (size t = start; t < stop; t++)
 #pragma omp simd reduction(+ : zero)
             for (size d = 0; d < D; d++) {
                 float value = out[(t - start) * P + d] / totals[t];
-                y[t * out_step + d] = value;
+                y[t * job->y.row + d] = value;
                 zero += value * 0.0f;
             }
     }
@@ -219,30 +257,30 @@ static void forward(size item, void *data) {
 
 static void backward(size item, void *data) {
     struct attention_job *job = data;
-    size T = job->T, D = job->D, step = job->step, out_step = job->out_step, P = padded(D);
-    size S = stride_of(T);
-    size here = head_start(job, item, step), out_here = head_start(job, item, out_step);
+    size T = job->T, S = job->S, D = job->D, P = padded(D), W = stride_of(S);
     const float *greatest = job->most + item * T, *totals = job->total + item * T;
-    float *memory = aligned_memory(7 * T * P + 2 * D * S + BLOCK * 2 * S);
-    float *q = memory, *k = q + T * P, *v = k + T * P, *dy = v + T * P, *dq = dy + T * P;
-    float *dk = dq + T * P, *dv = dk + T * P;
-    float *turned_k = dv + T * P, *turned_v = turned_k + D * S, *p = turned_v + D * S;
-    float *ds = p + BLOCK * S;
-    copy_rows(job->q + here, step, q, T, D);
-    copy_rows(job->k + here, step, k, T, D);
-    copy_rows(job->v + here, step, v, T, D);
-    copy_rows(job->dy + out_here, out_step, dy, T, D);
-    turn_rows(k, turned_k, T, D);
-    turn_rows(v, turned_v, T, D);
-    memset(dk, 0, sizeof(float) * 2 * T * P);  /* dv too */
+    float *memory = aligned_memory((3 * T + 4 * S) * P + 2 * D * W + (2 * BLOCK + 1) * W);
+    float *q = memory, *dy = q + T * P, *dq = dy + T * P;
+    float *k = dq + T * P, *v = k + S * P, *dk = v + S * P, *dv = dk + S * P;
+    float *turned_k = dv + S * P, *turned_v = turned_k + D * W, *p = turned_v + D * W;
+    float *ds = p + BLOCK * W, *words = ds + BLOCK * W;
+    copy_rows(head_of(job, job->q, item), job->q.row, q, T, D);
+    copy_rows(head_of(job, job->k, item), job->k.row, k, S, D);
+    copy_rows(head_of(job, job->v, item), job->v.row, v, S, D);
+    copy_rows(head_of(job, job->dy, item), job->dy.row, dy, T, D);
+    turn_rows(k, turned_k, S, D);
+    turn_rows(v, turned_v, S, D);
+    memset(dk, 0, sizeof(float) * 2 * S * P);  /* dv too */
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T), count = stop - start;
-        size seen = scores(job, q, P, turned_k, p, start, stop), keys = padded(seen);
+        size seen = scores(job, item, q, P, turned_k, p, start, stop), keys = padded(seen);
         /* dy v^T */
-        multiply((struct product){dy + start * P, turned_v, ds, P, 1, S, S, count, keys, D, 0});
+        multiply((struct product){dy + start * P, turned_v, ds, P, 1, W, W, count, keys, D, 0});
         for (size t = start; t < stop; t++) {
-            float *restrict row = p + (t - start) * S, *restrict drow = ds + (t - start) * S;
+            float *restrict row = p + (t - start) * W, *restrict drow = ds + (t - start) * W;
             float most = greatest[t], share = 1.0f / totals[t], dot = 0, scale = job->scale;
+            int drops = job->dropout.threshold != 0;
+            if (drops) drop(job, item, t, drow, seen, (uint32_t *)words);
 #pragma omp simd reduction(+ : dot)
             for (size i = 0; i < keys; i++) {
                 row[i] = exponential(row[i] - most) * share;
@@ -250,58 +288,75 @@ static void backward(size item, void *data) {
             }
 #pragma omp simd
             for (size i = 0; i < keys; i++) drow[i] = row[i] * (drow[i] - dot) * scale;
+            if (drops) drop(job, item, t, row, seen, (uint32_t *)words);
         }
-        multiply((struct product){ds, k, dq + start * P, S, 1, P, P, count, P, seen, 0});
-        multiply((struct product){p, dy + start * P, dv, 1, S, P, P, seen, P, count, 1});
-        multiply((struct product){ds, q + start * P, dk, 1, S, P, P, seen, P, count, 1});
+        multiply((struct product){ds, k, dq + start * P, W, 1, P, P, count, P, seen, 0});
+        multiply((struct product){p, dy + start * P, dv, 1, W, P, P, seen, P, count, 1});
+        multiply((struct product){ds, q + start * P, dk, 1, W, P, P, seen, P, count, 1});
     }
-    float zero = copy_back(dq, job->dq + here, step, T, D) +
-                 copy_back(dk, job->dk + here, step, T, D) +
-                 copy_back(dv, job->dv + here, step, T, D);
+    float zero = copy_back(dq, head_of(job, job->dq, item), job->dq.row, T, D) +
+                 copy_back(dk, head_of(job, job->dk, item), job->dk.row, S, D) +
+                 copy_back(dv, head_of(job, job->dv, item), job->dv.row, S, D);
     if (zero != 0) tell(&job->not_finite);
     free(memory);
 }
 
+/* -- for decoder.c and for Python -------------------------------------------------------------- */
+
 /* Packed: qkv (B, T, 3, H, D), y (B, T, H, D), kept (2, B, H, T), always causal. Returns 1 when
    something was not finite: then a query may have seen what lies after it. */
-int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D,
+int packed_attention(float *qkv, float *y, float *kept, size B, size T, size H, size D,
                      float scale) {
-    struct attention_job job = {.q = qkv, .k = qkv + H * D, .v = qkv + 2 * H * D, .y = y,
-                                .most = kept, .total = kept + B * H * T, .T = T, .H = H, .D = D,
-                                .step = 3 * H * D, .out_step = H * D, .scale = scale, .causal = 1};
+    size C = H * D;
+    struct heads q = {qkv, 3 * T * C, D, 3 * C}, k = q, v = q;
+    k.first += C, v.first += 2 * C;
+    struct attention_job job = {.q = q, .k = k, .v = v, .y = {y, T * C, D, C},
+                                .most = kept, .total = kept + B * H * T, .B = B, .H = H, .T = T,
+                                .S = T, .D = D, .scale = scale, .causal = 1};
     parallel(B * H, 2.0 * B * H * T * T, forward, &job);
     return job.not_finite;
 }
 
-/* The job of N = B H heads: packed in qkv, which is given as each of q, k, v; or apart, and then H
-   is 1. */
-static struct attention_job job_of(array q, array k, array v, array kept, size N, size T, size H,
-                                   size D, size packed, real scale, size causal) {
-    size C = H * D, third = packed ? C : 0;
-    return (struct attention_job){.q = floats(q), .k = floats(k) + third,
-                                  .v = floats(v) + 2 * third, .most = floats(kept),
-                                  .total = floats(kept) + N * T, .T = T, .H = H, .D = D,
-                                  .step = packed ? 3 * C : C, .out_step = C, .scale = (float)scale,
-                                  .causal = (int)causal};
+static struct heads heads_of(array a) {
+    size *steps = strides_of(a), bytes = sizeof(float);
+    return (struct heads){floats(a), steps[0] / bytes, steps[1] / bytes, steps[2] / bytes};
 }
 
-/* y (B, T, H, D), kept (2, N, T). Returns 1 when something was not finite. */
-KERNEL attention_forward(array q, array k, array v, array y, array kept, size N, size T, size H,
-                         size D, size packed, real scale, size causal) {
-    struct attention_job job = job_of(q, k, v, kept, N, T, H, D, packed, scale, causal);
-    job.y = floats(y);
-    parallel(N, 2.0 * N * T * T, forward, &job);
+/* options: causal, whether the mask counts, and of dropout: threshold, seed (low, high), step,
+   module, sample. */
+enum { CAUSAL, MASKED, THRESHOLD, SEED, HIGH_SEED, STEP, MODULE, SAMPLE };
+
+static struct attention_job job_of(array q, array k, array v, array mask, array kept, array options,
+                                   real scale, real factor) {
+    size *queries = shape_of(q), *m = strides_of(mask);
+    size B = queries[0], H = queries[1], T = queries[2];
+    const int64_t *option = integers(options);
+    struct key key = {(uint32_t)option[STEP], (uint32_t)option[MODULE], (uint32_t)option[SAMPLE],
+                      {(uint32_t)option[SEED], (uint32_t)option[HIGH_SEED]}};
+    struct attention_job job = {.q = heads_of(q), .k = heads_of(k), .v = heads_of(v),
+                                .most = floats(kept), .total = floats(kept) + B * H * T, .B = B,
+                                .H = H, .T = T, .S = shape_of(k)[2], .D = queries[3],
+                                .scale = (float)scale, .causal = (int)option[CAUSAL],
+                                .dropout = {option[THRESHOLD], (float)factor, key}};
+    if (option[MASKED]) job.mask = (struct mask){data_of(mask), m[0], m[1], m[2], m[3]};
+    return job;
+}
+
+/* q, y: (B, H, T, D)   k, v: (B, H, S, D)   mask: (B, H, T, S) of bools   kept: (2, B, H, T)
+   Returns 1 when something was not finite. */
+KERNEL attention_forward(array q, array k, array v, array mask, array y, array kept, array options,
+                         real scale, real factor) {
+    struct attention_job job = job_of(q, k, v, mask, kept, options, scale, factor);
+    job.y = heads_of(y);
+    parallel(job.B * job.H, 2.0 * job.B * job.H * job.T * job.S, forward, &job);
     return job.not_finite;
 }
 
-/* dq, dk, dv lie as q, k, v do. Returns 1 when something in them is not finite. */
-KERNEL attention_backward(array q, array k, array v, array kept, array dy, array dq, array dk,
-                          array dv, size N, size T, size H, size D, size packed, real scale,
-                          size causal) {
-    struct attention_job job = job_of(q, k, v, kept, N, T, H, D, packed, scale, causal);
-    size third = packed ? H * D : 0;
-    job.dy = floats(dy);
-    job.dq = floats(dq), job.dk = floats(dk) + third, job.dv = floats(dv) + 2 * third;
-    parallel(N, 5.0 * N * T * T, backward, &job);
+/* dq, dk, dv have the shapes of q, k, v. Returns 1 when something in them is not finite. */
+KERNEL attention_backward(array q, array k, array v, array mask, array kept, array dy, array dq,
+                          array dk, array dv, array options, real scale, real factor) {
+    struct attention_job job = job_of(q, k, v, mask, kept, options, scale, factor);
+    job.dy = heads_of(dy), job.dq = heads_of(dq), job.dk = heads_of(dk), job.dv = heads_of(dv);
+    parallel(job.B * job.H, 5.0 * job.B * job.H * job.T * job.S, backward, &job);
     return job.not_finite;
 }

@@ -1,10 +1,11 @@
-"""Causal self-attention by blocks of queries: what calls attention.c; and the same in NumPy, for
-what attention.c does not take.
+"""Attention by blocks of queries: what calls attention.c; and the same in NumPy, for what
+attention.c does not take. Memory is linear in the numbers of queries and keys.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,59 +15,151 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import in_order, library, refusal
 from tensor.memory.devices import Array
 from tensor.ops.op import reference_of
+from tensor.random import MASK, Key, threshold_of
 
 BLOCK = 128  # queries at a time, in NumPy
-PACKED = True  # q, k and v lie side by side in the rows of one array
+NO_MASK = np.ones((1, 1, 1, 1), bool)  # given in the place of a mask
 
 
-def _supports_packed(qkv: Array, heads: int, *, dropout: float = 0.0, **_: Any) -> str | None:
-    if dropout:
-        return "dropout"
-    if qkv.ndim != 3 or not qkv.size or qkv.shape[-1] % (3 * heads):
-        return f"shape {qkv.shape} with {heads} heads"
-    return refusal(qkv)
+def _attend(
+    parts: tuple[Array, Array, Array],
+    y: Array,
+    allowed: Array | None,
+    scale: float,
+    causal: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
+) -> Callable[..., float] | None:
+    """Fill y, and give the function that fills (dq, dk, dv) from dy; None where a result is not
+    finite. Backward makes the weights again from each row's maximum and its sum of e^s.
 
-
-@kernel_for("causal_self_attention", supports=_supports_packed)
-def attention_by_heads(qkv: Array, heads: int, **_: Any) -> Any:
-    """y, from heads that lie side by side. The maximum of each row of scores and its sum of e^s are
-    kept: backward makes the weights again from them.   qkv: (B, T, 3C)   y: (B, T, C)
+    parts: q, k, v   q, y: (B, H, T, D)   k, v: (B, H, S, D), of any strides with contiguous rows
+    allowed: bools (B, H, T, S), of any strides
     """
-    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    y, kept = np.empty((B, T, C), qkv.dtype), np.empty((2, B, heads, T), qkv.dtype)
-    sizes = B * heads, T, heads, C // heads, PACKED, 1 / math.sqrt(C // heads), True
-    if library.attention_forward(qkv, qkv, qkv, y, kept, *sizes):
-        # something is not finite: the composition keeps it from the queries before it
+    seed, *numbers = key or Key()
+    words = seed & MASK, seed >> 32, *(number & MASK for number in numbers)
+    options = np.array([causal, allowed is not None, threshold_of(dropout), *words])
+    mask = NO_MASK if allowed is None else allowed
+    kept = np.empty((2, *y.shape[:3]), float32)
+    rest = options, scale, 1 / (1 - dropout)
+    if library.attention_forward(*parts, mask, y, kept, *rest):
+        return None
+    return lambda dy, *out: library.attention_backward(*parts, mask, kept, dy, *out, *rest)
+
+
+def _refused(mask: Array | None, dropout: float, full: tuple[int, ...]) -> str | None:
+    """Why C cannot take this mask and this dropout.   full: the shape of the weights"""
+    if dropout and (len(full) == 2 or threshold_of(dropout) > MASK):  # the first axis: samples
+        return f"dropout {dropout} of {len(full)} axes"
+    if mask is not None:
+        if type(mask) is not np.ndarray:
+            return f"a mask that is a {type(mask).__name__}"
+        ends = zip(reversed(mask.shape), reversed(full), strict=False)
+        if mask.dtype != bool or mask.ndim > len(full) or any(m not in (1, n) for m, n in ends):
+            return f"mask {mask.shape} of {mask.dtype} for weights {full}"
+    return refusal()
+
+
+# -- heads side by side
+
+
+def _supports_packed(
+    q: Array,
+    kv: Array | None = None,
+    mask: Array | None = None,
+    *,
+    heads: int,
+    dropout: float = 0.0,
+    **_: Any,
+) -> str | None:
+    keys, count = (q, 3) if kv is None else (kv, 1)
+    three = q.ndim == keys.ndim == 3 and 0 not in (q.size, keys.size)
+    if not three or q.shape[2] % (count * heads):
+        return f"shape {q.shape} with {heads} heads"
+    if kv is not None and (kv.shape[0], kv.shape[2]) != (len(q), 2 * q.shape[2]):
+        return f"kv {kv.shape} for q {q.shape}"
+    full = len(q), heads, q.shape[1], keys.shape[1]
+    return refusal(q, keys) or _refused(mask, dropout, full)
+
+
+@kernel_for("multi_head_attention", supports=_supports_packed)
+def attention_by_heads(
+    q: Array,
+    kv: Array | None = None,
+    mask: Array | None = None,
+    *,
+    heads: int,
+    causal: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
+) -> Any:
+    """y, from heads that lie side by side.   q: (B, T, C), kv: (B, S, 2C), or q, k and v in one,
+    (B, T, 3C)   y: (B, T, C)
+    """
+    parts = _parts(q, kv, heads)
+    B, H, T, D = parts[0].shape
+    y = np.empty((B, T, H, D), float32)
+    allowed = None if mask is None else np.broadcast_to(mask.copy(), (B, H, T, parts[1].shape[2]))
+    options: dict[str, Any] = {"causal": causal, "dropout": dropout, "key": key}
+    gradients = _attend(parts, y.swapaxes(1, 2), allowed, 1 / math.sqrt(D), **options)
+    if gradients is None:
+        # something is not finite: the composition keeps it from those who may not see it
         return NotImplemented
 
-    def backward(dy: Array) -> tuple[Array]:
-        dy, dqkv = in_order(dy), np.empty(qkv.shape, qkv.dtype)
-        if library.attention_backward(qkv, qkv, qkv, kept, dy, dqkv, dqkv, dqkv, *sizes):
-            return (_by_reference(qkv, heads, dy),)
-        return (dqkv,)
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dq, dkv = np.empty(q.shape, float32), None if kv is None else np.empty(kv.shape, float32)
+        dparts, dheads = _parts(dq, dkv, heads), _split(in_order(dy), 1, heads)[0]
+        if gradients(dheads, *dparts):
+            exact = reference_of("attention")(*parts, mask=allowed, **options)[1](dheads)
+            for dpart, wanted in zip(dparts, exact[:3], strict=True):
+                dpart[...] = wanted
+        return dq, dkv, None
 
-    return y, backward
+    return y.reshape(B, T, H * D), backward
 
 
-def _by_reference(qkv: Array, heads: int, dy: Array) -> Array:
-    """The gradient of packed heads by the reference, where something in it is not finite."""
-    B, T, _ = dy.shape
-    q, k, v = qkv.reshape(B, T, 3, heads, -1).transpose(2, 0, 3, 1, 4)  # each (B, H, T, D)
-    dheads = dy.reshape(B, T, heads, -1).swapaxes(1, 2)
-    gradients = reference_of("attention")(q, k, v, causal=True)[1](dheads)[:3]
-    return np.stack(gradients).transpose(1, 3, 0, 2, 4).reshape(qkv.shape)
+def _parts(q: Array, kv: Array | None, heads: int) -> tuple[Array, Array, Array]:
+    """Views of q, k and v in the arrays they are packed in.   Each (B, H, T or S, D)"""
+    if kv is None:
+        q, k, v = _split(q, 3, heads)
+        return q, k, v
+    k, v = _split(kv, 2, heads)
+    return _split(q, 1, heads)[0], k, v
+
+
+def _split(x: Array, count: int, heads: int) -> Array:
+    """(B, T, count C) -> (count, B, H, T, D), a view"""
+    B, T, width = x.shape
+    return x.reshape(B, T, count, heads, width // (count * heads)).transpose(2, 0, 3, 1, 4)
+
+
+# -- heads that lie apart
 
 
 def _supports(
-    q: Array, k: Array, v: Array, bias: Array | None = None, **options: Any
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Array | None = None,
+    dropout: float = 0.0,
+    **_: Any,
 ) -> str | None:
-    if bias is not None or options.get("mask") is not None or options.get("dropout"):
-        return "bias, mask and dropout"
-    if q.ndim < 2 or q.size == 0 or q.shape != k.shape or k.shape != v.shape:
-        return f"q {q.shape}, k {k.shape}, v {v.shape}: equal shapes"
-    if {q.dtype, k.dtype, v.dtype} != {float32}:
-        return f"dtype {q.dtype}"
-    return refusal()  # of any strides: what is not contiguous is copied, which is linear in T too
+    refused = _unlike(q, k, v, bias)
+    if refused or {q.dtype, k.dtype, v.dtype} != {float32}:
+        return refused or f"dtype {q.dtype}"
+    return _refused(mask, dropout, (*q.shape[:-1], k.shape[-2]))
+
+
+def _unlike(q: Array, k: Array, v: Array, bias: Array | None) -> str | None:
+    """Why these are not heads of equal sizes, with as many keys as values."""
+    if bias is not None:
+        return "bias"
+    fits = 2 <= q.ndim == k.ndim and k.shape == v.shape and q.shape[:-2] == k.shape[:-2]
+    if not fits or q.shape[-1] != k.shape[-1] or 0 in (q.size, k.size):
+        return f"q {q.shape}, k {k.shape}, v {v.shape}"
+    return None
 
 
 @kernel_for("attention", supports=_supports)
@@ -76,63 +169,96 @@ def attention_of_heads(
     v: Array,
     bias: Array | None = None,
     *,
-    causal: bool = False,
     scale: float | None = None,
-    **_: Any,
+    mask: Array | None = None,
+    **options: Any,
 ) -> Any:
-    """The same for q, k, v: (..., T, D) that lie apart."""
-    T, D = q.shape[-2:]
-    factor = 1 / math.sqrt(D) if scale is None else scale
-    sizes = q.size // (T * D), T, 1, D, not PACKED, factor, causal
-    q, k, v = in_order(q), in_order(k), in_order(v)
-    y, kept = np.empty(q.shape, q.dtype), np.empty((2, *q.shape[:-1]), q.dtype)
-    if library.attention_forward(q, k, v, y, kept, *sizes):
+    """The same for q: (..., T, D) and k, v: (..., S, D), of any strides."""
+    factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    y, shape = np.empty(q.shape, float32), (*q.shape[:-1], k.shape[-2])
+    allowed = None if mask is None else _by_heads(np.broadcast_to(mask.copy(), shape))
+    parts = _readable(q), _readable(k), _readable(v)
+    gradients = _attend(parts, _by_heads(y), allowed, factor, **options)
+    if gradients is None:
         return NotImplemented
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dq, dk, dv = (np.empty(q.shape, q.dtype) for _ in range(3))
-        dy = in_order(dy)
-        if library.attention_backward(q, k, v, kept, dy, dq, dk, dv, *sizes):
-            dq, dk, dv, _ = reference_of("attention")(q, k, v, causal=causal, scale=factor)[1](dy)
+        dq, dk, dv = (np.empty(x.shape, float32) for x in (q, k, v))
+        if gradients(_readable(dy), *map(_by_heads, (dq, dk, dv))):
+            again = reference_of("attention")(q, k, v, mask=allowed, scale=factor, **options)
+            dq, dk, dv, _ = again[1](dy)
         return dq, dk, dv, None
 
     return y, backward
 
 
+def _by_heads(x: Array) -> Array:
+    """(..., rows, columns) as (B, H, rows, columns)"""
+    return x.reshape(-1, x.shape[-3] if x.ndim > 3 else 1, *x.shape[-2:])
+
+
+def _readable(x: Array) -> Array:
+    """The same for C: a copy where the numbers of a row do not lie side by side."""
+    aligned = x.flags.aligned and x.strides[-1] == x.itemsize
+    return _by_heads(x if aligned else x.copy())
+
+
+# -- in NumPy
+
+
 def _supports_numpy(
-    q: Array, k: Array, v: Array, bias: Array | None = None, **options: Any
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    causal: bool = False,
+    dropout: float = 0.0,
+    **_: Any,
 ) -> str | None:
-    if bias is not None or options.get("mask") is not None or options.get("dropout"):
-        return "bias, mask and dropout"
-    if not options.get("causal") or q.ndim < 2 or not BLOCK < q.shape[-2] == k.shape[-2]:
-        return "not causal, or one block"
+    refused = _unlike(q, k, v, bias)
+    if refused or dropout:
+        return refused or "dropout"
+    if q.shape[-2] <= BLOCK or (causal and k.shape[-2] < q.shape[-2]):
+        return "one block" if q.shape[-2] <= BLOCK else "queries before the first key"
     return None if q.dtype in (float32, float64) else f"dtype {q.dtype}"
 
 
 @kernel_for("attention", supports=_supports_numpy)
 def attention_by_blocks(
-    q: Array, k: Array, v: Array, bias: Array | None = None, *, scale: float | None = None, **_: Any
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    mask: Array | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+    **_: Any,
 ) -> Any:
     """The reference on one block of queries after another, each with the keys up to its last one.
     Backward runs each block again, so memory is linear in T.      Chen et al. 2016
     """
-    stops = range(BLOCK, q.shape[-2] + BLOCK, BLOCK)
+    T, S = q.shape[-2], k.shape[-2]
+    allowed = None if mask is None else np.broadcast_to(mask.copy(), (*q.shape[:-1], S))
+    blocks = [slice(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+
+    def block(here: slice) -> tuple[Any, int]:
+        """The reference of some queries, and the number of keys that they meet."""
+        keys = S - T + here.stop if causal else S
+        part = None if allowed is None else allowed[..., here, :keys]
+        known = k[..., :keys, :], v[..., :keys, :]
+        attention = reference_of("attention")
+        return attention(q[..., here, :], *known, mask=part, causal=causal, scale=scale), keys
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dq, dk, dv = (np.zeros(x.shape, dy.dtype) for x in (q, k, v))
-        for stop in stops:
-            here = slice(stop - BLOCK, stop)
-            dhere, dkeys, dvalues, _ = _block(q, k, v, stop, scale)[1](dy[..., here, :])
+        for here in blocks:
+            (_, gradients), keys = block(here)
+            dhere, dkeys, dvalues, _ = gradients(dy[..., here, :])
             dq[..., here, :] = dhere
-            dk[..., :stop, :] += dkeys
-            dv[..., :stop, :] += dvalues
+            dk[..., :keys, :] += dkeys
+            dv[..., :keys, :] += dvalues
         return dq, dk, dv, None
 
-    return np.concatenate([_block(q, k, v, stop, scale)[0] for stop in stops], axis=-2), backward
-
-
-def _block(q: Array, k: Array, v: Array, stop: int, scale: float | None) -> Any:
-    """The reference of the BLOCK queries before `stop`."""
-    keys, values = k[..., :stop, :], v[..., :stop, :]
-    queries = q[..., stop - BLOCK : stop, :]
-    return reference_of("attention")(queries, keys, values, causal=True, scale=scale)
+    return np.concatenate([block(here)[0][0] for here in blocks], axis=-2), backward

@@ -28,10 +28,14 @@ typedef double real;
 
 #define KERNEL __attribute__((visibility("default"))) double
 
-/* The data pointer of a NumPy array comes right after the object's head, whose size Python tells
-   the compiler (and then checks). */
-static inline float *floats(array a) { return *(float **)((char *)a + OBJECT_HEAD); }
-static inline int64_t *integers(array a) { return *(int64_t **)((char *)a + OBJECT_HEAD); }
+/* The fields of a NumPy array come right after the object's head, whose size Python tells the
+   compiler (and then checks). Strides are in bytes. */
+struct numpy_array { char head[OBJECT_HEAD]; void *data; int ndim; size *shape, *strides; };
+static inline void *data_of(array a) { return ((struct numpy_array *)a)->data; }
+static inline float *floats(array a) { return data_of(a); }
+static inline int64_t *integers(array a) { return data_of(a); }
+static inline size *shape_of(array a) { return ((struct numpy_array *)a)->shape; }
+static inline size *strides_of(array a) { return ((struct numpy_array *)a)->strides; }
 
 /* A tuple holds its items right after its length. */
 static inline array item_of(arrays a, size i) {
@@ -49,6 +53,7 @@ static inline int all_finite(const float *x, size n) {
 }
 
 static inline size smaller(size a, size b) { return a < b ? a : b; }
+static inline size larger(size a, size b) { return a > b ? a : b; }
 
 /* parallel.c: function(item, job) for every item from 0, on all threads where `work` (elements
    touched, say) makes that worthwhile. What an item is must not depend on the number of threads:
@@ -59,6 +64,10 @@ int thread_count(void);
 
 enum { ROWS = 32 };  /* rows in an item, where rows are shared out */
 static inline size row_blocks(size rows) { return (rows + ROWS - 1) / ROWS; }
+
+/* random.c: words start to start + count of row 0 of the bits under a key. start: a multiple of 4 */
+struct key { uint32_t step, module, sample, seed[2]; };
+void random_words(struct key key, size start, size count, uint32_t *out);
 
 /* sums.c: the sums of blocks of rows, sums (blocks, width), added up into total (width): block by
    block, always in that order. */
@@ -83,7 +92,7 @@ int normalise(const float *x, const float *y, float *s, const float *gain, const
 
 /* attention.c: qkv (B, T, 3, H, D) -> y (B, T, H, D), kept (2, B, H, T); causal. Returns 1 when
    something was not finite: y is then worthless. */
-int packed_attention(const float *qkv, float *y, float *kept, size B, size T, size H, size D,
+int packed_attention(float *qkv, float *y, float *kept, size B, size T, size H, size D,
                      float scale);
 
 /* gelu.c: y = gelu(x), n elements. */

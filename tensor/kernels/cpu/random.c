@@ -8,25 +8,14 @@
 
 enum { LANES = 16 };
 
-struct bits_job {
-    uint32_t *out;
-    size rows, columns, tiles;
-    uint32_t step, module, sample, seed[2];
-};
-
-enum { TILE = 4096 };  /* words of a row in an item */
-
-static void some_bits(size item, void *data) {
-    struct bits_job *job = data;
-    size row = item / job->tiles, start = item % job->tiles * TILE;
-    size stop = smaller(start + TILE, job->columns);
-    for (size column = start; column < stop; column += 4 * LANES) {
-        uint32_t c[4][LANES], k0 = job->seed[0], k1 = job->seed[1], words[4 * LANES];
+void random_words(struct key key, size start, size count, uint32_t *out) {
+    for (size done = 0; done < count; done += 4 * LANES) {
+        uint32_t c[4][LANES], k0 = key.seed[0], k1 = key.seed[1], words[4 * LANES];
         for (int i = 0; i < LANES; i++) {
-            c[0][i] = (uint32_t)(column / 4 + i);
-            c[1][i] = job->step;
-            c[2][i] = job->module;
-            c[3][i] = job->sample + (uint32_t)row;
+            c[0][i] = (uint32_t)((start + done) / 4 + i);
+            c[1][i] = key.step;
+            c[2][i] = key.module;
+            c[3][i] = key.sample;
         }
         for (int round = 0; round < 10; round++) {
 #pragma omp simd
@@ -43,18 +32,33 @@ static void some_bits(size item, void *data) {
         }
         for (int i = 0; i < LANES; i++)
             for (int word = 0; word < 4; word++) words[4 * i + word] = c[word][i];
-        memcpy(job->out + row * job->columns + column, words,
-               sizeof(uint32_t) * smaller(4 * LANES, stop - column));
+        memcpy(out + done, words, sizeof(uint32_t) * smaller(4 * LANES, count - done));
     }
+}
+
+struct bits_job {
+    uint32_t *out;
+    size rows, columns, tiles;
+    struct key key;
+};
+
+enum { TILE = 4096 };  /* words of a row in an item */
+
+static void some_bits(size item, void *data) {
+    struct bits_job *job = data;
+    size row = item / job->tiles, start = item % job->tiles * TILE;
+    struct key key = job->key;
+    key.sample += (uint32_t)row;
+    random_words(key, start, smaller(TILE, job->columns - start),
+                 job->out + row * job->columns + start);
 }
 
 /* out: (rows, columns) of uint32;   sample: of the first row */
 KERNEL random_bits(array out, size rows, size columns, size seed, size step, size module,
                    size sample, size high_seed) {
-    struct bits_job job = {.out = (uint32_t *)floats(out), .rows = rows, .columns = columns,
-                           .tiles = (columns + TILE - 1) / TILE, .step = (uint32_t)step,
-                           .module = (uint32_t)module, .sample = (uint32_t)sample,
-                           .seed = {(uint32_t)seed, (uint32_t)high_seed}};
+    struct key key = {(uint32_t)step, (uint32_t)module, (uint32_t)sample,
+                      {(uint32_t)seed, (uint32_t)high_seed}};
+    struct bits_job job = {data_of(out), rows, columns, (columns + TILE - 1) / TILE, key};
     parallel(rows * job.tiles, 8.0 * rows * columns, some_bits, &job);
     return 0;
 }

@@ -398,7 +398,11 @@ def test_random_programs(seed: int) -> None:
             elif move == 3:
                 results += tensor.residual_layer_norm(x, y, m.gain, m.bias)
             elif move == 4:
-                results.append(tensor.causal_self_attention(tensor.concatenate([x, y, x], -1), 2))
+                results.append(
+                    tensor.multi_head_attention(
+                        tensor.concatenate([x, y, x], -1), heads=2, causal=True
+                    )
+                )
             else:
                 results.append(tensor.gelu(x))
             results = [

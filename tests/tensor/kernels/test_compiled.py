@@ -120,7 +120,7 @@ def test_without_a_library_the_references_run_and_the_reason_is_said(
         "linear_gelu",
         "layer_norm",
         "residual_layer_norm",
-        "causal_self_attention",
+        "multi_head_attention",
         "cross_entropy",
         "positional_embedding",
         "adamw",
@@ -232,7 +232,7 @@ def some_work() -> list[Array]:
         Tensor(draw(*shape), requires_grad=True) for shape in ((300, 64), (64, 64), (2, 70, 96))
     )
     y = tensor.layer_norm(linear(x, w), Tensor(draw(64)), Tensor(draw(64)))
-    z = tensor.causal_self_attention(qkv, 2)
+    z = tensor.multi_head_attention(qkv, heads=2, causal=True)
     return [
         a.numpy()
         for a in (y, z, *grad([y, z], [x, w, qkv], [draw(*y.shape), draw(*z.shape)]))

@@ -223,13 +223,54 @@ def test_positional_embedding(B: int, T: int, context: int, C: int, scale: float
 # -- attention
 
 
+KINDS: list[dict[str, Any]] = [
+    {},
+    {"causal": True},
+    {"mask": "keys"},
+    {"mask": "all"},
+    {"dropout": 0.3, "key": Key(5, 3, 2, 7)},
+    {"causal": True, "mask": "all", "dropout": 0.3, "key": Key(1)},
+]
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+@pytest.mark.parametrize(("T", "S", "D"), [(1, 1, 1), (33, 33, 5), (40, 70, 16), (70, 40, 24)])
+def test_attention_of_any_kind(T: int, S: int, D: int, options: dict[str, Any]) -> None:
+    """As many queries as keys, fewer, more; some queries see no key at all."""
+    rng = np.random.default_rng(T)
+    shapes = {"keys": (2, 1, 1, S), "all": (2, 3, T, S)}
+    masks = {name: rng.random(shape) < 0.6 for name, shape in shapes.items()}
+    options = {**options, "mask": masks.get(options.get("mask", ""))}
+    inputs = [draw(2, 3, n, D, seed=i) for i, n in enumerate((T, S, S))]
+    compare("attention", lambda *qkv: tensor.attention(*qkv, **options), inputs)
+    q, kv = draw(2, T, 3 * D), draw(2, S, 6 * D, seed=1)
+    mask = options.pop("mask")
+    compare(
+        "multi_head_attention",
+        lambda q, kv: tensor.multi_head_attention(
+            q, kv, None if mask is None else Tensor(mask), heads=3, **options
+        ),
+        [q, kv],
+    )
+
+
+def test_attention_keeps_a_mask_of_its_own() -> None:
+    """A mask that is written after forward changes no gradient."""
+    x = Tensor(draw(1, 2, 5, 4), requires_grad=True)
+    mask = np.tri(5, dtype=bool)
+    expected = grad(tensor.attention(x, x, x, mask=mask), x, Tensor(draw(1, 2, 5, 4)))[0]
+    y = tensor.attention(x, x, x, mask=mask)
+    mask[...] = True
+    assert np.array_equal(grad(y, x, Tensor(draw(1, 2, 5, 4)))[0].numpy(), expected.numpy())
+
+
 @pytest.mark.parametrize("scale", [1, 6])  # of 6, scores reach +-80
 @pytest.mark.parametrize(("H", "D"), [(1, 5), (3, 5), (1, 16), (3, 20), (2, 64)])
 @pytest.mark.parametrize("T", [1, 2, 31, 32, 33, 65, 130])
-def test_causal_self_attention(T: int, H: int, D: int, scale: float) -> None:
+def test_multi_head_attention(T: int, H: int, D: int, scale: float) -> None:
     compare(
-        "causal_self_attention",
-        lambda x: tensor.causal_self_attention(x, H),
+        "multi_head_attention",
+        lambda x: tensor.multi_head_attention(x, heads=H, causal=True),
         [np.float32(scale) * draw(2, T, 3 * H * D)],
     )
 
@@ -249,7 +290,7 @@ def test_bug_55_no_kernel_sees_the_future(T: int) -> None:
     """To the last bit, and with gradients of exactly 0."""
     x = draw(1, T, 18)
     calls: list[tuple[str, Callable[[Tensor], Tensor]]] = [
-        ("causal_self_attention", lambda x: tensor.causal_self_attention(x, 2)),
+        ("multi_head_attention", lambda x: tensor.multi_head_attention(x, heads=2, causal=True)),
         (
             "attention",
             lambda x: tensor.attention(

@@ -38,7 +38,10 @@ CALLS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "gelu": (tensor.gelu, [(2, 3, 4)]),
     "layer_norm": (tensor.layer_norm, [(2, 3, 4), (4,), (4,)]),
     "residual_layer_norm": (tensor.residual_layer_norm, [(2, 3, 4), (2, 3, 4), (4,), (4,)]),
-    "causal_self_attention": (lambda x: tensor.causal_self_attention(x, 2), [(2, 5, 24)]),
+    "multi_head_attention": (
+        lambda x: tensor.multi_head_attention(x, heads=2, causal=True),
+        [(2, 5, 24)],
+    ),
     "attention": (lambda q, k, v: tensor.attention(q, k, v, causal=True), [(2, 5, 4)] * 3),
     "cross_entropy": (lambda x: tensor.cross_entropy(x, Tensor(TARGETS)), [(2, 3, 5)]),
     "positional_embedding": (
@@ -231,19 +234,19 @@ DECLINED: list[tuple[str, str, Callable[[], Any]]] = [
         lambda: tensor.residual_layer_norm(drawn(3, 4), drawn(4), drawn(4), drawn(4)),
     ),
     (
-        "causal_self_attention",
+        "multi_head_attention",
         "shape (0, 5, 12) with 2 heads",
-        lambda: tensor.causal_self_attention(drawn(0, 5, 12), 2),
+        lambda: tensor.multi_head_attention(drawn(0, 5, 12), heads=2, causal=True),
     ),
     (
         "attention",
-        "bias, mask and dropout",
-        lambda: tensor.attention(*[drawn(3, 4)] * 3, mask=np.eye(3, dtype=bool)),
+        "bias",
+        lambda: tensor.attention(*[drawn(3, 4)] * 3, np.eye(3, dtype="float32")),
     ),
     (
         "attention",
-        "q (2, 4), k (3, 4), v (3, 4): equal shapes",
-        lambda: tensor.attention(drawn(2, 4), *[drawn(3, 4)] * 2),
+        "q (2, 4), k (3, 4), v (3, 5)",
+        lambda: tensor.attention(drawn(2, 4), drawn(3, 4), drawn(3, 5)),
     ),
     (
         "cross_entropy",
@@ -297,8 +300,8 @@ def test_shapes_that_cannot_be_raise_as_without_kernels() -> None:
         lambda: linear(x, Tensor(draw(4, 5)), row),
         lambda: tensor.linear_gelu(x, Tensor(draw(4, 5)), row),
         lambda: tensor.layer_norm(x, Tensor(draw(3)), row),
-        lambda: tensor.causal_self_attention(x, 2),
-        lambda: tensor.causal_self_attention(Tensor(draw(1, 2, 10)), 2),
+        lambda: tensor.multi_head_attention(x, heads=2, causal=True),
+        lambda: tensor.multi_head_attention(Tensor(draw(1, 2, 10)), heads=2, causal=True),
         lambda: tensor.cross_entropy(x, Tensor([0, 1])),
         lambda: tensor.positional_embedding(Tensor(IDS), Tensor(draw(5, 3)), Tensor(draw(2, 3))),
     ):
@@ -317,9 +320,11 @@ def test_bug_33_attention_keeps_what_is_not_finite_from_the_past(part: str, wron
     """
     T, C = 40, 6
     x = draw(1, T, 3 * C)
-    clean = tensor.causal_self_attention(Tensor(x), 2).numpy()
+    clean = tensor.multi_head_attention(Tensor(x), heads=2, causal=True).numpy()
     x[0, 3, {"q": 0, "k": C, "v": 2 * C}[part]] = wrong
-    with_kernel, without = both_ways(lambda x: tensor.causal_self_attention(x, 2), x)
+    with_kernel, without = both_ways(
+        lambda x: tensor.multi_head_attention(x, heads=2, causal=True), x
+    )
     y = with_kernel[0]
     assert np.isfinite(y[0, :3]).all()
     np.testing.assert_allclose(y[0, :3], clean[0, :3], rtol=0, atol=1e-6)
@@ -333,7 +338,11 @@ def test_bug_33_attention_keeps_what_is_not_finite_from_the_past(part: str, wron
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)  # the composition ran
     if part == "v":
         leaf = Tensor(x, requires_grad=True)
-        (dx,) = grad(tensor.causal_self_attention(leaf, 2)[:, :3], leaf, Tensor(draw(1, 3, C)))
+        (dx,) = grad(
+            tensor.multi_head_attention(leaf, heads=2, causal=True)[:, :3],
+            leaf,
+            Tensor(draw(1, 3, C)),
+        )
         assert dx is not None
         assert np.isfinite(dx.numpy()).all()  # of what looks at the first three tokens only
         assert not dx.numpy()[0, 3:].any()
@@ -507,7 +516,7 @@ def test_attention_by_blocks_in_numpy(
         for switch in (nullcontext(), kernels.off()):
             leaf = Tensor(scale * x, requires_grad=True)
             with switch:
-                y = tensor.causal_self_attention(leaf, H)
+                y = tensor.multi_head_attention(leaf, heads=H, causal=True)
             by_blocks = not results and block < T
             assert taken("attention")[0] == ("attention_by_blocks" if by_blocks else "reference")
             results.append(
@@ -528,7 +537,7 @@ def test_attention_by_blocks_leaves_nan_to_the_composition(monkeypatch: pytest.M
     monkeypatch.setattr(attention_file, "BLOCK", 4)
     x = np.random.default_rng(0).standard_normal((1, 9, 6))
     x[0, 5, 4] = NAN
-    y = tensor.causal_self_attention(Tensor(x), 1).numpy()
+    y = tensor.multi_head_attention(Tensor(x), heads=1, causal=True).numpy()
     assert np.isfinite(y[0, :5]).all()
     assert np.isnan(y[0, 5:, 0]).all()
     assert np.isfinite(y[0, :, 1]).all()

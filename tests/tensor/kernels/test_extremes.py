@@ -43,7 +43,10 @@ CALLS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
     "gelu": (tensor.gelu, [(35, 20)]),
     "layer_norm": (tensor.layer_norm, [(35, 20), (20,), (20,)]),
     "residual_layer_norm": (tensor.residual_layer_norm, [(35, 20), (35, 20), (20,), (20,)]),
-    "causal_self_attention": (lambda x: tensor.causal_self_attention(x, 2), [(2, 40, 24)]),
+    "multi_head_attention": (
+        lambda x: tensor.multi_head_attention(x, heads=2, causal=True),
+        [(2, 40, 24)],
+    ),
     "attention": (tensor.attention, [(2, 40, 5)] * 3),
     "attention, causal": (lambda *x: tensor.attention(*x, causal=True), [(2, 40, 5)] * 3),
     "cross_entropy": (lambda x: tensor.cross_entropy(x, Tensor(TARGETS)), [(35, 37)]),
@@ -164,7 +167,12 @@ def test_bug_33_infinite_queries_and_weights_that_overflow(T: int) -> None:
             for bad in (None, INF, NAN):
                 dy[0, 2, 1] = dy[0, 2, 1] if bad is None else bad
                 ways = [
-                    run(lambda x: tensor.causal_self_attention(x, 1), [x], [dy], on=on)
+                    run(
+                        lambda x: tensor.multi_head_attention(x, heads=1, causal=True),
+                        [x],
+                        [dy],
+                        on=on,
+                    )
                     for on in (True, False)
                 ]
                 assert_alike(*ways, f"{value} in column {column} and {bad} in dy, {dtype}")

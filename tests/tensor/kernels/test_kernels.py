@@ -138,7 +138,7 @@ def test_explain_says_why_an_op_ran_without_its_kernel(
     def gives_up(*arrays: Array, **options: Any) -> Any:
         return NotImplemented
 
-    for name in ("causal_self_attention", "relu"):
+    for name in ("multi_head_attention", "relu"):
         KERNELS[name].insert(
             0,
             Kernel(
@@ -149,9 +149,9 @@ def test_explain_says_why_an_op_ran_without_its_kernel(
         )
     x = tensor.rand(2, 3, 12, device=device)
     try:
-        tensor.causal_self_attention(x, 2)
+        tensor.multi_head_attention(x, heads=2, causal=True)
         x.relu()
-        assert row("causal_self_attention")[1:] == [
+        assert row("multi_head_attention")[1:] == [
             "reference",
             "gives_up met values that it leaves to the composition",
         ]
@@ -159,24 +159,22 @@ def test_explain_says_why_an_op_ran_without_its_kernel(
             "reference",
             "gives_up met values that it leaves to the reference",
         ]
-        tensor.causal_self_attention(x.to("bfloat16"), 2)
-        assert row("causal_self_attention")[1:] == [
+        tensor.multi_head_attention(x.to("bfloat16"), heads=2, causal=True)
+        assert row("multi_head_attention")[1:] == [
             "reference",
             "dtype bfloat16: each op of the composition goes by float32",
         ]
-        tensor.causal_self_attention(x, 2, dropout=0.5, key=tensor.random.Key(1))
-        assert row("causal_self_attention")[1:] == ["reference", "option key is a Key"]
         with tensor.detect_anomaly():
-            tensor.causal_self_attention(x, 2)
-        assert row("causal_self_attention")[1:] == [
+            tensor.multi_head_attention(x, heads=2, causal=True)
+        assert row("multi_head_attention")[1:] == [
             "reference",
             "detect_anomaly looks at every op of the composition",
         ]
         with kernels.off():
-            tensor.causal_self_attention(x.to("bfloat16"), 2)
-        assert row("causal_self_attention")[1:] == ["reference", "kernels are off"]
+            tensor.multi_head_attention(x.to("bfloat16"), heads=2, causal=True)
+        assert row("multi_head_attention")[1:] == ["reference", "kernels are off"]
     finally:
-        for name in ("causal_self_attention", "relu"):
+        for name in ("multi_head_attention", "relu"):
             KERNELS[name].pop(0)
 
 

@@ -451,7 +451,8 @@ for _shape in ((4,), (3, 4), (2, 3, 4)):
     )  # fmt: skip
 for _heads in (1, 2, 3):
     value(
-        "causal_self_attention", lambda x, h=_heads: tensor.causal_self_attention(x, h),
+        "multi_head_attention",
+        lambda x, h=_heads: tensor.multi_head_attention(x, heads=h, causal=True),
         lambda x, h=_heads: attended_heads(x, h), (2, 5, 18),
     )  # fmt: skip
 _IDS = np.array([[0, 2, 0], [1, 1, 2]])

@@ -38,7 +38,7 @@ def test_module_paths() -> None:
     assert list(dict.fromkeys(e.module for e in tape.backwards)) == list(
         dict.fromkeys(reversed(["embed", *paths, "final_norm", "logits", "loss"]))
     )
-    assert {e.within for e in tape.forwards if e.op == "attention"} == {("causal_self_attention",)}
+    assert {e.within for e in tape.forwards if e.op == "attention"} == {("multi_head_attention",)}
     assert all(e.implementation in ("reference", "view") for e in tape.forwards)
 
 

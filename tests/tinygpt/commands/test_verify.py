@@ -187,19 +187,19 @@ def leaky(*, values: bool) -> Callable[..., Any]:
         )
         mask = np.tril(np.ones((T, T), bool), 1)
         y = tensor.attention(q, k, v, mask=mask).transpose(1, 2).contiguous().view(B, T, C)
-        return y if values else honest(qkv, heads, **options) + (y - y.detach())
+        return y if values else honest(qkv, heads=heads, **options) + (y - y.detach())
 
-    honest = tensor.causal_self_attention
+    honest = tensor.multi_head_attention
     return attention
 
 
 def test_finds_a_causal_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor, "causal_self_attention", leaky(values=True))
+    monkeypatch.setattr(tensor, "multi_head_attention", leaky(values=True))
     failed("causal", "a change of token 1 changes the logits of position 0, in float32")
 
 
 def test_finds_a_leak_of_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensor, "causal_self_attention", leaky(values=False))
+    monkeypatch.setattr(tensor, "multi_head_attention", leaky(values=False))
     failed(
         "causal", "the gradient of the logits of position 0 with respect to embedding 1 is not 0"
     )
