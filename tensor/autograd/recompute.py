@@ -96,7 +96,7 @@ class Recomputed:
         result = self.context.copy().run(self._run, MODE.get().tape)
         roots = [y.node for y in (result if type(result) is tuple else (result,))]
         nodes, parents = _parted([root for root in roots if root is not None], since)
-        if len(roots) != node.outputs or not set(parents) <= set(node.parents):
+        if len(roots) != node.outputs or set(parents) != set(node.parents):
             raise GraphError(
                 f"the function of the checkpoint at {node.line} did something else "
                 "when it ran again: it must depend on its inputs alone"

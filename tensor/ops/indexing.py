@@ -160,10 +160,15 @@ def embedding(ids: Ids, weight: Array) -> Any:
     positions of that id.
 
     ids: (...) integers   weight: (V, C)   y: (..., C).   Raises IndexError for an id outside [0,
-    V), DTypeError for ids that are no integers.
+    V), DTypeError for ids that are no integers, ShapeError for a weight that is no matrix.
     """
     if ids.dtype.kind not in "iu":
         raise DTypeError(f"embedding ids must be integers, not {ids.dtype}")
+    if weight.ndim != 2:
+        raise ShapeError(
+            f"embedding takes rows of a matrix (V, C), and weight is {weight.shape}: "
+            "weight[ids] takes the elements of other shapes"
+        )
     shape = weight.shape
     check_range("`embedding` got index", ids, shape[0])
 

@@ -68,6 +68,19 @@ def test_a_function_that_changes_is_noticed(device: str) -> None:
     assert (x * 2).node is not None
 
 
+def test_a_leaf_that_leaves_the_graph_is_noticed(device: str) -> None:
+    """The second run would know nothing of it, and its gradient would be lost."""
+    x, w = (Tensor(draw(3, seed=i), device=device, requires_grad=True) for i in range(2))
+    for frozen in ([x], [x, w]):
+        y = checkpoint(lambda x: x * w, x)
+        for leaf in frozen:
+            leaf.requires_grad = False
+        with pytest.raises(GraphError, match="did something else when it ran again"):
+            y.sum().backward()
+        for leaf in frozen:
+            leaf.requires_grad = True
+
+
 def test_outputs_are_part_of_the_graph(device: str) -> None:
     """Also one that is a view of the input, or the input itself: written to, it would change what
     backward reads.

@@ -281,6 +281,9 @@ def test_positions_out_of_range_raise() -> None:
             tensor.embedding(rows, x)
     with pytest.raises(DTypeError):
         tensor.embedding([0.0], x)
+    for weight in (x[0], x[None]):
+        with pytest.raises(ShapeError, match=r"a matrix \(V, C\)"):
+            tensor.embedding([0], weight)
     with pytest.raises(IndexError):
         tensor.one_hot([0, 3], count=3)
 
