@@ -90,7 +90,11 @@ class RMSNorm(Module):
 
     def __call__(self, x: Any) -> Tensor:
         x = Tensor.wrap(_in_dtype_of(self.gain, x))
-        return self.gain * x / ((x * x).mean(-1, keepdims=True) + self.eps).sqrt()
+        # y is the same for x / size, whose squares do not overflow
+        size = x.detach().abs().max(-1, keepdims=True).clip(1)
+        x = x / size
+        mean_square = (x * x).mean(-1, keepdims=True)
+        return self.gain * (x / (mean_square + self.eps / (size * size)).sqrt())
 
 
 class Sequential(Module):

@@ -11,8 +11,9 @@ from tensor.autograd.broadcast import sum_to
 from tensor.errors import DTypeError, ShapeError
 from tensor.memory.devices import Array
 from tensor.ops.dropout import scaled_mask
-from tensor.ops.op import compute_op
+from tensor.ops.op import compute_op, reference_of
 from tensor.ops.softmax import softmax_array
+from tensor.ops.wider import in_float64, overflowed
 from tensor.random import Key
 
 
@@ -48,6 +49,10 @@ def attention(
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     allowed = _allowed(q, k, mask, causal)
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
+    if _scores_lost(scores, q, k, allowed):
+        options: Any = {"mask": mask, "causal": causal, "scale": scale}
+        options |= {"dropout": dropout, "key": key}
+        return in_float64(reference_of("attention"), q, k, v, bias, **options)
     # there is more to hide than weights
     strange = allowed is not None and not (np.isfinite(scores).all() & np.isfinite(v).all())
     if bias is not None:
@@ -62,6 +67,14 @@ def attention(
     y = _seen_product(dropped, v) if strange else dropped @ v
     masked = allowed is not None
     return y, _backward_of(q, k, v, bias, weights, dropped, keep, scale, masked, strange)
+
+
+def _scores_lost(scores: Array, q: Array, k: Array, allowed: Array | None) -> bool:
+    """Whether a score that may be seen overflowed, although q and k are finite."""
+    if not overflowed(scores) or not (np.isfinite(q).all() and np.isfinite(k).all()):
+        return False
+    strange = ~np.isfinite(scores)
+    return bool((strange if allowed is None else strange & allowed).any())
 
 
 def _backward_of(

@@ -14,7 +14,9 @@ from tensor.memory.devices import Array
 from tensor.memory.layout import broadcast_shape
 from tensor.ops.activations import logistic
 from tensor.ops.indexing import check_range
-from tensor.ops.op import Ids, check_float, compute_op
+from tensor.ops.op import Ids, check_float, compute_op, reference_of
+from tensor.ops.reductions import total
+from tensor.ops.wider import in_float64, overflowed
 
 
 def _reduced(losses: Array, count: Any, reduction: str) -> Any:
@@ -22,10 +24,10 @@ def _reduced(losses: Array, count: Any, reduction: str) -> Any:
     from its gradient to that of each loss).
     """
     if reduction == "mean":
-        return losses.sum() / count, lambda dloss: dloss / count
+        return total(losses, count=count), lambda dloss: dloss / count
     if reduction not in ("sum", "none"):
         raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
-    return losses.sum() if reduction == "sum" else losses, lambda dloss: dloss
+    return total(losses) if reduction == "sum" else losses, lambda dloss: dloss
 
 
 @compute_op
@@ -61,6 +63,10 @@ def cross_entropy(
     losses = np.where(used, losses, 0)
     count = np.maximum(used.sum(), 1).astype(losses.dtype)
     loss, share = _reduced(losses, count, reduction)
+    if overflowed(loss):
+        options: Any = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+        function = reference_of("cross_entropy")
+        return in_float64(function, logits, targets, reduction=reduction, **options)
 
     def dlogits(dloss: Array) -> Array:
         probabilities = np.exp(x - log_total)
@@ -169,6 +175,9 @@ def mean_squared_error(prediction: Array, target: Array, *, reduction: str = "me
     _check_same("mean_squared_error", prediction, target)
     difference = prediction - target
     loss, share = _reduced(difference * difference, max(difference.size, 1), reduction)
+    if overflowed(loss):
+        both = prediction, target
+        return in_float64(reference_of("mean_squared_error"), *both, reduction=reduction)
 
     def dprediction(dloss: Array) -> Array:
         return 2 * difference * share(dloss)

@@ -8,7 +8,8 @@ import numpy as np
 
 from tensor.errors import ShapeError
 from tensor.memory.devices import Array
-from tensor.ops.op import compute_op
+from tensor.ops.op import compute_op, reference_of
+from tensor.ops.wider import in_float64, squares_lost
 
 
 @compute_op
@@ -29,7 +30,10 @@ def layer_norm(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
             f"({width},), and not empty"
         )
     centred = x - x.mean(-1, keepdims=True)
-    inverse_std = 1 / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps)  # (..., 1)
+    variance = (centred * centred).mean(-1, keepdims=True) + eps  # (..., 1)
+    if squares_lost(variance):
+        return in_float64(reference_of("layer_norm"), x, gain, bias, eps=eps)
+    inverse_std = 1 / np.sqrt(variance)  # (..., 1)
     normed = centred * inverse_std  # (..., C)
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:

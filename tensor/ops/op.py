@@ -38,6 +38,7 @@ from tensor.memory.storage import user_place
 from tensor.mode import MODE, Mode
 from tensor.ops.anomaly import check_finite
 from tensor.ops.inputs import REALS, Options, Signature, misfit
+from tensor.ops.wider import in_float32
 
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., Any]
@@ -155,7 +156,7 @@ class _Lifted(Signature):
             if not self.exact:
                 met = {getattr(x, "dtype", None) for x in self.operands(inputs)}
                 if NARROW & met:
-                    function = functools.partial(_in_float32, function)
+                    function = functools.partial(in_float32, function)
                 elif not FLOATS & met:
                     function = functools.partial(_of_integers, function)
         if self.kernels:
@@ -236,32 +237,6 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
 
     FUSED[composition.__code__] = name
     return _registered(call, composition)
-
-
-def _in_float32(function: Function, *arrays: Any, **options: Any) -> tuple[Any, Any]:
-    """Run a reference on float16 or bfloat16 arrays in float32, and round its results once; so too
-    its gradients.
-    """
-    narrow = next(x.dtype for x in arrays if getattr(x, "dtype", None) in NARROW)
-
-    def widened(x: Any) -> Any:
-        return x.astype(float32) if getattr(x, "dtype", None) in NARROW else x
-
-    def rounded(y: Any) -> Any:
-        return y.astype(narrow) if getattr(y, "dtype", None) == float32 else y
-
-    def around(x: Any, backward: Function | None) -> Any:
-        fitting = rounded if getattr(x, "dtype", narrow) in NARROW else widened
-        return backward and (lambda dy: fitting(backward(widened(dy))))
-
-    def of_all(*dys: Any) -> tuple[Any, ...]:
-        return tuple(map(rounded, backward(*map(widened, dys))))
-
-    y, backward = function(*map(widened, arrays), **options)
-    ys = tuple(map(rounded, y)) if isinstance(y, tuple) else rounded(y)
-    if isinstance(backward, tuple):
-        return ys, tuple(map(around, arrays, backward))
-    return ys, backward and of_all
 
 
 def _of_integers(function: Function, *arrays: Any, **options: Any) -> tuple[Any, Any]:

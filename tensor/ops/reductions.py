@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from tensor.dtypes import float64
 from tensor.errors import ShapeError
 from tensor.memory.devices import Array
 from tensor.memory.layout import Shape, normalise_axes, normalise_axis
-from tensor.ops.op import check_float, compute_op
+from tensor.ops.op import check_float, compute_op, reference_of
+from tensor.ops.wider import in_float64, overflowed, squares_lost
 
 Axis = Any  # an int, a tuple of ints, or None for all axes
 
@@ -21,7 +23,7 @@ Axis = Any  # an int, a tuple of ints, or None for all axes
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x over the axes;   dx = dy, repeated along them."""
     axes, shape = normalise_axes(axis, x.ndim), x.shape
-    return x.sum(axis=axes, keepdims=keepdims), (
+    return total(x, axes, keepdims), (
         lambda dy: np.broadcast_to(dy if keepdims else np.expand_dims(dy, axes), shape),
     )
 
@@ -38,7 +40,19 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
         share = dy / count
         return np.broadcast_to(share if keepdims else np.expand_dims(share, axes), shape)
 
-    return x.sum(axis=axes, keepdims=keepdims) / count, (dx,)
+    return total(x, axes, keepdims, count), (dx,)
+
+
+def total(x: Array, axes: Shape | None = None, keepdims: bool = False, count: Any = None) -> Any:
+    """sum of x / count; in float64 where float32 overflows on the way: [3e38, 3e38, -3e38]."""
+    y = x.sum(axis=axes, keepdims=keepdims)
+    lost = overflowed(y)
+    if count is not None:
+        y = y / count
+    if lost:
+        wide = x.sum(axis=axes, keepdims=keepdims, dtype=float64)
+        y = np.where(np.isfinite(y), y, wide if count is None else wide / count).astype(x.dtype)
+    return y
 
 
 def _over(x: Array, axis: Axis, name: str) -> tuple[Shape, int]:
@@ -56,16 +70,20 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     correction=1: the sample variance.
     """
     axes, centred, count = _centre(x, axis, correction, "var")
-    return (centred * centred).sum(axis=axes, keepdims=keepdims) / count, (
-        lambda dy: centred * (2 / count * (dy if keepdims else np.expand_dims(dy, axes))),
-    )
+    y = (centred * centred).sum(axis=axes, keepdims=keepdims) / count
+    if squares_lost(y):
+        return in_float64(reference_of("var"), x, axes, keepdims, correction=correction)
+    return y, (lambda dy: centred * (2 / count * (dy if keepdims else np.expand_dims(dy, axes))),)
 
 
 @compute_op
 def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
     axes, centred, count = _centre(x, axis, correction, "std")
-    y = np.sqrt((centred * centred).sum(axis=axes, keepdims=True) / count)
+    squares = (centred * centred).sum(axis=axes, keepdims=True) / count
+    if squares_lost(squares):
+        return in_float64(reference_of("std"), x, axes, keepdims, correction=correction)
+    y = np.sqrt(squares)
     return y if keepdims else y.squeeze(axes), (
         lambda dy: centred * (dy.reshape(y.shape) / (count * np.where(y == 0, 1, y))),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor.memory.devices import Array
+from tensor.memory.devices import Array, is_cuda
 from tensor.memory.layout import normalise_axis
 from tensor.ops.op import check_float, compute_op
 
@@ -34,13 +34,21 @@ def softmax(x: Array, axis: int = -1) -> Any:
 
 @compute_op
 def log_softmax(x: Array, axis: int = -1) -> Any:
-    """y_i = x_i - ln sum_j e^x_j,   dx = dy - softmax(x) sum_j dy_j"""
+    """y_i = x_i - ln sum_j e^x_j,   dx = dy - softmax(x) sum_j dy_j.   A row of nothing but -inf
+    stays so, with gradient 0: the logarithm of softmax's zeros.
+    """
     check_float("log_softmax", x)
     if x.size == 0:
         normalise_axis(axis, x.ndim)
         return x.copy(), (lambda dy: dy,)
     m = x.max(axis=axis, keepdims=True)
     shifted = x - np.where(np.isfinite(m), m, 0)
-    with np.errstate(divide="ignore"):
-        y = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-    return y, (lambda dy: dy - np.exp(y) * dy.sum(axis=axis, keepdims=True),)
+    total = np.exp(shifted).sum(axis=axis, keepdims=True)
+    nothing = total == 0
+    y = shifted - np.log(np.where(nothing, 1, total))
+
+    def dx(dy: Array) -> Array:
+        gradient = dy - np.exp(y) * dy.sum(axis=axis, keepdims=True)
+        return np.where(nothing, 0, gradient) if is_cuda(dy) or nothing.any() else gradient
+
+    return y, (dx,)

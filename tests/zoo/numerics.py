@@ -28,7 +28,7 @@ ZOO = [
     ),
     Bug(  # gradients of a table are summed in its own 16 bits
         row=26,
-        file="tensor/ops/op.py",
+        file="tensor/ops/wider.py",
         old="fitting(backward(widened(dy)))",
         new="fitting(backward(dy))",
         test="tests/tensor/ops/test_numerics.py::test_bug_26_many_repeats_in_16_bits",
@@ -107,8 +107,8 @@ ZOO = [
     Bug(
         row=32,
         file=NORM,
-        old="1 / np.sqrt((centred * centred).mean(-1, keepdims=True) + eps)",
-        new="1 / (np.sqrt((centred * centred).mean(-1, keepdims=True)) + eps)",
+        old="variance = (centred * centred).mean(-1, keepdims=True) + eps",
+        new="variance = (np.sqrt((centred * centred).mean(-1, keepdims=True)) + eps) ** 2",
         test="tests/tensor/ops/test_numerics.py::test_bug_32_epsilon_is_inside_the_root",
     ),
     Bug(

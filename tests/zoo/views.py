@@ -185,8 +185,8 @@ ZOO = [
     Bug(  # the mean of integers is one
         row=30,
         file="tensor/ops/reductions.py",
-        old="return x.sum(axis=axes, keepdims=keepdims) / count, (dx,)",
-        new="return (x.sum(axis=axes, keepdims=keepdims) / count).astype(x.dtype), (dx,)",
+        old="return total(x, axes, keepdims, count), (dx,)",
+        new="return total(x, axes, keepdims, count).astype(x.dtype), (dx,)",
         test=DTYPES + "test_bug_30_means_and_quotients_of_integers",
     ),
     Bug(

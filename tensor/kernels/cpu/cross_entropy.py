@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
 from tensor.memory.devices import Array
 from tensor.ops.op import reference_of
+from tensor.ops.reductions import total
 
 
 def _supports(
@@ -62,5 +64,5 @@ def cross_entropy_by_rows(
 
     if reduction == "none":
         return losses, (dlogits, None)
-    total = losses.sum()
-    return total / losses.dtype.type(count) if reduction == "mean" else total, (dlogits, None)
+    loss = total(losses, count=count if reduction == "mean" else None)
+    return (loss, (dlogits, None)) if math.isfinite(loss) else NotImplemented

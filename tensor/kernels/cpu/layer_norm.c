@@ -20,7 +20,9 @@ struct norm_job {
     float *sums;                 /* (2, blocks, width): of dgain, of dbias */
     size rows, width, blocks;
     float eps;
-    int not_finite;              /* set when a variance or a sum of gradients is not */
+    /* set when a variance is not finite, or when squares may have vanished from it; and when a sum
+       of gradients is not finite */
+    int lost;
 };
 
 static void forward(size block, void *data) {
@@ -46,8 +48,9 @@ static void forward(size block, void *data) {
         }
         rest /= width;  /* what rounding left out of the mean */
         mean += rest;
-        if (!(squares <= FLT_MAX)) tell(&job->not_finite);
-        float scale = 1.0f / sqrtf(fmaxf(squares / width - rest * rest, 0) + job->eps);
+        float variance = fmaxf(squares / width - rest * rest, 0) + job->eps;
+        if (!(squares <= FLT_MAX) || variance < 1e-30f) tell(&job->lost);
+        float scale = 1.0f / sqrtf(variance);
         float *restrict out = job->out + i * width;
         for (size j = 0; j < width; j++) out[j] = (s[j] - mean) * scale * gain[j] + bias[j];
         if (!job->mean) continue;  /* nobody keeps them */
@@ -66,7 +69,7 @@ int normalise(const float *x, const float *y, float *s, const float *gain, const
     struct norm_job job = {.x = x, .y = y, .s = s, .gain = gain, .bias = bias, .out = out,
                            .rows = rows, .width = width, .eps = eps};
     run_forward(&job);
-    return job.not_finite;
+    return job.lost;
 }
 
 static void backward(size block, void *data) {
@@ -84,16 +87,17 @@ static void backward(size block, void *data) {
 #pragma omp simd reduction(+ : total, dot)
         for (size j = 0; j < width; j++) {
             float dn = dout[j] * gain[j], n = (s[j] - mean) * scale;
+            dx[j] = dn;
             total += dn;
             dot += dn * n;
             dgain[j] += n * dout[j];
             dbias[j] += dout[j];
         }
-        if (!(fabsf(total) <= FLT_MAX) || !(fabsf(dot) <= FLT_MAX)) tell(&job->not_finite);
+        if (!(fabsf(total) <= FLT_MAX) || !(fabsf(dot) <= FLT_MAX)) tell(&job->lost);
         total /= width;
         dot /= width;
         for (size j = 0; j < width; j++)
-            dx[j] = scale * (dout[j] * gain[j] - total - (s[j] - mean) * scale * dot);
+            dx[j] = scale * (dx[j] - total - (s[j] - mean) * scale * dot);
     }
 }
 
@@ -105,18 +109,18 @@ static int run_backward(struct norm_job *job, float *dgain, float *dbias) {
     add_blocks(job->sums, dgain, job->blocks, width);
     add_blocks(job->sums + job->blocks * width, dbias, job->blocks, width);
     free(job->sums);
-    return job->not_finite || !all_finite(dgain, width) || !all_finite(dbias, width);
+    return job->lost || !all_finite(dgain, width) || !all_finite(dbias, width);
 }
 
 /* out = layer_norm(x);   kept: (2, rows), the mean and 1 / sqrt(variance + eps) of each row.
-   Returns 1 when a variance is not finite. */
+   Returns 1 when a variance is not finite, or so small that squares may have vanished from it. */
 KERNEL norm_forward(array x, array gain, array bias, array out, array kept, size rows, size width,
                     real eps) {
     struct norm_job job = {.x = floats(x), .gain = floats(gain), .bias = floats(bias),
                            .out = floats(out), .mean = floats(kept), .scale = floats(kept) + rows,
                            .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
-    return job.not_finite;
+    return job.lost;
 }
 
 /* s = x + y;   out = layer_norm(s) */
@@ -127,7 +131,7 @@ KERNEL residual_norm_forward(array x, array y, array s, array gain, array bias, 
                            .mean = floats(kept), .scale = floats(kept) + rows,
                            .rows = rows, .width = width, .eps = (float)eps};
     run_forward(&job);
-    return job.not_finite;
+    return job.lost;
 }
 
 /* dx, dgain and dbias from dout;   dgain, dbias: (width). Returns 1 when a sum is not finite. */
