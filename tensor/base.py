@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype, bfloat16, float32
+from tensor.dtypes import FLOATS, KNOWN, DType, DTypeLike, as_dtype, bfloat16
 from tensor.errors import DTypeError, GraphError, ShapeError, brief
 from tensor.graph import Hooks, describe, next_order, retained, retainer
 from tensor.memory import devices
@@ -67,15 +67,24 @@ class TensorBase:
             self.requires_grad = True
 
     @classmethod
+    @brief
     def from_array(cls, array: Array, requires_grad: bool = False) -> Any:
-        """A tensor on the memory of an array. The graph sees no writes to that array."""
-        self = _new(cls.kind)
-        if type(array) is not np.ndarray:
-            array = devices.as_array(array)
-        self._array = array if array.dtype is float32 else devices.of_known_dtype(array)
-        self._storage = self._layout = self.node = None
+        """A tensor on the memory of an array. The graph sees no writes to that array. Raises
+        DTypeError for text, complex numbers and bytes in another order than this machine's.
+        """
+        self = cls.holding(devices.of_known_dtype(devices.as_array(array)))
+        if self.dtype not in KNOWN and as_dtype(self.dtype) != self.dtype:
+            raise DTypeError(f"{self.dtype} has its bytes in another order: Tensor(array) copies")
         if requires_grad:
             self.requires_grad = True
+        return self
+
+    @classmethod
+    def holding(cls, array: Array) -> Any:
+        """`from_array` without its checks, for results of ops."""
+        self = _new(cls.kind)
+        self._array = array if type(array) is np.ndarray else devices.as_array(array)
+        self._storage = self._layout = self.node = None
         return self
 
     @classmethod
@@ -199,6 +208,7 @@ class TensorBase:
         return None if self.leaf is None else self.leaf.gradient
 
     @grad.setter
+    @brief
     def grad(self, value: Any) -> None:
         if value is None:
             holder = self.leaf or retainer(self.node)
@@ -209,6 +219,8 @@ class TensorBase:
             raise GraphError(
                 f"{self.describe()} accumulates no gradient: only leaves with requires_grad=True do"
             )
+        if not isinstance(value, TensorBase):
+            raise GraphError(f".grad is a tensor {self.shape} {self.dtype} or None, not {value!r}")
         if value.shape != self.shape or value.dtype != self.dtype:
             raise ShapeError(
                 f".grad of a tensor {self.shape} {self.dtype} cannot be {value.shape} {value.dtype}"
@@ -216,7 +228,7 @@ class TensorBase:
         if value is self.node.gradient:
             return
         self.node.gradient = None
-        array = devices.move(TensorBase.wrap(value).array, self.device)
+        array = devices.move(value.array, self.device)
         self.node.accumulate(array, fresh=False)
 
     def detach(self) -> Any:
@@ -253,40 +265,14 @@ class TensorBase:
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.array.__dlpack_device__()
 
-    def item(self) -> Any:
-        """The one value, as a Python number. Raises ShapeError unless there is exactly one."""
-        if self.size != 1:
-            raise ShapeError(f"item() of a tensor of shape {self.shape}: {self.size} values, not 1")
-        value = self.array.item()
-        return float(value) if self.dtype == bfloat16 else value
-
-    def tolist(self) -> Any:
-        """The values as nested lists of Python numbers."""
-        array = to_host(self.array)
-        return (array.astype(np.float32) if array.dtype == bfloat16 else array).tolist()
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if spec and self.size == 1 else str(self)
-
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self.size != 1:
-            raise TypeError(f"only a single integer can be an index, not {self.shape} {self.dtype}")
-        return int(self.item())
-
-    def __bool__(self) -> bool:
-        if self.size != 1:
-            raise ShapeError(f"the truth of {self.size} values is ambiguous: use .any() or .all()")
-        return bool(self.item())
+            raise DTypeError(f"an index is a single integer, not {self.shape} {self.dtype}")
+        return int(self.array.item())
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("a scalar tensor has no length")
+            raise DTypeError("a tensor of shape () has no length, and no elements to iterate over")
         return self.shape[0]
 
     # -- writing
@@ -367,7 +353,7 @@ class Accumulator:
             self.buffer.array[...] = dx
             self.gradient = self.buffer
         else:
-            self.gradient = TensorBase.from_array(dx if fresh else dx.copy())
+            self.gradient = TensorBase.holding(dx if fresh else dx.copy())
 
     def offer(self, inputs: Sequence[Any]) -> tuple[Array | None, bool]:
         """(the buffer for a backward function to write into, whether to add to what is there).

@@ -15,7 +15,7 @@ from tensor import ops, random
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
 from tensor.errors import ShapeError, brief
 from tensor.memory.devices import array_module, cupy, exactly, move
-from tensor.memory.layout import Shape
+from tensor.memory.layout import Shape, Sizes
 from tensor.tensor import Tensor
 
 __all__ = [
@@ -45,12 +45,15 @@ def _shape(sizes: tuple[Any, ...]) -> Shape:
     """zeros(2, 3) and zeros((2, 3)) alike."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = tuple(sizes[0])
-    return tuple(operator.index(n) for n in sizes)
+    shape = tuple(operator.index(n) for n in sizes)
+    if min(shape, default=0) < 0:
+        raise ShapeError(f"shape {shape}: sizes are at least 0")
+    return shape
 
 
 @brief
 def full(
-    shape: Any,
+    shape: Sizes,
     value: Any,
     *,
     dtype: DTypeLike | None = None,
@@ -66,7 +69,7 @@ def full(
 
 @brief
 def zeros(
-    *shape: Any, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
+    *shape: Sizes, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Every element 0."""
     return Tensor.from_array(
@@ -76,7 +79,7 @@ def zeros(
 
 @brief
 def ones(
-    *shape: Any, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
+    *shape: Sizes, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Every element 1."""
     dtype = as_dtype(dtype)
@@ -85,7 +88,7 @@ def ones(
 
 @brief
 def empty(
-    *shape: Any, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
+    *shape: Sizes, dtype: DTypeLike | None = None, device: str = "cpu", requires_grad: bool = False
 ) -> Tensor:
     """Uninitialised: whatever the memory held. Write before you read."""
     return Tensor.from_array(
@@ -154,7 +157,7 @@ def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:
 
 @brief
 def rand(
-    *shape: Any,
+    *shape: Sizes,
     dtype: DTypeLike | None = None,
     device: str = "cpu",
     requires_grad: bool = False,
@@ -171,7 +174,7 @@ def rand(
 
 @brief
 def randn(
-    *shape: Any,
+    *shape: Sizes,
     dtype: DTypeLike | None = None,
     device: str = "cpu",
     requires_grad: bool = False,
@@ -185,14 +188,16 @@ def randn(
 @brief
 def randint(
     low: int,
-    high: int,
-    shape: Any,
+    high: Sizes,
+    shape: Sizes | None = None,
     *,
     dtype: DTypeLike | None = None,
     device: str = "cpu",
     generator: random.Generator | None = None,
 ) -> Tensor:
-    """Integers in [low, high), each equally likely."""
+    """Integers in [low, high), each equally likely; randint(high, shape) starts at 0."""
+    if shape is None:
+        low, high, shape = 0, low, high
     drawn = (generator or random.default).integers(low, high, _shape((shape,)), device)
     return Tensor.from_array(exactly(drawn, as_dtype(dtype, int64)))
 

@@ -40,6 +40,17 @@ FLOATS = frozenset((float64, float32, float16, bfloat16))
 # arithmetic in these runs in float32 and is rounded once, at the end
 NARROW = frozenset((float16, bfloat16))
 
+# kinds of dtypes that no tensor has
+_NO_NUMBERS = {
+    "c": "complex numbers: take .real and .imag",
+    "U": "text",
+    "S": "text",
+    "O": "Python objects",
+    "M": "dates",
+    "m": "times",
+    "V": "records: take one field",
+}
+
 
 def as_dtype(dtype: DTypeLike | None, default: DType = float32) -> DType:
     """The dtype of that name: "float32", np.float32, "bfloat16"; None is the default. Raises
@@ -52,9 +63,11 @@ def as_dtype(dtype: DTypeLike | None, default: DType = float32) -> DType:
             f"no dtype is named {dtype!r}; use float64, float32, float16, bfloat16, "
             "an integer or bool"
         ) from None
-    if found not in FLOATS and found.kind not in "iub":
-        raise DTypeError(f"tensors hold floats, integers and bools, not {found}")
-    return KNOWN.get(found, found)
+    native = found if found.isnative else np.dtype(found.type)
+    if native not in FLOATS and native.kind not in "iub":
+        kind = _NO_NUMBERS.get(native.kind, str(native))
+        raise DTypeError(f"tensors hold floats, integers and bools, not {kind}")
+    return KNOWN.get(native, native)
 
 
 def promote(*dtypes: DType) -> DType:

@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from tensor.arguments import mistake
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -30,6 +32,18 @@ class ShapeError(TensorError, ValueError):
 
 class DTypeError(TensorError, TypeError):
     """A dtype that the operation is not defined for."""
+
+
+class ArgumentError(TensorError, TypeError):
+    """An argument that the function does not have, that is missing, or that is of another kind."""
+
+
+class OptionError(TensorError, ValueError):
+    """An option that has no such value."""
+
+
+class RangeError(TensorError, OverflowError):
+    """A number that an integer dtype cannot hold."""
 
 
 class GraphError(TensorError, RuntimeError):
@@ -60,17 +74,36 @@ class IndexingError(TensorError, IndexError):
     """An index that is not there, or is no index."""
 
 
+def refused(error: Exception, function: Callable[..., Any], inputs: Any, options: Any) -> Any:
+    """The TensorError to raise in place of an error in a call. None if the arguments fit, so that
+    the fault is elsewhere, and its traceback is needed.
+    """
+    if isinstance(error, TensorError) and type(error) is not ArgumentError:
+        return error.with_traceback(None)
+    if not isinstance(error, (TypeError, ValueError, AttributeError)):
+        return None
+    words = mistake(function, inputs, options)
+    if words is not None:
+        return ArgumentError(words)
+    return error.with_traceback(None) if isinstance(error, ArgumentError) else None
+
+
 def brief(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: the traceback of what `function` refuses ends in its own frame, one below the
-    user's line.
+    user's line. Arguments that do not fit are refused in words.
     """
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except TensorError as error:
-            raise error.with_traceback(None) from None
+        # Python forgets the name `error` at the end: an error and a frame that names the error
+        # would be a circle of references
+        except Exception as error:
+            error = refused(error, function, args, kwargs)
+            if error is None:
+                raise
+            raise error from None
 
     named: Any = call
     named.__code__ = named.__code__.replace(

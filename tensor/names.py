@@ -9,6 +9,8 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from tensor.errors import ArgumentError, brief
+
 # name there -> code here, that does the same
 HERE = {
     # shapes and memory
@@ -252,6 +254,15 @@ def unknown(owner: str, name: str) -> AttributeError:
     if name in LATER:
         return AttributeError(f"{owner} has no {name!r} yet")
     return AttributeError(f"module {owner!r} has no attribute {name!r}")
+
+
+class Count(int):
+    """A number of elements. Called as a method, it says that it is none."""
+
+    @brief
+    def __call__(self, *axes: Any) -> Any:
+        axis = str(*axes) and f"[{axes[0]}]"
+        raise ArgumentError(f"size is the number of elements, {self}. Write x.shape{axis}")
 
 
 class _Answer:

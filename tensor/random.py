@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensor.errors import OptionError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array, array_module
 from tensor.memory.layout import Shape
@@ -157,7 +158,7 @@ class Generator:
     def integers(self, low: int, high: int, shape: Shape = (), device: str = "cpu") -> Array:
         """int64 in [low, high), each equally likely to within 2^-53 of the range."""
         if high <= low:
-            raise ValueError(f"integers from {low} to {high}: the range is empty")
+            raise OptionError(f"integers from {low} to {high}: the range is empty")
         return (np.floor(self.uniform(shape, device) * (high - low)).astype(np.int64) + low).clip(
             low, high - 1
         )
@@ -170,6 +171,7 @@ class Generator:
 default = Generator()  # of whoever names none
 
 
+@brief
 def manual_seed(seed: int) -> Generator:
     """Restart the default generator; everything random that was given no generator or key follows
     from it.

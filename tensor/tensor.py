@@ -5,21 +5,25 @@ same name.
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from tensor import graph, interop, ops
+from tensor.arguments import is_foreign, is_operand
 from tensor.autograd import backward as autograd
 from tensor.base import TensorBase
-from tensor.errors import GraphError, MutationError, brief
+from tensor.dtypes import bfloat16
+from tensor.errors import ArgumentError, DTypeError, GraphError, MutationError, ShapeError, brief
 from tensor.explain import explain, in_short
-from tensor.memory.devices import address
+from tensor.memory.devices import address, to_host
 from tensor.memory.layout import Layout
 from tensor.mode import MODE
-from tensor.names import OtherNames
+from tensor.names import Count, OtherNames
 from tensor.ops.indexing import fitting, getitem, split_key, write
+from tensor.ops.op import operator_of
 
 
 def _reflected(op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
@@ -27,9 +31,36 @@ def _reflected(op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
     return lambda self, other: op(other, self)
 
 
-def _in_place(ufunc: np.ufunc, op: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
-    """What Python calls for `x += value`: the ufunc, into x's own memory, or the op."""
-    return lambda self, value: self._update(ufunc, op, value)
+def _in_place(ufunc: np.ufunc, op: Callable[..., Any]) -> Callable[[Tensor, Any], Tensor]:
+    """What Python calls for `x += value` and its like. A constant is written in place. For a
+    result, and for a value that carries a graph, the op makes a new tensor, to which Python rebinds
+    the name x.
+    """
+
+    @brief
+    def update(x: Tensor, value: Any) -> Any:
+        if is_foreign(value):
+            return NotImplemented
+        carries = isinstance(value, Tensor) and value.requires_grad and not x.requires_grad
+        if MODE.get().recording and (carries or not x.is_leaf):
+            return op(x, value)
+        value = x.writable(x.layout, value)
+        try:
+            ufunc(x.array, value, out=x.array, casting="same_kind")
+            x.bump()
+        except KeyboardInterrupt:  # between the two, perhaps
+            x.bump()
+            raise
+        except (TypeError, ValueError):
+            result = op(x.detach(), value)  # raises where the operands do not fit each other
+            fitting(result.shape, x.shape, drop_ones=False)
+            raise DTypeError(
+                f"{result.dtype} cannot be written into {x.dtype} without loss: "
+                f"write x = x.{op.__name__}(value)"
+            ) from None
+        return x
+
+    return update
 
 
 class Tensor(TensorBase, OtherNames):
@@ -69,16 +100,54 @@ class Tensor(TensorBase, OtherNames):
         elif self.node is None:
             raise GraphError("retain_grad: this tensor is in no graph, so no gradient will come")
 
+    @brief
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """np.exp(tensor), ndarray * tensor: the op of that name."""
         return interop.call_ufunc(ufunc, method, inputs, kwargs)
 
+    @brief
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """np.sum(tensor), np.concatenate([tensor, ...]): the op of that name."""
         return interop.call_function(function, args, kwargs)
 
+    # -- numbers of Python
+
+    def item(self) -> Any:
+        """The one value, as a Python number. Raises ShapeError unless there is exactly one."""
+        if self.size != 1:
+            raise ShapeError(f"item() of a tensor of shape {self.shape}: {self.size} values, not 1")
+        value = self.array.item()
+        return float(value) if self.dtype == bfloat16 else value
+
+    def tolist(self) -> Any:
+        """The values as nested lists of Python numbers."""
+        array = to_host(self.array)
+        return (array.astype(np.float32) if array.dtype == bfloat16 else array).tolist()
+
+    @brief
+    def __float__(self) -> float:
+        return float(self.item())
+
+    @brief
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self.size == 1 else str(self)
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"the truth of {self.size} values is ambiguous: use .any() or .all()")
+        return bool(self.item())
+
+    @brief
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
+
+    @property
+    def size(self) -> Count:
+        """The number of elements."""
+        return Count(math.prod(self.shape))
 
     def data_ptr(self) -> int:
         """The address of element [0, ..., 0] in memory."""
@@ -123,6 +192,8 @@ class Tensor(TensorBase, OtherNames):
         of range, ShapeError for values that do not fit the key, and MutationError where a graph
         forbids the write (see `writable`).
         """
+        if not is_operand(value):
+            raise ArgumentError(f"a tensor holds numbers: {value!r} cannot be written into it")
         basic, key = split_key(key)
         region = self.layout.index(key) if basic else self.layout
         if (
@@ -139,26 +210,6 @@ class Tensor(TensorBase, OtherNames):
         except KeyboardInterrupt:  # between the two, perhaps: a write must be counted
             self.bump(region)
             raise
-
-    @brief
-    def _update(self, ufunc: np.ufunc, op: Callable[..., Tensor], value: Any) -> Tensor:
-        """x += value and its like. A constant is written in place. For a result, and for a value
-        that carries a graph, the op makes a new tensor, to which Python rebinds the name x.
-        """
-        carries = isinstance(value, Tensor) and value.requires_grad and not self.requires_grad
-        if MODE.get().recording and (carries or not self.is_leaf):
-            return op(self, value)
-        value = self.writable(self.layout, value)
-        try:
-            ufunc(self.array, value, out=self.array, casting="same_kind")
-            self.bump()
-        except KeyboardInterrupt:  # between the two, perhaps
-            self.bump()
-            raise
-        except ValueError:
-            fitting(np.shape(value), self.shape, drop_ones=False)  # raises, with both shapes
-            raise
-        return self
 
     # -- showing itself
     def __repr__(self) -> str:
@@ -229,38 +280,44 @@ class Tensor(TensorBase, OtherNames):
     chunk = ops.chunk
     to = ops.to
     clone = ops.clone
-    __add__ = add
-    __sub__ = subtract
-    __mul__ = multiply
-    __truediv__ = divide
-    __pow__ = power
-    __matmul__ = matmul
+    __add__ = operator_of(ops.add)
+    __sub__ = operator_of(ops.subtract)
+    __mul__ = operator_of(ops.multiply)
+    __truediv__ = operator_of(ops.divide)
+    __pow__ = operator_of(ops.power)
+    __matmul__ = operator_of(ops.matmul, elementwise=False)
+    __and__ = operator_of(ops.bitwise_and)
+    __or__ = operator_of(ops.bitwise_or)
+    __xor__ = operator_of(ops.bitwise_xor)
     __neg__ = negative
+    __pos__ = ops.clone
     __abs__ = abs
-    __getitem__ = getitem
-    __eq__ = ops.equal
-    __ne__ = ops.not_equal
-    __lt__ = ops.less
-    __le__ = ops.less_equal
-    __gt__ = ops.greater
-    __ge__ = ops.greater_equal
-    __and__ = ops.bitwise_and
-    __or__ = ops.bitwise_or
-    __xor__ = ops.bitwise_xor
     __invert__ = ops.invert
-    __rand__ = ops.bitwise_and
-    __ror__ = ops.bitwise_or
-    __rxor__ = ops.bitwise_xor
-    __radd__ = add
-    __rsub__ = _reflected(ops.subtract)
-    __rmul__ = multiply
-    __rtruediv__ = _reflected(ops.divide)
-    __rpow__ = _reflected(ops.power)
-    __rmatmul__ = _reflected(ops.matmul)
-    __iadd__ = _in_place(np.add, ops.add)
-    __isub__ = _in_place(np.subtract, ops.subtract)
-    __imul__ = _in_place(np.multiply, ops.multiply)
-    __itruediv__ = _in_place(np.divide, ops.divide)
+    __getitem__ = getitem
+    __eq__ = operator_of(ops.equal)
+    __ne__ = operator_of(ops.not_equal)
+    __lt__ = operator_of(ops.less)
+    __le__ = operator_of(ops.less_equal)
+    __gt__ = operator_of(ops.greater)
+    __ge__ = operator_of(ops.greater_equal)
+    __radd__ = __add__
+    __rmul__ = __mul__
+    __rand__ = __and__
+    __ror__ = __or__
+    __rxor__ = __xor__
+    __rsub__ = _reflected(__sub__)
+    __rtruediv__ = _reflected(__truediv__)
+    __rpow__ = _reflected(__pow__)
+    __rmatmul__ = _reflected(__matmul__)
+    __iadd__ = _in_place(np.add, __add__)
+    __isub__ = _in_place(np.subtract, __sub__)
+    __imul__ = _in_place(np.multiply, __mul__)
+    __itruediv__ = _in_place(np.divide, __truediv__)
+    __ipow__ = _in_place(np.power, __pow__)
+    __imatmul__ = _in_place(np.matmul, __matmul__)
+    __iand__ = _in_place(np.bitwise_and, __and__)
+    __ior__ = _in_place(np.bitwise_or, __or__)
+    __ixor__ = _in_place(np.bitwise_xor, __xor__)
 
     @property
     def T(self) -> Tensor:

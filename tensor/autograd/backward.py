@@ -260,7 +260,7 @@ def _run_hooks(node: Any, dy: Array) -> Array:
     each may return a replacement, also copied.
     """
     for hook in list(node.hooks.values()):
-        result = hook(TensorBase.from_array(dy.copy()))
+        result = hook(TensorBase.holding(dy.copy()))
         if result is None:
             continue
         dy = TensorBase.wrap(result).array.copy()
@@ -310,7 +310,7 @@ def grad(
     seeds = [(_node_of(y, "grad()"), upstream(y, g)) for y, g in zip(outputs, given, strict=True)]
     found = backward_pass(seeds, {_node_of(x, "grad()") for x in xs}, retain_graph)
     gradients = [found.get(x.node) for x in xs]
-    return tuple(None if dx is None else TensorBase.from_array(dx.copy()) for dx in gradients)
+    return tuple(None if dx is None else TensorBase.holding(dx.copy()) for dx in gradients)
 
 
 def _node_of(x: TensorBase, caller: str) -> Any:

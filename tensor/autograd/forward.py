@@ -47,7 +47,7 @@ def as_result(
     """
     several = type(y) is tuple
     if several:
-        out: Any = tuple([TensorBase.from_array(as_array(part)) for part in y])
+        out: Any = tuple([TensorBase.holding(as_array(part)) for part in y])
         y = out[0]
     else:
         if type(y) is not np.ndarray:

@@ -12,16 +12,16 @@ import functools
 import re
 import sys
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
 from tensor.dtypes import KNOWN, DType, DTypeLike, as_dtype
-from tensor.errors import DeviceError, GraphError, ShapeError, ViewError
+from tensor.errors import DeviceError, GraphError, RangeError, ShapeError, ViewError
 from tensor.memory.layout import Layout, Shape, contiguous_strides
 
 # numpy.ndarray or cupy.ndarray: the two share their methods, and no static type
-Array: TypeAlias = Any
+Array: TypeAlias = Annotated[Any, "Array"]
 
 INSTALL = (
     "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the clone"
@@ -209,7 +209,7 @@ def exactly(array: Array, dtype: DType) -> Array:
         bounds = np.iinfo(dtype)
         for number in (array.min().item(), array.max().item()):
             if not bounds.min <= number <= bounds.max:
-                raise OverflowError(f"{dtype} holds {bounds.min} to {bounds.max}, not {number}")
+                raise RangeError(f"{dtype} holds {bounds.min} to {bounds.max}, not {number}")
     return array.astype(dtype)
 
 

@@ -15,13 +15,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tensor.errors import IndexingError, ShapeError, ViewError
 
 Shape = tuple[int, ...]
+Sizes: TypeAlias = Any  # an integer, or a tuple of integers
 
 
 def contiguous_strides(shape: Shape) -> Shape:

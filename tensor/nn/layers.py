@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tensor import creation, ops
+from tensor.errors import OptionError, brief
 from tensor.mode import MODE, Switch
 from tensor.nn.module import Module, Parameter
 from tensor.random import Key, next_key
@@ -39,11 +40,13 @@ class Linear(Module):
     Both start uniform in +-1 / sqrt(inputs).
     """
 
+    @brief
     def __init__(self, inputs: int, outputs: int, bias: bool = True, role: str = "matrix"):
         bound = 1 / math.sqrt(inputs) if inputs else 0.0
         self.weight = Parameter(_uniform(bound, inputs, outputs), role=role)
         self.bias = Parameter(_uniform(bound, outputs)) if bias else None
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.linear(_in_dtype_of(self.weight, x), self.weight, self.bias)
 
@@ -53,10 +56,12 @@ class Embedding(Module):
     width).   Starts as N(0, 1).
     """
 
+    @brief
     def __init__(self, count: int, width: int):
         start = creation.randn if MODE.get().drawing else creation.zeros
         self.weight = Parameter(start(count, width), role="table")
 
+    @brief
     def __call__(self, ids: Any) -> Tensor:
         return ops.embedding(ids, self.weight)
 
@@ -66,13 +71,16 @@ class LayerNorm(Module):
     Starts as gain 1, bias 0.
     """
 
+    @brief
     def __init__(self, width: int, eps: float = 1e-5):
         self.gain, self.bias = Parameter(creation.ones(width)), Parameter(creation.zeros(width))
         self.eps = eps
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.layer_norm(_in_dtype_of(self.gain, x), self.gain, self.bias, eps=self.eps)
 
+    @brief
     def after_sum(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         """(s, n):   s = x + y, a residual sum,   n = self(s).   One op where a kernel does both."""
         s, n = ops.residual_layer_norm(x, y, self.gain, self.bias, eps=self.eps)
@@ -84,10 +92,12 @@ class RMSNorm(Module):
     Zhang and Sennrich 2019
     """
 
+    @brief
     def __init__(self, width: int, eps: float = 1e-6):
         self.gain = Parameter(creation.ones(width))
         self.eps = eps
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         x = Tensor.wrap(_in_dtype_of(self.gain, x))
         # y is the same for x / size, whose squares do not overflow
@@ -122,6 +132,7 @@ class Sequential(Module):
 class ReLU(Module):
     """y = max(x, 0)"""
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.relu(x)
 
@@ -129,9 +140,11 @@ class ReLU(Module):
 class GELU(Module):
     """y = x times the normal distribution up to x, or its tanh form; see `tensor.gelu`."""
 
+    @brief
     def __init__(self, form: str = "tanh"):
         self.form = form
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.gelu(x, form=self.form)
 
@@ -139,6 +152,7 @@ class GELU(Module):
 class SiLU(Module):
     """y = x sigmoid(x)"""
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.silu(x)
 
@@ -146,6 +160,7 @@ class SiLU(Module):
 class Tanh(Module):
     """y = tanh x"""
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.tanh(x)
 
@@ -153,6 +168,7 @@ class Tanh(Module):
 class Sigmoid(Module):
     """y = 1 / (1 + e^-x)"""
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.sigmoid(x)
 
@@ -160,9 +176,11 @@ class Sigmoid(Module):
 class Softmax(Module):
     """y = e^x / sum of e^x, over an axis."""
 
+    @brief
     def __init__(self, axis: int = -1):
         self.axis = axis
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.softmax(x, axis=self.axis)
 
@@ -170,9 +188,11 @@ class Softmax(Module):
 class Flatten(Module):
     """The axes from `start` to `end` joined into one; by default all but the first, the batch."""
 
+    @brief
     def __init__(self, start: int = 1, end: int = -1):
         self.start, self.end = start, end
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         return ops.flatten(x, self.start, self.end)
 
@@ -185,15 +205,17 @@ class Dropout(Module):
     a step is repeated.
     """
 
+    @brief
     def __init__(self, p: float, number: int = 0):
         if not 0 <= p <= 1:
-            raise ValueError(f"dropout p={p}: a probability between 0 and 1")
+            raise OptionError(f"dropout p={p}: a probability between 0 and 1")
         self.p, self.number = p, number
 
     def key(self) -> Key:
         """The key of this layer's mask just now."""
         return next_key(self.number)
 
+    @brief
     def __call__(self, x: Any) -> Tensor:
         if not self.learning or self.p == 0:
             return Tensor.wrap(x)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensor.dtypes import float64
-from tensor.errors import GraphError
+from tensor.errors import GraphError, OptionError
 from tensor.memory.devices import Array
 from tensor.ops.elementwise import slope
 from tensor.ops.error_function import bell, scaled_tail
@@ -73,7 +73,7 @@ def gelu(x: Array, form: str = "tanh") -> Any:
     """
     check_float("gelu", x)
     if form not in ("tanh", "erf"):
-        raise ValueError(f"gelu has the forms 'tanh' and 'erf', not {form!r}")
+        raise OptionError(f"gelu has the forms 'tanh' and 'erf', not {form!r}")
     return _gated(x, _normal_tail if form == "erf" else _tanh_tail)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensor.errors import OptionError
 from tensor.memory.devices import Array
 from tensor.ops.op import compute_op
 from tensor.random import Key, keep_mask
@@ -26,7 +27,7 @@ def dropout(x: Array, p: float, *, key: Key) -> Any:
 def scaled_mask(x: Array, p: float, key: Key | None) -> Array:
     """0 with probability p, else 1 / (1 - p), in x's shape and dtype."""
     if key is None:
-        raise ValueError("dropout needs a key: random.Key(seed, step, module, sample)")
+        raise OptionError("dropout needs a key: random.Key(seed, step, module, sample)")
     if not 0 <= p <= 1:
-        raise ValueError(f"dropout p={p}: a probability between 0 and 1")
+        raise OptionError(f"dropout p={p}: a probability between 0 and 1")
     return keep_mask(x, p, key).astype(x.dtype) * (1 / (1 - p) if p < 1 else 0.0)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tensor.dtypes import float64
+from tensor.errors import OptionError
 from tensor.memory.devices import Array, is_cuda
 from tensor.ops.error_function import bell, error_function
 from tensor.ops.inputs import REALS
@@ -74,7 +75,7 @@ def power(a: Array, b: Array) -> Any:
     """
     # NumPy says so itself, CuPy computes something
     if type(b) is int and b < 0 and a.dtype.kind in "biu":
-        raise ValueError(
+        raise OptionError(
             f"{a.dtype} to the power {b}: integers to negative integer powers are no integers; "
             "use .to('float32')"
         )

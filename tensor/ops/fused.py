@@ -66,10 +66,10 @@ def multi_head_attention(
     causal, mask (broadcasts to (B, H, T, S)), dropout: as in `attention`
     """
     count, wanted = (3, "(B, T, 3C)") if kv is None else (1, "(B, T, C)")
-    if q.ndim != 3 or q.shape[-1] % (count * heads):
+    if heads < 1 or q.ndim != 3 or q.shape[-1] % (count * heads):
         raise ShapeError(
             f"multi_head_attention of {q.shape} with {heads} heads: {wanted} is needed, C a "
-            "multiple of the heads"
+            "multiple of the heads, at least one"
         )
     B, T, C = q.shape[0], q.shape[1], q.shape[2] // count
     if kv is not None and (kv.ndim != 3 or (kv.shape[0], kv.shape[2]) != (B, 2 * C)):

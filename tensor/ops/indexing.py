@@ -77,6 +77,8 @@ def write(target: Array, key: Key, value: Any) -> None:
         value = value.reshape(fitting(value.shape, shape))
     try:
         target[key] = value
+    except IndexError as error:
+        raise IndexingError(str(error)) from None
     except (TypeError, ValueError):
         # raises, naming the axis
         shape = fitting(np.shape(value), on_device(key, target.shape, "cpu")[1])
@@ -125,7 +127,11 @@ def take(x: Array, *indices: Ids, pattern: Key) -> Any:
     arrays = iter(indices)
     key = tuple(next(arrays) if part == "array" else part for part in pattern)
     shape = x.shape
-    return x[key], (lambda dy: _added(dy, shape, key), *(None for _ in indices))
+    try:
+        y = x[key]
+    except IndexError as error:
+        raise IndexingError(str(error)) from None
+    return y, (lambda dy: _added(dy, shape, key), *(None for _ in indices))
 
 
 def _added(dy: Array, shape: Shape, key: Any) -> Array:
@@ -235,10 +241,12 @@ def _concatenate(*arrays: Array, axis: int) -> Any:
     return np.concatenate(arrays, axis), lambda dy: tuple(np.split(dy, ends, axis))
 
 
+@brief
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     """The tensors one after the other along an axis that exists. Raises ShapeError unless the other
     axes agree.
     """
+    tensors = list(tensors)
     parts = as_operands(tensors, one_device("concatenate", tensors))
     if not parts:
         raise ShapeError("concatenate of no tensors")
@@ -251,8 +259,10 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Any:
     return _concatenate(*parts, axis=axis)
 
 
+@brief
 def stack(tensors: Sequence[Any], axis: int = 0) -> Any:
     """The tensors side by side along a new axis. Raises ShapeError unless the shapes are equal."""
+    tensors = list(tensors)
     parts = as_operands(tensors, one_device("stack", tensors))
     if len({x.shape for x in parts}) != 1:
         raise ShapeError(
@@ -268,12 +278,26 @@ def pad(x: Array, width: Any, value: float = 0) -> Any:
     """x with `value` around it. width: one (before, after) for each axis, one pair or one int for
     all, as in NumPy.
     """
-    if np.less(width, 0).any():
-        raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
-    before, after = np.broadcast_to(np.asarray(width), (x.ndim, 2)).T.tolist()
+    before, after = _widths(width, x.ndim)
     ends = [start + n for start, n in zip(before, x.shape, strict=True)]
     y = zeros_like(x, tuple(map(operator.add, ends, after)))
     y[...] = value
     inside = tuple(map(slice, before, ends))
     y[inside] = x
     return y, (lambda dy: dy[inside],)
+
+
+def _widths(width: Any, ndim: int) -> Any:
+    """(before, after): the elements to add on each side of each axis."""
+    try:
+        pairs = np.broadcast_to(np.asarray(width), (ndim, 2))
+    except ValueError:
+        pairs = np.zeros((ndim, 2), float)
+    if pairs.dtype.kind not in "iu":
+        raise ShapeError(
+            f"pad width {width!r} for {ndim} axes: an integer, a pair (before, after), "
+            "or a pair for each axis"
+        )
+    if (pairs < 0).any():
+        raise ShapeError(f"pad width {width}: at least 0; slice to shorten")
+    return pairs.T.tolist()

@@ -4,19 +4,29 @@ ready.
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Sequence
+from inspect import Parameter
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.exceptions import AxisError
 
+from tensor.arguments import is_operand, kind_of, signature_of
 from tensor.base import TensorBase
 from tensor.dtypes import FLOATS, float32, float64, promote
-from tensor.errors import DeviceError, GraphError, ShapeError
+from tensor.errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    GraphError,
+    ShapeError,
+    refused,
+)
 from tensor.memory.devices import device_of, is_cuda, move
 from tensor.memory.layout import broadcast_shape
 from tensor.mode import MODE
+from tensor.names import Count
 from tensor.random import Key
 
 # Annotations of parameters that are inputs.
@@ -24,7 +34,7 @@ INPUTS = frozenset(
     ("Array", "Array | None", "Mask", "Mask | None", "Ids", "TensorBase", "TensorBase | None")
 )
 OF_ANY_DTYPE = frozenset(("Mask", "Mask | None", "Ids"))  # inputs that are no operands
-REALS = frozenset((bool, int, float))  # Python's numbers
+REALS = frozenset((bool, int, float, Count))  # Python's numbers
 PLAIN = frozenset((int, float, bool, str, tuple, Key, type(None)))  # options that are no arrays
 Options: TypeAlias = dict[str, Any]
 # op -> a check of its inputs as they are given, before any is moved to a GPU
@@ -41,32 +51,33 @@ class Signature:
     def __init__(self, reference: Callable[..., Any], elementwise: bool = False):
         self.name = reference.__name__.lstrip("_")
         self.elementwise = elementwise
-        parameters = list(inspect.signature(reference).parameters.values())
-        arrays = [p for p in parameters if p.annotation in INPUTS and p.kind is not p.KEYWORD_ONLY]
+        self.signature = signature_of(reference)
+        parameters = list(self.signature.parameters.values())
+        arrays = [p for p in parameters if kind_of(p) in INPUTS and p.kind is not p.KEYWORD_ONLY]
         if not arrays:
-            raise TypeError(
-                f"op `{self.name}` has no parameter annotated Array, Mask or Ids (as text: "
-                "the file needs `from __future__ import annotations`)"
-            )
-        endless = arrays[-1].kind is inspect.Parameter.VAR_POSITIONAL
+            raise TypeError(f"op `{self.name}` has no parameter annotated Array, Mask or Ids")
+        endless = arrays[-1].kind is Parameter.VAR_POSITIONAL
         self.count = sys.maxsize if endless else len(arrays)
         required = [p for p in arrays if p.default is p.empty]
         self.needed = len(required) - endless
+        self.names = frozenset(p.name for p in arrays)
         self.options = [p.name for p in parameters if p not in arrays]
-        self.others: Any = [i for i, p in enumerate(arrays) if p.annotation in OF_ANY_DTYPE]
+        # positions of inputs that are no operands
+        self.others: Any = [i for i, p in enumerate(arrays) if kind_of(p) in OF_ANY_DTYPE]
         if endless and self.others:
             self.others = range(self.others[0], self.count)
         self.is_of_two = self.count == 2 == self.needed and not self.options and not self.others
 
     def completed(self, inputs: tuple[Any, ...], options: Options) -> tuple[Any, Options]:
-        """The same call with options by name, and None for optional inputs that were left out."""
-        if len(inputs) < self.needed or len(inputs) > self.count + len(self.options):
-            raise TypeError(
-                f"`{self.name}` takes {self.needed} tensors and "
-                f"{', '.join(self.options) or 'no option'}; got {len(inputs)} arguments"
-            )
+        """The same call with inputs by position, options by name, and None for optional inputs
+        that were left out. Raises TypeError for a call that does not fit the signature.
+        """
         if self.count == sys.maxsize:
             return inputs, options
+        excess = len(inputs) > self.count + len(self.options)
+        if len(inputs) < self.needed or excess or not self.names.isdisjoint(options):
+            call = self.signature.bind(*inputs, **options)
+            inputs, options = call.args, call.kwargs
         given = dict(zip(self.options, inputs[self.count :], strict=False))
         return inputs[: self.count] + (None,) * (self.count - len(inputs)), {**given, **options}
 
@@ -106,7 +117,9 @@ class Signature:
         if first is None:
             return "no input is a tensor"
         for name, value in options.items() if options else ():
-            if type(value) not in PLAIN or name in ("dim", "keepdim"):
+            if name not in self.options:
+                return f"{name} is no option"
+            if type(value) not in PLAIN:
                 return f"option {name} is a {type(value).__name__}"
         return arrays
 
@@ -115,8 +128,8 @@ class Signature:
         stays, and so do the scalars of elementwise ops.
         """
         name = self.name
-        if "dim" in options or "keepdim" in options:
-            raise TypeError(f"`{name}` names it axis= (and keepdims=), as NumPy does, not dim=")
+        if not options.keys() <= set(self.options):
+            self.signature.bind(*inputs, **options)  # raises: a kernel might overlook the name
         device = one_device(name, inputs)
         if device != "cpu" and name in LOOK_FIRST:
             LOOK_FIRST[name](*inputs, **options)
@@ -161,6 +174,8 @@ def as_operands(
     for x in inputs:
         if isinstance(x, TensorBase) or x is None or (numbers and type(x) in REALS):
             tensors.append(x)
+        elif not is_operand(x):
+            raise ArgumentError(f"a tensor, an array, a list or a number is needed, not {x!r}")
         else:
             dtype = floats if FLOATS & met else None
             tensors.append(TensorBase.kind(x, dtype=dtype, device=device))
@@ -184,10 +199,41 @@ def one_device(name: str, inputs: Sequence[Any]) -> str:
     return devices[0] if devices else "cpu"
 
 
-def misfit(inputs: Sequence[Any]) -> ShapeError | None:
+def refusal(
+    error: Exception,
+    reference: Callable[..., Any],
+    inputs: Sequence[Any],
+    options: Options,
+    elementwise: bool = False,
+) -> Any:
+    """What to tell the user about an error in a call of an op: a mistake in the call. None where
+    there is none, so that the fault is in the op.
+    """
+    name = reference.__name__.lstrip("_")
+    if isinstance(error, AxisError):
+        return ShapeError(f"`{name}`: {error}")
+    told = refused(error, reference, inputs, options)
+    if told is None and isinstance(error, (TypeError, ValueError)):
+        told = (_misfit(inputs) if elementwise else None) or _undefined(error, name, inputs)
+    return told
+
+
+def _misfit(inputs: Sequence[Any]) -> ShapeError | None:
     """The error that says on which axis these inputs do not broadcast; None where they do."""
     try:
         broadcast_shape(*(x.shape for x in inputs if isinstance(x, TensorBase)))
     except ShapeError as error:
         return error.with_traceback(None)
     return None
+
+
+def _undefined(error: Exception, name: str, inputs: Sequence[Any]) -> DTypeError | None:
+    """The error of an op that NumPy does not define for these dtypes; None if `error` is another
+    one.
+    """
+    if not any(word in str(error) for word in ("ufunc", "numpy boolean")):
+        return None
+    dtypes = {x.dtype for x in inputs if hasattr(x, "dtype")}
+    fix = "compare first, as in (x > 0) & (y > 0)" if FLOATS & dtypes else "use .to('int64')"
+    names = " and ".join(sorted(map(str, dtypes)))
+    return DTypeError(f"`{name}` is not defined for {names}: {fix}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tensor.dtypes import FLOATS
-from tensor.errors import DTypeError, ShapeError
+from tensor.errors import DTypeError, OptionError, ShapeError
 from tensor.memory.devices import Array
 from tensor.memory.layout import broadcast_shape
 from tensor.ops.activations import logistic
@@ -26,7 +26,7 @@ def _reduced(losses: Array, count: Any, reduction: str) -> Any:
     if reduction == "mean":
         return total(losses, count=count), lambda dloss: dloss / count
     if reduction not in ("sum", "none"):
-        raise ValueError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
+        raise OptionError(f"reduction is 'mean', 'sum' or 'none', not {reduction!r}")
     return total(losses) if reduction == "sum" else losses, lambda dloss: dloss
 
 
@@ -114,7 +114,7 @@ def _of_distributions(
     dtype, soft = targets.dtype, targets.dtype in FLOATS
     if soft:
         if ignore_index is not None:
-            raise ValueError("cross_entropy: ignore_index is for integers, not for probabilities")
+            raise OptionError("cross_entropy: ignore_index is for integers, not for probabilities")
         used = np.ones_like(targets, dtype=bool, shape=targets.shape[:-1])
         q = targets.astype(logits.dtype, copy=False)
         count: Any = max(used.size, 1)
@@ -155,7 +155,7 @@ def _check_targets(logits: Array, targets: Array, label_smoothing: float) -> Non
             f"not {targets.shape}"
         )
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
+        raise OptionError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
 
 
 def _check_same(name: str, prediction: Array, target: Array) -> None:
@@ -213,7 +213,7 @@ def huber_loss(
     check_float("huber_loss", prediction)
     _check_same("huber_loss", prediction, target)
     if not delta > 0:
-        raise ValueError(f"huber_loss delta={delta}: above 0 is needed")
+        raise OptionError(f"huber_loss delta={delta}: above 0 is needed")
     difference = prediction - target
     near = np.clip(difference, -delta, delta)
     losses = near * (difference - near / 2)  # delta (|d| - delta / 2) beyond delta
@@ -261,7 +261,7 @@ def binary_cross_entropy(p: Array, targets: Array, *, reduction: str = "mean") -
     check_float("binary_cross_entropy", p)
     _check_same("binary_cross_entropy", p, targets)
     if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN too
-        raise ValueError(
+        raise OptionError(
             f"binary_cross_entropy got {p.min()} to {p.max()}, and probabilities lie in [0, 1]: "
             "logits go to binary_cross_entropy_with_logits"
         )

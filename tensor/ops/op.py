@@ -17,19 +17,18 @@ into `multiply`.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from time import perf_counter
 from types import CodeType
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias
 
 from numpy import ndarray
-from numpy.exceptions import AxisError
 
+from tensor.arguments import is_foreign, signature_of
 from tensor.autograd.forward import as_result, as_results, note_kept_inputs
 from tensor.base import TensorBase
 from tensor.dtypes import FLOATS, NARROW, float16, float32, float64
-from tensor.errors import DTypeError, ShapeError, TensorError
+from tensor.errors import DTypeError
 from tensor.graph import Node
 from tensor.kernels import KERNELS, choose, passed_over
 from tensor.memory.devices import Array
@@ -37,14 +36,14 @@ from tensor.memory.layout import Layout
 from tensor.memory.storage import user_place
 from tensor.mode import MODE, Mode
 from tensor.ops.anomaly import check_finite
-from tensor.ops.inputs import REALS, Options, Signature, misfit
+from tensor.ops.inputs import REALS, Options, Signature, refusal
 from tensor.ops.wider import in_float32
 
 P = ParamSpec("P")
 Function: TypeAlias = Callable[..., Any]
 # Inputs annotated so are no operands, neither promoted nor differentiated.
-Mask: TypeAlias = Array  # the condition of a choice
-Ids: TypeAlias = Array  # integers that point into an axis
+Mask: TypeAlias = Annotated[Any, "Mask"]  # the condition of a choice
+Ids: TypeAlias = Annotated[Any, "Ids"]  # integers that point into an axis
 # every op by name; a test fails when one has no gradient case
 OPS: dict[str, Function] = {}
 READY = frozenset((float32, float64))  # of these an op takes the arrays as they are
@@ -75,33 +74,45 @@ def elementwise_op(reference: Callable[P, Any]) -> Callable[P, Any]:
     return _registered(_of_two(lifted, call), reference) if lifted.is_of_two else call
 
 
-def _of_two(lifted: _Lifted, general: Function) -> Function:
+def operator_of(op: Function, elementwise: bool = True) -> Function:
+    """An op as Python calls it for `a + b`. For an operand of a foreign class it returns
+    NotImplemented, and Python tries the operator of that class.
+    """
+    lifted = _Lifted(op.reference, elementwise)  # type: ignore[attr-defined]
+    general = _named(_of_any(lifted, operator=True), lifted.reference)
+    return _named(_of_two(lifted, general, True), lifted.reference) if elementwise else general
+
+
+def _of_two(lifted: _Lifted, general: Function, operator: bool = False) -> Function:
     """An elementwise op of two operands, without options. Ready ones (a float32 tensor and another,
     or a scalar) go the short way, others that of `general`.
     """
     name, reference, kernels = lifted.name, lifted.reference, lifted.kernels
 
-    def call(a: Any, b: Any) -> Any:
+    def call(a: Any, b: Any = None, **options: Any) -> Any:
         x: Any
         y: Any
         try:
-            mode = MODE.get()
-            x, y = getattr(a, "_array", None), getattr(b, "_array", b if type(b) in REALS else None)
-            ready = type(x) is ndarray and x.dtype in READY and not mode.observed and not kernels
-            if ready and (y.dtype is x.dtype if type(y) is ndarray else type(y) in REALS):
+            mode, x, y = MODE.get(), getattr(a, "_array", None), getattr(b, "_array", b)
+            plain, kind = not (mode.observed or kernels or options), type(y)
+            ready = plain and type(x) is ndarray and x.dtype in READY
+            if ready and (y.dtype is x.dtype and y is not b if kind is ndarray else kind in REALS):
                 value, backward = reference(x, y)
                 parents = [a.node, getattr(b, "node", None)]
                 return as_result(name, (a, b), (x, y), parents, value, backward, mode, True)
-            return general(a, b)
-        except TensorError as error:  # the user's line and the next one are enough
-            raise error.with_traceback(None) from None
-        except ValueError as error:
-            raise misfit((a, b)) or error from None
+            return general(a, b, **options)
+        except Exception as error:
+            if operator and (is_foreign(a) or is_foreign(b)):
+                return NotImplemented
+            error = refusal(error, reference, (a, b), options, True)
+            if error is None:
+                raise
+            raise error from None
 
     return call
 
 
-def _of_any(lifted: _Lifted) -> Function:
+def _of_any(lifted: _Lifted, operator: bool = False) -> Function:
     """Any op."""
     name, elementwise = lifted.name, lifted.elementwise
 
@@ -119,12 +130,13 @@ def _of_any(lifted: _Lifted) -> Function:
             if mode.observed:
                 _tell(mode, name, inputs, arrays, options, out, start)
             return out
-        except TensorError as error:
-            raise error.with_traceback(None) from None
-        except AxisError as error:
-            raise ShapeError(f"`{name}`: {error}") from None
-        except ValueError as error:
-            raise (misfit(inputs) if elementwise else None) or error from None
+        except Exception as error:
+            if operator and any(map(is_foreign, inputs)):
+                return NotImplemented
+            error = refusal(error, lifted.reference, inputs, options, elementwise)
+            if error is None:
+                raise
+            raise error from None
 
     return call
 
@@ -232,8 +244,11 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                 reason = f"{kernel.__name__} met values that it leaves to the composition"
             passed_over(name, reason, mode.kernels_off)
             return composition(*inputs, **options)
-        except TensorError as error:
-            raise error.with_traceback(None) from None
+        except Exception as error:
+            error = refusal(error, composition, inputs, options)
+            if error is None:
+                raise
+            raise error from None
 
     FUSED[composition.__code__] = name
     return _registered(call, composition)
@@ -262,7 +277,7 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
     """
     name = reference.__name__
     # for an error that says what a copy costs
-    wants_itemsize = "itemsize" in inspect.signature(reference).parameters
+    wants_itemsize = "itemsize" in signature_of(reference).parameters
 
     def call(x: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -287,8 +302,11 @@ def view_op(reference: Callable[Concatenate[Layout, P], Any]) -> Callable[Concat
             if mode.tape is not None:
                 mode.tape.forward(name, (x,), args, options, out, start, how="view")
             return out
-        except TensorError as error:
-            raise error.with_traceback(None) from None
+        except Exception as error:
+            error = refusal(error, reference, (x, *args), options)
+            if error is None:
+                raise
+            raise error from None
 
     return _registered(call, reference)
 
@@ -299,14 +317,18 @@ def reference_of(name: str) -> Function:
 
 
 def _registered(call: Function, reference: Function) -> Function:
-    """`call` as the op of that reference, in OPS too: its frames are named after the op, in a
-    traceback and in a debugger.
-    """
+    """`call` as the op of that reference, in OPS too."""
+    op = _named(call, reference)
+    OPS[reference.__name__.lstrip("_")] = op
+    return op
+
+
+def _named(call: Function, reference: Function) -> Function:
+    """`call` with frames that are named after the op, in a traceback and in a debugger."""
     name = reference.__name__.lstrip("_")
     call.__code__ = call.__code__.replace(co_name=name, co_qualname=name)
     op = functools.update_wrapper(call, reference)
     op.reference = reference  # type: ignore[attr-defined]
-    OPS[name] = op
     return op
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from tensor.autograd.broadcast import sum_to
 from tensor.base import TensorBase
-from tensor.dtypes import FLOATS, DTypeLike, as_dtype
-from tensor.errors import ShapeError, ViewError, brief
+from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype
+from tensor.errors import DTypeError, ShapeError, ViewError, brief
 from tensor.memory.devices import Array, device_of, move, zeros_like
-from tensor.memory.layout import Layout, Shape, normalise_axis
+from tensor.memory.layout import Layout, Shape, Sizes, normalise_axis
 from tensor.ops.op import copy_op, view_op
 
 
@@ -32,7 +32,7 @@ def _reshaped(shape: Shape) -> Any:
 
 
 @view_op
-def view(x: Layout, *shape: Any, itemsize: int = 0) -> Any:
+def view(x: Layout, *shape: Sizes, itemsize: int = 0) -> Any:
     """The same elements in the same order as another shape; never a copy. One size may be -1.
 
     Raises ViewError when no strides can express it, naming the axes that clash and both fixes.
@@ -41,7 +41,7 @@ def view(x: Layout, *shape: Any, itemsize: int = 0) -> Any:
 
 
 @brief
-def reshape(x: Any, *shape: Any) -> Any:
+def reshape(x: Any, *shape: Sizes) -> Any:
     """A view where strides allow one, else a copy in row-major order and a view of that."""
     x = TensorBase.wrap(x)
     try:
@@ -50,6 +50,7 @@ def reshape(x: Any, *shape: Any) -> Any:
         return view(clone(x), *shape)
 
 
+@brief
 def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
     """Axes start to end (included) joined into one: (B, T, H, D).flatten(2, 3) -> (B, T, H*D)."""
     x = TensorBase.wrap(x)
@@ -65,7 +66,7 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
 
 
 @view_op
-def permute(x: Layout, *order: Any) -> Any:
+def permute(x: Layout, *order: Sizes) -> Any:
     """y[i_order[0], i_order[1], ...] = x[i_0, i_1, ...]: (2, 3, 4).permute(2, 0, 1) -> (4, 2, 3)"""
     axes = tuple(normalise_axis(axis, len(x.shape)) for axis in _sizes(order))
     return x.permute(axes), lambda dy: dy.transpose(np.argsort(axes).tolist())
@@ -78,7 +79,7 @@ def transpose(x: Layout, i: int, j: int) -> Any:
 
 
 @view_op
-def expand(x: Layout, *shape: Any) -> Any:
+def expand(x: Layout, *shape: Sizes) -> Any:
     """Axes of size 1, and new ones in front, repeated without a copy (stride 0); -1 keeps. Backward
     sums over the repeats.
     """
@@ -86,7 +87,7 @@ def expand(x: Layout, *shape: Any) -> Any:
 
 
 @view_op
-def squeeze(x: Layout, axis: Any = None) -> Any:
+def squeeze(x: Layout, axis: Sizes | None = None) -> Any:
     """Without axes of size 1: all, or those of `axis`. Raises ShapeError for a longer one."""
     return x.squeeze(axis), _reshaped(x.shape)
 
@@ -111,7 +112,7 @@ def index(x: Layout, *, key: tuple[Any, ...]) -> Any:
 
 
 @view_op
-def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> Any:
+def split(x: Layout, size: Sizes, axis: int = 0) -> Any:
     """Pieces of `size` along an axis, the last one shorter; or pieces of the sizes listed. All
     views, one node: backward joins.
     """
@@ -140,6 +141,7 @@ def split(x: Layout, size: int | tuple[int, ...] | list[int], axis: int = 0) -> 
     return pieces, backward
 
 
+@brief
 def chunk(x: Any, n: int, axis: int = 0) -> Any:
     """At most n pieces of equal size along an axis, the last one shorter; an empty axis gives n
     empty pieces, as in PyTorch.
@@ -160,6 +162,7 @@ def clone(x: Array) -> Any:
     return x.copy(), (lambda dy: dy,)
 
 
+@brief
 def contiguous(x: Any) -> Any:
     """x itself when it is row-major and gapless, else a copy that is."""
     x = TensorBase.wrap(x)
@@ -182,6 +185,14 @@ def transfer(x: Array, device: str) -> Any:
     return move(x, device), (lambda dy: move(dy, before),)
 
 
+def _dtype(target: Any) -> DType:
+    """The dtype of a target that is no device."""
+    try:
+        return as_dtype(target)
+    except DTypeError as error:
+        raise DTypeError(f"{error}; devices are 'cpu', 'cuda' and 'cuda:N'") from None
+
+
 @brief
 def to(x: Any, *targets: Any, dtype: DTypeLike | None = None, device: str | None = None) -> Any:
     """x.to("float32"), x.to("cuda"), x.to(dtype=..., device=...): x itself where nothing changes"""
@@ -189,7 +200,7 @@ def to(x: Any, *targets: Any, dtype: DTypeLike | None = None, device: str | None
         if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
             device = target
         else:
-            dtype = target
+            dtype = _dtype(target)
     x = TensorBase.wrap(x)
     here = (None, x.device, x.device.partition(":")[0])  # "cuda" is any GPU
     if device not in here:

@@ -77,8 +77,8 @@ ACCUMULATION = [
     Bug(
         4,
         "tensor/base.py",
-        "from_array(dx if fresh else dx.copy())",
-        "from_array(dx)",
+        "holding(dx if fresh else dx.copy())",
+        "holding(dx)",
         (
             "tests/tensor/autograd/test_backward.py::"
             "test_bug_04_read_only_broadcast_used_as_accumulator"
@@ -368,11 +368,11 @@ MUTATION_ROWS = [
     Bug(
         23,
         "tensor/tensor.py",
-        "        value = self.writable(self.layout, value)\n        try:\n"
-        '            ufunc(self.array, value, out=self.array, casting="same_kind")\n',
+        "        value = x.writable(x.layout, value)\n        try:\n"
+        '            ufunc(x.array, value, out=x.array, casting="same_kind")\n',
         "        data = value.array if isinstance(value, Tensor) else value\n        try:\n"
-        '            ufunc(self.array, data, out=self.array, casting="same_kind")\n'
-        "            self.writable(self.layout, value)\n",
+        '            ufunc(x.array, data, out=x.array, casting="same_kind")\n'
+        "            x.writable(x.layout, value)\n",
         "tests/tensor/memory/test_writes.py::test_bug_23_raise_after_mutating",
     ),
     Bug(

@@ -50,7 +50,7 @@ ZOO = [
     Bug(
         83,
         "tensor/tensor.py",
-        "        except KeyboardInterrupt:  # between the two, perhaps\n            self.bump()\n",
+        "        except KeyboardInterrupt:  # between the two, perhaps\n            x.bump()\n",
         "        except KeyboardInterrupt:\n",
         TEST + "a_write_that_was_interrupted_is_counted",
     ),

@@ -133,15 +133,15 @@ ZOO = [
     Bug(
         row=28,
         file="tensor/ops/inputs.py",
-        old="REALS = frozenset((bool, int, float))",
-        new="REALS = frozenset((bool, float))",
+        old="REALS = frozenset((bool, int, float, Count))",
+        new="REALS = frozenset((bool, float, Count))",
         test=DTYPES + "test_bug_28_a_scalar_keeps_its_value",
     ),
     Bug(  # the same
         row=28,
         file="tensor/ops/inputs.py",
-        old="REALS = frozenset((bool, int, float))",
-        new="REALS = frozenset((bool, float))",
+        old="REALS = frozenset((bool, int, float, Count))",
+        new="REALS = frozenset((bool, float, Count))",
         test=DTYPES + "test_bug_28_a_python_scalar_never_promotes",
     ),
     Bug(  # a 0-d tensor counts as little as a scalar, as it did before NumPy 2

@@ -74,7 +74,7 @@ def _supports_packed(
 ) -> str | None:
     keys, count = (q, 3) if kv is None else (kv, 1)
     three = q.ndim == keys.ndim == 3 and 0 not in (q.size, keys.size)
-    if not three or q.shape[2] % (count * heads):
+    if not three or heads < 1 or q.shape[2] % (count * heads):
         return f"shape {q.shape} with {heads} heads"
     if kv is not None and (kv.shape[0], kv.shape[2]) != (len(q), 2 * q.shape[2]):
         return f"kv {kv.shape} for q {q.shape}"
