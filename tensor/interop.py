@@ -1,4 +1,4 @@
-"""Meeting NumPy: its functions called on tensors, and Python's numbers made into arrays.
+"""Meeting NumPy: its functions called on tensors.
 
 A NumPy function that means the same as an op becomes that op, recorded as always. Any other runs on
 the values, and raises GraphError where it would compute floats from a tensor in a graph: their
@@ -14,33 +14,43 @@ import numpy as np
 
 from tensor import ops
 from tensor.base import TensorBase
-from tensor.dtypes import FLOATS
 from tensor.errors import GraphError
 from tensor.mode import MODE
+from tensor.names import HERE
+from tensor.numpy_functions import FUNCTIONS, UFUNCS
 
-_NAMES = "sum mean max min argmax argmin cumsum concatenate stack where squeeze any all"
-_SAME = frozenset(_NAMES.split())
-_OTHER_NAMES = {"absolute": "abs", "true_divide": "divide"}
+# of an array, these ask for no more than shape and dtype
+_OF_SHAPES = frozenset(["zeros_like", "ones_like", "empty_like", "full_like"])
+_DEFAULTS = {"out": None, "dtype": None, "casting": "same_kind", "order": "C", "mode": "constant"}
+# functions of other modules mean something else, but for these
+_MODULES = frozenset(("numpy", "numpy.linalg", "numpy.matrixlib", "numpy.lib"))
 
 
 def call_ufunc(
     ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What np.ufunc(...) does when an argument is a tensor."""
-    name = _OTHER_NAMES.get(ufunc.__name__, ufunc.__name__)
-    if method == "__call__" and not kwargs and name in ops.OPS:
-        return ops.OPS[name](*inputs)
-    writes = bool(kwargs) or method == "at"
-    return _on_values(getattr(ufunc, method), inputs, kwargs, ufunc.__name__, writes)
+    op = UFUNCS.get(ufunc.__name__) or ops.OPS.get(ufunc.__name__)
+    if method == "__call__" and not kwargs and op:
+        return op(*inputs)
+    name = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+    return _on_values(getattr(ufunc, method), inputs, kwargs, name, method == "at")
 
 
 def call_function(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """What np.function(...) does when an argument is, or holds, a tensor."""
-    if function.__name__ in _SAME:
-        return getattr(ops, function.__name__)(*args, **kwargs)
-    return _on_values(function, args, kwargs, function.__name__)
+    name = function.__name__
+    if name in FUNCTIONS and function.__module__ in _MODULES:
+        given = {key: value for key, value in kwargs.items() if not _is_default(key, value)}
+        return FUNCTIONS[name](*args, **given)
+    return _on_values(function, args, kwargs, name)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether an argument says no more than its absence: `out=None`."""
+    return isinstance(value, (str, type(None))) and _DEFAULTS.get(name, 0) == value
 
 
 def _on_values(
@@ -50,16 +60,33 @@ def _on_values(
     name: str,
     writes: bool = False,
 ) -> Any:
+    """The function of the values of the tensors. Raises GraphError, before anything is written,
+    where a gradient would be lost.
+    """
     tensors: list[TensorBase] = []
     values, options = _without_tensors((args, kwargs), tensors)
     in_graph = MODE.get().recording and any(x.node is not None for x in tensors)
-    result = None if in_graph and writes else function(*values, **options)
-    if in_graph and (writes or getattr(result, "dtype", None) in FLOATS):
-        raise GraphError(
-            f"np.{name} of a tensor in a graph would lose its gradient: "
-            "use an op of `tensor`, or .detach() first"
-        )
+    if in_graph and (writes or kwargs.keys() & {"out", "where"}):
+        raise _lost(name, "with out= or where= ")
+    result = function(*values, **options)
+    if in_graph and name not in _OF_SHAPES and not _is_constant(result):
+        raise _lost(name)
     return result
+
+
+def _lost(name: str, how: str = "") -> GraphError:
+    code = HERE.get(name)
+    instead = f"Write this: {code}" if code else "Use ops of `tensor`, or x.detach() for the values"
+    return GraphError(f"np.{name} {how}of a tensor in a graph would lose its gradient. {instead}")
+
+
+def _is_constant(result: Any) -> bool:
+    """Whether a result consists of integers, bools and text, which have no gradient."""
+    if isinstance(result, (tuple, list)):
+        return all(map(_is_constant, result))
+    if hasattr(result, "dtype"):
+        return np.dtype(result.dtype).kind in "iubUS"
+    return result is None or isinstance(result, (int, str, np.dtype, type))
 
 
 def _without_tensors(value: Any, found: list[TensorBase]) -> Any:
