@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from opcode import opmap
 from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,10 @@ from tensor.graph import Node, Saved
 from tensor.memory.devices import Array, as_array, extent, is_cuda
 from tensor.memory.storage import Exported, Storage, user_place
 from tensor.mode import Mode
+
+# a result of a fused op: the op of the composition that makes it; the positions of that op's inputs
+# among the inputs of the fused op, then the results so far; the array; the backward
+Step: TypeAlias = tuple[str, tuple[int, ...], Array, Any]
 
 # values that hold no array
 _PLAIN = frozenset((int, float, bool, str, type(None)))
@@ -76,15 +80,6 @@ def as_result(
     else:
         out.node = node
     return out
-
-
-class Step(NamedTuple):
-    """A result of a fused op, and how it follows from what was there before."""
-
-    op: str  # the op of the composition that makes it
-    inputs: tuple[int, ...]  # positions among the inputs of the fused op, then the results so far
-    y: Array
-    backward: Any
 
 
 def as_results(steps: list[Step], inputs: Sequence[Any], arrays: Sequence[Any], mode: Mode) -> Any:
@@ -152,7 +147,8 @@ def _saved(
             continue
         kept = _KEPT_INPUTS.get(id(function.__code__))
         if kept is None:
-            unknown.append(function)
+            if function.__closure__:
+                unknown.append(function)
             continue
         for i in kept[0]:
             x = inputs[i]

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from tensor.autograd.forward import Step
 from tensor.graph import overwritable
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import in_order, library, refusal
@@ -50,8 +49,8 @@ def residual_layer_norm_by_rows(
         return NotImplemented
     backward = _backward(s, gain, bias, eps, kept)
     return [
-        Step("add", (0, 1), s, (lambda ds: ds, lambda ds: ds)),
-        Step("layer_norm", (4, 2, 3), n, backward),
+        ("add", (0, 1), s, (lambda ds: ds, lambda ds: ds)),
+        ("layer_norm", (4, 2, 3), n, backward),
     ]
 
 
