@@ -12,7 +12,7 @@ from tests.zoo.__main__ import bugs
 from tests.zoo.bug import Bug
 
 ROOT = Path(__file__).resolve().parents[1]
-ROWS = {*range(1, 61), 62, 63, 64, 65, 66, 72, 82, 86, 87, 88}
+ROWS = {*range(1, 61), 62, 63, 64, 65, 66, 72, 82, 86, 87, 88, 89}
 
 
 @pytest.mark.parametrize("bug", bugs(), ids=lambda bug: f"{bug.row}-{bug.test.split('::')[-1]}")

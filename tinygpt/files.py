@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeAlias, TypeVar
 
 import msgspec
 
@@ -45,6 +45,14 @@ TOKENS = 1 << 17  # of a tokenizer that has a file, at most: more than twice GPT
 LONGEST = 200  # characters of a file's text, or of another program's message, that an error shows
 SILENT = logging.NullHandler()  # without a handler, warnings of matplotlib go to stderr
 RESTORE = "restore it from a copy, or train again"
+POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
+
+SCALAR: Any = None | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
+VALUE: Any = SCALAR
+for _ in range(6):  # so deep may lists and objects be nested
+    VALUE = SCALAR | list[VALUE] | dict[str, VALUE]
+# a JSON object in which any key may stand
+KEYS: Any = dict[str, VALUE]
 
 
 class Missing(InputError):  # noqa: N818 (what it says, as InputError's others do)
@@ -81,7 +89,20 @@ def read_bytes(path: FilePath, most: int = MOST, advice: str = RESTORE) -> bytes
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise InputError(f"{_too_large(path, size, most)}\n{advice}")
-        return file.read(size)
+        data = file.read(size)
+    refuse_pointer(path, data)
+    return data
+
+
+def refuse_pointer(path: FilePath, start: bytes) -> None:
+    """Raise InputError for a file that begins as a pointer of Git LFS: the repository was fetched
+    without its large files.
+    """
+    if start.startswith(POINTER):
+        raise InputError(
+            f"{shown(path)} is a pointer of Git LFS, not the file itself\n"
+            "fetch the file: git lfs pull, in the repository that it came from"
+        )
 
 
 def _too_large(path: FilePath, size: int, most: int) -> str:

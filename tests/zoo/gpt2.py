@@ -75,29 +75,29 @@ ZOO = [
     ),
     Bug(
         row=61,  # q, k and v have a bias too, which is no mask
-        file="tinygpt/runs/gpt2.py",
+        file="tinygpt/runs/gpt2_tensors.py",
         old=r"attn\.(masked_)?bias",
         new=r"attn\..*bias",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # masks taken for weights
-        file="tinygpt/runs/gpt2.py",
+        file="tinygpt/runs/gpt2_tensors.py",
         old='if name == "__metadata__" or BUFFER.fullmatch(plain):',
         new='if name == "__metadata__":',
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # no prefix known
-        file="tinygpt/runs/gpt2.py",
-        old="name.removeprefix(PREFIX)",
+        file="tinygpt/runs/gpt2_tensors.py",
+        old='PREFIXES.sub("", name, count=1)',
         new="name",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # a prefix taken for granted
-        file="tinygpt/runs/gpt2.py",
-        old="name.removeprefix(PREFIX)",
+        file="tinygpt/runs/gpt2_tensors.py",
+        old='PREFIXES.sub("", name, count=1)',
         new="name[len(PREFIX) :]",
         test=TESTS + "test_bug_61_prefix_and_masks[bare]",
     ),

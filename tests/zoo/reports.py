@@ -7,6 +7,7 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 STREAMS = "tests/tinygpt/generation/test_text.py::"
+FOUND = "tests/tinygpt/runs/test_gpt2_found.py::"
 SPLIT = "tests/tinygpt/data/test_kept_back.py::"
 
 ZOO = [
@@ -82,5 +83,61 @@ ZOO = [
         old="        if data.hash == run.text:\n",
         new="        if moved or data.hash == run.text:\n",
         test="tests/tinygpt/training/test_moved_text.py::test_bug_50_the_same_text_elsewhere",
+    ),
+    Bug(
+        row=89,  # settings of the tokenizer are read past
+        file="tinygpt/tokenizers/gpt2_folder.py",
+        old="    check_settings(msgspec.structs.asdict(settings), SETTING, where)\n",
+        new="",
+        test=FOUND + "test_bug_89_a_setting_that_changes_ids_is_refused",
+    ),
+    Bug(
+        row=89,  # tokens of the settings are ordinary text
+        file="tinygpt/tokenizers/gpt2_folder.py",
+        old="ids | added, specials | {*added, *named}",
+        new="ids | added, specials",
+        test=FOUND + "test_bug_89_ids_and_texts_are_those_of_transformers",
+    ),
+    Bug(
+        row=89,  # a token in brackets is special, though no file says so
+        file="tinygpt/tokenizers/gpt2_folder.py",
+        old="    specials |= {END} & ids.keys()\n",
+        new="    specials |= {text for text in ids if text[0] + text[-1] in ('[]', '<>')}\n",
+        test=FOUND + "test_bug_89_ids_and_texts_are_those_of_transformers",
+    ),
+    Bug(
+        row=89,  # every text gets a token before it, and nobody says so
+        file="tinygpt/tokenizers/gpt2_folder.py",
+        old="""if '"SpecialToken"' in after""",
+        new="""if "nothing" in after""",
+        test=FOUND + "test_bug_89_settings_inside_tokenizer_json",
+    ),
+    Bug(
+        row=89,  # the normaliser, which rewrites the text, is read past
+        file="tinygpt/tokenizers/gpt2_folder.py",
+        old='{"normalizer": (None,)}, where)',
+        new="{}, where)",
+        test=FOUND + "test_bug_89_settings_inside_tokenizer_json",
+    ),
+    Bug(
+        row=61,  # the exact GELU taken for the tanh form
+        file="tinygpt/runs/gpt2.py",
+        old='"gelu": "gelu_erf"',
+        new='"gelu": "gelu"',
+        test=FOUND + "test_other_choices_compute_what_transformers_computes",
+    ),
+    Bug(
+        row=61,  # the norms of the blocks keep the usual epsilon
+        file="tinygpt/model/block.py",
+        old="self.attention_norm = nn.LayerNorm(config.width, config.epsilon)",
+        new="self.attention_norm = nn.LayerNorm(config.width)",
+        test=FOUND + "test_other_choices_compute_what_transformers_computes",
+    ),
+    Bug(
+        row=61,  # the compiled decoder computes the tanh form whatever the model has
+        file="tensor/kernels/cpu/decoder.py",
+        old='if activation in ("gelu", "relu")',
+        new="if activation",
+        test=FOUND + "test_other_choices_compute_what_transformers_computes",
     ),
 ]

@@ -174,8 +174,8 @@ ZOO = [
     Bug(
         row=64,  # byte b has id b, as in tokenizers trained here; in GPT-2's it has not
         file=FILE,
-        old="[self._ids[BYTES[byte]] for byte in word",
-        new="[byte for byte in word",
+        old="[self._ids[BYTES[byte]] for byte in letters",
+        new="[byte for byte in letters",
         test=TESTS + "test_bug_64_ids_of_gpt2",
     ),
     Bug(

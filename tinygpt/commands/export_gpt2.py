@@ -11,13 +11,14 @@ import argparse
 from pathlib import Path
 
 from tinygpt.commands.cli import LAST, Parser
-from tinygpt.files import read_json
+from tinygpt.files import KEYS, read_json
 from tinygpt.runs import gpt2
 from tinygpt.runs import run as runs
+from tinygpt.runs.gpt2_tensors import CONFIG
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import BytePairTokenizer
 
-WITHOUT = f"restore it from a copy, or delete it: without it the usual {gpt2.CONFIG} is written"
+WITHOUT = f"restore it from a copy, or delete it: without it the usual {CONFIG} is written"
 
 
 def arguments(parser: Parser) -> None:
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     kept = run.folder / gpt2.KEPT
     pairs = tokenizer if isinstance(tokenizer, BytePairTokenizer) else None
-    keys = read_json(kept, gpt2.KEYS, advice=WITHOUT) if kept.exists() else None
+    keys = read_json(kept, KEYS, advice=WITHOUT) if kept.exists() else None
     gpt2.save(model, options.folder, tokenizer=pairs, keys=keys)
     which = "best" if not options.last and run.has_best else "last"
     files = ", ".join(sorted(path.name for path in Path(options.folder).iterdir()))

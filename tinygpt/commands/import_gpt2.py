@@ -1,5 +1,5 @@
-"""Make a run of a GPT-2 that Hugging Face stores: a folder with config.json, model.safetensors,
-vocab.json and merges.txt.
+"""Make a run of a GPT-2 that Hugging Face stores: a folder with config.json, model.safetensors, and
+tokenizer.json or vocab.json and merges.txt.
 
 Neither torch nor transformers is needed. `tinygpt sample` and all that takes a run then work on it;
 `tinygpt export-gpt2` writes it back.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from tinygpt.commands.cli import Parser
@@ -17,9 +18,12 @@ from tinygpt.errors import InputError
 from tinygpt.files import write_json, writing
 from tinygpt.runs import checkpoint, gpt2
 from tinygpt.runs import run as runs
+from tinygpt.runs.gpt2_tensors import CONFIG
 from tinygpt.terminal import say, shown
-from tinygpt.tokenizers import BytePairTokenizer
+from tinygpt.tokenizers import BytePairTokenizer, gpt2_folder
 
+# rows of a table beyond its tokens, at most: tables are padded to a multiple of up to 1,024
+PADDING = 1024
 OPENING = "The"  # what a sample continues when no prompt is given
 
 
@@ -42,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     keys = gpt2.read_keys(source)
     config = gpt2.as_config(keys)
     tokenizer = _tokenizer(source, config)
-    model = gpt2.load(source, dtype=options.dtype)
+    rows, config = config.vocabulary, replace(config, vocabulary=tokenizer.size)
+    model = gpt2.load(source, vocabulary=tokenizer.size, dtype=options.dtype)
     dtype = model.token_embedding.weight.dtype.name
     training = TrainConfig(dtype=dtype, out=options.out)
     made = runs.Run(config, training, OPENING, folder=Path(options.out or runs.RUNS))
@@ -57,6 +62,12 @@ def run(options: argparse.Namespace) -> int:
         checkpoint.save(run.folder, {runs.MODEL: weights}, checkpoint.State())
     say(f"model     {runs.described(config)}")
     say(f"tokens    {config.vocabulary:,} different, {config.context:,} seen at once")
+    if rows > config.vocabulary:
+        say(f"          {rows - config.vocabulary:,} rows of the table have no token: left out")
+    differing = {key: keys.get(key, 0.1) for key in gpt2.DROPOUTS}
+    if len({*differing.values()}) > 1:
+        theirs = ", ".join(f"{key} {value:g}" for key, value in differing.items())
+        say(f"dropout   {config.dropout:g} in all places, if you train it; theirs: {theirs}")
     say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
     where = "as asked" if options.out else "the first free name; --out FOLDER for another"
     say(f"run       {run.name}: {where}")
@@ -65,10 +76,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _tokenizer(source: Path, config: GPTConfig) -> BytePairTokenizer:
-    tokenizer = BytePairTokenizer.from_gpt2(source / gpt2.VOCABULARY, source / gpt2.MERGES)
-    if tokenizer.size != config.vocabulary:
+    """The tokenizer, whose tokens all have a row in the table of the model."""
+    tokenizer = gpt2_folder.load(source)
+    if not 0 <= config.vocabulary - tokenizer.size < PADDING:
         raise InputError(
-            f"{gpt2.VOCABULARY} holds {tokenizer.size} tokens, vocab_size in {gpt2.CONFIG} is "
-            f"{config.vocabulary}\nput the files of one model together"
+            f"the tokenizer of {shown(source)} knows {tokenizer.size:,} tokens, vocab_size in "
+            f"{CONFIG} is {config.vocabulary:,}\nput the files of one model together"
         )
     return tokenizer

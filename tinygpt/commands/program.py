@@ -16,13 +16,14 @@ from tinygpt.terminal import Signals, brief, let_go, shown, stop_signals
 def run(argv: Sequence[str]) -> int:
     """Run a command line, without the program's name; its exit code."""
     _open_streams()
+    notes: list[str] = []  # lines of code below an error
     # a handler that is there knows better
     ours = [number for number in stop_signals() if signal.getsignal(number) is signal.SIG_DFL]
     try:
         with Signals(*ours):
             return cli.run(argv)
     except InputError as error:
-        problem = str(error)
+        problem, notes = str(error), getattr(error, "__notes__", [])
     except MemoryError as error:
         problem = f"out of memory ({error})\ntake a smaller --batch, --context, --width or --layers"
     except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
@@ -36,8 +37,9 @@ def run(argv: Sequence[str]) -> int:
         )
     except SystemExit as stop:  # how argparse ends --help and --version, and SIGTERM the rest
         return int(stop.code or 0)
+    lines = [f"tinygpt: error: {brief(problem)}", *map(shown, notes)]
     with contextlib.suppress(OSError):  # nobody reads it
-        print(f"tinygpt: error: {brief(problem)}", file=sys.stderr, flush=True)
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
     return 2
 
 

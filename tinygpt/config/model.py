@@ -34,8 +34,12 @@ class GPTConfig:
     )
     # post: the form of 2017
     norm: Literal["pre", "post"] = option("pre", "LayerNorm before or after each residual sum")
-    # gelu in its tanh form, as GPT-2
-    activation: Literal["gelu", "relu"] = option("gelu", "nonlinearity of the feed-forward")
+    # gelu in its tanh form, as GPT-2; gelu_erf is the exact one
+    activation: Literal["gelu", "gelu_erf", "relu"] = option(
+        "gelu", "nonlinearity of the feed-forward"
+    )
+    # keeps a row of equal numbers from a division by zero
+    epsilon: float = option(1e-5, "added to the variance in LayerNorm", above=0, most=1)
     bias: bool = option(True, "biases in the linear layers")  # LayerNorm keeps its own
     # saves V x C parameters
     tied: bool = option(True, "the head shares the token embedding's weights")

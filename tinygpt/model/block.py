@@ -15,9 +15,9 @@ class Block(nn.Module):
     """Attention, then feed-forward; each adds to the residual stream x: (B, T, C)."""
 
     def __init__(self, config: GPTConfig):
-        self.attention_norm = nn.LayerNorm(config.width)
+        self.attention_norm = nn.LayerNorm(config.width, config.epsilon)
         self.attention = Attention(config)
-        self.feed_forward_norm = nn.LayerNorm(config.width)
+        self.feed_forward_norm = nn.LayerNorm(config.width, config.epsilon)
         self.feed_forward = FeedForward(config)
         self.pre_norm = config.norm == "pre"
 

@@ -15,12 +15,14 @@ class FeedForward(nn.Module):
     def __init__(self, config: GPTConfig):
         self.expand = nn.Linear(config.width, 4 * config.width, bias=config.bias)
         self.projection = nn.Linear(4 * config.width, config.width, bias=config.bias)
-        self.gelu = config.activation == "gelu"
+        self.activation = config.activation
         self.dropout = nn.Dropout(config.dropout)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.gelu:
+        if self.activation == "gelu":
             h = tensor.linear_gelu(x, self.expand.weight, self.expand.bias)  # (B, T, 4C)
+        elif self.activation == "gelu_erf":
+            h = self.expand(x).gelu(form="erf")
         else:
             h = self.expand(x).relu()
         return self.dropout(self.projection(h))

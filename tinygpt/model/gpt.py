@@ -58,7 +58,7 @@ class GPT(nn.Module):
             self.position_embedding = position_table(config)
             self.dropout = nn.Dropout(config.dropout)
             self.blocks = [Block(config) for _ in range(config.layers)]
-            self.final_norm = nn.LayerNorm(config.width)
+            self.final_norm = nn.LayerNorm(config.width, config.epsilon)
             self.head = None
             if not config.tied:
                 self.head = nn.Linear(config.width, config.vocabulary, bias=False, role="head")
@@ -143,7 +143,7 @@ class GPT(nn.Module):
         config = self.config
         options: dict[str, Any] = {
             "pre_norm": config.norm == "pre",
-            "relu": config.activation == "relu",
+            "activation": config.activation,
             "biases": config.bias,
             "tied": config.tied,
             "last": last,

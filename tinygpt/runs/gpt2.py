@@ -10,48 +10,41 @@ our parameters.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
-import msgspec
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from tensor.dtypes import FLOATS, DTypeLike, promote
-from tensor.files import DTYPES
+from tensor.dtypes import DTypeLike, promote
 from tensor.memory.devices import Array
 from tinygpt.config import GPTConfig
 from tinygpt.errors import InputError
-from tinygpt.files import (
-    FilePath,
-    brief,
-    open_regular,
-    parse_json,
-    read_json,
-    reason,
-    replace,
-    write_json,
-    writing,
-)
+from tinygpt.files import KEYS, FilePath, brief, read_json, replace, write_json, writing
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import Arrays, HostArray
+from tinygpt.runs.checkpoint import Arrays
+from tinygpt.runs.gpt2_tensors import (
+    CONFIG,
+    FILES,
+    PREFIX,
+    WEIGHTS,
+    read_tensors,
+    refuse_pickle,
+)
 from tinygpt.terminal import shown
 from tinygpt.tokenizers.byte_pair import END, BytePairTokenizer
 from tinygpt.tokenizers.gpt2_files import RESTORE
+from tinygpt.tokenizers.gpt2_folder import SETTINGS, check_settings
 
-CONFIG, WEIGHTS, VOCABULARY, MERGES = "config.json", "model.safetensors", "vocab.json", "merges.txt"
-INDEX = "model.safetensors.index.json"  # which tensor is in which file, where there are several
-FILES = f"a GPT-2 of Hugging Face is a folder with {CONFIG}, {WEIGHTS}, {VOCABULARY} and {MERGES}"
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
 # their config.json in the folder of a run that was imported: the way back says again what only they
 # know
 KEPT = "gpt2.json"
-HEADER = 1 << 21  # bytes of the header of a safetensors file, at most: 20,000 tensors
 
 # -- the tables
 
@@ -63,16 +56,24 @@ CHOICES: dict[str, tuple[str, Any]] = {
     "n_head": ("heads", 12),
     "n_layer": ("layers", 12),
     "resid_pdrop": ("dropout", 0.1),
-    "embd_pdrop": ("dropout", 0.1),
-    "attn_pdrop": ("dropout", 0.1),
     "tie_word_embeddings": ("tied", True),
+    "layer_norm_epsilon": ("epsilon", 1e-5),
+}
+# one dropout of ours; it changes nothing but a training
+DROPOUTS = "resid_pdrop", "embd_pdrop", "attn_pdrop"
+# their names -> ours; of several the first is written
+ACTIVATIONS = {
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "gelu_fast": "gelu",
+    "gelu": "gelu_erf",
+    "relu": "relu",
 }
 # What their models could do otherwise and ours does one way: the values that mean it; the first is
 # the one that a missing key means, and that is written.
 FIXED: dict[str, tuple[Any, ...]] = {
     "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of the tanh form
-    "layer_norm_epsilon": (1e-5,),
+    "activation_function": tuple(ACTIVATIONS),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
@@ -81,13 +82,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
 USUAL: dict[str, Any] = {key: meanings[0] for key, meanings in FIXED.items()}
 USUAL |= {"architectures": ["GPT2LMHeadModel"], "n_inner": None, "torch_dtype": None}
 # What ours could do otherwise, and GPT-2 does one way.
-GPT2: dict[str, Any] = {
-    "positions": "learned",
-    "scaled": False,
-    "norm": "pre",
-    "activation": "gelu",
-    "bias": True,
-}
+GPT2: dict[str, Any] = {"positions": "learned", "norm": "pre", "bias": True}
 
 # In each block: ours, theirs, and the shape in widths. Their Conv1D keeps (inputs, outputs) as our
 # Linear does, q, k and v side by side.
@@ -106,9 +101,6 @@ BLOCK: list[tuple[str, str, tuple[int, ...]]] = [
     ("feed_forward.projection.bias", "mlp.c_proj.bias", (1,)),
 ]
 HEAD = "lm_head.weight"  # torch's Linear, (outputs, inputs): the one that is transposed
-PREFIX = "transformer."  # before all names but the head's; files of the bare GPT2Model do without
-# the causal mask, which old files hold as well
-BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
 
 
 def rows(config: GPTConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -117,6 +109,8 @@ def rows(config: GPTConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     yield "position_embedding", "wpe.weight", (config.context, config.width)
     for i in range(config.layers):
         for ours, theirs, widths in BLOCK:
+            if not config.bias and ours.endswith(("qkv.bias", "projection.bias", "expand.bias")):
+                continue
             shape = tuple(n * config.width for n in widths)
             yield f"blocks.{i}.{ours}", f"h.{i}.{theirs}", shape
     yield "final_norm.gain", "ln_f.weight", (config.width,)
@@ -132,24 +126,30 @@ def turned(theirs: str, array: Array) -> Array:
 
 # -- reading
 
-SCALAR: Any = None | bool | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | str
-VALUE: Any = SCALAR
-for _ in range(6):  # so deep may lists and objects be nested
-    VALUE = SCALAR | list[VALUE] | dict[str, VALUE]
-# of config.json, where any key may stand: all are kept for the way back
-KEYS: Any = dict[str, VALUE]
 
-
-def load(folder: FilePath, *, dtype: DTypeLike | None = None, device: str = "cpu") -> GPT:
+def load(
+    folder: FilePath,
+    *,
+    vocabulary: int | None = None,
+    dtype: DTypeLike | None = None,
+    device: str = "cpu",
+) -> GPT:
     """The model in a folder of Hugging Face's, ready to write (dropout off), in the dtype of its
     file unless another is given.
 
+    vocabulary: the number of tokens to keep, where the table of tokens was padded beyond them.
     Nothing is executed. Names and shapes are compared with what config.json means before memory is
     asked for. Raises InputError for a file that is missing or damaged, for a key that means another
     model, and for a tensor that is missing, unknown or of another shape, with both.
     """
     config = as_config(read_keys(folder))
     arrays = matched(read_tensors(Path(folder)), config)
+    if vocabulary is not None:
+        config = dataclasses.replace(config, vocabulary=vocabulary)
+        table = arrays["token_embedding.weight"]
+        arrays["token_embedding.weight"] = table[:vocabulary]
+        if not config.tied:
+            arrays["head.weight"] = arrays["head.weight"][:, :vocabulary]
     dtype = dtype or promote(*{array.dtype for array in arrays.values()})
     model = GPT(config, draw=False, dtype=dtype, device=device)
     model.load_state_dict(arrays)
@@ -158,6 +158,7 @@ def load(folder: FilePath, *, dtype: DTypeLike | None = None, device: str = "cpu
 
 def read_keys(folder: FilePath) -> dict[str, Any]:
     """What config.json says, as it stands. Raises InputError."""
+    refuse_pickle(Path(folder))
     keys: dict[str, Any] = read_json(Path(folder) / CONFIG, KEYS, advice=f"{RESTORE}: {FILES}")
     return keys
 
@@ -166,26 +167,24 @@ def as_config(keys: Mapping[str, Any]) -> GPTConfig:
     """Our choices for their keys. Raises InputError for a model that is no GPT-2 as it is built
     here, with the key and what it may be.
     """
-    for key, meanings in FIXED.items():
-        if keys.get(key, meanings[0]) not in meanings:
-            supported = " or ".join(map(json.dumps, meanings))
-            raise _unsupported(key, keys[key], f" is not supported, only {supported}")
+    check_settings(keys, FIXED, CONFIG)
     choices: dict[str, Any] = {}
     for key, (name, usual) in CHOICES.items():
         value = keys.get(key, usual)
-        if not (type(value) is type(usual) or (name == "dropout" and type(value) is int)):
+        if not (type(value) is type(usual) or (type(usual) is float and type(value) is int)):
             raise _unsupported(key, value, f": a value like {json.dumps(usual)} is needed")
-        if choices.setdefault(name, value) != value:
-            raise InputError(
-                f"{CONFIG}: {key} is {value}, resid_pdrop {choices[name]}: one dropout in all "
-                "places is supported\nset them to one value there"
-            )
+        choices[name] = value
+    for key in DROPOUTS:
+        value = keys.get(key, 0.1)
+        if type(value) not in (int, float) or not 0 <= value < 1:
+            raise _unsupported(key, value, ": a number, at least 0 and below 1, is needed")
+    choices["activation"] = ACTIVATIONS[keys.get("activation_function", "gelu_new")]
     inner, usual = keys.get("n_inner"), 4 * choices["width"]
     if inner not in (None, usual):
         why = f" is not supported, only null or 4 n_embd, here {usual}"
         raise _unsupported("n_inner", inner, why)
     try:
-        return GPTConfig(**choices, **GPT2)
+        return GPTConfig(**choices, **GPT2 | {"bias": keys.get("bias") is not False})
     except InputError as error:
         name, _, rest = str(error).partition(" ")
         theirs = next(key for key, (ours, _) in CHOICES.items() if ours == name)
@@ -204,6 +203,8 @@ def matched(found: Arrays, config: GPTConfig) -> Arrays:
     left = dict(found)
     for ours, theirs, shape in rows(config):
         array = left.pop(theirs, None)
+        if array is None and not config.bias and theirs.endswith(".bias"):
+            array = np.zeros(shape, found["wte.weight"].dtype)  # a LayerNorm without a bias
         if array is None or array.shape != shape:
             problem = f"of shape {shape} is missing in {WEIGHTS}"
             if array is not None:
@@ -222,83 +223,6 @@ def matched(found: Arrays, config: GPTConfig) -> Arrays:
             "no such tensor"
         )
     return state
-
-
-def read_tensors(folder: Path) -> Arrays:
-    """Every tensor of one file or of several, without the prefix and the masks: windows on the
-    files, which are not read before they are used.
-    """
-    files = [WEIGHTS]
-    if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
-        files = sorted(set(read_json(folder / INDEX, Index, advice=RESTORE).weight_map.values()))
-    found: Arrays = {}
-    for file in files:
-        for name, array in _windows(folder / file):
-            if name in found:
-                raise InputError(
-                    f"{brief(name)} stands twice in the weights of {shown(folder)}\n{RESTORE}"
-                )
-            found[name] = array
-    return found
-
-
-FileName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A[\w.-]{1,200}\.safetensors\Z")]
-
-
-class Index(msgspec.Struct):
-    """Which tensor is in which file. A name that is a path could lead anywhere."""
-
-    weight_map: Annotated[dict[str, FileName], msgspec.Meta(min_length=1)]
-
-
-class Entry(msgspec.Struct):
-    """A tensor, as the header of a safetensors file tells of it."""
-
-    dtype: str = ""
-    # beyond, NumPy cannot hold it
-    shape: Annotated[
-        tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(max_length=8)
-    ] = ()
-    data_offsets: tuple[int, int] = (0, 0)
-
-
-def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
-    try:
-        with open_regular(path) as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > HEADER:
-                raise SafetensorError(
-                    f"its header has {length:,} bytes, and {HEADER:,} are the most"
-                )
-            header = file.read(length)
-            # the library's checks: the header is sound, and its offsets fill the file
-            with safe_open(path, framework="numpy"):
-                data = np.memmap(file, np.uint8, mode="r")
-    except FileNotFoundError:
-        why = FILES
-        if (path.parent / "pytorch_model.bin").exists():
-            why = (
-                "pytorch_model.bin is a pickle, which can run code: let transformers save it as "
-                "safetensors"
-            )
-        raise InputError(f"{shown(path)} is missing\n{why}") from None
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{shown(path)} is damaged or no safetensors file ({reason(error)})\n{RESTORE}"
-        ) from None
-    entries = parse_json(header, dict[str, Entry], f"the header of {path}", RESTORE)
-    for name, entry in entries.items():
-        plain = name.removeprefix(PREFIX)
-        if name == "__metadata__" or BUFFER.fullmatch(plain):
-            continue
-        dtype: Any = DTYPES.get(entry.dtype)
-        if dtype not in FLOATS:
-            raise InputError(
-                f"{brief(name)} is {entry.dtype}: tensors of F64, F32, F16 and BF16 can be read"
-            )
-        first, end = entry.data_offsets
-        part = np.asarray(data[8 + length :][first:end])
-        yield plain, part.view(dtype).reshape(entry.shape)
 
 
 # a constructor that knows files stands above the model
@@ -352,7 +276,14 @@ def as_keys(model: GPT, keys: Mapping[str, Any] | None = None) -> dict[str, Any]
     content = dict(USUAL if keys is None else keys)
     for key, (name, usual) in CHOICES.items():
         if keys is None or content.get(key, usual) != getattr(config, name):
-            content[key] = getattr(config, name)
+            content |= (
+                dict.fromkeys(DROPOUTS, config.dropout)
+                if name == "dropout"
+                else {key: getattr(config, name)}
+            )
+    if ACTIVATIONS.get(content.get("activation_function", "gelu_new")) != config.activation:
+        names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+        content["activation_function"] = names[config.activation]
     # its name in transformers 5 and before
     content |= {key: dtype for key in ("dtype", "torch_dtype") if key in content}
     if as_config(content) != config:
@@ -368,6 +299,11 @@ def _write(
 ) -> None:
     if tokenizer is not None:
         tokenizer.save_gpt2(folder / VOCABULARY, folder / MERGES)
+        # vocab.json does not say which tokens are special; of END transformers knows it
+        named = {str(i): {"content": t} for t, i in tokenizer.specials.items() if t != END}
+        if named:
+            settings = {"tokenizer_class": "GPT2Tokenizer", "added_tokens_decoder": named}
+            write_json(folder / SETTINGS, settings)
     for key in ("bos_token_id", "eos_token_id"):
         # unsaid, it would mean 50256
         content.setdefault(key, tokenizer.specials.get(END) if tokenizer else None)

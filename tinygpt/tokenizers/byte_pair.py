@@ -38,6 +38,7 @@ from tinygpt.files import TOKENS
 from tinygpt.terminal import shown
 from tinygpt.tokenizers.gpt2_files import (
     Id,
+    in_order,
     read_merge,
     read_merges,
     read_vocabulary,
@@ -61,6 +62,7 @@ BYTES = [bytes([byte]) for byte in range(256)]
 CACHED = 1 << 16  # words whose ids are remembered: some 20 MB
 LONGEST = 64  # characters of a word that is remembered
 END = "<|endoftext|>"  # stands between two documents
+BRACKETS = re.compile(rb"<.+>|\[.+\]", re.DOTALL)  # how tokens for a purpose are written
 
 # -- words
 
@@ -109,8 +111,9 @@ class BytePairTokenizer(Tokenizer):
     leftmost.
 
     tokens[i] are the bytes of id i. merges are pairs of tokens, in the order of their ranks.
-    specials, {text: id}, are never merged nor split. Raises TokenizerError unless each byte is a
-    token, each merge makes a token, and all other tokens are special.
+    specials, {text: id}, are never merged nor split. No text becomes a token in brackets, such as
+    [PAD], that is not special. Raises TokenizerError unless each merge makes a token, and all other
+    tokens are bytes, special or in brackets.
     """
 
     schema = BytePairs
@@ -123,11 +126,6 @@ class BytePairTokenizer(Tokenizer):
     ):
         self.tokens, self.specials = tuple(tokens), dict(specials)
         self._ids = ids = numbered(self.tokens, self.specials)
-        missing = next((byte for byte in BYTES if byte not in ids), None)
-        if missing is not None:
-            raise TokenizerError(
-                f"token {quoted(to_text(missing))} is missing: each byte needs one"
-            )
         # 100,000 merges take 20 MB: a rank a pair, and the token that each rank makes
         self._ranks: dict[Pair, int] = {}
         self._made: list[int] = []
@@ -146,7 +144,7 @@ class BytePairTokenizer(Tokenizer):
             self._made.append(ids[left + right])
         made = set(self._made)
         for token, number in ids.items():
-            if number not in made and len(token) > 1:
+            if number not in made and len(token) > 1 and not BRACKETS.fullmatch(token):
                 raise TokenizerError(
                     f"no merge makes token {quoted(to_text(token))}, id {number}: "
                     "a merge is missing, or it is a special token"
@@ -217,7 +215,7 @@ class BytePairTokenizer(Tokenizer):
         """The ids of a text. With specials=False the text of a special token is ordinary text, as
         is right for strangers' texts.
 
-        Raises TokenizerError for half of a surrogate pair.
+        Raises TokenizerError for half of a surrogate pair, and for a byte without a token.
         """
         utf8(text)
         ids: list[int] = []
@@ -250,7 +248,14 @@ class BytePairTokenizer(Tokenizer):
         A heap holds rank * size + position of each pair, so that n bytes take n log n steps, not
         n^2. A pair that has changed meanwhile has another rank, and is skipped.
         """
-        ids = [self._ids[BYTES[byte]] for byte in word.encode("utf-8", "surrogateescape")]
+        letters = word.encode("utf-8", "surrogateescape")
+        try:
+            ids = [self._ids[BYTES[byte]] for byte in letters]
+        except KeyError as error:
+            raise TokenizerError(
+                f"byte 0x{error.args[0].hex()} of {quoted(word)} has no token: the text that this "
+                "tokenizer was made from did not hold it"
+            ) from None
         ids.append(GAP)  # after the last id, and at index -1 before the first
         size, ranks = len(ids), self._ranks
         before, after = integers(range(-1, size - 1), size), integers(range(1, size), size)
@@ -312,7 +317,7 @@ class BytePairTokenizer(Tokenizer):
         no merge makes and that look like <this>. Raises TokenizerError for entries that are
         missing, twice, or do not fit together.
         """
-        tokens, lines = read_vocabulary(vocabulary), read_merges(merges)
+        tokens, lines = in_order(read_vocabulary(vocabulary), vocabulary), read_merges(merges)
         if specials is None:
             made = {line.replace(" ", "") for line in lines}
             specials = [text for text in tokens if re.fullmatch(r"<.+>", text) and text not in made]

@@ -17,14 +17,21 @@ the newline is Ċ.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import msgspec
 
-from tinygpt.files import TOKENS, VOCABULARY, parse_json, read_bytes, reason, write_atomically
+from tinygpt.files import (
+    TOKENS,
+    VOCABULARY,
+    FilePath,
+    parse_json,
+    read_bytes,
+    reason,
+    write_atomically,
+)
 from tinygpt.terminal import shown
 from tinygpt.tokenizers.tokenizer import TokenizerError, quoted, read_tokens
 
@@ -61,12 +68,16 @@ def to_bytes(text: str) -> bytes:
     return token
 
 
-def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
-    """The tokens of a vocab.json in the order of their ids.
+def read_vocabulary(path: FilePath) -> dict[str, int]:
+    """The ids of the tokens in a vocab.json. Raises InputError for a file that holds none."""
+    return parse_json(read_tokens(path, RESTORE), dict[str, Id], path, RESTORE)
 
-    Raises InputError unless these are 0, 1, 2, ..., each once.
+
+def in_order(content: Mapping[str, int], path: FilePath) -> list[str]:
+    """The tokens in the order of their ids. path: the file that an error names.
+
+    Raises TokenizerError unless the ids are 0, 1, 2, ..., each once.
     """
-    content = parse_json(read_tokens(path, RESTORE), dict[str, Id], path, RESTORE)
     tokens = sorted(content, key=content.__getitem__)
     for number, token in enumerate(tokens):
         if content[token] < number:
@@ -77,7 +88,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
     return tokens
 
 
-def read_merges(path: str | os.PathLike[str]) -> list[str]:
+def read_merges(path: FilePath) -> list[str]:
     """The lines of merges in a merges.txt. Raises InputError, naming the line that is none."""
     data = read_bytes(path, VOCABULARY, RESTORE)
     if data.count(b"\n") > TOKENS:
@@ -110,7 +121,7 @@ def read_merge(line: str) -> tuple[str, str]:
     return left, right
 
 
-def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> None:
+def write_vocabulary(path: FilePath, tokens: Sequence[str]) -> None:
     """Write vocab.json as GPT-2's is written. Raises TokenizerError for two tokens with the same
     text.
     """
@@ -124,6 +135,6 @@ def write_vocabulary(path: str | os.PathLike[str], tokens: Sequence[str]) -> Non
     write_atomically(Path(path), json.dumps(content))
 
 
-def write_merges(path: str | os.PathLike[str], merges: Iterable[str]) -> None:
+def write_merges(path: FilePath, merges: Iterable[str]) -> None:
     """Write merges.txt as GPT-2's is written."""
     write_atomically(Path(path), "\n".join([VERSION, *merges]) + "\n")

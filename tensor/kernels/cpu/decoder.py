@@ -17,8 +17,10 @@ FLAGS = {"pre_norm": 1, "relu": 2, "biases": 4, "tied": 8, "last": 16}
 
 @kernel_for(
     "decode",
-    supports=lambda ids, keys, values, seen, rows, parameters, **_: (
-        refusal(ids, seen, rows, dtype=int64) or refusal(keys, values, *parameters)
+    supports=lambda ids, keys, values, seen, rows, parameters, *, activation, **_: (
+        refusal(ids, seen, rows, dtype=int64)
+        or refusal(keys, values, *parameters)
+        or (None if activation in ("gelu", "relu") else f"activation {activation}")
     ),
 )
 def decode_in_one_call(
@@ -29,6 +31,7 @@ def decode_in_one_call(
     rows: Array,
     parameters: tuple[Array, ...],
     *,
+    activation: str,
     eps: float,
     scale: float,
     last: bool,
@@ -46,7 +49,8 @@ def decode_in_one_call(
     (B, T), (_, layers, H, context, D) = ids.shape, keys.shape
     logits = np.empty((B, 1 if last else T, len(parameters[0])), float32)
     sizes = B, T, layers, H, D, context, logits.shape[-1]
-    flags = sum(FLAGS[name] * on for name, on in {**choices, "last": last}.items())
+    choices |= {"last": last, "relu": activation == "relu"}
+    flags = sum(FLAGS[name] * on for name, on in choices.items())
     strange = library.decode(
         ids, parameters, keys, values, seen, rows, logits, *sizes, flags, eps, scale
     )

@@ -55,6 +55,7 @@ def _filled(where: str, config: GPTConfig, block: int = 0) -> Iterator[Step]:
     """The steps at one where, as far as a model of this configuration takes them."""
     choices = asdict(config)
     signs = {"bias": " + b" * config.bias, "scale": "√C · " * bool(config.scaled)}
+    signs["function"] = config.activation.removesuffix("_erf")
     values = choices | signs | {"i": block, "head": config.width // config.heads}
     for step in SAID[where]:
         if step.get("when", {}).items() <= choices.items():
