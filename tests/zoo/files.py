@@ -34,8 +34,8 @@ ZOO = [
     Bug(
         row=86,  # a text is opened without asking what it is
         file="tinygpt/data/reading.py",
-        old="with open_regular(path) as file:",
-        new='with open(path, "rb") as file:',
+        old="        return open_regular(path)\n",
+        new='        return open(path, "rb")\n',
         test=ODD + "test_bug_86_no_regular_file[fifo-text.txt-train]",
     ),
     Bug(

@@ -19,7 +19,7 @@ from tinygpt.commands.cli import Parser, add_flags, read_config
 from tinygpt.config import TrainConfig
 from tinygpt.data import prepare as data
 from tinygpt.data import token_files
-from tinygpt.data.reading import read_parts
+from tinygpt.data.reading import STANDARD_INPUT, read_parts
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
 from tinygpt.terminal import Bar, duration, say, short, shown
@@ -36,6 +36,11 @@ class Source:
     """A text in files, read part by part, more than once, while a bar shows how far."""
 
     def __init__(self, path: str):
+        if path == STANDARD_INPUT:
+            raise InputError(
+                "standard input can be read once, and a text is read twice to make its tokens\n"
+                "save it to a file first"
+            )
         self.name, self.files = shown(path), data.files(path)
         for file in self.files:
             # raises for one that is missing, empty, no text, or can be read only once
@@ -63,7 +68,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "text",
         metavar="FILE",
-        help="a file of UTF-8, or a folder, of which all .txt files are taken",
+        help="a file of UTF-8, or a folder, of which all .txt and .md files are taken",
     )
     parser.add_argument(
         "--out",

@@ -36,7 +36,8 @@ class TrainConfig:
     # UTF-8
     text: str | None = option(
         None,
-        "file or folder to learn from, or `story` or `grammar` (the story, if none is given)",
+        "file or folder to learn from, - for standard input, or `story` or `grammar` (the story, "
+        "if none is given)",
         "TEXT",
     )
     # the story is measured on itself

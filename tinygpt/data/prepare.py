@@ -10,6 +10,7 @@ tokens     the same of a token folder, which may be larger than memory    floor:
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,7 +20,7 @@ import numpy as np
 
 from tinygpt.config import TrainConfig
 from tinygpt.data import grammar, token_files
-from tinygpt.data.reading import opening, read_parts, story
+from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
 from tinygpt.data.windows import (
     CorpusError,
     MappedIds,
@@ -31,7 +32,7 @@ from tinygpt.data.windows import (
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.ids import Ids
-from tinygpt.terminal import Bar
+from tinygpt.terminal import Bar, say, shown
 from tinygpt.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
@@ -41,6 +42,7 @@ from tinygpt.tokenizers import (
     WordTokenizer,
 )
 
+TEXTS = ".txt", ".md"  # how the files of text in a folder end
 BUILT_IN = (None, "story", "grammar")  # texts that are no files; None: the story
 # characters of stories to learn from: more than such a model sees in an hour on a CPU
 GRAMMAR_CHARACTERS = 2_000_000
@@ -85,7 +87,8 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     is_story = config.text in (None, "story")
     kept = 0 if is_story else kept_back(len(ids), config.validation)
     cut = _cut(ids, len(ids) - kept, context, config.stride)
-    name = "the story that comes with tinygpt" if is_story else str(config.text)
+    name = "standard input" if config.text == STANDARD_INPUT else str(config.text)
+    name = "the story that comes with tinygpt" if is_story else name
     return Data(name, *_facts(text), tokenizer, *cut)
 
 
@@ -158,23 +161,42 @@ def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> 
 
 
 def read(text: str | None) -> str:
-    """The text of a file, or of all `.txt` files in a folder and below, by name, with an empty line
-    between two files. None and "story": the story.
+    """The text of a file, or of all files of text in a folder and below, by name, with an empty
+    line between two files. None and "story": the story.
     """
     return story() if text in (None, "story") else "".join(parts(files(str(text))))
 
 
 def files(path: str) -> list[str]:
-    """The file, or those of the folder."""
+    """The file, or those of the folder that end in .txt or .md. What cannot be a text is skipped,
+    and a line says so.
+    """
     if not os.path.isdir(path):
         return [path]
-    found = sorted(Path(path).rglob("*.txt"))
+    named = [file for file in sorted(Path(path).rglob("*")) if file.suffix.lower() in TEXTS]
+    skipped = {file: why for file in named if (why := _no_text(file, Path(path)))}
+    found = [str(file) for file in named if file not in skipped]
     if not found:
         raise InputError(
-            f"the folder '{brief(path)}' holds no .txt file\n"
+            f"the folder '{brief(path)}' holds no .txt file and no .md file with some text\n"
             "give a folder of text files, or one file"
         )
-    return [str(file) for file in found]
+    if skipped:
+        first = ", ".join(f"{shown(file)} ({why})" for file, why in [*skipped.items()][:5])
+        say(f"skipped   {first}{f' and {len(skipped) - 5} more' * (len(skipped) > 5)}")
+    return found
+
+
+def _no_text(file: Path, folder: Path) -> str | None:
+    """Why a file in the folder is no text; None where it may be one."""
+    if any(part.startswith(".") for part in file.relative_to(folder).parts):
+        return "hidden"
+    if file.is_dir():
+        return "a folder"
+    # at most a byte order mark
+    if file.is_file() and file.stat().st_size <= 3 and not file.read_bytes().strip(BOM_UTF8):
+        return "empty"
+    return None
 
 
 def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> Iterator[str]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import codecs
 import re
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from typing import BinaryIO
 
 from tinygpt.errors import InputError
-from tinygpt.files import brief, open_regular, reason
+from tinygpt.files import brief, open_regular, reason, refuse_pointer
 
+STANDARD_INPUT = "-"  # the path that means: what another program pipes in
 PART = 1 << 18  # bytes of a file that are read at a time
 
 
@@ -27,16 +30,17 @@ def read_text(path: str) -> str:
 def read_parts(
     path: str, size: int = PART, progress: Callable[[int], None] | None = None
 ) -> Iterator[str]:
-    """The text of a UTF-8 file, part by part. Line ends of Windows become plain ones, and a byte
-    order mark at the start is dropped.
+    """The text of a UTF-8 file, or of standard input (`-`), part by part. Line ends of Windows
+    become plain ones, and a byte order mark at the start is dropped.
 
     size: bytes to read for a part; it does not change the text of all parts together. `progress` is
     called with the bytes of each part. Raises InputError for a file that is missing, a folder, no
-    regular file, empty, or not UTF-8 (with the offset of the first wrong byte).
+    regular file, empty, a pointer of Git LFS, UTF-16, or not UTF-8 (with the offset of the first
+    wrong byte).
     """
-    empty, name = True, f"'{brief(path)}'"
+    empty, name = True, name_of(path)
     try:
-        with open_regular(path) as file:
+        with _opened(path) as file:
             for part in _decoded(file, name, size, progress):
                 empty = False
                 yield part
@@ -56,6 +60,31 @@ def read_parts(
         raise InputError(f"{name} is empty\ngive a file with some text in it")
 
 
+def name_of(path: str) -> str:
+    """The path of a text, for people."""
+    return "standard input" if path == STANDARD_INPUT else f"'{brief(path)}'"
+
+
+def _opened(path: str) -> AbstractContextManager[BinaryIO]:
+    if path != STANDARD_INPUT:
+        return open_regular(path)
+    if sys.stdin.isatty():
+        raise InputError(
+            "the path - means standard input, and nothing is piped in\n"
+            "pipe a text in: PROGRAM | tinygpt ..., or give the path of a file"
+        )
+    return nullcontext(sys.stdin.buffer)
+
+
+def looks_like_utf_16(start: bytes) -> bool:
+    """Whether a file that begins so is probably UTF-16: it has the mark, or every other byte is
+    mostly zero, as in Latin letters.
+    """
+    half = len(start) // 2
+    zeros = max(start[::2].count(0), start[1::2].count(0))
+    return start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or zeros > half / 2 > 0
+
+
 def _decoded(
     file: BinaryIO, name: str, size: int, progress: Callable[[int], None] | None
 ) -> Iterator[str]:
@@ -70,9 +99,18 @@ def _decoded(
             text, used = codecs.utf_8_decode(data, "strict", not read)
         except UnicodeDecodeError as error:
             wrong = f"byte 0x{data[error.start]:02x} at offset {offset + error.start:,}"
+            if offset == 0 and looks_like_utf_16(data):
+                wrong += "; it looks like UTF-16"
             raise InputError(
                 f"{name} is not UTF-8: {wrong}\nsave it as UTF-8: the `save as` of most editors can"
             ) from None
+        if offset == 0:
+            refuse_pointer(name, data)
+            if looks_like_utf_16(data):
+                raise InputError(
+                    f"{name} looks like UTF-16 without a mark: every other byte is zero\n"
+                    "save it as UTF-8: the `save as` of most editors can"
+                )
         text = half + (text if offset else text.removeprefix("\ufeff"))
         rest, offset = data[used:], offset + used
         half = "\r" if read and text.endswith("\r") else ""

@@ -18,6 +18,7 @@ from tensor.optim import Optimizer
 from tensor.random import Generator
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
+from tinygpt.data.reading import STANDARD_INPUT
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
@@ -170,7 +171,7 @@ def _moved(run: Run, text: str | None) -> Run:
     """The run, with its text where it is now. Raises InputError where no file is there."""
     before = run.training.text
     if text is None:
-        if before not in (*BUILT_IN, "-") and not os.path.lexists(str(before)):
+        if before not in (*BUILT_IN, STANDARD_INPUT) and not os.path.lexists(str(before)):
             raise InputError(
                 f"the text of {run.name} is not at {shown(before)} any more\n"
                 f"where is it now? {command('train', '--resume', run.folder, '--text', 'PATH')}"

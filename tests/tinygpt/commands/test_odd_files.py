@@ -98,11 +98,7 @@ def test_bug_86_no_regular_file(
     replace(file, kind)
     says = "(it is a folder)" if kind == "folder" else "it is no regular file"
     if kind == "folder" and file.endswith("text.txt"):
-        says = (
-            "'text.txt' holds no .txt file"
-            if "texts" not in command and command[0] != "sample"
-            else "it is a folder"
-        )
+        says = "it is a folder" if command[0] == "sample" else "holds no .txt file"
     refused(capsys, *command, says=says)
 
 

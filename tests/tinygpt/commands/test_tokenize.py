@@ -248,7 +248,7 @@ def test_a_folder_of_texts(text: str, here: Path) -> None:
         ("texts/b.txt", "grün\r\n"),
         ("texts/deep/a.txt", "'l"),
         ("texts/c.txt", "l"),
-        ("texts/no.md", "no"),
+        ("texts/no.csv", "no"),
     ):
         (here / name).write_text(content, encoding="utf-8", newline="")
     assert (
