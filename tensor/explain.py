@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tensor.base import TensorBase
-from tensor.memory.devices import to_host
+from tensor.memory.devices import address, to_host
 from tensor.memory.layout import Layout, contiguous_strides
 
 CELLS = 24  # elements of storage drawn; more would not fit a line
@@ -39,12 +39,14 @@ def explain(x: TensorBase, sharing: list[Any]) -> str:
     """The storage as a row of cells, where each index lands in it, who else looks at it."""
     storage, layout = x.storage, x.layout
     steps = zip(LETTERS, layout.strides, strict=False)
+    start = layout.offset * storage.dtype.itemsize
     formula = " + ".join([str(layout.offset), *(f"{name}*{stride}" for name, stride in steps)])
     lines = [
         x.describe(),
         f"storage     {storage.flat.size} x {storage.dtype} ({storage.flat.nbytes:,} bytes) on "
         f"{storage.device}, version {storage.version}",
         f"layout      shape {layout.shape}, strides {layout.strides}, offset {layout.offset}",
+        f"address     {address(x.array):#x}, {start:,} bytes after the storage begins",
         f"element     [{', '.join(LETTERS[: len(layout.shape)])}] lives at {formula}",
         *_diagram(x),
         f"contiguous  {_contiguity(layout)}",

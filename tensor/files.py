@@ -17,7 +17,7 @@ import numpy as np
 
 from tensor.base import TensorBase
 from tensor.dtypes import as_dtype
-from tensor.errors import FileError, brief
+from tensor.errors import ArgumentError, FileError, brief
 from tensor.memory.devices import Array, is_cuda, to_host
 from tensor.tensor import Tensor
 
@@ -38,12 +38,12 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
     """
     if isinstance(path, TensorBase) or not isinstance(tensors, Mapping):
         kinds = type(path).__name__, type(tensors).__name__
-        raise TypeError(f"save(path, {{name: tensor}}) got a {kinds[0]} and a {kinds[1]}")
+        raise ArgumentError(f"save(path, {{name: tensor}}) got a {kinds[0]} and a {kinds[1]}")
     for name, value in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
-            raise TypeError(f"save: {name!r} cannot be the name of a tensor")
+            raise ArgumentError(f"save: {name!r} cannot be the name of a tensor")
         if not (isinstance(value, (TensorBase, np.ndarray)) or is_cuda(value)):
-            raise TypeError(f"save writes tensors, and {name!r} is a {type(value).__name__}")
+            raise ArgumentError(f"save writes tensors, and {name!r} is a {type(value).__name__}")
     arrays = {name: Tensor.wrap(value).array for name, value in tensors.items()}
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")

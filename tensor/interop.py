@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tensor import ops
+from tensor.answers import HERE
 from tensor.base import TensorBase
 from tensor.errors import GraphError
 from tensor.mode import MODE
-from tensor.names import HERE
 from tensor.numpy_functions import FUNCTIONS, UFUNCS
 
 # of an array, these ask for no more than shape and dtype

@@ -9,7 +9,7 @@ number of threads, and again when a layer is recomputed.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from tensor.kernels import pick
 from tensor.memory.devices import Array, array_module
 from tensor.memory.layout import Shape
 from tensor.mode import MODE, Switch
+from tensor.names import unknown
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 # added to the key each round: the golden ratio and sqrt(3) - 1, as fractions of 2^32
@@ -178,3 +179,9 @@ def manual_seed(seed: int) -> Generator:
     """
     default.load_state({"seed": seed, "draws": 0})
     return default
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        raise unknown(__name__, name)

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from tensor.explain import explain, in_short
 from tensor.memory.devices import address, to_host
 from tensor.memory.layout import Layout
 from tensor.mode import MODE
-from tensor.names import Count, OtherNames
+from tensor.names import Count, OtherNames, absent
 from tensor.ops.indexing import fitting, getitem, split_key, write
 from tensor.ops.op import operator_of
 
@@ -319,6 +321,13 @@ class Tensor(TensorBase, OtherNames):
     __ior__ = _in_place(np.bitwise_or, __or__)
     __ixor__ = _in_place(np.bitwise_xor, __xor__)
 
+    __floordiv__ = __rfloordiv__ = absent("//", "x.numpy() // 2")
+    __mod__ = __rmod__ = absent("%", "x.numpy() % 2")
+    __divmod__ = __rdivmod__ = absent("divmod", "divmod(x.numpy(), 2)")
+    __lshift__ = __rlshift__ = absent("<<", "x.numpy() << 1")
+    __rshift__ = __rrshift__ = absent(">>", "x.numpy() >> 1")
+    __round__ = absent("round", "x.numpy().round(2)")
+
     @property
     def T(self) -> Tensor:
         """All axes reversed."""
@@ -331,3 +340,13 @@ class Tensor(TensorBase, OtherNames):
 
 
 TensorBase.kind = Tensor
+
+
+class _Callable(ModuleType):
+    """This module. PyTorch makes tensors by torch.tensor(...), and that name is a module here."""
+
+    def __call__(self, data: Any, **options: Any) -> Tensor:
+        return Tensor(data, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

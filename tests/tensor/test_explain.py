@@ -41,6 +41,7 @@ def test_a_transpose_explained(device: str) -> None:
         "tensor (3, 2) float64, a constant",
         f"storage     6 x float64 (48 bytes) on {x.device}, version 0",
         "layout      shape (3, 2), strides (1, 3), offset 0",
+        f"address     {y.data_ptr():#x}, 0 bytes after the storage begins",
         "element     [i, j] lives at 0 + i*1 + j*3",
         "  memory      1   2   3   4   5   6",
         "  index     0,0 1,0 2,0 0,1 1,1 2,1",
@@ -103,6 +104,12 @@ def test_why_it_is_contiguous_or_not(device: str) -> None:
         "no: axis 0 steps by 12, row-major order needs 8; .contiguous() copies 16 elements"
     )
     assert line(x[:, :1].transpose(0, 1)[:, 1:], "contiguous").startswith("yes")
+
+
+def test_the_address_of_a_view(device: str) -> None:
+    x = placed(numbered((2, 3)), device)
+    assert line(x[1:], "address") == f"{x.data_ptr() + 24:#x}, 24 bytes after the storage begins"
+    assert line(x[::-1], "address").startswith(f"{x.data_ptr() + 24:#x}, 24 bytes")
 
 
 def test_who_shares_the_storage(device: str) -> None:
