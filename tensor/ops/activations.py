@@ -103,15 +103,31 @@ def _logistic_tail(z: Array) -> Any:
 
 
 def _tanh_tail(z: Array) -> Any:
-    """Q(z) = (1 - tanh u) / 2 = 1 / (1 + e^2u)"""
-    k = math.sqrt(2 / math.pi)
-    e = np.exp(-2 * k * (z + 0.044715 * z.astype(float64) ** 3))
+    """Q(z) = (1 - tanh u) / 2 = 1 / (1 + e^2u).   In place: float64 is large, and new memory costs
+    more than the arithmetic.
+    """
+    k, cubic = math.sqrt(2 / math.pi), 0.044715
+    product = z.astype(float64)
+    q = product * product
+    q *= -2 * k * cubic
+    q -= 2 * k
+    q *= product  # -2u
+    np.exp(q, out=q)
+    q /= 1 + q
+    product *= q
 
-    def growth() -> Array:
-        du = k * (1 + 3 * 0.044715 * z * z)
-        return e / (1 + e) * (1 - 2 * z * du / (1 + e))
+    def growth() -> Array:  # q (1 - 2 z u' (1 - q))
+        bend = z * z
+        bend *= 3 * cubic
+        bend += 1
+        bend *= 2 * k * z
+        slope = q - 1
+        slope *= bend
+        slope += 1
+        slope *= q
+        return slope
 
-    return z * e / (1 + e), growth
+    return product, growth
 
 
 def _normal_tail(z: Array) -> Any:

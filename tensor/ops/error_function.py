@@ -67,7 +67,10 @@ def scaled_tail(z: Array) -> Array:
     t = 2 * (z - 3) / (z + 3)
     one, two = 0, 0  # Clenshaw's sum of c_n T_n(t / 2)
     for coefficient in reversed(_TAIL[1:terms]):
-        one, two = t * one - two + coefficient, one
+        new = t * one
+        new -= two
+        new += coefficient
+        one, two = new, one
     return (0.5 * t * one - two + _TAIL[0]) / (1 + 2 * z)
 
 

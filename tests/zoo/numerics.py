@@ -222,8 +222,8 @@ ZOO = [
     Bug(  # 0.044715 mistyped
         row=37,
         file="tensor/ops/activations.py",
-        old="np.exp(-2 * k * (z + 0.044715 *",
-        new="np.exp(-2 * k * (z + 0.04475 *",
+        old="math.sqrt(2 / math.pi), 0.044715",
+        new="math.sqrt(2 / math.pi), 0.04475",
         test="tests/tensor/ops/test_numerics.py::test_bug_37_two_forms_of_gelu",
     ),
     Bug(
