@@ -158,6 +158,8 @@ def kind_of(parameter: inspect.Parameter) -> str:
     its name: Annotated[Any, "Array"].
     """
     annotation = parameter.annotation
+    if isinstance(annotation, str) and "." not in annotation:
+        return annotation
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"(\w+\.)+", "", text)
     text = re.sub(r"Annotated\[Any, '(\w+)'\]", r"\1", text)

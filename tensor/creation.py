@@ -13,7 +13,7 @@ import numpy as np
 
 from tensor import ops, random
 from tensor.dtypes import DTypeLike, as_dtype, float32, int64
-from tensor.errors import ShapeError, brief
+from tensor.errors import ArgumentError, ShapeError, brief
 from tensor.memory.devices import array_module, cupy, exactly, move
 from tensor.memory.layout import Shape, Sizes
 from tensor.tensor import Tensor
@@ -253,5 +253,7 @@ def randint_like(x: Tensor, low: int, high: int, **options: Any) -> Tensor:
 @brief
 def from_dlpack(source: Any) -> Tensor:
     """A tensor on the memory of another library's array: anything with __dlpack__."""
+    if not hasattr(source, "__dlpack_device__"):
+        raise ArgumentError(f"from_dlpack takes an array of another library, not {source!r}")
     on_gpu = source.__dlpack_device__()[0] == 2  # kDLCUDA
     return Tensor.from_array((cupy() if on_gpu else np).from_dlpack(source))

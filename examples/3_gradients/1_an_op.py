@@ -8,10 +8,6 @@
 # function keeps the arrays that it uses.
 
 # %%
-from __future__ import (
-    annotations,  # the engine reads which arguments are arrays from the annotations, as text
-)
-
 import inspect
 import textwrap
 from typing import Any

@@ -13,10 +13,6 @@
 #     dx    = (g - u * mean(g * u)) / r            the second term: x changes r too
 
 # %%
-from __future__ import (
-    annotations,  # the engine reads which arguments are arrays from the annotations, as text
-)
-
 import textwrap
 from typing import Any
 

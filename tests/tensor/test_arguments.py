@@ -83,6 +83,7 @@ SAYS = {
     "x.size(0)": "size is the number of elements, 12. Write x.shape[0]",
     "Tensor(np.ones(3, 'c8'))": "tensors hold floats, integers and bools, not complex numbers",
     "Tensor.from_array(np.ones(3, 'c8'))": "tensors hold floats, integers and bools, not complex",
+    "tensor.from_dlpack(5)": "from_dlpack takes an array of another library, not 5",
     "Tensor(['a'])": "tensors hold floats, integers and bools, not text",
     "Tensor(None)": "tensors hold floats, integers and bools, not Python objects",
     "np.sum(r, where=[True] * 4)": "`sum` has no where=. Write tensor.where(mask, x, 0)",
