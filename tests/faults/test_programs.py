@@ -53,7 +53,7 @@ def test_a_difference_is_shrunk_and_printed(monkeypatch: pytest.MonkeyPatch) -> 
         difference = replayed(steps).difference
         assert difference is not None
         assert difference.kind == kind
-        shorter = shrunk(steps, kind)
+        shorter = shrunk(steps, difference)
         assert len(shorter) == 2
         assert shorter[-1].name == left[-1]
         text = printed(shorter, replayed(shorter))

@@ -143,7 +143,7 @@ def several(start: int, stop: int) -> Summary:
             summary.both_raised += run.both_raised
             summary.cut += run.over and not run.difference
             if run.difference:
-                steps = shrunk(run.tried, run.difference.kind)
+                steps = shrunk(run.tried, run.difference)
                 again = replayed(steps)
                 summary.ours.append((seed, printed(steps, again if again.difference else run)))
     return summary

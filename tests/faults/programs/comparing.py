@@ -23,6 +23,11 @@ class Difference(NamedTuple):
     where: str
     text: str
 
+    @property
+    def sort(self) -> tuple[str, str]:
+        """The kind, and the op of an error."""
+        return self.kind, self.where if self.kind == "error" else ""
+
 
 def tensors(namespace: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every tensor of a program, by the expression that gives it."""

@@ -108,7 +108,7 @@ HERE = [
     ),
     Rule(
         "an op keeps its input here and PyTorch its result, or the other way round",
-        "saved by `(relu|power)`",
+        "saved by `(relu|power|cross_entropy)`",
         lambda run, step: True,
     ),
     Rule(

@@ -159,6 +159,8 @@ def pad(x, width, value):
 
 
 def cross_entropy(x, targets, ignore_index, label_smoothing, reduction):
+    if targets.shape != x.shape[:-1]:
+        raise ValueError(f"cross_entropy of {x.shape} and {targets.shape}")
     loss = F.cross_entropy(
         x.reshape(-1, x.shape[-1]), targets.reshape(-1), ignore_index=ignore_index,
         label_smoothing=label_smoothing, reduction=reduction,
@@ -167,13 +169,21 @@ def cross_entropy(x, targets, ignore_index, label_smoothing, reduction):
 ''',
 }
 
-# PyTorch with its own check of writes
+# PyTorch with its own check of writes, and ops that keep their inputs, not copies in float64
 SOURCES[PLAIN] = (
     SOURCES[TORCH]
     + """
 
 def memory(x):
     return x
+
+
+def gelu(x, form="tanh"):
+    return F.gelu(x, approximate="none" if form == "erf" else form)
+
+
+def erf(x):
+    return x.erf()
 """
 )
 

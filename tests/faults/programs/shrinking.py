@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.faults.programs.comparing import Difference
 from tests.faults.programs.namespaces import SOURCES
 from tests.faults.programs.running import Run, replayed
 from tests.faults.programs.step import HERE, TORCH, Step
 
 
-def shrunk(steps: list[Step], kind: str) -> list[Step]:
-    """Leave out steps, and go round them, as long as a difference of that kind stays."""
+def shrunk(steps: list[Step], wanted: Difference) -> list[Step]:
+    """Leave out steps, and go round them, as long as a difference of that kind stays; an error
+    must stay one of the same op.
+    """
     found = True
     while found:
         found = False
         for shorter in candidates(steps):
             difference = replayed(shorter).difference
-            if difference and difference.kind == kind:
+            if difference and difference.sort == wanted.sort:
                 steps, found = shorter, True
                 break
     return steps
