@@ -46,6 +46,10 @@ def attention(
             f"attention of q {q.shape}, k {k.shape}, v {v.shape}: "
             "q and k share their last axis, k and v their second last"
         )
+    if scale is None and q.shape[-1] == 0:
+        raise ShapeError(
+            f"attention of q {q.shape}: queries of no elements have no scale 1 / sqrt(D); give one"
+        )
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     allowed = _allowed(q, k, mask, causal)
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)

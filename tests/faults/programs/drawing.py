@@ -80,7 +80,7 @@ class Drawer:
 
     def ids(self, shape: Sequence[int], size: int) -> Any:
         """A nested list of integers in [0, size), now and then from the end."""
-        if size == 0:
+        if size == 0 or 0 in shape:
             raise UnfitError
         return self.rng.integers(0, size + int(self.careless), shape).tolist()
 

@@ -128,7 +128,7 @@ HERE = [
     ),
     Rule(
         "a scalar has no axes here; PyTorch lends it one",
-        "a scalar has no axes",
+        "a scalar has no axes|which has 0 axes",
         lambda run, step: _input(run, step).ndim == 0,
     ),
     Rule(
@@ -150,7 +150,7 @@ def refused_here(run: Run, step: Step, error: Exception | None) -> Rule | None:
 THERE = [
     Rule(
         "PyTorch lacks the op for this dtype",
-        "not implemented for|upport",
+        "not implemented for|upport|expected scalar type",
         lambda run, step: True,
     ),
     Rule(

@@ -274,5 +274,8 @@ def test_what_is_wrong_is_said(device: str) -> None:
         tensor.attention(q, k[:, :2], v)
     with pytest.raises(ShapeError):
         tensor.attention(q, k, v[:3])
+    with pytest.raises(ShapeError, match=r"q \(2, 0\): queries of no elements"):
+        tensor.attention(q[:, :0], k[:, :0], v)
+    assert tensor.attention(q[:, :0], k[:, :0], v, scale=1.0).shape == (2, 3)
     with pytest.raises(DTypeError, match="mask must hold bools"):
         tensor.attention(q, k, v, mask=np.zeros((2, 4)))
