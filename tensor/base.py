@@ -181,8 +181,10 @@ class TensorBase:
             raise DTypeError(f"only floats have gradients, not {self.dtype}: use .to('float32')")
         if value and self.node is None:
             self.node = self.leaf or Accumulator(self.shape, self.dtype)
+            self.node.frozen = False
         elif not value and self.node is not None:
             self._frozen, self.node = self.node, None
+            self._frozen.frozen = True
 
     @property
     def is_leaf(self) -> bool:
@@ -317,10 +319,11 @@ class Accumulator:
     """The node of a leaf: sums gradients into `.grad`, an array that nobody else holds.
 
     `buffer`, once parameters are packed, is the leaf's stretch of the flat gradients: the first
-    gradient of a step overwrites the buffer, further ones are added.
+    gradient of a step overwrites the buffer, further ones are added. `frozen`: requires_grad went
+    off, and what an older graph sends is dropped.
     """
 
-    __slots__ = ("__weakref__", "buffer", "dtype", "gradient", "hooks", "order", "shape")
+    __slots__ = ("__weakref__", "buffer", "dtype", "frozen", "gradient", "hooks", "order", "shape")
     parents: tuple[Any, ...] = ()
     op = "leaf"
 
@@ -330,6 +333,7 @@ class Accumulator:
         self.gradient: Any = None  # a Tensor
         self.buffer: Any = None  # a Tensor
         self.hooks: Hooks | None = None
+        self.frozen = False
 
     def become(self, dtype: DType) -> None:
         """Take gradients of another dtype or device from now on: what there was is dropped."""
@@ -344,6 +348,8 @@ class Accumulator:
 
     def accumulate(self, dx: Array, fresh: bool) -> None:
         """Add dx. `fresh`: nobody else holds that array, so `.grad` may take it as it is."""
+        if self.frozen:
+            return
         if self.gradient is not None:
             total = self.gradient.array
             self.gradient.bump()  # first: an interrupt must leave no write uncounted
@@ -363,7 +369,7 @@ class Accumulator:
         """
         buffer, gradient = self.buffer, self.gradient
         taken = gradient is not None and gradient is not buffer
-        if self.hooks or taken or inputs.count(self) > 1 or buffer.storage.saved:
+        if self.hooks or self.frozen or taken or inputs.count(self) > 1 or buffer.storage.saved:
             return None, False
         return buffer.array, gradient is not None
 

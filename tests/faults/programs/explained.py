@@ -108,7 +108,7 @@ HERE = [
     ),
     Rule(
         "an op keeps its input here and PyTorch its result, or the other way round",
-        "saved by `(relu|power|cross_entropy)`",
+        "saved by `(relu|power|cross_entropy|tanh|sigmoid|softmax|log_softmax|exp|sqrt)`",
         lambda run, step: True,
     ),
     Rule(

@@ -185,6 +185,20 @@ def test_a_kept_gradient_is_the_one_after_all_hooks(device: str) -> None:
     close(x.grad, [6, 6])
 
 
+def test_a_leaf_that_was_frozen_after_forward_gets_nothing(device: str) -> None:
+    """As in PyTorch: also where its gradient has begun, and again once it is thawed."""
+    x = leaf([1.0, 2.0], device)
+    y = (x * 3.0).sum()
+    y.backward(retain_graph=True)
+    begun = x.grad
+    x.requires_grad = False
+    y.backward(retain_graph=True)
+    close(begun, [3, 3])
+    x.requires_grad = True
+    y.backward()
+    close(x.grad, [6, 6])
+
+
 def test_any_tensor_may_forget_its_gradient(device: str) -> None:
     """`for p in parameters: p.grad = None` meets frozen ones too."""
     x = leaf([1.0, 2.0], device)
