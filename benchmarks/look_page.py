@@ -61,7 +61,7 @@ def make_page(folder: Path) -> Path:
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    return folder / "look.html"
+    return next(folder.glob("runs/*/look.html"))
 
 
 def opening(browser: Browser, page: Path) -> float:

@@ -85,9 +85,14 @@ def _without_middle(line: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean --layers?` for --lyers, nothing where nothing is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    """`; did you mean --layers?` for --lyers and --lay, nothing where nothing is near. Names that
+    begin with the word win over names that look like it, if they are few.
+    """
+    names = list(known)
+    longer = [name for name in names if name.startswith(word)]
+    few = word.strip("-") and 1 <= len(longer) <= 4
+    close = longer if few else difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def command(*words: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from pathlib import Path
@@ -18,6 +19,8 @@ SIDES = {"start": "left", "middle": "center", "end": "right"}
 
 def png(scene: Scene, path: Path) -> None:
     """Write the file. Raises ValueError where the picture is too large to be read."""
+    # without a handler, what matplotlib says of its folder for settings would go to stderr
+    logging.getLogger("matplotlib").addHandler(logging.NullHandler())
     from matplotlib.figure import Figure  # not pyplot: a file, never a window
 
     width, height = scene.width, scene.height

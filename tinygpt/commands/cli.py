@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tinygpt
 from tinygpt.commands import COMMANDS
+from tinygpt.commands.names import OTHERS
 from tinygpt.config.options import KINDS, kinds
 from tinygpt.errors import InputError
 from tinygpt.terminal import nearest, shown
@@ -27,6 +29,7 @@ C = TypeVar("C")
 LAST = "the last weights, not those with the lowest validation loss"
 
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME"}
+WRITTEN = "prompt", "stop"  # texts in which \\n is a line end, which is hard to type in a shell
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -80,17 +83,16 @@ class Paragraphs(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises InputError instead of exiting, and knows the nearest flag to a
-    misspelt one.
+    """An ArgumentParser that raises InputError instead of exiting, and knows the flag that a
+    misspelt one, or one of another program, stands for.
     """
 
+    words: Sequence[str] = ()
+
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.words = args
         options, unknown = self.parse_known_args(args, namespace)
-        for word in unknown:
-            if word.startswith("-"):
-                flag = word.split("=")[0]
-                close = nearest(flag, self._option_string_actions)
-                raise InputError(f"no flag is named {shown(flag)}{close}\nsee: {self.prog} --help")
+        self._check_known(unknown)
         if unknown:
             raise InputError(f"{unknown[0]!r} is one word too many\nsee: {self.prog} --help")
         return options
@@ -102,8 +104,40 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, "expected one argument")
         return value
 
+    def _check_known(self, words: Iterable[str]) -> None:
+        """Raise InputError for the first flag among these words that does not exist."""
+        for word in words:
+            name = word.split("=")[0]
+            if name.startswith("-") and name not in self._option_string_actions:
+                raise InputError(
+                    f"no flag is named {shown(name)}{self._meant(name)}\nsee: {self.prog} --help"
+                )
+
+    def _meant(self, name: str) -> str:
+        """`; did you mean --lr?` for --learning-rate, --learning_rate and --lrr."""
+        known, ours = self._option_string_actions, name.replace("_", "-")
+        if not any(flag.startswith(ours) for flag in known):
+            ours = OTHERS.get(ours, ours)
+        return f"; did you mean {ours}?" if ours in known else nearest(ours, known)
+
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{shown(message.removeprefix('argument '))}\nsee: {self.prog} --help")
+        if message.startswith("the following arguments are required"):
+            # the missing one may be there under another name
+            self._check_known(word for word in self.words if word.startswith("--") and word[2:])
+        message = message.removeprefix("argument ")
+        how = f"see: {self.prog} --help"
+        name, _, problem = message.partition(": ")
+        if problem == "expected one argument" and (value := self._value_after(name)):
+            message = f"{name}: {value!r} looks like a flag, since it begins with -"
+            how = f"join the two: {shlex.quote(f'{name}={value}')}"
+        raise InputError(f"{shown(message)}\n{shown(how)}")
+
+    def _value_after(self, name: str) -> str:
+        """The word after a flag, if it is no flag itself: `-x` of `--prompt -x`."""
+        if name not in self.words:
+            return ""
+        following = [*self.words, ""][self.words.index(name) + 1]
+        return "" if following.split("=")[0] in self._option_string_actions else following
 
 
 def add_run(
@@ -124,7 +158,8 @@ def add_described(parser: argparse._ActionsContainer, flags: Mapping[str, str]) 
     for flag, text in flags.items():
         name, _, value = flag.partition(" ")
         if value:
-            parser.add_argument(name, metavar=value, help=text)
+            kind = unescaped if name.removeprefix("--") in WRITTEN else str
+            parser.add_argument(name, metavar=value, type=kind, help=text)
         else:
             parser.add_argument(name, action="store_true", help=text)
 
@@ -175,7 +210,7 @@ def add_flags(
         elif choices:
             options["choices"] = choices
         else:
-            options["type"] = reader(kind)
+            options["type"] = unescaped if field.name in WRITTEN else reader(kind)
             options["metavar"] = field.metadata["metavar"] or METAVARS[kind]
         group.add_argument(flag(field.name), **options)
 
@@ -201,6 +236,11 @@ def flag(name: str) -> str:
 
 def _choosable(config: type) -> list[Field[Any]]:
     return [field for field in fields(config) if field.default is not MISSING]
+
+
+def unescaped(text: str) -> str:
+    r"""The text with a line end in place of each \n."""
+    return text.replace("\\n", "\n")
 
 
 def reader(kind: type) -> Callable[[str], Any]:

@@ -8,7 +8,6 @@ Neither torch nor transformers is needed. `tinygpt sample` and all that takes a 
 from __future__ import annotations
 
 import argparse
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tinygpt.files import write_json, writing
 from tinygpt.runs import checkpoint, gpt2
 from tinygpt.runs import run as runs
 from tinygpt.runs.gpt2_tensors import CONFIG
-from tinygpt.terminal import say, shown
+from tinygpt.terminal import command, say, shown
 from tinygpt.tokenizers import BytePairTokenizer, gpt2_folder
 
 # rows of a table beyond its tokens, at most: tables are padded to a multiple of up to 1,024
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"dtype     {dtype}: {'as asked' if options.dtype else 'as in the file'}")
     where = "as asked" if options.out else "the first free name; --out FOLDER for another"
     say(f"run       {run.name}: {where}")
-    say(f'\ntry it: tinygpt sample {shown(shlex.quote(str(run.folder)))} --prompt "The cat"')
+    say(f"\ntry it: {command('sample', run.folder, '--prompt', 'The cat')}")
     return 0
 
 

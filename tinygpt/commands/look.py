@@ -18,12 +18,12 @@ from tinygpt.terminal import say, shown
 
 PAGE = "look.html"
 FLAGS = {
-    "--output FILE": f"the page (default: {PAGE}, if no picture is asked for)",
+    "--out FILE": f"the page (default: {PAGE} in the run's folder, if no picture is asked for)",
     "--attention FILE": "a picture of what each head looks at, of type "
     f"{', '.join(pictures.FORMATS)}",
     "--embeddings FILE": "a picture of the token embeddings in a plane, of the same types",
 }
-TYPES = {"output": ("html", "htm"), "attention": pictures.FORMATS, "embeddings": pictures.FORMATS}
+TYPES = {"out": ("html", "htm"), "attention": pictures.FORMATS, "embeddings": pictures.FORMATS}
 
 
 def arguments(parser: Parser) -> None:
@@ -37,11 +37,9 @@ def run(options: argparse.Namespace) -> int:
     """Load the run, look, write what was asked for."""
     config = read_config(LookConfig, options)
     given = {flag: getattr(options, flag) for flag in TYPES if getattr(options, flag) is not None}
-    files = {
-        flag: output_path("look", flag, text, TYPES[flag])
-        for flag, text in (given or {"output": PAGE}).items()
-    }
+    files = {flag: output_path("look", flag, text, TYPES[flag]) for flag, text in given.items()}
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+    files = files or {"out": run.folder / PAGE}
     look = gather(run, model, tokenizer, config, best=not options.last)
     said = [look.text.given + look.text.written]
     if "attention" in files:
@@ -50,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
     if "embeddings" in files:
         pictures.embeddings(look, tokenizer, files["embeddings"])
         said.append(f"the embeddings in a plane: {shown(files['embeddings'])}")
-    if "output" in files:
-        written = page.write(look, tokenizer, files["output"])
-        said.append(f"page: {shown(files['output'])}, {in_bytes(written)}; open it in a browser")
+    if "out" in files:
+        written = page.write(look, tokenizer, files["out"])
+        said.append(f"page: {shown(files['out'])}, {in_bytes(written)}; open it in a browser")
     if count := learning.left_out(run):
         said.append(
             f"snapshots: {learning.SNAPSHOTS} of {learning.SNAPSHOTS + count:,} are shown, "

@@ -40,17 +40,18 @@ def arguments(parser: Parser) -> None:
         help="names in runs/ or paths of run folders (default: the run saved last)",
     )
     parser.add_argument(
-        "--output",
-        default=PICTURE,
+        "--out",
         metavar="FILE",
-        help=f"the picture, of type {', '.join(FORMATS)} (default: {PICTURE})",
+        help=f"the picture, of type {', '.join(FORMATS)} (default: {PICTURE} in the folder of the "
+        "first run)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     """Read the metrics, draw, say where."""
-    picture = output_path("plot", "output", options.output, FORMATS)
-    curves = [read(runs.find(name)) for name in dict.fromkeys(options.runs or [None])]
+    named = None if options.out is None else output_path("plot", "out", options.out, FORMATS)
+    folders = [runs.find(name) for name in dict.fromkeys(options.runs or [None])]
+    curves, picture = [read(folder) for folder in folders], named or folders[0] / PICTURE
     draw(curves, picture)
     width = max(len(curve.name) for curve in curves)
     for curve in curves:
@@ -102,7 +103,7 @@ def draw(curves: list[Curve], picture: Path) -> None:
         logarithmic(axes)
     axes.grid(alpha=0.3)
     axes.legend()
-    write_picture(figure, picture, "name another file: --output FILE")
+    write_picture(figure, picture, "name another file: --out FILE")
 
 
 def _last(curve: Curve) -> float:

@@ -5,14 +5,14 @@ story-1` takes story-1.
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tensor import Tensor
 from tensor.random import Generator
-from tinygpt.commands.cli import Parser, add_flags, add_run, read_config
+from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data.reading import read_text
 from tinygpt.errors import InputError
@@ -24,16 +24,27 @@ from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown, visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
-TOGETHER = 16  # prompts of a file that are continued side by side
+TOGETHER = 16  # prompts that are continued side by side
+PROMPTS = "prompt", "prompts", "prompt_file"
+FLAGS = {
+    "--prompts FILE": "a file with a prompt in each line, continued side by side; "
+    "- is standard input",
+    "--prompt-file FILE": "a file that is the prompt, without the line end at its end; "
+    "- is standard input",
+    "--raw": "control characters as they are, for a pipe or a file: a terminal gets them escaped",
+}
 
 
 def arguments(parser: Parser) -> None:
     """The run, and the fields of SampleConfig."""
     add_run(parser)
+    add_described(parser, FLAGS)
     parser.add_argument(
-        "--prompts",
-        metavar="FILE",
-        help="a file with a prompt in each line, continued side by side",
+        "--samples",
+        metavar="N",
+        type=reader(int),
+        default=1,
+        help="samples of each prompt, each with draws of its own (default: 1)",
     )
     add_flags(parser, SampleConfig)
 
@@ -41,37 +52,67 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Load the run, write the samples."""
     config = read_config(SampleConfig, options)
+    _check(options, config)
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
-    if options.prompts is None:
-        prompt = run.opening if config.prompt is None else config.prompt
-        write(run, model, tokenizer, config, prompt)
-        return 0
-    prompts = [line for line in read_text(options.prompts).split("\n") if line]
-    if config.prompt is not None or not prompts:
-        why = f"{shown(options.prompts)} holds no prompt"
-        if config.prompt is not None:
-            why = "--prompt and --prompts are two ways to say it"
-        raise InputError(f"{why}\ngive a file with a prompt in each line, or --prompt TEXT")
+    prompts = [prompt for prompt in _prompts(options, config, run) for _ in range(options.samples)]
     together = 1 if config.explain else TOGETHER
+    show: Callable[[str], str] = str if options.raw else visible
     for start in range(0, len(prompts), together):
-        write(run, model, tokenizer, config, *prompts[start : start + together], number=start)
+        part = prompts[start : start + together]
+        write(run, model, tokenizer, config, *part, number=start, show=show)
     return 0
 
 
+def _check(options: argparse.Namespace, config: SampleConfig) -> None:
+    """Raise InputError for flags that do not go together."""
+    given = [f"--{flag.replace('_', '-')}" for flag in PROMPTS if getattr(options, flag, None)]
+    if len(given) > 1:
+        raise InputError(
+            f"{given[0]} and {given[1]} are two ways to say it\nleave one of the two out"
+        )
+    if options.samples < 1:
+        raise InputError(f"--samples {options.samples}: at least 1 is needed")
+    if options.raw and (config.explain or sys.stdout.isatty()):
+        why = "--explain shows" if config.explain else "a terminal gets"
+        raise InputError(
+            f"--raw is for a pipe or a file: {why} control characters escaped\n"
+            "leave it out, or send the output on: tinygpt sample --raw > sample.txt"
+        )
+
+
+def _prompts(options: argparse.Namespace, config: SampleConfig, run: Run) -> list[str]:
+    """The texts to continue."""
+    if options.prompt_file is not None:
+        return [read_text(options.prompt_file).removesuffix("\n")]
+    if options.prompts is None:
+        return [run.opening if config.prompt is None else config.prompt]
+    prompts = [line for line in read_text(options.prompts).split("\n") if line]
+    if not prompts:
+        raise InputError(
+            f"{shown(options.prompts)} holds no prompt\n"
+            "give a file with a prompt in each line, or --prompt TEXT"
+        )
+    return prompts
+
+
 def write(
-    run: Run, model: GPT, tokenizer: Tokenizer, config: SampleConfig, *prompts: str, number: int = 0
+    run: Run,
+    model: GPT,
+    tokenizer: Tokenizer,
+    config: SampleConfig,
+    *prompts: str,
+    number: int = 0,
+    show: Callable[[str], str] = visible,
 ) -> None:
     """Print a prompt and its continuation, each token as soon as it is drawn; or with `explain` a
     line for each token. Several prompts are continued together, and printed when all are done.
 
-    `number` is that of the first prompt. A run whose training texts began and ended with a
-    separator puts the separator before a prompt, and stops at the next one, unless another stop
-    was chosen.
+    `number` is that of the first prompt, and `show` makes the text that is printed. A run whose
+    training texts began and ended with a separator puts the separator before a prompt, and stops at
+    the next one, unless another stop was chosen.
     """
     ended: set[int] = set()
-    # a line end is hard to type in a shell
-    stop = (config.stop or run.separator).replace("\\n", "\n")
-    texts = [Continuation(tokenizer, stop) for _ in prompts]
+    texts = [Continuation(tokenizer, config.stop or run.separator) for _ in prompts]
     ids = [tokenizer.encode(run.separator + prompt) for prompt in prompts]
     generators = [draws(config.seed, number + i) for i in range(len(prompts))]
 
@@ -87,11 +128,11 @@ def write(
     if config.explain:
         _explain(tokenizer, followed, config.explain, prompts[0])
     elif len(prompts) == 1:
-        say(visible(prompts[0]), end="")
+        say(show(prompts[0]), end="")
         try:
             for _, _, new in followed:
-                say(visible(new), end="")
-            say(visible(texts[0].rest()), end="")
+                say(show(new), end="")
+            say(show(texts[0].rest()), end="")
         finally:
             say()  # an error is printed on a line of its own
     else:
@@ -99,7 +140,7 @@ def write(
         for i, _, new in followed:
             written[i] += new
         for text, line in zip(texts, written, strict=True):
-            say(visible(line + text.rest()))
+            say(show(line + text.rest()))
 
 
 def draws(seed: int, number: int) -> Generator:
@@ -114,14 +155,19 @@ def draws(seed: int, number: int) -> Generator:
 def _explain(
     tokenizer: Tokenizer, followed: Iterator[tuple[int, Step, str]], count: int, prompt: str
 ) -> None:
-    """A line a token: the drawn one, its log-probability, and the likeliest candidates, without
-    the temperature and top-k of the draw.
+    """A line a token: the drawn one, its probability, and the likeliest candidates with theirs,
+    without the temperature and top-k of the draw.
     """
     say(f"prompt '{shown(prompt)}'\n")
-    say("drawn       ln p   likeliest")
+    say("drawn          p   likeliest")
     for _, step, _ in followed:
-        log_p = Tensor(step.logits, dtype="float64").log_softmax().numpy()
-        likeliest = np.argsort(-log_p, kind="stable")[:count].tolist()
-        candidates = [f"'{word_of(tokenizer, i)}' {math.exp(log_p[i]):.3f}" for i in likeliest]
+        p = Tensor(step.logits, dtype="float64").softmax().numpy()
+        likeliest = np.argsort(-p, kind="stable")[:count].tolist()
+        candidates = [f"'{word_of(tokenizer, i)}' {_share(p[i])}" for i in likeliest]
         word = f"'{word_of(tokenizer, step.token)}'"
-        say(f"{word:9} {log_p[step.token]:7.3f}   {'  '.join(candidates)}")
+        say(f"{word:9} {_share(p[step.token]):>6}   {'  '.join(candidates)}")
+
+
+def _share(p: float) -> str:
+    """0.023, and 2e-05 where three digits would be 0.000"""
+    return f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}"

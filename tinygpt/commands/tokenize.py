@@ -22,7 +22,7 @@ from tinygpt.data import token_files
 from tinygpt.data.reading import STANDARD_INPUT, read_parts
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
-from tinygpt.terminal import Bar, duration, say, short, shown
+from tinygpt.terminal import Bar, command, duration, say, short, shown
 from tinygpt.tokenizers import CharacterTokenizer, Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> int:
     say(f"split      {header.learned:,} to learn from, {measured} to measure on")
     seconds = time.monotonic() - start
     say(f"time       {duration(seconds)}, {short(source.bytes / seconds)} bytes/s")
-    say(f"\ntrain on it: tinygpt train --text {shown(out)}")
+    say(f"\ntrain on it: {command('train', '--text', out)}")
     return 0
 
 

@@ -25,7 +25,7 @@ from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.metrics import Metrics
 from tinygpt.runs.ownership import Owner
-from tinygpt.terminal import outliving, say, shown
+from tinygpt.terminal import command, outliving, say, shown
 from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
@@ -115,7 +115,8 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         if code == 0:
             say()
             sample.write(run, job.model, job.data.tokenizer, SampleConfig(), run.opening)
-            say(f"\nmore of it: tinygpt sample {run.name} --length 200 --temperature 0.8")
+            more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
+            say(f"\nmore of it: {more}")
     return code
 
 

@@ -29,7 +29,7 @@ from tinygpt.data.reading import opening
 from tinygpt.data.windows import MappedIds, kept_back
 from tinygpt.errors import InputError
 from tinygpt.files import lock, open_regular, parse_json, read_bytes, reading, reason, write_json
-from tinygpt.terminal import shown
+from tinygpt.terminal import command, shown
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
@@ -103,7 +103,7 @@ def read(path: str, tokenizer: Tokenizer | None = None) -> TokenFolder:
     if not (folder / MARK).exists():
         raise InputError(
             f"{name} is half written: it has no {MARK}, which comes last\n"
-            f"make it again: tinygpt tokenize FILE --out {name}"
+            f"make it again: {command('tokenize', 'FILE', '--out', path)}"
         )
     header, own = _header(folder / MARK), load_tokenizer(folder / TOKENIZER, AGAIN)
     if own.hash != header.tokenizer:

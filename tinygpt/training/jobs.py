@@ -7,6 +7,7 @@ All that can be wrong with the input is found here, before a folder is made.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from tinygpt.tokenizers import Tokenizer, TokenizerError
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
+SMALLER = "take a smaller --batch, --context, --width or --layers"
 MODEL_FIELDS, TRAIN_FIELDS = GPTConfig.__dataclass_fields__, TrainConfig.__dataclass_fields__
 
 
@@ -99,7 +101,12 @@ def _initialised(request: Request, init: str) -> Job:
     )
     before, model, tokenizer = runs.load(runs.find(init), best=True)
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
-    data = prepare(request.training, before.model.context, tokenizer)
+    try:
+        data = prepare(request.training, before.model.context, tokenizer)
+    except (CorpusError, TokenizerError) as error:
+        # the usual advice names flags that --init refuses
+        problem = re.split("\n|; use ", str(error))[0]
+        raise InputError(f"{problem}\nuse another text, or train without --init") from None
     return _job(request, data, replace(before.model, dropout=dropout), model)
 
 
@@ -120,7 +127,8 @@ def resumed(request: Request) -> Job:
         job = job._replace(run=_lengthened(job, request.training.steps))
     run, step = job.run, job.progress.step
     if not request.ignore_memory:
-        check_memory(run.model, run.training, "weights", "moments")
+        fix = "end other programs"  # the sizes of the run are fixed
+        check_memory(run.model, run.training, "weights", "moments", fix=fix)
     job = job._replace(until=_until(run, request))
     if step == run.training.steps:
         if runs.drawn(run):
@@ -156,7 +164,7 @@ def reopened(name: str | None, text: str | None = None) -> Job:
     if not run.text:
         raise InputError(
             f"{run.name} was not trained here: there is no training to go on with\n"
-            f"start one from its weights: tinygpt train --init {run.name}"
+            f"start one from its weights: {command('train', '--init', run.folder)}"
         )
     run = _moved(run, text)
     config = run.training
@@ -216,7 +224,8 @@ def _job(request: Request, data: Data, shape: GPTConfig, start: GPT | None = Non
     """The job of a new run. start: a model whose weights the new model gets."""
     config = request.training
     if not request.ignore_memory:
-        check_memory(shape, config, *["weights"] * (start is not None))
+        loaded, fix = ([], SMALLER) if start is None else (["weights"], "take a smaller --batch")
+        check_memory(shape, config, *loaded, fix=fix)
     model = GPT(
         shape,
         generator=Generator(config.seed),

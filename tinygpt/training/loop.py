@@ -19,7 +19,7 @@ from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import Metrics, finite
 from tinygpt.runs.ownership import Owner
-from tinygpt.terminal import duration, say, short
+from tinygpt.terminal import command, duration, say, short
 from tinygpt.training.jobs import Job
 from tinygpt.training.measure import mean_loss, measured_rows, rows_between
 from tinygpt.training.profile import Profile
@@ -108,10 +108,8 @@ class Training:
         if step == steps:
             return 0
         if asked or step == self.job.until:
-            say(
-                f"stopped after step {step:,} of {steps:,}; go on: tinygpt train --resume "
-                f"{self.run.name}"
-            )
+            more = command("train", "--resume", self.run.folder)
+            say(f"stopped after step {step:,} of {steps:,}; go on: {more}")
             return 128 + asked if asked else 0
         say(
             f"stopped after step {step:,}: {self.progress.worse} measurings in a row were no "

@@ -131,18 +131,15 @@ def shortage(plan: Plan, loaded: int = 0) -> str:
     return f"{in_bytes(plan.memory)} for a step, and {in_bytes(free + loaded)} are free"
 
 
-def check_memory(model: GPTConfig, config: TrainConfig, *loaded: str) -> None:
+def check_memory(model: GPTConfig, config: TrainConfig, *loaded: str, fix: str) -> None:
     """Raise InputError, with the numbers of the plan, where the free memory does not hold a step.
 
-    loaded: which of weights and moments are in memory already.
+    loaded: which of weights and moments are in memory already.   fix: what the user can do.
     """
     plan = counted(model, config)
     if why := shortage(plan, sum(getattr(plan, kind) for kind in loaded)):
         parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in KINDS)
-        raise InputError(
-            f"too little memory: {why} ({parts})\ntake a smaller --batch, --context, --width or "
-            "--layers, or try it: --ignore-memory"
-        )
+        raise InputError(f"too little memory: {why} ({parts})\n{fix}, or try it: --ignore-memory")
 
 
 # -- counted

@@ -233,8 +233,8 @@ def test_bug_86_names_that_are_no_utf8(places: Path, capsys: pytest.CaptureFixtu
     for command in (
         ["sample", CAFE, "--prompts", f"{CAFE}/prompts"],
         ["eval", CAFE, "--text", text],
-        ["plot", CAFE, "--output", f"{CAFE}/{CAFE}.svg"],
-        ["look", CAFE, "--length", "0", "--output", f"{CAFE}/{CAFE}.html"],
+        ["plot", CAFE, "--out", f"{CAFE}/{CAFE}.svg"],
+        ["look", CAFE, "--length", "0", "--out", f"{CAFE}/{CAFE}.html"],
         ["inspect", CAFE],
         ["tokenize", text, "--out", f"{CAFE}/made", "--from", CAFE],
         ["eval", CAFE, "--text", f"{CAFE}/made"],

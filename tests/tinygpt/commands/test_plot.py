@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,11 @@ def test_one_run_is_the_last(
 ) -> None:
     before = contents()
     assert main(["plot"]) == 0
-    assert Path("losses.png").read_bytes().startswith(PNG)
-    assert set(contents()) - set(before) == {"losses.png"}
+    assert Path("runs/story-1/losses.png").read_bytes().startswith(PNG)
+    assert set(contents()) - set(before) == {"runs/story-1/losses.png"}
     out = capsys.readouterr().out
     assert out.startswith("runs/story-1  step 3  training 3.0")
-    assert out.endswith("\nsaved as losses.png\n")
+    assert out.endswith("\nsaved as runs/story-1/losses.png\n")
     (axes,) = drawn
     assert axes.get_title() == "Lines: training loss, smoothed"
     steps, losses = axes.lines[0].get_data()
@@ -84,7 +85,7 @@ def test_two_runs_share_a_picture(
 ) -> None:
     """A line each in a colour of its own, dots where a validation loss was measured; each once."""
     second(run)
-    assert main(["plot", "story-1", "other", "story-1", "--output", "both.svg"]) == 0
+    assert main(["plot", "story-1", "other", "story-1", "--out", "both.svg"]) == 0
     assert Path("both.svg").read_text().startswith("<?xml")
     out = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in out[:2]] == ["runs/story-1", "other"]
@@ -254,11 +255,11 @@ def test_refuses(run: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["odd"], "odd/metrics.jsonl cannot be read (it is a folder)"),
         (["fresh"], "fresh has taken no step yet"),
         (["folder.png"], "folder.png is no run: it holds no config.json"),
-        (["--output", "a.gif"], "--output a.gif: a picture's name ends in .png, .svg or .pdf"),
-        (["--output", "png"], "--output png: a picture's name ends in"),
-        (["--output", "nowhere/a.png"], "cannot write to nowhere/a.png (there is no such folder)"),
-        (["--output", "folder.png"], "cannot write to folder.png (it is a folder)"),
-        (["--outptu", "a.png"], "no flag is named --outptu; did you mean --output?"),
+        (["--out", "a.gif"], "--out a.gif: a picture's name ends in .png, .svg or .pdf"),
+        (["--out", "png"], "--out png: a picture's name ends in"),
+        (["--out", "nowhere/a.png"], "cannot write to nowhere/a.png (there is no such folder)"),
+        (["--out", "folder.png"], "cannot write to folder.png (it is a folder)"),
+        (["--ouut", "a.png"], "no flag is named --ouut; did you mean --out?"),
     ):
         refused(capsys, "plot", *arguments, says=says)
 
@@ -273,8 +274,8 @@ def test_what_cannot_be_written_leaves_nothing(
     refused(
         capsys,
         "plot",
-        says="cannot write to losses.png (No space left on device)\n"
-        "name another file: --output FILE",
+        says="cannot write to runs/story-1/losses.png (No space left on device)\n"
+        "name another file: --out FILE",
     )
 
 
@@ -293,4 +294,15 @@ def test_bug_86_settings_with_which_matplotlib_does_not_draw(
     assert done.returncode == 2
     assert done.stderr.startswith("tinygpt: error: the picture cannot be drawn (")
     assert done.stderr.count("\n") == 2
-    assert not Path("losses.png").exists()
+    assert not Path("runs/story-1/losses.png").exists()
+
+
+def test_matplotlib_is_silent_without_a_home(run: Path) -> None:
+    """Where it can keep no settings, matplotlib logs three lines that help nobody."""
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 60, "check": True}
+    homeless = environment(HOME="/dev/null/x", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
+    homeless.pop("MPLCONFIGDIR", None)
+    draw = "import tensor; tensor.draw(tensor.ones(2, requires_grad=True) * 2, 'graph.png')"
+    for command in ([*PROGRAM, "plot"], [sys.executable, "-c", draw]):
+        assert subprocess.run(command, env=homeless, **options).stderr == ""
+    assert Path("graph.png").exists()

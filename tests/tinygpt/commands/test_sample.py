@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tests.helpers.program import PROGRAM, environment, put_weights, refused, sa
 from tinygpt.__main__ import main
 from tinygpt.commands import sample
 from tinygpt.data.grammar import grammar_tokenizer
-from tinygpt.generation.generate import steps
+from tinygpt.generation.generate import Step, steps
+from tinygpt.runs import run as runs
 
 # the third is longer than the context
 PROMPTS = ["The cat", "T", "The dog ran in the park. The cat", "dog", "The cat sat on the mat."]
@@ -74,6 +76,27 @@ def test_stop_at_a_line_end(stories: Path, here: Path, capsys: pytest.CaptureFix
         sampled(capsys, "--prompt", "Tom", "--length", "200", "--stop", r"\n")
         == text.partition("\n")[0] + "\n"
     )
+
+
+def test_stop_at_the_end_of_a_document(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a token of its own, and its text is what the user can type."""
+    Path("text.txt").write_text("The cat sat.<|endoftext|>The dog ran.<|endoftext|>" * 4)
+    choices = ["--tokenizer", "bpe", "--tokens", "260", "--context", "8", "--width", "8"]
+    assert main(["train", "--text", "text.txt", *choices, "--steps", "1"]) == 0
+    capsys.readouterr()
+    tokenizer = runs.load(runs.find("text-1"))[2]
+    ids = tokenizer.encode("at.<|endoftext|>The dog")
+
+    def drawn(*arguments: Any) -> Iterator[tuple[int, Step]]:
+        for token in ids:
+            if 0 not in arguments[-1]:  # the prompts that have ended
+                yield 0, Step(token, None)
+
+    monkeypatch.setattr(sample, "steps", drawn)
+    assert sampled(capsys, "text-1", "--prompt", "c", "--stop", "<|endoftext|>") == "cat.\n"
+    assert sampled(capsys, "text-1", "--prompt", "c") == "cat.<|endoftext|>The dog\n"
 
 
 def test_explain_shows_candidates_of_each_prompt(

@@ -178,7 +178,7 @@ def test_it_writes_what_sample_writes(run: Path, capsys: pytest.CaptureFixture[s
     text = sampled(capsys, *options)
     assert main(["look", *options]) == 0
     assert capsys.readouterr().out.startswith(text)
-    facts = facts_of(Path("look.html").read_text())
+    facts = facts_of(Path("runs/story-1/look.html").read_text())
     assert facts["given"] + facts["written"] + "\n" == text
 
 
@@ -260,7 +260,7 @@ def test_tokens_that_are_parts_of_a_character() -> None:
 
 
 def test_the_page_holds_the_numbers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["look", "--prompt", "The ca", "--length", "2", "--output", "page.html"]) == 0
+    assert main(["look", "--prompt", "The ca", "--length", "2", "--out", "page.html"]) == 0
     assert "page.html" in capsys.readouterr().out
     text = Path("page.html").read_text()
     blocks, facts = blocks_of(text), facts_of(text)
@@ -284,7 +284,7 @@ def test_the_page_holds_the_numbers(run: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_same_page_each_time(run: Path) -> None:
-    assert main(["look", "--output", "a.html"]) == main(["look", "--output", "b.html"]) == 0
+    assert main(["look", "--out", "a.html"]) == main(["look", "--out", "b.html"]) == 0
     assert Path("a.html").read_bytes() == Path("b.html").read_bytes()
 
 
@@ -324,7 +324,7 @@ def test_pictures_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["look", "--attention", "a.png", "--embeddings", "e.svg"]) == 0
     assert Path("a.png").read_bytes().startswith(PNG)
     assert "<svg" in Path("e.svg").read_text()
-    assert not Path("look.html").exists()
+    assert not Path("runs/story-1/look.html").exists()
     assert {path.name for path in Path().iterdir()} == {"runs", "a.png", "e.svg"}
     out = capsys.readouterr().out
     assert "a.png" in out
@@ -364,7 +364,7 @@ def test_a_disk_that_cannot_be_written(
         ),
     )
     monkeypatch.setattr(Path, "unlink", refuse)
-    for flag, name in (("output", "a.html"), ("attention", "a.png"), ("embeddings", "e.png")):
+    for flag, name in (("out", "a.html"), ("attention", "a.png"), ("embeddings", "e.png")):
         says = f"cannot write to {name} (Read-only file system)\nname another file: --{flag} FILE"
         assert main(["look", f"--{flag}", name]) == 2
         assert capsys.readouterr().err == f"tinygpt: error: {says}\n"
@@ -383,7 +383,7 @@ def test_a_page_is_never_half_written(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A disk that fills up while it is written leaves the page of before, and nothing beside it."""
-    assert main(["look", "--output", "page.html"]) == 0
+    assert main(["look", "--out", "page.html"]) == 0
     before = Path("page.html").read_bytes()
 
     def full(*_: Any) -> None:
@@ -391,7 +391,7 @@ def test_a_page_is_never_half_written(
 
     monkeypatch.setattr(files, "replace", full)
     capsys.readouterr()
-    refused(capsys, "look", "--prompt", "cat", "--output", "page.html", says="No space left")
+    refused(capsys, "look", "--prompt", "cat", "--out", "page.html", says="No space left")
     refused(capsys, "look", "--prompt", "cat", "--attention", "a.png", says="No space left")
     assert Path("page.html").read_bytes() == before
 
@@ -451,12 +451,12 @@ def test_what_cannot_be_looked_at(run: Path, capsys: pytest.CaptureFixture[str])
     )
     refused(capsys, "look", "--prompt", "The", "--length", "6", says="there is room for 5 more")
     refused(capsys, "look", "--temperature", "-1", says="--temperature -1")
-    refused(capsys, "look", "--output", "none/look.html", says="there is no such folder")
-    refused(capsys, "look", "--output", "runs", says="--output runs")
+    refused(capsys, "look", "--out", "none/look.html", says="there is no such folder")
+    refused(capsys, "look", "--out", "runs", says="--out runs")
     refused(
-        capsys, "look", "--output", "look.pdf", says="look.pdf: a page's name ends in .html or .htm"
+        capsys, "look", "--out", "look.pdf", says="look.pdf: a page's name ends in .html or .htm"
     )
-    for command, flag in (("look", "--attention"), ("look", "--embeddings"), ("plot", "--output")):
+    for command, flag in (("look", "--attention"), ("look", "--embeddings"), ("plot", "--out")):
         refused(
             capsys,
             command,
@@ -464,7 +464,7 @@ def test_what_cannot_be_looked_at(run: Path, capsys: pytest.CaptureFixture[str])
             "a.gif",
             says=f"{flag} a.gif: a picture's name ends in .png, .svg or .pdf",
         )
-    refused(capsys, "look", "--outptu", "look.html", says="did you mean --output?")
+    refused(capsys, "look", "--ouut", "look.html", says="did you mean --out?")
 
 
 def test_no_run_at_all(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -474,13 +474,13 @@ def test_no_run_at_all(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_prompt_as_long_as_the_context(run: Path) -> None:
     """There is no room for more, and none is needed."""
     assert main(["look", "--prompt", "The cat "]) == 0
-    assert facts_of(Path("look.html").read_text())["written"] == ""
+    assert facts_of(Path("runs/story-1/look.html").read_text())["written"] == ""
 
 
 def test_an_opening_longer_than_the_context(run: Path) -> None:
     """Half a context of it, so that there is room to go on."""
     assert main(["look"]) == 0
-    facts = facts_of(Path("look.html").read_text())
+    facts = facts_of(Path("runs/story-1/look.html").read_text())
     assert (facts["given"], facts["prompt"], len(facts["ids"])) == ("The ", 4, 8)
 
 

@@ -29,7 +29,7 @@ HOSTILE = (
 
 @pytest.fixture(scope="module")
 def model(look_page: Path) -> GPT:
-    return runs.load(look_page.parent / "runs" / "story-1")[1]
+    return runs.load(look_page.parent)[1]
 
 
 def weights_by_hand(model: GPT, ids: list[int]) -> list[Any]:
@@ -143,7 +143,7 @@ CORNERS = """(number) => {
 
 
 def test_every_step_shows_its_numbers(opened: Watched, look_page: Path, model: GPT) -> None:
-    run, _, tokenizer = runs.load(look_page.parent / "runs" / "story-1")
+    run, _, tokenizer = runs.load(look_page.parent)
     walked = gather.gather(run, model, tokenizer, gather.LookConfig(PROMPT)).arrays
     steps = opened(
         "steps.map((step) => ({ name: step.name, title: step.title, "
@@ -247,7 +247,7 @@ def test_the_slider_moves_through_the_snapshots(chromium: Any, look_page: Path) 
     their text.
     """
     watched = Watched(chromium, look_page, reduced_motion="reduce")
-    run, model, tokenizer = runs.load(look_page.parent / "runs" / "story-1")
+    run, model, tokenizer = runs.load(look_page.parent)
     look = gather.gather(run, model, tokenizer, gather.LookConfig(PROMPT))
     slider = watched.page.locator("#when")
     slider.focus()
@@ -291,7 +291,7 @@ def test_the_best_weights_are_named(chromium: Any, tmp_path: Path) -> None:
     )
     best = json.loads((tmp_path / "runs/text-1/state.json").read_text())["best_step"]
     assert 0 < best < 12
-    watched = Watched(chromium, tmp_path / "look.html")
+    watched = Watched(chromium, tmp_path / "runs/text-1/look.html")
     for where in ("#when-said", "#attention-title", "#losses-note"):
         assert f"fter step {best} (the best)" in watched.page.locator(where).text_content()
     assert [
@@ -303,7 +303,7 @@ def test_the_best_weights_are_named(chromium: Any, tmp_path: Path) -> None:
     assert watched("$('when-said').textContent") == "after step 12"
     with contextlib.chdir(tmp_path):
         assert main(["look", "--prompt", "The cat", "--last"]) == 0
-    watched.open(tmp_path / "look.html")
+    watched.open(tmp_path / "runs/text-1/look.html")
     assert watched("$('when-said').textContent") == "after step 12"
     assert not watched("JSON.stringify(facts.sights).includes('\"best\":true')")
 
@@ -368,13 +368,13 @@ def test_a_run_of_which_only_the_weights_are_there(
     chromium: Any, look_page: Path, tmp_path: Path
 ) -> None:
     """As one that was imported: no losses, no snapshots, no step."""
-    shutil.copytree(look_page.parent / "runs", tmp_path / "runs")
+    shutil.copytree(look_page.parents[1], tmp_path / "runs")
     for name in ("metrics.jsonl", "state.json"):
         (tmp_path / "runs" / "story-1" / name).unlink()
     shutil.rmtree(tmp_path / "runs" / "story-1" / "snapshots")
     with contextlib.chdir(tmp_path):
         assert main(["look", "--prompt", PROMPT, "--length", "0"]) == 0
-    watched = Watched(chromium, tmp_path / "look.html")
+    watched = Watched(chromium, tmp_path / "runs/story-1/look.html")
     assert watched("$('when-said').textContent") == "as it is"
     assert watched("$('when').disabled && $('play').disabled")
     assert "kept no snapshots" in watched("$('learning-lead').textContent")

@@ -22,7 +22,7 @@ from tinygpt.inside.look.steps import arrays_of
 from tinygpt.model.gpt import GPT
 from tinygpt.runs.metrics import Losses
 from tinygpt.runs.run import Run
-from tinygpt.terminal import shown
+from tinygpt.terminal import command, shown
 from tinygpt.tokenizers import Tokenizer, word_of
 
 CANDIDATES = 8  # tokens that are named for each position
@@ -157,10 +157,11 @@ def check_finite(run: Run, logits: Any, last: bool) -> None:
     origin. last: the logits are of the last weights.
     """
     if not is_finite(logits):
+        which = ["--last"] if last else []
         raise InputError(
             "the model's logits are not finite numbers: its weights are broken; "
             "take an earlier checkpoint, or train with a lower learning rate\n"
-            f"who made it: tinygpt step {run.name} --plain --break nan{' --last' if last else ''}"
+            f"who made it: {command('step', run.folder, '--plain', '--break', 'nan', *which)}"
         )
 
 

@@ -40,7 +40,7 @@ def write(look: Look, tokenizer: Tokenizer, path: Path) -> int:
     cannot be written.
     """
     text = page(look, tokenizer)
-    write_output(path, text, "name another file: --output FILE")
+    write_output(path, text, "name another file: --out FILE")
     return len(text.encode())
 
 

@@ -1,0 +1,205 @@
+"""Flags that do not exist, flags of other programs, texts in flags, and commands to paste."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.program import TINY, losses, refused, sampled
+from tinygpt.__main__ import main
+from tinygpt.commands import COMMANDS, cli
+from tinygpt.commands.names import OTHERS
+from tinygpt.terminal import command, nearest
+
+pytestmark = pytest.mark.usefixtures("here")
+
+
+def parser_of(name: str) -> cli.Parser:
+    parser = cli.Parser(prog=f"tinygpt {name}", allow_abbrev=False)
+    importlib.import_module(f"tinygpt.commands.{name.replace('-', '_')}").arguments(parser)
+    return parser
+
+
+def meant(name: str, *arguments: str) -> str:
+    """What a command says of a flag that it does not know."""
+    with pytest.raises(ValueError, match="no flag is named") as error:
+        parser_of(name).parse_args(list(arguments))
+    return str(error.value).partition("; did you mean ")[2].partition("?")[0]
+
+
+def test_a_prefix_wins_over_likeness() -> None:
+    for name, flag, ours in (
+        ("train", "--val", "--validation"),
+        ("train", "--tok", "--tokenizer or --tokens"),
+        ("train", "--lyers", "--layers"),
+        ("train", "--d", "--device or --dtype or --dropout or --decay-embeddings"),
+        ("sample", "--temp", "--temperature"),
+        ("sample", "--topk", "--top-k"),
+        ("plan", "--vocab", "--vocabulary"),
+    ):
+        assert set(meant(name, flag).split(" or ")) == set(ours.split(" or ")), flag
+    assert nearest("story", ["story-1", "tory"]) == "; did you mean story-1?"
+
+
+def test_flags_of_other_programs_are_answered() -> None:
+    """Each answer is a flag of some command, and none of the names is one of ours."""
+    parsers = {name: parser_of(name) for name in COMMANDS}
+    known = {flag for parser in parsers.values() for flag in parser._option_string_actions}
+    assert set(OTHERS.values()) <= known
+    assert not set(OTHERS) & known
+    for theirs, ours in OTHERS.items():
+        for name, parser in parsers.items():
+            flags = parser._option_string_actions
+            if ours in flags and not any(flag.startswith(theirs) for flag in flags):
+                assert meant(name, f"{theirs}=3") == ours
+                assert meant(name, theirs.replace("-", "_").replace("__", "--", 1), "3") == ours
+    assert meant("train", "--weight_decay", "3") == "--weight-decay"
+
+
+def test_a_value_that_begins_with_a_dash(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    says = (
+        "--prompt: '-x;y' looks like a flag, since it begins with -\njoin the two: '--prompt=-x;y'"
+    )
+    refused(capsys, "sample", "--prompt", "-x;y", says=says)
+    for arguments in (["--prompt", "--length", "3"], ["--prompt"]):
+        refused(capsys, "sample", *arguments, says="--prompt: expected one argument\nsee: ")
+    refused(capsys, "step", "--plain", "--prompt", "-x", says="join the two: --prompt=-x")
+
+
+def test_a_line_end_is_written_alike_in_every_text_of_a_flag() -> None:
+    for name, flag in (("sample", "prompt"), ("sample", "stop"), ("look", "prompt")):
+        options = parser_of(name).parse_args([f"--{flag}", r"a\nb"])
+        assert vars(options)[flag] == "a\nb", name
+    assert parser_of("step").parse_args(["--prompt", r"a\nb"]).prompt == "a\nb"
+    assert parser_of("train").parse_args(["--text", r"a\nb"]).text == r"a\nb"
+
+
+def test_the_same_flag_has_the_same_value_in_every_command() -> None:
+    """--out is where the result goes, and nothing else says so."""
+    for name in COMMANDS:
+        flags = parser_of(name)._option_string_actions
+        assert "--output" not in flags
+        if "--out" in flags:
+            assert flags["--out"].metavar in ("FILE", "FOLDER")
+        if "--prompt" in flags:
+            assert flags["--prompt"].metavar == "TEXT"
+
+
+# -- commands to paste
+
+
+def test_a_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("sample", Path("my run"), "--length", 3) == "tinygpt sample 'my run' --length 3"
+    out = "runs/it's my run"
+    assert main(["train", *TINY, "--steps", "3", "--until", "2", "--out", out]) == 0
+    said = capsys.readouterr().out.partition("go on: ")[2].partition("\n")[0]
+    assert shlex.split(said) == ["tinygpt", "train", "--resume", out]
+    assert main(shlex.split(said)[1:]) == 0
+    said = capsys.readouterr().out.partition("more of it: ")[2].partition("\n")[0]
+    assert main(shlex.split(said)[1:]) == 0
+    assert losses(Path(out))[-1]["step"] == 3
+    capsys.readouterr()
+    assert main(["train", "--resume", out]) == 2
+    said = capsys.readouterr().err.partition("train on: ")[2].strip()
+    assert shlex.split(said) == ["tinygpt", "train", "--resume", out, "--steps", "6"]
+    Path("text.txt").write_text("The cat sat. " * 9)
+    assert main(["tokenize", "text.txt", "--out", "the tokens"]) == 0
+    said = capsys.readouterr().out.partition("train on it: ")[2].strip()
+    assert shlex.split(said) == ["tinygpt", "train", "--text", "the tokens"]
+
+
+def test_init_does_not_advise_what_it_refuses(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("short.txt").write_text("The cat")
+    Path("other.txt").write_text("Zebra " * 9)
+    for text, problem in (
+        ("short.txt", "7 tokens are too few for a context of 8"),
+        ("other.txt", "character 'Z' at position 0 is not one of the 22"),
+        ("grammar", "character '\\n' at position 0"),
+    ):
+        assert main(["train", "--init", "story-1", "--text", text]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"tinygpt: error: {problem}")
+        assert err.endswith("\nuse another text, or train without --init\n")
+    monkeypatch.setattr("tinygpt.training.memory.free", lambda _: 1)
+    assert main(["train", "--init", "story-1"]) == 2
+    advice = capsys.readouterr().err.splitlines()[1]
+    assert advice == "take a smaller --batch, or try it: --ignore-memory"
+    assert main(["train", "--resume", "story-1", "--steps", "9"]) == 2
+    advice = capsys.readouterr().err.splitlines()[1]
+    assert advice == "end other programs, or try it: --ignore-memory"
+
+
+# -- sampling
+
+
+def test_several_samples_of_one_prompt(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first is the one that is written without the flag."""
+    options = ["--prompt", "The cat", "--length", "15"]
+    lines = sampled(capsys, *options, "--samples", "20").splitlines()
+    assert len(set(lines)) == 20
+    assert lines[0] == sampled(capsys, *options).rstrip("\n")
+    explained = sampled(capsys, *options, "--samples", "2", "--explain", "1")
+    assert explained.count("likeliest") == 2
+    refused(capsys, "sample", "--samples", "0", says="--samples 0: at least 1 is needed")
+
+
+def test_a_prompt_from_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("prompt.txt").write_text("The cat\n")
+    alone = sampled(capsys, "--prompt", "The cat", "--length", "9")
+    assert sampled(capsys, "--prompt-file", "prompt.txt", "--length", "9") == alone
+    two = ["--prompt-file", "prompt.txt", "--prompts", "prompt.txt"]
+    refused(capsys, "sample", *two, says="--prompts and --prompt-file are two ways to say it")
+
+
+def test_prompts_from_the_standard_input(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flag, prompts in (("--prompts", "The\ndog\n"), ("--prompt-file", "The cat\n")):
+        Path("prompts.txt").write_text(prompts)
+        named = sampled(capsys, flag, "prompts.txt", "--length", "9")
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompts.encode())))
+        assert sampled(capsys, flag, "-", "--length", "9") == named
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"The \xff")))
+    refused(capsys, "sample", "--prompts", "-", says="the standard input is not UTF-8: byte 0xff")
+
+
+def test_raw_text_for_a_pipe(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a terminal gets is escaped in any case."""
+    Path("bell.txt").write_text("a\x07" * 40)
+    assert main(["train", "--text", "bell.txt", *TINY, "--steps", "1"]) == 0
+    capsys.readouterr()
+    options = ["--prompt", "a\x07", "--length", "5"]
+    escaped, raw = sampled(capsys, *options), sampled(capsys, *options, "--raw")
+    assert "\x07" not in escaped
+    assert raw.startswith("a\x07")
+    assert raw.replace("\x07", r"\x07") == escaped
+    refused(capsys, "sample", "--raw", "--explain", "2", says="--raw is for a pipe or a file: ")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert main(["sample", "--raw"]) == 2
+
+
+def test_the_candidates_and_the_drawn_token_are_in_one_unit(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = sampled(capsys, "--length", "30", "--explain", "22", "--temperature", "2")
+    heading, *lines = out.splitlines()[2:]
+    assert heading == "drawn          p   likeliest"
+    for line in lines:
+        parts = [part.rpartition(" ") for part in line[19:].split("  ")]
+        likeliest = {token: share for token, _, share in parts}
+        assert likeliest[line[:9].rstrip()] == line[9:16].strip()
+        assert abs(sum(map(float, likeliest.values())) - 1) < 0.02
