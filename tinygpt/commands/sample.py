@@ -24,6 +24,7 @@ from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown, visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
+MOST = 10_000  # samples of a prompt
 TOGETHER = 16  # prompts that are continued side by side
 PROMPTS = "prompt", "prompts", "prompt_file"
 FLAGS = {
@@ -70,8 +71,8 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
         raise InputError(
             f"{given[0]} and {given[1]} are two ways to say it\nleave one of the two out"
         )
-    if options.samples < 1:
-        raise InputError(f"--samples {options.samples}: at least 1 is needed")
+    if not 1 <= options.samples <= MOST:
+        raise InputError(f"--samples {options.samples}: from 1 to {MOST:,}, such as --samples 3")
     if options.raw and (config.explain or sys.stdout.isatty()):
         why = "--explain shows" if config.explain else "a terminal gets"
         raise InputError(

@@ -19,6 +19,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from tinygpt.commands.cli import Parser, add_described, add_run
 from tinygpt.errors import InputError
@@ -61,6 +63,11 @@ def arguments(parser: Parser) -> None:
         default=[],
         help=f"{KINDS}; may be given several times",
     )
+    parser.add_argument_group("on the screen").add_argument(
+        "--out",
+        metavar="FOLDER",
+        help="folder for the pictures that the key d draws (default: the folder of the run)",
+    )
     add_described(parser.add_argument_group("as text"), AS_TEXT)
 
 
@@ -78,6 +85,8 @@ def run(options: argparse.Namespace) -> int:
     screen = importlib.import_module("tinygpt.inside.step.screen")  # here: textual is an extra
     if walk.breaks:
         walk.resume()
+    if options.out is not None:
+        session = replace(session, folder=Path(options.out))
     app = screen.StepApp(session)
     app.run()
     return app.return_code or 0
@@ -114,6 +123,13 @@ def _check(options: argparse.Namespace) -> None:
             f"--show prints one array, {flag} is for stops: leave one of the two out\n"
             "see: tinygpt step --help"
         )
+    if options.plain and options.out is not None:
+        raise InputError(
+            "--out is for pictures of the full-screen program: leave it or --plain out\n"
+            "keep the text: tinygpt step --plain > walk.txt"
+        )
+    if options.out is not None and not Path(options.out).is_dir():
+        raise InputError(f"--out {shown(options.out)}: there is no such folder\nmake it first")
     if options.plain:
         return
     if flag := _given(options, "only", "show", "into", "values"):

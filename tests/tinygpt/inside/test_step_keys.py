@@ -4,6 +4,7 @@ and a terminal without blocks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("textual")
 
 from textual.widgets import Input, Static
 
+from tests.helpers.program import refused
 from tests.tinygpt.inside.test_step import session
 from tests.tinygpt.inside.test_step_screen import Driven, drive
 from tinygpt.__main__ import main
@@ -132,7 +134,7 @@ def test_tokens_stand_beside_the_map(run: Path) -> None:
         assert d.text("status").endswith("step-blocks.0.attention.attention.weights[0,0].png")
 
     drive(script)
-    assert Path("step-blocks.0.attention.attention.weights[0,0].png").exists()
+    assert Path("runs/story-1/step-blocks.0.attention.attention.weights[0,0].png").exists()
 
 
 def test_the_watch_takes_a_place_and_says_when(run: Path) -> None:
@@ -179,3 +181,43 @@ def test_without_block_characters(run: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert drawn.isascii(), set(drawn)
 
     drive(script, session("The cat"))
+
+
+def test_the_key_that_closes_the_help_does_nothing_else(run: Path) -> None:
+    async def script(d: Driven) -> None:
+        for key in ("n", "b", "q", "x", "escape"):
+            await d.press("question_mark", key)
+            assert len(d.app.screen_stack) == 1
+            assert " 1 of " in d.place
+        await d.press("n")
+        assert " 2 of " in d.place
+
+    assert drive(script).return_code is None
+
+
+def test_a_key_that_does_nothing_says_so(run: Path) -> None:
+    async def script(d: Driven) -> None:
+        for key in ("s", "8"):
+            await d.press(key)
+            said = f"{key} is no key here: n goes on, i into the op; ? lists the keys"
+            assert d.text("status") == said
+        await d.press("n")
+        assert d.text("status") == ""
+        await d.press("g", "s")
+        assert d.app.screen.query_one(Input).value == "s"
+
+    drive(script)
+
+
+def test_pictures_go_where_they_are_asked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def script(d: Driven) -> None:
+        await d.press("d")
+        assert d.text("status").startswith("drawn: ")
+
+    before = set(Path().iterdir())
+    Path("pictures").mkdir()
+    drive(script, replace(session(), folder=Path("pictures")))
+    assert [path.name for path in Path("pictures").iterdir()] == ["step-embed.embedding.y[0].png"]
+    assert set(Path().iterdir()) - before == {Path("pictures")}
+    refused(capsys, "step", "--out", "nowhere", says="--out nowhere: there is no such folder")
+    refused(capsys, "step", "--plain", "--out", "pictures", says="--out is for pictures of the")

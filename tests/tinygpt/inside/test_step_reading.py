@@ -250,14 +250,14 @@ def test_the_source_begins_below_the_checks(run: Path) -> None:
     w = walk()
     for name, first in (
         ("blocks.0.attention_norm", "centred ="),
-        ("blocks.0.attention.qkv", "shape, count ="),
-        ("loss", "classes ="),
+        ("blocks.0.attention.qkv", "matrix ="),
+        ("loss", "used ="),
     ):
         w.find(name)
         assert (
             panes.source(w, panes.View(), 80, 3)
             .plain.splitlines()[0]
-            .split(maxsplit=1)[1]
+            .split(maxsplit=2)[2]
             .startswith(first)
         )
     view = panes.View(source=-2)
@@ -265,6 +265,24 @@ def test_the_source_begins_below_the_checks(run: Path) -> None:
     view.source = 999
     panes.source(w, view, 80, 3)
     assert view.source < 100  # as far as there is source
+
+
+@pytest.mark.parametrize("height", [5, 17])
+def test_the_line_that_works_is_in_sight_and_marked(height: int, run: Path) -> None:
+    """Forward it is no line of the gradient, at 80 x 24 too; backward it is one."""
+    w = walk()
+    for number, stop in enumerate(w.stops):
+        w.go(number)
+        lines = panes.source(w, panes.View(), 56, height).plain.splitlines()
+        marked = [i for i, line in enumerate(lines) if line.startswith("➤")]
+        if "no source" in lines[0]:
+            continue
+        assert len(marked) == 1, stop.name
+        text, found = lines[marked[0]], stop.source()
+        at = int(text[1:].split()[0]) - found.first
+        depth = len(text[7:]) - len(text[7:].lstrip())
+        forward = depth == 4 and "def " not in text
+        assert forward or stop.phase == "backward" or not at, (stop.name, text)
 
 
 # -- encodings

@@ -30,6 +30,7 @@ from tinygpt.inside.step.screen import StepApp
 from tinygpt.inside.step.training import trained
 from tinygpt.training import jobs
 
+DRAWN = Path("runs/story-1/step-blocks.0.attention.qkv.linear.bias.png")
 Script = Callable[["Driven"], Awaitable[None]]
 
 
@@ -161,10 +162,7 @@ def test_arrays_are_chosen_watched_and_drawn(run: Path) -> None:
         d.app.action_array(-2)
         assert "➤ in     bias" in d.text("values")
         await d.press("d")
-        assert (
-            d.text("status")
-            == f"drawn: {Path('step-blocks.0.attention.qkv.linear.bias.png').resolve()}"
-        )
+        assert d.text("status") == f"drawn: {DRAWN.resolve()}"
         await d.answer("w", "blocks.0.attention.weights")
         assert "6 x 6" in d.text("watch")
         await d.press("n")
@@ -179,7 +177,11 @@ def test_arrays_are_chosen_watched_and_drawn(run: Path) -> None:
         assert len(d.app.screen_stack) == 1
 
     drive(script)
-    assert Path("step-blocks.0.attention.qkv.linear.bias.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        Path("runs/story-1/step-blocks.0.attention.qkv.linear.bias.png")
+        .read_bytes()
+        .startswith(b"\x89PNG")
+    )
 
 
 def test_wrong_breakpoints_are_told(run: Path) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -92,6 +93,7 @@ class Help(ModalScreen[None]):
         with Vertical(id="dialog"):
             yield Static(Text(written(HELP)))
 
-    def on_key(self) -> None:
-        """Close."""
+    def on_key(self, event: Key) -> None:
+        """Close. The key does nothing else."""
+        event.stop()
         self.dismiss(None)

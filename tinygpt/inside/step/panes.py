@@ -13,7 +13,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 from typing import cast
 
 from rich.cells import cell_len
@@ -31,6 +31,7 @@ from tinygpt.terminal import shown
 HERE = "bold reverse"
 FAINT = "dim"
 BAR = 10  # columns of the bar above the panes
+KINDS = "Array", "Ids", "Layout", "Mask"  # annotations of the inputs of an op, not of its options
 SCROLLED = 40  # rows of a plane up to which each is shown, if need be by scrolling
 # orange and sky blue of Okabe & Ito: told apart by all eyes
 POSITIVE, NEGATIVE, BROKEN = "#e69f00", "#56b4e9", "bold #ff6e9c"
@@ -92,8 +93,8 @@ def _lines(rows: Iterable[tuple[str, str]], width: int) -> Text:
 
 
 def source(walk: Walk, view: View, width: int, height: int) -> Text:
-    """The op's own source, with a mark at the line that has just run. A view that was scrolled too
-    far is set back.
+    """The op's own source, with a mark at the line that has just run, or at a stop where the work
+    begins. A view that was scrolled too far is set back.
     """
     found, moment = walk.stop.source(), walk.moment
     lines = dict(enumerate(found.lines, found.first))
@@ -111,28 +112,42 @@ def source(walk: Walk, view: View, width: int, height: int) -> Text:
     view.source = start - top
     rows = []
     for number, line in islice(lines.items(), start, start + max(height, 1)):
-        here = moment is not None and number == focus
-        mark, style = ("➤", HERE) if here else (" ", "")
+        mark, style = ("➤", HERE) if number == focus else (" ", "")
         rows.append((f"{mark}{number:>4}  {line}", style))
     return _lines(rows, width)
 
 
 def _body(stop: Stop) -> int:
-    """The line where the work begins: below the docstring and the checks of arguments, or, in
-    backward, at the function inside.
+    """The line where the work begins: forward, the first that reads the elements of an input, below
+    docstring, checks and the functions inside; backward, the function inside.
     """
     found = stop.source()
     function = cast("ast.FunctionDef", ast.parse(textwrap.dedent("\n".join(found.lines))).body[0])
     functions = [n for n in ast.walk(function) if isinstance(n, ast.FunctionDef | ast.Lambda)]
-    work = [
-        part
-        for part, following in pairwise(function.body)
-        # a size is named to be checked
-        if not _checks(part) and not (isinstance(part, ast.Assign) and _checks(following))
-    ]
+    arguments = [*function.args.args, *([function.args.vararg] if function.args.vararg else [])]
+    inputs = {argument.arg for argument in arguments if _kind(argument) in KINDS}
+    work = [part for part in function.body if not _checks(part) and _reads(part, inputs)]
     inner = functions[1:] if stop.phase == "backward" else []
     begin = min(node.lineno for node in inner or work[:1] or function.body[-1:])
     return found.first + begin - 1
+
+
+def _kind(argument: ast.arg) -> str:
+    """The annotation of an argument, without `| None`."""
+    return "" if argument.annotation is None else ast.unparse(argument.annotation).split(" ")[0]
+
+
+def _reads(part: ast.stmt, inputs: set[str]) -> bool:
+    """Whether a statement that is no function uses more of these variables than their facts."""
+    if isinstance(part, ast.FunctionDef):
+        return False
+    facts = {
+        id(node.value)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Attribute) and node.attr in ("shape", "ndim", "dtype", "size")
+    }
+    names = (node for node in ast.walk(part) if isinstance(node, ast.Name))
+    return any(name.id in inputs and id(name) not in facts for name in names)
 
 
 def _checks(part: ast.stmt) -> bool:

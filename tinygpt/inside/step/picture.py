@@ -53,7 +53,7 @@ def draw(
     name = re.sub(r"[^\w.#]+", "-", f"step-{title}").strip("-")
     position = f"[{','.join(map(str, found.position))}]" if found.position else ""
     path = folder / f"{name}{position}.png"
-    write_picture(figure, path, "start tinygpt step in another folder")
+    write_picture(figure, path, "name another folder: --out FOLDER")
     return path
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -34,6 +35,7 @@ class Session:
     title: str  # one line
     facts: list[str]  # each begins with a word in a column of 9
     names: Names  # of the positions on an axis, where a text is walked
+    folder: Path  # where pictures go
 
 
 def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how: How) -> Session:
@@ -61,7 +63,8 @@ def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how
     word = partial(word_of, tokenizer)
     sizes = frozenset((config.width, config.width // config.heads))
     names = Names(tuple(map(word, ids[:-1])), config.vocabulary, word, sizes)
-    return Session(Walk(stops, recording), f"{run.name} · {text} · loss {loss}", said, names)
+    title = f"{run.name} · {text} · loss {loss}"
+    return Session(Walk(stops, recording), title, said, names, run.folder)
 
 
 def record(how: How, compute: Callable[[How], object]) -> tuple[Recording, Recording]:

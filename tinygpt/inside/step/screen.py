@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Grid, VerticalScroll
+from textual.events import Key
 from textual.widgets import Static
 
 from tinygpt.errors import InputError
@@ -91,6 +91,7 @@ class StepApp(App[None]):
     def __init__(self, session: Session):
         super().__init__()
         self.walk, self.names, self.heading = session.walk, session.names, session.title
+        self.folder = session.folder
         self.view, self.watched = View(), ""
         self._look()
         graph = next(fact for fact in session.facts if fact.startswith("graph"))
@@ -202,6 +203,13 @@ class StepApp(App[None]):
         self.view.source += lines
         self.show()
 
+    def on_key(self, event: Key) -> None:
+        """A key that does nothing says so: `s` steps in Python's debugger."""
+        if event.is_printable:
+            known = "n goes on, i into the op; ? lists the keys"
+            self.status = f"{shown(event.character)} is no key here: {known}"
+            self.show()
+
     def action_interrupt(self) -> None:
         """Ctrl-C: end, with the exit code that says so."""
         self.exit(return_code=130)
@@ -292,7 +300,7 @@ class StepApp(App[None]):
             names = self.names.of(value.source or value.name, value.shape)
             try:
                 path = picture.draw(
-                    plane(value.array, self.view.planes[value.shape]), title, Path(), *names
+                    plane(value.array, self.view.planes[value.shape]), title, self.folder, *names
                 )
                 self.status = f"drawn: {shown(path.resolve())}"
             except InputError as error:

@@ -192,7 +192,7 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     if step.skipped:
         said.append("skipped  the norm is not finite: no weight changes, as in training")
     title = f"{job.run.name} · training step {step.number:,} · loss {step.loss:.4f}"
-    return Session(Walk(stops, recording), title, said, Names()), step
+    return Session(Walk(stops, recording), title, said, Names(), job.run.folder), step
 
 
 def _clip(step: Step) -> Stop:
