@@ -262,7 +262,7 @@ def main() -> None:
     parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], help="default: all")
     parser.add_argument(
         "--modes",
-        nargs="*",
+        nargs="+",
         default=["eager-1", "eager-2", "compile-1", "compile-2"],
         help="PyTorch's kind-threads",
     )

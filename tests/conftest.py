@@ -4,6 +4,7 @@ tensors there.
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -18,6 +19,8 @@ settings.register_profile(
 )
 settings.register_profile("thorough", parent=settings.get_profile("default"), max_examples=1000)
 settings.load_profile("default")
+
+CORE_MINUTES = 20  # that all tests take
 
 
 # the products of tests are small: a second thread only waits
@@ -35,6 +38,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="cpu (default), cuda or cuda:N: where the tests make their tensors",
     )
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """How long all tests take: the second command of the README runs them."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return None
+    cores = os.cpu_count() or 1
+    minutes = max(1, round(CORE_MINUTES / cores))
+    return f"all tests: about {minutes} minutes if each of {cores} cores is free (-n auto)"
 
 
 @pytest.fixture(scope="session")

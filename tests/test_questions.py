@@ -7,16 +7,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import load_file
-
-from tests.helpers.program import put_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
@@ -40,15 +35,12 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a story, and with one in which a weight is NaN."""
+    """A folder with a story, and with a run that went wrong as the page says."""
     place = tmp_path_factory.mktemp("questions")
     trained = run(place, "tinygpt train --snapshots 0")
     assert trained.returncode == 0, trained.stderr
-    shutil.copytree(place / "runs" / "story-1", place / "runs" / "broken")
-    file = place / "runs" / "broken" / "model.safetensors"
-    weights = load_file(file)
-    weights["blocks.1.feed_forward.expand.bias"][3] = np.nan
-    put_weights(file.parent, weights)
+    (breaking,) = re.findall(r"`(tinygpt train --out runs/broken [^`]+)`", PAGE)
+    assert "weights are broken" in run(place, breaking).stderr
     os.utime(place / "runs" / "story-1" / "model.safetensors")  # the run saved last
     return place
 

@@ -229,8 +229,9 @@ def _row(done: int, total: int, count: str, text: str) -> Table:
     from rich.table import Table
 
     row = Table.grid(padding=(0, 1))
-    for whole in (True, False, True):
-        row.add_column(no_wrap=whole)
+    row.add_column(no_wrap=True, min_width=len(count))  # a narrow terminal keeps the count
+    row.add_column()
+    row.add_column(no_wrap=True)
     row.add_row(count, ProgressBar(total, done), text + "   ")
     return row
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from tests.helpers.program import PROGRAM, TINY, environment, losses, refused, sampled, start
 from tinygpt.__main__ import main
-from tinygpt.terminal import duration, short, stop_signals, visible
+from tinygpt.terminal import _row, duration, short, stop_signals, visible
 from tinygpt.training.progress import Interrupt
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -284,6 +286,14 @@ def on_a_terminal(here: Path, *arguments: str, columns: int = 80, **variables: s
         os.close(ours)
     assert process.wait(timeout=30) == 0
     return written.decode()
+
+
+def test_a_narrow_terminal_keeps_the_count() -> None:
+    text = "loss 0.3121  lr 2.1e-03  norm 0.52  45.1k tok/s  12 s left"
+    for columns in (20, 40, 60, 80):
+        console = Console(width=columns, file=io.StringIO())
+        console.print(_row(420, 1000, " 420/1000", text))
+        assert console.file.getvalue().startswith(" 420/1000 "), columns
 
 
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

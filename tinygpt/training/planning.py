@@ -28,7 +28,7 @@ from tinygpt.ids import IGNORED
 from tinygpt.model.gpt import GPT
 from tinygpt.model.sizes import parameter_count
 from tinygpt.runs.run import described
-from tinygpt.terminal import duration, short
+from tinygpt.terminal import short
 from tinygpt.training import memory
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
@@ -314,17 +314,26 @@ def table(plan: Plan) -> list[str]:
         f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
         "",
     ]
-    work = f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step"
+    lines.append(f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step")
     if math.isnan(plan.seconds):
-        return [*lines, work]
+        return lines
+    steps = "1 step takes" if config.steps == 1 else f"{config.steps:,} steps take"
     return [
         *lines,
-        f"{work}, {digits(plan.flops / plan.seconds / 1e9)} GFLOP a second",
-        f"speed        {short(plan.speed):>10}   tokens/s, {digits(plan.seconds * 1000)} ms a "
-        "step: measured here just now",
-        f"time         {duration(plan.seconds * config.steps):>10}   for {config.steps:,} steps, "
-        "measuring and saving apart",
+        f"speed        {short(plan.speed):>10}   tokens/s, by a step timed here just now",
+        "",
+        f"On this machine {steps} about {in_words(plan.seconds * config.steps)}, "
+        "without measuring and saving.",
     ]
+
+
+def in_words(seconds: float) -> str:
+    """2 seconds, 25 minutes, 3.1 hours, 12 days"""
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size:
+            count = seconds / size
+            return f"{count:.1f} {unit}s" if count < 10 else f"{count:,.0f} {unit}s"
+    return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
 
 
 def digits(number: float) -> str:
