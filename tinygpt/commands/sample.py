@@ -24,7 +24,7 @@ from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown, visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
-MOST = 10_000  # samples of a prompt
+MOST = 1_000  # samples of a prompt
 TOGETHER = 16  # prompts that are continued side by side
 PROMPTS = "prompt", "prompts", "prompt_file"
 FLAGS = {

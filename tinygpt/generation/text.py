@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import codecs
 
-import regex
-
 from tinygpt.tokenizers import Tokenizer
 
 
@@ -17,8 +15,7 @@ class Continuation:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: str = ""):
-        self.tokenizer, self.ended = tokenizer, False
-        self.stop = regex.compile(regex.escape(stop, literal_spaces=True)) if stop else None
+        self.tokenizer, self.stop, self.ended = tokenizer, stop, False
         self.characters = codecs.getincrementaldecoder("utf-8")("replace")
         self.waiting = ""  # may begin `stop`
 
@@ -33,12 +30,14 @@ class Continuation:
         return self._certain(self.characters.decode(b"", final=True)) + self.waiting
 
     def _certain(self, new: str) -> str:
-        text, self.waiting = self.waiting + new, ""
-        # found in part: the end of the text is the beginning of `stop`
-        found = self.stop and self.stop.search(text, partial=True)
-        if not found:
+        text, stop, self.waiting = self.waiting + new, self.stop, ""
+        if not stop:
             return text
-        self.ended = not found.partial
-        if found.partial:
-            self.waiting = found[0]
-        return text[: found.start()]
+        end = text.find(stop)
+        self.ended = end >= 0
+        if not self.ended:
+            # the longest end of the text that begins `stop`; the empty one does
+            first = max(0, len(text) - len(stop) + 1)
+            end = next(i for i in range(first, len(text) + 1) if stop.startswith(text[i:]))
+            self.waiting = text[end:]
+        return text[:end]

@@ -147,7 +147,7 @@ def test_several_samples_of_one_prompt(run: Path, capsys: pytest.CaptureFixture[
     assert lines[0] == sampled(capsys, *options).rstrip("\n")
     explained = sampled(capsys, *options, "--samples", "2", "--explain", "1")
     assert explained.count("likeliest") == 2
-    refused(capsys, "sample", "--samples", "0", says="--samples 0: from 1 to 10,000")
+    refused(capsys, "sample", "--samples", "0", says="--samples 0: from 1 to 1,000")
 
 
 def test_a_prompt_from_a_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
