@@ -167,7 +167,7 @@ def test_prompts_from_the_standard_input(
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(prompts.encode())))
         assert sampled(capsys, flag, "-", "--length", "9") == named
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"The \xff")))
-    refused(capsys, "sample", "--prompts", "-", says="the standard input is not UTF-8: byte 0xff")
+    refused(capsys, "sample", "--prompts", "-", says="standard input is not UTF-8: byte 0xff")
 
 
 def test_raw_text_for_a_pipe(
