@@ -368,8 +368,8 @@ class Accumulator:
         op, or an op has kept the `.grad`, which its backward may read while it writes.
         """
         buffer, gradient = self.buffer, self.gradient
-        taken = gradient is not None and gradient is not buffer
-        if self.hooks or self.frozen or taken or inputs.count(self) > 1 or buffer.storage.saved:
+        taken = self.frozen or (gradient is not None and gradient is not buffer)
+        if self.hooks or taken or inputs.count(self) > 1 or buffer.storage.saved:
             return None, False
         return buffer.array, gradient is not None
 
