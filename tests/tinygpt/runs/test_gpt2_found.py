@@ -215,7 +215,8 @@ def test_other_choices_compute_what_transformers_computes(
             torch.tensor(ids[None, :3]), max_new_tokens=9, do_sample=False, eos_token_id=None
         )[0].tolist()
     model = gpt2.load(tmp_path / "a")
-    np.testing.assert_allclose(model(ids).numpy(), expected, rtol=0, atol=1e-4)
+    for logits in (model(ids), model(ids, model.new_cache())):
+        np.testing.assert_allclose(logits.numpy(), expected, rtol=0, atol=1e-4)
     assert model.generate(ids[:3], 9, temperature=0) == text
     keys = gpt2.read_keys(tmp_path / "a")
     gpt2.save(model, tmp_path / "b", keys=keys)
