@@ -15,9 +15,11 @@ from tests.faults.programs import comparing, explained, namespaces, rounding
 from tests.faults.programs.comparing import Difference
 from tests.faults.programs.step import HERE, PLAIN, TORCH, Op, Step
 
-_EACH = "tuple(None if y is None else y.contiguous() for y in {0})"
-ROW_MAJOR = Op("{0}.contiguous()", "{0}.contiguous()", "view")
-EACH_ROW_MAJOR = Op(_EACH, _EACH, "view")
+# copies in both libraries, also where one of the two is in row-major order already
+_COPY, _TORCH_COPY = "{0}.clone()", "{0}.clone(memory_format=torch.contiguous_format)"
+_EACH = "tuple(None if y is None else {} for y in {{0}})"
+ROW_MAJOR = Op(_COPY, _TORCH_COPY, "view")
+EACH_ROW_MAJOR = Op(_EACH.format(_COPY.format("y")), _EACH.format(_TORCH_COPY.format("y")), "view")
 
 
 class Run:
@@ -103,7 +105,7 @@ class Run:
             self.reasons.append(explained.ORDER)
             self.over = step.name == "grad"  # a copy would be no window on the gradient
             op = EACH_ROW_MAJOR if several else ROW_MAJOR
-            self.do(Step(op, "contiguous", name, (name,)))
+            self.do(Step(op, "clone", name, (name,)))
 
     def look_at_all(self) -> None:
         """Every value, flag and gradient of both programs."""
