@@ -121,6 +121,8 @@ def again(d: Drawer) -> Drawn:
     """With a tensor from around the function, now and then."""
     name = d.tensor(moderate)
     x = d.live[name]
+    if not is_float(x):
+        raise UnfitError
     alike = [n for n, y in d.live.items() if y.dtype == x.dtype and broadcasts(x, y)]
     around = d.one(alike) if d.chance(0.5) else "1.5"
     return [name], {"body": f"{_body(d)} * {around}"}
