@@ -10,7 +10,7 @@ import numpy as np
 
 from tensor.dtypes import float64
 from tensor.errors import GraphError, OptionError
-from tensor.memory.devices import Array
+from tensor.memory.devices import Array, as_array
 from tensor.ops.elementwise import slope
 from tensor.ops.error_function import bell, scaled_tail
 from tensor.ops.op import check_float, elementwise_op
@@ -84,7 +84,7 @@ def _gated(x: Array, tail: Callable[[Array], tuple[Array, Callable[[], Array]]])
     tail: of z, z Q(z) and the function that makes its slope
     """
     # z Q(z) is 0 long before 1000; and infinity times 0 would be NaN
-    product, growth = tail(np.minimum(np.abs(x), 1000))
+    product, growth = tail(as_array(np.minimum(np.abs(x), 1000)))
 
     def dx(dy: Array) -> Array:
         below = growth().astype(x.dtype, copy=False)
@@ -108,7 +108,8 @@ def _tanh_tail(z: Array) -> Any:
     """
     k, cubic = math.sqrt(2 / math.pi), 0.044715
     product = z.astype(float64)
-    q = product * product
+    q = product.copy()
+    q *= q
     q *= -2 * k * cubic
     q -= 2 * k
     q *= product  # -2u

@@ -61,7 +61,10 @@ def on_device(key: Key, shape: Shape, device: str) -> tuple[Key, Shape]:
     stop the stream: there only shapes are checked.
     """
     probe = tuple(np.zeros(part.shape, part.dtype) if is_cuda(part) else part for part in key)
-    result = np.broadcast_to(np.uint8(0), shape)[probe].shape
+    try:
+        result = np.broadcast_to(np.uint8(0), shape)[probe].shape
+    except IndexError as error:
+        raise IndexingError(str(error)) from None
     return tuple(
         move(part, device) if isinstance(part, np.ndarray) else part for part in key
     ), result

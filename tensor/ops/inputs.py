@@ -228,10 +228,10 @@ def _misfit(inputs: Sequence[Any]) -> ShapeError | None:
 
 
 def _undefined(error: Exception, name: str, inputs: Sequence[Any]) -> DTypeError | None:
-    """The error of an op that NumPy does not define for these dtypes; None if `error` is another
-    one.
+    """The error of an op that NumPy or CuPy does not define for these dtypes; None if `error` is
+    another one.
     """
-    if not any(word in str(error) for word in ("ufunc", "numpy boolean")):
+    if not any(word in str(error) for word in ("ufunc", " boolean", "Wrong type")):
         return None
     dtypes = {x.dtype for x in inputs if hasattr(x, "dtype")}
     fix = "compare first, as in (x > 0) & (y > 0)" if FLOATS & dtypes else "use .to('int64')"

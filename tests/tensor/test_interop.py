@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 import tensor
 from tensor import Tensor, no_grad
-from tensor.errors import DTypeError, GraphError, MutationError, ShapeError, ViewError
+from tensor.errors import (
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    MutationError,
+    ShapeError,
+    ViewError,
+)
 from tensor.gradient_cases import LAYOUTS
 from tensor.memory.devices import Array
 from tensor.memory.layout import Shape
@@ -285,7 +292,7 @@ def test_dlpack_from_numpy(device: str) -> None:
         y[0] = 1
     with pytest.raises(DTypeError, match=r"bfloat16.*to\('float32'\)"):
         np.from_dlpack(Tensor([1.0], dtype="bfloat16"))
-    with pytest.raises(AttributeError):
+    with pytest.raises(ArgumentError, match="an array of another library"):
         tensor.from_dlpack([1.0])
 
 

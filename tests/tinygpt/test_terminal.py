@@ -145,7 +145,7 @@ def test_signals_of_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_ctrl_c_elsewhere(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(*args: Any) -> None:
+    def pressed(*args: Any, **options: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tinygpt.commands.sample.write", pressed)

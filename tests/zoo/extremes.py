@@ -138,8 +138,8 @@ REFERENCES = [
     Bug(
         77,
         "tensor/ops/activations.py",
-        "tail(np.minimum(np.abs(x), 1000))",
-        "tail(np.abs(x))",
+        "tail(as_array(np.minimum(np.abs(x), 1000)))",
+        "tail(as_array(np.abs(x)))",
         EXTREMES + "test_bug_77_gelu_has_its_slope_up_to_the_largest_number",
     ),
     Bug(

@@ -502,15 +502,17 @@ def test_gradients_in_fewer_bits(op: str, dtype: str, device: str) -> None:
     """Against the analytic gradient in float64 of the same rounded inputs, which finite differences
     have checked.
 
-    Each op in a case may round its gradient once: five units against the largest.
+    Each op in a case may round its gradient once: five units against the largest. A GPU's exp and
+    log may be off by one more unit each.
     """
+    units = 5 if device == "cpu" else 8
     for case in (c for c in CASES if c.op == op):
         narrow = gradients(case, dtype, dtype, device)
         for exact, found in zip(gradients(case, dtype, "float64", device), narrow, strict=True):
             scale = max(1e-3, np.abs(exact).max(initial=0))
             assert (
                 np.abs(found - exact).max(initial=0)
-                <= 5 * float(ml_dtypes.finfo(dtype).eps) * scale
+                <= units * float(ml_dtypes.finfo(dtype).eps) * scale
             ), case
 
 

@@ -149,7 +149,7 @@ def test_bug_93_limits_are_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--lr", "1e308"], "--lr 1e+308: a number, above 0 and at most 1,000,000, is needed"),
         (["--beta1", "nan"], "--beta1 nan: a number, at least 0 and below 1, is needed"),
         (["--device", "cuda:²"], "--device 'cuda:²': choose cpu, cuda or cuda:N"),
-        (["--steps", "--"], "--steps: expected one argument"),
+        (["--steps", "--"], "--steps: '--' looks like a flag"),
     ):
         refused(capsys, "train", *arguments, says=says)
 

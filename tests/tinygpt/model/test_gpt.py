@@ -108,7 +108,7 @@ def test_ids_that_cannot_be(ids: Any, error: type[Exception], words: str, device
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"norm": "none"}, "norm 'none': choose pre or post"),
         ({"positions": "rotary"}, "choose learned or sinusoidal"),
-        ({"activation": "tanh"}, "choose gelu or relu"),
+        ({"activation": "tanh"}, "choose gelu, gelu_erf or relu"),
     ],
 )
 def test_configurations_that_cannot_be(options: dict[str, Any], words: str) -> None:
