@@ -355,7 +355,7 @@ def added(x: Tensor, _: Any, value: Any) -> Tensor:
         ((0,), written, 1, ShapeError),
         ((3, 4), written, [0, 2], ShapeError),
         ((4,), written, np.eye(3, 4, dtype=bool), ShapeError),
-        ((4,), written, ([0, 1], [3, 4]), IndexError),
+        ((4,), written, ([0, 1], [3, 4]), IndexingError),
         ((4,), written, 3, IndexingError),
         ((3,), added, ..., ShapeError),
         ((1, 3, 4), added, ..., ShapeError),
