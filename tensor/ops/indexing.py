@@ -182,7 +182,7 @@ def embedding(ids: Ids, weight: Array) -> Any:
     check_range("`embedding` got index", ids, shape[0])
 
     def dweight(dy: Array) -> Array:
-        rows = dy.reshape(-1, shape[1])
+        rows = dy.reshape(ids.size, shape[1])
         if is_cuda(dy):
             return _added(rows, shape, ids.ravel())
         dweight = zeros_like(dy, shape)

@@ -154,6 +154,8 @@ def _check_targets(logits: Array, targets: Array, label_smoothing: float) -> Non
             f"cross_entropy of logits {logits.shape} needs targets {logits.shape[:-1]}, "
             f"not {targets.shape}"
         )
+    if logits.shape[-1] == 0:
+        raise ShapeError(f"cross_entropy of logits {logits.shape}: at least one class is needed")
     if not 0 <= label_smoothing <= 1:
         raise OptionError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
 

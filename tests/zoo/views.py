@@ -70,8 +70,8 @@ ZOO = [
     Bug(  # the same, of an upstream gradient
         row=18,
         file="tensor/ops/indexing.py",
-        old="rows = dy.reshape(-1, shape[1])",
-        new='rows = dy.ravel(order="K").reshape(-1, shape[1])',
+        old="rows = dy.reshape(ids.size, shape[1])",
+        new='rows = dy.ravel(order="K").reshape(ids.size, shape[1])',
         test=GRADIENTS + "test_bug_18_the_way_through_memory_changes_nothing",
     ),
     Bug(  # .view copies where it cannot view, and says nothing

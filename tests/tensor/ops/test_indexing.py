@@ -303,6 +303,15 @@ def test_embedding_rows(
     )
 
 
+def test_embedding_of_no_columns(device: str) -> None:
+    weight = tensor.zeros(3, 0, requires_grad=True, device=device)
+    y = tensor.embedding([[2, 0]], weight)
+    assert y.shape == (1, 2, 0)
+    y.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.shape == (3, 0)
+
+
 # -- side by side
 
 

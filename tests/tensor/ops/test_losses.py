@@ -205,6 +205,9 @@ def test_cross_entropy_of_nothing(device: str) -> None:
     y = tensor.cross_entropy(x, np.zeros(0, np.int64))
     assert y.item() == 0
     assert gradient(y, x).shape == (0, 3)
+    for shape in ((2, 0), (0, 0)):
+        with pytest.raises(ShapeError, match="at least one class"):
+            tensor.cross_entropy(np.zeros(shape, np.float32), np.zeros(shape[0], np.int64))
 
 
 def test_cross_entropy_says_what_is_wrong(device: str) -> None:
