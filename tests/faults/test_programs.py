@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="the programs run in PyTorch too")
 
 from tensor import Tensor
+from tests.faults.programs import __main__, explained
 from tests.faults.programs.__main__ import several
 from tests.faults.programs.ops import OPS
 from tests.faults.programs.running import replayed
@@ -19,8 +20,8 @@ PROGRAMS = 120
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def step(name: str, out: str, *inputs: str, **options: object) -> Step:
-    return Step(OPS[name].op, name, out, inputs, options)
+def step(op: str, out: str, /, *inputs: str, **options: object) -> Step:
+    return Step(OPS[op].op, op, out, inputs, options)
 
 
 def test_programs_agree() -> None:
@@ -81,3 +82,123 @@ def test_rounding_is_told_from_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Tensor, "exp", inexact)
         assert (replayed(steps).difference is not None) == faulty
         monkeypatch.undo()
+
+
+FLOATS = {"dtype": "float32", "kind": "normal", "turned": False}
+
+
+def new(name: str, out: str, /, *shape: int, seed: int = 1, **options: object) -> Step:
+    return step(name, out, **{**FLOATS, "shape": shape, "seed": seed, **options})
+
+
+def several_roots(terms: str, retain: bool = True) -> Step:
+    return step("backward of several", "x9", terms=terms, retain=retain)
+
+
+BY_RULE = [
+    (  # the product with the part of a result carries the freed graph
+        "a value that carries a graph is not written",
+        [
+            new("leaf", "x0", 3),
+            step("negative", "x1", "x0"),
+            step("backward of sum", "x2", "x1", retain=False),
+            step("update a part", "x3", "x1", "1.5", key="1:", sign="*"),
+        ],
+    ),
+    (  # x0.grad grows before the op that kept it has its turn
+        "a pass adds to a .grad that an op kept",
+        [
+            new("leaf", "x0", 3),
+            step("backward of sum", "x1", "x0", retain=True),
+            step("grad", "x2", "x0"),
+            step("multiply", "x3", "x0", "x2"),
+            several_roots("(x3 * 2.0).sum() + (x0 * 0.5).sum()"),
+        ],
+    ),
+    (
+        "what a checkpoint reads became another tensor",
+        [
+            new("leaf", "x0", 3),
+            step("tanh", "x1", "x0"),
+            step("checkpoint", "x2", "x0", body="a * x1"),
+            step("update", "x3", "x1", "-2", sign="*", name="mul"),
+            step("backward of sum", "x4", "x2", retain=True),
+        ],
+    ),
+    (  # PyTorch finds no way to x2, and so does not look
+        "memory that backward needs was written",
+        [
+            new("constant", "x0", 3),
+            step("leaf on memory of others", "x1", "x0", key="..."),
+            step("expand", "x2", "x1", shape="1, -1"),
+            step("multiply", "x3", "x1", "x2"),
+            step("update", "x4", "x0", "0.5", sign="*", name="mul"),
+            step("grad()", "x5", "x3", "x3", "x2", retain=True),
+        ],
+    ),
+]
+AGREE = [
+    [  # a hook on a part that the loss does not use
+        new("leaf", "x0", 4),
+        step("split", "x1", "x0", size=2, axis=0),
+        step("hook", "x2", "x1[0]"),
+        step("grad()", "x3", "x1[1]", "x1[1]", "x1[1]", retain=True),
+        several_roots("(x1[0] * 2.0).sum() + (x1[1] * 0.5).sum()"),
+    ],
+    [
+        new("constant", "x0", 2, dtype="bfloat16"),
+        new("ids", "x1", 2, dtype="int64", kind="ids"),
+        step("mean_squared_error", "x2", "x0", "x1", reduction="none"),
+        step("binary_cross_entropy_with_logits", "x3", "x0", "x1", reduction="sum"),
+        step("stack", "x4", "x0", "x1", axis=0),
+    ],
+    [  # thirds of a width of 5
+        new("constant", "x0", 2, 3, 5),
+        step("multi_head_attention", "x1", "x0", heads=1, causal=True),
+    ],
+]
+
+
+@pytest.mark.parametrize(("reason", "steps"), BY_RULE)
+def test_a_difference_by_rule(
+    reason: str, steps: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has this reason, and no other rule covers it."""
+    run = replayed(steps)
+    assert run.difference is None
+    assert any(reason in said for said in run.reasons), run.reasons
+    monkeypatch.setattr(
+        explained, "HERE", [rule for rule in explained.HERE if reason not in rule.reason]
+    )
+    assert replayed(steps).difference is not None
+
+
+@pytest.mark.parametrize("steps", AGREE)
+def test_programs_that_agree(steps: list[Step]) -> None:
+    run = replayed(steps)
+    assert (run.difference, run.reasons) == (None, [])
+    assert run.tried == steps
+
+
+def test_a_write_that_nothing_explains_stays_a_difference() -> None:
+    """The same messages without the reason."""
+    run = replayed([new("leaf", "x0", 3), step("tanh", "x1", "x0")])
+    for message in ("carries a graph would lose", "was written\nsome .grad may have a part"):
+        for last in (
+            step("write", "x2", "x1", "1.5", key="1:"),
+            step("backward of sum", "x2", "x1", retain=True),
+        ):
+            assert explained.refused_here(run, last, ValueError(message)) is None
+
+
+def test_a_comparison_that_fails_is_one_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = __main__.program
+
+    def program(seed: int) -> object:
+        return 1 / 0 if seed == 1 else right(seed)
+
+    monkeypatch.setattr(__main__, "program", program)
+    summary = several(0, 3)
+    assert summary.programs == 3
+    assert [seed for seed, _ in summary.ours] == [1]
+    assert "ZeroDivisionError" in summary.ours[0][1]

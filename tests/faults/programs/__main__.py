@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -134,19 +135,27 @@ def several(start: int, stop: int) -> Summary:
     """The programs of these seeds."""
     summary = Summary()
     for seed in range(start, stop):
-        with np.errstate(all="ignore"), kernels.off() if off(seed) else nullcontext():
-            run, dtype = program(seed)
-            summary.programs += 1
-            summary.dtypes[dtype] += 1
-            summary.ops.update(step.name for step in run.steps)
-            summary.reasons.update(run.reasons)
-            summary.both_raised += run.both_raised
-            summary.cut += run.over and not run.difference
-            if run.difference:
-                steps = shrunk(run.tried, run.difference)
-                again = replayed(steps)
-                summary.ours.append((seed, printed(steps, again if again.difference else run)))
+        summary.programs += 1
+        try:
+            with np.errstate(all="ignore"), kernels.off() if off(seed) else nullcontext():
+                compare(seed, summary)
+        except Exception:  # of the comparison: the other programs still run
+            summary.ours.append((seed, f"# the comparison failed\n{traceback.format_exc()}"))
     return summary
+
+
+def compare(seed: int, summary: Summary) -> None:
+    """One program, and what came of it."""
+    run, dtype = program(seed)
+    summary.dtypes[dtype] += 1
+    summary.ops.update(step.name for step in run.steps)
+    summary.reasons.update(run.reasons)
+    summary.both_raised += run.both_raised
+    summary.cut += run.over and not run.difference
+    if run.difference:
+        steps = shrunk(run.tried, run.difference)
+        again = replayed(steps)
+        summary.ours.append((seed, printed(steps, again if again.difference else run)))
 
 
 def apart(start: int, stop: int) -> Summary:

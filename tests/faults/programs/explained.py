@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
 
 if TYPE_CHECKING:
     from tests.faults.programs.running import Run
@@ -17,8 +19,8 @@ ORDER = "new memory may lie in another order of axes than PyTorch's (NumPy choos
 
 
 class Rule(NamedTuple):
-    """A reason, the message that it is about, and when it holds. `halfway`: the step was half done,
-    so the two cannot be compared after it.
+    """A reason, the message that it is about (with its notes), and when it holds. `halfway`: the
+    step was half done, so the two cannot be compared after it.
     """
 
     reason: str
@@ -27,17 +29,25 @@ class Rule(NamedTuple):
     halfway: bool = False
 
 
-def _input(run: Run, step: Step) -> Any:
-    return eval(step.inputs[0], run.there)
+def _tensor(run: Run, step: Step, position: int = 0) -> torch.Tensor | None:
+    """An input of the step; None where it has none there, or a number."""
+    try:
+        x = eval(step.inputs[position], run.there)
+    except (IndexError, NameError, TypeError):
+        return None
+    return x if isinstance(x, torch.Tensor) else None
 
 
 def _is_result(run: Run, step: Step) -> bool:
-    x = _input(run, step)
-    return bool(x.requires_grad and not x.is_leaf)
+    x = _tensor(run, step)
+    return x is not None and x.requires_grad and not x.is_leaf
 
 
 def _value_carries(run: Run, step: Step) -> bool:
-    return bool(eval(step.inputs[1], run.there).requires_grad)
+    """A value does that is itself in a graph, or is computed from a part of a result."""
+    value = _tensor(run, step, 1)
+    carries = value is not None and value.requires_grad
+    return carries or (step.name == "update a part" and _is_result(run, step))
 
 
 def _was_freed(run: Run, step: Step) -> bool:
@@ -50,8 +60,41 @@ def _was_written(run: Run, step: Step) -> bool:
     return "numpy" in names or run.plain_raises(step)
 
 
+def _reads_a_gradient(run: Run, step: Step) -> bool:
+    held = {before.out for before in run.steps if before.name == "grad"}
+    return any(held & before.names for before in run.steps)
+
+
+def _read_by_a_checkpoint_changed(run: Run, step: Step) -> bool:
+    """What its function reads entered the graph, or left it, or is another tensor by now."""
+    read: set[str] = set()
+    changed = False
+    for before in run.steps:
+        if before.name.startswith("checkpoint"):
+            read |= before.names
+        elif before.name in ("freeze", "thaw", "update"):
+            changed |= before.inputs[0].partition("[")[0] in read
+    return changed
+
+
 def _is_empty(run: Run, step: Step) -> bool:
-    return 0 in _input(run, step).shape
+    x = _tensor(run, step)
+    return x is not None and x.numel() == 0
+
+
+def _is_scalar(run: Run, step: Step) -> bool:
+    x = _tensor(run, step)
+    return x is not None and x.ndim == 0
+
+
+def _holds_integers(run: Run, step: Step) -> bool:
+    x = _tensor(run, step)
+    return x is not None and not x.is_floating_point()
+
+
+def _shapes_differ(run: Run, step: Step) -> bool:
+    x, y = _tensor(run, step), _tensor(run, step, 1)
+    return x is not None and y is not None and x.shape != y.shape
 
 
 HERE = [
@@ -69,6 +112,12 @@ HERE = [
         "a second backward raises here even where PyTorch kept nothing that it needs",
         "a second time",
         _was_freed,
+    ),
+    Rule(
+        "a pass adds to a .grad that an op kept, here as gradients come, in PyTorch at the end",
+        r"was written[\s\S]*some \.grad may have a part",
+        _reads_a_gradient,
+        halfway=True,
     ),
     Rule(
         "memory that backward needs was written: PyTorch raises too, or cannot see writes of NumPy",
@@ -101,9 +150,9 @@ HERE = [
         lambda run, step: True,
     ),
     Rule(
-        "what a checkpoint reads entered the graph, or left it, before the second run",
+        "what a checkpoint reads became another tensor, or entered or left the graph, since",
         "did something else when it ran again",
-        lambda run, step: any(before.name in ("freeze", "thaw") for before in run.steps),
+        _read_by_a_checkpoint_changed,
         halfway=True,
     ),
     Rule(
@@ -114,7 +163,7 @@ HERE = [
     Rule(
         "losses do not broadcast here; PyTorch warns of it",
         "nothing is broadcast here",
-        lambda run, step: _input(run, step).shape != eval(step.inputs[1], run.there).shape,
+        _shapes_differ,
     ),
     Rule(
         "expanded memory is not written here; PyTorch writes it by positions and masks",
@@ -124,12 +173,12 @@ HERE = [
     Rule(
         "functions of floats refuse integers here; PyTorch converts them",
         "needs floats",
-        lambda run, step: not _input(run, step).is_floating_point(),
+        _holds_integers,
     ),
     Rule(
         "a scalar has no axes here; PyTorch lends it one",
         "a scalar has no axes|which has 0 axes",
-        lambda run, step: _input(run, step).ndim == 0,
+        _is_scalar,
     ),
     Rule(
         "over no elements there is no mean here; PyTorch gives NaN",
@@ -141,8 +190,9 @@ HERE = [
 
 def refused_here(run: Run, step: Step, error: Exception | None) -> Rule | None:
     """Why a step is refused here and PyTorch is not asked; None where PyTorch must agree."""
+    said = "" if error is None else "\n".join([str(error), *getattr(error, "__notes__", ())])
     for rule in HERE:
-        if error is not None and re.search(rule.message, str(error)) and rule.holds(run, step):
+        if said and re.search(rule.message, said) and rule.holds(run, step):
             return rule
     return None
 
@@ -156,7 +206,7 @@ THERE = [
     Rule(
         "the mean of integers and bools is float32 here",
         "could not infer output dtype",
-        lambda run, step: not _input(run, step).is_floating_point(),
+        _holds_integers,
     ),
     Rule(
         "a condition may hold numbers here, as in NumPy",

@@ -212,17 +212,16 @@ WRITES = {
 
 GRAPH = {
     "hook": Entry(
-        # PyTorch goes on to add to the gradient that it shows
+        # PyTorch shows None for a part that is not used, and adds to a gradient that it shows
         Op(
             "{0}.register_hook(lambda g: seen['{out}'].append(g))",
-            "{0}.register_hook(lambda g: seen['{out}'].append(clone(g)))",
+            "{0}.register_hook(lambda g: None if g is None else seen['{out}'].append(clone(g)))",
             "act",
         ),
         in_graph,
         1.0,
     ),
     "changing hook": Entry(
-        # of a part that is not used, PyTorch's hooks get None
         Op(
             "{0}.register_hook(lambda g: g * {value})",
             "{0}.register_hook(lambda g: g if g is None else g * {value})",

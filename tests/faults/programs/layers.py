@@ -154,7 +154,7 @@ FUSED = {
     "mean_squared_error": Entry(
         Op(
             "tensor.mean_squared_error({0}, {1}, reduction='{reduction}')",
-            "F.mse_loss({0}, {1}, reduction='{reduction}')",
+            "F.mse_loss(*met({0}, {1}), reduction='{reduction}')",
         ),
         losses,
         0.4,
@@ -162,7 +162,7 @@ FUSED = {
     "binary_cross_entropy_with_logits": Entry(
         Op(
             "tensor.binary_cross_entropy_with_logits({0}, {1}, reduction='{reduction}')",
-            "F.binary_cross_entropy_with_logits({0}, {1}, reduction='{reduction}')",
+            "F.binary_cross_entropy_with_logits(*met({0}, {1}), reduction='{reduction}')",
         ),
         losses,
         0.4,

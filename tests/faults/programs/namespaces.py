@@ -142,8 +142,8 @@ def attention(q, k, v, causal):
 
 
 def multi_head_attention(rows, heads, causal):
-    if rows[0].ndim != 3:
-        raise ValueError(f"multi_head_attention of {rows[0].shape}")
+    if rows[0].ndim != 3 or len({part.shape[-1] for part in rows}) > 1:
+        raise ValueError(f"multi_head_attention of {[part.shape for part in rows]}")
     q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in rows)
     return attention(q, k, v, causal).transpose(1, 2).flatten(2)
 
@@ -184,6 +184,17 @@ def gelu(x, form="tanh"):
 
 def erf(x):
     return x.erf()
+
+
+def grad(outputs, inputs, gradient=None, retain_graph=False):
+    found = torch.autograd.grad(
+        outputs, inputs, clone(gradient), retain_graph=True, allow_unused=True
+    )
+    # a view whose base was written has a new place in the graph, to which no way leads: PyTorch
+    # checks nothing of what lies on the way, so the whole pass is asked
+    if any(g is None for g in found):
+        outputs.backward(clone(gradient), retain_graph=retain_graph)
+    return found
 """
 )
 

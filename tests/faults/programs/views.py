@@ -164,12 +164,12 @@ INDEXING = {
         0.5,
     ),
     "concatenate": Entry(
-        Op("tensor.concatenate([{0}, {1}, {0}], {axis})", "torch.cat([{0}, {1}, {0}], {axis})"),
+        Op("tensor.concatenate([{0}, {1}, {0}], {axis})", "torch.cat(met({0}, {1}, {0}), {axis})"),
         joined,
         0.8,
     ),
     "stack": Entry(
-        Op("tensor.stack([{0}, {1}], {axis})", "torch.stack([{0}, {1}], {axis})"),
+        Op("tensor.stack([{0}, {1}], {axis})", "torch.stack(met({0}, {1}), {axis})"),
         joined,
         0.6,
     ),
