@@ -136,6 +136,24 @@ BY_RULE = [
             step("grad()", "x5", "x3", "x3", "x2", retain=True),
         ],
     ),
+    (
+        "cat passes over tensors of shape (0,)",
+        [
+            new("constant", "x0", 0),
+            new("constant", "x1", 1, 0),
+            step("concatenate", "x2", "x1", "x0", axis=1),
+        ],
+    ),
+    (  # the product is on the way to a part of x1, but not to x1[0]
+        "to a part of a split leads all",
+        [
+            new("leaf", "x0", 4),
+            step("split", "x1", "x0", size=2, axis=0),
+            step("multiply", "x2", "x1[1]", "x1[1]"),
+            step("grad()", "x3", "x2", "x2", "x1[0]", retain=False),
+            step("backward of sum", "x4", "x2", retain=False),
+        ],
+    ),
 ]
 AGREE = [
     [  # a hook on a part that the loss does not use
@@ -167,9 +185,9 @@ def test_a_difference_by_rule(
     run = replayed(steps)
     assert run.difference is None
     assert any(reason in said for said in run.reasons), run.reasons
-    monkeypatch.setattr(
-        explained, "HERE", [rule for rule in explained.HERE if reason not in rule.reason]
-    )
+    for side in ("HERE", "THERE"):
+        others = [rule for rule in getattr(explained, side) if reason not in rule.reason]
+        monkeypatch.setattr(explained, side, others)
     assert replayed(steps).difference is not None
 
 
@@ -178,6 +196,19 @@ def test_programs_that_agree(steps: list[Step]) -> None:
     run = replayed(steps)
     assert (run.difference, run.reasons) == (None, [])
     assert run.tried == steps
+
+
+def test_an_element_that_is_two_gradients_in_torch() -> None:
+    steps = [
+        new("leaf", "x0"),
+        new("leaf", "x1", seed=2),
+        step("stack", "x2", "x0", "x1", axis=0),
+        step("backward of sum", "x3", "x2", retain=True),
+        step("backward", "x4", "x2", "x2", retain=True),
+    ]
+    run = replayed(steps)
+    assert (run.difference, run.reasons) == (None, [explained.SHARED])
+    assert run.tried == steps[:4]
 
 
 def test_a_write_that_nothing_explains_stays_a_difference() -> None:

@@ -147,6 +147,13 @@ def gradients_differ(here: dict[str, Any], there: dict[str, Any]) -> Iterator[Di
             yield found
 
 
+def elements_shared(there: dict[str, Any]) -> bool:
+    """Whether the .grad of two leaves of PyTorch is the same element of memory."""
+    leaves = {id(x): x for _, x in tensors(there) if x.requires_grad and x.is_leaf}
+    grads = [x.grad.data_ptr() for x in leaves.values() if x.grad is not None and x.numel() == 1]
+    return len(set(grads)) < len(grads)
+
+
 def gradients_share(here: dict[str, Any]) -> Difference | None:
     """Whether two gradients, or a gradient and a value, lie in the same memory."""
     values = dict(tensors(here))

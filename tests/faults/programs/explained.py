@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 ROUNDING = "rounding decides: the difference is within the spread of PyTorch with noise"
 ORDER = "new memory may lie in another order of axes than PyTorch's (NumPy chooses it)"
 
+SHARED = "PyTorch makes one element the .grad of two leaves, and adds to it for both"
+
 
 class Rule(NamedTuple):
     """A reason, the message that it is about (with its notes), and when it holds. `halfway`: the
@@ -73,13 +75,28 @@ def _read_by_a_checkpoint_changed(run: Run, step: Step) -> bool:
         if before.name.startswith("checkpoint"):
             read |= before.names
         elif before.name in ("freeze", "thaw", "update"):
-            changed |= before.inputs[0].partition("[")[0] in read
+            target = run.there.get(before.inputs[0].partition("[")[0])
+            changed |= any(run.there.get(name) is target for name in read)
     return changed
 
 
 def _is_empty(run: Run, step: Step) -> bool:
     x = _tensor(run, step)
     return x is not None and x.numel() == 0
+
+
+def _joins_an_empty_row(run: Run, step: Step) -> bool:
+    parts = [_tensor(run, step, i) for i in range(2)]
+    return step.name == "concatenate" and any(x is not None and x.shape == (0,) for x in parts)
+
+
+def _frees_all_parts(run: Run, step: Step) -> bool:
+    return any(
+        before.name.startswith("grad()")
+        and before.options["retain"] is False
+        and any("[" in x for x in before.inputs[1:3])
+        for before in run.steps
+    )
 
 
 def _is_scalar(run: Run, step: Step) -> bool:
@@ -166,6 +183,16 @@ HERE = [
         _shapes_differ,
     ),
     Rule(
+        "PyTorch's cat passes over tensors of shape (0,)",
+        "all other axes must agree|out of range",
+        _joins_an_empty_row,
+    ),
+    Rule(
+        "attention of no width has no scale here",
+        "pieces of 0",
+        _is_empty,
+    ),
+    Rule(
         "expanded memory is not written here; PyTorch writes it by positions and masks",
         "one element has several indices",
         lambda run, step: step.name in ("write at ids", "write where"),
@@ -199,6 +226,11 @@ def refused_here(run: Run, step: Step, error: Exception | None) -> Rule | None:
 
 THERE = [
     Rule(
+        "to a part of a split leads all that leads to the others in PyTorch, and is freed with it",
+        "Trying to backward through the graph a second time",
+        _frees_all_parts,
+    ),
+    Rule(
         "PyTorch lacks the op for this dtype",
         "not implemented for|upport|expected scalar type",
         lambda run, step: True,
@@ -206,6 +238,11 @@ THERE = [
     Rule(
         "the mean of integers and bools is float32 here",
         "could not infer output dtype",
+        _holds_integers,
+    ),
+    Rule(
+        "attention takes integers here: their softmax is of floats, which PyTorch does not convert",
+        "to have the same dtype",
         _holds_integers,
     ),
     Rule(

@@ -101,7 +101,10 @@ def a_leaf(d: Drawer) -> Drawn:
 def constant_alone(d: Drawer) -> Drawn:
     """A constant without views: in PyTorch they would enter the graph with it."""
     bases = {id(x._base) for x in d.live.values()}
-    return [d.tensor(lambda x: is_float(x) and not x.requires_grad and id(x) not in bases)], {}
+    name = d.tensor(lambda x: is_float(x) and not x.requires_grad)
+    if id(d.live[name]) in bases:
+        raise UnfitError
+    return [name], {}
 
 
 def with_gradient(d: Drawer) -> Drawn:
@@ -166,18 +169,22 @@ def root_and_seed(d: Drawer) -> Drawn:
     return [name, _seed(d, name)], options
 
 
-def _unhooked(x: torch.Tensor) -> bool:
-    """PyTorch gives the gradient of a result before its hooks or after them: that depends on the
-    other inputs of grad(). It calls the hooks of an output even if no input is behind it.
+def _hooked(d: Drawer, x: torch.Tensor) -> bool:
+    """Whether it has hooks, or another part of the same split has some.
+
+    PyTorch gives the gradient of a result before its hooks or after them: that depends on the other
+    inputs of grad(). It calls the hooks of an output, and of all parts, even if no input is behind.
     """
-    return x.requires_grad and not x._backward_hooks and (x.is_leaf or not x.retains_grad)
+    parts = [y for y in d.live.values() if y.grad_fn is not None and y.grad_fn is x.grad_fn]
+    return any(y._backward_hooks or (not y.is_leaf and y.retains_grad) for y in [x, *parts])
 
 
 def root_and_inputs(d: Drawer) -> Drawn:
     (name,), options = root(d)
-    if not _unhooked(d.live[name]):
+    inputs = [name, d.tensor(in_a_graph), d.tensor(in_a_graph)]
+    if any(_hooked(d, d.live[x]) for x in inputs):
         raise UnfitError
-    return [name, d.tensor(_unhooked), d.tensor(_unhooked)], options
+    return inputs, options
 
 
 def root_inputs_and_seed(d: Drawer) -> Drawn:

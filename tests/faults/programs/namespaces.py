@@ -190,9 +190,9 @@ def grad(outputs, inputs, gradient=None, retain_graph=False):
     found = torch.autograd.grad(
         outputs, inputs, clone(gradient), retain_graph=True, allow_unused=True
     )
-    # a view whose base was written has a new place in the graph, to which no way leads: PyTorch
-    # checks nothing of what lies on the way, so the whole pass is asked
-    if any(g is None for g in found):
+    # a view whose base was written has a new place in the graph, to which not all ways lead:
+    # PyTorch checks nothing of what lies on the others, so the whole pass is asked
+    if any(x._is_view() and x._version for x in inputs):
         outputs.backward(clone(gradient), retain_graph=retain_graph)
     return found
 """
