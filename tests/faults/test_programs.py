@@ -136,6 +136,16 @@ BY_RULE = [
             step("grad()", "x5", "x3", "x3", "x2", retain=True),
         ],
     ),
+    (  # a gradient of grad() that an op kept
+        "memory that backward needs was written",
+        [
+            new("leaf", "x0", 3),
+            step("grad()", "x1", "x0", "x0", "x0", retain=True),
+            step("maximum", "x2", "x0", "x1[0]"),
+            step("write", "x3", "x1[0]", "0.0", key="..."),
+            step("backward of sum", "x4", "x2", retain=True),
+        ],
+    ),
     (
         "cat passes over tensors of shape (0,)",
         [

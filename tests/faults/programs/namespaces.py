@@ -186,10 +186,11 @@ def erf(x):
     return x.erf()
 
 
+some_of_the_pass = grad
+
+
 def grad(outputs, inputs, gradient=None, retain_graph=False):
-    found = torch.autograd.grad(
-        outputs, inputs, clone(gradient), retain_graph=True, allow_unused=True
-    )
+    found = some_of_the_pass(outputs, inputs, gradient, retain_graph=True)
     # a view whose base was written has a new place in the graph, to which not all ways lead:
     # PyTorch checks nothing of what lies on the others, so the whole pass is asked
     if any(x._is_view() and x._version for x in inputs):
