@@ -142,6 +142,11 @@ HERE = [
         _was_written,
     ),
     Rule(
+        "a checkpoint is one op: from one of its results the pass goes all ways that lead to it",
+        "was written",
+        lambda run, step: any(before.name == "checkpoint of two" for before in run.steps),
+    ),
+    Rule(
         "a checkpoint reads its inputs again, so none of them may be written before backward",
         "saved by `checkpoint`",
         lambda run, step: True,
@@ -242,7 +247,7 @@ THERE = [
     ),
     Rule(
         "attention takes integers here: their softmax is of floats, which PyTorch does not convert",
-        "to have the same dtype",
+        "attention of integers",
         _holds_integers,
     ),
     Rule(

@@ -132,6 +132,8 @@ def gelu(x, form="tanh"):
 
 def attention(q, k, v, causal):
     """The query t sees the keys up to t + S - T; one that sees nothing gives 0."""
+    if not q.is_floating_point():
+        raise TypeError("attention of integers")
     scores = q @ k.mT / q.shape[-1] ** 0.5
     if causal:
         T, S = scores.shape[-2:]
