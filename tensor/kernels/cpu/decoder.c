@@ -187,7 +187,8 @@ KERNEL decode(array ids, arrays parameters, array keys, array values, array seen
         for (size t = 0; t < T; t++) {
             const float *token = floats(item_of(parameters, 0)) + id[b * T + t] * C;
             const float *position = floats(item_of(parameters, 1)) + (old + t) * C;
-            for (size j = 0; j < C; j++) d.x[(b * T + t) * C + j] = (float)scale * token[j] + position[j];
+            float *x = d.x + (b * T + t) * C;
+            for (size j = 0; j < C; j++) x[j] = (float)scale * token[j] + position[j];
         }
     }
     run_between(&d, -1);

@@ -1,4 +1,4 @@
-/* Embeddings: y[i] = scale tokens[ids[i]] + positions[i mod T], and the gradients of both tables. */
+/* Embeddings: y[i] = scale tokens[ids[i]] + positions[i mod T], and the gradients of the tables. */
 
 #include "kernels.h"
 
@@ -35,7 +35,7 @@ KERNEL embed_forward(array ids, array tokens, array positions, array y, size row
     return job.out_of_range;
 }
 
-/* dtokens[ids[i]] += scale dy[i], in the order of the rows, so always the same sums; ids out of range,
+/* dtokens[ids[i]] += scale dy[i], in the order of the rows: always the same sums; ids out of range,
    written uncounted since, are passed over */
 KERNEL add_rows(array ids, array dy, array dtokens, size rows, size width, size count,
                 real scale) {

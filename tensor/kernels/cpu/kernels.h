@@ -65,7 +65,7 @@ int thread_count(void);
 enum { ROWS = 32 };  /* rows in an item, where rows are shared out */
 static inline size row_blocks(size rows) { return (rows + ROWS - 1) / ROWS; }
 
-/* random.c: words start to start + count of row 0 of the bits under a key. start: a multiple of 4 */
+/* random.c: words start to start + count of row 0 of the bits of a key. start: a multiple of 4 */
 struct key { uint32_t step, module, sample, seed[2]; };
 void random_words(struct key key, size start, size count, uint32_t *out);
 
@@ -99,8 +99,8 @@ int packed_attention(float *qkv, float *y, float *kept, size B, size T, size H, 
 void gelu_row(const float *x, float *y, size n);
 
 /* 2^k e^(x + rest) = 2^(k + n) e^r with n = round(x / ln 2) and |r| <= ln(2) / 2, where a
-   polynomial of degree 6 is good to float32's last bit or two. k + n must be in -126 to 127. Without
-   branches, so that a loop over it becomes vector instructions. */
+   polynomial of degree 6 is good to float32's last bit or two. k + n must be in -126 to 127. The
+   function has no branches, so that a loop over it becomes vector instructions. */
 static inline float scaled_exponential(float x, float rest, uint32_t k) {
     /* 1.5 * 2^23: the sum is rounded to a whole number, which its low bits hold */
     float shifted = x * 1.44269504f + 12582912.0f;
