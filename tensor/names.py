@@ -39,14 +39,14 @@ def absent(sign: str, code: str) -> Any:
     return operator
 
 
-class _Answer:
+class Answer:
     """An attribute that is not there, and says so."""
 
     def __init__(self, name: str):
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        raise unknown("Tensor", self.name)
+        raise unknown(owner.__name__, self.name)
 
 
 class OtherNames:
@@ -59,8 +59,8 @@ class OtherNames:
     def __dir__(self) -> list[str]:
         """For completion: the names that are here."""
         known = object.__dir__(self)
-        return [x for x in known if not isinstance(inspect.getattr_static(self, x), _Answer)]
+        return [x for x in known if not isinstance(inspect.getattr_static(self, x), Answer)]
 
 
 for _name in (*HERE, *LATER):
-    setattr(OtherNames, _name, _Answer(_name))
+    setattr(OtherNames, _name, Answer(_name))

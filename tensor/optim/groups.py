@@ -60,6 +60,22 @@ def numbers_of(kind: str, group: Mapping[str, Any], step: int) -> dict[str, Any]
     return options
 
 
+def check_unchanged(kind: str, group: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Raise TypeError unless a group has the options and the parameters that it was made with."""
+    added = [name for name in group if name not in made]
+    absent = [name for name in made if name not in group]
+    known = ", ".join(name for name in made if name != "params")
+    if added:
+        raise TypeError(f"{kind}: a group has {added[0]!r}, and the options are {known}")
+    if absent:
+        raise TypeError(f"{kind}: a group has no {absent[0]!r} any more; the options are {known}")
+    if group["params"] is not made["params"]:
+        raise TypeError(
+            f'{kind}: the "params" of a group are those that the optimiser was made with: '
+            "make a new optimiser of all groups"
+        )
+
+
 def groups_of(
     kind: str, parameters: Parameters, options: dict[str, Any]
 ) -> list[tuple[dict[str, Any], Named]]:
@@ -68,6 +84,11 @@ def groups_of(
 
     Raises TypeError and ValueError, with the place in the list.
     """
+    if isinstance(parameters, Module) and not any(True for _ in parameters.parameters()):
+        raise ValueError(
+            f"{kind}: this {type(parameters).__name__} has no nn.Parameter, so nothing would "
+            "learn: set layers or nn.Parameter(values) as its attributes"
+        )
     given: list[Any] = (
         [{"params": parameters}]
         if isinstance(parameters, Module)
@@ -85,7 +106,7 @@ def groups_of(
             known = ", ".join(options)
             raise TypeError(f"{kind}: group {i} has {unknown[0]!r}, and the options are {known}")
         named = named_in(kind, group["params"])
-        full = {**options, **group, "params": [parameter for _, parameter in named]}
+        full = {**options, **group, "params": tuple(p for _, p in named)}
         numbers_of(f"{kind} group {i}" if several else kind, full, 0)
         prefix = f"{i}." if several else ""
         groups.append((full, [(prefix + name, parameter) for name, parameter in named]))
@@ -99,9 +120,13 @@ def _once_each(kind: str, groups: list[tuple[dict[str, Any], Named]]) -> None:
     for _, named in groups:
         for name, parameter in named:
             if id(parameter) in first:
+                places = [
+                    "{2} of group {0}".format(*full.partition("."))
+                    for full in (first[id(parameter)], name)
+                ]
                 raise ValueError(
-                    f"{kind}: the parameters {first[id(parameter)]} and {name} are one and the "
-                    "same, in two groups"
+                    f"{kind}: parameter {places[0]} and parameter {places[1]} are one and the "
+                    "same: leave the parameter out of one of the groups"
                 )
             first[id(parameter)] = name
     learning = [p.requires_grad for _, named in groups for _, p in named]

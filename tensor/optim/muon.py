@@ -65,8 +65,8 @@ class Muon(AdamW):
             betas=betas,
             eps=eps,
         )
-        for group in self.param_groups:
-            group["ratio"] = _ratio(group["adamw_lr"], group["lr"])
+        for group, made in zip(self.param_groups, self._made, strict=True):
+            group["ratio"] = made["ratio"] = _ratio(group["adamw_lr"], group["lr"])
 
     def group_of(self, parameter: Tensor) -> str:
         group = super().group_of(parameter)

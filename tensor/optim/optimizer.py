@@ -13,10 +13,18 @@ from tensor.kernels import pick
 from tensor.memory.devices import Array, device_of, move
 from tensor.memory.layout import Layout
 from tensor.mode import watched
+from tensor.names import Answer
 from tensor.nn.module import Module
 from tensor.nn.packing import Flat, Slot, group_of, pack
 from tensor.nn.state import check
-from tensor.optim.groups import Parameters, Rate, check_options, groups_of, numbers_of
+from tensor.optim.groups import (
+    Parameters,
+    Rate,
+    check_options,
+    check_unchanged,
+    groups_of,
+    numbers_of,
+)
 from tensor.optim.scaling import LossScale
 from tensor.tensor import Tensor
 
@@ -38,10 +46,12 @@ class Optimizer:
     state_names: tuple[str, ...] = ()
     # where one is set, gradients are those of the loss times its value
     loss_scale: LossScale | None = None
+    add_param_group = Answer("add_param_group")
 
     def __init__(self, parameters: Parameters, **options: Any):
         groups = groups_of(type(self).__name__, parameters, options)
-        self.param_groups = [group for group, _ in groups]
+        self._groups = tuple(group for group, _ in groups)
+        self._made = tuple(group.copy() for group in self._groups)
         packed: list[tuple[Flat, int]] = []
         if isinstance(parameters, Module):
             packed = [(flat, 0) for flat in self._packed(parameters)]
@@ -69,6 +79,21 @@ class Optimizer:
         """The flats of the module, packed anew where its groups are not this optimiser's."""
         fits = module.packed and all(flat.grouped_by(self.group_of) for flat in module.flats)
         return module.flats if fits else module.pack(self.group_of)
+
+    @property
+    def param_groups(self) -> tuple[dict[str, Any], ...]:
+        """The options of each group and its "params", a tuple. Options may be set; groups and
+        parameters are those that the optimiser was made with. An assignment raises TypeError.
+        """
+        return self._groups
+
+    @param_groups.setter
+    def param_groups(self, groups: Any) -> None:
+        kind = type(self).__name__
+        raise TypeError(
+            f'param_groups of a {kind} stay: set an option, as in param_groups[0]["lr"] = 0.1, or '
+            f"make a new optimiser, {kind}(groups)"
+        )
 
     @property
     def lr(self) -> float:
@@ -125,6 +150,8 @@ class Optimizer:
                 "optimiser), or a parameter that was frozen then learns now: make a new optimiser"
             )
         kind = type(self).__name__
+        for group, made in zip(self.param_groups, self._made, strict=True):
+            check_unchanged(kind, group, made)
         numbers = [numbers_of(kind, group, self.taken) for group in self.param_groups]
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
             if "master" in state and flat.weights.storage.version != self._seen[i]:

@@ -81,7 +81,7 @@ def test_a_group_may_be_a_module_and_a_rate_may_be_changed(device: str) -> None:
     body, head = nn.Linear(2, 2).to(device=device), nn.Linear(2, 1).to(device=device)
     optimizer = optim.SGD([{"params": body, "lr": 0.5}, {"params": head.parameters()}], lr=0.1)
     assert list(optimizer.counts) == ["0.weight", "0.bias", "1.0", "1.1"]
-    assert optimizer.param_groups[1]["params"] == [head.weight, head.bias]
+    assert optimizer.param_groups[1]["params"] == (head.weight, head.bias)
     assert repr(optimizer) == (
         "SGD of 2 parameters: lr=0.5, momentum=0.0, nesterov=False, weight_decay=0.0\n"
         "SGD of 2 parameters: lr=0.1, momentum=0.0, nesterov=False, weight_decay=0.0"
@@ -97,6 +97,35 @@ def test_a_group_may_be_a_module_and_a_rate_may_be_changed(device: str) -> None:
         optimizer.step()
         assert np.allclose(parameter.numpy(), before - 1)
         parameter.grad = None
+
+
+def test_groups_are_those_that_the_optimizer_was_made_with() -> None:
+    """What is added later would not learn, and an option of another name would change nothing."""
+    w, late = nn.Parameter([1.0]), nn.Parameter([1.0])
+    for kind in ("SGD", "AdamW", "Muon"):
+        optimizer = getattr(optim, kind)([w], lr=0.1)
+        group = optimizer.param_groups[0]
+        with pytest.raises(AttributeError):
+            optimizer.param_groups.append({"params": [late]})
+        with pytest.raises(AttributeError):
+            group["params"].append(late)
+        with pytest.raises(TypeError, match=rf"a {kind} stay: .* a new optimiser, {kind}\(groups"):
+            optimizer.param_groups = [{"params": [late]}]
+        with pytest.raises(AttributeError, match=rf"{kind} has no 'add_param_group'. Write this: "):
+            optimizer.add_param_group({"params": [late]})
+        optimizer.step()
+        for change, message in (
+            ({"params": (w, late)}, f'{kind}: the "params" of a group are those that the optim'),
+            ({"learning_rate": 0.2}, f"{kind}: a group has 'learning_rate', and the options are l"),
+        ):
+            optimizer = getattr(optim, kind)([w], lr=0.1)
+            optimizer.param_groups[0].update(change)
+            with pytest.raises(TypeError, match=message):
+                optimizer.step()
+        optimizer = getattr(optim, kind)([w], lr=0.1)
+        del optimizer.param_groups[0]["lr"]
+        with pytest.raises(TypeError, match=f"{kind}: a group has no 'lr' any more; the options"):
+            copy.deepcopy(optimizer).step()
 
 
 def test_a_schedule_goes_on_where_it_was(device: str) -> None:
@@ -125,7 +154,7 @@ def test_a_schedule_goes_on_where_it_was(device: str) -> None:
 
 def test_what_an_optimizer_refuses() -> None:
     w, x = nn.Parameter([1.0]), Tensor([1.0], requires_grad=True)
-    frozen = Tensor([1.0])
+    frozen, model = Tensor([1.0]), nn.Linear(1, 1)
     for kind, parameters, options, message in (
         ("SGD", [w], {"lr": -1}, "SGD lr=-1: a number from 0 on is needed"),
         ("Muon", [w], {"lr": NAN}, "Muon lr=nan: a number from 0 on is needed"),
@@ -161,8 +190,15 @@ def test_what_an_optimizer_refuses() -> None:
             "SGD",
             [{"params": [x]}, {"params": [w, x]}],
             {},
-            "SGD: the parameters 0.0 and 1.1 are one and the same, in two groups",
+            "SGD: parameter 0 of group 0 and parameter 1 of group 1 are one and the same: leave",
         ),
+        (
+            "AdamW",
+            [{"params": model.parameters()}, {"params": model}],
+            {},
+            "AdamW: parameter 0 of group 0 and parameter weight of group 1 are one and the same",
+        ),
+        ("SGD", nn.ReLU(), {}, "SGD: this ReLU has no nn.Parameter, so nothing would learn: set"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             getattr(optim, kind)(parameters, **options)
