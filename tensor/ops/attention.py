@@ -96,14 +96,15 @@ def _backward_of(
     """The function from dy to (dq, dk, dv, dbias)."""
     shapes = [None if x is None else x.shape for x in (q, k, v, bias)]
 
+    def kept(x: Array) -> Array:
+        return x if keep is None else x * keep
+
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dweights = dy @ v.swapaxes(-1, -2)
+        dweights = kept(dy @ v.swapaxes(-1, -2))
         careful = masked and (strange or not np.isfinite(dweights).all())
         product: Any = _seen_product if careful else np.matmul
         if careful:
-            dweights = np.where(weights == 0, 0, product(dy, v.swapaxes(-1, -2)))
-        if keep is not None:
-            dweights = dweights * keep
+            dweights = np.where(weights == 0, 0, kept(product(dy, v.swapaxes(-1, -2))))
         # the softmax, backwards
         dscores = weights * (dweights - (weights * dweights).sum(-1, keepdims=True))
         if careful:

@@ -60,7 +60,7 @@ class Signature:
         self.count = sys.maxsize if endless else len(arrays)
         required = [p for p in arrays if p.default is p.empty]
         self.needed = len(required) - endless
-        self.names = frozenset(p.name for p in arrays)
+        self.names = tuple(p.name for p in arrays)
         self.options = [p.name for p in parameters if p not in arrays]
         # positions of inputs that are no operands
         self.others: Any = [i for i, p in enumerate(arrays) if kind_of(p) in OF_ANY_DTYPE]
@@ -75,9 +75,9 @@ class Signature:
         if self.count == sys.maxsize:
             return inputs, options
         excess = len(inputs) > self.count + len(self.options)
-        if len(inputs) < self.needed or excess or not self.names.isdisjoint(options):
-            call = self.signature.bind(*inputs, **options)
-            inputs, options = call.args, call.kwargs
+        if len(inputs) < self.needed or excess or not options.keys().isdisjoint(self.names):
+            options = dict(self.signature.bind(*inputs, **options).arguments)
+            inputs = tuple(options.pop(name, None) for name in self.names)
         given = dict(zip(self.options, inputs[self.count :], strict=False))
         return inputs[: self.count] + (None,) * (self.count - len(inputs)), {**given, **options}
 

@@ -13,6 +13,7 @@ ATTEND, NORM, GELU, ENTROPY, EMBED, PRODUCT, ADAMW = (
     for n in ("attention", "layer_norm", "gelu", "cross_entropy", "embedding", "product", "adamw")
 )
 
+EDGES = "tests/tensor/kernels/test_cpu.py::test_attention_at_its_edges"
 ANY_KIND = "tests/tensor/kernels/test_cpu.py::test_attention_of_any_kind"
 
 ATTENTION = [
@@ -20,6 +21,33 @@ ATTENTION = [
         60, ATTEND, "+ item % job->H * mask.head +", "+", ANY_KIND
     ),
     Bug(60, ATTEND, "t * mask.row;", "0;", ANY_KIND),
+    Bug(  # a score that overflowed hides its key
+        77,
+        ATTEND,
+        "if (zero != 0) tell(&job->not_finite);\n    }\n    return seen;",
+        "}\n    return seen;",
+        EDGES,
+    ),
+    Bug(  # every pair of the first two of five axes is a sample
+        67, f"{FOLDER}attention.py", "len(full) in (3, 4)", "len(full) > 2", EDGES
+    ),
+    Bug(  # the reference gets a mask of other axes
+        33,
+        f"{FOLDER}attention.py",
+        "(q, k, v, mask=mask, scale=factor",
+        "(q, k, v, mask=allowed, scale=factor",
+        EDGES,
+    ),
+    Bug(  # 1 / (1 - p) makes infinity of what is hidden
+        33, "tensor/ops/attention.py", "kept(product(dy", "(product(dy", EDGES
+    ),
+    Bug(
+        67,
+        f"{FOLDER}attention.py",
+        "key is not None and 0 < dropout < 1",
+        "True",
+        "tests/tensor/kernels/test_cpu.py::test_dropout_of_attention_is_checked_with_kernels_too",
+    ),
     Bug(  # a query that sees nothing
         60, ATTEND, "if (most == -INFINITY) most = 0;", "", ANY_KIND
     ),
@@ -28,13 +56,6 @@ ATTENTION = [
     ),
     Bug(  # dropout is forgotten in dv
         67, ATTEND, "if (drops) drop(job, item, t, row,", "if (0) drop(job, item, t, row,", ANY_KIND
-    ),
-    Bug(  # a mask that is written before backward
-        9,
-        f"{FOLDER}attention.py",
-        "np.broadcast_to(mask.copy(), shape)",
-        "np.broadcast_to(mask, shape)",
-        "tests/tensor/kernels/test_cpu.py::test_attention_keeps_a_mask_of_its_own",
     ),
     Bug(  # one token too far
         55,

@@ -47,10 +47,14 @@ def _attend(
     return lambda dy, *out: library.attention_backward(*parts, mask, kept, dy, *out, *rest)
 
 
-def _refused(mask: Array | None, dropout: float, full: tuple[int, ...]) -> str | None:
+def _refused(
+    mask: Array | None, dropout: float, key: Key | None, full: tuple[int, ...]
+) -> str | None:
     """Why C cannot take this mask and this dropout.   full: the shape of the weights"""
-    if dropout and (len(full) == 2 or threshold_of(dropout) > MASK):  # the first axis: samples
-        return f"dropout {dropout} of {len(full)} axes"
+    # the first axis counts samples, and C has one axis before that of the heads
+    usable = key is not None and 0 < dropout < 1 and threshold_of(dropout) <= MASK
+    if dropout and not (usable and len(full) in (3, 4)):
+        return f"dropout {dropout} of {len(full)} axes, key {key}"
     if mask is not None:
         if type(mask) is not np.ndarray:
             return f"a mask that is a {type(mask).__name__}"
@@ -70,6 +74,7 @@ def _supports_packed(
     *,
     heads: int,
     dropout: float = 0.0,
+    key: Key | None = None,
     **_: Any,
 ) -> str | None:
     keys, count = (q, 3) if kv is None else (kv, 1)
@@ -79,7 +84,7 @@ def _supports_packed(
     if kv is not None and (kv.shape[0], kv.shape[2]) != (len(q), 2 * q.shape[2]):
         return f"kv {kv.shape} for q {q.shape}"
     full = len(q), heads, q.shape[1], keys.shape[1]
-    return refusal(q, keys) or _refused(mask, dropout, full)
+    return refusal(q, keys) or _refused(mask, dropout, key, full)
 
 
 @kernel_for("multi_head_attention", supports=_supports_packed)
@@ -99,7 +104,7 @@ def attention_by_heads(
     parts = _parts(q, kv, heads)
     B, H, T, D = parts[0].shape
     y = np.empty((B, T, H, D), float32)
-    allowed = None if mask is None else np.broadcast_to(mask.copy(), (B, H, T, parts[1].shape[2]))
+    allowed = None if mask is None else np.broadcast_to(mask, (B, H, T, parts[1].shape[2]))
     options: dict[str, Any] = {"causal": causal, "dropout": dropout, "key": key}
     gradients = _attend(parts, y.swapaxes(1, 2), allowed, 1 / math.sqrt(D), **options)
     if gradients is None:
@@ -144,12 +149,13 @@ def _supports(
     *,
     mask: Array | None = None,
     dropout: float = 0.0,
+    key: Key | None = None,
     **_: Any,
 ) -> str | None:
     refused = _unlike(q, k, v, bias)
     if refused or {q.dtype, k.dtype, v.dtype} != {float32}:
         return refused or f"dtype {q.dtype}"
-    return _refused(mask, dropout, (*q.shape[:-1], k.shape[-2]))
+    return _refused(mask, dropout, key, (*q.shape[:-1], k.shape[-2]))
 
 
 def _unlike(q: Array, k: Array, v: Array, bias: Array | None) -> str | None:
@@ -176,7 +182,7 @@ def attention_of_heads(
     """The same for q: (..., T, D) and k, v: (..., S, D), of any strides."""
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     y, shape = np.empty(q.shape, float32), (*q.shape[:-1], k.shape[-2])
-    allowed = None if mask is None else _by_heads(np.broadcast_to(mask.copy(), shape))
+    allowed = None if mask is None else _by_heads(np.broadcast_to(mask, shape))
     parts = _readable(q), _readable(k), _readable(v)
     gradients = _attend(parts, _by_heads(y), allowed, factor, **options)
     if gradients is None:
@@ -185,7 +191,7 @@ def attention_of_heads(
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dq, dk, dv = (np.empty(x.shape, float32) for x in (q, k, v))
         if gradients(_readable(dy), *map(_by_heads, (dq, dk, dv))):
-            again = reference_of("attention")(q, k, v, mask=allowed, scale=factor, **options)
+            again = reference_of("attention")(q, k, v, mask=mask, scale=factor, **options)
             dq, dk, dv, _ = again[1](dy)
         return dq, dk, dv, None
 
@@ -240,7 +246,7 @@ def attention_by_blocks(
     Backward runs each block again, so memory is linear in T.      Chen et al. 2016
     """
     T, S = q.shape[-2], k.shape[-2]
-    allowed = None if mask is None else np.broadcast_to(mask.copy(), (*q.shape[:-1], S))
+    allowed = None if mask is None else np.broadcast_to(mask, (*q.shape[:-1], S))
     blocks = [slice(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
 
     def block(here: slice) -> tuple[Any, int]:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -252,6 +254,50 @@ def test_attention_of_any_kind(T: int, S: int, D: int, options: dict[str, Any]) 
         ),
         [q, kv],
     )
+
+
+def both(call: Callable[..., Tensor], *arrays: Array) -> None:
+    """The same value and gradients with kernels and without."""
+    ways = []
+    for switch in (nullcontext(), kernels.off()):
+        leaves = [Tensor(np.array(x, np.float32), requires_grad=True) for x in arrays]
+        with switch:
+            y = call(*leaves)
+            ways.append([y, *grad((y * 1e3).sum(), leaves)])
+    for ours, theirs in zip(*ways, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-30)
+
+
+def test_attention_at_its_edges() -> None:
+    """Scores that overflow, values that are not finite under a mask, and samples of five axes."""
+    both(tensor.attention, [[1e20]], [[-1e20]], [[3.0]])
+    both(tensor.attention, [[2.0, 2.0]], [[-2e38, 1.9e38], [-5e37, 0]], [[1.0, 1.0], [2.0, 2.0]])
+    both(partial(tensor.multi_head_attention, heads=1), [[[1e20, -1e20, 3.0]]])
+    first = np.array([True, False])
+    masked = partial(tensor.attention, mask=first)
+    both(masked, [[[1.0]]] * 2, [[[1.0], [np.nan]]] * 2, [[[1.0], [2.0]]] * 2)
+    both(masked, [[[1.0]]] * 2, [[[1.0], [1.0]]] * 2, [[[1.0], [2e38]]] * 2)
+    axes = np.ones((2, 2, 1, 1, 1)), np.ones((2, 2, 1, 2, 1)) * [[1.0], [np.nan]]
+    both(masked, *axes, np.ones((2, 2, 1, 2, 1)))
+    dropped = partial(tensor.attention, dropout=0.5, key=Key(1))
+    q = np.ones((1, 2, 1, 2, 1))
+    both(dropped, q, q, np.arange(1.0, 5).reshape(q.shape))
+    wide = partial(tensor.attention, mask=first, dropout=0.9, key=Key(4))
+    both(wide, np.ones((1, 2, 1)), np.ones((1, 2, 1)), [[[1.0], [1e38]]])
+
+
+@pytest.mark.parametrize("options", [{}, {"key": Key(1), "dropout": -0.5}], ids=str)
+def test_dropout_of_attention_is_checked_with_kernels_too(options: dict[str, Any]) -> None:
+    x = Tensor(draw(1, 2, 12))
+    with pytest.raises(ValueError, match="dropout"):
+        tensor.multi_head_attention(x, heads=2, **{"dropout": 0.5, **options})
+
+
+def test_an_optional_input_in_the_middle_may_be_left_out() -> None:
+    x, mask = Tensor(draw(1, 2, 6)), np.tri(2, dtype=bool)
+    y = tensor.multi_head_attention(x, heads=1, mask=mask)
+    expected = tensor.multi_head_attention(x, heads=1, causal=True)
+    assert np.array_equal(y.numpy(), expected.numpy())
 
 
 def test_attention_keeps_a_mask_of_its_own() -> None:
