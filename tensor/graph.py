@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -147,14 +147,27 @@ class Output:
         return f"Output({self.index} of {self.parents[0]!r})"
 
 
-def add_hook(node: Any, hook: Hook) -> Callable[[], None]:
-    """Call `hook` with the node's gradient when it is complete; returns the remover."""
+class Remover(NamedTuple):
+    """Takes one hook away, by a call or by its method `remove`."""
+
+    hooks: Hooks
+    key: object
+
+    def remove(self) -> None:
+        self.hooks.pop(self.key, None)
+
+    def __call__(self) -> None:
+        self.remove()
+
+
+def add_hook(node: Any, hook: Hook) -> Remover:
+    """Call `hook` with the node's gradient when it is complete."""
     hooks = node.hooks = node.hooks or {}
     key = object()  # equal to no other: the remover removes this hook only
     hooks[key] = hook
     for other in [k for k, h in hooks.items() if type(h) is Retained]:
         hooks[other] = hooks.pop(other)  # the last: it keeps what the others make of the gradient
-    return lambda: hooks.pop(key, None) and None
+    return Remover(hooks, key)
 
 
 # -- buffers of gradients

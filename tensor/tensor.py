@@ -84,9 +84,10 @@ class Tensor(TensorBase, OtherNames):
         autograd.backward(self, gradient, retain_graph)
 
     @brief
-    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> graph.Remover:
         """Call `hook(gradient)` when this tensor's gradient is complete; what it returns, if not
-        None, replaces it. Returns the remover.
+        None, replaces it. The result removes the hook: `handle = x.register_hook(hook)`, then
+        `handle()` or `handle.remove()`.
         """
         if self.node is None:
             raise GraphError("register_hook: this tensor is in no graph, so no gradient will come")

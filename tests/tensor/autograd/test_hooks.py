@@ -30,6 +30,18 @@ def test_hooks_see_and_replace(device: str) -> None:
     assert values(x.grad) == [210, 390]
 
 
+def test_a_hook_is_removed_by_a_call_or_by_the_method_of_pytorch(device: str) -> None:
+    x = leaf([1.0, 2.0], device)
+    first, second = (x.register_hook(lambda g: g * 10.0) for _ in range(2))
+    first.remove()
+    first()  # once more: nothing to do
+    (x * 1.0).sum().backward()
+    assert values(x.grad) == [10, 10]
+    second()
+    (x * 1.0).sum().backward()
+    assert values(x.grad) == [11, 11]
+
+
 def test_hooks_on_leaves_run_once_with_the_sum(device: str) -> None:
     x = leaf([1.0, 2.0], device)
     log: list[Any] = []
