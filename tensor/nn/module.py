@@ -14,6 +14,7 @@ from tensor.mode import MODE, Switch, no_grad
 from tensor.nn.packing import Flat, group_of, pack
 from tensor.nn.state import check
 from tensor.nn.tree import tree
+from tensor.ops.views import targets_of
 from tensor.tensor import Tensor
 
 M = TypeVar("M", bound="Module")
@@ -161,14 +162,18 @@ class Module:
     def __repr__(self) -> str:
         return tree(self)
 
-    def to(self: M, *, dtype: DTypeLike | None = None, device: str | None = None) -> M:
-        """Every parameter in another dtype or on another device, the same Parameter objects with
+    @brief
+    def to(self: M, *targets: Any, dtype: DTypeLike | None = None, device: str | None = None) -> M:
+        """model.to("float64"), model.to("cuda"), model.to(dtype=..., device=...)
+
+        Every parameter in another dtype or on another device, the same Parameter objects with
         the same hooks; gradients are dropped, packing is redone. A parameter that is already so
         stays as it is.
 
         Buffers (tensors that are no parameters) come along; integers and bools among them keep
         their dtype. Raises DTypeError unless dtype is a float.
         """
+        dtype, device = targets_of(targets, dtype, device)
         if dtype is not None and as_dtype(dtype) not in FLOATS:
             raise DTypeError(f"parameters learn, so they are floats, not {as_dtype(dtype)}")
         stays = True

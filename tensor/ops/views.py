@@ -12,7 +12,7 @@ import numpy as np
 
 from tensor.autograd.broadcast import sum_to
 from tensor.base import TensorBase
-from tensor.dtypes import FLOATS, DType, DTypeLike, as_dtype
+from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import DTypeError, ShapeError, ViewError, brief
 from tensor.memory.devices import Array, device_of, move, zeros_like
 from tensor.memory.layout import Layout, Shape, Sizes, normalise_axis
@@ -185,22 +185,26 @@ def transfer(x: Array, device: str) -> Any:
     return move(x, device), (lambda dy: move(dy, before),)
 
 
-def _dtype(target: Any) -> DType:
-    """The dtype of a target that is no device."""
-    try:
-        return as_dtype(target)
-    except DTypeError as error:
-        raise DTypeError(f"{error}; devices are 'cpu', 'cuda' and 'cuda:N'") from None
+def targets_of(
+    targets: tuple[Any, ...], dtype: DTypeLike | None, device: str | None
+) -> tuple[DTypeLike | None, str | None]:
+    """(dtype, device), where `targets` are any of the two without their names: to("cuda")."""
+    for target in targets:
+        if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
+            device = target
+            continue
+        try:
+            dtype = as_dtype(target)
+        except DTypeError as error:
+            raise DTypeError(f"{error}; devices are 'cpu', 'cuda' and 'cuda:N'") from None
+    return dtype, device
 
 
 @brief
 def to(x: Any, *targets: Any, dtype: DTypeLike | None = None, device: str | None = None) -> Any:
     """x.to("float32"), x.to("cuda"), x.to(dtype=..., device=...): x itself where nothing changes"""
-    for target in targets:
-        if isinstance(target, str) and (target == "cpu" or target.startswith("cuda")):
-            device = target
-        else:
-            dtype = _dtype(target)
+    if targets:
+        dtype, device = targets_of(targets, dtype, device)
     x = TensorBase.wrap(x)
     here = (None, x.device, x.device.partition(":")[0])  # "cuda" is any GPU
     if device not in here:

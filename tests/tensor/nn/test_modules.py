@@ -289,10 +289,22 @@ def test_to_changes_every_parameter_in_place(device: str) -> None:
     assert model.head.grad.dtype == np.float64
 
 
+def test_to_takes_a_dtype_or_a_device_without_its_name(device: str) -> None:
+    model = Tied()
+    assert model.to(device) is model
+    assert model.to("float64").head.dtype == np.float64
+    assert model.to(np.float32, device).head.dtype == np.float32
+    assert model.head.device == Tensor([0], device=device).device
+
+
 def test_to_a_dtype_that_cannot_learn() -> None:
     model = Tied()
     with pytest.raises(DTypeError, match="floats, not int64"):
         model.to(dtype="int64")
+    with pytest.raises(DTypeError, match="floats, not int64"):
+        model.to("int64")
+    with pytest.raises(DTypeError, match="devices are 'cpu', 'cuda' and 'cuda:N'"):
+        model.to("gpu")
     assert all(p.dtype == np.float32 and p.requires_grad for p in model.parameters())
 
 
