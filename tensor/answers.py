@@ -99,8 +99,7 @@ HERE = {
     "data": "x.detach()",
     "zero_grad": "model.zero_grad()",
     "grad_fn": "x.node",
-    "requires_grad_": "x.requires_grad = True",
-    "detach_": "x.detach()",
+    "requires_grad_": "x.requires_grad = True  # or False",
     # arithmetic
     "pow": "x ** 2",
     "square": "x * x",
@@ -281,17 +280,6 @@ HERE = {
     "permutation": "tensor.random.default.permutation(5)",
     "shuffle": "tensor.random.default.permutation(5)",
     "compile": "tensor.kernels.explain()",
-    # writing in place
-    "fill_": "x[...] = 1.0",
-    "zero_": "x[...] = 0.0",
-    "copy_": "x[...] = y",
-    "uniform_": "x[...] = tensor.rand(2, 3)",
-    "normal_": "x[...] = tensor.randn(2, 3)",
-    "add_": "x + y",
-    "sub_": "x - y",
-    "mul_": "x * y",
-    "div_": "x / y",
-    "clamp_": "x.clip(0, 1)",
 }
 
 # x.exp_() and its like
@@ -310,27 +298,52 @@ _ARGUMENTS = {
     "subtract": "y",
     "multiply": "y",
 }
-for _name in _IN_PLACE.split():
-    HERE[f"{_name}_"] = f"x[...] = {HERE.get(_name, f'x.{_name}({_ARGUMENTS.get(_name, str())})')}"
-
-for _name in ["t", "swapaxes", "swapdims", "triu", "tril", "addmm", "addmv", "addr", "addbmm"]:
-    HERE[f"{_name}_"] = HERE[_name]  # assigned to a name: a = a.T
-HERE |= {
-    "squeeze_": "x[:1].squeeze()",
-    "unsqueeze_": "x.unsqueeze(0)",
-    "transpose_": "x.transpose(0, 1)",
-    "baddbmm_": "a[None] + a[None] @ b[None]",
+_CHANGES = {
+    "fill_": "x[...] = 1.0",
+    "zero_": "x[...] = 0.0",
+    "copy_": "x[...] = y",
+    "uniform_": "x[...] = tensor.rand(2, 3)",
+    "normal_": "x[...] = tensor.randn(2, 3)",
+    "add_": "x += y",
+    "sub_": "x -= y",
+    "mul_": "x *= y",
+    "div_": "x /= y",
+    "clamp_": "x[...] = x.clip(0, 1)",
+    "triu_": "a[...] = tensor.triu(a)",
+    "tril_": "a[...] = tensor.tril(a)",
+    "addmv_": "v[...] = v + a @ v",
+    "baddbmm_": "a[...] = (a[None] + a[None] @ b[None])[0]",
     "bitwise_and_": "ids[...] = ids & 1",
     "bitwise_or_": "ids[...] = ids | 1",
     "bitwise_xor_": "ids[...] = ids ^ 1",
     "bitwise_not_": "ids[...] = ~ids",
+}
+for _name in _IN_PLACE.split():
+    _code = HERE.get(_name, f"x.{_name}({_ARGUMENTS.get(_name, '')})")
+    _CHANGES[f"{_name}_"] = f"x[...] = {_code}"
+for _name in ["addmm", "addr", "addbmm"]:
+    _CHANGES[f"{_name}_"] = f"a[...] = {HERE[_name]}"
+for _name, _code in _CHANGES.items():
+    HERE[_name] = f"with tensor.no_grad(): {_code}"
+
+HERE |= {  # those that change the shape
+    "t_": "a = a.T",
+    "swapaxes_": "x = x.transpose(0, 1)",
+    "swapdims_": "x = x.transpose(0, 1)",
+    "transpose_": "x = x.transpose(0, 1)",
+    "squeeze_": "x = x.squeeze()",
+    "unsqueeze_": "x = x.unsqueeze(0)",
+    "detach_": "x = x.detach()",
 }
 
 # modules of other libraries -> code here
 MODULES = {
     "functional": "tensor.relu(x)",
     "F": "tensor.relu(x)",
-    "linalg": "np.linalg.norm(x.numpy())",
+    "linalg": "np.linalg.inv(a.numpy())  # or another function of np.linalg: without a gradient",
+    "tensor.nn.utils": "optim.clip_gradients(model.parameters(), 1.0)",
+    "MultiheadAttention": "tensor.multi_head_attention(x[None], heads=1)",
+    "inference_mode": "tensor.no_grad()",
     "Module": "nn.Module()",
     "Parameter": "nn.Parameter([1.0])",
     "ModuleList": "[nn.Linear(3, 3), nn.Linear(3, 3)]",

@@ -27,12 +27,12 @@ _LATER = """
         matrix_power matrix_exp matrix_rank triangular_solve cholesky_solve cholesky_inverse
     images and sequences: conv1d conv2d conv3d max_pool1d max_pool2d avg_pool1d avg_pool2d
         interpolate fft stft batch_norm group_norm instance_norm embedding_bag Conv1d Conv2d
-        Conv3d BatchNorm1d BatchNorm2d GroupNorm RNN LSTM GRU MultiheadAttention
+        Conv3d BatchNorm1d BatchNorm2d GroupNorm RNN LSTM GRU
         TransformerEncoderLayer TransformerDecoderLayer pixel_shuffle ctc_loss
     random draws: randperm multinomial poisson bernoulli_ exponential_ random_ log_normal_
         geometric_ cauchy_ alpha_dropout
     derivatives of higher order: jacobian hessian vmap Function
-    settings: set_printoptions get_default_dtype set_default_dtype inference_mode
+    settings: set_printoptions get_default_dtype set_default_dtype
         is_grad_enabled get_num_threads set_num_threads set_default_device
     optimisers, data: RMSprop Adagrad DataLoader utils clip_grad_value_
     complex numbers: complex64 complex128 imag angle polar view_as_complex view_as_real

@@ -12,7 +12,7 @@ from tensor.later import LATER
 
 def unknown(owner: str, name: str) -> AttributeError:
     """The error of a name that `owner` does not have, with what to write in its place."""
-    code = HERE.get(name) or MODULES.get(name)
+    code = MODULES.get(f"{owner}.{name}") or HERE.get(name) or MODULES.get(name)
     if code:
         return AttributeError(f"{owner} has no {name!r}. Write this: {code}")
     if name in LATER:

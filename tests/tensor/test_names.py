@@ -55,7 +55,17 @@ def test_an_unknown_name_is_answered() -> None:
         (tensor.random, "seed", "tensor.random has no 'seed'. Write this: tensor.manual_seed(0)"),
         (tensor.autograd, "grad", "tensor.autograd has no 'grad'. Write this: tensor.grad("),
         (tensor.autograd, "Function", "tensor.autograd has no 'Function' yet: derivatives of"),
-        (x, "exp_", "Tensor has no 'exp_'. Write this: x[...] = x.exp()"),
+        (x, "exp_", "Tensor has no 'exp_'. Write this: with tensor.no_grad(): x[...] = x.exp()"),
+        (
+            x,
+            "requires_grad_",
+            "Tensor has no 'requires_grad_'. Write this: x.requires_grad = True  ",
+        ),
+        (nn, "utils", "tensor.nn has no 'utils'. Write this: optim.clip_gradients(model.param"),
+        (tensor, "utils", "tensor has no 'utils' yet"),
+        (nn, "MultiheadAttention", "tensor.nn has no 'MultiheadAttention'. Write this: tensor.mul"),
+        (tensor, "inference_mode", "tensor has no 'inference_mode'. Write this: tensor.no_grad()"),
+        (tensor, "linalg", "tensor has no 'linalg'. Write this: np.linalg.inv(a.numpy())  # or "),
         (x, "cuda", "Tensor has no 'cuda'. Write this: x.to('cuda')"),
         (x, "triu", "Tensor has no 'triu'. Write this: tensor.triu(a)"),
         (x, "sume", "'Tensor' object has no attribute 'sume'"),
@@ -66,6 +76,30 @@ def test_an_unknown_name_is_answered() -> None:
     assert {"sum", "shape", "numpy", "grad"} < set(dir(x))
     assert not set(dir(x)).intersection(ANSWERS, LATER)
     assert not hasattr(x, "__array_interface__")
+
+
+@pytest.mark.parametrize("leaf", [False, True])
+def test_an_answer_to_a_method_in_place_changes_the_tensor(leaf: bool) -> None:
+    """Of every name with an underscore at its end: the tensor, or what its name stands for."""
+    torch = pytest.importorskip("torch")
+    names = [name for name in HERE if name.endswith("_") and name != "requires_grad_"]
+    assert {"mul_", "copy_", "clamp_", "addmm_", "t_"} < set(names)
+    for name in names:
+        given = {**namespace(), "ids": Tensor([5, 0, 2])}
+        for key in "xav":
+            given[key] = nn.Parameter(given[key].detach(), requires_grad=leaf)
+        before = dict(given)
+        old = {key: given[key].numpy().copy() for key in ("x", "a", "v", "ids")}
+        exec(HERE[name], given)
+        renamed = [key for key in old if given[key] is not before[key]]
+        changed = [key for key in old if not np.array_equal(given[key].numpy(), old[key])]
+        assert renamed or changed, name
+        assert not renamed or HERE[name].startswith(f"{renamed[0]} = "), name
+        if name in ("add_", "sub_", "mul_", "div_", "copy_", "zero_", "exp_", "addcmul_"):
+            x, y = torch.tensor(old["x"]), torch.tensor(given["y"].numpy())
+            inputs = {"zero_": (), "exp_": (), "addcmul_": (x.clone(), y)}.get(name, (y,))
+            expected = getattr(x.clone(), name)(*inputs)
+            np.testing.assert_allclose(given["x"].numpy(), expected.numpy(), rtol=1e-6)
 
 
 # the answers that have a function of the same meaning in PyTorch
