@@ -21,6 +21,8 @@ from tensor.numpy_functions import FUNCTIONS, UFUNCS
 
 # of an array, these ask for no more than shape and dtype
 _OF_SHAPES = frozenset(["zeros_like", "ones_like", "empty_like", "full_like"])
+# these write into an array that they are given
+_WRITERS = frozenset(["copyto", "put", "putmask", "place", "put_along_axis"])
 _DEFAULTS = {"out": None, "dtype": None, "casting": "same_kind", "order": "C", "mode": "constant"}
 # functions of other modules mean something else, but for these
 _MODULES = frozenset(("numpy", "numpy.linalg", "numpy.matrixlib", "numpy.lib"))
@@ -45,7 +47,7 @@ def call_function(
     if name in FUNCTIONS and function.__module__ in _MODULES:
         given = {key: value for key, value in kwargs.items() if not _is_default(key, value)}
         return FUNCTIONS[name](*args, **given)
-    return _on_values(function, args, kwargs, name)
+    return _on_values(function, args, kwargs, name, name in _WRITERS)
 
 
 def _is_default(name: str, value: Any) -> bool:
@@ -65,11 +67,14 @@ def _on_values(
     """
     tensors: list[TensorBase] = []
     values, options = _without_tensors((args, kwargs), tensors)
+    if name in _OF_SHAPES:  # only what is filled in has a gradient to lose
+        tensors.clear()
+        _without_tensors((args[1:], kwargs.get("fill_value")), tensors)
     in_graph = MODE.get().recording and any(x.node is not None for x in tensors)
     if in_graph and (writes or kwargs.keys() & {"out", "where"}):
-        raise _lost(name, "with out= or where= ")
+        raise _lost(name, "" if writes else "with out= or where= ")
     result = function(*values, **options)
-    if in_graph and name not in _OF_SHAPES and not _is_constant(result):
+    if in_graph and not _is_constant(result):
         raise _lost(name)
     return result
 

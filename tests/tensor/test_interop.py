@@ -140,8 +140,30 @@ def test_ufuncs_of_two(ufunc: Any) -> None:
         lambda x, a: np.add(a, x, dtype="float32"),
         lambda x, a: np.add(a, x, where=[True, False]),
         lambda x, a: operator.iadd(a, x),
+        lambda x, a: np.copyto(a, x),
+        lambda x, a: np.put(a, [0, 1], x),
+        lambda x, a: np.putmask(a, [True, True], x),
+        lambda x, a: np.place(a, [True, True], x),
+        lambda x, a: np.put_along_axis(a, np.array([0, 1]), x, 0),
+        lambda x, a: np.full_like(a, x),
+        lambda x, a: np.full_like(x, fill_value=x),
     ],
-    ids=["out", "reduce", "at", "unknown", "dtype", "where", "iadd"],
+    ids=[
+        "out",
+        "reduce",
+        "at",
+        "unknown",
+        "dtype",
+        "where",
+        "iadd",
+        "copyto",
+        "put",
+        "putmask",
+        "place",
+        "put_along_axis",
+        "full_like",
+        "full_like_itself",
+    ],
 )
 def test_what_numpy_would_do_behind_the_graph_raises(call: Callable[[Tensor, Array], Any]) -> None:
     """An array cannot hold a graph, so what would write a tensor into one is refused, and nothing
@@ -151,6 +173,15 @@ def test_what_numpy_would_do_behind_the_graph_raises(call: Callable[[Tensor, Arr
     with pytest.raises(GraphError, match="would lose its gradient"):
         call(Tensor([3.0, 4.0], requires_grad=True), a)
     assert a.tolist() == [1, 2]
+
+
+def test_arrays_of_the_shape_of_a_tensor_in_a_graph_are_constants() -> None:
+    x = Tensor([3.0, 4.0], requires_grad=True)
+    assert np.zeros_like(x).tolist() == [0, 0]
+    assert np.full_like(x, 7).tolist() == np.full_like(a=x, fill_value=7).tolist() == [7, 7]
+    a = np.zeros(2)
+    np.copyto(a, x.detach())
+    assert a.tolist() == [3, 4]
 
 
 # -- windows
