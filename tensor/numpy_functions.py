@@ -25,7 +25,7 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     "reciprocal": lambda x: 1 / x,
     "positive": lambda x: x,
     "conjugate": lambda x: x,
-    "exp2": lambda x: 2**x,
+    "exp2": lambda x: 2.0**x,
     "log2": lambda x: ops.log(x) / np.log(2),
     "log10": lambda x: ops.log(x) / np.log(10),
     "degrees": lambda x: x * (180 / np.pi),
@@ -174,7 +174,8 @@ def dot(a: Any, b: Any) -> Any:
 
 @_numpys()
 def inner(a: Any, b: Any) -> Any:
-    return dot(a, _tensor(b).T)
+    a, b = _tensor(a), _tensor(b)
+    return dot(a, b.T if a.ndim else b)
 
 
 @_numpys()

@@ -184,6 +184,14 @@ def test_arrays_of_the_shape_of_a_tensor_in_a_graph_are_constants() -> None:
     assert a.tolist() == [3, 4]
 
 
+def test_ufuncs_with_fractions_give_floats_of_integers() -> None:
+    ids = Tensor([64, 3, -1])
+    for ufunc in (np.exp2, np.exp, np.degrees, np.radians):
+        y = ufunc(ids)
+        assert y.dtype == tensor.float32
+        np.testing.assert_allclose(y.numpy(), ufunc(ids.numpy()), rtol=1e-6)
+
+
 # -- windows
 
 

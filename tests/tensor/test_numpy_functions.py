@@ -98,6 +98,8 @@ def test_numpys_functions_of_several_arguments() -> None:
         lambda a, b, v: np.dot(a, 2.0),
         lambda a, b, v: np.inner(v, v),
         lambda a, b, v: np.inner(a, a),
+        lambda a, b, v: np.inner(2.0, a),
+        lambda a, b, v: np.inner(a, 2.0),
         lambda a, b, v: np.outer(v, b),
         lambda a, b, v: np.vdot(a, b.T),
         lambda a, b, v: np.linalg.matmul(a, b),

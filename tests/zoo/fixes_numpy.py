@@ -22,4 +22,18 @@ ZOO = [
         new="()",
         test=BEHIND,
     ),
+    Bug(  # 2 ** 64 of integers is 0
+        row=97,
+        file="tensor/numpy_functions.py",
+        old='"exp2": lambda x: 2.0**x',
+        new='"exp2": lambda x: 2**x',
+        test=INTEROP + "test_ufuncs_with_fractions_give_floats_of_integers",
+    ),
+    Bug(  # np.inner of a number transposes
+        row=97,
+        file="tensor/numpy_functions.py",
+        old="return dot(a, b.T if a.ndim else b)",
+        new="return dot(a, b.T)",
+        test="tests/tensor/test_numpy_functions.py::test_numpys_functions_of_several_arguments",
+    ),
 ]
