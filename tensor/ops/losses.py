@@ -239,7 +239,7 @@ def kl_divergence(log_q: Array, p: Array, *, reduction: str = "mean") -> Any:
     """
     check_float("kl_divergence", log_q)
     _check_same("kl_divergence", log_q, p)
-    possible = p > 0
+    possible = p != 0  # also NaN
     with np.errstate(divide="ignore", invalid="ignore"):  # ln 0, and 0 times infinity
         log_ratio = np.log(p) - log_q
         losses = np.where(possible, p * log_ratio, 0).sum(-1)

@@ -36,4 +36,12 @@ ZOO = [
         new="return dot(a, b.T)",
         test="tests/tensor/test_numpy_functions.py::test_numpys_functions_of_several_arguments",
     ),
+    Bug(  # a probability of NaN counts as 0
+        row=97,
+        file="tensor/ops/losses.py",
+        old="possible = p != 0",
+        new="possible = p > 0",
+        test="tests/tensor/ops/test_loss_options.py::test_nan_among_probabilities_reaches_the"
+        "_divergence",
+    ),
 ]

@@ -120,3 +120,13 @@ def test_losses_with_numbers_of_their_own_against_pytorch(reduction: str, device
         tensor.binary_cross_entropy_with_logits(x, t, pos_weight=np.ones((2, 4, 5)))
     rare = leaf([[-INF, 0.0]], device)  # what cannot be, and is not
     assert tensor.kl_divergence(rare, [[0.0, 1.0]]).item() == 0
+
+
+def test_nan_among_probabilities_reaches_the_divergence(device: str) -> None:
+    log_q = leaf([[-1.0, -1.0], [-1.0, -1.0]], device)
+    p = leaf([[np.nan, 0.5], [0.0, 0.5]], device)
+    loss = tensor.kl_divergence(log_q, p, reduction="none")
+    assert np.isnan(loss.tolist()).tolist() == [True, False]
+    loss.sum().backward()
+    assert np.isnan(log_q.grad.tolist()).tolist() == [[True, False], [False, False]]
+    assert np.isnan(p.grad.tolist()).tolist() == [[True, False], [False, False]]
