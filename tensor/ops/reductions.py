@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tensor.dtypes import float64
-from tensor.errors import ShapeError
+from tensor.errors import ArgumentError, ShapeError
 from tensor.memory.devices import Array
 from tensor.memory.layout import Shape, normalise_axes, normalise_axis
 from tensor.ops.op import check_float, compute_op, reference_of
@@ -22,7 +22,7 @@ Axis = Any  # an int, a tuple of ints, or None for all axes
 @compute_op
 def sum(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x over the axes;   dx = dy, repeated along them."""
-    axes, shape = normalise_axes(axis, x.ndim), x.shape
+    axes, shape = _axes(x, axis, keepdims), x.shape
     return total(x, axes, keepdims), (
         lambda dy: np.broadcast_to(dy if keepdims else np.expand_dims(dy, axes), shape),
     )
@@ -33,7 +33,7 @@ def mean(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """y = sum of x / n, n the number of elements summed;   dx = dy / n, repeated.   Integers give
     floats.
     """
-    axes, count = _over(x, axis, "mean")
+    axes, count = _over(x, axis, keepdims, "mean")
     shape = x.shape
 
     def dx(dy: Array) -> Array:
@@ -55,9 +55,17 @@ def total(x: Array, axes: Shape | None = None, keepdims: bool = False, count: An
     return y
 
 
-def _over(x: Array, axis: Axis, name: str) -> tuple[Shape, int]:
+def _axes(x: Array, axis: Axis, keepdims: bool) -> Shape:
+    """The axes of a reduction. Raises ArgumentError for a second axis in the place of keepdims."""
+    if keepdims is not True and keepdims is not False:
+        tip = f". Two axes are a tuple: axis=({axis}, {keepdims})" if isinstance(axis, int) else ""
+        raise ArgumentError(f"keepdims={keepdims!r} is neither True nor False{tip}")
+    return normalise_axes(axis, x.ndim)
+
+
+def _over(x: Array, axis: Axis, keepdims: bool, name: str) -> tuple[Shape, int]:
     """(the axes, the number of elements summed). Raises ShapeError for none."""
-    axes = normalise_axes(axis, x.ndim)
+    axes = _axes(x, axis, keepdims)
     count = math.prod(x.shape[axis] for axis in axes)
     if count == 0:
         raise ShapeError(f"`{name}` over no elements: shape {x.shape}, axes {axes}")
@@ -69,7 +77,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).
     correction=1: the sample variance.
     """
-    axes, centred, count = _centre(x, axis, correction, "var")
+    axes, centred, count = _centre(x, axis, keepdims, correction, "var")
     y = (centred * centred).sum(axis=axes, keepdims=keepdims) / count
     if squares_lost(y):
         return in_float64(reference_of("var"), x, axes, keepdims, correction=correction)
@@ -79,7 +87,7 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
 @compute_op
 def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
-    axes, centred, count = _centre(x, axis, correction, "std")
+    axes, centred, count = _centre(x, axis, keepdims, correction, "std")
     squares = (centred * centred).sum(axis=axes, keepdims=True) / count
     if squares_lost(squares):
         return in_float64(reference_of("std"), x, axes, keepdims, correction=correction)
@@ -89,11 +97,13 @@ def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
     )
 
 
-def _centre(x: Array, axis: Axis, correction: float, name: str) -> tuple[Shape, Array, float]:
+def _centre(
+    x: Array, axis: Axis, keepdims: bool, correction: float, name: str
+) -> tuple[Shape, Array, float]:
     """(the axes, x minus its mean, the divisor n - correction). The mean is taken from the first
     element, so that equal elements give exactly 0.
     """
-    axes, size = _over(x, axis, name)
+    axes, size = _over(x, axis, keepdims, name)
     if size <= correction:
         raise ShapeError(
             f"`{name}` of {size} element{'s' if size > 1 else ''} with correction={correction}: "
@@ -106,7 +116,7 @@ def _centre(x: Array, axis: Axis, correction: float, name: str) -> tuple[Shape, 
 
 def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
     """max or min: the elements that equal it share its gradient."""
-    axes, _ = _over(x, axis, name)
+    axes, _ = _over(x, axis, keepdims, name)
     y = getattr(x, name)(axis=axes, keepdims=True)
 
     def dx(dy: Array) -> Array:
@@ -137,25 +147,27 @@ def argmax(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
     """Where the largest value is (the first, at a tie), as an integer; over the flattened tensor
     when axis is None. No gradient.
     """
+    _axes(x, axis, keepdims)
     return x.argmax(axis=axis, keepdims=keepdims), None
 
 
 @compute_op
 def argmin(x: Array, axis: int | None = None, keepdims: bool = False) -> Any:
     """Where the smallest value is (the first, at a tie), as an integer. No gradient."""
+    _axes(x, axis, keepdims)
     return x.argmin(axis=axis, keepdims=keepdims), None
 
 
 @compute_op
 def any(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """Whether an element over the axes is not 0, as a bool. No gradient."""
-    return x.any(axis=normalise_axes(axis, x.ndim), keepdims=keepdims), None
+    return x.any(axis=_axes(x, axis, keepdims), keepdims=keepdims), None
 
 
 @compute_op
 def all(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
     """Whether no element over the axes is 0, as a bool. No gradient."""
-    return x.all(axis=normalise_axes(axis, x.ndim), keepdims=keepdims), None
+    return x.all(axis=_axes(x, axis, keepdims), keepdims=keepdims), None
 
 
 @compute_op
@@ -164,7 +176,7 @@ def logsumexp(x: Array, axis: Axis = -1, keepdims: bool = False) -> Any:
     -inf and gradient 0.
     """
     check_float("logsumexp", x)
-    axes, _ = _over(x, axis, "logsumexp")
+    axes, _ = _over(x, axis, keepdims, "logsumexp")
     m = x.max(axis=axes, keepdims=True)
     m = np.where(np.isfinite(m), m, 0)  # inf - inf would be NaN
     e = np.exp(x - m)

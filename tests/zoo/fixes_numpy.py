@@ -44,4 +44,11 @@ ZOO = [
         test="tests/tensor/ops/test_loss_options.py::test_nan_among_probabilities_reaches_the"
         "_divergence",
     ),
+    Bug(  # x.sum(0, 1) sums over axis 0 alone
+        row=97,
+        file="tensor/ops/reductions.py",
+        old="    if keepdims is not True and keepdims is not False:\n",
+        new="    if keepdims is None:\n",
+        test="tests/tensor/ops/test_messages.py::test_a_second_axis_is_no_keepdims",
+    ),
 ]

@@ -36,8 +36,8 @@ ZOO = [
     Bug(  # of several axes only the first counts
         row=29,
         file=REDUCTIONS,
-        old='axes, count = _over(x, axis, "mean")',
-        new='axes = normalise_axes(axis, x.ndim)\n    _, count = _over(x, axes[:1], "mean")',
+        old='axes, count = _over(x, axis, keepdims, "mean")',
+        new='axes = normalise_axes(axis, x.ndim)\n    _, count = _over(x, axes[:1], False, "mean")',
         test="tests/tensor/ops/test_numerics.py::test_bug_29_mean_divides_by_what_it_summed",
     ),
     Bug(  # the value is right, its gradient is that of a sum

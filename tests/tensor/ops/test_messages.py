@@ -12,7 +12,7 @@ import pytest
 
 import tensor
 from tensor import Tensor
-from tensor.errors import ShapeError
+from tensor.errors import ArgumentError, ShapeError
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,13 @@ def test_products_that_do_not_fit(
 def test_dim_is_called_axis(call: Callable[[Tensor], Tensor], dtype: str, device: str) -> None:
     with pytest.raises(TypeError, match=r"has no (dim=. Write axis|keepdim=. Write keepdims)="):
         call(tensor.ones(2, 3, dtype=dtype, device=device))
+
+
+def test_a_second_axis_is_no_keepdims(device: str) -> None:
+    x = tensor.ones(2, 3, 4, device=device)
+    names = "sum mean max min var std argmax argmin any all logsumexp"
+    for name in names.split():
+        for axis in (1, 2):
+            says = rf"keepdims={axis} is neither True nor False.*: axis=\(0, {axis}\)"
+            with pytest.raises(ArgumentError, match=says):
+                getattr(x, name)(0, axis)
