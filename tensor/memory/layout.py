@@ -193,10 +193,13 @@ class Layout:
         count, stride = len(range(start, stop, step)), self.strides[axis]
         return self._replaced(axis, 1, (count,), (stride * step,), start * stride if count else 0)
 
-    def select(self, axis: int, index: int) -> Layout:
-        """One element of an axis, which disappears. Negative counts from the end."""
+    def select(self, axis: int, index: int, whole: Layout | None = None) -> Layout:
+        """One element of an axis, which disappears. Negative counts from the end. An error names
+        the axis of `whole`, which has as many axes behind it.
+        """
         size = self.shape[axis]
         if not -size <= index < size:
+            axis += len((whole or self).shape) - len(self.shape)
             raise IndexingError(f"index {index} is out of range for axis {axis} of size {size}")
         return self._replaced(axis, 1, (), (), index % size * self.strides[axis])
 
@@ -240,7 +243,7 @@ class Layout:
             elif isinstance(part, slice):
                 layout, axis = layout.slice(axis, *part.indices(layout.shape[axis])), axis + 1
             else:
-                layout = layout.select(axis, part.__index__())  # type: ignore[attr-defined]
+                layout = layout.select(axis, part.__index__(), self)  # type: ignore[attr-defined]
         return layout
 
     def view(self, shape: Shape, itemsize: int = 0) -> Layout:

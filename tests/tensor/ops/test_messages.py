@@ -95,3 +95,13 @@ def test_a_second_axis_is_no_keepdims(device: str) -> None:
             says = rf"keepdims={axis} is neither True nor False.*: axis=\(0, {axis}\)"
             with pytest.raises(ArgumentError, match=says):
                 getattr(x, name)(0, axis)
+
+
+def test_an_index_out_of_range_names_the_axis_of_what_is_indexed(device: str) -> None:
+    x = tensor.ones(2, 3, 4, device=device)
+    keys: list[Any] = [(0, 1, 9), (None, 0, ..., 9), (slice(1), None, 2, 9), (..., None, 9)]
+    for key in keys:
+        with pytest.raises(IndexError, match="index 9 is out of range for axis 2 of size 4"):
+            x[key]
+    with pytest.raises(IndexError, match="index 5 is out of range for axis 1 of size 3"):
+        x[0, 5]
