@@ -22,7 +22,8 @@ class AdamW(Optimizer):
     m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  m^ = m / (1 - b1^t),  v^ = v / (1 - b2^t),
     t the steps of that parameter from 1.
     The decay is decoupled (not part of g), and only matrices and tables decay: gains and biases do
-    not, nor with decay_embeddings=False parameters of the role "table" (a tied head is one).
+    not, nor with decay_embeddings=False parameters of the role "table" (a tied head is one). In a
+    parameter group that sets weight_decay all parameters decay.
     """
 
     state_names = ("m", "v")

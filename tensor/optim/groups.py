@@ -78,9 +78,9 @@ def check_unchanged(kind: str, group: Mapping[str, Any], made: Mapping[str, Any]
 
 def groups_of(
     kind: str, parameters: Parameters, options: dict[str, Any]
-) -> list[tuple[dict[str, Any], Named]]:
-    """(the options of a group and its "params", the parameters by name), for each group. `options`
-    are those of a group that names none.
+) -> list[tuple[dict[str, Any], Named, bool]]:
+    """(the options of a group and its "params", the parameters by name, whether the group itself
+    sets weight_decay), for each group. `options` are those of a group that names none.
 
     Raises TypeError and ValueError, with the place in the list.
     """
@@ -97,7 +97,7 @@ def groups_of(
     if not any(isinstance(part, dict) for part in given):
         given = [{"params": given}]
     several = len(given) > 1
-    groups: list[tuple[dict[str, Any], Named]] = []
+    groups: list[tuple[dict[str, Any], Named, bool]] = []
     for i, group in enumerate(given):
         if not isinstance(group, dict) or "params" not in group:
             raise TypeError(f'{kind}: group {i} is no dict with "params", as another group is')
@@ -109,15 +109,16 @@ def groups_of(
         full = {**options, **group, "params": tuple(p for _, p in named)}
         numbers_of(f"{kind} group {i}" if several else kind, full, 0)
         prefix = f"{i}." if several else ""
-        groups.append((full, [(prefix + name, parameter) for name, parameter in named]))
-    _once_each(kind, groups)
+        placed = [(prefix + name, parameter) for name, parameter in named]
+        groups.append((full, placed, "weight_decay" in group))
+    _once_each(kind, [placed for _, placed, _ in groups])
     return groups
 
 
-def _once_each(kind: str, groups: list[tuple[dict[str, Any], Named]]) -> None:
+def _once_each(kind: str, groups: list[Named]) -> None:
     """Raise ValueError where two groups share a parameter, or none learns."""
     first: dict[int, str] = {}
-    for _, named in groups:
+    for named in groups:
         for name, parameter in named:
             if id(parameter) in first:
                 places = [
@@ -129,7 +130,7 @@ def _once_each(kind: str, groups: list[tuple[dict[str, Any], Named]]) -> None:
                     "same: leave the parameter out of one of the groups"
                 )
             first[id(parameter)] = name
-    learning = [p.requires_grad for _, named in groups for _, p in named]
+    learning = [p.requires_grad for named in groups for _, p in named]
     if not any(learning):
         had = f"{len(learning)} that are all frozen" if learning else "an empty list"
         raise ValueError(f"{kind} needs a parameter with requires_grad=True, and got {had}")

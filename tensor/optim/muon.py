@@ -36,7 +36,7 @@ class Muon(AdamW):
     All other parameters take AdamW's step with `adamw_lr`, `betas` and `eps`. Where `lr` is set
     later, AdamW's rate keeps its ratio to lr. (Functions of the step are given for both.) Tables
     and matrices decay, each at its own rate; gains and biases do not, nor tables with
-    decay_embeddings=False.
+    decay_embeddings=False. In a parameter group that sets weight_decay all parameters decay.
     """
 
     def __init__(

@@ -50,14 +50,15 @@ class Optimizer:
 
     def __init__(self, parameters: Parameters, **options: Any):
         groups = groups_of(type(self).__name__, parameters, options)
-        self._groups = tuple(group for group, _ in groups)
+        self._groups = tuple(group for group, _, _ in groups)
         self._made = tuple(group.copy() for group in self._groups)
         packed: list[tuple[Flat, int]] = []
         if isinstance(parameters, Module):
             packed = [(flat, 0) for flat in self._packed(parameters)]
         else:
-            for i, (_, named) in enumerate(groups):
-                packed += [(flat, i) for flat in pack(named, self.group_of)]
+            for i, (_, named, decays) in enumerate(groups):
+                group_of = self._decaying if decays else self.group_of
+                packed += [(flat, i) for flat in pack(named, group_of)]
         self.frozen = tuple(flat for flat, _ in packed if flat.group == "frozen")
         learning = [(flat, i) for flat, i in packed if flat.group != "frozen"]
         self.flats = tuple(flat for flat, _ in learning)
@@ -120,6 +121,11 @@ class Optimizer:
     def group_of(self, parameter: Tensor) -> str:
         """Which parameters lie side by side: those that `rule` treats alike."""
         return group_of(parameter)
+
+    def _decaying(self, parameter: Tensor) -> str:
+        """`group_of` in a parameter group that sets weight_decay: all its parameters decay."""
+        group = self.group_of(parameter)
+        return "decayed" if group == "not decayed" else group
 
     def state_names_of(self, flat: Flat) -> tuple[str, ...]:
         """The names of a flat's state arrays."""

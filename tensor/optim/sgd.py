@@ -15,7 +15,7 @@ class SGD(Optimizer):
     """u <- momentum * u + g,   w <- w - lr * u;   nesterov: w <- w - lr * (g + momentum * u).
 
     weight_decay is decoupled, as in AdamW: w <- w - lr * weight_decay * w, for matrices and tables
-    only.
+    only. In a parameter group that sets weight_decay all parameters decay.
     """
 
     state_names = ("u",)

@@ -18,8 +18,8 @@ ZOO = [
     Bug(  # a group that is appended never learns
         row=97,
         file="tensor/optim/optimizer.py",
-        old="self._groups = tuple(group for group, _ in groups)",
-        new="self._groups = [group for group, _ in groups]",
+        old="self._groups = tuple(group for group, _, _ in groups)",
+        new="self._groups = [group for group, _, _ in groups]",
         test=LATE,
     ),
     Bug(  # an option of an unknown name changes nothing
@@ -28,5 +28,19 @@ ZOO = [
         old="            check_unchanged(kind, group, made)\n",
         new="            pass\n",
         test=LATE,
+    ),
+    Bug(  # biases in a group that sets weight_decay do not decay
+        row=97,
+        file="tensor/optim/optimizer.py",
+        old="self._decaying if decays else self.group_of",
+        new="self.group_of",
+        test=GROUPS + "test_all_parameters_of_a_group_that_sets_weight_decay_decay",
+    ),
+    Bug(  # biases decay without a group that says so
+        row=97,
+        file="tensor/optim/optimizer.py",
+        old="self._decaying if decays else self.group_of",
+        new="self._decaying",
+        test=GROUPS + "test_all_parameters_of_a_group_that_sets_weight_decay_decay",
     ),
 ]

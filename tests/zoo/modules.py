@@ -49,8 +49,8 @@ ZOO = [
     Bug(  # all groups take the numbers of the first
         row=97,
         file="tensor/optim/optimizer.py",
-        old="packed += [(flat, i) for flat in pack(named, self.group_of)]",
-        new="packed += [(flat, 0) for flat in pack(named, self.group_of)]",
+        old="packed += [(flat, i) for flat in pack(named, group_of)]",
+        new="packed += [(flat, 0) for flat in pack(named, group_of)]",
         test=GROUPS + "test_groups_and_schedules_against_pytorch",
     ),
     Bug(  # Adam's decay is not part of its gradient

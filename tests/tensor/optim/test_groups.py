@@ -28,11 +28,13 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("SGD", {"lr": 0.1}, {}),
     ("SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}, {"lr": 0.01, "momentum": 0.5}),
     ("SGD", {"lr": cosine, "momentum": 0.9}, {"lr": 0.3, "nesterov": True}),
+    ("SGD", {"lr": 0.1}, {"weight_decay": 0.3}),
     ("Adam", {}, {}),
     ("Adam", {"lr": 0.1, "betas": (0.7, 0.9), "eps": 1e-3, "weight_decay": 0.2}, {}),
     ("Adam", {"lr": cosine, "weight_decay": 0.1}, {"betas": (0.0, 0.99), "weight_decay": 0}),
     ("Adam", {"lr": 0.05}, {"lr": cosine, "eps": 0.1, "weight_decay": 0.3}),
     ("AdamW", {"lr": 0.1, "weight_decay": 0}, {"lr": cosine, "betas": (0.5, 0.6), "eps": 0.1}),
+    ("AdamW", {"lr": 0.1, "weight_decay": 0}, {"weight_decay": 0.3}),
 ]
 
 
@@ -126,6 +128,31 @@ def test_groups_are_those_that_the_optimizer_was_made_with() -> None:
         del optimizer.param_groups[0]["lr"]
         with pytest.raises(TypeError, match=f"{kind}: a group has no 'lr' any more; the options"):
             copy.deepcopy(optimizer).step()
+
+
+def test_all_parameters_of_a_group_that_sets_weight_decay_decay() -> None:
+    """With gradients of zero nothing but the decay moves a parameter."""
+    for kind, options in (
+        ("SGD", {"lr": 0.1}),
+        ("AdamW", {"lr": 0.1, "decay_embeddings": False}),
+        ("Muon", {"lr": 0.1, "adamw_lr": 0.1, "decay_embeddings": False}),
+    ):
+        bias, gain, other = (nn.Parameter([1.0]) for _ in range(3))
+        table = nn.Parameter([[1.0]], role="table")
+        optimizer = getattr(optim, kind)(
+            [
+                {"params": [bias, table], "weight_decay": 0.5},
+                {"params": [gain], "weight_decay": 0.0},
+                {"params": [other]},
+            ],
+            weight_decay=0.25,
+            **options,
+        )
+        for parameter in (bias, table, gain, other):
+            parameter.grad = tensor.zeros(*parameter.shape)
+        optimizer.step()
+        moved = [parameter.item() for parameter in (bias, table, gain, other)]
+        assert moved == pytest.approx([0.95, 0.95, 1, 1], rel=1e-6), kind
 
 
 def test_a_schedule_goes_on_where_it_was(device: str) -> None:
