@@ -54,9 +54,8 @@ def attention(
     allowed = _allowed(q, k, mask, causal)
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
     if _scores_lost(scores, q, k, allowed):
-        options: Any = {"mask": mask, "causal": causal, "scale": scale}
-        options |= {"dropout": dropout, "key": key}
-        return in_float64(reference_of("attention"), q, k, v, bias, **options)
+        options = {"causal": causal, "scale": scale, "dropout": dropout, "key": key}
+        return in_float64(reference_of("attention"), q, k, v, bias, mask=mask, **options)
     # there is more to hide than weights
     strange = allowed is not None and not (np.isfinite(scores).all() & np.isfinite(v).all())
     if bias is not None:
@@ -69,8 +68,8 @@ def attention(
     keep = scaled_mask(weights, dropout, key) if dropout else None
     dropped = weights if keep is None else weights * keep
     y = _seen_product(dropped, v) if strange else dropped @ v
-    masked = allowed is not None
-    return y, _backward_of(q, k, v, bias, weights, dropped, keep, scale, masked, strange)
+    kept = weights, dropped, keep
+    return y, _backward_of(q, k, v, bias, *kept, scale, allowed is not None, strange)
 
 
 def _scores_lost(scores: Array, q: Array, k: Array, allowed: Array | None) -> bool:
