@@ -97,17 +97,7 @@ class Recording(Recorded):
         implementation, reason = _implementation(op, how)
         arguments = (inputs[0].layout, *arrays) if how else map(self._argument, inputs, arrays)
         named = list(zip(inputs, inputs_of(op, len(inputs)), strict=True))
-        given = tuple(self._value(x, key, frame) for x, key in named if x is not None)
-        made = []
-        for i, y in enumerate(outs):
-            index = f"[{i}]" if len(outs) > 1 else ""
-            self._names.made(y, name + index)
-            made.append(self._value(y, f"y{index}", frame))
-            if y.node is not None:
-                target = name if type(y.node) is Output else name + index
-                self._targets[op_of(y.node).order] = target
         nodes = list(dict.fromkeys(op_of(y.node) for y in outs if y.node is not None))
-        node = nodes[-1] if nodes else None
         entry = Forward(
             number=len(self.entries),
             name=name,
@@ -117,30 +107,48 @@ class Recording(Recorded):
             implementation=implementation,
             reason=reason,
             line=user_line(1),
-            inputs=given,
-            outputs=tuple(made),
+            inputs=tuple(self._value(x, key, frame) for x, key in named if x is not None),
+            outputs=self._outputs(outs, name, frame),
             options={key: to_host(v) if hasattr(v, "flags") else v for key, v in options.items()},
-            saved=self._saved(node, [*inputs, *outs], [*arrays, *(y.array for y in outs)]),
+            saved=self._saved(nodes, [*inputs, *outs], [*arrays, *(y.array for y in outs)]),
             arguments=tuple(arguments),
             start=start - self._began,
             seconds=seconds,
         )
         self.entries.append(entry)
-        if node is not None:
-            self._of[node.order] = entry
-            self._follow(node, nodes[:-1], entry, named)
-            for x, _ in named:
-                if type(getattr(x, "node", None)) is Accumulator:
-                    self.leaves_by_order[x.node.order] = self._names.of(x, frame)
+        self._follow(nodes, entry, named, frame)
 
-    def _follow(self, node: Node, inner: list[Node], entry: Forward, named: Any) -> None:
-        """Keep which nodes stand between a node of an op and the inputs of that op."""
+    def _outputs(self, outs: Sequence[Any], name: str, frame: FrameType) -> tuple[Value, ...]:
+        """The results of the op `name`, which get names from now on."""
+        made = []
+        for i, y in enumerate(outs):
+            index = f"[{i}]" if len(outs) > 1 else ""
+            self._names.made(y, name + index)
+            made.append(self._value(y, f"y{index}", frame))
+            if y.node is not None:
+                target = name if type(y.node) is Output else name + index
+                self._targets[op_of(y.node).order] = target
+        return tuple(made)
+
+    def _follow(
+        self, nodes: Sequence[Node], entry: Forward, named: Sequence[Any], frame: FrameType
+    ) -> None:
+        """Keep which nodes the op made, the last one for the whole op, and which nodes stand
+        between this one and the inputs.
+        """
+        if not nodes:
+            return
+        *inner, node = nodes
+        self._of[node.order] = entry
         for step in inner:
             self._inner[step.order] = entry, ""
         for parent, (x, key) in zip(node.parents, named, strict=False):
             if not inner and parent is not None and parent is not x.node:
                 self._inner[parent.order] = entry, key
                 self._targets[parent.order] = f"expand of {key}"
+        for x, _ in named:
+            if type(getattr(x, "node", None)) is Accumulator:
+                self.leaves_by_order[x.node.order] = self._names.of(x, frame)
 
     def backward_pass(self, nodes: Sequence[Any], wanted: Collection[Any] | None) -> Pass:
         """A backward pass over these nodes begins; only those in `wanted` get gradients."""
@@ -193,11 +201,12 @@ class Recording(Recorded):
         return copy.astype(float32) if copy.dtype in NARROW else copy
 
     def _saved(
-        self, node: Node | None, tensors: Sequence[Any], arrays: Sequence[Any]
+        self, nodes: Sequence[Node], tensors: Sequence[Any], arrays: Sequence[Any]
     ) -> tuple[Saved, ...]:
-        """What a node keeps, each array once."""
-        if node is None or not node.saved:
+        """What the last node keeps, each array once."""
+        if not nodes or not nodes[-1].saved:
             return ()
+        node = nodes[-1]
         names = {id(value): name for name, value in node.kept().items()}
         owners: dict[int, Tensor] = {}  # by the ids of their arrays and storages
         for x, array in reversed(list(zip(tensors, arrays, strict=False))):
