@@ -1,6 +1,7 @@
-"""NumPy's functions that have an op of the same meaning, by NumPy's names and with its arguments.
+"""NumPy's functions that have an op of the same meaning: `np.var(x)` of a tensor calls `var` here.
 
-Arguments that are not here (`out=`, `where=`, `dtype=`) are refused in words.
+The signatures are NumPy's, without arguments such as `out=`, `where=` and `dtype=`, which are
+refused in words. A docstring says where a function does less than NumPy's.
 """
 
 from __future__ import annotations
@@ -12,28 +13,11 @@ import numpy as np
 
 from tensor import ops
 from tensor.base import TensorBase
-from tensor.errors import ShapeError, brief
-from tensor.memory.layout import Sizes, normalise_axis
+from tensor.errors import DTypeError, ShapeError, brief
+from tensor.memory.layout import Sizes, normalise_axes, normalise_axis
 from tensor.ops.inputs import REALS
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}
-UFUNCS: dict[str, Callable[..., Any]] = {
-    "absolute": ops.abs,
-    "fabs": ops.abs,
-    "true_divide": ops.divide,
-    "square": lambda x: x * x,
-    "reciprocal": lambda x: 1 / x,
-    "positive": lambda x: x,
-    "conjugate": lambda x: x,
-    "exp2": lambda x: 2.0**x,
-    "log2": lambda x: ops.log(x) / np.log(2),
-    "log10": lambda x: ops.log(x) / np.log(10),
-    "degrees": lambda x: x * (180 / np.pi),
-    "rad2deg": lambda x: x * (180 / np.pi),
-    "radians": lambda x: x * (np.pi / 180),
-    "deg2rad": lambda x: x * (np.pi / 180),
-    "vecdot": lambda a, b: (a * b).sum(-1),
-}
 
 
 def _numpys(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -86,6 +70,7 @@ def std(
 
 @_numpys()
 def average(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    """The mean: without weights."""
     return ops.mean(a, axis, keepdims)
 
 
@@ -101,6 +86,7 @@ def cumsum(a: Any, axis: int | None = None) -> Any:
 
 @_numpys()
 def trace(a: Any) -> Any:
+    """The sum of the main diagonal of a matrix."""
     return ops.sum(diagonal(a), -1)
 
 
@@ -124,6 +110,8 @@ def where(condition: Any, *choices: Any) -> Any:
 @_numpys()
 def take(a: Any, indices: Any, axis: int | None = None) -> Any:
     a = ops.flatten(a) if axis is None else _tensor(a)
+    if _tensor(indices).dtype == bool:
+        raise DTypeError("np.take takes positions: x[mask] takes what a mask of bools says")
     return a[(slice(None),) * normalise_axis(axis or 0, a.ndim) + (indices,)]
 
 
@@ -134,6 +122,7 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
 
 @_numpys()
 def diagonal(a: Any, offset: int = 0) -> Any:
+    """Of a matrix only."""
     a = _tensor(a)
     if a.ndim != 2:
         raise ShapeError(f"the diagonal of shape {a.shape}: two axes are needed")
@@ -164,6 +153,7 @@ def _triangle(m: Any, k: int) -> Any:
 
 @_numpys()
 def dot(a: Any, b: Any) -> Any:
+    """a @ b, or a * b for a number; b has two axes at most."""
     a, b = _tensor(a), _tensor(b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
@@ -186,6 +176,13 @@ def outer(a: Any, b: Any) -> Any:
 @_numpys()
 def vdot(a: Any, b: Any) -> Any:
     return ops.flatten(a) @ ops.flatten(b)
+
+
+def _vecdot(a: Any, b: Any) -> Any:
+    a, b = _tensor(a), _tensor(b)
+    if a.shape[-1:] != b.shape[-1:]:
+        raise ShapeError(f"np.vecdot of {a.shape} and {b.shape}: the last axes differ")
+    return ops.sum(a * b, -1)
 
 
 @_numpys()
@@ -268,8 +265,7 @@ def copy(a: Any) -> Any:
 @_numpys()
 def flip(m: Any, axis: Sizes | None = None) -> Any:
     m = _tensor(m)
-    axes = range(m.ndim) if axis is None else np.atleast_1d(axis).tolist()
-    turned = {normalise_axis(a, m.ndim) for a in axes}
+    turned = normalise_axes(axis, m.ndim)
     return m[tuple(slice(None, None, -1 if a in turned else 1) for a in range(m.ndim))]
 
 
@@ -327,6 +323,7 @@ def append(arr: Any, values: Any, axis: int | None = None) -> Any:
 
 @_numpys()
 def array_split(ary: Any, indices_or_sections: Sizes, axis: int = 0) -> Any:
+    """Into parts that share no element."""
     ary = _tensor(ary)
     length = ary.shape[normalise_axis(axis, ary.ndim)]
     # NumPy says where the parts end, of the positions themselves
@@ -340,7 +337,7 @@ def array_split(ary: Any, indices_or_sections: Sizes, axis: int = 0) -> Any:
 def split(ary: Any, indices_or_sections: Sizes, axis: int = 0) -> Any:
     ary = _tensor(ary)
     length = ary.shape[normalise_axis(axis, ary.ndim)]
-    if isinstance(indices_or_sections, int) and length % indices_or_sections:
+    if np.ndim(indices_or_sections) == 0 and length % indices_or_sections:
         raise ShapeError(f"axis {axis} of size {length} has no {indices_or_sections} equal parts")
     return array_split(ary, indices_or_sections, axis)
 
@@ -368,4 +365,26 @@ def unstack(x: Any, *, axis: int = 0) -> Any:
 
 @_numpys()
 def pad(array: Any, pad_width: Any, *, constant_values: float = 0) -> Any:
+    """With one constant on all sides."""
     return ops.pad(array, pad_width, constant_values)
+
+
+# -- ufuncs; the others have the names of ops
+
+UFUNCS: dict[str, Callable[..., Any]] = {
+    "absolute": ops.abs,
+    "fabs": ops.abs,
+    "true_divide": ops.divide,
+    "square": lambda x: x * x,
+    "reciprocal": lambda x: 1 / x,
+    "positive": lambda x: x,
+    "conjugate": lambda x: x,
+    "exp2": lambda x: 2.0**x,
+    "log2": lambda x: ops.log(x) / np.log(2),
+    "log10": lambda x: ops.log(x) / np.log(10),
+    "degrees": lambda x: x * (180 / np.pi),
+    "rad2deg": lambda x: x * (180 / np.pi),
+    "radians": lambda x: x * (np.pi / 180),
+    "deg2rad": lambda x: x * (np.pi / 180),
+    "vecdot": _vecdot,
+}

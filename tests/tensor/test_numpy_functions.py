@@ -166,3 +166,17 @@ def test_lists_and_complex_results_are_looked_at_too(call: Callable[[Tensor], An
     with pytest.raises(GraphError, match=r"the gradient would be lost|would lose its gradient"):
         call(x)
     assert call(x.detach()) is not None
+
+
+def test_what_numpy_refuses_is_refused() -> None:
+    x, v = tensor.ones(3, 4), tensor.ones(4)
+    refused: list[Callable[[], Any]] = [
+        lambda: np.split(x, np.int64(2)),
+        lambda: np.flip(x, (0, -2)),
+        lambda: np.vecdot(x, Tensor(2.0)),
+        lambda: np.vecdot(Tensor(2.0), v),
+        lambda: np.take(v, [True, False, True, True]),  # NumPy's positions 1 and 0
+    ]
+    for number, call in enumerate(refused):
+        with pytest.raises((ShapeError, DTypeError)):
+            pytest.fail(f"{number}: {call()}")

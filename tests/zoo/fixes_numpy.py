@@ -6,6 +6,7 @@ from tests.zoo.bug import Bug
 
 INTEROP = "tests/tensor/test_interop.py::"
 BEHIND = INTEROP + "test_what_numpy_would_do_behind_the_graph_raises"
+REFUSED = "tests/tensor/test_numpy_functions.py::test_what_numpy_refuses_is_refused"
 
 ZOO = [
     Bug(  # np.put writes values of a graph into an array
@@ -50,5 +51,26 @@ ZOO = [
         old="    if keepdims is not True and keepdims is not False:\n",
         new="    if keepdims is None:\n",
         test="tests/tensor/ops/test_messages.py::test_a_second_axis_is_no_keepdims",
+    ),
+    Bug(  # a number of NumPy's class gives parts of unequal size
+        row=97,
+        file="tensor/numpy_functions.py",
+        old="if np.ndim(indices_or_sections) == 0 and",
+        new="if isinstance(indices_or_sections, int) and",
+        test=REFUSED,
+    ),
+    Bug(  # a mask is taken for a mask, though NumPy takes it for positions
+        row=97,
+        file="tensor/numpy_functions.py",
+        old="if _tensor(indices).dtype == bool:",
+        new="if False:",
+        test=REFUSED,
+    ),
+    Bug(  # a number and a vector have a scalar product
+        row=97,
+        file="tensor/numpy_functions.py",
+        old="if a.shape[-1:] != b.shape[-1:]:",
+        new="if False:",
+        test=REFUSED,
     ),
 ]
