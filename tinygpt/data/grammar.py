@@ -216,6 +216,14 @@ def mean_length(part: Part) -> float:
     return math.fsum(p * sum(map(mean_length, parts)) for p, parts in choices(part))
 
 
+@cache
+def greatest_length(part: Part) -> int:
+    """The characters of the longest text that the part can be written as."""
+    if isinstance(part, str):
+        return len(part)
+    return max(sum(map(greatest_length, parts)) for _, parts in choices(part))
+
+
 def floor(start: Symbol = STORY) -> float:
     """entropy / mean length, nats a character: no model has a lower mean loss over many stories."""
     return entropy(start) / mean_length(start)
@@ -312,8 +320,8 @@ class StoryWindows(Windows):
         longest = int(self.lengths.max())
         if longest > context:
             raise CorpusError(
-                f"a story of {longest} characters does not fit a context of {context}: use a "
-                f"context of {longest} or more"
+                f"a story of {longest} characters does not fit a context of {context}\n"
+                f"the longest stories of the grammar fit --context {greatest_length(STORY)}"
             )
 
     def __len__(self) -> int:

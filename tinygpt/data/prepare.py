@@ -22,10 +22,10 @@ from tinygpt.config import TrainConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
 from tinygpt.data.windows import (
-    CorpusError,
     MappedIds,
     SideBySide,
     Windows,
+    check_length,
     floor,
     kept_back,
 )
@@ -83,9 +83,8 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
         text = without_end(text, tokenizer)
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
-    Windows(ids, context)  # raises where the whole text is too short
     is_story = config.text in (None, "story")
-    kept = 0 if is_story else kept_back(len(ids), config.validation)
+    kept = kept_back(len(ids), 0.0 if is_story else config.validation, context)
     cut = _cut(ids, len(ids) - kept, context, config.stride)
     name = "standard input" if config.text == STANDARD_INPUT else str(config.text)
     name = "the story that comes with tinygpt" if is_story else name
@@ -107,6 +106,7 @@ def _mapped(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> D
     """The data of a token folder. Its tokenizer must be the given one."""
     found = token_files.read(str(config.text), tokenizer)
     header = found.header
+    check_length(header.tokens, header.learned, context)
     size = f"{header.tokens:,} tokens as {header.dtype}, of {header.characters:,} characters"
     cut = _cut(found.ids, header.learned, context, config.stride)
     return Data(str(config.text), size, header.opening, found.hash, found.tokenizer, *cut)
@@ -124,15 +124,8 @@ def _cut(
     """Windows of the first `learned` ids, windows of the others, and the floor where there are no
     others. Too few others for a window are one shorter window.
     """
-    kept = len(ids) - learned
-    if kept and learned <= context:
-        raise CorpusError(
-            f"{len(ids):,} tokens less the {kept:,} kept back to measure on leave {learned:,}: too "
-            f"few for a context of {context}, where a window has {context + 1}\n"
-            "use a longer text, a shorter --context or a smaller --validation"
-        )
     windows = Windows(ids[:learned], context, stride)
-    validation = SideBySide(ids[learned:], context) if kept else None
+    validation = SideBySide(ids[learned:], context) if learned < len(ids) else None
     lowest = floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
     return windows, validation, lowest
 

@@ -9,6 +9,7 @@ N windows, each T = context tokens long.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,10 +76,7 @@ class Windows:
         if last < 0:
             count = len(self.tokens)
             shorter = f", or a context of at most {count - 1}" if count > 1 else ""
-            raise CorpusError(
-                f"{count} tokens are too few for a context of {context}: a window is that many and "
-                f"the token after; use a longer text{shorter}"
-            )
+            raise CorpusError(f"{_too_few(count, context)}\nuse a longer text{shorter}")
 
     def __len__(self) -> int:
         return -(-self.last // self.stride) + 1
@@ -128,18 +126,68 @@ def windows(ids: Sequence[int] | Ids, context: int, stride: int = 1) -> tuple[Id
     return Windows(ids, context, stride)[:]
 
 
-def kept_back(tokens: int, share: float) -> int:
+def kept_back(tokens: int, share: float, context: int = 1) -> int:
     """How many of the tokens, the last ones, are kept back to measure on: this share of them.
 
-    Raises CorpusError where a share keeps back fewer than two: the first has no target.
+    Raises CorpusError where a share keeps back fewer than two, of which the first has no target, or
+    leaves too few to learn from for one window. The error names changes that help.
     """
     kept = int(tokens * share)
-    if share and kept < 2:
-        raise CorpusError(
+    if _divides(tokens, share, context):
+        return kept
+    learned = tokens - kept
+    if tokens <= context:
+        problem = _too_few(tokens, context)
+    elif kept < 2:
+        problem = (
             f"validation {share:g} of {tokens:,} tokens keeps {kept} back to measure on, and 2 are "
-            "the least\nuse a longer text or a larger --validation; --validation 0 keeps none back"
+            "the least"
         )
-    return kept
+    else:
+        problem = _left_too_few(tokens, kept, context)
+    larger = math.ceil(2000 / tokens) / 1000  # a share that keeps back two, in three digits
+    changes = {
+        f"a --context of at most {learned - 1}": (share, learned - 1),
+        f"--validation {larger:g}": (larger, context),
+        "--validation 0, which keeps none back": (0.0, context),
+    }
+    both = {f"--context {tokens - 1} with --validation 0": (0.0, tokens - 1)}
+    helps = _helpful(tokens, changes) or _helpful(tokens, both)
+    raise CorpusError(f"{problem}\nuse {' or '.join(['a longer text', *helps])}")
+
+
+def check_length(tokens: int, learned: int, context: int) -> None:
+    """Raise CorpusError where so many tokens to learn from are too few for one window."""
+    if learned <= context:
+        kept = tokens - learned
+        problem = _left_too_few(tokens, kept, context) if kept else _too_few(tokens, context)
+        shorter = f" or a --context of at most {learned - 1}" if learned > 1 else ""
+        raise CorpusError(f"{problem}\nuse a longer text{shorter}")
+
+
+def _divides(tokens: int, share: float, context: int) -> bool:
+    """Whether this share of the tokens can be measured on, and the others hold a window."""
+    kept = int(tokens * share)
+    return 1 <= context < tokens - kept and (kept >= 2 or share == 0) and share < 1
+
+
+def _helpful(tokens: int, changes: dict[str, tuple[float, int]]) -> list[str]:
+    """The first two of these changes, {change: (share, context)}, with which the text divides."""
+    return [change for change, choice in changes.items() if _divides(tokens, *choice)][:2]
+
+
+def _too_few(tokens: int, context: int) -> str:
+    return (
+        f"{tokens:,} tokens are too few for a context of {context}: a window is that many and the "
+        "token after"
+    )
+
+
+def _left_too_few(tokens: int, kept: int, context: int) -> str:
+    return (
+        f"{tokens:,} tokens less the {kept:,} kept back to measure on leave {tokens - kept:,}: too "
+        f"few for a context of {context}, where a window has {context + 1}"
+    )
 
 
 def floor(ids: Sequence[int] | Ids | MappedIds, context: int) -> float:

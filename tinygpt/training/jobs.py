@@ -7,7 +7,6 @@ All that can be wrong with the input is found here, before a folder is made.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,7 +104,7 @@ def _initialised(request: Request, init: str) -> Job:
         data = prepare(request.training, before.model.context, tokenizer)
     except (CorpusError, TokenizerError) as error:
         # the usual advice names flags that --init refuses
-        problem = re.split("\n|; use ", str(error))[0]
+        problem = str(error).partition("\n")[0]
         raise InputError(f"{problem}\nuse another text, or train without --init") from None
     return _job(request, data, replace(before.model, dropout=dropout), model)
 

@@ -118,7 +118,10 @@ def test_help_loads_neither_matplotlib_nor_rich() -> None:
         (["--text", "empty.txt"], "'empty.txt' is empty"),
         (["--text", "mark.txt"], "'mark.txt' is empty"),
         (["--text", "short.txt"], "5 tokens are too few for a context of 32"),
-        (["--text", "short.txt", "--context", "5"], "use a longer text, or a context of at most 4"),
+        (
+            ["--text", "short.txt", "--context", "5"],
+            "text or --context 4 with --validation 0",
+        ),
         (["--text", "a\0b"], "'a\\x00b' cannot be read: embedded null byte"),
         (["--context", "149"], "149 tokens are too few for a context of 149"),
         # sizes

@@ -9,12 +9,14 @@ import re
 from collections.abc import Iterator
 from hashlib import sha256
 from itertools import chain, islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tensor
+from tests.helpers.program import refused
 from tinygpt import CharacterTokenizer
 from tinygpt.data import grammar
 from tinygpt.data.grammar import (
@@ -470,3 +472,12 @@ def test_the_mean_loss_of_a_model_that_knows_all_is_the_floor(device: str) -> No
     floor = grammar.floor(SMALL)
     error = (surprise - floor * lengths).std() / math.sqrt(len(told)) / grammar.mean_length(SMALL)
     assert abs(loss.item() - floor) < 4 * error < 0.1 * floor
+
+
+def test_a_context_too_short_for_stories_names_one_that_fits_every_seed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = "does not fit a context of 32\nthe longest stories of the grammar fit --context 242"
+    refused(capsys, "train", "--text", "grammar", says=says)
+    drawn = max(map(len, islice(stories(3), 20_000)))
+    assert 230 <= drawn <= grammar.greatest_length(STORY) == 242
