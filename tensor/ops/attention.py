@@ -41,15 +41,7 @@ def attention(
     What may not be seen has weight and gradient exactly 0, whatever it holds; a query that may see
     nothing gives 0 and gradient 0.
     """
-    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
-        raise ShapeError(
-            f"attention of q {q.shape}, k {k.shape}, v {v.shape}: "
-            "q and k share their last axis, k and v their second last"
-        )
-    if scale is None and q.shape[-1] == 0:
-        raise ShapeError(
-            f"attention of q {q.shape}: queries of no elements have no scale 1 / sqrt(D); give one"
-        )
+    _check_shapes(q, k, v, scale)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     allowed = _allowed(q, k, mask, causal)
     scores = scale * (q @ k.swapaxes(-1, -2))  # (..., T, S)
@@ -70,6 +62,18 @@ def attention(
     y = _seen_product(dropped, v) if strange else dropped @ v
     kept = weights, dropped, keep
     return y, _backward_of(q, k, v, bias, *kept, scale, allowed is not None, strange)
+
+
+def _check_shapes(q: Array, k: Array, v: Array, scale: float | None) -> None:
+    if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
+        raise ShapeError(
+            f"attention of q {q.shape}, k {k.shape}, v {v.shape}: "
+            "q and k share their last axis, k and v their second last"
+        )
+    if scale is None and q.shape[-1] == 0:
+        raise ShapeError(
+            f"attention of q {q.shape}: queries of no elements have no scale 1 / sqrt(D); give one"
+        )
 
 
 def _scores_lost(scores: Array, q: Array, k: Array, allowed: Array | None) -> bool:

@@ -1,10 +1,13 @@
-"""Folders to run commands in."""
+"""Folders to run commands in, and the libraries that are oracles."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,3 +43,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(trained: Path, here: Path) -> Path:
     """A copy of that run, to be damaged."""
     return Path(shutil.copytree(trained / "runs", here / "runs")) / "story-1"
+
+
+@pytest.fixture(scope="module")
+def torch() -> Iterator[Any]:
+    """PyTorch on one thread: at this size its threads spend their time waiting for each other."""
+    module = pytest.importorskip("torch")
+    threads = module.get_num_threads()
+    module.set_num_threads(1)
+    yield module
+    module.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def transformers(torch: Any) -> Any:
+    """The library, on one thread, silent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip("transformers")
+    module.logging.set_verbosity_error()
+    module.logging.disable_progress_bar()
+    return module

@@ -5,7 +5,6 @@ formulas: the losses must be the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,6 @@ from tensor.optim import AdamW, clip_gradients, warmup_cosine
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, story, windows
 
 PEAK, WARMUP, FINAL, CLIP, DECAY, BETAS, EPS = 3e-3, 5, 3e-4, 1.0, 0.1, (0.9, 0.99), 1e-8
-
-
-@pytest.fixture
-def torch() -> Iterator[Any]:
-    """PyTorch on one thread: at this size its threads spend their time waiting for each other."""
-    module = pytest.importorskip("torch")
-    threads = module.get_num_threads()
-    module.set_num_threads(1)
-    yield module
-    module.set_num_threads(threads)
 
 
 def given_weights(model: GPT) -> dict[str, Any]:

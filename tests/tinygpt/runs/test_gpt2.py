@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,33 +146,18 @@ def test_several_files(tmp_path: Path) -> None:
 # -- against transformers
 
 
-@pytest.fixture(scope="module")
-def library() -> Iterator[Any]:
-    """transformers, on one thread."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers")
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        torch.set_num_threads(1)
-        yield transformers
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.filterwarnings("ignore")
 @SIZES
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_what_transformers_saves(library: Any, tmp_path: Path, size: Keys, tied: bool) -> None:
+def test_what_transformers_saves(transformers: Any, tmp_path: Path, size: Keys, tied: bool) -> None:
     """Logits within 1e-4 in float32 and 1e-9 in float64, the same greedy text; saved again: the
     same bytes.
     """
     import torch
 
     torch.manual_seed(0)
-    theirs = library.GPT2LMHeadModel(
-        library.GPT2Config(**size, tie_word_embeddings=tied, bos_token_id=1, eos_token_id=2)
+    theirs = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(**size, tie_word_embeddings=tied, bos_token_id=1, eos_token_id=2)
     ).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -213,7 +196,7 @@ def test_what_transformers_saves(library: Any, tmp_path: Path, size: Keys, tied:
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-4), ("float64", 1e-9)])
 def test_what_transformers_loads(
-    library: Any, tmp_path: Path, tied: bool, dtype: str, atol: float
+    transformers: Any, tmp_path: Path, tied: bool, dtype: str, atol: float
 ) -> None:
     import torch
 
@@ -228,7 +211,7 @@ def test_what_transformers_loads(
         }
     )
     gpt2.save(model, tmp_path / "made")
-    theirs, about = library.GPT2LMHeadModel.from_pretrained(
+    theirs, about = transformers.GPT2LMHeadModel.from_pretrained(
         tmp_path / "made", dtype=getattr(torch, dtype), output_loading_info=True
     )
     assert not any(about.values()), about  # nothing missing, nothing unknown
@@ -243,11 +226,11 @@ def test_what_transformers_loads(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_transformers_reads_our_tokenizer(library: Any, tmp_path: Path) -> None:
+def test_transformers_reads_our_tokenizer(transformers: Any, tmp_path: Path) -> None:
     source = write(tmp_path / "a", BYTES, drawn(BYTES))
     tokenizer = BytePairTokenizer.from_gpt2(source / "vocab.json", source / "merges.txt")
     gpt2.save(gpt2.load(source), tmp_path / "b", tokenizer=tokenizer)
-    theirs = library.AutoTokenizer.from_pretrained(tmp_path / "b")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
     for text in ("the path thereof", "Käse  \n\t猫 🐈 th'th"):
         assert theirs(text)["input_ids"] == list(tokenizer.encode(text))
     # <|endoftext|>

@@ -7,8 +7,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +25,6 @@ SIZE: Keys = {"vocab_size": 37, "n_positions": 12, "n_embd": 24, "n_head": 3, "n
 TEXT = "The cat sat on the mat. The dog ran in the park. " * 3
 SAMPLES = ["The cat<|endoftext|> [PAD] <s>x", "é 猫 hello", " at the [PAD]<s><s>\n\n x", ""]
 END = "<|endoftext|>"
-
-
-@pytest.fixture(scope="module")
-def library() -> Iterator[Any]:
-    """transformers, on one thread."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers = pytest.importorskip("transformers")
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        torch.set_num_threads(1)
-        yield transformers
-    torch.set_num_threads(threads)
 
 
 def folder(
@@ -68,7 +51,7 @@ def folder(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bug_89_ids_and_texts_are_those_of_transformers(library: Any, tmp_path: Path) -> None:
+def test_bug_89_ids_and_texts_are_those_of_transformers(transformers: Any, tmp_path: Path) -> None:
     """Also after transformers has saved each folder as tokenizer.json alone."""
     flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False}
     size = len(json.loads((folder(tmp_path / "0") / "vocab.json").read_text()))
@@ -87,7 +70,7 @@ def test_bug_89_ids_and_texts_are_those_of_transformers(library: Any, tmp_path: 
         folder(tmp_path / "6", settings={"add_prefix_space": False, "add_bos_token": False}),
     ]
     for path in folders:
-        theirs = library.AutoTokenizer.from_pretrained(path)
+        theirs = transformers.AutoTokenizer.from_pretrained(path)
         saved = path.with_name(f"{path.name} saved")
         theirs.save_pretrained(saved)
         assert not (saved / "vocab.json").exists()
@@ -100,11 +83,11 @@ def test_bug_89_ids_and_texts_are_those_of_transformers(library: Any, tmp_path: 
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bug_89_special_tokens_on_the_way_back(library: Any, tmp_path: Path) -> None:
+def test_bug_89_special_tokens_on_the_way_back(transformers: Any, tmp_path: Path) -> None:
     source = write(folder(tmp_path / "a", "[PAD]", added=("<s>",)), SIZE, drawn(SIZE))
     ours = gpt2_folder.load(source)
     gpt2.save(gpt2.load(source), tmp_path / "b", tokenizer=ours)
-    theirs = library.AutoTokenizer.from_pretrained(tmp_path / "b")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
     for text in SAMPLES:
         assert theirs(text)["input_ids"] == ours.encode(text)
     assert gpt2_folder.load(tmp_path / "b").hash == ours.hash
@@ -131,8 +114,10 @@ def test_bug_89_a_setting_that_changes_ids_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bug_89_settings_inside_tokenizer_json(library: Any, tmp_path: Path) -> None:
-    library.AutoTokenizer.from_pretrained(folder(tmp_path / "a")).save_pretrained(tmp_path / "b")
+def test_bug_89_settings_inside_tokenizer_json(transformers: Any, tmp_path: Path) -> None:
+    transformers.AutoTokenizer.from_pretrained(folder(tmp_path / "a")).save_pretrained(
+        tmp_path / "b"
+    )
     path = tmp_path / "b/tokenizer.json"
     sound = json.loads(path.read_text())
     special = [{"SpecialToken": {"id": END, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
@@ -201,13 +186,13 @@ def test_openais_names_and_a_padded_table(here: Path, capsys: pytest.CaptureFixt
     ids=str,
 )
 def test_other_choices_compute_what_transformers_computes(
-    library: Any, tmp_path: Path, choices: Keys
+    transformers: Any, tmp_path: Path, choices: Keys
 ) -> None:
     """With kernels and a cache too; and on the way back each key is as it was."""
     import torch
 
     write(tmp_path / "a", SIZE, drawn(SIZE), **choices)
-    theirs = library.GPT2LMHeadModel.from_pretrained(tmp_path / "a").eval()
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "a").eval()
     ids = tokens(SIZE)
     with torch.no_grad():
         expected = theirs(torch.tensor(ids[None])).logits.numpy()
