@@ -48,6 +48,8 @@ _NAMES = """
     ids: input
     count: num_classes num_embeddings
     value: fill_value constant_values
+    slope: negative_slope
+    limit: max_norm
     width: pad pad_width embedding_dim normalized_shape
     diagonal: k
     rows: n N
@@ -81,6 +83,17 @@ _ADVICE = {
     "padding_idx": "Write zeros into that row, under no_grad()",
     "memory_format": "Write x.permute(...).contiguous()",
     "copy": "Write .clone() for a copy",
+    "set_to_none": "A gradient that is forgotten is None",
+    "closure": "Call the closure before: loss = closure()",
+    "amsgrad": "This variant of Adam is not here",
+    "maximize": "Write (-loss).backward() to climb",
+    "foreach": "Parameters are packed, and are updated together",
+    "fused": "The kernel is chosen where there is one; see tensor.kernels.explain()",
+    "norm_type": "The norm is the root of the sum of squares",
+    "strict": "Write {**model.state_dict(), **state} for a state in which names are missing",
+    "prefix": "Write {prefix + name: x for name, x in model.state_dict().items()}",
+    "recurse": "Write vars(model) for the attributes of one module",
+    "keep_vars": "Write dict(model.named_parameters()) for the parameters themselves",
     "training": "Write nn.Dropout(p)(x), which knows whether the model is in training",
 }
 # A function, if what is typed elsewhere means something else here.

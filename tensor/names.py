@@ -10,9 +10,9 @@ from tensor.errors import ArgumentError, brief
 from tensor.later import LATER
 
 
-def unknown(owner: str, name: str) -> AttributeError:
-    """The error of a name that `owner` does not have, with what to write in its place."""
-    code = MODULES.get(f"{owner}.{name}") or HERE.get(name) or MODULES.get(name)
+def unknown(owner: str, name: str, code: str | None = None) -> AttributeError:
+    """The error of a name that `owner` does not have, with the code to write in its place."""
+    code = code or MODULES.get(f"{owner}.{name}") or HERE.get(name) or MODULES.get(name)
     if code:
         return AttributeError(f"{owner} has no {name!r}. Write this: {code}")
     if name in LATER:
@@ -42,16 +42,16 @@ def absent(sign: str, code: str) -> Any:
 class Answer:
     """An attribute that is not there, and says so."""
 
-    def __init__(self, name: str):
-        self.name = name
+    def __init__(self, name: str, code: str | None = None):
+        self.name, self.code = name, code
 
     def __get__(self, instance: Any, owner: type) -> Any:
-        raise unknown(owner.__name__, self.name)
+        raise unknown(owner.__name__, self.name, self.code)
 
 
 class OtherNames:
-    """The names of other libraries, as attributes that raise AttributeError. A base class of
-    Tensor: `__getattr__` would slow down every look-up of an attribute.
+    """Base of a class whose attributes answer the names of other libraries by AttributeError:
+    `__getattr__` would slow down every look-up of an attribute.
     """
 
     __slots__ = ()
@@ -62,5 +62,11 @@ class OtherNames:
         return [x for x in known if not isinstance(inspect.getattr_static(self, x), Answer)]
 
 
+class TensorNames(OtherNames):
+    """The names that Tensor answers."""
+
+    __slots__ = ()
+
+
 for _name in (*HERE, *LATER):
-    setattr(OtherNames, _name, Answer(_name))
+    setattr(TensorNames, _name, Answer(_name))

@@ -23,7 +23,7 @@ from tensor.explain import explain, in_short
 from tensor.memory.devices import address, to_host
 from tensor.memory.layout import Layout
 from tensor.mode import MODE
-from tensor.names import Count, OtherNames, absent
+from tensor.names import Count, TensorNames, absent
 from tensor.ops.indexing import fitting, getitem, split_key, write
 from tensor.ops.op import operator_of
 
@@ -65,7 +65,7 @@ def _in_place(ufunc: np.ufunc, op: Callable[..., Any]) -> Callable[[Tensor, Any]
     return update
 
 
-class Tensor(TensorBase, OtherNames):
+class Tensor(TensorBase, TensorNames):
     """An n-dimensional array with explicit strides and reverse-mode gradients.
 
     Tensor(data) copies; Tensor.from_array(array) shares. Python floats become float32, ints int64,

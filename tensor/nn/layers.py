@@ -137,8 +137,23 @@ class ReLU(Module):
         return ops.relu(x)
 
 
+class LeakyReLU(Module):
+    """y = x where x > 0, else slope * x"""
+
+    @brief
+    def __init__(self, slope: float = 0.01):
+        self.slope = slope
+
+    @brief
+    def __call__(self, x: Any) -> Tensor:
+        x = Tensor.wrap(x)
+        return ops.where(x > 0, x, self.slope * x)
+
+
 class GELU(Module):
-    """y = x times the normal distribution up to x, or its tanh form; see `tensor.gelu`."""
+    """y = x times the normal distribution up to x. The default is its tanh form, GPT-2's, up to
+    5e-4 away; `nn.GELU("erf")` is exact, as the default of PyTorch. See `tensor.gelu`.
+    """
 
     @brief
     def __init__(self, form: str = "tanh"):

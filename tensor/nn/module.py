@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from tensor import files
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
-from tensor.errors import DTypeError, brief
+from tensor.errors import ArgumentError, DTypeError, brief
 from tensor.memory.devices import move
-from tensor.mode import MODE, Switch, no_grad
+from tensor.mode import MODE, Switch
+from tensor.nn.answers import ModuleNames
 from tensor.nn.packing import Flat, group_of, pack
 from tensor.nn.state import check
 from tensor.nn.tree import tree
@@ -18,6 +19,7 @@ from tensor.ops.views import targets_of
 from tensor.tensor import Tensor
 
 M = TypeVar("M", bound="Module")
+Named = TypeVar("Named", bound=Tensor)
 
 
 class Parameter(Tensor):
@@ -51,18 +53,39 @@ def _found(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _found(f"{name}.{key}", part)
 
 
-class Module:
+def _once(named: Iterable[tuple[str, Named]]) -> Iterator[tuple[str, Named]]:
+    """Each tensor under its first name."""
+    seen: set[int] = set()
+    for name, tensor in named:
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor
+
+
+def _check_buffer(name: str, value: Any) -> None:
+    """Raise ArgumentError for what cannot be a buffer."""
+    if value is not None and (not isinstance(value, Tensor) or isinstance(value, Parameter)):
+        raise ArgumentError(
+            f"the buffer {name!r} holds a Tensor or None, not a {type(value).__name__}: "
+            "write Tensor(values); what learns is a plain attribute, nn.Parameter(values)"
+        )
+
+
+class Module(ModuleNames):
     """Base of layers and models. Parameters and modules set as attributes are found, also in lists,
-    tuples and dicts to any depth; nothing is registered.
+    tuples and dicts to any depth, and are not registered. Buffers are: see `register_buffer`.
     """
 
     training = True
     flats: tuple[Flat, ...] = ()  # filled by pack()
+    _buffers: tuple[str, ...] = ()  # the attributes that state_dict() has beside the parameters
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Raises TypeError where a plain tensor would take the place of a parameter, and so would
-        not learn.
+        not learn, and where something else would take the place of a buffer.
         """
+        if name in self._buffers:
+            _check_buffer(name, value)
         lost = not isinstance(value, Parameter) and value is not None
         if lost and isinstance(vars(self).get(name), Parameter):
             raise TypeError(
@@ -71,6 +94,24 @@ class Module:
                 f"`with no_grad(): module.{name}[...] = values`, or set nn.Parameter(values)"
             )
         super().__setattr__(name, value)
+
+    @brief
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Set a tensor that does not learn as an attribute, such as a running mean. `state_dict`
+        has it, and so has a file of `save`. `self.name = tensor` sets another tensor later.
+
+        persistent=False, like a tensor set as a plain attribute: `state_dict` does not have it.
+        `to` moves buffers of both kinds. Raises ArgumentError for anything but a tensor or None,
+        and for a name that is taken.
+        """
+        _check_buffer(name, tensor)
+        taken = hasattr(self, name) and name not in self._buffers
+        if taken or not name.isidentifier():
+            problem = "is an attribute already" if taken else "cannot be the name of an attribute"
+            raise ArgumentError(f"register_buffer: {name!r} {problem}")
+        setattr(self, name, tensor)
+        if persistent:
+            self._buffers = (*self._buffers, name)
 
     def _children(self) -> Iterator[tuple[str, Any]]:
         for name, value in vars(self).items():
@@ -90,15 +131,40 @@ class Module:
             if isinstance(child, Module):
                 yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def modules(self) -> Iterator[Module]:
+        """This module and all below, each once."""
+        return iter(dict.fromkeys(module for _, module in self.named_modules()))
+
+    def children(self) -> Iterator[Module]:
+        """The modules that are attributes of this one, also in containers, each once."""
+        found = (child for _, child in self._children())
+        return iter(dict.fromkeys(child for child in found if isinstance(child, Module)))
+
+    def apply(self: M, function: Callable[[Module], Any]) -> M:
+        """Call `function(module)` for this module and all below, the innermost first."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Parameter]]:
         """Each parameter once, in the order of definition, under its first name: a tied one has
         several.
         """
-        seen: set[int] = set()
-        for name, parameter in self._named(""):
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+        return _once(self._named(f"{prefix}." if prefix else ""))
+
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Each buffer of `state_dict` once, under its first name."""
+        return _once(
+            (f"{path}.{name}" if path else name, getattr(module, name))
+            for path, module in self.named_modules(prefix)
+            for name in module._buffers
+            if getattr(module, name, None) is not None
+        )
+
+    def buffers(self) -> Iterator[Tensor]:
+        """The buffers of `state_dict` without their names."""
+        return (buffer for _, buffer in self.named_buffers())
 
     def _named(self, prefix: str) -> Iterator[tuple[str, Parameter]]:
         for name, child in self._children():
@@ -107,14 +173,22 @@ class Module:
             else:
                 yield f"{prefix}{name}", child
 
+    @brief
     def parameters(self) -> Iterator[Parameter]:
         """The parameters without their names."""
         return (parameter for _, parameter in self.named_parameters())
 
+    @brief
     def zero_grad(self) -> None:
         """Forget all gradients: `.grad` is None again."""
         for parameter in self.parameters():
             parameter.grad = None
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Let all parameters learn, or freeze them."""
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
 
     def train(self: M, mode: bool = True) -> M:
         """Training behaviour (dropout on) for this module and all below."""
@@ -131,31 +205,32 @@ class Module:
         """Whether to behave as in training: `training` is set, and no `evaluating()` is around."""
         return self.training and not MODE.get().evaluating
 
+    @brief
     def state_dict(self) -> dict[str, Tensor]:
-        """name -> parameter, detached: the model's own memory, not a copy."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+        """name -> parameter or buffer, detached: the model's own memory, not a copy."""
+        own = (*self.named_parameters(), *self.named_buffers())
+        return {name: value.detach() for name, value in own}
 
     @brief
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Write the tensors or arrays of `state` into the parameters, cast to their dtypes. Raises
-        StateError for names and shapes that differ, before anything is written.
+        """Write the tensors or arrays of `state` into the parameters and buffers, cast to their
+        dtypes. Raises StateError for names and shapes that differ, before anything is written.
         """
-        own = dict(self.named_parameters())
+        own = self.state_dict()
         check(type(self).__name__, own, state)
         arrays = {name: getattr(value, "array", value) for name, value in state.items()}
-        moved = {name: move(arrays[name], parameter.device) for name, parameter in own.items()}
-        with no_grad():
-            for name, parameter in own.items():
-                parameter[...] = moved[name]
+        moved = {name: move(arrays[name], value.device) for name, value in own.items()}
+        for name, value in own.items():
+            value[...] = moved[name]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the parameters to a safetensors file, which is whole or absent."""
+        """Write the `state_dict` to a safetensors file, which is whole or absent."""
         files.save(path, self.state_dict())
 
     @brief
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Take the parameters from a file of `save`: all of them, or none. Raises FileError and
-        StateError.
+        """Take parameters and buffers from a file of `save`: all of them, or none. Raises FileError
+        and StateError.
         """
         self.load_state_dict(files.load(path))
 

@@ -14,6 +14,7 @@ from tensor import Tensor, nn, optim
 from tensor.answers import HERE, MODULES
 from tensor.errors import DeviceError
 from tensor.later import LATER
+from tensor.nn.answers import MODEL
 
 ANSWERS = {**HERE, **MODULES}
 
@@ -30,12 +31,14 @@ def namespace() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-def test_an_answer_is_code_that_runs(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "code"), [*ANSWERS.items(), *((f"model.{name}", code) for name, code in MODEL.items())]
+)
+def test_an_answer_is_code_that_runs(name: str, code: str) -> None:
     try:
-        exec(ANSWERS[name], namespace())
+        exec(code, namespace())
     except DeviceError:
-        assert name == "cuda"
+        assert name in ("cuda", "model.cuda")
 
 
 @pytest.mark.parametrize("name", [*HERE, *LATER])
@@ -68,6 +71,9 @@ def test_an_unknown_name_is_answered() -> None:
         (tensor, "linalg", "tensor has no 'linalg'. Write this: np.linalg.inv(a.numpy())  # or "),
         (x, "cuda", "Tensor has no 'cuda'. Write this: x.to('cuda')"),
         (x, "triu", "Tensor has no 'triu'. Write this: tensor.triu(a)"),
+        (nn.ReLU(), "half", "ReLU has no 'half'. Write this: model.to('float16')"),
+        (nn.ReLU(), "double", "ReLU has no 'double'. Write this: model.to('float64')"),
+        (nn.ReLU(), "halve", "'ReLU' object has no attribute 'halve'"),
         (x, "sume", "'Tensor' object has no attribute 'sume'"),
     ):
         with pytest.raises(AttributeError) as error:
@@ -76,6 +82,8 @@ def test_an_unknown_name_is_answered() -> None:
     assert {"sum", "shape", "numpy", "grad"} < set(dir(x))
     assert not set(dir(x)).intersection(ANSWERS, LATER)
     assert not hasattr(x, "__array_interface__")
+    assert {"parameters", "weight"} < set(dir(nn.Linear(1, 1)))
+    assert not set(dir(nn.Linear(1, 1))).intersection(MODEL)
 
 
 @pytest.mark.parametrize("leaf", [False, True])

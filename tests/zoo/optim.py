@@ -96,8 +96,8 @@ ZOO = [
     Bug(  # each name of a tied table gets a slot of its own
         row=42,
         file="tensor/nn/module.py",
-        old="            if id(parameter) not in seen:\n",
-        new="            if True:\n",
+        old="        if id(tensor) not in seen:\n",
+        new="        if True:\n",
         test=TESTS + "test_bug_42_groups_by_name_and_tied_once",
     ),
     Bug(  # each array against its own norm

@@ -19,8 +19,8 @@ ZOO = [
     Bug(
         row=42,  # a tied table is two parameters to the optimiser
         file="tensor/nn/module.py",
-        old="            if id(parameter) not in seen:\n",
-        new="            if True:\n",
+        old="        if id(tensor) not in seen:\n",
+        new="        if True:\n",
         test=TESTS + "test_bug_42_tied_table_decays_once",
     ),
     Bug(

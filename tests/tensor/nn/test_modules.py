@@ -108,6 +108,7 @@ def test_a_sequence_of_layers() -> None:
     ("layer", "oracle"),
     [
         (nn.ReLU(), lambda x: np.maximum(x, 0)),
+        (nn.LeakyReLU(0.1), lambda x: np.where(x > 0, x, 0.1 * x)),
         (nn.SiLU(), lambda x: x / (1 + np.exp(-x))),
         (nn.Tanh(), np.tanh),
         (nn.Sigmoid(), lambda x: 1 / (1 + np.exp(-x))),
@@ -134,6 +135,24 @@ def test_modules_in_containers_learn() -> None:
 
     names = [name for name, _ in Net().named_parameters()]
     assert names == ["by_name.a.weight", "by_name.b.0.weight", "table.0.0"]
+
+
+def test_modules_below_are_found_frozen_and_changed() -> None:
+    """Those that are shared, once."""
+    model: Any = Tied()
+    model.again = model.blocks[0]
+    assert list(model.children()) == [model.embedding, *model.blocks]
+    assert len(list(model.modules())) == 10
+    assert next(iter(model.modules())) is model
+    seen: list[nn.Module] = []
+    assert model.apply(seen.append) is model
+    assert seen[0] is model.embedding
+    assert seen[-2:] == [model.blocks[1], model]
+    assert model.requires_grad_(False) is model
+    assert not any(p.requires_grad for p in model.parameters())
+    model.blocks[0].requires_grad_()
+    assert sum(p.requires_grad for p in model.parameters()) == 4
+    assert next(model.named_parameters("gpt"))[0] == "gpt.embedding.weight"
 
 
 def test_tied_parameter_gets_the_gradient_of_both_uses() -> None:

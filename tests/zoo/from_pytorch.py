@@ -1,0 +1,32 @@
+"""Bugs that users of PyTorch would meet in modules, hooks and choices."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+BUFFERS = "tests/tensor/nn/test_buffers.py::"
+MODULE = "tensor/nn/module.py"
+
+ZOO = [
+    Bug(  # a file of the model lacks its running means
+        row=97,
+        file=MODULE,
+        old="(*self.named_parameters(), *self.named_buffers())",
+        new="self.named_parameters()",
+        test=BUFFERS + "test_a_state_has_the_buffers",
+    ),
+    Bug(  # a buffer becomes a number, and leaves the state without a word
+        row=97,
+        file=MODULE,
+        old="        if name in self._buffers:\n            _check_buffer(name, value)\n",
+        new="",
+        test=BUFFERS + "test_what_is_no_buffer_is_refused",
+    ),
+    Bug(  # a buffer takes the place of a method
+        row=97,
+        file=MODULE,
+        old="taken = hasattr(self, name) and name not in self._buffers",
+        new="taken = False",
+        test=BUFFERS + "test_what_is_no_buffer_is_refused",
+    ),
+]
