@@ -80,8 +80,8 @@ ZOO = [
     Bug(
         row=50,  # a run goes on with any text that is named
         file="tinygpt/training/jobs.py",
-        old="        if data.hash == run.text:\n",
-        new="        if moved or data.hash == run.text:\n",
+        old="        return data if data.hash == run.text else None\n",
+        new="        return data\n",
         test="tests/tinygpt/training/test_moved_text.py::test_bug_50_the_same_text_elsewhere",
     ),
     Bug(

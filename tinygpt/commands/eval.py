@@ -25,7 +25,7 @@ from tinygpt.ids import IGNORED, Ids
 from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
-from tinygpt.training.jobs import check_device
+from tinygpt.training.jobs import check_device, own_text
 from tinygpt.training.measure import batch_of, mean_loss, measured_rows
 from tinygpt.training.step import arithmetic
 
@@ -125,19 +125,8 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
             f"{run.name} was not trained here, so no text was kept back\n"
             "name one to measure on: --text FILE"
         )
-    try:
-        found = data.prepare(config, context, tokenizer)
-    except InputError as error:
-        raise InputError(
-            f"{str(error).partition(chr(10))[0]}: {run.name} was trained on it\n"
-            "restore it, or name a text to measure on: --text FILE"
-        ) from None
-    if found.hash != run.text:
-        raise InputError(
-            f"the text of {run.name} has changed since it was trained: nobody knows what it did "
-            "not learn from\n"
-            f"restore {shown(found.name)}, or name a text: --text FILE"
-        )
+    another = "name a text to measure on: --text FILE"
+    found = own_text(run, tokenizer, missing=another, changed=another)
     if found.validation is None:
         rows = measured_rows(found.windows)
         name = f"{shown(found.name)}: the {len(rows):,} windows of its training"

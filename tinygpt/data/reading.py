@@ -6,14 +6,16 @@ import codecs
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
+from threading import Timer
 from typing import BinaryIO
 
 from tinygpt.errors import InputError
 from tinygpt.files import brief, open_regular, reason, refuse_pointer
 
 STANDARD_INPUT = "-"  # the path that means: what another program pipes in
+PATIENCE = 2.0  # seconds of silence while standard input is read
 PART = 1 << 18  # bytes of a file that are read at a time
 
 
@@ -73,7 +75,20 @@ def _opened(path: str) -> AbstractContextManager[BinaryIO]:
             "the path - means standard input, and nothing is piped in\n"
             "pipe a text in: PROGRAM | tinygpt ..., or give the path of a file"
         )
-    return nullcontext(sys.stdin.buffer)
+    return _standard_input()
+
+
+@contextmanager
+def _standard_input() -> Iterator[BinaryIO]:
+    """Standard input. A line says what is waited for, if the end does not come soon."""
+    line = "reading the text from standard input, until its end ..."
+    waiting = Timer(PATIENCE, print, [line], {"file": sys.stderr, "flush": True})
+    waiting.daemon = True  # Ctrl-C does not wait for the line
+    waiting.start()
+    try:
+        yield sys.stdin.buffer
+    finally:
+        waiting.cancel()
 
 
 def looks_like_utf_16(start: bytes) -> bool:

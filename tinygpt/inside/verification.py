@@ -30,6 +30,7 @@ from tensor import Tensor, no_grad
 from tensor.files import DTYPES
 from tensor.random import Generator
 from tinygpt.config import SampleConfig
+from tinygpt.data.reading import STANDARD_INPUT
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, write_json
 from tinygpt.generation.sampling import Floats, distribution, pick
@@ -144,6 +145,11 @@ def resume(run: Run, model: GPT) -> str:
     if not checkpoint.current(run.folder, runs.OPTIMIZER).exists():
         raise InputError(
             f"{run.name} was not trained here: it has no {runs.OPTIMIZER} to go on with\n"
+            "leave resume out"
+        )
+    if run.training.text == STANDARD_INPUT:
+        raise InputError(
+            f"{run.name} was trained on standard input, which two trainings cannot both read\n"
             "leave resume out"
         )
     with tempfile.TemporaryDirectory(prefix="tinygpt-") as folder:

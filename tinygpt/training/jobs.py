@@ -6,7 +6,7 @@ All that can be wrong with the input is found here, before a folder is made.
 
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from tensor.optim import Optimizer
 from tensor.random import Generator
 from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
-from tinygpt.data.reading import STANDARD_INPUT
+from tinygpt.data.reading import STANDARD_INPUT, name_of
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
@@ -121,7 +121,13 @@ def resumed(request: Request) -> Job:
         "leave it out, or start a new run from it: --init",
     )
     text = request.training.text if "text" in request.chosen else None
-    job = reopened(request.resume, text)
+    again = command("train", "--resume", request.resume, "--text", "PATH")
+    job = reopened(
+        request.resume,
+        text,
+        missing=f"say where it is now: {again}",
+        changed="start a new run from its weights: --init",
+    )
     if "steps" in request.chosen:
         job = job._replace(run=_lengthened(job, request.training.steps))
     run, step = job.run, job.progress.step
@@ -155,9 +161,12 @@ def _lengthened(job: Job, steps: int) -> Run:
     return replace(job.run, training=replace(config, steps=steps, warmup=warmup, evaluate=evaluate))
 
 
-def reopened(name: str | None, text: str | None = None) -> Job:
+def reopened(
+    name: str | None, text: str | None = None, missing: str = "", changed: str = ""
+) -> Job:
     """A run as its last checkpoint left it, also where that was its last step. text: where its text
-    is now, by default where it was. Raises InputError when its text is another one now.
+    is now, by default where it was. Raises InputError, as `own_text` does, when its text is another
+    one now.
     """
     run, model, tokenizer = runs.load(runs.find(name))
     if not run.text:
@@ -165,51 +174,59 @@ def reopened(name: str | None, text: str | None = None) -> Job:
             f"{run.name} was not trained here: there is no training to go on with\n"
             f"start one from its weights: {command('train', '--init', run.folder)}"
         )
-    run = _moved(run, text)
+    if text is not None:
+        run = _moved(run, text)
     config = run.training
     _check(config)
-    data = _same_text(run, tokenizer, text is not None)
+    data = _unchanged(run, tokenizer) if text else own_text(run, tokenizer, missing, changed)
+    if data is None:
+        raise InputError(
+            f"{name_of(str(text))} is not the text that {run.name} was trained on: its hash is "
+            "another\n"
+            f"name the same text, or start a new run with this one: --init {run.name}"
+        )
     model.to(device=config.device)
     optimizer = optimizer_of(model.train(), config)
     return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
 
 
-def _moved(run: Run, text: str | None) -> Run:
-    """The run, with its text where it is now. Raises InputError where no file is there."""
+def own_text(run: Run, tokenizer: Tokenizer, missing: str = "", changed: str = "") -> Data:
+    """The data of the run, from where its text was. Raises InputError where no text is there, or
+    another one. missing, changed: what can be done then, beside bringing the text back.
+    """
+    where = name_of(run.training.text or "story")
+    back, other = f"restore {where}", changed
+    try:
+        data = _unchanged(run, tokenizer)
+        if data is not None:
+            return data
+        problem = f"{where} is not the text that {run.name} was trained on: its hash is another"
+    except InputError as error:
+        problem, other = f"{str(error).splitlines()[0]}: {run.name} was trained on it", missing
+        if run.training.text == STANDARD_INPUT:
+            problem = f"{run.name} was trained on {where}, and no text comes from there now"
+            back = "pipe the same text in again"
+    raise InputError(f"{problem}\n{back}{f', or {other}' if other else ''}")
+
+
+def _unchanged(run: Run, tokenizer: Tokenizer) -> Data | None:
+    """The data of the run; None where its text is another one now."""
+    # another text may be one that the run's tokenizer cannot read
+    with contextlib.suppress(CorpusError, TokenizerError):
+        data = prepare(run.training, run.model.context, tokenizer)
+        return data if data.hash == run.text else None
+    return None
+
+
+def _moved(run: Run, text: str) -> Run:
+    """The run, with its text where it is now."""
     before = run.training.text
-    if text is None:
-        if before not in (*BUILT_IN, STANDARD_INPUT) and not os.path.lexists(str(before)):
-            raise InputError(
-                f"the text of {run.name} is not at {shown(before)} any more\n"
-                f"where is it now? {command('train', '--resume', run.folder, '--text', 'PATH')}"
-            )
-        return run
     if before in BUILT_IN or text in BUILT_IN:
         raise InputError(
             f"--text {shown(text)}: {run.name} learns from {shown(before or 'story')}, and only a "
             "file or a folder can have moved\nleave it out, or start a new run: --init"
         )
     return replace(run, training=replace(run.training, text=text))
-
-
-def _same_text(run: Run, tokenizer: Tokenizer, moved: bool) -> Data:
-    """The data of the run. Raises InputError where its text is not the one that it began with."""
-    try:
-        data = prepare(run.training, run.model.context, tokenizer)
-        if data.hash == run.text:
-            return data
-    except (CorpusError, TokenizerError):  # this text cannot even be read with the run's tokenizer
-        pass
-    where = shown(run.training.text)
-    if moved:
-        raise InputError(
-            f"{where} is not the text that {run.name} began with: its hash is another\n"
-            f"name the same text, or start a new run with this one: --init {run.name}"
-        )
-    raise InputError(
-        f"the text of {run.name} has changed since it began, so it cannot go on as it would "
-        f"have\nrestore {where}, or use --init"
-    )
 
 
 def _refuse(request: Request, names: Iterable[str], why: str) -> None:

@@ -279,14 +279,19 @@ def test_refuses_a_text_that_has_changed(
     """Its last quarter is not what was kept back any more."""
     (here / "own.txt").write_text(TEXT + "grün", encoding="utf-8")
     capsys.readouterr()
-    refused(capsys, "eval", "mine", says="the text of mine has changed since it was trained")
+    refused(
+        capsys,
+        "eval",
+        "mine",
+        says="'own.txt' is not the text that mine was trained on: its hash is another\nrestore",
+    )
     (here / "own.txt").unlink()
     refused(
         capsys,
         "eval",
         "mine",
         says="no file is named 'own.txt': mine was trained on it\n"
-        "restore it, or name a text to measure on: --text FILE",
+        "restore 'own.txt', or name a text to measure on: --text FILE",
     )
 
 

@@ -404,6 +404,6 @@ def test_a_text_that_is_gone(here: Path, run: Path, capsys: pytest.CaptureFixtur
     choices = json.loads((run / "config.json").read_text())
     choices["training"]["text"] = "gone.txt"
     (run / "config.json").write_text(json.dumps(choices))
-    refused(capsys, "verify", "resume", says="is not at gone.txt any more")
+    refused(capsys, "verify", "resume", says="no file is named 'gone.txt'")
     assert not list(here.glob("tinygpt-*"))
     shutil.rmtree(run)

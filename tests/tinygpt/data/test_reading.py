@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.helpers.program import TINY, refused, sampled
 from tinygpt.__main__ import main
 from tinygpt.data.prepare import files, read
-from tinygpt.data.reading import looks_like_utf_16, read_text
+from tinygpt.data.reading import looks_like_utf_16, read_parts, read_text
 from tinygpt.errors import InputError
 
 TEXT = "The cat sat on the mat. The dog ran in the park. " * 4
@@ -67,8 +68,20 @@ def test_standard_input(
     piped(monkeypatch, TEXT.encode())
     assert main(flags) == 0
     assert "text      standard input: 196 characters" in capsys.readouterr().out
-    piped(monkeypatch, b"")
-    refused(capsys, "train", "--resume", "text-1", says="standard input is empty")
+    fix = (
+        "text-1 was trained on standard input, and no text comes from there now\npipe the same text"
+    )
+    monkeypatch.setattr("tinygpt.commands.step._check", lambda _: None)
+    for command in (["train", "--resume", "text-1"], ["eval", "text-1"], ["step", "--train"]):
+        piped(monkeypatch, b"")
+        refused(capsys, *command, says=fix)
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        refused(capsys, *command, says=fix)
+        piped(monkeypatch, TEXT.encode().replace(b"cat", b"dog"))
+        refused(
+            capsys, *command, says="standard input is not the text that runs/text-1 was trained"
+        )
+    refused(capsys, "verify", "resume", "text-1", says="two trainings cannot both read")
     piped(monkeypatch, b"\xff\xff")
     refused(capsys, *flags, says="standard input is not UTF-8: byte 0xff at offset 0")
     refused(capsys, "tokenize", "-", "--out", "made", says="standard input can be read once")
@@ -80,6 +93,21 @@ def test_standard_input(
     piped(monkeypatch, b"The cat\r\nThe dog\n")
     lines = sampled(capsys, "story-1", "--prompts", "-", "--length", "0").splitlines()
     assert lines == ["The cat", "The dog"]
+
+
+def test_a_pipe_that_is_silent_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A program that is given no pipe would else seem to hang."""
+    monkeypatch.setattr("tinygpt.data.reading.PATIENCE", 0.01)
+    piped(monkeypatch, b"The cat")
+    parts, said = read_parts("-"), ""
+    assert next(parts) == "The cat"
+    deadline = time.monotonic() + 10
+    while not said and time.monotonic() < deadline:
+        said = capsys.readouterr().err
+    assert said == "reading the text from standard input, until its end ...\n"
+    assert list(parts) == []
 
 
 def test_utf_16_is_suspected_aloud(here: Path) -> None:

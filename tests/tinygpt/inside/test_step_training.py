@@ -208,4 +208,4 @@ def test_training_steps_refuse(run: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(["train", *TINY, "--text", "text.txt", "--steps", "2"]) == 0
     capsys.readouterr()
     Path("text.txt").unlink()
-    refused(capsys, "step", "--plain", "--train", says="not at text.txt any more")
+    refused(capsys, "step", "--plain", "--train", says="no file is named 'text.txt'")

@@ -34,9 +34,15 @@ def test_bug_50_the_same_text_elsewhere(
     os.rename(before, after)
     capsys.readouterr()
     resume = ["train", "--resume", "half"]
-    refused(capsys, *resume, says=f"the text of half is not at {before} any more\nwhere is it now?")
+    gone = "no file is named 'a.txt'" if not folder else "no file is named 'tokens'"
+    refused(
+        capsys, *resume, says=f"{gone}: half was trained on it\nrestore '{before}', or say where"
+    )
+    refused(
+        capsys, "step", "half", "--plain", "--train", says=f"trained on it\nrestore '{before}'\n"
+    )
     for other in ("b.txt", "c.txt"):
-        says = f"{other} is not the text that half began with: its hash is another"
+        says = f"'{other}' is not the text that half was trained on: its hash is another"
         refused(capsys, *resume, "--text", other, says=says)
     refused(capsys, *resume, "--text", "none.txt", says="no file is named 'none.txt'")
     refused(capsys, *resume, "--text", "story", says="only a file or a folder can have moved")
