@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="the programs run in PyTorch too")
 
+import torch
+
+import tensor
 from tensor import Tensor
 from tests.faults.programs import __main__, explained
 from tests.faults.programs.__main__ import several
+from tests.faults.programs.drawing import Drawer, UnfitError
 from tests.faults.programs.ops import OPS
 from tests.faults.programs.running import replayed
 from tests.faults.programs.shrinking import printed, runnable, shrunk
@@ -154,6 +160,15 @@ BY_RULE = [
             step("concatenate", "x2", "x1", "x0", axis=1),
         ],
     ),
+    (
+        "of matrices without columns it says so in other words",
+        [
+            new("constant", "x0", 2, 0, dtype="bool"),
+            new("constant", "x1", 0, 3, dtype="bool"),
+            new("constant", "x2", 3, dtype="bool"),
+            step("linear", "x3", "x0", "x1", "x2"),
+        ],
+    ),
     (  # the product is on the way to a part of x1, but not to x1[0]
         "to a part of a split leads all",
         [
@@ -201,6 +216,68 @@ def test_a_difference_by_rule(
     assert replayed(steps).difference is not None
 
 
+def without_a_sum(x: Tensor, *_: object, **options: object) -> Tensor:
+    return -x.min(-1)
+
+
+def cancelling(x: Tensor, y: Tensor, reduction: str) -> Tensor:
+    return (1 - y) * x + ((-x).exp() + 1).log()
+
+
+def writing_half(x: Tensor, key: Tensor, value: float, right: Any = Tensor.__setitem__) -> None:
+    right(x, 0, value)
+    right(x, key, value)
+
+
+# PyTorch loses digits there, or writes half. Its side of a program does neither.
+CAREFUL = [
+    (
+        (tensor, "cross_entropy", without_a_sum),
+        [
+            new("constant", "x0", 1, 2, dtype="bfloat16", kind="ties", seed=25),
+            step("multiply", "x1", "x0", "3.0"),
+            step("cross_entropy", "x2", "x1", ids=[0], ignored=-100, smoothing=0, reduction="none"),
+        ],
+    ),
+    (
+        (Tensor, "logsumexp", without_a_sum),
+        [
+            new("constant", "x0", 1, 2, dtype="bfloat16", kind="ties", seed=25),
+            step("multiply", "x1", "x0", "3.0"),
+            step("logsumexp", "x2", "x1", axes=-1, all=-1, keep=False),
+        ],
+    ),
+    (
+        (tensor, "binary_cross_entropy_with_logits", cancelling),
+        [
+            new("constant", "x0", 2, dtype="float64", seed=5),
+            step("multiply", "x1", "x0", "8.0"),
+            step("multiply", "x2", "x0", "0.0"),
+            step("binary_cross_entropy_with_logits", "x3", "x1", "x2", reduction="none"),
+        ],
+    ),
+    (
+        (Tensor, "__setitem__", writing_half),
+        [
+            new("constant", "x0", 2, 1),
+            new("ids", "x1", 9, dtype="int32", kind="ids"),
+            step("write where", "x2", "x0", "x1", value=0.0),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "steps"), CAREFUL)
+def test_the_faults_of_torch_are_not_asked_for(
+    wrong: tuple[Any, str, Any], steps: list[Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine agrees, and a wrong value is still found."""
+    assert replayed(steps).difference is None
+    assert replayed(steps).reasons == []
+    monkeypatch.setattr(*wrong)
+    assert replayed(steps).difference is not None
+
+
 @pytest.mark.parametrize("steps", AGREE)
 def test_programs_that_agree(steps: list[Step]) -> None:
     run = replayed(steps)
@@ -230,6 +307,22 @@ def test_a_write_that_nothing_explains_stays_a_difference() -> None:
             step("backward of sum", "x2", "x1", retain=True),
         ):
             assert explained.refused_here(run, last, ValueError(message)) is None
+
+
+def test_an_error_about_bools_is_of_linear_of_bools_alone() -> None:
+    run = replayed([new("constant", "x0", 2, 0), new("constant", "x1", 2, 0, dtype="bool")])
+    error = RuntimeError("result type Long can't be cast to the desired output type Bool")
+    for op, x, reason in (("linear", "x0", False), ("tanh", "x1", False), ("linear", "x1", True)):
+        assert bool(explained.refused_there(run, step(op, "x2", x, x, x), None, error)) == reason
+
+
+def test_a_checkpoint_is_of_floats() -> None:
+    """Integers times floats have another dtype in PyTorch."""
+    drawer = Drawer(np.random.default_rng(0), "float32", {"x0": torch.ones(3, dtype=torch.int64)})
+    drawer.careless = True
+    for name in ("checkpoint", "checkpoint of two"):
+        with pytest.raises(UnfitError):
+            OPS[name].draw(drawer)
 
 
 def test_a_comparison_that_fails_is_one_difference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,31 +201,43 @@ BINARY = {
 }
 
 REDUCTIONS = {
-    name: Entry(Op(f"{{0}}.{here}", f"{{0}}.{torch}"), way, share)
+    name: Entry(Op("{0}." + here, torch), way, share)
     for name, here, torch, way, share in (
-        ("sum", "sum({axes}, {keep})", "sum({axes}, {keep})", axes, 1.5),
-        ("mean", "mean({axes}, {keep})", "mean({axes}, {keep})", axes, 1.0),
-        ("max", "max({axes}, {keep})", "amax({dims}, {keep})", axes, 0.6),
-        ("min", "min({axes}, {keep})", "amin({dims}, {keep})", axes, 0.6),
+        ("sum", "sum({axes}, {keep})", "{0}.sum({axes}, {keep})", axes, 1.5),
+        ("mean", "mean({axes}, {keep})", "{0}.mean({axes}, {keep})", axes, 1.0),
+        ("max", "max({axes}, {keep})", "{0}.amax({dims}, {keep})", axes, 0.6),
+        ("min", "min({axes}, {keep})", "{0}.amin({dims}, {keep})", axes, 0.6),
         (
             "var",
             "var({axes}, {keep}, correction={less})",
-            "var({axes}, correction={less}, keepdim={keep})",
+            "{0}.var({axes}, correction={less}, keepdim={keep})",
             axes,
             0.5,
         ),
         (
             "std",
             "std({axes}, {keep}, correction={less})",
-            "std({axes}, correction={less}, keepdim={keep})",
+            "{0}.std({axes}, correction={less}, keepdim={keep})",
             axes,
             0.5,
         ),
-        ("logsumexp", "logsumexp({axes}, {keep})", "logsumexp({all}, {keep})", axes, 0.5),
-        ("argmax", "argmax({axis}, {keep})", "argmax({axis}, {keep})", axes, 0.2),
-        ("any", "any({axis}, {keep})", "any({axis}, {keep})", axes, 0.1),
-        ("cumsum", "cumsum({axis})", "cumsum({axis})", axes, 0.5),
-        ("softmax", "softmax({axis})", "softmax({axis})", axes, 0.7),
-        ("log_softmax", "log_softmax({axis})", "log_softmax({axis})", axes, 0.5),
+        (
+            "logsumexp",
+            "logsumexp({axes}, {keep})",
+            "in_float32(lambda x: x.logsumexp({all}, {keep}), {0})",
+            axes,
+            0.5,
+        ),
+        ("argmax", "argmax({axis}, {keep})", "{0}.argmax({axis}, {keep})", axes, 0.2),
+        ("any", "any({axis}, {keep})", "{0}.any({axis}, {keep})", axes, 0.1),
+        ("cumsum", "cumsum({axis})", "{0}.cumsum({axis})", axes, 0.5),
+        ("softmax", "softmax({axis})", "{0}.softmax({axis})", axes, 0.7),
+        (
+            "log_softmax",
+            "log_softmax({axis})",
+            "in_float32(lambda x: x.log_softmax({axis}), {0})",
+            axes,
+            0.5,
+        ),
     )
 }

@@ -109,6 +109,11 @@ def _holds_integers(run: Run, step: Step) -> bool:
     return x is not None and not x.is_floating_point()
 
 
+def _holds_bools(run: Run, step: Step) -> bool:
+    x = _tensor(run, step)
+    return x is not None and x.dtype == torch.bool
+
+
 def _shapes_differ(run: Run, step: Step) -> bool:
     x, y = _tensor(run, step), _tensor(run, step, 1)
     return x is not None and y is not None and x.shape != y.shape
@@ -239,6 +244,11 @@ THERE = [
         "PyTorch lacks the op for this dtype",
         "not implemented for|upport|expected scalar type",
         lambda run, step: True,
+    ),
+    Rule(
+        "PyTorch lacks the product of bools; of matrices without columns it says so in other words",
+        "desired output type Bool",
+        lambda run, step: step.name == "linear" and _holds_bools(run, step),
     ),
     Rule(
         "the mean of integers and bools is float32 here",

@@ -81,6 +81,13 @@ def updated(d: Drawer) -> Drawn:
     return [name, value], {"sign": sign, "name": name_of[sign]}
 
 
+def _all_or_nothing(key: str) -> str:
+    """A write in PyTorch, which finds an index out of range only after it wrote some elements:
+    reading finds one first.
+    """
+    return f"memory({{0}})[{key}]; memory({{0}})[{key}] = {{value}}"
+
+
 def window(d: Drawer) -> Drawn:
     return [
         d.tensor(lambda x: is_float(x) and not x.requires_grad and x.dtype != torch.bfloat16)
@@ -133,7 +140,8 @@ def again(d: Drawer) -> Drawn:
 
 def again_two(d: Drawer) -> Drawn:
     inputs, _ = tensor_pair(d, lambda x: moderate(x) and x.dtype != torch.float16)
-    if d.live[inputs[0]].dtype != d.live[inputs[1]].dtype:
+    x, y = (d.live[name] for name in inputs)
+    if x.dtype != y.dtype or not is_float(x):
         raise UnfitError
     return inputs, {"body": _body(d)}
 
@@ -199,10 +207,10 @@ WRITES = {
         Op("{0}[{key}] = {1}", "memory({0})[{key}] = clone({1})", "write"), written, 2.5
     ),
     "write at ids": Entry(
-        Op("{0}[{key}] = {value}", "memory({0})[{torch}] = {value}", "write"), written_at, 0.7
+        Op("{0}[{key}] = {value}", _all_or_nothing("{torch}"), "write"), written_at, 0.7
     ),
     "write where": Entry(
-        Op("{0}[{1}] = {value}", "memory({0})[{1}] = {value}", "write"), written_where, 0.5
+        Op("{0}[{1}] = {value}", _all_or_nothing("{1}"), "write"), written_where, 0.5
     ),
     "update a part": Entry(
         Op("{0}[{key}] {sign}= {1}", "memory({0})[{key}] {sign}= clone({1})", "write"),

@@ -162,7 +162,7 @@ FUSED = {
     "binary_cross_entropy_with_logits": Entry(
         Op(
             "tensor.binary_cross_entropy_with_logits({0}, {1}, reduction='{reduction}')",
-            "F.binary_cross_entropy_with_logits(*met({0}, {1}), reduction='{reduction}')",
+            "binary_cross_entropy_with_logits(*met({0}, {1}), reduction='{reduction}')",
         ),
         losses,
         0.4,

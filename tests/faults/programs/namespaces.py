@@ -115,6 +115,13 @@ def checkpoint(function, *inputs):
     return function(*inputs)
 
 
+def in_float32(function, x):
+    """Of bfloat16 in float32: PyTorch rounds a sum of exponentials to bfloat16 before it takes the
+    logarithm, so the logarithm of 1.002 is 0.
+    """
+    return function(x.float()).bfloat16() if x.dtype == torch.bfloat16 else function(x)
+
+
 def erf(x):
     """In float64: PyTorch's float32 loses the digits of small results."""
     return x.double().erf().to(x.dtype)
@@ -163,11 +170,25 @@ def pad(x, width, value):
 def cross_entropy(x, targets, ignore_index, label_smoothing, reduction):
     if targets.shape != x.shape[:-1]:
         raise ValueError(f"cross_entropy of {x.shape} and {targets.shape}")
-    loss = F.cross_entropy(
-        x.reshape(-1, x.shape[-1]), targets.reshape(-1), ignore_index=ignore_index,
-        label_smoothing=label_smoothing, reduction=reduction,
+    loss = in_float32(
+        lambda rows: F.cross_entropy(
+            rows, targets.reshape(-1), ignore_index=ignore_index,
+            label_smoothing=label_smoothing, reduction=reduction,
+        ),
+        x.reshape(-1, x.shape[-1]),
     )
     return loss.reshape(targets.shape) if reduction == "none" else loss
+
+
+def binary_cross_entropy_with_logits(x, y, reduction):
+    """y ln(1 + e^-x) + (1 - y) ln(1 + e^x), in float64: PyTorch subtracts ln(1 / (1 + e^-x)) from
+    (1 - y) x, and loses the digits of small results.
+    """
+    if x.shape != y.shape or not x.is_floating_point():
+        raise ValueError(f"binary_cross_entropy_with_logits of {x.dtype}, {x.shape}, {y.shape}")
+    z, p, zero = x.double(), y.double(), torch.zeros((), dtype=torch.float64)
+    losses = p * torch.logaddexp(zero, -z) + (1 - p) * torch.logaddexp(zero, z)
+    return {"none": losses, "sum": losses.sum(), "mean": losses.mean()}[reduction].to(x.dtype)
 ''',
 }
 
@@ -186,6 +207,13 @@ def gelu(x, form="tanh"):
 
 def erf(x):
     return x.erf()
+
+
+def in_float32(function, x):
+    return function(x)
+
+
+binary_cross_entropy_with_logits = F.binary_cross_entropy_with_logits
 
 
 some_of_the_pass = grad
