@@ -217,7 +217,7 @@ class EventFile:
 
     def add(self, record: dict[str, Any]) -> None:
         """The numbers of a record that are shown."""
-        if "windows" in record:  # the loss at the end, over the windows: not that of a batch
+        if "windows" in record and "loss" in record:  # over the windows: not that of a batch
             numbers = {"final_loss": record["loss"]}
         else:
             numbers = {tag: record.get(name) for name, tag in SCALARS.items()}
