@@ -1,4 +1,4 @@
-"""x"""
+"""Gradients: how a result gets its node, the backward pass, recomputation."""
 
 from typing import TYPE_CHECKING, Any
 

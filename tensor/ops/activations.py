@@ -122,11 +122,11 @@ def _tanh_tail(z: Array) -> Any:
         bend *= 3 * cubic
         bend += 1
         bend *= 2 * k * z
-        slope = q - 1
-        slope *= bend
-        slope += 1
-        slope *= q
-        return slope
+        rate = q - 1
+        rate *= bend
+        rate += 1
+        rate *= q
+        return rate
 
     return product, growth
 

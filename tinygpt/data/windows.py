@@ -177,10 +177,8 @@ def _helpful(tokens: int, changes: dict[str, tuple[float, int]]) -> list[str]:
 
 
 def _too_few(tokens: int, context: int) -> str:
-    return (
-        f"{tokens:,} tokens are too few for a context of {context}: a window is that many and the "
-        "token after"
-    )
+    count = "1 token is" if tokens == 1 else f"{tokens:,} tokens are"
+    return f"{count} too few for a context of {context}: a window is that many and the token after"
 
 
 def _left_too_few(tokens: int, kept: int, context: int) -> str:

@@ -85,6 +85,8 @@ def test_windows_cut_when_asked_for() -> None:
 def test_too_short_a_text() -> None:
     with pytest.raises(CorpusError, match=r"(?s)3 tokens are too few for .* at most 2"):
         windows([1, 2, 3], 3)
+    with pytest.raises(CorpusError, match="1 token is too few"):
+        windows([1], 1)
     with pytest.raises(CorpusError, match="longer text"):
         windows([], 3)
     with pytest.raises(CorpusError, match="at least 1"):
