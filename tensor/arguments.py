@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -104,6 +105,7 @@ _HINTS = {
     "where": "np.nonzero(mask.numpy()) gives the places of one mask",
     "view": "x.to(dtype) changes the dtype",
     "randint": "The shape is a tuple",
+    "save": "The path comes first: tensor.save('FILE.safetensors', {'name': x})",
 }
 
 
@@ -150,6 +152,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "float": ("a number", _is_number),
     "bool": ("True or False", lambda value: _is_number(value) or hasattr(value, "__bool__")),
     "str": ("text", lambda value: isinstance(value, str)),
+    "str | PathLike[str]": ("a path", lambda value: isinstance(value, (str, os.PathLike))),
     "Axis": ("an integer, a tuple of integers or None", lambda x: x is None or _are_indices(x)),
     "Sizes": ("an integer or a tuple of integers", _are_indices),
     "Sequence[Any]": (

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from types import CodeType, TracebackType
 from typing import Any, ParamSpec, TypeVar
 
 from tensor.arguments import mistake
 
 P = ParamSpec("P")
 R = TypeVar("R")
+CALLERS: set[CodeType] = set()  # functions of the engine that call a hook
 
 
 class TensorError(Exception):
@@ -75,10 +77,11 @@ class IndexingError(TensorError, IndexError):
 
 
 def refused(error: Exception, function: Callable[..., Any], inputs: Any, options: Any) -> Any:
-    """The TensorError to raise in place of an error in a call. None if the arguments fit, so that
-    the fault is elsewhere, and its traceback is needed.
+    """The error to raise in place of an error in a call: a TensorError, or the operating system's.
+    None if the arguments fit, so that the fault is elsewhere, and its traceback is needed.
     """
-    if isinstance(error, TensorError) and type(error) is not ArgumentError:
+    complete = isinstance(error, (TensorError, OSError)) and type(error) is not ArgumentError
+    if complete:
         return error.with_traceback(None)
     if not isinstance(error, (TypeError, ValueError, AttributeError)):
         return None
@@ -88,9 +91,20 @@ def refused(error: Exception, function: Callable[..., Any], inputs: Any, options
     return error.with_traceback(None) if isinstance(error, ArgumentError) else None
 
 
+def _in_users_function(error: Exception) -> TracebackType | None:
+    """The frames of a hook that failed, without the engine's frames that led to the hook. None
+    where none failed.
+    """
+    part = error.__traceback__
+    while part is not None and part.tb_frame.f_code not in CALLERS:
+        part = part.tb_next
+    return part and part.tb_next
+
+
 def brief(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: the traceback of what `function` refuses ends in its own frame, one below the
-    user's line. Arguments that do not fit are refused in words.
+    user's line. Arguments that do not fit are refused in words. Of an error in a hook, the hook's
+    frames follow.
     """
 
     @functools.wraps(function)
@@ -100,6 +114,9 @@ def brief(function: Callable[P, R]) -> Callable[P, R]:
         # Python forgets the name `error` at the end: an error and a frame that names the error
         # would be a circle of references
         except Exception as error:
+            frames = _in_users_function(error)
+            if frames is not None:
+                raise error.with_traceback(frames)  # noqa: B904 (keeps the cause that it has)
             error = refused(error, function, args, kwargs)
             if error is None:
                 raise

@@ -7,6 +7,7 @@ numbers. To load such a file executes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -30,15 +31,15 @@ DTYPES = {code: as_dtype(name) for code, name in _NAMES.items()}  # the format's
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
+@brief
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
     """Write {name: tensor} to a file, which is whole or absent. The values alone are written, no
     graph and no strides: a view is stored as what it shows.
 
     Raises TypeError for anything else than a dict of tensors or arrays, and OSError.
     """
-    if isinstance(path, TensorBase) or not isinstance(tensors, Mapping):
-        kinds = type(path).__name__, type(tensors).__name__
-        raise ArgumentError(f"save(path, {{name: tensor}}) got a {kinds[0]} and a {kinds[1]}")
+    if not isinstance(tensors, Mapping):
+        raise ArgumentError(f"save writes {{name: tensor}}, not a {type(tensors).__name__}")
     for name, value in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
             raise ArgumentError(f"save: {name!r} cannot be the name of a tensor")
@@ -47,16 +48,19 @@ def save(path: str | os.PathLike[str], tensors: Mapping[str, Any]) -> None:
     arrays = {name: Tensor.wrap(value).array for name, value in tensors.items()}
     target = Path(path)
     temporary = target.with_name(target.name + ".tmp")
-    temporary.unlink(missing_ok=True)  # may be a link
     try:
+        temporary.unlink(missing_ok=True)  # may be a link
         with temporary.open("xb") as file:
             for part in encoded(arrays, "tensor"):
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):  # it names the temporary file
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

@@ -229,9 +229,10 @@ def retained(node: Any) -> Any:
     """The gradient of a result that `retain_grad()` kept. Warns where nobody asked for one."""
     if (hook := retainer(node)) is not None:
         return hook.gradient
+    op = op_of(node)
     warnings.warn(
-        f"{describe(node)} is a result, and backward keeps no .grad of results: "
-        "call .retain_grad() before backward",
+        f"this tensor is a result of `{op.op}` at {op.line}, and backward keeps no .grad of "
+        "results: call .retain_grad() before backward",
         stacklevel=3,
     )
     return None

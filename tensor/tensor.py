@@ -18,7 +18,15 @@ from tensor.arguments import is_foreign, is_operand
 from tensor.autograd import backward as autograd
 from tensor.base import TensorBase
 from tensor.dtypes import bfloat16
-from tensor.errors import ArgumentError, DTypeError, GraphError, MutationError, ShapeError, brief
+from tensor.errors import (
+    CALLERS,
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    MutationError,
+    ShapeError,
+    brief,
+)
 from tensor.explain import explain, in_short
 from tensor.memory.devices import address, to_host
 from tensor.memory.layout import Layout
@@ -85,10 +93,16 @@ class Tensor(TensorBase, TensorNames):
 
     @brief
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> graph.Remover:
-        """Call `hook(gradient)` when this tensor's gradient is complete; what it returns, if not
-        None, replaces it. The result removes the hook: `handle = x.register_hook(hook)`, then
-        `handle()` or `handle.remove()`.
+        """Call `hook(gradient)` when this tensor's gradient is complete. The tensor that the hook
+        returns replaces the gradient. The hook gets a copy: to change the copy in place changes no
+        gradient, so write `return gradient * 0.5`. The result removes the hook:
+        `handle = x.register_hook(hook)`, then `handle()` or `handle.remove()`.
         """
+        if not callable(hook):
+            raise ArgumentError(
+                f"register_hook takes a function of the gradient, not a {type(hook).__name__}: "
+                "x.register_hook(lambda gradient: gradient * 0.5)"
+            )
         if self.node is None:
             raise GraphError("register_hook: this tensor is in no graph, so no gradient will come")
         return graph.add_hook(self.node, hook)
@@ -341,6 +355,7 @@ class Tensor(TensorBase, TensorNames):
 
 
 TensorBase.kind = Tensor
+CALLERS.add(autograd._run_hooks.__code__)
 
 
 class _Callable(ModuleType):

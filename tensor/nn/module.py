@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from tensor import files
+from tensor import files, graph
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
-from tensor.errors import ArgumentError, DTypeError, brief
+from tensor.errors import ArgumentError, DTypeError, GraphError, brief
 from tensor.memory.devices import move
 from tensor.mode import MODE, Switch
 from tensor.nn.answers import ModuleNames
@@ -223,6 +223,7 @@ class Module(ModuleNames):
         for name, value in own.items():
             value[...] = moved[name]
 
+    @brief
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the `state_dict` to a safetensors file, which is whole or absent."""
         files.save(path, self.state_dict())
@@ -236,6 +237,18 @@ class Module(ModuleNames):
 
     def __repr__(self) -> str:
         return tree(self)
+
+    @brief
+    def __getstate__(self) -> Any:
+        """For `copy` and `pickle`. Raises GraphError for an attribute that is a result, by name."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                raise GraphError(
+                    f"copy of a {type(self).__name__}: its attribute `{name}` is a result in a "
+                    f"graph (of `{graph.op_of(value.node).op}`). Keep {name}.detach(), or set "
+                    "the attribute to None before"
+                )
+        return super().__getstate__()
 
     @brief
     def to(self: M, *targets: Any, dtype: DTypeLike | None = None, device: str | None = None) -> M:

@@ -20,6 +20,7 @@ from tensor.errors import (
     DeviceError,
     DTypeError,
     GraphError,
+    RangeError,
     ShapeError,
     refused,
 )
@@ -212,6 +213,8 @@ def refusal(
     name = reference.__name__.lstrip("_")
     if isinstance(error, AxisError):
         return ShapeError(f"`{name}`: {error}")
+    if type(error) is OverflowError and "out of bounds" in str(error):
+        return RangeError(f"`{name}`: {error}. Use x.to('int64') first")
     told = refused(error, reference, inputs, options)
     if told is None and isinstance(error, (TypeError, ValueError)):
         told = (_misfit(inputs) if elementwise else None) or _undefined(error, name, inputs)

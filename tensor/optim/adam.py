@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from tensor.errors import brief
 from tensor.memory.devices import Array
 from tensor.nn.packing import Flat
 from tensor.optim.adamw import AdamW, adamw
@@ -19,6 +20,7 @@ class Adam(AdamW):
     parameters decay. Adam divides the decay by sqrt(v^), as any gradient; AdamW does not.
     """
 
+    @brief
     def __init__(
         self,
         parameters: Parameters,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tensor.errors import brief
 from tensor.memory.devices import Array
 from tensor.nn.module import role_of
 from tensor.nn.packing import Flat, group_of
@@ -28,6 +29,7 @@ class AdamW(Optimizer):
 
     state_names = ("m", "v")
 
+    @brief
     def __init__(
         self,
         parameters: Parameters,

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tensor.dtypes import NARROW, float32
+from tensor.errors import OptionError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array
 from tensor.mode import watched
@@ -16,6 +17,7 @@ from tensor.optim.optimizer import Optimizer
 from tensor.tensor import Tensor
 
 
+@brief
 def gradient_norm(parameters: Parameters | Optimizer) -> float:
     """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one
     counts once. 0 without gradients.
@@ -27,6 +29,7 @@ def _norm(arrays: list[Array]) -> float:
     return math.sqrt(sum(map(_squared, arrays)))
 
 
+@brief
 @watched
 def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
     """Scale all gradients by limit / norm where the global norm is above the limit; returns the
@@ -36,7 +39,7 @@ def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
     caller skips that step. Raises ValueError for a limit that is negative or NaN.
     """
     if not limit >= 0:  # NaN too
-        raise ValueError(
+        raise OptionError(
             f"clip_gradients limit={limit}: a norm is at least 0; infinity clips nothing"
         )
     arrays = _gradients(parameters)

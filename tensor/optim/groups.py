@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from tensor.errors import ArgumentError, OptionError
 from tensor.nn.module import Module
 from tensor.tensor import Tensor
 
@@ -46,7 +47,7 @@ def check_options(kind: str, options: Mapping[str, Any]) -> None:
             except TypeError:  # no number
                 fits = False
             if not fits:
-                raise ValueError(f"{kind} {name}={options[name]!r}: {words}")
+                raise OptionError(f"{kind} {name}={options[name]!r}: {words}")
 
 
 def numbers_of(kind: str, group: Mapping[str, Any], step: int) -> dict[str, Any]:
@@ -66,11 +67,13 @@ def check_unchanged(kind: str, group: Mapping[str, Any], made: Mapping[str, Any]
     absent = [name for name in made if name not in group]
     known = ", ".join(name for name in made if name != "params")
     if added:
-        raise TypeError(f"{kind}: a group has {added[0]!r}, and the options are {known}")
+        raise ArgumentError(f"{kind}: a group has {added[0]!r}, and the options are {known}")
     if absent:
-        raise TypeError(f"{kind}: a group has no {absent[0]!r} any more; the options are {known}")
+        raise ArgumentError(
+            f"{kind}: a group has no {absent[0]!r} any more; the options are {known}"
+        )
     if group["params"] is not made["params"]:
-        raise TypeError(
+        raise ArgumentError(
             f'{kind}: the "params" of a group are those that the optimiser was made with: '
             "make a new optimiser of all groups"
         )
@@ -85,7 +88,7 @@ def groups_of(
     Raises TypeError and ValueError, with the place in the list.
     """
     if isinstance(parameters, Module) and not any(True for _ in parameters.parameters()):
-        raise ValueError(
+        raise OptionError(
             f"{kind}: this {type(parameters).__name__} has no nn.Parameter, so nothing would "
             "learn: set layers or nn.Parameter(values) as its attributes"
         )
@@ -100,11 +103,13 @@ def groups_of(
     groups: list[tuple[dict[str, Any], Named, bool]] = []
     for i, group in enumerate(given):
         if not isinstance(group, dict) or "params" not in group:
-            raise TypeError(f'{kind}: group {i} is no dict with "params", as another group is')
+            raise ArgumentError(f'{kind}: group {i} is no dict with "params", as another group is')
         unknown = [name for name in group if name not in ("params", *options)]
         if unknown:
             known = ", ".join(options)
-            raise TypeError(f"{kind}: group {i} has {unknown[0]!r}, and the options are {known}")
+            raise ArgumentError(
+                f"{kind}: group {i} has {unknown[0]!r}, and the options are {known}"
+            )
         named = named_in(kind, group["params"])
         full = {**options, **group, "params": tuple(p for _, p in named)}
         numbers_of(f"{kind} group {i}" if several else kind, full, 0)
@@ -125,7 +130,7 @@ def _once_each(kind: str, groups: list[Named]) -> None:
                     "{2} of group {0}".format(*full.partition("."))
                     for full in (first[id(parameter)], name)
                 ]
-                raise ValueError(
+                raise OptionError(
                     f"{kind}: parameter {places[0]} and parameter {places[1]} are one and the "
                     "same: leave the parameter out of one of the groups"
                 )
@@ -133,7 +138,7 @@ def _once_each(kind: str, groups: list[Named]) -> None:
     learning = [p.requires_grad for named in groups for _, p in named]
     if not any(learning):
         had = f"{len(learning)} that are all frozen" if learning else "an empty list"
-        raise ValueError(f"{kind} needs a parameter with requires_grad=True, and got {had}")
+        raise OptionError(f"{kind} needs a parameter with requires_grad=True, and got {had}")
 
 
 def named_in(kind: str, parameters: Any) -> Named:
@@ -149,17 +154,17 @@ def elements(kind: str, parameters: Any, *others: type) -> list[Any]:
     """
     if isinstance(parameters, (Tensor, dict, str)) or not isinstance(parameters, Iterable):
         word = type(parameters).__name__
-        raise TypeError(f"{kind} got a {word}: give it a module, or a list of parameters")
+        raise ArgumentError(f"{kind} got a {word}: give it a module, or a list of parameters")
     found = list(parameters)
     for i, part in enumerate(found):
         if not isinstance(part, (Tensor, *others)):
             word = type(part).__name__
-            raise TypeError(
+            raise ArgumentError(
                 f"{kind}: element {i} is a {word}, and parameters are needed: a module, or "
                 "model.parameters()"
             )
         if isinstance(part, Tensor) and not part.is_leaf:
-            raise ValueError(
+            raise OptionError(
                 f"{kind}: element {i} is the result of `{part.node.op}`, and only leaves learn"
             )
     return found

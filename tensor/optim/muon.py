@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tensor.errors import OptionError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array
 from tensor.nn.module import role_of
@@ -39,6 +40,7 @@ class Muon(AdamW):
     decay_embeddings=False. In a parameter group that sets weight_decay all parameters decay.
     """
 
+    @brief
     def __init__(
         self,
         parameters: Parameters,
@@ -115,7 +117,7 @@ def _ratio(adamw_lr: Rate, lr: Rate) -> float | None:
     if callable(lr) and callable(adamw_lr):
         return None
     if callable(lr) or callable(adamw_lr) or lr == 0:
-        raise ValueError(
+        raise OptionError(
             f"Muon lr={lr}, adamw_lr={adamw_lr}: numbers, and lr above 0, since AdamW's rate is "
             "kept as a ratio to lr; or both functions of the step"
         )

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tensor.dtypes import NARROW, float32
-from tensor.errors import GraphError, StateError, brief
+from tensor.errors import ArgumentError, GraphError, OptionError, StateError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array, device_of, move
 from tensor.memory.layout import Layout
@@ -89,9 +89,10 @@ class Optimizer:
         return self._groups
 
     @param_groups.setter
+    @brief
     def param_groups(self, groups: Any) -> None:
         kind = type(self).__name__
-        raise TypeError(
+        raise ArgumentError(
             f'param_groups of a {kind} stay: set an option, as in param_groups[0]["lr"] = 0.1, or '
             f"make a new optimiser, {kind}(groups)"
         )
@@ -106,10 +107,11 @@ class Optimizer:
         return float(rate(self.taken)) if callable(rate) else rate
 
     @lr.setter
+    @brief
     def lr(self, rate: Rate) -> None:
         rates = [group["lr"] for group in self.param_groups]
         if any(other != rates[0] for other in rates):
-            raise ValueError(
+            raise OptionError(
                 f"the groups have the rates {rates}: set param_groups[i]['lr'] of each, or give "
                 "each group a function of the step as its lr"
             )
@@ -137,6 +139,7 @@ class Optimizer:
         like = state.get("master", weights)
         return state | {name: np.zeros_like(like) for name in self.state_names_of(flat)}
 
+    @brief
     @watched
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -144,18 +147,17 @@ class Optimizer:
             for slot in flat.slots:
                 slot.parameter.grad = None
 
+    @brief
     @watched
     def step(self) -> None:
         """One update of every parameter that has a gradient.
 
         An interrupt leaves some parameters updated and others not, each with its own step count.
         """
-        if not all(flat.current for flat in (*self.flats, *self.frozen)):
-            raise GraphError(
-                "the model was packed again after this optimiser was made (to(), pack(), another "
-                "optimiser), or a parameter that was frozen then learns now: make a new optimiser"
-            )
         kind = type(self).__name__
+        for flat in (*self.flats, *self.frozen):
+            if not flat.current:
+                raise _stale(kind, flat)
         for group, made in zip(self.param_groups, self._made, strict=True):
             check_unchanged(kind, group, made)
         numbers = [numbers_of(kind, group, self.taken) for group in self.param_groups]
@@ -255,6 +257,22 @@ class Optimizer:
             group.update({name: x for name, x in options.items() if not callable(group[name])})
         for name, array in own.items():
             array[...] = move(given[name], device_of(array))
+
+
+def _stale(kind: str, flat: Flat) -> GraphError:
+    """The error of a step where a flat is not current."""
+    moved = [s.name for s in flat.slots if s.parameter.storage is not flat.weights.storage]
+    if moved:
+        return GraphError(
+            f"{kind}: parameter `{moved[0]}` was packed again after this optimiser was made, by "
+            "another optimiser, by pack() or by to(). Make a new optimiser, and give each "
+            "parameter to one optimiser only"
+        )
+    learning = [s.name for s in flat.slots if s.parameter.requires_grad]
+    return GraphError(
+        f"{kind}: parameter `{learning[0]}` was frozen when this optimiser was made, and learns "
+        "now. Make a new optimiser"
+    )
 
 
 def _follow(weights: Array, master: Array) -> None:

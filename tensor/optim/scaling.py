@@ -7,6 +7,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tensor.errors import OptionError, brief
+
 
 class LossScale:
     """A factor for the loss, as large as no gradient overflows: halved when one did, doubled after
@@ -24,9 +26,10 @@ class LossScale:
     multiplying and dividing round nothing.
     """
 
+    @brief
     def __init__(self, value: float = 2.0**16, patience: int = 2000):
         if not 0 < value < math.inf or patience < 1:
-            raise ValueError(
+            raise OptionError(
                 f"LossScale value={value}, patience={patience}: "
                 "a positive number, and at least one step, are needed"
             )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 
+from tensor.errors import OptionError
+
 
 def warmup_constant(step: int, *, peak: float, warmup: int) -> float:
     """Linear to `peak` over `warmup` steps, then `peak`.
@@ -50,5 +52,5 @@ def inverse_square_root(step: int, *, width: int, warmup: int, scale: float = 1.
 def _progress(step: int, warmup: int, total: int) -> float:
     """The share of the way from the end of the warm-up to `total`; 1 after that."""
     if not 0 <= warmup < total:
-        raise ValueError(f"warm-up of {warmup} steps in a schedule of {total}: it must be shorter")
+        raise OptionError(f"warm-up of {warmup} steps in a schedule of {total}: it must be shorter")
     return min(1.0, (step - warmup) / (total - warmup))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from tensor.errors import brief
 from tensor.memory.devices import Array
 from tensor.nn.packing import Flat
 from tensor.optim.groups import Parameters, Rate
@@ -20,6 +21,7 @@ class SGD(Optimizer):
 
     state_names = ("u",)
 
+    @brief
     def __init__(
         self,
         parameters: Parameters,

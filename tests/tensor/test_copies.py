@@ -160,6 +160,16 @@ def test_copies_without_an_optimiser_go_on() -> None:
 
 
 @COPIES
+def test_a_copy_of_a_module_names_what_it_cannot_copy(copied: Any) -> None:
+    model: Any = Sequential(Linear(2, 2))
+    model[0].kept = model(tensor.ones(1, 2))
+    with pytest.raises(GraphError, match=r"copy of a Linear: its attribute `kept` is a result"):
+        copied(model)
+    model[0].kept = model[0].kept.detach()
+    copied(model)
+
+
+@COPIES
 def test_a_copy_has_one_memory(copied: Callable[[Tensor], Tensor]) -> None:
     """Its elements, its views and its array agree after a write, and the original stays."""
     x = Tensor(np.arange(12.0).reshape(3, 4))

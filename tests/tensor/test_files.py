@@ -45,12 +45,17 @@ def test_a_write_that_fails_leaves_the_old_file(
     for bad, message in (
         ({"x": x, "lr": 0.1}, "save writes tensors, and 'lr' is a float"),
         ({"x": x, 3: x}, "3 cannot be the name of a tensor"),
-        (x, "got a PosixPath and a Tensor"),
+        (x, "save writes {name: tensor}, not a Tensor"),
     ):
         with pytest.raises(TypeError, match=message):
             tensor.save(path, bad)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="got a Tensor and a str"):
-        tensor.save(x, "x.pt")  # type: ignore[arg-type]
+    for first in (x, {"x": x}):
+        with pytest.raises(TypeError, match=r"takes path as a path, not .* The path comes first: "):
+            tensor.save(first, "x.pt")  # type: ignore[arg-type]
+    missing = tmp_path / "missing" / "w.safetensors"
+    with pytest.raises(FileNotFoundError) as error:
+        tensor.save(missing, {"x": x})
+    assert error.value.filename == str(missing)
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")

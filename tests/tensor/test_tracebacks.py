@@ -6,10 +6,15 @@ import pdb
 import re
 import subprocess
 import sys
+import traceback
 from io import StringIO
 from pathlib import Path
 
 import pytest
+
+import tensor
+from tensor import nn, optim
+from tensor.errors import TensorError
 
 FAILING = {
     "shapes": "tensor.ones(2, 3) + tensor.ones(4)",
@@ -40,6 +45,47 @@ def test_a_traceback_has_at_most_8_lines(tmp_path: Path, program: str) -> None:
     assert text.count('  File "') <= 2, text
     assert f'File "{file}"' in text
     assert "During handling" not in text
+
+
+IN_PROCESS = {
+    "load": "tensor.load('missing')",
+    "load of a module": "nn.Linear(1, 1).load('missing')",
+    "save": "tensor.save('missing/x', {})",
+    "save of a module": "nn.Linear(1, 1).save('missing/x')",
+    "an option of an optimiser": "optim.SGD(nn.Linear(1, 1), lr=-1)",
+    "no option of an optimiser": "optim.Adam(nn.Linear(1, 1), amsgrad=True)",
+    "no parameters": "optim.Muon(tensor.ones(2))",
+    "a frozen list": "optim.AdamW([tensor.ones(2)])",
+    "a rate": "optim.SGD([x]).lr = -1",
+    "groups": "optim.SGD([x]).param_groups = []",
+    "a closure": "optim.SGD([x]).step(closure=print)",
+    "a limit": "optim.clip_gradients([x], -1)",
+    "a norm of pytorch": "optim.clip_gradients([x], max_norm=1.0)",
+    "two optimisers": "old = optim.SGD([x])\noptim.SGD([x, y])\nold.step()",
+    "a number too large": "tensor.ones(2, dtype='int8') + 300",
+    "no hook": "x.register_hook(3)",
+    "a hook that fails": "x.register_hook(lambda dy: 1 / 0)\n(x * y).sum().backward()",
+    "a hook that is refused": "x.register_hook(lambda dy: dy.view(7))\n(x * y).sum().backward()",
+    "a hook in grad": "x.register_hook(lambda dy: 1 / 0)\ntensor.grad((x * y).sum(), x)",
+}
+
+
+@pytest.mark.parametrize("program", IN_PROCESS.values(), ids=IN_PROCESS)
+def test_a_traceback_shows_one_line_of_the_engine(tmp_path: Path, program: str) -> None:
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    names = {"tensor": tensor, "nn": nn, "optim": optim}
+    names |= {name: tensor.ones(3, requires_grad=True) for name in "xy"}
+    with pytest.raises((TensorError, OSError, ArithmeticError)) as error:
+        exec(compile(program, file, "exec"), names)
+    shown = traceback.extract_tb(error.value.__traceback__)[1:]
+    ours = [frame for frame in shown if frame.filename != str(file)]
+    assert ours[0] is shown[1]
+    assert len(shown) <= 2 or shown[2].name == "<lambda>", shown  # the hook's line
+    assert len(ours) <= 2, shown
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+    if "view" not in program:  # which fails in an op
+        assert len(ours) == 1
 
 
 def test_eight_steps_of_a_debugger_lead_into_the_product() -> None:

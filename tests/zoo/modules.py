@@ -42,8 +42,8 @@ ZOO = [
     Bug(  # the old file is gone before the new one is whole
         row=97,
         file="tensor/files.py",
-        old="    temporary.unlink(missing_ok=True)  # may be a link\n",
-        new="    temporary.unlink(missing_ok=True)\n    target.unlink(missing_ok=True)\n",
+        old="        temporary.unlink(missing_ok=True)  # may be a link\n",
+        new="        temporary.unlink(missing_ok=True)\n        target.unlink(missing_ok=True)\n",
         test=FILES + "test_a_write_that_fails_leaves_the_old_file",
     ),
     Bug(  # all groups take the numbers of the first

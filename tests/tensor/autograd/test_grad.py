@@ -152,8 +152,9 @@ def test_what_is_in_no_graph_says_so(device: str) -> None:
         constant.grad = Tensor(draw(3), device=device)
     with pytest.raises(GraphError, match="accumulates no gradient"):
         (x * 2.0).grad = Tensor(draw(3), device=device)
-    with pytest.warns(UserWarning, match=r"keeps no .grad of results: call .retain_grad\(\)"):
+    with pytest.warns(UserWarning, match=r"keeps no .grad of results: call .retain_grad\(\)") as w:
         assert (x * 2.0).grad is None
+    assert str(w[0].message).startswith("this tensor is a result of `multiply` at test_grad.py:")
 
 
 def test_a_result_keeps_its_gradient_when_asked(device: str) -> None:

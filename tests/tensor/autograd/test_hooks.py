@@ -30,6 +30,11 @@ def test_hooks_see_and_replace(device: str) -> None:
     assert values(x.grad) == [210, 390]
 
 
+def test_what_is_no_hook() -> None:
+    with pytest.raises(TypeError, match="takes a function of the gradient, not a int: "):
+        leaf([1.0]).register_hook(3)  # type: ignore[arg-type]
+
+
 def test_a_hook_is_removed_by_a_call_or_by_the_method_of_pytorch(device: str) -> None:
     x = leaf([1.0, 2.0], device)
     first, second = (x.register_hook(lambda g: g * 10.0) for _ in range(2))
