@@ -29,6 +29,8 @@ BIDIRECTIONAL = frozenset(
 
 MOST = 280  # characters of an error that are shown, at most
 
+LIKENESS = 0.7  # share of the letters of two names, from which one may be meant for the other
+
 # seconds between two drawings of the live line, at least: drawing it must not slow the training
 REFRESH = 0.1
 
@@ -86,12 +88,15 @@ def _without_middle(line: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean --layers?` for --lyers and --lay, nothing where nothing is near. Names that
-    begin with the word win over names that look like it, if they are few.
+    begin with the word win over names that look like it, if they are few. The dashes before a flag
+    make no two flags alike.
     """
-    names = list(known)
-    longer = [name for name in names if name.startswith(word)]
-    few = word.strip("-") and 1 <= len(longer) <= 4
-    close = longer if few else difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    names = {name.lstrip("-"): name for name in known}
+    bare = word.lstrip("-")
+    longer = [name for name in names.values() if name.startswith(word)]
+    few = bare and 1 <= len(longer) <= 4
+    alike = difflib.get_close_matches(bare, names, n=1, cutoff=LIKENESS)
+    close = longer if few else [names[name] for name in alike]
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tinygpt
 from tinygpt.commands import COMMANDS
-from tinygpt.commands.names import OTHERS
+from tinygpt.commands.names import ABSENT, OF_RUNS, OTHERS
 from tinygpt.config.options import KINDS, kinds
 from tinygpt.errors import InputError
 from tinygpt.terminal import nearest, shown
@@ -43,15 +43,24 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(
             f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help"
         )
-    module = importlib.import_module("tinygpt.commands." + name.replace("-", "_"))
-    command = Parser(
+    return int(_module(name).run(parser_of(name).parse_args(arguments[1:])))
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module("tinygpt.commands." + name.replace("-", "_"))
+
+
+def parser_of(name: str) -> Parser:
+    """What reads the flags of a command."""
+    module = _module(name)
+    parser = Parser(
         prog=f"tinygpt {name}",
         description=module.__doc__,
         allow_abbrev=False,
         formatter_class=Paragraphs,
     )
-    module.arguments(command)
-    return int(module.run(command.parse_args(arguments[1:])))
+    module.arguments(parser)
+    return parser
 
 
 def _top() -> Parser:
@@ -114,11 +123,26 @@ class Parser(argparse.ArgumentParser):
                 )
 
     def _meant(self, name: str) -> str:
-        """`; did you mean --lr?` for --learning-rate, --learning_rate and --lrr."""
-        known, ours = self._option_string_actions, name.replace("_", "-")
-        if not any(flag.startswith(ours) for flag in known):
-            ours = OTHERS.get(ours, ours)
-        return f"; did you mean {ours}?" if ours in known else nearest(ours, known)
+        """What a flag that does not exist is here: `; did you mean --lr?` for --learning-rate,
+        --learning_rate and --lrr.
+        """
+        known, theirs = self._option_string_actions, name.replace("_", "-")
+        if any(flag.startswith(theirs) for flag in known):
+            return f"; did you mean {theirs}?" if theirs in known else nearest(theirs, known)
+        ours = OTHERS.get(theirs, theirs)
+        if ours in known:
+            return f"; did you mean {ours}?"
+        if theirs in ABSENT:
+            return f": {ABSENT[theirs]}"
+        if theirs in OF_RUNS and any(action.dest == "run" for action in self._actions):
+            return f": a run is named without a flag, {self.prog} RUN"
+        having = [command for command in COMMANDS if ours in parser_of(command).flags]
+        return f"; tinygpt {having[0]} has {ours}" if having else nearest(theirs, known)
+
+    @property
+    def flags(self) -> Collection[str]:
+        """All flags that the command has."""
+        return self._option_string_actions
 
     def error(self, message: str) -> NoReturn:
         if message.startswith("the following arguments are required"):

@@ -1,5 +1,5 @@
 """Flags of other programs: nanoGPT's, those of transformers, and of PyTorch's examples. A command
-that is given one of them answers with its own.
+that is given one of them answers with its own, or says why there is none.
 """
 
 from __future__ import annotations
@@ -33,6 +33,17 @@ OTHERS = {
     "--hidden-act": "--activation",
     "--tie-weights": "--tied",
     "--tie-word-embeddings": "--tied",
+    "--block": "--context",
+    "--max-seq-len": "--context",
+    "--embed-dim": "--width",
+    "--hidden-dim": "--width",
+    "--n-embed": "--width",
+    "--attn-pdrop": "--dropout",
+    "--dropout-rate": "--dropout",
+    "--embd-pdrop": "--dropout",
+    "--resid-pdrop": "--dropout",
+    "--activation-function": "--activation",
+    "--weight-tying": "--tied",
     # the text
     "--corpus": "--text",
     "--data": "--text",
@@ -47,6 +58,9 @@ OTHERS = {
     "--validation-split": "--validation",
     "--vocab": "--tokens",
     "--vocab-size": "--tokens",
+    "--text-file": "--text",
+    "--val-split": "--validation",
+    "--shuffle": "--batches",
     # the steps
     "--batch-size": "--batch",
     "--per-device-train-batch-size": "--batch",
@@ -68,6 +82,8 @@ OTHERS = {
     "--eval-iters": "--evaluate-share",
     "--early-stopping": "--patience",
     "--early-stopping-patience": "--patience",
+    "--grad-accum": "--accumulation",
+    "--random-seed": "--seed",
     # the optimiser
     "--learning-rate": "--lr",
     "--min-lr": "--final-lr",
@@ -80,10 +96,22 @@ OTHERS = {
     "--max-grad-norm": "--clip",
     "--optim": "--optimizer",
     "--wd": "--weight-decay",
+    "--wdecay": "--weight-decay",
     "--bf16": "--dtype",
     "--fp16": "--dtype",
+    "--fp32": "--dtype",
     "--torch-dtype": "--dtype",
     "--gradient-checkpointing": "--recompute",
+    "--amp": "--dtype",
+    "--float16": "--dtype",
+    "--half": "--dtype",
+    "--mixed-precision": "--dtype",
+    "--precision": "--dtype",
+    "--cpu": "--device",
+    "--cuda": "--device",
+    "--gpu": "--device",
+    "--no-cuda": "--device",
+    "--use-cpu": "--device",
     # runs
     "--checkpoint": "--resume",
     "--resume-from": "--resume",
@@ -96,6 +124,18 @@ OTHERS = {
     "--output": "--out",
     "--output-dir": "--out",
     "--save-dir": "--out",
+    "--ckpt": "--resume",
+    "--ckpt-path": "--resume",
+    "--load": "--resume",
+    "--checkpoint-dir": "--resume",
+    "--pretrained": "--init",
+    "--log-dir": "--tensorboard",
+    "--logging-dir": "--tensorboard",
+    "--report-to": "--tensorboard",
+    "--run-name": "--out",
+    "--wandb": "--tensorboard",
+    "--wandb-log": "--tensorboard",
+    "--wandb-project": "--tensorboard",
     # samples
     "--start": "--prompt",
     "--max-length": "--length",
@@ -107,4 +147,75 @@ OTHERS = {
     "--eos-token": "--stop",
     "--stop-strings": "--stop",
     "--temp": "--temperature",
+    "--topk": "--top-k",
+    "--topp": "--top-p",
+    "--max-new": "--length",
+    "--do-sample": "--temperature",
+    "--eos-token-id": "--stop",
+    "--stop-sequence": "--stop",
+    "--stop-token": "--stop",
+}
+
+# they name a run, which is no flag in most commands
+OF_RUNS = {
+    "--checkpoint",
+    "--checkpoint-dir",
+    "--ckpt",
+    "--ckpt-path",
+    "--init",
+    "--init-from",
+    "--load",
+    "--model",
+    "--model-name-or-path",
+    "--name",
+    "--out-dir",
+    "--pretrained",
+    "--resume",
+    "--run",
+    "--run-name",
+}
+
+FEED_FORWARD = "the feed-forward is always 4 times --width"
+SAVED = "a checkpoint is saved each minute, at each measuring and at the end"
+NOTED = "each step is noted, in metrics.jsonl of the run"
+ONE_DEVICE = "a training has one device, that of --device"
+SCHEDULE = "the schedule is always a --warmup, then half a cosine down to --final-lr"
+
+# what has no flag here
+ABSENT = {
+    "--adam-epsilon": "AdamW's is always 1e-8; --epsilon is LayerNorm's",
+    "--always-save-checkpoint": SAVED,
+    "--checkpoint-every": SAVED,
+    "--checkpoint-interval": SAVED,
+    "--save-every": SAVED,
+    "--save-interval": SAVED,
+    "--save-steps": SAVED,
+    "--best": "the weights with the lowest validation loss are the default; --last takes the last",
+    "--betas": "--beta1 and --beta2 are two flags",
+    "--compile": "the kernels are compiled at the first use; TENSOR_KERNELS=off goes without",
+    "--config": "the choices are flags; a run keeps them in its config.json",
+    "--config-file": "the choices are flags; a run keeps them in its config.json",
+    "--d-ff": FEED_FORWARD,
+    "--ffn-dim": FEED_FORWARD,
+    "--intermediate-size": FEED_FORWARD,
+    "--mlp-ratio": FEED_FORWARD,
+    "--n-inner": FEED_FORWARD,
+    "--ddp": ONE_DEVICE,
+    "--local-rank": ONE_DEVICE,
+    "--num-gpus": ONE_DEVICE,
+    "--decay-lr": SCHEDULE,
+    "--lr-scheduler": SCHEDULE,
+    "--lr-scheduler-type": SCHEDULE,
+    "--scheduler": SCHEDULE,
+    "--eval-only": "tinygpt eval RUN measures",
+    "--label-smoothing": "the loss is always the plain cross-entropy",
+    "--label-smoothing-factor": "the loss is always the plain cross-entropy",
+    "--log-interval": NOTED,
+    "--logging-steps": NOTED,
+    "--num-beams": "tokens are drawn one by one; --temperature 0 takes the likeliest",
+    "--repetition-penalty": "try --temperature, --top-k or --top-p",
+    "--num-workers": "nothing is loaded in the background, so there are no workers",
+    "--workers": "nothing is loaded in the background, so there are no workers",
+    "--num-threads": "the variable TENSOR_THREADS sets it",
+    "--threads": "the variable TENSOR_THREADS sets it",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import shlex
 import sys
@@ -13,22 +12,16 @@ import pytest
 from tests.helpers.program import TINY, losses, refused, sampled
 from tinygpt.__main__ import main
 from tinygpt.commands import COMMANDS, cli
-from tinygpt.commands.names import OTHERS
+from tinygpt.commands.names import ABSENT, OTHERS
 from tinygpt.terminal import command, nearest
 
 pytestmark = pytest.mark.usefixtures("here")
 
 
-def parser_of(name: str) -> cli.Parser:
-    parser = cli.Parser(prog=f"tinygpt {name}", allow_abbrev=False)
-    importlib.import_module(f"tinygpt.commands.{name.replace('-', '_')}").arguments(parser)
-    return parser
-
-
 def meant(name: str, *arguments: str) -> str:
     """What a command says of a flag that it does not know."""
     with pytest.raises(ValueError, match="no flag is named") as error:
-        parser_of(name).parse_args(list(arguments))
+        cli.parser_of(name).parse_args(list(arguments))
     return str(error.value).partition("; did you mean ")[2].partition("?")[0]
 
 
@@ -48,10 +41,11 @@ def test_a_prefix_wins_over_likeness() -> None:
 
 def test_flags_of_other_programs_are_answered() -> None:
     """Each answer is a flag of some command, and none of the names is one of ours."""
-    parsers = {name: parser_of(name) for name in COMMANDS}
+    parsers = {name: cli.parser_of(name) for name in COMMANDS}
     known = {flag for parser in parsers.values() for flag in parser._option_string_actions}
     assert set(OTHERS.values()) <= known
     assert not set(OTHERS) & known
+    assert not set(ABSENT) & {*OTHERS, *parsers["train"].flags, *parsers["sample"].flags}
     for theirs, ours in OTHERS.items():
         for name, parser in parsers.items():
             flags = parser._option_string_actions
@@ -59,6 +53,30 @@ def test_flags_of_other_programs_are_answered() -> None:
                 assert meant(name, f"{theirs}=3") == ours
                 assert meant(name, theirs.replace("-", "_").replace("__", "--", 1), "3") == ours
     assert meant("train", "--weight_decay", "3") == "--weight-decay"
+
+
+def test_what_is_like_no_flag_gets_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong answer is worse than none: no --recompute for --compile."""
+    for arguments, answer in (
+        ("train --compile", ": the kernels are compiled at the first use; TENSOR_KERNELS=off"),
+        ("train --num_workers=4", ": nothing is loaded in the background"),
+        ("train --save_steps 9", ": a checkpoint is saved each minute"),
+        ("train --amp", "; did you mean --dtype?"),
+        ("train --out_dir x", "; did you mean --out?"),
+        ("sample --out_dir x", ": a run is named without a flag, tinygpt sample RUN"),
+        ("sample --best", ": the weights with the lowest validation loss are the default"),
+        ("sample --stop_token x", "; did you mean --stop?"),
+        ("sample --batch_size 4", "; tinygpt train has --batch"),
+        ("train --samples 4", "; tinygpt sample has --samples"),
+        ("train --quiet", ""),
+        ("train --rope", ""),
+        ("sample --flash", ""),
+    ):
+        command, flag = arguments.split()[:2]
+        name = flag.partition("=")[0]
+        refused(capsys, *arguments.split(), says=f"no flag is named {name}{answer}")
+        if not answer:
+            refused(capsys, *arguments.split(), says=f"{name}\nsee: tinygpt {command} --help")
 
 
 def test_a_value_that_begins_with_a_dash(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,16 +91,16 @@ def test_a_value_that_begins_with_a_dash(run: Path, capsys: pytest.CaptureFixtur
 
 def test_a_line_end_is_written_alike_in_every_text_of_a_flag() -> None:
     for name, flag in (("sample", "prompt"), ("sample", "stop"), ("look", "prompt")):
-        options = parser_of(name).parse_args([f"--{flag}", r"a\nb"])
+        options = cli.parser_of(name).parse_args([f"--{flag}", r"a\nb"])
         assert vars(options)[flag] == "a\nb", name
-    assert parser_of("step").parse_args(["--prompt", r"a\nb"]).prompt == "a\nb"
-    assert parser_of("train").parse_args(["--text", r"a\nb"]).text == r"a\nb"
+    assert cli.parser_of("step").parse_args(["--prompt", r"a\nb"]).prompt == "a\nb"
+    assert cli.parser_of("train").parse_args(["--text", r"a\nb"]).text == r"a\nb"
 
 
 def test_the_same_flag_has_the_same_value_in_every_command() -> None:
     """--out is where the result goes, and nothing else says so."""
     for name in COMMANDS:
-        flags = parser_of(name)._option_string_actions
+        flags = cli.parser_of(name)._option_string_actions
         assert "--output" not in flags
         if "--out" in flags:
             assert flags["--out"].metavar in ("FILE", "FOLDER")
