@@ -1,9 +1,9 @@
 """`python -m tests.zoo [ROW ...]`: put each bug back into a copy of the tree, one at a time, and
 see its test fail.
 
-Every test first runs without a bug: a test that fails then proves nothing. Prints one line for each
-bug, then the number killed. Exits with 1 when a bug survives. A machine without a GPU skips the
-bugs that need one, and says so.
+Every test first runs without a bug: a test that does not pass then proves nothing. Prints one line
+for each bug, then the number killed. Exits with 1 when a bug survives. A bug is not tried on a
+machine without the GPU or the package that its test needs; its line says so.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import ChainMap, defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import tests.zoo
 from tensor.errors import DeviceError
@@ -28,6 +30,7 @@ from tensor.memory.devices import array_module
 from tests.zoo.bug import Bug
 
 ROOT = Path(__file__).resolve().parents[2]
+T = TypeVar("T")
 
 
 def bugs() -> list[Bug]:
@@ -70,71 +73,88 @@ def pytest(folder: Path, device: str, *arguments: str) -> subprocess.CompletedPr
     )
 
 
-def failing(folder: Path, device: str, tests: Sequence[str]) -> set[str]:
-    """Those of the tests that fail, or cannot run, though no bug is in."""
-    if not tests:
-        return set()
-    run = pytest(folder, device, "-rfE", *tests)
-    failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE))
-    return failed or (set(tests) if run.returncode else set())
+def unfit(folder: Path, device: str, tests: Sequence[str]) -> dict[str, str]:
+    """What comes of those tests of one file that do not pass without a bug: they prove nothing."""
+    run = pytest(folder, device, "-rpfEs", *tests)
+
+    def has(outcome: str, test: str) -> bool:
+        line = rf"^{outcome} {re.escape(test)}(?=\[| - |$)"
+        return bool(re.search(line, run.stdout, re.MULTILINE))
+
+    outcomes = {}
+    for test in tests:
+        if has("(FAILED|ERROR)", test):
+            outcomes[test] = "ALIVE: its test fails without the bug too"
+        elif not has("PASSED", test):
+            skipped = re.search(r"^SKIPPED \[\d+\] (.+)", run.stdout, re.MULTILINE)
+            outcomes[test] = (
+                f"not tried: {skipped[1]}"
+                if skipped
+                else f"ALIVE: its test does not run: {(run.stdout + run.stderr)[-200:].strip()}"
+            )
+    return outcomes
 
 
-def survives(bug: Bug, folder: Path) -> str | None:
-    """None when the test fails with the bug in; else why the bug lives."""
+def tried(folder: Path, bug: Bug) -> str:
+    """ "killed" when the test fails with the bug in; else why the bug lives."""
     target = folder / bug.file
     text = target.read_text()
     if text.count(bug.old) != 1:
-        return f"its snippet occurs {text.count(bug.old)} times in {bug.file}"
+        return f"ALIVE: its snippet occurs {text.count(bug.old)} times in {bug.file}"
     target.write_text(text.replace(bug.old, bug.new))
     try:
         run = pytest(folder, bug.device, "-x", bug.test)
     except subprocess.TimeoutExpired:
-        return "its test does not end"
+        return "ALIVE: its test does not end"
     finally:
         target.write_text(text)
     if run.returncode == 1:  # tests ran, and one failed
-        return None
+        return "killed"
     if run.returncode == 0:
-        return "its test passes"
-    return f"pytest exited {run.returncode}: {run.stdout[-200:]}"
+        return "ALIVE: its test passes"
+    return f"ALIVE: pytest exited {run.returncode}: {run.stdout[-200:]}"
 
 
 def copied(folder: Path) -> Path:
     """What the tests need of the tree, in that folder."""
-    for name in ("tensor", "tinygpt", "tests", "examples", "docs"):
+    for name in ("tensor", "tinygpt", "tests", "examples", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
     return folder
 
 
-def hunt(chosen: list[Bug], folders: list[Path]) -> int:
-    """Try each bug, a folder a process; print the lines. The number that lives."""
-    n, broken = len(folders), set[str]()
+def hunt(chosen: list[Bug], folders: list[Path]) -> list[str]:
+    """Try each bug, a folder a process; print the lines. What came of each."""
     free: SimpleQueue[Path] = SimpleQueue()
     for folder in folders:
         free.put(folder)
 
-    def tried(bug: Bug) -> str | None:
-        if any(test.startswith(bug.test) for test in broken):
-            return "its test fails without the bug too"
+    def in_a_folder(function: Callable[..., T], *arguments: Any) -> T:
         folder = free.get()
         try:
-            return survives(bug, folder)
+            return function(folder, *arguments)
         finally:
             free.put(folder)
 
-    alive = 0
-    with ThreadPoolExecutor(n) as pool:
-        for device in sorted({bug.device for bug in chosen}):
-            tests = sorted({bug.test for bug in chosen if bug.device == device})
-            shares = [tests[i::n] for i in range(n)]
-            broken = broken.union(*pool.map(failing, folders, [device] * n, shares))
-        for bug, reason in zip(chosen, pool.map(tried, chosen), strict=True):
-            alive += reason is not None
-            said = f"ALIVE: {reason}" if reason else "killed"
-            print(f"row {bug.row:2}  {said}  {bug.test}", flush=True)
-    return alive
+    def without_bugs(place: tuple[str, str]) -> dict[tuple[str, str], str]:
+        device, _ = place
+        outcomes = in_a_folder(unfit, device, sorted(places[place]))
+        return {(device, test): outcome for test, outcome in outcomes.items()}
+
+    def with_bug(bug: Bug) -> str:
+        return known.get((bug.device, bug.test)) or in_a_folder(tried, bug)
+
+    places = defaultdict(set)  # device and file -> tests
+    for bug in chosen:
+        places[bug.device, bug.test.partition("::")[0]].add(bug.test)
+    found = []
+    with ThreadPoolExecutor(len(folders)) as pool:
+        known = dict(ChainMap(*pool.map(without_bugs, places)))
+        for bug, outcome in zip(chosen, pool.map(with_bug, chosen), strict=True):
+            print(f"row {bug.row:2}  {outcome}  {bug.test}", flush=True)
+            found.append(outcome)
+    return found
 
 
 def main() -> int:
@@ -142,19 +162,19 @@ def main() -> int:
     parser.add_argument("rows", nargs="*", type=int, metavar="ROW", help="these rows alone")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="bugs side by side")
     options = parser.parse_args()
-    chosen = [bug for bug in bugs() if not options.rows or bug.row in options.rows]
-    absent = {device for device in {bug.device for bug in chosen} if missing(device)}
-    untried = [bug for bug in chosen if bug.device in absent]
-    for bug in untried:
-        print(f"row {bug.row:2}  needs a GPU  {bug.test}")
-    chosen = [bug for bug in chosen if bug.device not in absent]
+    wanted = [bug for bug in bugs() if not options.rows or bug.row in options.rows]
+    absent = {device for device in {bug.device for bug in wanted} if missing(device)}
+    for bug in wanted:
+        if bug.device in absent:
+            print(f"row {bug.row:2}  not tried: needs a GPU  {bug.test}")
+    chosen = [bug for bug in wanted if bug.device not in absent]
     with tempfile.TemporaryDirectory() as temporary:
         folders = [copied(Path(temporary) / str(i)) for i in range(options.processes)]
-        alive = hunt(chosen, folders)
-    print(
-        f"{len(chosen) - alive} of {len(chosen)} killed"
-        + f", {len(untried)} not tried: no GPU here" * bool(untried)
+        found = hunt(chosen, folders)
+    killed, alive = (
+        sum(outcome.startswith(word) for outcome in found) for word in ("killed", "ALIVE")
     )
+    print(f"{killed} of {len(wanted)} killed, {len(wanted) - killed - alive} not tried")
     return int(alive > 0)
 
 
