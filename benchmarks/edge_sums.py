@@ -123,7 +123,7 @@ def targets_of(x: Any) -> Array:
     return (3 + 3 * np.arange(x.shape[0])) % x.shape[-1]
 
 
-# what the scale is of, the other inputs, the call, the sizes
+# the inputs, of which each x has the scale and the mean; the call; the sizes of its terms
 SUMS: dict[str, tuple[str, Callable[..., Any], Callable[..., Sizes]]] = {
     "sum": ("x", lambda x: x.sum(-1), of_sum),
     "mean": ("x", lambda x: x.mean(-1), of_mean),

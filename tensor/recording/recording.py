@@ -203,7 +203,7 @@ class Recording(Recorded):
     def _saved(
         self, nodes: Sequence[Node], tensors: Sequence[Any], arrays: Sequence[Any]
     ) -> tuple[Saved, ...]:
-        """What the last node keeps, each array once."""
+        """What the last of these nodes keeps, each array once."""
         if not nodes or not nodes[-1].saved:
             return ()
         node = nodes[-1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import io
-import os
 import time
 from pathlib import Path
 
@@ -55,7 +54,6 @@ def test_what_is_no_text_is_skipped_and_said(
     assert capsys.readouterr().out.endswith(
         "texts/empty.txt (empty), texts/empty0.txt (empty) and 3 more\n"
     )
-    os.rename("texts/.git", "hidden")
     with pytest.raises(InputError, match=r"holds no \.txt file and no \.md file"):
         files("texts/sub")
 

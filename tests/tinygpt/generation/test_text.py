@@ -38,7 +38,7 @@ def streams(count: int) -> list[list[int]]:
 
 
 def test_bug_87_every_stream_of_bytes_is_that_of_decode() -> None:
-    """The shortest that once differed, and 5,000 others."""
+    """Half of a character and then the whole one, and 5,000 others."""
     bytes_, shortest = ByteTokenizer(), list(bytes.fromhex("f09ff09f9982"))
     for ids in [shortest, *streams(5000)]:
         assert streamed(bytes_, ids) == bytes_.decode(ids), bytes(ids)
