@@ -160,7 +160,9 @@ def _check_targets(logits: Array, targets: Array, label_smoothing: float) -> Non
         raise OptionError(f"label_smoothing={label_smoothing}: a share between 0 and 1")
 
 
-def _check_same(name: str, prediction: Array, target: Array) -> None:
+def _check_pair(name: str, prediction: Array, target: Array) -> None:
+    """Raise DTypeError where they are no floats, and ShapeError where their shapes differ."""
+    check_float(name, prediction)
     if prediction.shape != target.shape:
         raise ShapeError(
             f"{name} of {prediction.shape} and {target.shape}: "
@@ -173,8 +175,7 @@ def mean_squared_error(prediction: Array, target: Array, *, reduction: str = "me
     """loss = mean (prediction - target)^2,   dprediction = 2 (prediction - target) dloss / n,
     dtarget = its negative
     """
-    check_float("mean_squared_error", prediction)
-    _check_same("mean_squared_error", prediction, target)
+    _check_pair("mean_squared_error", prediction, target)
     difference = prediction - target
     loss, share = _reduced(difference * difference, max(difference.size, 1), reduction)
     if overflowed(loss):
@@ -192,8 +193,7 @@ def l1_loss(prediction: Array, target: Array, *, reduction: str = "mean") -> Any
     """loss = mean |prediction - target|,   dprediction = sign(prediction - target) dloss / n,
     dtarget = its negative.   The sign of 0 is 0.
     """
-    check_float("l1_loss", prediction)
-    _check_same("l1_loss", prediction, target)
+    _check_pair("l1_loss", prediction, target)
     difference = prediction - target
     loss, share = _reduced(np.abs(difference), max(difference.size, 1), reduction)
 
@@ -212,8 +212,7 @@ def huber_loss(
     d = prediction - target,   dprediction = clip(d, -delta, delta) dloss / n,   dtarget = its
     negative
     """
-    check_float("huber_loss", prediction)
-    _check_same("huber_loss", prediction, target)
+    _check_pair("huber_loss", prediction, target)
     if not delta > 0:
         raise OptionError(f"huber_loss delta={delta}: above 0 is needed")
     difference = prediction - target
@@ -237,8 +236,7 @@ def kl_divergence(log_q: Array, p: Array, *, reduction: str = "mean") -> Any:
     Where p is 0, the term and dp are 0. The order is that of PyTorch's kl_div, the mean its
     "batchmean".
     """
-    check_float("kl_divergence", log_q)
-    _check_same("kl_divergence", log_q, p)
+    _check_pair("kl_divergence", log_q, p)
     possible = p != 0  # also NaN
     with np.errstate(divide="ignore", invalid="ignore"):  # ln 0, and 0 times infinity
         log_ratio = np.log(p) - log_q
@@ -260,8 +258,7 @@ def binary_cross_entropy(p: Array, targets: Array, *, reduction: str = "mean") -
     Raises ValueError for a p outside [0, 1]: logits go to `binary_cross_entropy_with_logits`, which
     is exact for large ones too.
     """
-    check_float("binary_cross_entropy", p)
-    _check_same("binary_cross_entropy", p, targets)
+    _check_pair("binary_cross_entropy", p, targets)
     if p.size and not (p.min() >= 0 and p.max() <= 1):  # NaN too
         raise OptionError(
             f"binary_cross_entropy got {p.min()} to {p.max()}, and probabilities lie in [0, 1]: "
@@ -289,8 +286,7 @@ def binary_cross_entropy_with_logits(
     / n.   x are logits, not probabilities; t any numbers in [0, 1].   w = pos_weight: what a target
     of 1 counts more than one of 0, where ones are rare; a number, or an array that broadcasts to x.
     """
-    check_float("binary_cross_entropy_with_logits", logits)
-    _check_same("binary_cross_entropy_with_logits", logits, targets)
+    _check_pair("binary_cross_entropy_with_logits", logits, targets)
     rest = np.log1p(np.exp(-np.abs(logits)))
     losses = np.maximum(logits, 0) - logits * targets + rest
     more = surprise = None
