@@ -75,7 +75,7 @@ def _over(x: Array, axis: Axis, keepdims: bool, name: str) -> tuple[Shape, int]:
 @compute_op
 def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
     """y = sum (x - mean)^2 / (n - correction);   dx = 2 (x - mean) dy / (n - correction).
-    correction=1: the sample variance.
+    correction=0 is NumPy's default; correction=1 is PyTorch's, the sample variance.
     """
     axes, centred, count = _centre(x, axis, keepdims, correction, "var")
     y = (centred * centred).sum(axis=axes, keepdims=keepdims) / count
@@ -86,7 +86,9 @@ def var(x: Array, axis: Axis = None, keepdims: bool = False, correction: float =
 
 @compute_op
 def std(x: Array, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Any:
-    """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0."""
+    """y = sqrt(var);   dx = (x - mean) dy / ((n - correction) y), and 0 where y is 0.
+    correction=0 is NumPy's default; correction=1 is PyTorch's, of the sample variance.
+    """
     axes, centred, count = _centre(x, axis, keepdims, correction, "std")
     squares = (centred * centred).sum(axis=axes, keepdims=True) / count
     if squares_lost(squares):
@@ -115,12 +117,12 @@ def _centre(
 
 
 def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
-    """max or min: the elements that equal it share its gradient."""
+    """max or min: the elements that equal it share its gradient. NaN is the extreme of all."""
     axes, _ = _over(x, axis, keepdims, name)
     y = getattr(x, name)(axis=axes, keepdims=True)
 
     def dx(dy: Array) -> Array:
-        chosen = x == y
+        chosen = (x == y) | (x != x)
         return chosen * (
             dy.reshape(y.shape) / chosen.sum(axis=axes, keepdims=True).astype(dy.dtype)
         )
@@ -130,15 +132,17 @@ def _extreme(x: Array, axis: Axis, keepdims: bool, name: str) -> Any:
 
 @compute_op
 def max(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The largest value over the axes; equal largest elements share the gradient equally. Where
-    it is: argmax.
+    """The largest value over the axes; equal largest elements share the gradient equally, and so
+    do NaNs. The result has no indices: `values, indices = x.max(1), x.argmax(1)`.
     """
     return _extreme(x, axis, keepdims, "max")
 
 
 @compute_op
 def min(x: Array, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The smallest value over the axes; equal smallest elements share the gradient equally."""
+    """The smallest value over the axes; equal smallest elements share the gradient equally, and so
+    do NaNs. The result has no indices: `values, indices = x.min(1), x.argmin(1)`.
+    """
     return _extreme(x, axis, keepdims, "min")
 
 

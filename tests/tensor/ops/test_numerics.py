@@ -434,6 +434,20 @@ def test_divide_at_the_ends_of_the_range(device: str) -> None:
     assert np.allclose(gradient(a / b, b, [1, 1]), [-1e100, -1e-100], rtol=1e-14)
 
 
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_nan_takes_the_gradient_of_an_extreme(name: str, device: str) -> None:
+    """If a row has NaN, the extreme is NaN, and the NaNs share the gradient: PyTorch's max()."""
+    rows = [[1.0, NAN, 2.0, NAN], [3.0, 5.0, 5.0, 3.0], [NAN, NAN, NAN, 1.0]]
+    torch = pytest.importorskip("torch")
+    for row in rows:
+        x = torch.tensor(row, requires_grad=True)
+        getattr(x, name)().backward()
+        y = leaf(row, device)
+        assert np.allclose(gradient(getattr(y, name)(), y, np.ones(())), x.grad.numpy())
+    x = leaf(rows, device)
+    assert gradient(getattr(x, name)(1), x, np.ones(3)).sum(1).round(9).tolist() == [1, 1, 1]
+
+
 # -- integers
 
 
