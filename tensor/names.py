@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import inspect
+import sys
+from opcode import opmap
+from types import FrameType
 from typing import Any
 
 from tensor.answers import HERE, MODULES
 from tensor.errors import ArgumentError, brief
 from tensor.later import LATER
 
+IMPORT_FROM = opmap["IMPORT_FROM"]
 
-def unknown(owner: str, name: str, code: str | None = None) -> AttributeError:
+
+def unknown(owner: str, name: str, code: str | None = None) -> AttributeError | ImportError:
     """The error of a name that `owner` does not have, with the code to write in its place."""
     code = code or MODULES.get(f"{owner}.{name}") or HERE.get(name) or MODULES.get(name)
+    kind = ImportError if _is_import(sys._getframe(2)) else AttributeError
     if code:
-        return AttributeError(f"{owner} has no {name!r}. Write this: {code}")
+        return kind(f"{owner} has no {name!r}. Write this: {code}")
     if name in LATER:
-        return AttributeError(f"{owner} has no {name!r} yet: {LATER[name]} may come later")
+        return kind(f"{owner} has no {name!r} yet: {LATER[name]} may come later")
     return AttributeError(f"module {owner!r} has no attribute {name!r}")
+
+
+def _is_import(frame: FrameType) -> bool:
+    """Whether the frame runs `from module import name`. Python replaces the message of an
+    AttributeError there.
+    """
+    return frame.f_code.co_code[frame.f_lasti] == IMPORT_FROM
 
 
 class Count(int):

@@ -154,6 +154,20 @@ def test_an_answer_has_the_value_of_the_name(name: str) -> None:
     np.testing.assert_allclose(given["answer"].numpy(), expected.numpy(), rtol=2e-5, atol=1e-6)
 
 
+def test_an_import_is_answered() -> None:
+    for line, answer in (
+        ("from tensor import cat", "tensor has no 'cat'. Write this: tensor.concatenate([x, y])"),
+        ("from tensor.nn import Linear, MSELoss", "tensor.nn has no 'MSELoss'. Write this: "),
+        ("from tensor.optim import RMSprop", "tensor.optim has no 'RMSprop' yet"),
+        ("from tensor import nothing", "cannot import name 'nothing' from 'tensor'"),
+        ("import tensor.nn.functional as F", "tensor.nn has no functional. Write `import tensor"),
+        ("from tensor.nn import functional", "tensor.nn has no functional. Write `import tensor"),
+    ):
+        with pytest.raises(ImportError) as error:
+            exec(line)
+        assert str(error.value).startswith(answer)
+
+
 def test_what_looks_like_a_call_of_pytorch() -> None:
     made: Any = tensor.tensor
     assert made([1.0, 2.0], requires_grad=True).requires_grad
