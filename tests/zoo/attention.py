@@ -1,0 +1,132 @@
+"""Bugs of the kernels of attention: masks, dropout, blocks of queries."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+FOLDER = "tensor/kernels/cpu/"
+ATTEND = f"{FOLDER}attention.c"
+EDGES = "tests/tensor/kernels/test_cpu.py::test_attention_at_its_edges"
+ANY_KIND = "tests/tensor/kernels/test_cpu.py::test_attention_of_any_kind"
+
+ZOO = [
+    Bug(  # the mask of the first head serves every head
+        60, ATTEND, "+ item % job->H * mask.head +", "+", ANY_KIND
+    ),
+    Bug(60, ATTEND, "t * mask.row;", "0;", ANY_KIND),
+    Bug(  # a score that overflowed hides its key
+        77,
+        ATTEND,
+        "if (zero != 0) tell(&job->not_finite);\n    }\n    return seen;",
+        "}\n    return seen;",
+        EDGES,
+    ),
+    Bug(  # every pair of the first two of five axes is a sample
+        67, f"{FOLDER}attention.py", "len(full) in (3, 4)", "len(full) > 2", EDGES
+    ),
+    Bug(  # the reference gets a mask of other axes
+        33,
+        f"{FOLDER}attention.py",
+        "(q, k, v, mask=mask, scale=factor",
+        "(q, k, v, mask=allowed, scale=factor",
+        EDGES,
+    ),
+    Bug(  # 1 / (1 - p) makes infinity of what is hidden
+        33, "tensor/ops/attention.py", "kept(product(dy", "(product(dy", EDGES
+    ),
+    Bug(
+        67,
+        f"{FOLDER}attention.py",
+        "key is not None and 0 < dropout < 1",
+        "True",
+        "tests/tensor/kernels/test_cpu.py::test_dropout_of_attention_is_checked_with_kernels_too",
+    ),
+    Bug(  # a query that sees nothing
+        60, ATTEND, "if (most == -INFINITY) most = 0;", "", ANY_KIND
+    ),
+    Bug(  # every sample has the dropout of the first
+        67, ATTEND, "dropout.key.sample += (uint32_t)(item / job->H);", "", ANY_KIND
+    ),
+    Bug(  # dropout is forgotten in dv
+        67, ATTEND, "if (drops) drop(job, item, t, row,", "if (0) drop(job, item, t, row,", ANY_KIND
+    ),
+    Bug(  # one token too far
+        55,
+        ATTEND,
+        "larger(0, t + 1 + job->S - job->T)",
+        "smaller(job->S, t + 2 + job->S - job->T)",
+        "tests/tensor/kernels/test_cpu.py::test_bug_55_no_kernel_sees_the_future",
+    ),
+    Bug(  # one token too few
+        55,
+        ATTEND,
+        "larger(0, t + 1 + job->S - job->T)",
+        "larger(1, t + job->S - job->T)",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
+    ),
+    Bug(  # the last queries, which fill no block, are left out
+        60,
+        ATTEND,
+        "    turn_rows(rows, turned_k, S, D);\n"
+        "    for (size start = 0; start < T; start += BLOCK) {",
+        "    turn_rows(rows, turned_k, S, D);\n"
+        "    for (size start = 0; start == 0 || start + BLOCK <= T; start += BLOCK) {",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
+    ),
+    Bug(  # values and keys changed over
+        60,
+        ATTEND,
+        "k.first += C, v.first += 2 * C;",
+        "v.first += C, k.first += 2 * C;",
+        "tests/tinygpt/model/test_cache.py::test_bug_56_kernel_of_the_cache",
+    ),
+    Bug(  # every head takes the sums of the first
+        60,
+        ATTEND,
+        "const float *greatest = job->most + item * T, *totals = job->total + item * T;",
+        "const float *greatest = job->most + item * T, *totals = job->total;",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
+    ),
+    Bug(  # of several blocks of queries the last one's dv is kept
+        1,
+        ATTEND,
+        "dv, 1, W, P, P, seen, P, count, 1}",
+        "dv, 1, W, P, P, seen, P, count, 0}",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
+    ),
+    Bug(
+        60,
+        ATTEND,
+        "(drow[i] - dot) * scale",
+        "(drow[i] - dot)",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
+    ),
+    Bug(
+        60,
+        ATTEND,
+        "row[i] * (drow[i] - dot)",
+        "row[i] * drow[i]",
+        "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
+    ),
+    Bug(  # a finite number for "never"
+        34,
+        ATTEND,
+        "i < keys; i++) row[i] = -INFINITY;",
+        "i < keys; i++) row[i] = -1e4f;",
+        "tests/tensor/ops/test_attention.py::test_bug_34_future_weighs_exactly_nothing",
+    ),
+    Bug(  # in NumPy: one token too far, across a block's edge too
+        55,
+        f"{FOLDER}attention.py",
+        "keys = S - T + here.stop if",
+        "keys = min(S, S - T + here.stop + 1) if",
+        "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
+    ),
+    Bug(
+        1,
+        f"{FOLDER}attention.py",
+        "dk[..., :keys, :] +=",
+        "dk[..., :keys, :] =",
+        "tests/tensor/kernels/test_edges.py::test_attention_by_blocks_in_numpy",
+    ),
+]
