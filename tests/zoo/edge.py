@@ -21,7 +21,8 @@ FUNCTIONS = [
         RANGE + "[gelu, tanh]",
     ),
     Bug(  # e^-t is 0 before z e^-t is
-        97, GELU, "z * e * (SMALL / ", "z * (e * SMALL) * (1.0f / ", RANGE + "[gelu, tanh]",
+        97, GELU, "return scaled_exponential(", "return t > 87 ? 0 : scaled_exponential(",
+        RANGE + "[gelu, tanh]",
     ),
     Bug(  # the square of x is rounded before e^x of it
         97, ACTIVATIONS, "density = bell(z, 0.5)", "density = np.exp(-0.5 * z * z)",
