@@ -43,7 +43,12 @@ def run(arguments: Sequence[str]) -> int:
         raise InputError(
             f"no command is named {name!r}{nearest(name, COMMANDS)}\nsee: tinygpt --help"
         )
-    return int(_module(name).run(parser_of(name).parse_args(arguments[1:])))
+    options = parser_of(name).parse_args(arguments[1:])
+    import numpy as np  # the commands need NumPy, the list of them does not
+
+    # what is not finite is an error of the command, in words
+    with np.errstate(all="ignore"):
+        return int(_module(name).run(options))
 
 
 def _module(name: str) -> Any:

@@ -51,6 +51,7 @@ SNAPSHOTS = "snapshots"
 LEFT = re.compile(r"(.+\.(safetensors|jsonl?)(\.new)?|loss\.png)\.(new|tmp)|\.tmp\w{6}")
 LONGEST = 1 << 26  # bytes of a state.json: a count for each of a million parameters
 ATTEMPTS = 100  # readings of a checkpoint that is replaced meanwhile
+UNSEALED = "restore it from a copy, or remove it: sample and eval then read the weights unchecked"
 EARLIER = "the run ended before its first checkpoint: train again, or name another run"
 
 
@@ -120,7 +121,7 @@ def state_of(folder: Path) -> State | None:
     """
     for path in (_new(folder, STATE), folder / STATE):
         with suppress(Missing):
-            return files.read_json(path, State, most=LONGEST)
+            return files.read_json(path, State, LONGEST, UNSEALED)
     return None
 
 

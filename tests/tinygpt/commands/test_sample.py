@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,34 @@ def test_a_story_of_the_grammar_is_told_from_its_beginning_to_its_end(
     assert "\n" in sampled(
         capsys, "--prompt", "Tom", "--length", "200", "--stop", "zzz"
     ).removesuffix("\n")
+
+
+def test_weights_that_are_not_finite_give_one_error(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And no warnings of NumPy before."""
+    weights = load_file(run / "model.safetensors")
+    weights["blocks.0.attention.qkv.weight"][:] = np.inf
+    put_weights(run, weights)
+    says = "the model's logits are not finite numbers: its weights are broken"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused(capsys, "look", says=says)
+        assert main(["sample"]) == 2
+        out, err = capsys.readouterr()
+        assert out == "The cat sat on the\n"
+        assert err.startswith(f"tinygpt: error: {says}")
+        assert err.count("\n") == 2
+
+
+def test_without_state_json_a_run_can_be_sampled(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cut off, state.json is refused, with what works; without it the weights are read."""
+    flags = "story-1", "--length", "5"
+    before, state = sampled(capsys, *flags), (run / "state.json").read_bytes()
+    (run / "state.json").write_bytes(state[:60])
+    says = "state.json is damaged (Input data was truncated)\nrestore it from a copy, or remove it"
+    refused(capsys, "sample", *flags, says=says)
+    (run / "state.json").unlink()
+    assert sampled(capsys, *flags) == before
