@@ -168,6 +168,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def number_of(number: int, thing: str) -> str:
+    """1 step, 2,000 steps"""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
 def short(number: float) -> str:
     """950, 12.3k, 4.5M: three digits are enough to follow a speed."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):

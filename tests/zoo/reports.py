@@ -42,8 +42,8 @@ ZOO = [
     Bug(
         row=87,  # a prompt ends at characters that are no line ends
         file="tinygpt/commands/sample.py",
-        old='.split("\\n") if line]',
-        new=".splitlines() if line]",
+        old='read_text(options.prompts).split("\\n")',
+        new="read_text(options.prompts).splitlines()",
         test=STREAMS + "test_bug_87_a_line_of_prompts_ends_at_a_newline_alone",
     ),
     Bug(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
@@ -22,7 +23,7 @@ from tinygpt.commands import COMMANDS
 from tinygpt.commands.names import ABSENT, OF_RUNS, OTHERS
 from tinygpt.config.options import KINDS, kinds
 from tinygpt.errors import InputError
-from tinygpt.terminal import nearest, shown
+from tinygpt.terminal import command, nearest, shown
 
 C = TypeVar("C")
 
@@ -108,8 +109,17 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(args, namespace)
         self._check_known(unknown)
         if unknown:
-            raise InputError(f"{unknown[0]!r} is one word too many\nsee: {self.prog} --help")
+            raise InputError(f"{unknown[0]!r} is one word too many\n{self._place_of(unknown[0])}")
         return options
+
+    def _place_of(self, word: str) -> str:
+        """Where a word may belong that no flag is before: a text, a prompt, or nowhere."""
+        name = self.prog.partition(" ")[2]
+        if "--text" in self.flags and os.path.exists(word):
+            return f"a text is named by a flag: {command(name, '--text', word)}"
+        if "--prompt" in self.flags:
+            return f"a prompt is given by a flag: {command(name, '--prompt', word)}"
+        return f"see: {self.prog} --help"
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Of a flag that is followed by `--` argparse makes an empty list."""
@@ -141,7 +151,7 @@ class Parser(argparse.ArgumentParser):
             return f": {ABSENT[theirs]}"
         if theirs in OF_RUNS and any(action.dest == "run" for action in self._actions):
             return f": a run is named without a flag, {self.prog} RUN"
-        having = [command for command in COMMANDS if ours in parser_of(command).flags]
+        having = [other for other in COMMANDS if ours in parser_of(other).flags]
         return f"; tinygpt {having[0]} has {ours}" if having else nearest(theirs, known)
 
     @property

@@ -23,7 +23,7 @@ from tinygpt.data.windows import SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.runs import run as runs
-from tinygpt.terminal import say, shown
+from tinygpt.terminal import number_of, say, shown
 from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 from tinygpt.training.jobs import check_device, own_text
 from tinygpt.training.measure import batch_of, mean_loss, measured_rows
@@ -92,7 +92,8 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     targets, floor = targets_of(measured.windows, measured.rows), measured.floor
     size = byte_count(tokenizer, targets)
     say(f"text        {measured.name}")
-    say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {len(targets):,} targets")
+    over = number_of(len(targets), "target")
+    say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {over}")
     if floor is not None:
         say(
             f"floor       {floor:.4f}: no model can be better on such windows; {loss - floor:.4f} "
@@ -101,7 +102,8 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     with np.errstate(over="ignore"):
         many = f"{np.exp(loss):.4g}"
     say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
-    say(f"bits        {loss * len(targets) / math.log(2) / size:.4f} a byte, over {size:,} bytes")
+    bits = loss * len(targets) / math.log(2) / size
+    say(f"bits        {bits:.4f} a byte, over {number_of(size, 'byte')}")
     unknown = int(np.count_nonzero(targets == 0))
     if isinstance(tokenizer, WordTokenizer) and unknown:
         say(
@@ -129,7 +131,7 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
     found = own_text(run, tokenizer, missing=another, changed=another)
     if found.validation is None:
         rows = measured_rows(found.windows)
-        name = f"{shown(found.name)}: the {len(rows):,} windows of its training"
+        name = f"{shown(found.name)}: the {number_of(len(rows), 'window')} of its training"
         return Measured(name, found.windows, found.floor, rows)
     ids = found.validation.tokens
     name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"

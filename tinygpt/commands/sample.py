@@ -14,7 +14,7 @@ from tensor import Tensor
 from tensor.random import Generator
 from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read_config, reader
 from tinygpt.config import SampleConfig
-from tinygpt.data.reading import read_text
+from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
 from tinygpt.generation.generate import Step, steps
 from tinygpt.generation.text import Continuation
@@ -22,10 +22,11 @@ from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
 from tinygpt.runs.run import Run
 from tinygpt.terminal import say, shown, visible
-from tinygpt.tokenizers import Tokenizer, word_of
+from tinygpt.tokenizers import Tokenizer, TokenizerError, word_of
 
 MOST = 1_000  # samples of a prompt
 TOGETHER = 16  # prompts that are continued side by side
+BETWEEN = "---"  # the line between two samples of a prompt
 PROMPTS = "prompt", "prompts", "prompt_file"
 FLAGS = {
     "--prompts FILE": "a file with a prompt in each line, continued side by side; "
@@ -45,7 +46,8 @@ def arguments(parser: Parser) -> None:
         metavar="N",
         type=reader(int),
         default=1,
-        help="samples of each prompt, each with draws of its own (default: 1)",
+        help="samples of each prompt, each with draws of its own, with a line of --- between two "
+        "(default: 1)",
     )
     add_flags(parser, SampleConfig)
 
@@ -55,12 +57,14 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(SampleConfig, options)
     _check(options, config)
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
-    prompts = [prompt for prompt in _prompts(options, config, run) for _ in range(options.samples)]
+    given = _prompts(options, config, run, tokenizer)
+    prompts = [prompt for prompt in given for _ in range(options.samples)]
     together = 1 if config.explain else TOGETHER
     show: Callable[[str], str] = str if options.raw else visible
+    between = BETWEEN if options.samples > 1 else None
     for start in range(0, len(prompts), together):
         part = prompts[start : start + together]
-        write(run, model, tokenizer, config, *part, number=start, show=show)
+        write(run, model, tokenizer, config, *part, number=start, show=show, between=between)
     return 0
 
 
@@ -81,13 +85,24 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
         )
 
 
-def _prompts(options: argparse.Namespace, config: SampleConfig, run: Run) -> list[str]:
-    """The texts to continue."""
+def _prompts(
+    options: argparse.Namespace, config: SampleConfig, run: Run, tokenizer: Tokenizer
+) -> list[str]:
+    """The texts to continue. Raises InputError with the number of a line that the tokenizer does
+    not know.
+    """
     if options.prompt_file is not None:
         return [read_text(options.prompt_file).removesuffix("\n")]
     if options.prompts is None:
         return [run.opening if config.prompt is None else config.prompt]
-    prompts = [line for line in read_text(options.prompts).split("\n") if line]
+    lines = read_text(options.prompts).split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            tokenizer.encode(line)
+        except TokenizerError as error:
+            where = f"line {number:,} of {name_of(options.prompts)}"
+            raise InputError(f"{where}: {error}") from None
+    prompts = [line for line in lines if line]
     if not prompts:
         raise InputError(
             f"{shown(options.prompts)} holds no prompt\n"
@@ -104,13 +119,14 @@ def write(
     *prompts: str,
     number: int = 0,
     show: Callable[[str], str] = visible,
+    between: str | None = None,
 ) -> None:
     """Print a prompt and its continuation, each token as soon as it is drawn; or with `explain` a
     line for each token. Several prompts are continued together, and printed when all are done.
 
-    `number` is that of the first prompt, and `show` makes the text that is printed. A run whose
-    training texts began and ended with a separator puts the separator before a prompt, and stops at
-    the next one, unless another stop was chosen.
+    `number` is that of the first prompt, `show` makes the text that is printed, and `between` is a
+    line between two texts. A run whose training texts began and ended with a separator puts the
+    separator before a prompt, and stops at the next one, unless another stop was chosen.
     """
     ended: set[int] = set()
     texts = [Continuation(tokenizer, config.stop or run.separator) for _ in prompts]
@@ -126,6 +142,8 @@ def write(
             yield i, step, new
 
     followed = follow()
+    if between and number:
+        say(between)
     if config.explain:
         _explain(tokenizer, followed, config.explain, prompts[0])
     elif len(prompts) == 1:
@@ -140,8 +158,10 @@ def write(
         written = list(prompts)
         for i, _, new in followed:
             written[i] += new
-        for text, line in zip(texts, written, strict=True):
-            say(show(line + text.rest()))
+        for i, line in enumerate(written):
+            if between and i:
+                say(between)
+            say(show(line + texts[i].rest()))
 
 
 def draws(seed: int, number: int) -> Generator:

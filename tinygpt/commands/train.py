@@ -25,11 +25,12 @@ from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.metrics import Metrics
 from tinygpt.runs.ownership import Owner
-from tinygpt.terminal import command, outliving, say, shown
+from tinygpt.terminal import command, number_of, outliving, say, shown
 from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
 from tinygpt.training.measure import rows_between
+from tinygpt.training.planning import windows_of
 from tinygpt.training.profile import MOST, TRACE, Profile
 from tinygpt.training.step import arithmetic, learning_rate
 
@@ -133,7 +134,7 @@ def _kernels(config: TrainConfig) -> str:
     if reason is not None:
         return f"NumPy alone, slower: {reason}"
     count = compiled.thread_count()
-    threads = f"compiled C, {count} thread{'s' * (count > 1)}: TENSOR_THREADS sets how many"
+    threads = f"compiled C, {number_of(count, 'thread')}: TENSOR_THREADS sets how many"
     return "; ".join([threads, *kernels.NOTES])
 
 
@@ -142,7 +143,7 @@ def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> It
     kept, context, unit = data.validation, data.windows.context, data.unit
     others = ", all there are" * (config.stride == 1)
     if kept is not None:
-        others = f", and {len(kept):,} others to measure on"
+        others = f", and {number_of(len(kept), 'other')} to measure on"
         if kept.context < context:
             others = f", and a shorter one of {kept.context} to measure on"
     yield f"windows   {len(data.windows):,} of {context} {unit}s{others}"
@@ -172,13 +173,12 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if options.init is not None:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
-    parts = f" x {config.accumulation}" * (config.accumulation > 1)
     drawn = config.steps * config.batch * config.accumulation
     often = f"{drawn:,} of the windows, once each"
     if drawn > len(data.windows):
         times = round(drawn / len(data.windows))
         often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
-    yield f"training  {config.steps:,} steps of {config.batch}{parts} windows: {often}"
+    yield f"training  {number_of(config.steps, 'step')} of {windows_of(config)}: {often}"
     if hasattr(options, "steps") and job.progress.step:
         now = learning_rate(job.progress.step, config)
         rates = f"learning rate {job.optimizer.lr:.1e} so far, now {now:.1e}, falling"

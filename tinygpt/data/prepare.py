@@ -32,7 +32,7 @@ from tinygpt.data.windows import (
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.ids import Ids
-from tinygpt.terminal import Bar, say, shown
+from tinygpt.terminal import Bar, number_of, say, shown
 from tinygpt.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
@@ -78,17 +78,21 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
         return _stories(config, context, tokenizer)
     if token_files.is_token_folder(config.text):
         return _mapped(config, context, tokenizer)
-    text = read(config.text)
+    is_story = config.text in (None, "story")
+    paths = [] if is_story else files(str(config.text))
+    text = story() if is_story else "".join(parts(paths))
     if tokenizer is not None:
         text = without_end(text, tokenizer)
     tokenizer = tokenizer or make_tokenizer(config, text)
     ids = np.array(tokenizer.encode(text), dtype=np.int64)
-    is_story = config.text in (None, "story")
     kept = kept_back(len(ids), 0.0 if is_story else config.validation, context)
     cut = _cut(ids, len(ids) - kept, context, config.stride)
     name = "standard input" if config.text == STANDARD_INPUT else str(config.text)
     name = "the story that comes with tinygpt" if is_story else name
-    return Data(name, *_facts(text), tokenizer, *cut)
+    size, first, digest = _facts(text)
+    if paths and paths != [config.text]:  # of a folder
+        size = f"{number_of(len(paths), 'file')}, {size}"
+    return Data(name, size, first, digest, tokenizer, *cut)
 
 
 def without_end(text: str, tokenizer: Tokenizer) -> str:

@@ -50,7 +50,7 @@ def read_parts(
         raise
     except FileNotFoundError:
         raise InputError(
-            f"no file is named {name}\ngive the path of a text file, or of a folder of them"
+            f"no file is named {name}\ngive the path of a text file that is there"
         ) from None
     except (OSError, ValueError) as error:  # a ValueError: a path that no file can have
         raise InputError(

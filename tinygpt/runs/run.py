@@ -39,7 +39,7 @@ from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import Numbers, Progress, State
 from tinygpt.runs.ownership import Owner
-from tinygpt.terminal import nearest, shown
+from tinygpt.terminal import nearest, number_of, shown
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
@@ -89,8 +89,8 @@ class Run(Choices):
 def described(model: GPTConfig) -> str:
     """The size of a model, in a line."""
     return (
-        f"{parameter_count(model):,} parameters: {model.layers} layers of width {model.width}, "
-        f"{model.heads} heads"
+        f"{parameter_count(model):,} parameters: {number_of(model.layers, 'layer')} of width "
+        f"{model.width}, {number_of(model.heads, 'head')}"
     )
 
 

@@ -36,23 +36,27 @@ class CharacterTokenizer(Tokenizer):
         """The id of each character. Raises TokenizerError naming the first unknown character and
         its position (from 0).
         """
-        return self._encode(text, 0)
+        return self._encode(text)
 
     def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
         """The ids of each part; an unknown character is named with its position in all of them."""
-        before = 0
+        before, lines = 0, 1
         for part in parts:
-            yield self._encode(part, before)
+            yield self._encode(part, before, lines)
             before += len(part)
+            lines += part.count("\n")
 
-    def _encode(self, text: str, before: int) -> list[int]:
+    def _encode(self, text: str, before: int = 0, lines: int = 1) -> list[int]:
+        """The ids of a part, which has so many characters before it and begins in that line."""
         try:
             return [self._ids[character] for character in text]
         except KeyError:
             position = next(i for i, character in enumerate(text) if character not in self._ids)
             known = "".join(sorted(self.tokens))
             shown = known if len(known) <= 80 else known[:80] + "..."
-            what = f"character {text[position]!a} at position {before + position}"
+            line = lines + text.count("\n", 0, position)
+            where = f" in line {line}" if line > 1 else ""
+            what = f"character {text[position]!a} at position {before + position}{where}"
             raise TokenizerError(
                 f"{what} is not one of the {self.size} this tokenizer knows: {shown!a}\n"
                 "use those, or train with --tokenizer bpe or byte, which know all"

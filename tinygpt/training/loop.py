@@ -19,7 +19,7 @@ from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import Metrics, finite
 from tinygpt.runs.ownership import Owner
-from tinygpt.terminal import command, duration, say, short
+from tinygpt.terminal import command, duration, number_of, say, short
 from tinygpt.training.jobs import Job
 from tinygpt.training.measure import mean_loss, measured_rows, rows_between
 from tinygpt.training.profile import Profile
@@ -96,7 +96,7 @@ class Training:
         step, steps = self.progress.step, self.run.training.steps
         skipped = f"; {self.skipped:,} of them skipped" if self.skipped else ""
         say(
-            f"{taken:,} step{'s' * (taken != 1)} in {duration(seconds)}, "
+            f"{number_of(taken, 'step')} in {duration(seconds)}, "
             f"{short(self.tokens / max(self.seconds, 1e-9))} tokens/s{skipped}"
         )
         if self.in_a_row == HOPELESS:
@@ -112,8 +112,8 @@ class Training:
             say(f"stopped after step {step:,} of {steps:,}; go on: {more}")
             return 128 + asked if asked else 0
         say(
-            f"stopped after step {step:,}: {self.progress.worse} measurings in a row were no "
-            f"better than {_shown(self.progress.best)}"
+            f"stopped after step {step:,}: {number_of(self.progress.worse, 'measuring')} in a row "
+            f"gave no loss below {_shown(self.progress.best)}"
         )
         return 0
 
@@ -163,7 +163,7 @@ class Training:
         progress, loss = self.progress, self.validation_loss(self.rows)
         assert self.job.data.validation is not None
         part = len(self.rows) < len(self.job.data.validation)
-        on = f" on {len(self.rows):,} windows" if part else ""
+        on = f" on {number_of(len(self.rows), 'window')}" if part else ""
         said = f"step {progress.step:,}: validation loss {loss:.4f}{on}{self.above(loss, ', ')}"
         if math.isfinite(loss) and (progress.best is None or loss < progress.best):
             self.progress = Progress(progress.step, loss, best=loss, best_step=progress.step)
@@ -198,10 +198,9 @@ class Training:
             loss = self.validation_loss(np.arange(count))
             self.progress = replace(self.progress, loss=finite(loss))
             self.save()
-        say(
-            f"validation loss {_shown(self.progress.loss)}: the mean over all {count:,} windows "
-            "that were not learned from"
-        )
+        windows = f"all {count:,} windows that were" if count > 1 else "the one window that was"
+        said = _shown(self.progress.loss)
+        say(f"validation loss {said}: the mean over {windows} not learned from")
         if best is not None:
             say(f"at best {best:.4f}{on}, after step {self.progress.best_step:,}")
 
@@ -219,8 +218,9 @@ class Training:
         self.metrics.note({"step": self.progress.step, "loss": loss, "windows": len(rows)})
         self.progress = replace(self.progress, loss=finite(loss))
         self.save()
+        all_ = "all " if whole and len(rows) > 1 else ""
         say(
-            f"loss {loss:.4f}: the mean over {'all ' * whole}{len(rows):,} windows, dropout "
+            f"loss {loss:.4f}: the mean over {all_}{number_of(len(rows), 'window')}, dropout "
             f"off{self.above(loss, '; ')}"
         )
 

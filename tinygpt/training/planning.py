@@ -28,7 +28,7 @@ from tinygpt.ids import IGNORED
 from tinygpt.model.gpt import GPT
 from tinygpt.model.sizes import parameter_count
 from tinygpt.runs.run import described
-from tinygpt.terminal import short
+from tinygpt.terminal import number_of, short
 from tinygpt.training import memory
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
@@ -290,10 +290,16 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
 # -- shown
 
 
+def windows_of(config: TrainConfig) -> str:
+    """The windows of a step: 16 windows, or 16 x 4 windows with accumulation."""
+    if config.accumulation > 1:
+        return f"{config.batch} x {config.accumulation} windows"
+    return number_of(config.batch, "window")
+
+
 def table(plan: Plan) -> list[str]:
     """The lines that `tinygpt plan` prints."""
     model, config = plan.model, plan.training
-    parts = f" x {config.accumulation}" if config.accumulation > 1 else ""
     kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
     notes = {
         "weights": config.dtype,
@@ -305,7 +311,7 @@ def table(plan: Plan) -> list[str]:
     }
     lines = [
         f"model        {described(model)}",
-        f"step         {plan.tokens:,} tokens: {config.batch}{parts} windows of {model.context}",
+        f"step         {plan.tokens:,} tokens: {windows_of(config)} of {model.context}",
         "",
         *(
             f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()

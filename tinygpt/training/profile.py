@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import tensor
 from tensor.recording import Entry, Recording, Total, in_bytes, totals
+from tinygpt.terminal import number_of
 from tinygpt.training.step import StepRecord
 
 # steps before the first that is recorded: the first of all make the kernels' memory, and caches,
@@ -67,7 +68,7 @@ class Profile:
         if self.others:
             took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording"
         return [
-            f"profile of {steps} step{'s' * (steps > 1)}: {sum(self.seconds) / steps * 1e3:.2f} ms "
+            f"profile of {number_of(steps, 'step')}: {sum(self.seconds) / steps * 1e3:.2f} ms "
             f"a step{took}; the ops, {ops / steps * 1e3:.2f} ms:",
             "",
             *self._table("module", entries, ops),

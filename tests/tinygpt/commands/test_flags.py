@@ -79,6 +79,18 @@ def test_what_is_like_no_flag_gets_no_flag(capsys: pytest.CaptureFixture[str]) -
             refused(capsys, *arguments.split(), says=f"{name}\nsee: tinygpt {command} --help")
 
 
+def test_a_word_too_many_is_told_its_flag(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my text.txt").write_text("The cat")
+    for arguments, fix in (
+        (["train", "my text.txt"], "a text is named by a flag: tinygpt train --text 'my text.txt'"),
+        (["eval", "story-1", "my text.txt"], "tinygpt eval --text 'my text.txt'"),
+        (["sample", "story-1", "dog"], "a prompt is given by a flag: tinygpt sample --prompt dog"),
+        (["train", "nothing.txt"], "see: tinygpt train --help"),
+    ):
+        refused(capsys, *arguments, says=f"{arguments[-1]!r} is one word too many\n")
+        refused(capsys, *arguments, says=fix)
+
+
 def test_a_value_that_begins_with_a_dash(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     says = (
         "--prompt: '-x;y' looks like a flag, since it begins with -\njoin the two: '--prompt=-x;y'"
@@ -161,10 +173,13 @@ def test_several_samples_of_one_prompt(run: Path, capsys: pytest.CaptureFixture[
     """The first is the one that is written without the flag."""
     options = ["--prompt", "The cat", "--length", "15"]
     lines = sampled(capsys, *options, "--samples", "20").splitlines()
+    assert lines[1::2] == ["---"] * 19
+    lines = lines[::2]
     assert len(set(lines)) == 20
     assert lines[0] == sampled(capsys, *options).rstrip("\n")
     explained = sampled(capsys, *options, "--samples", "2", "--explain", "1")
     assert explained.count("likeliest") == 2
+    assert explained.count("\n---\n") == 1
     refused(capsys, "sample", "--samples", "0", says="--samples 0: from 1 to 1,000")
 
 

@@ -113,7 +113,8 @@ def test_a_prompt_with_a_character_that_is_not_known(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("prompts.txt").write_text("The\nThe 7\n")
-    refused(capsys, "sample", "--prompts", "prompts.txt", says="7")
+    says = "line 2 of 'prompts.txt': character '7' at position 4 is not one of the 22"
+    refused(capsys, "sample", "--prompts", "prompts.txt", says=says)
     refused(capsys, "sample", "--prompts", "none.txt", says="no file is named 'none.txt'")
 
 

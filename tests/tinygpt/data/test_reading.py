@@ -58,6 +58,17 @@ def test_what_is_no_text_is_skipped_and_said(
         files("texts/sub")
 
 
+def test_a_folder_says_how_many_files_were_read(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("texts").mkdir()
+    flags = ["train", "--text", "texts", *TINY, "--steps", "1", "--validation", "0"]
+    for name, said in (("a", "1 file, 196 characters"), ("b", "2 files, 394 characters")):
+        Path("texts", f"{name}.txt").write_text(TEXT)
+        assert main(flags) == 0
+        assert f"text      texts: {said}, " in capsys.readouterr().out
+
+
 def test_standard_input(
     run: Path, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -343,3 +343,13 @@ def test_texts_are_counted_whatever_is_in_them(texts: list[str]) -> None:
     for ascii_only in (True, False):
         data = json.dumps(texts, ensure_ascii=ascii_only).encode()
         assert texts_in(data) == len(texts)
+
+
+def test_an_unknown_character_names_its_line() -> None:
+    tokenizer = CharacterTokenizer("ab\n")
+    with pytest.raises(TokenizerError, match="'c' at position 4 in line 3 is not"):
+        tokenizer.encode("a\nb\nc")
+    with pytest.raises(TokenizerError, match="'c' at position 4 in line 3 is not"):
+        list(tokenizer.encode_parts(["a\nb", "\nc"]))
+    with pytest.raises(TokenizerError, match="'c' at position 2 is not"):
+        tokenizer.encode("abc\n")

@@ -103,7 +103,7 @@ def test_the_end_is_measured_after_early_stopping(capsys: pytest.CaptureFixture[
     assert "the mean over" not in capsys.readouterr().out
     assert main(["train", "--resume", "text-1"]) == 0
     out = capsys.readouterr().out
-    assert "stopped after step 6: 2 measurings in a row were no better" in out
+    assert "stopped after step 6: 2 measurings in a row gave no loss below" in out
     assert "the mean over all 75 windows" in out
 
 
@@ -170,3 +170,23 @@ def test_a_run_that_was_killed_after_its_last_step_gets_its_picture(
         assert main(["train", "--resume", run.name]) == 2
     os.utime(run / runs.PICTURE, (0, 0))  # of an earlier step
     assert main(["train", "--resume", run.name]) == 0
+
+
+def test_one_of_a_thing_is_singular(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.txt").write_text("The cat sat on the mat. It ran.")
+    one = ["--layers", "1", "--heads", "1", "--batch", "1", "--steps", "1", "--width", "8"]
+    assert main(["train", "--text", "text.txt", *one, "--context", "8", "--out", "one"]) == 0
+    assert main(["eval", "one"]) == 0
+    assert main(["plan", *one]) == 0
+    assert main(["train", *one, "--context", "148"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "1 layer of width 8, 1 head",
+        "1 step of 1 window: ",
+        "the one window that was not",
+    ):
+        assert said in out
+    assert "tokens: 1 window of 32" in out
+    assert "the mean over 1 window, " in out
+    plurals = "windows|steps|layers|heads|tokens|targets|bytes|characters|files|measurings"
+    assert not re.findall(rf"\b1 ({plurals})\b", out)

@@ -132,7 +132,7 @@ def test_bug_51_early_stopping_counts_on(here: Path, capsys: pytest.CaptureFixtu
     assert main(["train", *choices, "--out", "runs/parts", "--until", "5"]) == 0
     assert main(["train", "--resume", "parts", "--until", "7"]) == 0
     assert main(["train", "--resume", "parts"]) == 0
-    assert "stopped after step 8: 3 measurings in a row were no better" in capsys.readouterr().out
+    assert "stopped after step 8: 3 measurings in a row gave no loss" in capsys.readouterr().out
 
 
 def test_bug_51_the_best_weights_are_those_that_were_measured(here: Path) -> None:
@@ -341,7 +341,7 @@ def test_early_stopping(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """
     choices = [*HOPELESS, "--patience", "2"]
     assert main(["train", *choices]) == 0
-    assert "stopped after step 6: 2 measurings in a row were no better" in capsys.readouterr().out
+    assert "stopped after step 6: 2 measurings in a row gave no loss" in capsys.readouterr().out
 
 
 # -- kill -9

@@ -29,7 +29,7 @@ from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.recorded import How, Session, facts, record
 from tinygpt.inside.step.stops import Seen, Stop, stops_of
 from tinygpt.inside.step.walk import Walk
-from tinygpt.terminal import nearest, shown
+from tinygpt.terminal import nearest, number_of, shown
 from tinygpt.training.jobs import Job
 from tinygpt.training.order import batch_rows, random_rows
 from tinygpt.training.step import arithmetic, gradients, learning_rate
@@ -182,9 +182,10 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
         which = f"one more than its {config.steps:,}"
     lr = f"learning rate {step.lr:.4g}"
     clipping = f"gradient norm {step.norm:.4g}, limit {step.limit:g}"
+    windows = f"{number_of(len(x), 'window')} of {number_of(x.shape[1], 'token')}"
     said = [
         f"run      {job.run.name}: step {step.number:,}, {which}; nothing is saved",
-        f"batch    {x.shape[0]} windows of {x.shape[1]} tokens, by the step's number and the seed",
+        f"batch    {windows}, by the step's number and the seed",
         f"loss     {step.loss:.4f} nats a token",
         f"rule     {config.optimizer}, {lr}; {clipping}, so gradients times {step.factor:.4g}",
         *facts(stops, recording, other),
