@@ -171,19 +171,19 @@ def erf(x: Array) -> Any:
 
 
 def _chosen(a: Array, b: Array, dy: Array) -> Array:
-    """dy where a is larger than b, half of it at a tie, else 0."""
-    return dy * np.where(np.equal(a, b), 0.5, np.greater(a, b)).astype(dy.dtype)
+    """dy where a is not smaller than b, so at NaN too; half of it at a tie, else 0."""
+    return dy * np.where(np.equal(a, b), 0.5, ~np.less(a, b)).astype(dy.dtype)
 
 
 @elementwise_op
 def maximum(a: Array, b: Array) -> Any:
-    """y = max(a, b); a tie sends half the gradient to each."""
+    """y = max(a, b); a tie sends half the gradient to each, and NaN all of it, as in PyTorch."""
     return np.maximum(a, b), (lambda dy: _chosen(a, b, dy), lambda dy: _chosen(b, a, dy))
 
 
 @elementwise_op
 def minimum(a: Array, b: Array) -> Any:
-    """y = min(a, b); a tie sends half the gradient to each."""
+    """y = min(a, b); a tie sends half the gradient to each, and NaN all of it, as in PyTorch."""
     return np.minimum(a, b), (lambda dy: _chosen(b, a, dy), lambda dy: _chosen(a, b, dy))
 
 

@@ -36,4 +36,11 @@ ZOO = [
         new="chosen = x == y",
         test="tests/tensor/ops/test_numerics.py::test_nan_takes_the_gradient_of_an_extreme",
     ),
+    Bug(  # max(NaN, 1) is NaN, and sends its gradient nowhere
+        row=97,
+        file="tensor/ops/elementwise.py",
+        old="~np.less(a, b)",
+        new="np.greater(a, b)",
+        test="tests/tensor/ops/test_numerics.py::test_nan_takes_the_gradient_of_a_choice",
+    ),
 ]

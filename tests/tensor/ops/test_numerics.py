@@ -448,6 +448,20 @@ def test_nan_takes_the_gradient_of_an_extreme(name: str, device: str) -> None:
     assert gradient(getattr(x, name)(1), x, np.ones(3)).sum(1).round(9).tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_nan_takes_the_gradient_of_a_choice(name: str, device: str) -> None:
+    """As in PyTorch; a number of Python too."""
+    torch = pytest.importorskip("torch")
+    pairs = [NAN, 1.0, NAN, 2.0, 3.0, INF], [1.0, NAN, NAN, 2.0, 1.0, NAN]
+    a, b = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in pairs)
+    dy = np.arange(1.0, 7)
+    getattr(torch, name)(a, b).backward(torch.tensor(dy))
+    x, y = (leaf(data, device) for data in pairs)
+    assert np.array_equal(gradient(getattr(tensor, name)(x, y), x, dy), a.grad.numpy())
+    assert np.array_equal(gradient(getattr(tensor, name)(x, y), y, dy), b.grad.numpy())
+    assert gradient(getattr(tensor, name)(x[:2], 1.0), x, [2, 2]).tolist()[:2] == [2, 1]
+
+
 # -- integers
 
 
