@@ -366,6 +366,9 @@ MODULES = {
     "CosineAnnealingLR": (
         "optim.SGD(model, lr=lambda s: optim.warmup_cosine(s, peak=0.1, warmup=0, total=100))"
     ),
+    "OneCycleLR": (
+        "optim.SGD(model, lr=lambda s: optim.warmup_cosine(s, peak=0.1, warmup=30, total=100))"
+    ),
     "add_param_group": "optim.SGD([{'params': [r]}, {'params': model, 'lr': 0.01}], lr=0.1)",
     "clip_grad_norm_": "optim.clip_gradients(model.parameters(), 1.0)",
     "clip_grad_norm": "optim.clip_gradients(model.parameters(), 1.0)",

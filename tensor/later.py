@@ -29,12 +29,17 @@ _LATER = """
         interpolate fft stft batch_norm group_norm instance_norm embedding_bag Conv1d Conv2d
         Conv3d BatchNorm1d BatchNorm2d GroupNorm RNN LSTM GRU
         TransformerEncoderLayer TransformerDecoderLayer pixel_shuffle ctc_loss
+        Transformer TransformerEncoder TransformerDecoder RNNCell LSTMCell GRUCell
+        ConvTranspose2d MaxPool1d MaxPool2d AvgPool2d AdaptiveAvgPool2d BatchNorm3d
+        InstanceNorm2d Dropout2d Upsample EmbeddingBag Bilinear CTCLoss
+    more activations: Mish Hardtanh Hardswish GLU
     random draws: randperm multinomial poisson bernoulli_ exponential_ random_ log_normal_
         geometric_ cauchy_ alpha_dropout
     derivatives of higher order: jacobian hessian vmap Function
     settings: set_printoptions get_default_dtype set_default_dtype
         is_grad_enabled get_num_threads set_num_threads set_default_device
-    optimisers, data: RMSprop Adagrad DataLoader utils clip_grad_value_
+    optimisers, data: RMSprop Adagrad Adadelta Adamax NAdam RAdam LBFGS ReduceLROnPlateau
+        DataLoader utils clip_grad_value_
     complex numbers: complex64 complex128 imag angle polar view_as_complex view_as_real
 """
 LATER: dict[str, str] = {}

@@ -4,7 +4,9 @@ is in tensor/ops.
 
 from typing import TYPE_CHECKING, Any
 
+from tensor.answers import HERE
 from tensor.names import unknown
+from tensor.nn.answers import CLASSES
 from tensor.nn.layers import (
     GELU,
     Dropout,
@@ -52,4 +54,5 @@ __all__ = [
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module
 
     def __getattr__(name: str) -> Any:
-        raise unknown(__name__, name)
+        # the class of a function: nn.ELU, elu
+        raise unknown(__name__, name, CLASSES.get(name) or HERE.get(name.lower()))

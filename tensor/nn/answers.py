@@ -1,5 +1,8 @@
-"""Names of PyTorch's modules, and what to write here. In the answers, a is the input of a model."""
+"""Names of PyTorch's modules, and what to write here. In the answers, a is the input of a model; x
+and v are as in tensor/answers.py.
+"""
 
+from tensor.answers import HERE
 from tensor.names import Answer, OtherNames
 
 # name there -> code here, that does the same
@@ -22,6 +25,15 @@ MODEL = {
     "get_parameter": "dict(model.named_parameters())['weight']",
     "get_submodule": "dict(model.named_modules())['']",
     "get_buffer": "dict(model.named_buffers()).get('name')",
+}
+
+# class there -> code here
+CLASSES = {
+    "CosineSimilarity": HERE["cosine_similarity"],
+    "PairwiseDistance": HERE["pairwise_distance"],
+    "Buffer": "model.register_buffer('mean', v)",
+    "LogSoftmax": "x.log_softmax(-1)",
+    "ParameterDict": "{'scale': nn.Parameter([1.0])}",
 }
 
 

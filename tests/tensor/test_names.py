@@ -14,9 +14,10 @@ from tensor import Tensor, nn, optim
 from tensor.answers import HERE, MODULES
 from tensor.errors import DeviceError
 from tensor.later import LATER
-from tensor.nn.answers import MODEL
+from tensor.nn.answers import CLASSES, MODEL
 
 ANSWERS = {**HERE, **MODULES}
+CODES = ANSWERS | CLASSES | {f"model.{name}": code for name, code in MODEL.items()}
 
 
 def namespace() -> dict[str, Any]:
@@ -31,9 +32,7 @@ def namespace() -> dict[str, Any]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "code"), [*ANSWERS.items(), *((f"model.{name}", code) for name, code in MODEL.items())]
-)
+@pytest.mark.parametrize(("name", "code"), CODES.items())
 def test_an_answer_is_code_that_runs(name: str, code: str) -> None:
     try:
         exec(code, namespace())
