@@ -6,9 +6,8 @@ This runs at every op, and some ops take only a microsecond, so nanoseconds coun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from opcode import opmap
-from types import CodeType, FunctionType
+from collections.abc import Sequence
+from types import FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from tensor.autograd.broadcast import sum_to
 from tensor.base import TensorBase
 from tensor.dtypes import FLOATS
 from tensor.graph import Node, Saved
+from tensor.kept_inputs import KEPT_INPUTS
 from tensor.memory.devices import Array, as_array, extent, is_cuda
 from tensor.memory.storage import Exported, Storage, user_place
 from tensor.mode import Mode
@@ -88,10 +88,8 @@ def as_results(steps: list[Step], inputs: Sequence[Any], arrays: Sequence[Any], 
     """
     known, held = list(inputs), list(arrays)
     for op, positions, y, backward in steps:
-        given = [known[i] for i in positions]
-        parents = [getattr(x, "node", None) for x in given]
-        parts = [held[i] for i in positions]
-        known.append(as_result(op, given, parts, parents, y, backward, mode, False))
+        parents = [getattr(known[i], "node", None) for i in positions]
+        known.append(as_result(op, known, held, parents, y, backward, mode, False))
         held.append(y)
     return tuple(known[len(inputs) :])
 
@@ -108,32 +106,8 @@ def _wanted(backward: tuple[Any, ...], parents: list[Any]) -> tuple[Any, ...]:
 # -- what backward keeps
 #
 # A backward function is a closure, and keeps the arrays that it mentions. The graph notes each of
-# them with its version, to find a write before backward. To search a closure takes a microsecond.
-# So for the closures that mention nothing but their op's parameters, which most are, the table
-# below says which inputs they keep. It is filled once an op, when the op is defined.
-
-# id of a backward function's code -> the positions of the inputs that the function keeps, and the
-# code itself: as long as it lives, no other code has its id
-_KEPT_INPUTS: dict[int, tuple[tuple[int, ...], CodeType]] = {}
-_ASSIGNS = {opmap["STORE_DEREF"], opmap["DELETE_DEREF"]}  # to a variable that a closure mentions
-
-
-def note_kept_inputs(reference: Callable[..., Any], count: int) -> None:
-    """Fill the table for an op, of whose parameters the first `count` are inputs.
-
-    The others are options: constants or copies. A parameter that the op assigns anew may be another
-    array than the input, so closures that mention one are searched at each call.
-    """
-    code = reference.__code__
-    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    # an instruction is two bytes: which, and of which variable (the parameters come first)
-    instructions = zip(code.co_code[::2], code.co_code[1::2], strict=True)
-    assigned = {variable for which, variable in instructions if which in _ASSIGNS}
-    known = {name: i for i, name in enumerate(parameters) if i not in assigned}
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType) and known.keys() >= set(inner.co_freevars):
-            kept = [known[name] for name in inner.co_freevars]
-            _KEPT_INPUTS[id(inner)] = tuple(i for i in kept if i < count), inner
+# them with its version, to find a write before backward. To search a closure takes microseconds:
+# of the cells that hold inputs, kept_inputs.py knows which input.
 
 
 def _saved(
@@ -141,15 +115,16 @@ def _saved(
 ) -> tuple[Saved, ...]:
     """Storage and version of every input and output that the closures of `backward` mention."""
     saved: list[Saved] = []
-    unknown = []
+    unknown: list[Any] = []  # values of cells that the table does not know
     for function in backward if type(backward) is tuple else (backward,):
-        if function is None:
+        if function is None or not function.__closure__:
             continue
-        kept = _KEPT_INPUTS.get(id(function.__code__))
+        kept = KEPT_INPUTS.get(id(function.__code__))
         if kept is None:
-            if function.__closure__:
-                unknown.append(function)
+            unknown += [cell.cell_contents for cell in function.__closure__]
             continue
+        for at in kept[1]:
+            unknown.append(function.__closure__[at].cell_contents)
         for i in kept[0]:
             x = inputs[i]
             if isinstance(x, TensorBase):
@@ -164,28 +139,26 @@ def _saved(
     return tuple(saved)
 
 
-def _searched(functions: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
-    """The same for any functions: each array of their closures is compared with those of the
-    inputs and outputs, by identity, then by memory. The others are the op's own.
+def _searched(values: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]) -> list[Saved]:
+    """The same for any values: each array in them is compared with those of the inputs and outputs,
+    by identity, then by memory. The others are the op's own.
     """
     saved: list[Saved] = []
     tensors = [x for x in (*inputs, *outs) if isinstance(x, TensorBase)]
     known = {id(x._array): x for x in tensors}
     views = [out for out in outs if out._array.base is not None]  # maybe of the op's own arrays
-    for function in functions:
-        for cell in function.__closure__ or ():
-            value = cell.cell_contents
-            kind = type(value)
-            if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
-                continue
-            for array in (value,) if kind is np.ndarray else _arrays_in(value):
-                if id(array) in known:
-                    saved.append(keep(known[id(array)], array))
-                elif array.base is None and not views:
-                    saved.append((_NOWHERE, 0, array))
-                else:
-                    sharing = [keep(x, array) for x in tensors if shares_memory(x._array, array)]
-                    saved += sharing or [(_NOWHERE, 0, array)]
+    for value in values:
+        kind = type(value)
+        if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
+            continue
+        for array in (value,) if kind is np.ndarray else _arrays_in(value):
+            if id(array) in known:
+                saved.append(keep(known[id(array)], array))
+            elif array.base is None and not views:
+                saved.append((_NOWHERE, 0, array))
+            else:
+                sharing = [keep(x, array) for x in tensors if shares_memory(x._array, array)]
+                saved += sharing or [(_NOWHERE, 0, array)]
     return saved
 
 

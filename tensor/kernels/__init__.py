@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensor.kept_inputs import note_kept_inputs
 from tensor.memory.devices import Array, is_cuda
 from tensor.mode import MODE, Switch
 
@@ -47,6 +48,7 @@ def kernel_for(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         KERNELS.setdefault(name, []).append(Kernel(device, function, supports))
+        note_kept_inputs(function)
         return function
 
     return register

@@ -25,11 +25,12 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias
 from numpy import ndarray
 
 from tensor.arguments import is_foreign, signature_of
-from tensor.autograd.forward import as_result, as_results, note_kept_inputs
+from tensor.autograd.forward import as_result, as_results
 from tensor.base import TensorBase
 from tensor.dtypes import FLOATS, NARROW, float16, float32, float64
 from tensor.errors import DTypeError
 from tensor.graph import Node
+from tensor.kept_inputs import note_kept_inputs
 from tensor.kernels import KERNELS, choose, passed_over
 from tensor.memory.devices import Array
 from tensor.memory.layout import Layout

@@ -308,6 +308,13 @@ MUTATION_ROWS = [
     Bug(
         21,
         "tensor/autograd/forward.py",
+        "        for at in kept[1]:",
+        "        for at in ():",
+        "tests/tensor/memory/test_mutation.py::test_bug_21_in_place_after_save",
+    ),
+    Bug(
+        21,
+        "tensor/autograd/forward.py",
         "elif array.base is None and not views:",
         "elif array.base is None:",
         "tests/tensor/memory/test_mutation.py::test_bug_21_in_place_after_save",
