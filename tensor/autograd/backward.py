@@ -133,7 +133,11 @@ class _Pass:
         """
         # once more: a hook may have written since the pass began, or an accumulation into a `.grad`
         # that an op kept
-        _check_usable((node,))
+        stale = node.backward is None
+        for storage, version, _ in node.saved:
+            stale = stale or storage.version != version
+        if stale:
+            _check_usable((node,))
         upstream = dy if type(dy) is list else (dy,)  # a list: one for each output
         if type(node.backward) is Recomputed:
             return self._again(node, upstream)
@@ -341,4 +345,6 @@ def upstream(y: TensorBase, gradient: Any) -> Array:
             f"the upstream gradient is {dy.dtype}, the tensor {y.dtype}: "
             f"use gradient.astype('{y.dtype}')"
         )
-    return move(dy, y.device).copy()
+    if not type(dy) is type(y.array) is np.ndarray:
+        dy = move(dy, y.device)
+    return dy.copy()

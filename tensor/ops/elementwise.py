@@ -32,7 +32,7 @@ def _not_taken(dy: Array, dx: Array) -> Array:
     """dx, and 0 where dy is 0. Most of the time nothing is NaN, and a sum of squares finds that
     out fast. On a GPU, looking would wait for the device.
     """
-    if not is_cuda(dx):
+    if type(dx) is np.ndarray or not is_cuda(dx):
         flat = dx.ravel()
         if not math.isnan(flat.dot(flat)):
             return dx

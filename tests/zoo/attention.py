@@ -17,19 +17,12 @@ ZOO = [
     Bug(  # a score that overflowed hides its key
         77,
         ATTEND,
-        "if (zero != 0) tell(&job->not_finite);\n    }\n    return seen;",
-        "}\n    return seen;",
+        "if (zeros[i] != 0) tell(&job->not_finite);\n    return seen;",
+        ";\n    return seen;",
         EDGES,
     ),
     Bug(  # every pair of the first two of five axes is a sample
         67, f"{FOLDER}attention.py", "len(full) in (3, 4)", "len(full) > 2", EDGES
-    ),
-    Bug(  # the reference gets a mask of other axes
-        33,
-        f"{FOLDER}attention.py",
-        "(q, k, v, mask=mask, scale=factor",
-        "(q, k, v, mask=allowed, scale=factor",
-        EDGES,
     ),
     Bug(  # 1 / (1 - p) makes infinity of what is hidden
         33, "tensor/ops/attention.py", "kept(product(dy", "(product(dy", EDGES

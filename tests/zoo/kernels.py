@@ -49,8 +49,8 @@ ROWS = [
     Bug(  # the norm of a residual sum leads past the sum: a hook on the sum sees a part
         14,
         "tensor/autograd/forward.py",
-        "given = [known[i] for i in positions]",
-        "given = [known[i % len(inputs)] for i in positions]",
+        'parents = [getattr(known[i], "node", None) for i in positions]',
+        'parents = [getattr(known[i % len(inputs)], "node", None) for i in positions]',
         f"{FUSED}test_a_hook_on_the_residual_stream_sees_its_whole_gradient",
     ),
     Bug(  # a gradient that another op holds is added to

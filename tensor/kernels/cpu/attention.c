@@ -175,43 +175,36 @@ static inline size keys_of(const struct attention_job *job, size t) {
     return job->causal ? larger(0, t + 1 + job->S - job->T) : job->S;
 }
 
-/* row[i] = -inf where the mask hides key i from query t. Returns NaN when another one is not
-   finite, else 0. */
-static float hide(const struct attention_job *job, size item, size t, float *restrict row,
-                  size keys) {
+/* row[i] = -inf where the mask hides key i from query t. */
+static void hide(const struct attention_job *job, size item, size t, float *restrict row,
+                 size keys) {
     struct mask mask = job->mask;
     const uint8_t *allowed = mask.first + item / job->H * mask.batch + item % job->H * mask.head +
                              t * mask.row;
-    float zero = 0;
-    for (size i = 0; i < keys; i++) {
-        int seen = allowed[i * mask.column];
-        zero += seen ? row[i] * 0.0f : 0;
-        row[i] = seen ? row[i] : -INFINITY;
-    }
-    return zero;
+    for (size i = 0; i < keys; i++) row[i] = allowed[i * mask.column] ? row[i] : -INFINITY;
 }
 
 /* Scores s = scale q k^T of queries start to stop against the keys they may see: (stop - start, W),
-   -inf from there to the end of a whole vector. Returns how many keys that are. A score that may be
-   seen and is not finite is told: -inf from an overflow would hide its key. */
+   -inf from there to the end of a whole vector. Returns how many keys that are. A score that is not
+   finite is told: -inf from an overflow would hide its key. */
 static size scores(struct attention_job *job, size item, const float *q, size step,
                    const float *turned_k, float *s, size start, size stop) {
     size W = stride_of(job->S), seen = keys_of(job, stop - 1), keys = padded(seen);
+    vector zeros = {0};  /* NaN, once a score is not finite */
     multiply((struct product){q + start * step, turned_k, s, step, 1, W, W, stop - start, keys,
                               job->D, 0});
     for (size t = start; t < stop; t++) {
-        float *restrict row = s + (t - start) * W, scale = job->scale;
+        float *restrict row = s + (t - start) * W;
         size last = keys_of(job, t);
-        float zero = 0;
-#pragma omp simd reduction(+ : zero)
-        for (size i = 0; i < last; i++) {
-            row[i] *= scale;
-            zero += row[i] * 0.0f;
+        for (size i = 0; i < keys; i += WIDTH) {
+            vector score = load(row + i) * job->scale;
+            zeros += score * 0.0f;
+            store(row + i, score);
         }
         for (size i = last; i < keys; i++) row[i] = -INFINITY;
-        if (job->mask.first) zero = hide(job, item, t, row, last);
-        if (zero != 0) tell(&job->not_finite);
+        if (job->mask.first) hide(job, item, t, row, last);
     }
+    for (int i = 0; i < WIDTH; i++) if (zeros[i] != 0) tell(&job->not_finite);
     return seen;
 }
 

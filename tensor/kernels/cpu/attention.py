@@ -4,8 +4,8 @@ attention.c does not take. Memory is linear in the numbers of queries and keys.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,30 +21,15 @@ BLOCK = 128  # queries at a time, in NumPy
 NO_MASK = np.ones((1, 1, 1, 1), bool)  # given in the place of a mask
 
 
-def _attend(
-    parts: tuple[Array, Array, Array],
-    y: Array,
-    allowed: Array | None,
-    scale: float,
-    causal: bool = False,
-    dropout: float = 0.0,
-    key: Key | None = None,
-) -> Callable[..., float] | None:
-    """Fill y, and give the function that fills (dq, dk, dv) from dy; None where a result is not
-    finite. Backward makes the weights again from each row's maximum and its sum of e^s.
-
-    parts: q, k, v   q, y: (B, H, T, D)   k, v: (B, H, S, D), of any strides with contiguous rows
-    allowed: bools (B, H, T, S), of any strides
-    """
+@functools.lru_cache(maxsize=256)
+def _numbers(
+    causal: bool, masked: bool, scale: float, dropout: float, key: Key | None
+) -> tuple[Array, float, float]:
+    """What attention.c is told beside arrays."""
     seed, *numbers = key or Key()
     words = seed & MASK, seed >> 32, *(number & MASK for number in numbers)
-    options = np.array([causal, allowed is not None, threshold_of(dropout), *words])
-    mask = NO_MASK if allowed is None else allowed
-    kept = np.empty((2, *y.shape[:3]), float32)
-    rest = options, scale, 1 / (1 - dropout)
-    if library.attention_forward(*parts, mask, y, kept, *rest):
-        return None
-    return lambda dy, *out: library.attention_backward(*parts, mask, kept, dy, *out, *rest)
+    options = np.array([causal, masked, threshold_of(dropout), *words])
+    return options, scale, 1 / (1 - dropout)
 
 
 def _refused(
@@ -101,26 +86,36 @@ def attention_by_heads(
     """y, from heads that lie side by side.   q: (B, T, C), kv: (B, S, 2C), or q, k and v in one,
     (B, T, 3C)   y: (B, T, C)
     """
-    parts = _parts(q, kv, heads)
-    B, H, T, D = parts[0].shape
-    y = np.empty((B, T, H, D), float32)
-    allowed = None if mask is None else np.broadcast_to(mask, (B, H, T, parts[1].shape[2]))
-    options: dict[str, Any] = {"causal": causal, "dropout": dropout, "key": key}
-    gradients = _attend(parts, y.swapaxes(1, 2), allowed, 1 / math.sqrt(D), **options)
-    if gradients is None:
+    B, T, C = q.shape if kv is not None else (*q.shape[:2], q.shape[2] // 3)
+    numbers = _numbers(causal, mask is not None, 1 / math.sqrt(C // heads), dropout, key)
+    y, kept = np.empty((B, T, C), float32), np.empty((2, B, heads, T), float32)
+    parts, seen = _parts(q, kv, heads), _expanded(mask, q, kv, heads)
+    if library.attention_forward(*parts, seen, _split(y, 1, heads)[0], kept, *numbers):
         # something is not finite: the composition keeps it from those who may not see it
         return NotImplemented
 
+    # an array that a closure mentions costs time in every forward pass: views are made again
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dq, dkv = np.empty(q.shape, float32), None if kv is None else np.empty(kv.shape, float32)
+        parts, seen = _parts(q, kv, heads), _expanded(mask, q, kv, heads)
         dparts, dheads = _parts(dq, dkv, heads), _split(in_order(dy), 1, heads)[0]
-        if gradients(dheads, *dparts):
-            exact = reference_of("attention")(*parts, mask=allowed, **options)[1](dheads)
+        numbers = _numbers(causal, mask is not None, 1 / math.sqrt(C // heads), dropout, key)
+        if library.attention_backward(*parts, seen, kept, dheads, *dparts, *numbers):
+            options: Any = {"causal": causal, "mask": mask, "dropout": dropout, "key": key}
+            exact = reference_of("attention")(*parts, **options)[1](dheads)
             for dpart, wanted in zip(dparts, exact[:3], strict=True):
                 dpart[...] = wanted
         return dq, dkv, None
 
-    return y.reshape(B, T, H * D), backward
+    return y, backward
+
+
+def _expanded(mask: Array | None, q: Array, kv: Array | None, heads: int) -> Array:
+    """The mask as (B, H, T, S), of any strides."""
+    if mask is None:
+        return NO_MASK
+    keys = q if kv is None else kv
+    return np.broadcast_to(mask, (len(q), heads, q.shape[1], keys.shape[1]))
 
 
 def _parts(q: Array, kv: Array | None, heads: int) -> tuple[Array, Array, Array]:
@@ -177,22 +172,26 @@ def attention_of_heads(
     *,
     scale: float | None = None,
     mask: Array | None = None,
-    **options: Any,
+    causal: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
 ) -> Any:
     """The same for q: (..., T, D) and k, v: (..., S, D), of any strides."""
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     y, shape = np.empty(q.shape, float32), (*q.shape[:-1], k.shape[-2])
-    allowed = None if mask is None else _by_heads(np.broadcast_to(mask, shape))
+    seen = NO_MASK if mask is None else _by_heads(np.broadcast_to(mask, shape))
     parts = _readable(q), _readable(k), _readable(v)
-    gradients = _attend(parts, _by_heads(y), allowed, factor, **options)
-    if gradients is None:
+    heads, numbers = _by_heads(y), _numbers(causal, mask is not None, factor, dropout, key)
+    kept = np.empty((2, *heads.shape[:3]), float32)
+    if library.attention_forward(*parts, seen, heads, kept, *numbers):
         return NotImplemented
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
         dq, dk, dv = (np.empty(x.shape, float32) for x in (q, k, v))
-        if gradients(_readable(dy), *map(_by_heads, (dq, dk, dv))):
-            again = reference_of("attention")(q, k, v, mask=mask, scale=factor, **options)
-            dq, dk, dv, _ = again[1](dy)
+        out = _by_heads(dq), _by_heads(dk), _by_heads(dv)
+        if library.attention_backward(*parts, seen, kept, _readable(dy), *out, *numbers):
+            options: Any = {"causal": causal, "mask": mask, "dropout": dropout, "key": key}
+            dq, dk, dv, _ = reference_of("attention")(q, k, v, scale=factor, **options)[1](dy)
         return dq, dk, dv, None
 
     return y, backward
