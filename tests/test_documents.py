@@ -15,7 +15,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
-EXAMPLES = sorted((ROOT / "examples").glob("*/*.py"))
+
+
+def course_order(lesson: Path) -> list[int]:
+    """The numbers of the folder and of the lesson: 10_ comes after 9_."""
+    return [int(name.split("_")[0]) for name in (lesson.parent.name, lesson.name)]
+
+
+EXAMPLES = sorted((ROOT / "examples").glob("*/*.py"), key=course_order)
 
 
 @pytest.mark.parametrize(
@@ -100,5 +107,5 @@ def test_list_of_lessons() -> None:
 def test_lessons_name_lessons_that_exist(example: Path) -> None:
     text = example.read_text()
     assert "picture." in text or "plt.show()" not in text, "it does not say that it draws"
-    for name in re.findall(r"\b\d_\w+/\d_\w+\.py\b", text):
+    for name in re.findall(r"\b\d+_\w+/\d+_\w+\.py\b", text):
         assert (example.parents[1] / name).exists(), f"it names {name}"

@@ -119,7 +119,7 @@ assert compare("x[:, :1]", x[:, :1], 3) == ["view", "copy", "view"]
 #     B batch   T time   H heads   D head width
 #
 # Each word is a token of four numbers, cut into two heads of two numbers. (The lesson
-# 5_the_transformer/2_attention_by_hand.py says what heads are for, and needs this copy.)
+# 5_attention/2_attention_by_hand.py says what heads are for, and needs this copy.)
 
 # %%
 print()

@@ -7,7 +7,7 @@
 # of its inputs, and the arrays that its backward function needs. All nodes together are the graph.
 # It is also called a tape, because the backward pass reads it in reverse. The first sections use
 # this word. (`tensor.record()` is different: it keeps everything that ran, for you to look at. See
-# 7_looking_inside/1_watch_a_model.py.)
+# 8_looking_inside/1_watch_a_model.py.)
 
 # %%
 import textwrap

@@ -48,7 +48,7 @@ assert np.allclose(weights.sum(axis=1), 1)
 #
 # Above, words fit if they are alike. With a matrix for queries, one for keys and one for values,
 # the model learns which words should fit. A word must not see the words after it: a score that is
-# masked with -inf has the weight e^-inf = 0. (5_the_transformer/3_why_in_the_model.py says why not
+# masked with -inf has the weight e^-inf = 0. (5_attention/3_why_in_the_model.py says why not
 # -10000, and why the scores are divided by the root of D.)
 
 # %%

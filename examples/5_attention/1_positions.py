@@ -7,7 +7,7 @@
 #     learned        position is a table of weights, found by gradient descent
 #
 # A token enters the model as a row of numbers from a table, its embedding
-# (7_looking_inside/2_embeddings.py). In attention, the next lesson, each token takes a mixture of
+# (8_looking_inside/2_embeddings.py). In attention, the next lesson, each token takes a mixture of
 # the rows of all tokens up to it. A mixture is a sum, and a sum has no order. So the order must be
 # in the numbers themselves. At the end there is a picture.
 

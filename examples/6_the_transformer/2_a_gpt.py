@@ -67,7 +67,7 @@ prompt = "The cat sat on the"
 
 def write(temperature):
     """60 characters more. Temperature 1 draws as the model says, 0 takes the likeliest each time:
-    6_training/2_generation.py.
+    7_training/2_generation.py.
     """
     written = model.generate(
         tokenizer.encode(prompt), 60, temperature=temperature, generator=tensor.Generator(1)
