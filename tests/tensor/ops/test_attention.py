@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensor
-from tensor import Tensor
+from tensor import Tensor, grad
 from tensor.errors import DTypeError, ShapeError
 from tensor.gradcheck import gradcheck
 from tensor.memory.devices import Array
@@ -279,3 +279,15 @@ def test_what_is_wrong_is_said(device: str) -> None:
     assert tensor.attention(q[:, :0], k[:, :0], v, scale=1.0).shape == (2, 3)
     with pytest.raises(DTypeError, match="mask must hold bools"):
         tensor.attention(q, k, v, mask=np.zeros((2, 4)))
+
+
+def test_bug_33_dropout_beside_a_hidden_value_that_is_not_finite(device: str) -> None:
+    """The slopes are those of the weights that were kept."""
+    mask, slopes = [True, True, False], []
+    for hidden in (0.0, NAN):
+        q = leaf([[1.0], [2.0], [3.0]], device)
+        k, v = [[1.0], [2.0], [3.0]], [[1.0], [4.0], [hidden]]
+        y = tensor.attention(q, k, v, mask=mask, dropout=0.5, key=Key(1))
+        slopes.append(grad(y.sum(), q)[0].numpy())
+    assert slopes[0].any()
+    np.testing.assert_allclose(slopes[1], slopes[0])
