@@ -76,8 +76,8 @@ ZOO = [
     Bug(  # all samples of a prompt are one text
         row=97,
         file="tinygpt/commands/sample.py",
-        old="*part, number=start, show=show)",
-        new="*part[:1], number=0, show=show)",
+        old="*part, number=start, show=show,",
+        new="*part[:1], number=0, show=show,",
         test="tests/tinygpt/commands/test_flags.py::test_several_samples_of_one_prompt",
     ),
     Bug(  # a command that is printed means another folder
