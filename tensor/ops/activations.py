@@ -35,8 +35,8 @@ def sigmoid(x: Array) -> Any:
 
 @elementwise_op
 def relu(x: Array) -> Any:
-    """y = max(x, 0),   dx = dy where x > 0, so 0 at 0"""
-    return np.maximum(x, 0), (lambda dy: dy * (x > 0),)
+    """y = max(x, 0),   dx = dy where x > 0 or x is NaN, so 0 at 0"""
+    return np.maximum(x, 0), (lambda dy: dy * ~(x <= 0),)
 
 
 @elementwise_op

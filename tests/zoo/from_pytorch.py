@@ -43,4 +43,11 @@ ZOO = [
         new="np.greater(a, b)",
         test="tests/tensor/ops/test_numerics.py::test_nan_takes_the_gradient_of_a_choice",
     ),
+    Bug(  # relu of NaN is NaN, and sends its gradient nowhere
+        row=97,
+        file="tensor/ops/activations.py",
+        old="dy * ~(x <= 0)",
+        new="dy * (x > 0)",
+        test="tests/tensor/ops/test_numerics.py::test_nan_takes_the_gradient_of_a_choice",
+    ),
 ]

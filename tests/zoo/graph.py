@@ -140,7 +140,7 @@ WHO_GETS_ONE = [
     Bug(
         8,
         "tensor/ops/activations.py",
-        "    return np.maximum(x, 0), (lambda dy: dy * (x > 0),)\n",
+        "    return np.maximum(x, 0), (lambda dy: dy * ~(x <= 0),)\n",
         "    return np.maximum(x, 0), (None,)\n",
         "tests/tensor/autograd/test_backward.py::test_bug_08_op_drops_its_gradient",
     ),

@@ -201,8 +201,8 @@ ZOO = [
     Bug(
         row=36,
         file="tensor/ops/activations.py",
-        old="dy * (x > 0)",
-        new="dy * (x >= 0)",
+        old="dy * ~(x <= 0)",
+        new="dy * ~(x < 0)",
         test="tests/tensor/ops/test_numerics.py::test_bug_36_pinned_values_and_subgradients",
     ),
     Bug(  # the erf form computed by the other

@@ -460,6 +460,7 @@ def test_nan_takes_the_gradient_of_a_choice(name: str, device: str) -> None:
     assert np.array_equal(gradient(getattr(tensor, name)(x, y), x, dy), a.grad.numpy())
     assert np.array_equal(gradient(getattr(tensor, name)(x, y), y, dy), b.grad.numpy())
     assert gradient(getattr(tensor, name)(x[:2], 1.0), x, [2, 2]).tolist()[:2] == [2, 1]
+    assert gradient(x[:3].relu(), x, [1, 2, 3]).tolist()[:3] == [1, 2, 3]  # max(x, 0)
 
 
 # -- integers
