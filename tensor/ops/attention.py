@@ -11,6 +11,7 @@ from tensor.autograd.broadcast import sum_to
 from tensor.errors import DTypeError, ShapeError
 from tensor.memory.devices import Array
 from tensor.ops.dropout import scaled_mask
+from tensor.ops.inputs import LOOK_FIRST
 from tensor.ops.op import compute_op, reference_of
 from tensor.ops.softmax import softmax_array
 from tensor.ops.wider import in_float64, overflowed
@@ -141,6 +142,19 @@ def _allowed(q: Array, k: Array, mask: Array | None, causal: bool) -> Array | No
     queries, keys = q.shape[-2], k.shape[-2]
     seen = np.arange(keys, like=q) <= np.arange(queries, like=q)[:, None] + (keys - queries)
     return seen if mask is None else mask & seen
+
+
+def _look_at_bias(device: str, q: Any, k: Any, v: Any, bias: Any = None, **options: Any) -> None:
+    """A mask in the place of the bias would add 1 to the scores that may be seen."""
+    dtype = getattr(bias, "dtype", None) or np.asarray(bias).dtype
+    if str(dtype).endswith("bool"):  # NumPy's too, and PyTorch's
+        raise DTypeError(
+            "attention bias must hold numbers, which are added to the scores, not bools; "
+            "what may be seen (True: look) is `mask=`"
+        )
+
+
+LOOK_FIRST["attention"] = _look_at_bias
 
 
 def _seen_product(a: Array, b: Array) -> Array:

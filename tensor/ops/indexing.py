@@ -218,13 +218,19 @@ def _look(what: str, ids: Any, size: int, low: int = 0) -> None:
         check_range(what, TensorBase.kind(ids).array, size, low)
 
 
-def _look_at_gather(x: TensorBase, indices: Any, axis: int = -1) -> None:
-    size = x.shape[normalise_axis(axis, x.ndim)]
-    _look("`gather` got index", indices, size, -size)
+def _look_at_gather(device: str, x: TensorBase, indices: Any, axis: int = -1) -> None:
+    if device != "cpu":
+        size = x.shape[normalise_axis(axis, x.ndim)]
+        _look("`gather` got index", indices, size, -size)
+
+
+def _look_at_embedding(device: str, ids: Any, weight: TensorBase) -> None:
+    if device != "cpu":
+        _look("`embedding` got index", ids, len(weight))
 
 
 LOOK_FIRST["gather"] = _look_at_gather
-LOOK_FIRST["embedding"] = lambda ids, weight: _look("`embedding` got index", ids, len(weight))
+LOOK_FIRST["embedding"] = _look_at_embedding
 
 
 @compute_op

@@ -38,7 +38,8 @@ OF_ANY_DTYPE = frozenset(("Mask", "Mask | None", "Ids"))  # inputs that are no o
 REALS = frozenset((bool, int, float, Count))  # Python's numbers
 PLAIN = frozenset((int, float, bool, str, tuple, Key, type(None)))  # options that are no arrays
 Options: TypeAlias = dict[str, Any]
-# op -> a check of its inputs as they are given, before any is moved to a GPU
+# op -> check(device, *inputs, **options) of inputs as they are given, before any is converted or
+# moved to the device
 LOOK_FIRST: dict[str, Callable[..., None]] = {}
 
 
@@ -132,8 +133,8 @@ class Signature:
         if not options.keys() <= set(self.options):
             self.signature.bind(*inputs, **options)  # raises: a kernel might overlook the name
         device = one_device(name, inputs)
-        if device != "cpu" and name in LOOK_FIRST:
-            LOOK_FIRST[name](*inputs, **options)
+        if name in LOOK_FIRST:
+            LOOK_FIRST[name](device, *inputs, **options)
         operands = as_operands(self.operands(inputs), device, self.elementwise)
         others = [
             x if isinstance(x, TensorBase) or x is None else TensorBase.kind(x, device=device)

@@ -84,8 +84,8 @@ ZOO = [
         row=66,  # ids that are still on the host go to the GPU unseen, and wrap there
         file="tensor/ops/inputs.py",
         old=(
-            '        if device != "cpu" and name in LOOK_FIRST:\n'
-            "            LOOK_FIRST[name](*inputs, **options)\n"
+            "        if name in LOOK_FIRST:\n"
+            "            LOOK_FIRST[name](device, *inputs, **options)\n"
         ),
         new="",
         test=TESTS + "ids_from_the_host",

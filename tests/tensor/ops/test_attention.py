@@ -279,6 +279,11 @@ def test_what_is_wrong_is_said(device: str) -> None:
     assert tensor.attention(q[:, :0], k[:, :0], v, scale=1.0).shape == (2, 3)
     with pytest.raises(DTypeError, match="mask must hold bools"):
         tensor.attention(q, k, v, mask=np.zeros((2, 4)))
+    mask = np.ones((2, 4), bool)
+    for bias in (mask, mask.tolist(), Tensor(mask, device=device)):
+        with pytest.raises(DTypeError, match=r"not bools; what may be seen .* is `mask=`"):
+            tensor.attention(q, k, v, bias)
+    assert tensor.attention(q, k, v, mask.astype(int)).shape == (2, 3)
 
 
 def test_bug_33_dropout_beside_a_hidden_value_that_is_not_finite(device: str) -> None:
