@@ -1,0 +1,110 @@
+"""Tokens that no text holds, before those of another tokenizer.
+
+SpecialTokenizer(CharacterTokenizer("cat"), ("<pad>", "<sos>", "<eos>"))
+
+id       0      1      2      3  4  5
+token    <pad>  <sos>  <eos>  c  a  t
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Annotated, Any, Self
+
+import msgspec
+
+from tinygpt.tokenizers.byte import Bytes, ByteTokenizer
+from tinygpt.tokenizers.byte_pair import BytePairs, BytePairTokenizer
+from tinygpt.tokenizers.character import Characters, CharacterTokenizer
+from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError, checked, quoted, utf8
+from tinygpt.tokenizers.word import Pieces, WordTokenizer
+
+INNER: tuple[type[Tokenizer], ...] = (
+    CharacterTokenizer,
+    ByteTokenizer,
+    WordTokenizer,
+    BytePairTokenizer,
+)
+MOST = 256  # special tokens
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class SpecialAndInner(Content, frozen=True, tag="special"):
+    """The names of the special tokens, in the order of their ids, and the inner tokenizer."""
+
+    special: Annotated[tuple[Name, ...], msgspec.Meta(max_length=MOST)]
+    inner: Characters | Bytes | Pieces | BytePairs
+
+
+class SpecialTokenizer(Tokenizer):
+    """The special tokens have the ids 0 to k - 1. Id i of the inner tokenizer becomes i + k.
+
+    `encode` never gives a special token: the text "<pad>" is five characters like any other.
+    `decode` writes a special token as its name. Raises TokenizerError for a name that is empty, is
+    there twice, or is a token of the inner tokenizer.
+    """
+
+    schema = SpecialAndInner
+
+    def __init__(self, inner: Tokenizer, special: Sequence[str]):
+        if not isinstance(inner, INNER):
+            raise TokenizerError(
+                f"{type(inner).__name__} cannot be the inner tokenizer\n"
+                f"give one of {', '.join(kind.__name__ for kind in INNER)}"
+            )
+        self.inner, self.special, self.unit = inner, tuple(special), inner.unit
+        self.tokens = (*self.special, *inner.tokens)
+        known = {inner.decode([i]) for i in range(inner.size)}
+        for i, name in enumerate(self.special):
+            if not utf8(name) or name in self.special[:i] or name in known:
+                raise TokenizerError(
+                    f"special token {quoted(name)}: each name is some text, is there once, and is "
+                    "no token of the inner tokenizer"
+                )
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of the inner tokenizer, each plus k. Raises what the inner tokenizer raises."""
+        return self._shifted(self.inner.encode(text))
+
+    def encode_parts(self, parts: Iterable[str]) -> Iterator[list[int]]:
+        """The ids of `encode("".join(parts))`, cut as the inner tokenizer cuts them."""
+        return map(self._shifted, self.inner.encode_parts(parts))
+
+    def _shifted(self, ids: list[int]) -> list[int]:
+        return [i + len(self.special) for i in ids]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of the ids. A special token gives its name."""
+        return "".join(
+            name if name is not None else self.inner.decode(run) for name, run in self._runs(ids)
+        )
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """The text of the ids in UTF-8. A special token gives its name."""
+        return b"".join(
+            utf8(name) if name is not None else self.inner.decode_bytes(run)
+            for name, run in self._runs(ids)
+        )
+
+    def _runs(self, ids: Iterable[int]) -> Iterator[tuple[str | None, list[int]]]:
+        """The ids cut at the special tokens: (name, []) for a special token, and (None, ids of the
+        inner tokenizer) for a run of others.
+        """
+        k = len(self.special)
+        for special, run in groupby(checked(ids, self.size), lambda i: i < k):
+            if special:
+                yield from ((self.special[i], []) for i in run)
+            else:
+                yield None, [i - k for i in run]
+
+    def content(self) -> SpecialAndInner:
+        """The names, and the content of the inner tokenizer."""
+        inner: Any = self.inner.content()
+        return SpecialAndInner(self.special, inner)
+
+    @classmethod
+    def from_content(cls, content: Any) -> Self:
+        """The tokenizer of that content. Raises TokenizerError as the constructor does."""
+        kind = next(kind for kind in INNER if kind.schema is type(content.inner))
+        return cls(kind.from_content(content.inner), content.special)
