@@ -15,10 +15,18 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as typing has it, which takes longer to import than all that is here
 if TYPE_CHECKING:
-    from tinygpt.config import ConfigError, GPTConfig, SampleConfig, TrainConfig
+    from tinygpt.config import (
+        BERTConfig,
+        ConfigError,
+        EncoderDecoderConfig,
+        GPTConfig,
+        SampleConfig,
+        TrainConfig,
+    )
     from tinygpt.data.reading import story
     from tinygpt.data.windows import CorpusError, floor, windows
     from tinygpt.errors import InputError
+    from tinygpt.model.encoder_decoder import EncoderDecoder
     from tinygpt.model.gpt import GPT
     from tinygpt.tokenizers import (
         BytePairTokenizer,
@@ -31,11 +39,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "GPT",
+    "BERTConfig",
     "BytePairTokenizer",
     "ByteTokenizer",
     "CharacterTokenizer",
     "ConfigError",
     "CorpusError",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "GPTConfig",
     "InputError",
     "SampleConfig",
@@ -46,7 +57,15 @@ __all__ = [
     "story",
     "windows",
 ]
-MODULES = ("config", "data.reading", "data.windows", "errors", "runs.gpt2", "tokenizers")
+MODULES = (
+    "config",
+    "data.reading",
+    "data.windows",
+    "errors",
+    "model.encoder_decoder",
+    "runs.gpt2",
+    "tokenizers",
+)
 
 if not TYPE_CHECKING:
 

@@ -15,7 +15,7 @@ CACHED = "tests/tinygpt/model/test_cache.py::test_bug_56_kernel_of_the_cache"
 ZOO = [
     Bug(  # sinusoids hide the tokens
         row=97,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="math.sqrt(config.width) if config.scaled else 1.0",
         new="1.0",
         test=SCALE,

@@ -22,9 +22,9 @@ ZOO = [
     ),
     Bug(  # new tokens always stand at the beginning
         row=56,
-        file=MODEL,
-        old="time = cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
-        new="time = 0 * cache.seen[cache.rows, None] + np.arange(ids.shape[1])",
+        file="tinygpt/model/transformer.py",
+        old="time = seen[:, None] + np.arange(ids.shape[1])",
+        new="time = 0 * seen[:, None] + np.arange(ids.shape[1])",
         test=TESTS + "test_bug_56_cache_equals_no_cache",
     ),
     Bug(  # a portion counts as one token

@@ -37,21 +37,21 @@ ZOO = [
     ),
     Bug(
         row=53,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="residual = SPREAD / math.sqrt(2 * self.config.layers)",
         new="residual = SPREAD",
         test="tests/tinygpt/model/test_gpt.py::test_bug_53_spread_of_fresh_weights",
     ),
     Bug(
         row=53,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="residual = SPREAD / math.sqrt(2 * self.config.layers)",
         new="residual = SPREAD / math.sqrt(self.config.layers)",
         test="tests/tinygpt/model/test_gpt.py::test_bug_53_spread_of_fresh_weights",
     ),
     Bug(  # the embedding keeps the N(0, 1) of nn.Embedding, and the tied head with it
         row=53,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="drawn = generator.normal(parameter.shape) * spread",
         new=(
             "drawn = generator.normal(parameter.shape) * spread\n"
@@ -64,7 +64,7 @@ ZOO = [
     ),
     Bug(  # the tied matrix is drawn for the embedding, and again for the head
         row=53,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="drawn = generator.normal(parameter.shape) * spread",
         new=(
             "drawn = generator.normal(parameter.shape) * spread\n"
@@ -75,29 +75,23 @@ ZOO = [
     ),
     Bug(  # a softmax before the loss that has its own
         row=54,
-        file="tinygpt/model/gpt.py",
-        old=(
-            "            logits, targets.to(logits.device), ignore_index=IGNORED, "
-            "reduction=reduction\n"
-        ),
-        new=(
-            "            logits.softmax(), targets.to(logits.device), ignore_index=IGNORED, "
-            "reduction=reduction\n"
-        ),
+        file="tinygpt/model/transformer.py",
+        old="            logits,\n            targets.to(",
+        new="            logits.softmax(),\n            targets.to(",
         test="tests/tinygpt/model/test_gpt.py::test_bug_54_one_batch_is_learnt_by_heart",
     ),
     Bug(  # only what comes after the last block learns
         row=54,
         file="tinygpt/model/block.py",
-        old="[layer].after_sum(x, block.feed_forward(h))\n    return h",
-        new="[layer].after_sum(x.detach(), block.feed_forward(h).detach())\n    return h",
+        old="x, h = norm.after_sum(x, layer(h))\n    return h",
+        new="x, h = norm.after_sum(x.detach(), layer(h).detach())\n    return h",
         test="tests/tinygpt/model/test_gpt.py::test_bug_54_one_batch_is_learnt_by_heart",
     ),
     Bug(
         row=55,
         file="tinygpt/model/attention.py",
-        old="causal=True",
-        new="causal=False",
+        old="None, mask, self.causal)",
+        new="None, mask, False)",
         test="tests/tinygpt/model/test_gpt.py::test_bug_55_no_token_sees_the_future",
     ),
     Bug(  # one token too far
@@ -110,10 +104,10 @@ ZOO = [
     Bug(  # a leak outside attention: a statistic over time
         row=55,
         file="tinygpt/model/gpt.py",
-        old="through_blocks(self.blocks, self.final_norm, x, cache,",
+        old="through_blocks(self.blocks, self.final_norm, x, around,",
         new=(
             "through_blocks(self.blocks, self.final_norm, x - 1e-6 * x.mean(axis=1, "
-            "keepdims=True), cache,"
+            "keepdims=True), around,"
         ),
         test="tests/tinygpt/model/test_gpt.py::test_bug_55_no_token_sees_the_future",
     ),
@@ -135,14 +129,14 @@ ZOO = [
     ),
     Bug(  # the head is a copy: right in value, but it teaches the embedding nothing
         row=59,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="tensor.linear(h, self.token_embedding.weight, ",
         new="tensor.linear(h, Tensor(self.token_embedding.weight), ",
         test="tests/tinygpt/model/test_gpt.py::test_bug_59_gradient_of_both_uses",
     ),
     Bug(  # the head is a view taken once: after packing or loading it shows the old weights
         row=59,
-        file="tinygpt/model/gpt.py",
+        file="tinygpt/model/transformer.py",
         old="tensor.linear(h, self.token_embedding.weight, ",
         new=(
             'tensor.linear(h, self.__dict__.setdefault("taken", '

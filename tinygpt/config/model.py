@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from typing import Literal
 
-from tinygpt.config.options import VOCABULARY, ConfigError, check_fields, option
+from tinygpt.config.options import VOCABULARY, ConfigError, changed, check_fields, option
 
 
 @dataclass(frozen=True)
-class GPTConfig:
-    """A decoder-only transformer. The defaults learn the story; GPT-2 is GPTConfig(50257, 1024,
-    768, 12, 12, dropout=0.1).
-    """
+class ModelConfig:
+    """A transformer of any kind."""
 
     # as many as the tokenizer knows
     vocabulary: int = option(MISSING, "number of different tokens, V", least=1, most=VOCABULARY)
@@ -57,3 +55,30 @@ class GPTConfig:
                 f"width {self.width} is not divisible by heads {self.heads}, which share it "
                 f"evenly: try width {wider} or heads {fewer}"
             )
+
+
+@dataclass(frozen=True)
+class GPTConfig(ModelConfig):
+    """A decoder-only transformer. The defaults learn the story; GPT-2 is GPTConfig(50257, 1024,
+    768, 12, 12, dropout=0.1).      Radford et al. 2019
+    """
+
+
+@dataclass(frozen=True)
+class EncoderDecoderConfig(ModelConfig):
+    """An encoder and a decoder of `layers` blocks each, and one vocabulary for source and target.
+    The defaults are the form of Vaswani et al. 2017.
+    """
+
+    positions: Literal["learned", "sinusoidal"] = changed(ModelConfig, "positions", "sinusoidal")
+    norm: Literal["pre", "post"] = changed(ModelConfig, "norm", "post")
+    activation: Literal["gelu", "gelu_erf", "relu"] = changed(ModelConfig, "activation", "relu")
+
+
+@dataclass(frozen=True)
+class BERTConfig(ModelConfig):
+    """An encoder alone, which learns to fill in masked tokens.      Devlin et al. 2018"""
+
+    norm: Literal["pre", "post"] = changed(ModelConfig, "norm", "post")
+    activation: Literal["gelu", "gelu_erf", "relu"] = changed(ModelConfig, "activation", "gelu_erf")
+    epsilon: float = changed(ModelConfig, "epsilon", 1e-12)

@@ -56,6 +56,11 @@ def option(default: Any, text: str, metavar: str | None = None, **limits: float)
     return field(default=default, metadata={"help": text, "metavar": metavar, **limits})
 
 
+def changed(config: type, name: str, default: Any) -> Any:
+    """The field of another configuration, with another default."""
+    return field(default=default, metadata=config.__dataclass_fields__[name].metadata)  # type: ignore[attr-defined]
+
+
 class Kind(NamedTuple):
     """What a field's annotation says."""
 

@@ -259,7 +259,7 @@ def _check_causal(model: GPT, changed: list[int], asked: list[int]) -> None:
                 raise DifferenceError(f"a change of token {j} {what}")
     x = model.embed(ids).detach()
     x.requires_grad = True
-    logits = model.logits(x)
+    logits = model.logits(model.through(x))
     for t in asked:
         part = logits[:, t]  # (2, V)
         dpart = np.random.default_rng(t).standard_normal(part.shape).astype(part.dtype)

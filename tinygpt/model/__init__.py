@@ -1,9 +1,10 @@
-"""The GPT: embedding, blocks of attention and feed-forward, head. Uses `tensor` and the
+"""The transformers: embedding, blocks of attention and feed-forward, head. Uses `tensor` and the
 configuration.
 """
 
 from __future__ import annotations
 
+from tinygpt.model.encoder_decoder import EncoderDecoder
 from tinygpt.model.gpt import GPT
 
-__all__ = ["GPT"]
+__all__ = ["GPT", "EncoderDecoder"]

@@ -19,7 +19,7 @@ import tensor
 from tensor import Tensor
 from tensor.errors import ShapeError
 from tensor.memory.devices import Array
-from tinygpt.config import GPTConfig
+from tinygpt.config import ModelConfig
 from tinygpt.ids import Ids
 
 
@@ -30,12 +30,14 @@ class Cache:
     like: an array of the dtype and device that the cache is to have.
     """
 
-    def __init__(self, config: GPTConfig, rows: int = 1, *, like: Array):
+    def __init__(self, config: ModelConfig, rows: int = 1, *, like: Array):
         shape = (rows, config.layers, config.heads, config.context, config.width // config.heads)
         self.keys, self.values = np.zeros_like(like, shape=shape), np.zeros_like(like, shape=shape)
         self.seen: Ids = np.zeros(rows, np.int64)
         self.rows: Ids = np.arange(rows)  # the rows of the new tokens, B of them
         self.parameters: tuple[Array, ...] = ()  # the model's arrays, from the first use on
+        # keys and values of an encoder's memory, one (rows, S, 2C) for each layer
+        self.memory: tuple[Array, ...] = ()
 
     def of(self, rows: Sequence[int]) -> Cache:
         """The cache of some rows, in the same memory: for new tokens of these rows alone."""
@@ -62,6 +64,10 @@ class Cache:
                 f"{tokens} new tokens for a cache that holds {self.keys.shape[3] - self.free} and "
                 f"has room for {self.free}: clear() it, and give the last tokens anew"
             )
+
+    def answers(self, layer: int) -> Tensor:
+        """The keys and values of the memory that its rows look at, (B, S, 2C)."""
+        return Tensor.from_array(self.memory[layer][self.rows])
 
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """y = softmax(q k^T / sqrt(D)) v of the new tokens, each over all tokens of its row up to

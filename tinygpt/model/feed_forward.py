@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import tensor
 from tensor import Tensor, nn
-from tinygpt.config import GPTConfig
+from tinygpt.config import ModelConfig
 
 
 class FeedForward(nn.Module):
     """y = activation(x W1 + b1) W2 + b2.   x, y: (B, T, C), 4C between."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: ModelConfig):
         self.expand = nn.Linear(config.width, 4 * config.width, bias=config.bias)
         self.projection = nn.Linear(4 * config.width, config.width, bias=config.bias)
         self.activation = config.activation

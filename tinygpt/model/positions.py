@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from tensor import Tensor, nn
-from tinygpt.config import ConfigError, GPTConfig
+from tinygpt.config import ConfigError, ModelConfig
 from tinygpt.model.sizes import parameter_count
 
 # numbers in the table of sinusoids, at most, beyond as many as the model has parameters
 SINUSOIDS = 1 << 22
 
 
-def position_table(config: GPTConfig) -> Tensor:
+def position_table(config: ModelConfig) -> Tensor:
     """A row for each position, (T, C): a parameter, or a plain Tensor, which does not learn."""
     context, width = config.context, config.width
     if config.positions == "learned":

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from tinygpt.config import GPTConfig
+from tinygpt.config import EncoderDecoderConfig, ModelConfig
 
 # bytes that a safetensors header takes for a tensor, at least: its name, dtype, shape and place
 ENTRY = 60
 
 
-def parameter_count(config: GPTConfig) -> int:
-    """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C, and 12 C^2
-    + 4 C + 9 C of biases a layer.
+def parameter_count(config: ModelConfig) -> int:
+    """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C for the
+    norm after the blocks, and for a block 12 C^2 + 4 C + 9 C of biases; with cross-attention
+    4 C^2 + 2 C + 4 C of biases more.
     """
     V, T, C = config.vocabulary, config.context, config.width
     tables = V * C * (1 if config.tied else 2) + T * C * (config.positions == "learned")
-    return tables + 2 * C + config.layers * (12 * C**2 + 4 * C + 9 * C * config.bias)
+    block, cross = 12 * C**2 + 4 * C + 9 * C * config.bias, 4 * C**2 + 2 * C + 4 * C * config.bias
+    if isinstance(config, EncoderDecoderConfig):
+        return tables + 4 * C + config.layers * (2 * block + cross)
+    return tables + 2 * C + config.layers * block
 
 
-def least_bytes(config: GPTConfig, itemsize: int = 2) -> int:
+def least_bytes(config: ModelConfig, itemsize: int = 2) -> int:
     """The least size of a safetensors file of the parameters: numbers, and ENTRY bytes for each
     tensor.
 
     A smaller file is of another model. Compare before time and memory are spent on a config.json.
     """
-    tensors = (
-        3
-        + (config.positions == "learned")
-        + (not config.tied)
-        + config.layers * (8 + 4 * config.bias)
-    )
+    block, tables = 8 + 4 * config.bias, (config.positions == "learned") + (not config.tied)
+    if isinstance(config, EncoderDecoderConfig):
+        tensors = 5 + tables + config.layers * (2 * block + 5 + 3 * config.bias)
+    else:
+        tensors = 3 + tables + config.layers * block
     return parameter_count(config) * itemsize + tensors * ENTRY

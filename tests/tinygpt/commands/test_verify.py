@@ -180,14 +180,14 @@ def leaky(*, values: bool) -> Callable[..., Any]:
     that only its gradient does.
     """
 
-    def attention(qkv: Tensor, heads: int, **options: Any) -> Any:
+    def attention(qkv: Tensor, *kv_and_mask: None, heads: int, **options: Any) -> Any:
         B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
         q, k, v = (
             part.view(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, axis=-1)
         )
         mask = np.tril(np.ones((T, T), bool), 1)
         y = tensor.attention(q, k, v, mask=mask).transpose(1, 2).contiguous().view(B, T, C)
-        return y if values else honest(qkv, heads=heads, **options) + (y - y.detach())
+        return y if values else honest(qkv, *kv_and_mask, heads=heads, **options) + (y - y.detach())
 
     honest = tensor.multi_head_attention
     return attention
