@@ -7,7 +7,7 @@
 #
 # Nobody has to write down the right answers: the text itself holds them, one position further on. A
 # window of T tokens asks T questions at once. T is called the context. (A window is often called a
-# block. In this course a block is a part of the model: 6_the_transformer/1_a_block.py.)
+# block. In this course a block is a part of the model: 6_the_transformer/2_a_block.py.)
 
 # %%
 import textwrap

@@ -50,7 +50,7 @@ assert list(inspect.getclosurevars(db).nonlocals) == ["a"]
 # %% [markdown]
 # ## 2. layer_norm: y = gain * (x - mean) / sqrt(variance + eps) + bias
 #
-# Mean and variance are those of a row. (6_the_transformer/1_a_block.py says why a model uses it.)
+# Mean and variance are those of a row. (6_the_transformer/2_a_block.py says why a model uses it.)
 # Here the three gradients share work, so one function returns them all. It keeps neither x nor y.
 # So their memory can be freed as soon as nobody else uses them.
 

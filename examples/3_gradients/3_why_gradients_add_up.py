@@ -55,7 +55,7 @@ assert abs(difference - 6) < 1e-6
 # %% [markdown]
 # Overwriting is right if each number is used once, so nobody may notice it for long. It is wrong as
 # soon as a bias is added to many rows, or a GPT uses one table at the input and at the output
-# (6_the_transformer/2_a_gpt.py), or a sum leads around a layer (6_the_transformer/1_a_block.py).
+# (6_the_transformer/3_a_gpt.py), or a sum leads around a layer (6_the_transformer/2_a_block.py).
 
 # %%
 rows = Tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])

@@ -89,7 +89,7 @@ for rate in (0.035, 0.045):
 # %% [markdown]
 # ## 3. Thousands of weights, the same three pictures
 #
-# The model is a GPT with one block, on windows of the story (6_the_transformer/2_a_gpt.py). Here
+# The model is a GPT with one block, on windows of the story (6_the_transformer/3_a_gpt.py). Here
 # only its loss matters.
 
 # %%

@@ -15,7 +15,7 @@
 # - the cataloguer is the embedding (8_looking_inside/2_embeddings.py), with the positions
 #   (5_attention/1_positions.py)
 # - the analysts are the heads of attention (5_attention/2_attention_by_hand.py)
-# - the rooms are the feed-forward (6_the_transformer/1_a_block.py)
+# - the rooms are the feed-forward (6_the_transformer/2_a_block.py)
 # - the committee is the head of the model
 # - the calculator is softmax and loss (4_networks/3_softmax_and_loss.py)
 #
@@ -240,7 +240,7 @@ assert drawn == building.generate(ids, 1, generator=tensor.Generator(0))[-1]
 # cards. All floors add to the stream on the way up. So on the way down the message passes through
 # the stream, and every floor adds a part. The message is largest at the door: the stream is small
 # there, and the smaller the input of a norm, the larger its gradient
-# (6_the_transformer/1_a_block.py).
+# (6_the_transformer/2_a_block.py).
 
 # %%
 streams = [building.embed(ids)]

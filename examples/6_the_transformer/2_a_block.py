@@ -4,12 +4,12 @@
 #     pre-norm      x = x + attention(norm(x))        post-norm     x = norm(x + attention(x))
 #                   x = x + feed_forward(norm(x))                   x = norm(x + feed_forward(x))
 #
-# A GPT has many blocks of this form. A block is attention
-# (5_attention/2_attention_by_hand.py), then a feed-forward: two layers with a GELU between
-# them (4_networks/1_neurons.py). Each of the two is added to its input. The sum x, which goes from
-# block to block, is the residual stream. This lesson writes out a block, equal to the model's own.
-# Then it stacks blocks in five ways, and measures one number: how much of the gradient that enters
-# at the top arrives at the bottom. At the end there is a picture.
+# A GPT has many blocks of this form. A block is attention (5_attention/2_attention_by_hand.py),
+# then a feed-forward: two layers with a GELU between them (6_the_transformer/1_feed_forward.py).
+# Each of the two is added to its input. The sum x, which goes from block to block, is the residual
+# stream. This lesson writes out a block, equal to the model's own. Then it stacks blocks in five
+# ways, and measures one number: how much of the gradient that enters at the top arrives at the
+# bottom. At the end there is a picture.
 #
 #     B batch   T time   C width   H heads
 
