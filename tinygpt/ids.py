@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,3 +15,11 @@ IGNORED = -1
 # the special tokens of pairs of a source and a target, by their ids
 PAD, SOS, EOS = 0, 1, 2  # fills a row up; begins a target; ends a target
 PAIR_TOKENS = "<pad>", "<sos>", "<eos>"
+
+
+def padded(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
+    """The rows as an array, with PAD after each, and their lengths.   (N, longest), (N,)"""
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    ids = np.full((len(rows), lengths.max()), PAD, dtype=np.int64)
+    ids[np.arange(ids.shape[1]) < lengths[:, None]] = [i for row in rows for i in row]
+    return ids, lengths

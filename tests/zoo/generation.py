@@ -16,7 +16,7 @@ ZOO = [
     Bug(  # a full cache goes on at its last position
         row=56,
         file=GENERATION,
-        old="cache.seen[i], new[i] = 0, text[-context:]",
+        old="cache.seen[i] = 0",
         new="cache.seen[i] = context - 1",
         test=TESTS + "test_bug_56_generation_past_the_context",
     ),
@@ -51,8 +51,8 @@ ZOO = [
     Bug(  # all rows write where the first one stands
         row=56,
         file=CACHE,
-        old="new = slice(seen[row], seen[row] + T)",
-        new="new = slice(seen[rows[0]], seen[rows[0]] + T)",
+        old="keys[rows[:, None], :, time] =",
+        new="keys[rows[:, None], :, time[:1] + 0 * time] =",
         test=TESTS + "test_bug_56_rows_of_unequal_length",
     ),
     Bug(
@@ -86,8 +86,8 @@ ZOO = [
     Bug(  # the whole text for every token: right, and slow
         row=57,
         file=GENERATION,
-        old="                new[i] = [token]",
-        new="                cache.seen[i], new[i] = 0, texts[i][-context:]",
+        old="        if cache.seen[i] == context:",
+        new="        if cache.seen[i]:",
         test=TESTS + "test_bug_57_each_token_is_computed_once",
     ),
     Bug(  # old memory is read after the parameters were packed

@@ -216,8 +216,8 @@ ZOO = [
     Bug(  # softmax of a softmax
         row=62,
         file="tinygpt/generation/generate.py",
-        old="model.decode(ids, part, last=True).array)",
-        new="model.decode(ids, part, last=True).softmax().array)",
+        old="model.decode(ids, of_part, last=True).array)",
+        new="model.decode(ids, of_part, last=True).softmax().array)",
         test=(
             "tests/tinygpt/generation/test_sampling.py::test_bug_62_frequencies_of_generated_tokens"
         ),
@@ -239,8 +239,8 @@ ZOO = [
     Bug(  # the beginning is kept and what was said last forgotten
         row=63,
         file="tinygpt/generation/generate.py",
-        old="cache.seen[i], new[i] = 0, text[-context:]",
-        new="cache.seen[i], new[i] = 0, text[:context]",
+        old="texts[i][-context:][cache.seen[i] :]",
+        new="texts[i][:context][cache.seen[i] :]",
         test=(
             "tests/tinygpt/generation/test_sampling.py::"
             "test_bug_63_prompt_of_the_context_and_longer"
@@ -249,8 +249,8 @@ ZOO = [
     Bug(  # one token of the context is never used
         row=63,
         file="tinygpt/generation/generate.py",
-        old="cache.seen[i], new[i] = 0, text[-context:]",
-        new="cache.seen[i], new[i] = 0, text[-context + 1 :]",
+        old="texts[i][-context:][cache.seen[i] :]",
+        new="texts[i][1 - context :][cache.seen[i] :]",
         test=(
             "tests/tinygpt/generation/test_sampling.py::"
             "test_bug_63_prompt_of_the_context_and_longer"

@@ -22,7 +22,7 @@ import numpy as np
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
-from tinygpt.ids import EOS, IGNORED, PAD, SOS, Ids
+from tinygpt.ids import EOS, IGNORED, PAD, SOS, Ids, padded
 from tinygpt.terminal import number_of
 from tinygpt.tokenizers import SpecialTokenizer
 
@@ -81,14 +81,6 @@ class Pairs:
         read = np.where(target[:, :-1] == EOS, PAD, target[:, :-1])
         predicted = np.where(target[:, 1:] == PAD, IGNORED, target[:, 1:])
         return SourceTarget(source, read), predicted
-
-
-def padded(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
-    """The rows as an array, with PAD after each, and their lengths.   (N, longest), (N,)"""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    ids = np.full((len(rows), lengths.max()), PAD, dtype=np.int64)
-    ids[np.arange(ids.shape[1]) < lengths[:, None]] = [i for row in rows for i in row]
-    return ids, lengths
 
 
 def _check_lengths(

@@ -15,7 +15,7 @@ from tensor import Tensor, random
 from tensor.memory.devices import move, to_host
 from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
-from tinygpt.generation.sampling import distribution, pick
+from tinygpt.generation.sampling import draw
 
 
 class Decoder(Protocol):
@@ -28,6 +28,12 @@ class Decoder(Protocol):
     @property
     def device(self) -> str:
         """Where the model computes."""
+
+    @property
+    def slides(self) -> bool:
+        """Whether it goes on when the context is full, and sees the last tokens alone. If not, it
+        stops there.
+        """
 
     def new_cache(self, rows: int) -> Any:
         """An empty cache for so many sequences side by side."""
@@ -53,41 +59,59 @@ def steps(
     generators: Sequence[random.Generator],
     ended: Container[int] = (),
 ) -> Iterator[tuple[int, Step]]:
-    """Continue each prompt, (T,) ids of its own length, by `config.length` tokens. Yields (number
-    of the prompt, step): one token of each prompt, then the next of each.
+    """Continue each prompt, (T,) ids of its own length, by `config.length` tokens, or as many as
+    fit. Yields (number of the prompt, step): one token of each prompt, then the next of each.
 
     Prompt i draws from generator i. It stops when the caller adds i to `ended`. Wrong prompts raise
     here, before the first step.
     """
-    texts = [_tokens(model, ids) for ids in prompts]
+    texts = [prompt_tokens(model, ids) for ids in prompts]
 
     def each() -> Iterator[tuple[int, Step]]:
-        context, cache, device = model.context, model.new_cache(len(texts)), model.device
-        new = [text[-context:] for text in texts]  # tokens that are not in the cache yet
-        for _ in range(config.length):
-            together: dict[int, list[int]] = {}  # number of new tokens -> prompts with so many
-            for i, text in enumerate(texts):
-                if i not in ended:
-                    # past the context each token moves the window, and every position changes
-                    if cache.seen[i] == context:
-                        cache.seen[i], new[i] = 0, text[-context:]
-                    together.setdefault(len(new[i]), []).append(i)
-            if not together:
+        cache = model.new_cache(len(texts))
+        most = [room(model, text, config.length) for text in texts]
+        for number in range(config.length):
+            rows = [i for i in range(len(texts)) if number < most[i] and i not in ended]
+            if not rows:
                 return
-            for rows in together.values():
-                ids = Tensor.from_array(move(np.array([new[i] for i in rows]), device))  # (B, T)
-                part = cache if len(rows) == len(texts) else cache.of(rows)
-                logits = to_host(model.decode(ids, part, last=True).array)[:, -1]  # (B, V)
-                for i, row in zip(rows, logits, strict=True):
-                    token = pick(distribution(row, config), generators[i])
-                    texts[i].append(token)
-                    new[i] = [token]
-                    yield i, Step(token, row)
+            logits = next_logits(model, cache, texts, rows)
+            tokens = draw(logits, config, [generators[i] for i in rows])
+            for i, token, row in zip(rows, tokens, logits, strict=True):
+                texts[i].append(token)
+                yield i, Step(token, row)
 
     return each()
 
 
-def _tokens(model: Decoder, ids: Any) -> list[int]:
+def next_logits(model: Decoder, cache: Any, texts: Sequence[list[int]], rows: list[int]) -> Any:
+    """The logits after the texts of these rows, in ascending order: (B, V), on the host. What the
+    cache does not hold yet of a text joins the cache.
+    """
+    context, new = model.context, {}
+    together: dict[int, list[int]] = {}  # number of new tokens -> rows with so many
+    for i in rows:
+        # past the context each token moves the window, and every position changes
+        if cache.seen[i] == context:
+            cache.seen[i] = 0
+        new[i] = texts[i][-context:][cache.seen[i] :]
+        together.setdefault(len(new[i]), []).append(i)
+    found = []
+    for part in together.values():
+        ids = Tensor.from_array(move(np.array([new[i] for i in part]), model.device))  # (B, T)
+        of_part = cache if len(part) == len(texts) else cache.of(part)
+        found.append(to_host(model.decode(ids, of_part, last=True).array)[:, -1])  # (B, V)
+    order = np.argsort([i for part in together.values() for i in part])
+    return np.concatenate(found)[order]
+
+
+def room(model: Decoder, text: Sequence[int], length: int) -> int:
+    """How many of `length` more tokens the model can write after a text."""
+    # the last one is written, and not read again
+    return length if model.slides else min(length, model.context - len(text) + 1)
+
+
+def prompt_tokens(model: Decoder, ids: Any) -> list[int]:
+    """The ids of a prompt as a list. Raises where the model cannot go on after them."""
     tokens = np.asarray(ids.numpy() if isinstance(ids, Tensor) else ids)
     if tokens.size == 0:
         raise InputError(
@@ -97,5 +121,5 @@ def _tokens(model: Decoder, ids: Any) -> list[int]:
         raise InputError(
             f"ids of shape {tokens.shape}: a prompt is one sequence of token ids, of shape (T,)"
         )
-    model.check_ids(tokens[-model.context :])
+    model.check_ids(tokens[-model.context :] if model.slides else tokens)
     return list(tokens.tolist())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,13 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 ROUNDING = 1e-12  # probabilities are sums of rounded numbers: 0.4 + 0.3 reaches 0.7
 
 FAR = -1000.0  # e^x is 0 from here on: nothing overflows where the temperature is nearly 0
+
+
+BROKEN = (
+    "the model's logits are not finite numbers: its weights are broken "
+    "(which: tinygpt step RUN --plain --break nan)\n"
+    "take an earlier checkpoint, or train with a lower learning rate"
+)
 
 
 def distribution(logits: Any, config: SampleConfig) -> Floats:
@@ -32,11 +40,7 @@ def distribution(logits: Any, config: SampleConfig) -> Floats:
     x = np.asarray(logits, dtype=np.float64)
     largest = float(x.max())  # NaN if any is
     if not math.isfinite(largest):
-        raise InputError(
-            "the model's logits are not finite numbers: its weights are broken "
-            "(which: tinygpt step RUN --plain --break nan)\n"
-            "take an earlier checkpoint, or train with a lower learning rate"
-        )
+        raise InputError(BROKEN)
     kept: Any = slice(None)
     if top_k is not None or top_p is not None:
         kept = _largest(x, top_k, by_size=top_p is not None)
@@ -62,6 +66,18 @@ def _largest(x: Floats, count: int | None, by_size: bool) -> Any:
         ids = np.flatnonzero(x >= np.partition(x, -count)[-count])
     ids = ids[np.argsort(-x[ids], kind="stable")[:count]]
     return ids if by_size else np.sort(ids)
+
+
+def draw(logits: Any, config: SampleConfig, generators: Sequence[random.Generator]) -> list[int]:
+    """A token for each row of logits, (B, V), from the row's distribution and its generator."""
+    if config.temperature == 0:  # the likeliest: nothing is left to draw
+        x = np.asarray(logits, dtype=np.float64)
+        likeliest: list[int] = x.argmax(-1).tolist()
+        if not np.isfinite(x.max(-1)).all():
+            raise InputError(BROKEN)
+        return likeliest
+    rows = zip(logits, generators, strict=True)
+    return [pick(distribution(row, config), generator) for row, generator in rows]
 
 
 def pick(p: Floats, generator: random.Generator) -> int:

@@ -6,6 +6,8 @@ computed.
 
 Keys and values depend on the position of their token. Past the context every token changes its
 position, so a full cache is cleared.
+
+An encoder-decoder's cache also holds the keys and values of the memory. Those are made once.
 """
 
 from __future__ import annotations
@@ -36,8 +38,11 @@ class Cache:
         self.seen: Ids = np.zeros(rows, np.int64)
         self.rows: Ids = np.arange(rows)  # the rows of the new tokens, B of them
         self.parameters: tuple[Array, ...] = ()  # the model's arrays, from the first use on
-        # keys and values of an encoder's memory, one (rows, S, 2C) for each layer
+        # of an encoder's memory: keys and values, one (sources, S, 2C) for each layer; where a
+        # source is no <pad>, (sources, 1, 1, S); and the source that each row answers
         self.memory: tuple[Array, ...] = ()
+        self.memory_mask: Array | None = None
+        self.sources: Ids = np.arange(rows)
 
     def of(self, rows: Sequence[int]) -> Cache:
         """The cache of some rows, in the same memory: for new tokens of these rows alone."""
@@ -55,6 +60,14 @@ class Cache:
         """Forget all tokens of its rows."""
         self.seen[self.rows] = 0
 
+    def reorder(self, rows: Ids) -> None:
+        """Row r takes over the tokens and the source of row rows[r], for all rows r at once."""
+        into = np.flatnonzero(rows != np.arange(len(rows)))
+        taken, longest = rows[into], int(self.seen.max())
+        for array in (self.keys, self.values):
+            array[into, :, :, :longest] = array[taken, :, :, :longest]
+        self.seen[into], self.sources[into] = self.seen[taken], self.sources[taken]
+
     def check(self, rows: int, tokens: int) -> None:
         """Raise ShapeError unless `tokens` new ones for so many rows fit."""
         if rows != len(self.rows):
@@ -67,7 +80,13 @@ class Cache:
 
     def answers(self, layer: int) -> Tensor:
         """The keys and values of the memory that its rows look at, (B, S, 2C)."""
-        return Tensor.from_array(self.memory[layer][self.rows])
+        return Tensor.from_array(self.memory[layer][self.sources[self.rows]])
+
+    @property
+    def answers_mask(self) -> Tensor | None:
+        """Where its rows may look in the memory, (B, 1, 1, S). None: everywhere."""
+        mask = self.memory_mask
+        return None if mask is None else Tensor.from_array(mask[self.sources[self.rows]])
 
     def attend(self, layer: int, qkv: Tensor) -> Tensor:
         """y = softmax(q k^T / sqrt(D)) v of the new tokens, each over all tokens of its row up to
@@ -77,11 +96,11 @@ class Cache:
         seen, rows = self.seen, self.rows
         (B, T, C3), (_, H, _, D) = qkv.shape, keys.shape
         q, k, v = np.moveaxis(qkv.array.reshape(B, T, 3, H, D), (2, 3), (0, 2))  # 3 x (B, H, T, D)
-        for b, row in enumerate(rows.tolist()):
-            new = slice(seen[row], seen[row] + T)
-            keys[row, :, new], values[row, :, new] = k[b], v[b]
-        total = int(seen[rows].max()) + T  # S: the longest row's
         time = seen[rows, None] + np.arange(T)  # (B, T)
+        # rows and times as indices give (B, T, H, D)
+        keys[rows[:, None], :, time] = k.swapaxes(1, 2)
+        values[rows[:, None], :, time] = v.swapaxes(1, 2)
+        total = int(seen[rows].max()) + T  # S: the longest row's
         visible = np.arange(total) <= time[:, None, :, None]  # (B, 1, T, S)
         k, v = keys[rows, :, :total], values[rows, :, :total]  # (B, H, S, D)
         y = tensor.attention(*map(Tensor.from_array, (q, k, v)), mask=visible)  # (B, H, T, D)

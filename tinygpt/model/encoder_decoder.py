@@ -16,8 +16,9 @@ import numpy as np
 
 import tensor
 from tensor import Tensor, nn
+from tensor.errors import DTypeError, ShapeError
 from tinygpt.config import EncoderDecoderConfig
-from tinygpt.ids import PAD
+from tinygpt.ids import PAD, padded
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.cache import Cache
 from tinygpt.model.transformer import Transformer, last_of
@@ -75,28 +76,38 @@ class EncoderDecoder(Transformer):
         return self.surprise(self(x.source, x.target), targets, reduction, label_smoothing)
 
     def given(self, sources: Sequence[Sequence[int]]) -> Given:
-        """What writes the targets of these sources, token after token."""
+        """What writes the targets of these sources, token after token. Raises ShapeError for a
+        source that has no token or more than the context, IndexError for a token outside the
+        vocabulary.
+        """
         return Given(self, sources)
 
 
 class Given:
     """An encoder-decoder that has read its sources: a Decoder (generation/generate.py), whose cache
-    has a row for each source. The memory's keys and values are made once.
+    has a row, or several, for each source. The memory's keys and values are made once.
     """
+
+    slides = False  # the first token is <sos>: no window without it was ever seen
 
     def __init__(self, model: EncoderDecoder, sources: Sequence[Sequence[int]]):
         self.model, self.context, self.device = model, model.context, model.device
-        longest = max(map(len, sources))
-        ids = np.array([[*source, *[PAD] * (longest - len(source))] for source in sources])
+        ids, _ = padded(_checked(sources, model.context))
         with tensor.no_grad(), nn.evaluating():
             memory = model.encode(ids)
             self.mask = model.mask(ids)
-            self.answers = tuple(block.answers(memory).array for block in model.decoder)
+            self.memory = tuple(block.answers(memory).array for block in model.decoder)
 
     def new_cache(self, rows: int) -> Cache:
-        """An empty cache for the targets, a row for each source."""
+        """An empty cache for the targets. Each source has as many rows as the others, next to each
+        other.
+        """
+        count = len(self.memory[0])
+        if rows % count:
+            raise ShapeError(f"a cache of {rows} rows for {count} sources: as many rows for each")
         cache = Cache(self.model.config, rows, like=self.model.token_embedding.weight.array)
-        cache.memory = self.answers
+        cache.memory, cache.sources = self.memory, np.arange(rows) // (rows // count)
+        cache.memory_mask = None if self.mask is None else self.mask.array
         return cache
 
     def check_ids(self, ids: Any) -> Tensor:
@@ -109,11 +120,29 @@ class Given:
         """
         model = self.model
         cache.check(*ids.shape)
-        mask = None if self.mask is None else Tensor.from_array(self.mask.array[cache.rows])
         with tensor.no_grad(), nn.evaluating():
             x = model.embed_at(ids, cache.seen[cache.rows])
-            around = Around(memory_mask=mask, cache=cache)
+            around = Around(memory_mask=cache.answers_mask, cache=cache)
             h = through_blocks(model.decoder, model.decoder_norm, x, around)
             logits = model.logits(last_of(h) if last else h)
         cache.seen[cache.rows] += ids.shape[1]
         return logits
+
+
+def _checked(sources: Sequence[Sequence[int]], context: int) -> list[list[int]]:
+    """The sources as lists. Raises ShapeError and DTypeError, with the numbers."""
+    if len(sources) == 0:
+        raise ShapeError("no source to read: give at least one, a list of token ids each")
+    rows = [np.asarray(source) for source in sources]
+    for i, row in enumerate(rows):
+        if row.ndim != 1 or len(row) > context or not (row != PAD).any():
+            raise ShapeError(
+                f"sources[{i}] of shape {row.shape}: one sequence of 1 to {context} token ids (the "
+                f"model's context) is needed, not all of them <pad>"
+            )
+        if row.dtype.kind not in "iu":
+            raise DTypeError(
+                f"sources[{i}] holds {row.dtype}: ids must be integers, as a tokenizer's encode "
+                "gives them"
+            )
+    return [row.tolist() for row in rows]

@@ -28,6 +28,7 @@ class GPT(Transformer):
     """
 
     config: GPTConfig
+    slides = True  # past the context it goes on, and forgets what lies further back
 
     def _add_blocks(self) -> None:
         config = self.config
