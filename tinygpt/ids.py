@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,3 +24,22 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
     ids = np.full((len(rows), lengths.max()), PAD, dtype=np.int64)
     ids[np.arange(ids.shape[1]) < lengths[:, None]] = [i for row in rows for i in row]
     return ids, lengths
+
+
+@dataclass(frozen=True)
+class SourceTarget:
+    """The inputs of a batch. x[rows] are the inputs of some of its rows, as of an array."""
+
+    source: Ids  # (B, S), with PAD after each source
+    target: Ids  # (B, T), SOS and the target, with PAD after each
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, rows: Any) -> SourceTarget:
+        return SourceTarget(self.source[rows], self.target[rows])
+
+    @property
+    def size(self) -> int:
+        """The number of predictions, B T."""
+        return self.target.size

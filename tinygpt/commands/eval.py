@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Measured(NamedTuple):
     """What is measured on."""
 
     name: str  # for people
-    windows: Windows
+    windows: Any
     floor: float | None = None  # nats a token that no model can go below
     rows: Ids | None = None  # the numbers of the windows, if not all are measured on
 
@@ -133,7 +133,8 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
         rows = measured_rows(found.windows)
         name = f"{shown(found.name)}: the {number_of(len(rows), 'window')} of its training"
         return Measured(name, found.windows, found.floor, rows)
-    ids = found.validation.tokens
+    kept: Any = found.validation
+    ids = kept.tokens
     name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
     return Measured(name, SideBySide(ids, context))
 

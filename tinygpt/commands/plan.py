@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import argparse
 
-from tinygpt.commands.cli import Parser, add_flags, read_config, reader
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.commands.choices import read_choices
+from tinygpt.commands.cli import Parser, add_flags, reader
+from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.terminal import say
@@ -28,17 +29,17 @@ def arguments(parser: Parser) -> None:
         help="number of different tokens, so that no text need be read (default: as of the text)",
     )
     add_flags(parser, TrainConfig)
-    add_flags(parser, GPTConfig)
+    add_flags(parser, ModelConfig)
 
 
 def run(options: argparse.Namespace) -> int:
     """Count, measure, print."""
-    config = read_config(TrainConfig, options)
+    config, shape = read_choices(options)
     check_device(config.device)
     # what is wrong with a flag is said before a text is read
-    read_config(GPTConfig, options, vocabulary=1)
-    vocabulary = vocabulary_of(config) if options.vocabulary is None else options.vocabulary
-    model = read_config(GPTConfig, options, vocabulary=vocabulary)
+    context = shape(1).context
+    vocabulary = options.vocabulary
+    model = shape(vocabulary_of(config, context) if vocabulary is None else vocabulary)
     plan = counted(model, config)
     why = shortage(plan)
     for line in table(plan if why else predict(model, config)):
@@ -48,8 +49,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def vocabulary_of(config: TrainConfig) -> int:
+def vocabulary_of(config: TrainConfig, context: int) -> int:
     """How many different tokens a training has; of byte pairs, the most that it may have."""
+    if config.kind == "encoder-decoder":
+        return data.prepare(config, context).tokenizer.size
     if config.text == "grammar":
         return grammar.grammar_tokenizer().size
     if token_files.is_token_folder(config.text):

@@ -13,12 +13,14 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from tensor import kernels
 from tensor.kernels.cpu import compiled
 from tinygpt.commands import sample
-from tinygpt.commands.cli import Parser, add_flags, flag, read_config, reader
-from tinygpt.config import GPTConfig, SampleConfig, TrainConfig
+from tinygpt.commands.choices import read_choices
+from tinygpt.commands.cli import Parser, add_flags, flag, reader
+from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
 from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
@@ -64,7 +66,7 @@ def arguments(parser: Parser) -> None:
         help="train also where a step seems to need more memory than is free",
     )
     add_flags(parser, TrainConfig)
-    add_flags(parser, GPTConfig)
+    add_flags(parser, ModelConfig)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -73,9 +75,10 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(
             f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20"
         )
+    training, model = read_choices(options)
     request = jobs.Request(
-        training=read_config(TrainConfig, options),
-        model=lambda vocabulary: read_config(GPTConfig, options, vocabulary=vocabulary),
+        training=training,
+        model=model,
         chosen=vars(options),
         init=options.init,
         resume=options.resume,
@@ -113,9 +116,10 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
             say(f"each op of these steps, as a trace that Chrome opens: {trace}\n")
         shows = f"; {runs.PICTURE} there shows the curve" if training.draw() else ""
         say(f"saved in {run.name}{shows}")
-        if code == 0:
+        if code == 0 and run.kind == "gpt":
             say()
-            sample.write(run, job.model, job.data.tokenizer, SampleConfig(), run.opening)
+            model: Any = job.model
+            sample.write(run, model, job.data.tokenizer, SampleConfig(), run.opening)
             more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
             say(f"\nmore of it: {more}")
     return code
@@ -141,12 +145,14 @@ def _kernels(config: TrainConfig) -> str:
 def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> Iterator[str]:
     """What is learned from and measured on, and how often."""
     kept, context, unit = data.validation, data.windows.context, data.unit
-    others = ", all there are" * (config.stride == 1)
+    of_pairs = config.kind == "encoder-decoder"
+    others = "" if of_pairs else ", all there are" * (config.stride == 1)
     if kept is not None:
         others = f", and {number_of(len(kept), 'other')} to measure on"
         if kept.context < context:
             others = f", and a shorter one of {kept.context} to measure on"
-    yield f"windows   {len(data.windows):,} of {context} {unit}s{others}"
+    name, of = ("pairs    ", "at most ") if of_pairs else ("windows  ", "")
+    yield f"{name} {len(data.windows):,} of {of}{context} {unit}s{others}"
     chosen = [flag(name) for name in ("evaluate", "patience") if hasattr(options, name)]
     if kept is not None:
         some = len(rows_between(data, config))

@@ -81,7 +81,7 @@ def _kind(hint: Any) -> Kind:
     parts = [part for part in typing.get_args(hint) if part is not type(None)]
     if typing.get_origin(hint) is Literal:
         return Kind(str, tuple(parts))
-    return Kind(parts[0], optional=True) if parts else Kind(hint)
+    return _kind(parts[0])._replace(optional=True) if parts else Kind(hint)
 
 
 def check_fields(config: Any) -> None:

@@ -40,6 +40,17 @@ class TrainConfig:
         "if none is given)",
         "TEXT",
     )
+    # masked: words of a text; the others are pairs made by rule
+    task: Literal["reverse", "sort", "dates", "translate", "masked"] | None = option(
+        None,
+        "learn a task: to reverse or sort letters, to write dates as 2021-03-03, to translate "
+        "phrases to French, or to fill in masked tokens of --text (the next token of a text, if "
+        "not given)",
+    )
+    # two columns with a tab between
+    pairs: str | None = option(
+        None, "file of lines `source TAB target`: learn to write the target", "FILE"
+    )
     # the story is measured on itself
     validation: float = option(
         0.1, "share of a file's tokens, its end, kept back to measure on", least=0, below=1
@@ -98,6 +109,13 @@ class TrainConfig:
         least=0,
         most=STEPS,
     )
+    # of Vaswani et al. 2017: lr * min(t / warmup, sqrt(warmup / t))
+    schedule: Literal["cosine", "inverse_square_root"] = option(
+        "cosine", "how the learning rate falls after the warm-up"
+    )
+    label_smoothing: float = option(
+        0.0, "share of each target's probability given to all tokens alike", least=0, below=1
+    )
     # not of gains and biases
     weight_decay: float = option(
         0.1,
@@ -147,7 +165,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("text", "out"):
+        for name in ("text", "pairs", "out"):
             value = getattr(self, name) or ""
             check(
                 value == value.encode("utf-8", "ignore").decode(),
@@ -159,6 +177,14 @@ class TrainConfig:
             "text is empty: give the path of a file or folder, or leave it out for the story",
         )
         check(
+            self.task in (None, "masked") or self.text is self.pairs is None,
+            f"task {self.task} makes its own pairs: leave out text and pairs",
+        )
+        check(
+            self.pairs is None or self.text is self.task is None,
+            "pairs is a file to learn from: leave out text and task",
+        )
+        check(
             self.warmup is None or self.warmup < self.steps,
             f"warmup {self.warmup}: fewer than the {self.steps} steps, so that the learning rate "
             "can come down again",
@@ -168,6 +194,19 @@ class TrainConfig:
             f"device {self.device!r}: choose cpu, cuda or cuda:N",
         )
         check(self.dtype in DTYPES, f"dtype {self.dtype!r}: choose {one_of(DTYPES)}")
+
+    @property
+    def kind(self) -> str:
+        """The kind of model that is trained: "gpt", "encoder-decoder" or "bert"."""
+        if self.task == "masked":
+            return "bert"
+        return "gpt" if self.task is self.pairs is None else "encoder-decoder"
+
+    @property
+    def learned_from(self) -> str:
+        """The name of the task, or of the file or folder."""
+        made = None if self.task == "masked" else self.task
+        return made or self.pairs or self.text or "story"
 
     @property
     def evaluate_steps(self) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ import numpy as np
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
-from tinygpt.ids import EOS, IGNORED, PAD, SOS, Ids, padded
+from tinygpt.ids import EOS, IGNORED, PAD, SOS, Ids, SourceTarget, padded
 from tinygpt.terminal import number_of
 from tinygpt.tokenizers import SpecialTokenizer
 
@@ -32,25 +31,6 @@ class Pair(NamedTuple):
 
     source: str
     target: str
-
-
-@dataclass(frozen=True)
-class SourceTarget:
-    """The inputs of a batch. x[rows] are the inputs of some of its rows, as of an array."""
-
-    source: Ids  # (B, S), with PAD after each source
-    target: Ids  # (B, T), SOS and the target, with PAD after each
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, rows: Any) -> SourceTarget:
-        return SourceTarget(self.source[rows], self.target[rows])
-
-    @property
-    def size(self) -> int:
-        """The number of predictions, B T."""
-        return self.target.size
 
 
 class Pairs:

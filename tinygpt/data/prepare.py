@@ -3,6 +3,7 @@ to learn from and one to measure on.
 
 story      149 characters, learned by heart and measured on itself        floor: counted
 grammar    stories from a grammar, and other stories to measure on        floor: computed
+pairs      of a task, or of a file, with other pairs to measure on        floor: unknown
 a file     its first tokens to learn from, its last to measure on         floor: unknown
 tokens     the same of a token folder, which may be larger than memory    floor: unknown
 """
@@ -20,8 +21,11 @@ import numpy as np
 
 from tinygpt.config import TrainConfig
 from tinygpt.data import grammar, token_files
+from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
+from tinygpt.data.tasks import task_pairs
 from tinygpt.data.windows import (
+    Examples,
     MappedIds,
     SideBySide,
     Windows,
@@ -31,12 +35,13 @@ from tinygpt.data.windows import (
 )
 from tinygpt.errors import InputError
 from tinygpt.files import brief
-from tinygpt.ids import Ids
+from tinygpt.ids import PAIR_TOKENS, Ids
 from tinygpt.terminal import Bar, number_of, say, shown
 from tinygpt.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
     CharacterTokenizer,
+    SpecialTokenizer,
     Tokenizer,
     TokenizerError,
     WordTokenizer,
@@ -60,8 +65,8 @@ class Data:
     opening: str  # the first words of the text
     hash: str  # SHA-256 of the text, or the hash of a token folder
     tokenizer: Tokenizer
-    windows: Windows
-    validation: Windows | None
+    windows: Examples
+    validation: Examples | None
     floor: float | None  # lower bound of the loss, nats a token; None where nobody knows
 
     @property
@@ -74,6 +79,8 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     """The data of a training. `tokenizer`: the one of the run that goes on or is fine-tuned; by
     default one is made from the text.
     """
+    if config.kind == "encoder-decoder":
+        return _pairs(config, context, tokenizer)
     if config.text == "grammar":
         return _stories(config, context, tokenizer)
     if token_files.is_token_folder(config.text):
@@ -132,6 +139,30 @@ def _cut(
     validation = SideBySide(ids[learned:], context) if learned < len(ids) else None
     lowest = floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
     return windows, validation, lowest
+
+
+def _pairs(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The pairs of a task, or of a file."""
+    if config.pairs is not None:
+        learned, others = read_pairs(config.pairs, config.validation)
+    else:
+        learned, others = task_pairs(str(config.task), config.seed)
+    if tokenizer is None:
+        seen = [*learned, *others] if config.tokenizer == "character" else learned
+        text = " ".join(f"{pair.source} {pair.target}" for pair in seen)
+        tokenizer = SpecialTokenizer(learn_tokenizer(config, text), PAIR_TOKENS)
+    assert isinstance(tokenizer, SpecialTokenizer)
+    lines = "\n".join(f"{pair.source}\t{pair.target}" for pair in [*learned, *others])
+    return Data(
+        config.learned_from,
+        number_of(len(learned), "pair"),
+        (others or learned)[0].source,
+        sha256(lines.encode()).hexdigest(),
+        tokenizer,
+        Pairs(learned, tokenizer, context),
+        Pairs(others, tokenizer, context) if others else None,
+        None,
+    )
 
 
 def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
@@ -209,18 +240,19 @@ def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> It
 
 def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
     """The tokenizer that was chosen. Words and byte pairs are learned from the part of the text
-    that the model learns from.
+    that the model learns from, characters from all of it.
     """
-    if config.tokenizer == "character":
-        return CharacterTokenizer(text)
-    if config.tokenizer == "byte":
-        return ByteTokenizer()
-    kept = 0 if config.text in (None, "story") else int(len(text) * config.validation)
+    whole = config.tokenizer == "character" or config.text in (None, "story")
+    kept = 0 if whole else int(len(text) * config.validation)
     return learn_tokenizer(config, text[: len(text) - kept])
 
 
 def learn_tokenizer(config: TrainConfig, seen: str) -> Tokenizer:
-    """Words or byte pairs of a text. A bar shows how far training is."""
+    """The chosen tokenizer of a text. A bar shows how far byte pairs are."""
+    if config.tokenizer == "character":
+        return CharacterTokenizer(seen)
+    if config.tokenizer == "byte":
+        return ByteTokenizer()
     if config.tokenizer == "word":
         return WordTokenizer(seen, config.tokens)
     with Bar() as bar:

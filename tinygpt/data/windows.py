@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,18 @@ from tinygpt.ids import IGNORED, Ids
 
 class CorpusError(InputError):
     """A text too short to cut a window from."""
+
+
+class Examples(Protocol):
+    """What a model learns from: examples[rows] gives the inputs x and the targets y of these."""
+
+    @property
+    def context(self) -> int:
+        """The number of targets of an example, at most."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> tuple[Any, Ids]: ...
 
 
 class MappedIds:

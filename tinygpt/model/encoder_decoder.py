@@ -18,10 +18,10 @@ import tensor
 from tensor import Tensor, nn
 from tensor.errors import DTypeError, ShapeError
 from tinygpt.config import EncoderDecoderConfig
-from tinygpt.ids import PAD, padded
+from tinygpt.ids import PAD, SourceTarget, padded
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.cache import Cache
-from tinygpt.model.transformer import Transformer, last_of
+from tinygpt.model.transformer import Transformer, last_of, token_loss
 
 
 class EncoderDecoder(Transformer):
@@ -73,7 +73,12 @@ class EncoderDecoder(Transformer):
         x: `source` (B, S) and `target` (B, T), the right answer shifted by one: <sos> and all of it
         but the last token   targets: (B, T), the right answer, which ends with <eos>, then -1
         """
-        return self.surprise(self(x.source, x.target), targets, reduction, label_smoothing)
+        return token_loss(self(x.source, x.target), targets, reduction, label_smoothing)
+
+    def example(self, rows: int) -> tuple[Any, Any]:
+        """A batch (x, y) for `loss`, of the full context: all ids are 0."""
+        ids = np.zeros((rows, self.context), np.int64)
+        return SourceTarget(ids, ids), ids
 
     def given(self, sources: Sequence[Sequence[int]]) -> Given:
         """What writes the targets of these sources, token after token. Raises ShapeError for a

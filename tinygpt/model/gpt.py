@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import tensor
 from tensor import Tensor, nn, random
 from tensor.kernels import pick
@@ -19,7 +21,7 @@ from tinygpt.config import GPTConfig, SampleConfig
 from tinygpt.generation.generate import steps
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.cache import Cache
-from tinygpt.model.transformer import Transformer, last_of
+from tinygpt.model.transformer import Transformer, last_of, token_loss
 
 
 class GPT(Transformer):
@@ -116,7 +118,12 @@ class GPT(Transformer):
         A target of -1 counts for nothing.   reduction: "mean", "sum" or "none", as in
         cross_entropy.
         """
-        return self.surprise(self(ids), targets, reduction, label_smoothing)
+        return token_loss(self(ids), targets, reduction, label_smoothing)
+
+    def example(self, rows: int) -> tuple[Any, Any]:
+        """A batch (x, y) for `loss`, of the full context: all ids are 0."""
+        ids = np.zeros((rows, self.context), np.int64)
+        return ids, ids
 
     def generate(
         self,

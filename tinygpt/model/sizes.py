@@ -8,6 +8,14 @@ from tinygpt.config import EncoderDecoderConfig, ModelConfig
 ENTRY = 60
 
 
+def matrix_count(config: ModelConfig) -> int:
+    """The numbers in the matrices of the blocks: 12 C^2 for a block, 4 C^2 more with
+    cross-attention.
+    """
+    blocks = 28 if isinstance(config, EncoderDecoderConfig) else 12
+    return blocks * config.layers * config.width**2
+
+
 def parameter_count(config: ModelConfig) -> int:
     """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C for the
     norm after the blocks, and for a block 12 C^2 + 4 C + 9 C of biases; with cross-attention
@@ -15,10 +23,12 @@ def parameter_count(config: ModelConfig) -> int:
     """
     V, T, C = config.vocabulary, config.context, config.width
     tables = V * C * (1 if config.tied else 2) + T * C * (config.positions == "learned")
-    block, cross = 12 * C**2 + 4 * C + 9 * C * config.bias, 4 * C**2 + 2 * C + 4 * C * config.bias
+    block, cross = 4 * C + 9 * C * config.bias, 2 * C + 4 * C * config.bias
     if isinstance(config, EncoderDecoderConfig):
-        return tables + 4 * C + config.layers * (2 * block + cross)
-    return tables + 2 * C + config.layers * block
+        vectors = 4 * C + config.layers * (2 * block + cross)
+    else:
+        vectors = 2 * C + config.layers * block
+    return tables + matrix_count(config) + vectors
 
 
 def least_bytes(config: ModelConfig, itemsize: int = 2) -> int:

@@ -105,31 +105,6 @@ class Transformer(nn.Module):
         # Press and Wolf 2017
         return tensor.linear(h, self.token_embedding.weight, transposed=True)
 
-    def surprise(
-        self, logits: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
-    ) -> Tensor:
-        """-ln p(target) in nats, as `tensor.cross_entropy`. A target of -1 counts for nothing.
-        logits: (B, T, V)   targets: (B, T) or (T,)
-        """
-        # three digits of a loss are too few, and a float16 sum of many ends at 65504
-        if logits.dtype in NARROW:
-            logits = logits.to("float32")
-        targets = Tensor.wrap(targets)
-        if targets.ndim == 1:
-            targets = targets.unsqueeze(0)
-        if targets.shape != logits.shape[:2]:
-            raise ShapeError(
-                f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token "
-                "needs one target, the token after it"
-            )
-        return tensor.cross_entropy(
-            logits,
-            targets.to(logits.device),
-            ignore_index=IGNORED,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
-
     @property
     def context(self) -> int:
         """How many tokens the model sees at once, T."""
@@ -174,3 +149,29 @@ class Transformer(nn.Module):
 def last_of(h: Tensor) -> Tensor:
     """That of the last position alone: (B, T, C) -> (B, 1, C)"""
     return h[:, -1:].contiguous() if h.shape[1] > 1 else h
+
+
+def token_loss(
+    logits: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    """-ln p(target) in nats, as `tensor.cross_entropy`. A target of -1 counts for nothing.
+    logits: (B, T, V)   targets: (B, T) or (T,)
+    """
+    # three digits of a loss are too few, and a float16 sum of many ends at 65504
+    if logits.dtype in NARROW:
+        logits = logits.to("float32")
+    targets = Tensor.wrap(targets)
+    if targets.ndim == 1:
+        targets = targets.unsqueeze(0)
+    if targets.shape != logits.shape[:2]:
+        raise ShapeError(
+            f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token "
+            "needs one target, the token after it"
+        )
+    return tensor.cross_entropy(
+        logits,
+        targets.to(logits.device),
+        ignore_index=IGNORED,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )

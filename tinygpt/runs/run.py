@@ -24,24 +24,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from tensor.dtypes import as_dtype
 from tensor.optim import Optimizer
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config.options import one_of
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, read_json, write_json, writing
-from tinygpt.model.gpt import GPT
+from tinygpt.model.kinds import KINDS
 from tinygpt.model.sizes import least_bytes, parameter_count
+from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import Numbers, Progress, State
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import nearest, number_of, shown
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
+
+M = TypeVar("M", bound=ModelConfig)
 
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
@@ -51,19 +55,26 @@ TOGETHER = "put the files of one run together, or train again"
 ELSEWHERE = "name a folder you may write to: --out FOLDER"
 
 
+class Named(msgspec.Struct):
+    """The kind of model in config.json."""
+
+    kind: str = "gpt"
+
+
 @dataclass(frozen=True)
-class Choices:
+class Choices(Generic[M]):
     """config.json"""
 
-    model: GPTConfig
+    model: M
     training: TrainConfig
     opening: str  # the first words of its text: what a sample continues when no prompt is given
     text: str = ""  # sha256 of the text, so that a run goes on with the text it began with
     tokenizer: str = ""  # hash of the tokenizer: with another one the weights mean nothing
+    kind: str = "gpt"  # of the model, as model/kinds.py names them
 
 
 @dataclass(frozen=True)
-class Run(Choices):
+class Run(Choices[Any]):
     """A run folder and the choices in its config.json."""
 
     folder: Path = RUNS
@@ -86,7 +97,7 @@ class Run(Choices):
         return END if self.training.text == "grammar" else ""
 
 
-def described(model: GPTConfig) -> str:
+def described(model: ModelConfig) -> str:
     """The size of a model, in a line."""
     return (
         f"{parameter_count(model):,} parameters: {number_of(model.layers, 'layer')} of width "
@@ -107,7 +118,7 @@ def create(run: Run, tokenizer: Tokenizer, name: str | None = None) -> Iterator[
     that cannot be done.
     """
     if name is None:
-        name = name_of(Path(run.training.text or "story").stem, "text")
+        name = name_of(Path(run.training.learned_from).stem, "text")
     folder = run.folder
     with writing(folder, ELSEWHERE):
         found = folder != RUNS and folder.exists()
@@ -238,7 +249,7 @@ def find(name: str | None) -> Path:
     )
 
 
-def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
+def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
     """The run in a folder: its choices, its model with the weights of the checkpoint, its
     tokenizer, on the CPU.
 
@@ -248,7 +259,14 @@ def load(folder: Path, best: bool = False) -> tuple[Run, GPT, Tokenizer]:
     """
     if not (folder / CONFIG).exists():
         raise InputError(no_run(folder))
-    run = Run(**vars(read_json(folder / CONFIG, Choices)), folder=folder)
+    kind = read_json(folder / CONFIG, Named).kind
+    if kind not in KINDS:
+        raise InputError(
+            f"{shown(folder / CONFIG)}: no kind of model is named {kind!r}\n"
+            f"the kinds are {one_of(tuple(KINDS))}: a newer tinygpt may know it"
+        )
+    schema: Any = Choices[KINDS[kind].config]  # type: ignore[misc]
+    run = Run(**vars(read_json(folder / CONFIG, schema)), folder=folder)
     if "scaled" not in read_json(folder / CONFIG, dict[str, Any])["model"]:  # of an older version
         run = replace(run, model=replace(run.model, scaled=False))
     tokenizer = load_tokenizer(folder / TOKENIZER)
@@ -273,7 +291,7 @@ def no_run(folder: Path) -> str:
     )
 
 
-def _load_model(run: Run, file: str) -> GPT:
+def _load_model(run: Run, file: str) -> Any:
     path, dtype = checkpoint.current(run.folder, file), as_dtype(run.training.dtype)
     least = least_bytes(run.model, dtype.itemsize)
     # before memory is asked for on the word of a damaged file
@@ -282,7 +300,7 @@ def _load_model(run: Run, file: str) -> GPT:
             f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n"
             f"{TOGETHER}"
         )
-    model = GPT(run.model, dtype=run.training.dtype, draw=False)
+    model = KINDS[run.kind].model(run.model, dtype=run.training.dtype, draw=False)
     _, arrays = checkpoint.load(run.folder, {file: model.state_dict()})
     model.load_state_dict(arrays[file])
     return model.eval()
@@ -291,7 +309,7 @@ def _load_model(run: Run, file: str) -> GPT:
 # -- saving one
 
 
-def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None:
+def save(run: Run, model: Transformer, optimizer: Optimizer, progress: Progress) -> None:
     """Write a checkpoint; also as the best one, when its loss, measured at this very step, is the
     lowest so far.
     """
@@ -307,7 +325,7 @@ def save(run: Run, model: GPT, optimizer: Optimizer, progress: Progress) -> None
         checkpoint.save(run.folder, arrays, state)
 
 
-def resume(run: Run, model: GPT, optimizer: Optimizer) -> Progress:
+def resume(run: Run, model: Transformer, optimizer: Optimizer) -> Progress:
     """Weights, moments and numbers of the checkpoint, all of one, into a model and optimiser of the
     run's choices; where it stood.
 

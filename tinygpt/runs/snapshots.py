@@ -14,7 +14,8 @@ from tensor.recording import in_bytes
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.files import replacing
-from tinygpt.model.gpt import GPT
+from tinygpt.model.kinds import KINDS
+from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import Arrays
 from tinygpt.runs.run import Run
@@ -37,17 +38,17 @@ def steps_of(steps: int, snapshots: int) -> tuple[int, ...]:
     return (0, *sorted(spread)) if snapshots else ()
 
 
-def chosen(model: GPT, config: TrainConfig) -> tuple[int, ...]:
+def chosen(model: Transformer, config: TrainConfig) -> tuple[int, ...]:
     """The steps after which a training keeps one: as many as asked for, or as fit the budget."""
     return steps_of(config.steps, min(config.snapshots, BUDGET // bytes_of(model)))
 
 
-def bytes_of(model: GPT) -> int:
+def bytes_of(model: Transformer) -> int:
     """What one takes, at most."""
     return sum(2 * parameter.size + HEADER for parameter in model.parameters())
 
 
-def described(model: GPT, config: TrainConfig) -> str:
+def described(model: Transformer, config: TrainConfig) -> str:
     """How many are kept, and why not more, in a line."""
     steps, each = chosen(model, config), bytes_of(model)
     most = f"and {in_bytes(BUDGET)} is the most for all"
@@ -60,7 +61,7 @@ def described(model: GPT, config: TrainConfig) -> str:
     return f"{len(steps)} in float16, {in_bytes(len(steps) * each)} together: for tinygpt look"
 
 
-def save(run: Run, model: GPT, step: int) -> None:
+def save(run: Run, model: Transformer, step: int) -> None:
     """Write the weights as the snapshot of that step, in one move. Raises OSError, and where a
     weight is beyond float16, OverflowError.
     """
@@ -83,7 +84,7 @@ def load(run: Run, most: int | None = None) -> list[tuple[int, Arrays]]:
     most: of more than that, as many evenly spread ones, the first and the last among them.   Raises
     InputError for one that is damaged, or of another model.
     """
-    expected = GPT(run.model, dtype="float16", draw=False).state_dict()
+    expected = KINDS[run.kind].model(run.model, dtype="float16", draw=False).state_dict()
     steps = found(run)
     if most is not None and len(steps) > most:
         steps = [steps[i] for i in np.linspace(0, len(steps) - 1, most).round().astype(int)]

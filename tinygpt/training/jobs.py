@@ -7,22 +7,24 @@ All that can be wrong with the input is found here, before a folder is made.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from tensor.errors import DeviceError
 from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
 from tensor.random import Generator
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
 from tinygpt.data.reading import STANDARD_INPUT, name_of
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
-from tinygpt.model.gpt import GPT
+from tinygpt.model.kinds import KINDS
+from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import check_tensorboard
@@ -33,7 +35,8 @@ from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
 SMALLER = "take a smaller --batch, --context, --width or --layers"
-MODEL_FIELDS, TRAIN_FIELDS = GPTConfig.__dataclass_fields__, TrainConfig.__dataclass_fields__
+MODEL_FIELDS, TRAIN_FIELDS = ModelConfig.__dataclass_fields__, TrainConfig.__dataclass_fields__
+MOVED = "text", "pairs"  # what may lie elsewhere when a run goes on
 
 
 class Job(NamedTuple):
@@ -41,7 +44,7 @@ class Job(NamedTuple):
 
     run: Run
     data: Data
-    model: GPT
+    model: Transformer
     optimizer: Optimizer
     progress: Progress
     until: int  # the step to stop after
@@ -57,7 +60,7 @@ class Request:
     """
 
     training: TrainConfig
-    model: Callable[[int], GPTConfig]
+    model: Callable[[int], ModelConfig]
     chosen: Collection[str] = ()
     init: str | None = None  # the run whose weights and tokenizer to start with
     resume: str | None = None  # the run to go on with
@@ -99,6 +102,11 @@ def _initialised(request: Request, init: str) -> Job:
         "--init: the model and the tokenizer are that run's\nleave it out, or train from the start",
     )
     before, model, tokenizer = runs.load(runs.find(init), best=True)
+    if before.kind != request.training.kind:
+        raise InputError(
+            f"--init {before.name}: its model is a {before.kind}, and this training is of a "
+            f"{request.training.kind}\nstart from a run of the same kind, or leave --init out"
+        )
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
     try:
         data = prepare(request.training, before.model.context, tokenizer)
@@ -113,18 +121,18 @@ def resumed(request: Request) -> Job:
     """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
     text is another one now.
     """
-    fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name not in ("steps", "text")]
+    fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name not in ("steps", *MOVED)]
     _refuse(
         request,
         [*fixed, *["init"] * (request.init is not None)],
         "--resume: a run goes on with its own choices\n"
         "leave it out, or start a new run from it: --init",
     )
-    text = request.training.text if "text" in request.chosen else None
+    moved = {name: getattr(request.training, name) for name in MOVED if name in request.chosen}
     again = command("train", "--resume", request.resume, "--text", "PATH")
     job = reopened(
         request.resume,
-        text,
+        moved,
         missing=f"say where it is now: {again}",
         changed="start a new run from its weights: --init",
     )
@@ -162,11 +170,14 @@ def _lengthened(job: Job, steps: int) -> Run:
 
 
 def reopened(
-    name: str | None, text: str | None = None, missing: str = "", changed: str = ""
+    name: str | None,
+    moved: Mapping[str, str] = MappingProxyType({}),
+    missing: str = "",
+    changed: str = "",
 ) -> Job:
-    """A run as its last checkpoint left it, also where that was its last step. text: where its text
-    is now, by default where it was. Raises InputError, as `own_text` does, when its text is another
-    one now.
+    """A run as its last checkpoint left it, also where that was its last step. moved: where its
+    `text` or `pairs` are now, by default where they were. Raises InputError, as `own_text` does,
+    when its text is another one now.
     """
     run, model, tokenizer = runs.load(runs.find(name))
     if not run.text:
@@ -174,15 +185,15 @@ def reopened(
             f"{run.name} was not trained here: there is no training to go on with\n"
             f"start one from its weights: {command('train', '--init', run.folder)}"
         )
-    if text is not None:
-        run = _moved(run, text)
+    for kind, path in moved.items():
+        run = _moved(run, kind, path)
     config = run.training
     _check(config)
-    data = _unchanged(run, tokenizer) if text else own_text(run, tokenizer, missing, changed)
+    data = _unchanged(run, tokenizer) if moved else own_text(run, tokenizer, missing, changed)
     if data is None:
         raise InputError(
-            f"{name_of(str(text))} is not the text that {run.name} was trained on: its hash is "
-            "another\n"
+            f"{name_of(config.learned_from)} is not the text that {run.name} was trained on: its "
+            "hash is another\n"
             f"name the same text, or start a new run with this one: --init {run.name}"
         )
     model.to(device=config.device)
@@ -194,7 +205,7 @@ def own_text(run: Run, tokenizer: Tokenizer, missing: str = "", changed: str = "
     """The data of the run, from where its text was. Raises InputError where no text is there, or
     another one. missing, changed: what can be done then, beside bringing the text back.
     """
-    where = name_of(run.training.text or "story")
+    where = name_of(run.training.learned_from)
     back, other = f"restore {where}", changed
     try:
         data = _unchanged(run, tokenizer)
@@ -218,15 +229,16 @@ def _unchanged(run: Run, tokenizer: Tokenizer) -> Data | None:
     return None
 
 
-def _moved(run: Run, text: str) -> Run:
-    """The run, with its text where it is now."""
-    before = run.training.text
-    if before in BUILT_IN or text in BUILT_IN:
+def _moved(run: Run, kind: str, path: str) -> Run:
+    """The run, with its text or its pairs where they are now."""
+    before = run.training
+    if getattr(before, kind) in BUILT_IN or path in BUILT_IN:
         raise InputError(
-            f"--text {shown(text)}: {run.name} learns from {shown(before or 'story')}, and only a "
-            "file or a folder can have moved\nleave it out, or start a new run: --init"
+            f"--{kind} {shown(path)}: {run.name} learns from {shown(before.learned_from)}, and "
+            "only a file or a folder can have moved\nleave it out, or start a new run: --init"
         )
-    return replace(run, training=replace(run.training, text=text))
+    place: dict[str, Any] = {kind: path}
+    return replace(run, training=replace(before, **place))
 
 
 def _refuse(request: Request, names: Iterable[str], why: str) -> None:
@@ -236,13 +248,13 @@ def _refuse(request: Request, names: Iterable[str], why: str) -> None:
             raise InputError(f"--{name.replace('_', '-')} cannot be chosen with {why}")
 
 
-def _job(request: Request, data: Data, shape: GPTConfig, start: GPT | None = None) -> Job:
+def _job(request: Request, data: Data, shape: ModelConfig, start: Transformer | None = None) -> Job:
     """The job of a new run. start: a model whose weights the new model gets."""
     config = request.training
     if not request.ignore_memory:
         loaded, fix = ([], SMALLER) if start is None else (["weights"], "take a smaller --batch")
         check_memory(shape, config, *loaded, fix=fix)
-    model = GPT(
+    model = KINDS[config.kind].model(
         shape,
         generator=Generator(config.seed),
         dtype=config.dtype,
@@ -253,7 +265,7 @@ def _job(request: Request, data: Data, shape: GPTConfig, start: GPT | None = Non
         weights = start.state_dict().items()
         model.load_state_dict({name: array.to(dtype=config.dtype) for name, array in weights})
     folder = Path(config.out or runs.RUNS)
-    run = Run(model.config, config, data.opening, data.hash, folder=folder)
+    run = Run(shape, config, data.opening, data.hash, kind=config.kind, folder=folder)
     until = _until(run, request)
     return Job(run, data, model, optimizer_of(model, config), Progress(), until)
 

@@ -24,7 +24,7 @@ from tinygpt.training.jobs import Job
 from tinygpt.training.measure import mean_loss, measured_rows, rows_between
 from tinygpt.training.profile import Profile
 from tinygpt.training.progress import Interrupt, LiveLine
-from tinygpt.training.step import StepRecord, train
+from tinygpt.training.step import StepRecord, objective_of, train
 
 SAVE_SECONDS = 60.0  # between checkpoints: what a power cut may cost
 PICTURE_SECONDS = 30.0  # between two drawings of the curve, at least
@@ -58,7 +58,9 @@ class Training:
         with Interrupt() as stop, self.live:
             if first == 0:
                 self.keep(0)
-            records = train(job.model, job.data.windows, config, job.optimizer, first)
+            records = train(
+                job.model, job.data.windows, config, job.optimizer, first, objective_of(config)
+            )
             for record in records if profile is None else profile.watch(records):
                 self.progress = replace(self.progress, step=record.step)
                 self.count(record)

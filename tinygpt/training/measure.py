@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tensor import no_grad
 from tensor.nn import evaluating
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data.prepare import Data
-from tinygpt.data.windows import Windows
+from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, Ids
-from tinygpt.model.gpt import GPT
 
 LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
 
 
 def mean_loss(
-    model: GPT, windows: Windows, batch: int | None = None, rows: Ids | None = None
+    model: Any, windows: Examples, batch: int | None = None, rows: Ids | None = None
 ) -> float:
     """The mean loss over the targets of the windows, in nats a token. Dropout is off; nothing is
     recorded.
@@ -35,12 +36,12 @@ def mean_loss(
     return total / max(targets, 1)
 
 
-def batch_of(model: GPTConfig, context: int) -> int:
+def batch_of(model: ModelConfig, context: int) -> int:
     """How many windows to measure at a time: as many as keep each array below LARGEST."""
     return max(1, min(64, LARGEST // (context * max(model.vocabulary, 4 * model.width))))
 
 
-def measured_rows(windows: Windows) -> Ids:
+def measured_rows(windows: Examples) -> Ids:
     """The windows to measure the loss on: all of them, up to a million targets; of more, evenly
     spread ones with a quarter of a million.
 
@@ -69,7 +70,7 @@ def rows_between(data: Data, config: TrainConfig) -> Ids:
     return spread_rows(data.validation, int(most))
 
 
-def spread_rows(windows: Windows, targets: int) -> Ids:
+def spread_rows(windows: Examples, targets: int) -> Ids:
     """Evenly spread windows with at most so many targets, but at least one window."""
     count = max(1, targets // windows.context)
     return np.arange(0, len(windows), -(-len(windows) // count))

@@ -22,11 +22,11 @@ from tensor.memory.devices import array_module, move
 from tensor.optim import clip_gradients
 from tensor.random import Key, keyed
 from tensor.recording import in_bytes
-from tinygpt.config import GPTConfig, TrainConfig
+from tinygpt.config import EncoderDecoderConfig, ModelConfig, TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
-from tinygpt.model.gpt import GPT
-from tinygpt.model.sizes import parameter_count
+from tinygpt.model.kinds import KINDS
+from tinygpt.model.sizes import matrix_count, parameter_count
 from tinygpt.runs.run import described
 from tinygpt.terminal import number_of, short
 from tinygpt.training import memory
@@ -41,14 +41,14 @@ FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 ROWS, HEADS, HEAD_WIDTH = 11, 5, 7
 SHORT, LONG = 61, 131
 # the parts of the memory of a step, as a plan names them
-KINDS = "weights", "gradients", "moments", "activations", "logits", "windows"
+PARTS = "weights", "gradients", "moments", "activations", "logits", "windows"
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a training takes; memory in bytes."""
 
-    model: GPTConfig
+    model: ModelConfig
     training: TrainConfig
     weights: int  # with the float32 copies that 16-bit floats are computed in
     gradients: int
@@ -90,17 +90,17 @@ class Plan:
         return self.tokens / self.seconds
 
 
-def predict(model: GPTConfig, config: TrainConfig) -> Plan:
+def predict(model: ModelConfig, config: TrainConfig) -> Plan:
     """Count, and time a step. Draws from no generator, and leaves nothing behind. Raises
     DeviceError for a device that is not there.
     """
     return replace(counted(model, config), seconds=step_seconds(model, config))
 
 
-def counted(model: GPTConfig, config: TrainConfig) -> Plan:
+def counted(model: ModelConfig, config: TrainConfig) -> Plan:
     """Count alone, which takes a fraction of a second for a model of any size."""
     size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
-    matrices = 12 * model.layers * model.width**2 if config.optimizer == "muon" else 0
+    matrices = matrix_count(model) if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
     layer, ends = activations(model, config)
     again = activations(model, replace(config, recompute=False))[0] if config.recompute else 0
@@ -131,33 +131,37 @@ def shortage(plan: Plan, loaded: int = 0) -> str:
     return f"{in_bytes(plan.memory)} for a step, and {in_bytes(free + loaded)} are free"
 
 
-def check_memory(model: GPTConfig, config: TrainConfig, *loaded: str, fix: str) -> None:
+def check_memory(model: ModelConfig, config: TrainConfig, *loaded: str, fix: str) -> None:
     """Raise InputError, with the numbers of the plan, where the free memory does not hold a step.
 
     loaded: which of weights and moments are in memory already.   fix: what the user can do.
     """
     plan = counted(model, config)
     if why := shortage(plan, sum(getattr(plan, kind) for kind in loaded)):
-        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in KINDS)
+        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in PARTS)
         raise InputError(f"too little memory: {why} ({parts})\n{fix}, or try it: --ignore-memory")
 
 
 # -- counted
 
 
-def flops(model: GPTConfig, rows: int, recompute: bool = False) -> float:
+def flops(model: ModelConfig, rows: int, recompute: bool = False) -> float:
     """Of the matrix products, forward and backward, which is twice forward: 3 x 2 x
     (multiply-adds); 4 x 2 in layers that are computed again.
 
     A token of a layer meets 12 C^2 weights, and (T + 1) / 2 keys and as many values of C numbers;
-    in the head, V C weights.
+    in the head, V C weights. A token of an encoder meets all T keys, and one of a decoder those of
+    the memory too.
     """
     V, T, C = model.vocabulary, model.context, model.width
-    layers = model.layers * (12 * C**2 + (T + 1) * C) * (4 / 3 if recompute else 1)
+    keys = model.layers * (T + 1)
+    if isinstance(model, EncoderDecoderConfig):
+        keys += model.layers * 4 * T
+    layers = (matrix_count(model) + keys * C) * (4 / 3 if recompute else 1)
     return 6.0 * rows * T * (layers + V * C)
 
 
-def activations(model: GPTConfig, config: TrainConfig) -> tuple[int, int]:
+def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     """(bytes that each layer keeps for backward, bytes that embedding, last norm and loss keep),
     without the logits.
 
@@ -202,24 +206,23 @@ def bytes_a_logit(config: TrainConfig) -> int:
     return 2 * wide if kernel else 4 * wide + 8
 
 
-def kept_sizes(model: GPTConfig, config: TrainConfig, rows: int) -> list[int]:
+def kept_sizes(model: ModelConfig, config: TrainConfig, rows: int) -> list[int]:
     """The bytes of each array that the graph of a loss keeps, without the parameters."""
-    gpt = _zero_model(model, config)
-    ids = np.zeros((rows, model.context), np.int64)
+    traced = _zero_model(model, config)
     with keyed(Key()):
-        loss = gpt.loss(ids, ids)
-    own = {id(owner(parameter.array)) for parameter in gpt.parameters()}
+        loss = traced.loss(*traced.example(rows))
+    own = {id(owner(parameter.array)) for parameter in traced.parameters()}
     nodes = [node for node in reachable([loss.node]) if type(node) is Node]
     owners = [owner(array) for node in nodes for _, _, array in node.saved]
     sizes = {id(array): array.nbytes for array in owners}
     return [size for identity, size in sizes.items() if identity not in own]
 
 
-def _zero_model(model: GPTConfig, config: TrainConfig) -> GPT:
+def _zero_model(model: ModelConfig, config: TrainConfig) -> Any:
     """A model to trace or to time: its weights are zeros."""
-    gpt = GPT(model, dtype=config.dtype, device=config.device, draw=False).train()
-    gpt.recompute = config.recompute
-    return gpt
+    zero = KINDS[config.kind].model(model, dtype=config.dtype, device=config.device, draw=False)
+    zero.recompute = config.recompute
+    return zero.train()
 
 
 def owner(array: Any) -> Any:
@@ -232,21 +235,21 @@ def owner(array: Any) -> Any:
 # -- timed
 
 
-def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
+def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
     """Seconds of a step. A step that takes too long is timed with a smaller model, and grows with
     the FLOPs; the update grows with the parameters.
     """
     small, rows = affordable(model, config.batch, WORK if config.device == "cpu" else 100 * WORK)
-    gpt = _zero_model(small, config)
-    optimizer = optimizer_of(gpt, config)
-    ids = np.zeros((rows, small.context), np.int64)
+    timed = _zero_model(small, config)
+    optimizer = optimizer_of(timed, config)
+    x, y = timed.example(rows)
 
     def update() -> None:
         clip_gradients(optimizer, config.clip or math.inf)
         optimizer.step()
 
     with arithmetic(model, config):
-        learn_seconds = _seconds(lambda: gradients(gpt, optimizer, ids, ids), config.device)
+        learn_seconds = _seconds(lambda: gradients(timed, optimizer, x, y), config.device)
         update_seconds = _seconds(update, config.device)
     work = (
         config.accumulation
@@ -256,7 +259,7 @@ def step_seconds(model: GPTConfig, config: TrainConfig) -> float:
     return learn_seconds * work + update_seconds * parameter_count(model) / parameter_count(small)
 
 
-def affordable(model: GPTConfig, rows: int, work: float) -> tuple[GPTConfig, int]:
+def affordable(model: ModelConfig, rows: int, work: float) -> tuple[ModelConfig, int]:
     """A model and a number of rows whose step takes at most `work` FLOPs: fewer rows first, then
     layers, tokens, words and heads; a narrower head last, since narrow products are slow.
     """
@@ -315,7 +318,7 @@ def table(plan: Plan) -> list[str]:
         "",
         *(
             f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()
-            for kind in KINDS
+            for kind in PARTS
         ),
         f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
         "",

@@ -19,21 +19,37 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from tensor import Tensor, full_like
-from tensor.optim import AdamW, LossScale, Muon, Optimizer, clip_gradients, warmup_cosine
+from tensor.optim import (
+    AdamW,
+    LossScale,
+    Muon,
+    Optimizer,
+    clip_gradients,
+    inverse_square_root,
+    warmup_cosine,
+)
 from tensor.random import Key, keyed
-from tinygpt.config import GPTConfig, TrainConfig
-from tinygpt.data.windows import Windows
+from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, Ids
-from tinygpt.model.gpt import GPT
+from tinygpt.model.transformer import Transformer
 from tinygpt.training.order import batch_rows, random_rows
 
 # (model, x, y, reduction) -> the loss of a batch; reduction is "mean" or "sum"
-Objective: TypeAlias = "Callable[[GPT, Ids, Ids, str], Tensor]"
+Objective: TypeAlias = "Callable[[Any, Any, Ids, str], Tensor]"
 
 
-def next_token(model: GPT, x: Ids, y: Ids, reduction: str) -> Tensor:
-    """The objective of a language model: -ln p(y[b, t]), given x[b, :t+1]."""
-    return model.loss(x, y, reduction)
+def own_loss(model: Any, x: Any, y: Ids, reduction: str) -> Tensor:
+    """The loss that the model defines: of a GPT, -ln p(y[b, t]) given x[b, :t+1]."""
+    loss: Tensor = model.loss(x, y, reduction)
+    return loss
+
+
+def objective_of(config: TrainConfig) -> Objective:
+    """The model's own loss, with smoothed labels where they were chosen."""
+    if not config.label_smoothing:
+        return own_loss
+    return lambda model, x, y, reduction: model.loss(x, y, reduction, config.label_smoothing)
 
 
 class StepRecord(NamedTuple):
@@ -50,7 +66,7 @@ class StepRecord(NamedTuple):
     loss_scale: float | None = None
 
 
-def optimizer_of(model: GPT, config: TrainConfig) -> Optimizer:
+def optimizer_of(model: Transformer, config: TrainConfig) -> Optimizer:
     """AdamW over the model's packed parameters; or Muon for its matrices, and AdamW for the rest.
     For float16 with a loss scale.
     """
@@ -69,12 +85,12 @@ def optimizer_of(model: GPT, config: TrainConfig) -> Optimizer:
 
 
 def train(
-    model: GPT,
-    windows: Windows,
+    model: Transformer,
+    windows: Examples,
     config: TrainConfig,
     optimizer: Optimizer | None = None,
     first: int = 0,
-    objective: Objective = next_token,
+    objective: Objective = own_loss,
 ) -> Iterator[StepRecord]:
     """Take the steps `first` to `config.steps` (from 0) on batches of the windows; yield a record
     after each.
@@ -117,14 +133,14 @@ def train(
 
 
 def update(
-    model: GPT,
+    model: Transformer,
     optimizer: Optimizer,
     x: Ids,
     y: Ids,
     clip: float,
     accumulation: int = 1,
     key: Key = Key(),  # noqa: B008 (immutable)
-    objective: Objective = next_token,
+    objective: Objective = own_loss,
 ) -> tuple[float, float]:
     """One step on one batch x, y: (B, T). Returns the loss before the step and the gradient norm; a
     norm that is not finite changes nothing.
@@ -143,13 +159,13 @@ def update(
 
 
 def gradients(
-    model: GPT,
+    model: Transformer,
     optimizer: Optimizer,
     x: Ids,
     y: Ids,
     accumulation: int = 1,
     key: Key = Key(),  # noqa: B008
-    objective: Objective = next_token,
+    objective: Objective = own_loss,
 ) -> float:
     """The first half of a step: forward and backward. Returns the loss; each parameter's `.grad`
     is the gradient, times the loss scale if there is one.
@@ -175,12 +191,15 @@ def gradients(
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """The learning rate of a step (from 0): up to the peak over the warm-up, then down half a
-    cosine to the final share of the peak.
+    cosine to the final share of the peak, or as the inverse square root of the step.
 
     The peak is config.lr; with Muon config.muon_lr, and the rate of AdamW's parameters follows in
     proportion.
     """
     peak = config.muon_lr if config.optimizer == "muon" else config.lr
+    if config.schedule == "inverse_square_root":
+        warmup = max(config.warmup_steps, 1)
+        return inverse_square_root(step, width=1, warmup=warmup, scale=peak * math.sqrt(warmup))
     return warmup_cosine(
         step,
         peak=peak,
@@ -190,7 +209,7 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     )
 
 
-def threads(model: GPTConfig, config: TrainConfig) -> int | None:
+def threads(model: ModelConfig, config: TrainConfig) -> int | None:
     """The number of BLAS threads: 1 where the largest matrix product of a step is too small to
     share between cores, else None, as many as the machine has.
 
@@ -203,7 +222,7 @@ def threads(model: GPTConfig, config: TrainConfig) -> int | None:
 
 
 @contextmanager
-def arithmetic(model: GPTConfig, config: TrainConfig) -> Iterator[None]:
+def arithmetic(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
     """Compute as a training does: on that many BLAS threads, without warnings of NumPy, since a
     step that is skipped says so.
     """

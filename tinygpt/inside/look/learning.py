@@ -9,6 +9,7 @@ import numpy as np
 
 from tinygpt.errors import InputError
 from tinygpt.model.gpt import GPT
+from tinygpt.model.kinds import KINDS
 from tinygpt.runs import checkpoint, metrics, snapshots
 from tinygpt.runs import run as runs
 from tinygpt.runs.curves import smooth
@@ -27,7 +28,7 @@ def learned(run: Run, model: GPT, step: int | None) -> Iterator[tuple[int | None
     yield step, model
     for at, state in snapshots.load(run, SNAPSHOTS):
         if at != step:
-            earlier = GPT(run.model, dtype=run.training.dtype, draw=False)
+            earlier = KINDS[run.kind].model(run.model, dtype=run.training.dtype, draw=False)
             earlier.load_state_dict(state)
             yield at, earlier.eval()
 

@@ -1,0 +1,22 @@
+"""The kinds of models that a run can hold, by the name that config.json gives."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tinygpt.config import EncoderDecoderConfig, GPTConfig
+from tinygpt.model.encoder_decoder import EncoderDecoder
+from tinygpt.model.gpt import GPT
+
+
+class Kind(NamedTuple):
+    """A model and its configuration."""
+
+    config: type[Any]  # of ModelConfig
+    model: type[Any]  # of Transformer
+
+
+KINDS = {
+    "gpt": Kind(GPTConfig, GPT),
+    "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder),
+}
