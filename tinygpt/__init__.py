@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tinygpt.data.reading import story
     from tinygpt.data.windows import CorpusError, floor, windows
     from tinygpt.errors import InputError
+    from tinygpt.model.bert import BERT
     from tinygpt.model.encoder_decoder import EncoderDecoder
     from tinygpt.model.gpt import GPT
     from tinygpt.tokenizers import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "BERT",
     "GPT",
     "BERTConfig",
     "BytePairTokenizer",
@@ -63,6 +65,7 @@ MODULES = (
     "data.windows",
     "errors",
     "model.encoder_decoder",
+    "runs.bert",
     "runs.gpt2",
     "tokenizers",
 )

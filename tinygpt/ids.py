@@ -17,6 +17,10 @@ IGNORED = -1
 PAD, SOS, EOS = 0, 1, 2  # fills a row up; begins a target; ends a target
 PAIR_TOKENS = "<pad>", "<sos>", "<eos>"
 
+# the special tokens of masked texts: PAD; begins a text; ends a segment; hides a token
+CLS, SEP, MASK = 1, 2, 3
+MASK_TOKENS = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
+
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
     """The rows as an array, with PAD after each, and their lengths.   (N, longest), (N,)"""

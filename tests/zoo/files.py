@@ -47,7 +47,7 @@ ZOO = [
     ),
     Bug(
         row=86,  # weights are opened without asking what they are
-        file="tinygpt/runs/gpt2_tensors.py",
+        file="tinygpt/runs/tensors.py",
         old="with open_regular(path) as file:",
         new='with open(path, "rb") as file:',
         test=ODD + "test_bug_86_no_regular_file[fifo-gpt/model.safetensors-import-gpt2]",
@@ -177,14 +177,14 @@ ZOO = [
     ),
     Bug(
         row=86,  # a header as long as it says
-        file="tinygpt/runs/gpt2_tensors.py",
+        file="tinygpt/runs/tensors.py",
         old="            if length > HEADER:\n",
         new="            if False:\n",
         test=GPT2 + "test_bug_86_a_header_of_any_size",
     ),
     Bug(
         row=86,  # shapes that NumPy cannot make
-        file="tinygpt/runs/gpt2_tensors.py",
+        file="tinygpt/runs/tensors.py",
         old=(
             "shape: Annotated[\n"
             "        tuple[Annotated[int, msgspec.Meta(ge=1)], ...], "
@@ -195,7 +195,7 @@ ZOO = [
     ),
     Bug(
         row=86,  # a value of a config is told whole
-        file="tinygpt/runs/gpt2.py",
+        file="tinygpt/runs/families.py",
         old="{key} {brief(json.dumps(value))}{why}",
         new="{key} {json.dumps(value)}{why}",
         test=GPT2 + "test_bug_86_odd_values_are_told_in_short",

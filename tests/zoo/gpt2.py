@@ -75,28 +75,28 @@ ZOO = [
     ),
     Bug(
         row=61,  # q, k and v have a bias too, which is no mask
-        file="tinygpt/runs/gpt2_tensors.py",
+        file="tinygpt/runs/gpt2.py",
         old=r"attn\.(masked_)?bias",
         new=r"attn\..*bias",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # masks taken for weights
-        file="tinygpt/runs/gpt2_tensors.py",
-        old='if name == "__metadata__" or BUFFER.fullmatch(plain):',
-        new='if name == "__metadata__":',
+        file="tinygpt/runs/gpt2.py",
+        old="return None if BUFFER.fullmatch(name) else name",
+        new="return name",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # no prefix known
-        file="tinygpt/runs/gpt2_tensors.py",
+        file="tinygpt/runs/gpt2.py",
         old='PREFIXES.sub("", name, count=1)',
         new="name",
         test=TESTS + "test_bug_61_prefix_and_masks[transformer.]",
     ),
     Bug(
         row=61,  # a prefix taken for granted
-        file="tinygpt/runs/gpt2_tensors.py",
+        file="tinygpt/runs/gpt2.py",
         old='PREFIXES.sub("", name, count=1)',
         new="name[len(PREFIX) :]",
         test=TESTS + "test_bug_61_prefix_and_masks[bare]",
@@ -118,7 +118,7 @@ ZOO = [
     ),
     Bug(
         row=61,  # a head of its own is said to be the table of tokens
-        file="tinygpt/runs/gpt2.py",
+        file="tinygpt/runs/families.py",
         old="        if keys is None or content.get(key, usual) != getattr(config, name):\n",
         new='        if key != "tie_word_embeddings":\n',
         test=TESTS + "test_bug_61_what_is_written",

@@ -14,7 +14,7 @@ from tinygpt.commands.cli import LAST, Parser
 from tinygpt.files import KEYS, read_json
 from tinygpt.runs import gpt2
 from tinygpt.runs import run as runs
-from tinygpt.runs.gpt2_tensors import CONFIG
+from tinygpt.runs.tensors import CONFIG
 from tinygpt.terminal import say, shown
 from tinygpt.tokenizers import BytePairTokenizer
 

@@ -17,7 +17,7 @@ from tinygpt.errors import InputError
 from tinygpt.files import write_json, writing
 from tinygpt.runs import checkpoint, gpt2
 from tinygpt.runs import run as runs
-from tinygpt.runs.gpt2_tensors import CONFIG
+from tinygpt.runs.tensors import CONFIG
 from tinygpt.terminal import command, say, shown
 from tinygpt.tokenizers import BytePairTokenizer, gpt2_folder
 

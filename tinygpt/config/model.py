@@ -77,8 +77,11 @@ class EncoderDecoderConfig(ModelConfig):
 
 @dataclass(frozen=True)
 class BERTConfig(ModelConfig):
-    """An encoder alone, which learns to fill in masked tokens.      Devlin et al. 2018"""
+    """An encoder alone, which learns to fill in masked tokens. BERT of 2018 is BERTConfig(30522,
+    512, 768, 12, 12, dropout=0.1).      Devlin et al. 2018
+    """
 
     norm: Literal["pre", "post"] = changed(ModelConfig, "norm", "post")
     activation: Literal["gelu", "gelu_erf", "relu"] = changed(ModelConfig, "activation", "gelu_erf")
     epsilon: float = changed(ModelConfig, "epsilon", 1e-12)
+    segments: int = option(2, "texts in one input, each with an embedding", least=1, most=1_000)

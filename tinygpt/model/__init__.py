@@ -4,7 +4,8 @@ configuration.
 
 from __future__ import annotations
 
+from tinygpt.model.bert import BERT
 from tinygpt.model.encoder_decoder import EncoderDecoder
 from tinygpt.model.gpt import GPT
 
-__all__ = ["GPT", "EncoderDecoder"]
+__all__ = ["BERT", "GPT", "EncoderDecoder"]

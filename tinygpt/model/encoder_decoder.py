@@ -61,11 +61,6 @@ class EncoderDecoder(Transformer):
     ) -> Tensor:
         return through_blocks(blocks, norm, x, around, self.recompute and self.learning)
 
-    def mask(self, source: Any) -> Tensor | None:
-        """Where the source is no <pad>: bools (B, 1, 1, S), None where all of it is none."""
-        known = self.check_ids(source).array != PAD
-        return None if known.all() else Tensor.from_array(known[:, None, None, :])
-
     def loss(
         self, x: Any, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
     ) -> Tensor:

@@ -19,10 +19,12 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.activation == "gelu":
-            h = tensor.linear_gelu(x, self.expand.weight, self.expand.bias)  # (B, T, 4C)
-        elif self.activation == "gelu_erf":
-            h = self.expand(x).gelu(form="erf")
-        else:
-            h = self.expand(x).relu()
+        h = activated(x, self.expand, self.activation)  # (B, T, 4C)
         return self.dropout(self.projection(h))
+
+
+def activated(x: Tensor, layer: nn.Linear, activation: str) -> Tensor:
+    """activation(x W + b), the activation by its name in the configuration."""
+    if activation == "gelu":
+        return tensor.linear_gelu(x, layer.weight, layer.bias)
+    return layer(x).gelu(form="erf") if activation == "gelu_erf" else layer(x).relu()

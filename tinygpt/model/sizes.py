@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinygpt.config import EncoderDecoderConfig, ModelConfig
+from tinygpt.config import BERTConfig, EncoderDecoderConfig, ModelConfig
 
 # bytes that a safetensors header takes for a tensor, at least: its name, dtype, shape and place
 ENTRY = 60
@@ -19,7 +19,8 @@ def matrix_count(config: ModelConfig) -> int:
 def parameter_count(config: ModelConfig) -> int:
     """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C for the
     norm after the blocks, and for a block 12 C^2 + 4 C + 9 C of biases; with cross-attention
-    4 C^2 + 2 C + 4 C of biases more.
+    4 C^2 + 2 C + 4 C of biases more. BERT has S C for S segments, and a head of C^2 + 2 C, with
+    C + V of biases; of its two norms outside the blocks post-norm needs the first alone.
     """
     V, T, C = config.vocabulary, config.context, config.width
     tables = V * C * (1 if config.tied else 2) + T * C * (config.positions == "learned")
@@ -28,6 +29,9 @@ def parameter_count(config: ModelConfig) -> int:
         vectors = 4 * C + config.layers * (2 * block + cross)
     else:
         vectors = 2 * C + config.layers * block
+    if isinstance(config, BERTConfig):
+        head = C**2 + 2 * C + (C + V) * config.bias
+        vectors += config.segments * C + 2 * C * (config.norm == "pre") + head
     return tables + matrix_count(config) + vectors
 
 
@@ -42,4 +46,6 @@ def least_bytes(config: ModelConfig, itemsize: int = 2) -> int:
         tensors = 5 + tables + config.layers * (2 * block + 5 + 3 * config.bias)
     else:
         tensors = 3 + tables + config.layers * block
+    if isinstance(config, BERTConfig):
+        tensors += 4 + 2 * config.bias + 2 * (config.norm == "pre")
     return parameter_count(config) * itemsize + tensors * ENTRY

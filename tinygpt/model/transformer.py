@@ -18,7 +18,7 @@ from tensor import Tensor, nn, random
 from tensor.dtypes import NARROW, DTypeLike
 from tensor.errors import DTypeError, ShapeError
 from tinygpt.config import ModelConfig
-from tinygpt.ids import IGNORED, Ids
+from tinygpt.ids import IGNORED, PAD, Ids
 from tinygpt.model.positions import position_table
 
 SPREAD = 0.02  # standard deviation of fresh weights
@@ -144,6 +144,11 @@ class Transformer(nn.Module):
         if ids.ndim == 1:
             ids = Tensor.from_array(ids.array[None])
         return ids.to(self.token_embedding.weight.device)
+
+    def mask(self, ids: Any) -> Tensor | None:
+        """Where the ids are no padding: bools (B, 1, 1, T), None where nothing is padding."""
+        known = self.check_ids(ids).array != PAD
+        return None if known.all() else Tensor.from_array(known[:, None, None, :])
 
 
 def last_of(h: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from tinygpt import GPT, GPTConfig
 from tinygpt.__main__ import main
 from tinygpt.errors import InputError
 from tinygpt.runs import checkpoint, gpt2
-from tinygpt.runs.gpt2_tensors import HEADER
+from tinygpt.runs.tensors import HEADER
 
 FILES = ["config.json", "merges.txt", "model.safetensors", "vocab.json"]
 GREEDY = ["--prompt", "the", "--length", "20", "--temperature", "0"]

@@ -1,11 +1,10 @@
-"""The tensors of a GPT-2 in a folder of Hugging Face: one safetensors file, or several with an
+"""The tensors of a model in a folder of Hugging Face: one safetensors file, or several with an
 index.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from tensor.dtypes import FLOATS
 from tensor.files import DTYPES
+from tensor.memory.devices import Array
 from tinygpt.errors import InputError
 from tinygpt.files import brief, open_regular, parse_json, read_json, reason, refuse_pointer
 from tinygpt.runs.checkpoint import Arrays, HostArray
@@ -23,16 +23,9 @@ from tinygpt.tokenizers.gpt2_files import RESTORE
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX = "model.safetensors.index.json"  # which tensor is in which file, where there are several
-FILES = (
-    f"a GPT-2 of Hugging Face is a folder with {CONFIG}, {WEIGHTS}, and tokenizer.json or "
-    "vocab.json and merges.txt"
-)
 HEADER = 1 << 21  # bytes of the header of a safetensors file, at most: 20,000 tensors
-PREFIX = "transformer."  # before all names but the head's; files of the bare GPT2Model do without
 # the prefixes that torch.compile and data-parallel training put before all names
-PREFIXES = re.compile(r"((_orig_mod|module)\.)*(transformer\.)?")
-# the causal mask, which old files hold as well
-BUFFER = re.compile(r"h\.\d+\.attn\.(masked_)?bias")
+WRAPPERS = r"((_orig_mod|module)\.)*"
 
 # Pickles, which can run code, and the lines of Python that turn one into files that are read here.
 PICKLES = {
@@ -65,22 +58,57 @@ def refuse_pickle(path: Path) -> None:
             raise error
 
 
-def read_tensors(folder: Path) -> Arrays:
-    """Every tensor of one file or of several, without the prefix and the masks: windows on the
-    files, which are not read before they are used.
+def read_tensors(folder: Path, plain: Callable[[str], str | None], files: str) -> Arrays:
+    """Every tensor of one file or of several, by its plain name: windows on the files, which are
+    not read before they are used.
+
+    plain: the plain name for a name in the file; None for a tensor that is left out. files: for
+    people, what the folder should hold.
     """
-    files = [WEIGHTS]
+    names = [WEIGHTS]
     if not (folder / WEIGHTS).exists() and (folder / INDEX).exists():
-        files = sorted(set(read_json(folder / INDEX, Index, advice=RESTORE).weight_map.values()))
+        names = sorted(set(read_json(folder / INDEX, Index, advice=RESTORE).weight_map.values()))
     found: Arrays = {}
-    for file in files:
-        for name, array in _windows(folder / file):
-            if name in found:
-                raise InputError(
-                    f"{brief(name)} stands twice in the weights of {shown(folder)}\n{RESTORE}"
-                )
-            found[name] = array
+    for name, array in (pair for file in names for pair in _windows(folder / file, plain, files)):
+        if name in found:
+            raise InputError(
+                f"{brief(name)} stands twice in the weights of {shown(folder)}\n{RESTORE}"
+            )
+        found[name] = array
     return found
+
+
+def taken(left: Arrays, name: str, shape: tuple[int, ...]) -> Array:
+    """The tensor of that name, which leaves `left`. Raises InputError where it is missing or has
+    another shape.
+    """
+    array = left.pop(name, None)
+    if array is None or array.shape != shape:
+        problem = f"of shape {shape} is missing in {WEIGHTS}"
+        if array is not None:
+            problem = f"has shape {array.shape}, not {shape}"
+        raise InputError(f"{name} {problem}\n{CONFIG} and {WEIGHTS} must be of one model")
+    return array
+
+
+def refuse_twins(left: Arrays, name: str, twin: str, array: Array) -> None:
+    """Take out of `left` a tensor that some files store twice. Raises InputError where it differs
+    from its twin.
+    """
+    if not np.array_equal(left.pop(name, array), array, equal_nan=True):
+        raise InputError(
+            f"{name} differs from {twin}, which {CONFIG} ties it to\n"
+            "set tie_word_embeddings to false there, if the head is its own"
+        )
+
+
+def refuse_unknown(left: Arrays) -> None:
+    """Raise InputError for a tensor that nothing has taken."""
+    for name, array in left.items():
+        raise InputError(
+            f"{brief(name)} of shape {array.shape} is in {WEIGHTS}, and the model of {CONFIG} has "
+            "no such tensor"
+        )
 
 
 FileName: TypeAlias = Annotated[
@@ -105,7 +133,9 @@ class Entry(msgspec.Struct):
     data_offsets: tuple[int, int] = (0, 0)
 
 
-def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
+def _windows(
+    path: Path, plain: Callable[[str], str | None], files: str
+) -> Iterator[tuple[str, HostArray]]:
     try:
         with open_regular(path) as file:
             start = file.read(64)
@@ -121,15 +151,15 @@ def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
             with safe_open(path, framework="numpy"):
                 data = np.memmap(file, np.uint8, mode="r")
     except FileNotFoundError:
-        raise InputError(f"{shown(path)} is missing\n{FILES}") from None
+        raise InputError(f"{shown(path)} is missing\n{files}") from None
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{shown(path)} is damaged or no safetensors file ({reason(error)})\n{RESTORE}"
         ) from None
     entries = parse_json(header, dict[str, Entry], f"the header of {path}", RESTORE)
     for name, entry in entries.items():
-        plain = PREFIXES.sub("", name, count=1)
-        if name == "__metadata__" or BUFFER.fullmatch(plain):
+        known = None if name == "__metadata__" else plain(name)
+        if known is None:
             continue
         dtype: Any = DTYPES.get(entry.dtype)
         if dtype not in FLOATS:
@@ -138,4 +168,4 @@ def _windows(path: Path) -> Iterator[tuple[str, HostArray]]:
             )
         first, end = entry.data_offsets
         part = np.asarray(data[8 + length :][first:end])
-        yield plain, part.view(dtype).reshape(entry.shape)
+        yield known, part.view(dtype).reshape(entry.shape)
