@@ -1,1 +1,3 @@
-"""From text to windows of token ids. Uses tokenizers, files and the configuration."""
+"""From text to windows of token ids, and from pairs of texts to batches. Uses tokenizers, files and
+the configuration.
+"""
