@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 CACHE, PAIRS = "tinygpt/model/cache.py", "tinygpt/model/encoder_decoder.py"
+BEAM_SEARCH = "tinygpt/generation/beam.py"
+BEAM = "tests/tinygpt/generation/test_beam.py::"
 GIVEN = "tests/tinygpt/model/test_given.py::"
 
 ZOO = [
@@ -49,5 +51,50 @@ ZOO = [
         old="slides = False",
         new="slides = True",
         test=GIVEN + "test_a_target_ends_with_the_context",
+    ),
+    Bug(  # the end token is not counted in the probability of a text
+        row=97,
+        file=BEAM_SEARCH,
+        old="        origin, token, log_p = _continued(log_p, logits, alive, greedy)",
+        new="        before = log_p.ravel()\n"
+        "        origin, token, log_p = _continued(log_p, logits, alive, greedy)\n"
+        "        log_p = np.where(token == end, before[origin], log_p)",
+        test="tests/tinygpt/generation/test_answers.py::test_the_best_answers_of_a_beam",
+    ),
+    Bug(  # nor in its length
+        row=97,
+        file=BEAM_SEARCH,
+        old="p / penalty(count, alpha))",
+        new="p / penalty(count - (token[b, k] == end), alpha))",
+        test=BEAM + "test_a_wide_beam_is_a_search_of_all_texts",
+    ),
+    Bug(  # hypotheses go on with the keys and values of others
+        row=97,
+        file=BEAM_SEARCH,
+        old="        cache.reorder(origin.ravel())\n",
+        new="        cache.seen[:] = cache.seen.max()\n",
+        test=BEAM + "test_a_wide_beam_is_a_search_of_all_texts",
+    ),
+    Bug(  # the text of greedy decoding is lost on the way
+        row=97,
+        file=BEAM_SEARCH,
+        old="rank[greedy, total[greedy, :V].argmax(-1)] = np.inf",
+        new="pass",
+        test=BEAM + "test_a_beam_of_one_is_greedy_and_a_wider_one_never_worse",
+    ),
+    Bug(  # a text is taken for the best although a longer one can still have a better score
+        row=97,
+        file=BEAM_SEARCH,
+        old="log_p.max(1) / penalty(most, alpha)",
+        new="log_p.max(1) / penalty(count, alpha)",
+        test=BEAM + "test_a_longer_text_may_still_be_better",
+    ),
+    Bug(  # an answer goes on after <eos>
+        row=97,
+        file="tinygpt/generation/answers.py",
+        old="            ended.add(i)",
+        new="            pass",
+        test="tests/tinygpt/generation/test_answers.py::"
+        "test_answers_side_by_side_equal_answers_one_by_one",
     ),
 ]

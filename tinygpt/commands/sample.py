@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tensor import Tensor
-from tensor.random import Generator
 from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
 from tinygpt.generation.generate import Step, steps
+from tinygpt.generation.sampling import draws
 from tinygpt.generation.text import Continuation
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
@@ -162,15 +162,6 @@ def write(
             if between and i:
                 say(between)
             say(show(line + texts[i].rest()))
-
-
-def draws(seed: int, number: int) -> Generator:
-    """A generator for each prompt. The first has the seed's own draws, so a file with one prompt
-    and --prompt give the same.
-    """
-    generator = Generator(seed)
-    generator.draws = number << 32
-    return generator
 
 
 def _explain(

@@ -51,6 +51,14 @@ class SampleConfig(LookConfig):
 
     length: int = option(100, "tokens to write", least=0, most=10_000_000)  # after the prompt
     temperature: float = option(1.0, TEMPERATURE, least=0, most=LARGE)
+    # None: tokens are drawn
+    beam: int | None = option(
+        None,
+        "beam search: the likeliest text found by following k at once; nothing is drawn",
+        "K",
+        least=1,
+        most=1_000,
+    )
     # None: only after `length` tokens
     stop: str | None = option(
         None, "text after which to stop, not written; \\n is a line end", "TEXT"

@@ -84,3 +84,12 @@ def pick(p: Floats, generator: random.Generator) -> int:
     """The token i with p[0] + ... + p[i-1] <= u < p[0] + ... + p[i], u uniform in [0, 1)."""
     edges = p.cumsum()
     return int(edges.searchsorted(float(generator.uniform()) * edges[-1], side="right"))
+
+
+def draws(seed: int, number: int) -> random.Generator:
+    """A generator for each prompt. The first has the seed's own draws, so a file with one prompt
+    and --prompt give the same.
+    """
+    generator = random.Generator(seed)
+    generator.draws = number << 32
+    return generator
