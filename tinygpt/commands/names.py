@@ -97,6 +97,11 @@ OTHERS = {
     "--optim": "--optimizer",
     "--wd": "--weight-decay",
     "--wdecay": "--weight-decay",
+    "--decay-lr": "--schedule",
+    "--lr-scheduler": "--schedule",
+    "--lr-scheduler-type": "--schedule",
+    "--scheduler": "--schedule",
+    "--label-smoothing-factor": "--label-smoothing",
     "--bf16": "--dtype",
     "--fp16": "--dtype",
     "--fp32": "--dtype",
@@ -146,6 +151,9 @@ OTHERS = {
     "--num-samples": "--samples",
     "--eos-token": "--stop",
     "--stop-strings": "--stop",
+    "--num-beams": "--beam",
+    "--beam-size": "--beam",
+    "--beam-width": "--beam",
     "--temp": "--temperature",
     "--topk": "--top-k",
     "--topp": "--top-p",
@@ -179,7 +187,6 @@ FEED_FORWARD = "the feed-forward is always 4 times --width"
 SAVED = "a checkpoint is saved each minute, at each measuring and at the end"
 NOTED = "each step is noted, in metrics.jsonl of the run"
 ONE_DEVICE = "a training has one device, that of --device"
-SCHEDULE = "the schedule is always a --warmup, then half a cosine down to --final-lr"
 
 # what has no flag here
 ABSENT = {
@@ -203,16 +210,9 @@ ABSENT = {
     "--ddp": ONE_DEVICE,
     "--local-rank": ONE_DEVICE,
     "--num-gpus": ONE_DEVICE,
-    "--decay-lr": SCHEDULE,
-    "--lr-scheduler": SCHEDULE,
-    "--lr-scheduler-type": SCHEDULE,
-    "--scheduler": SCHEDULE,
     "--eval-only": "tinygpt eval RUN measures",
-    "--label-smoothing": "the loss is always the plain cross-entropy",
-    "--label-smoothing-factor": "the loss is always the plain cross-entropy",
     "--log-interval": NOTED,
     "--logging-steps": NOTED,
-    "--num-beams": "tokens are drawn one by one; --temperature 0 takes the likeliest",
     "--repetition-penalty": "try --temperature, --top-k or --top-p",
     "--num-workers": "nothing is loaded in the background, so there are no workers",
     "--workers": "nothing is loaded in the background, so there are no workers",

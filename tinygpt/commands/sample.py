@@ -1,12 +1,17 @@
 """Let a trained GPT continue a text: `tinygpt sample` takes the run saved last, `tinygpt sample
 story-1` takes story-1.
+
+An encoder-decoder answers the prompt. A line of the output is the prompt, a tab and the answer: of
+likeliest tokens, unless a flag for draws is given.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,19 +20,22 @@ from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read
 from tinygpt.config import SampleConfig
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
-from tinygpt.generation.generate import Step, steps
+from tinygpt.files import brief
+from tinygpt.generation.beam import NO_END, beam_search
+from tinygpt.generation.generate import Decoder, Step, steps
 from tinygpt.generation.sampling import draws
 from tinygpt.generation.text import Continuation
-from tinygpt.model.gpt import GPT
+from tinygpt.ids import EOS, SOS
 from tinygpt.runs import run as runs
 from tinygpt.runs.run import Run
-from tinygpt.terminal import say, shown, visible
-from tinygpt.tokenizers import Tokenizer, TokenizerError, word_of
+from tinygpt.terminal import number_of, say, shown, visible
+from tinygpt.tokenizers import Tokenizer, word_of
 
 MOST = 1_000  # samples of a prompt
 TOGETHER = 16  # prompts that are continued side by side
 BETWEEN = "---"  # the line between two samples of a prompt
 PROMPTS = "prompt", "prompts", "prompt_file"
+DRAWS = "temperature", "top_k", "top_p", "seed"
 FLAGS = {
     "--prompts FILE": "a file with a prompt in each line, continued side by side; "
     "- is standard input",
@@ -46,8 +54,8 @@ def arguments(parser: Parser) -> None:
         metavar="N",
         type=reader(int),
         default=1,
-        help="samples of each prompt, each with draws of its own, with a line of --- between two "
-        "(default: 1)",
+        help="samples of each prompt, each with draws of its own, with a line of --- between two; "
+        "with --beam, the N best texts (default: 1)",
     )
     add_flags(parser, SampleConfig)
 
@@ -58,13 +66,23 @@ def run(options: argparse.Namespace) -> int:
     _check(options, config)
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     given = _prompts(options, config, run, tokenizer)
-    prompts = [prompt for prompt in given for _ in range(options.samples)]
+    drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
+    if run.kind == "encoder-decoder" and not drawn:
+        config = replace(config, temperature=0)
     together = 1 if config.explain else TOGETHER
     show: Callable[[str], str] = str if options.raw else visible
     between = BETWEEN if options.samples > 1 else None
+    copies = options.samples if config.beam is None else 1
+    prompts = [prompt for prompt in given for _ in range(copies)]
     for start in range(0, len(prompts), together):
         part = prompts[start : start + together]
-        write(run, model, tokenizer, config, *part, number=start, show=show, between=between)
+        if between and start:
+            say(between)
+        if config.beam is None:
+            write(run, model, tokenizer, config, *part, number=start, show=show, between=between)
+        else:
+            begun = _begin(run, model, tokenizer, config, part)
+            _say_all(_searched(begun, tokenizer, config, options.samples), show, between)
     return 0
 
 
@@ -77,6 +95,17 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
         )
     if not 1 <= options.samples <= MOST:
         raise InputError(f"--samples {options.samples}: from 1 to {MOST:,}, such as --samples 3")
+    chosen = [name for name in (*DRAWS, "explain") if hasattr(options, name)]
+    if config.beam is not None and chosen:
+        raise InputError(
+            f"--beam searches for the likeliest text and draws nothing, so --{chosen[0]} has no "
+            "meaning\nleave one of the two out".replace("_", "-")
+        )
+    if config.beam is not None and options.samples > config.beam:
+        raise InputError(
+            f"--samples {options.samples} of --beam {config.beam}: a search finds at most as many "
+            f"texts as it follows\ntake --beam {options.samples}"
+        )
     if options.raw and (config.explain or sys.stdout.isatty()):
         why = "--explain shows" if config.explain else "a terminal gets"
         raise InputError(
@@ -91,18 +120,21 @@ def _prompts(
     """The texts to continue. Raises InputError with the number of a line that the tokenizer does
     not know.
     """
-    if options.prompt_file is not None:
-        return [read_text(options.prompt_file).removesuffix("\n")]
     if options.prompts is None:
-        return [run.opening if config.prompt is None else config.prompt]
+        prompt = run.opening if config.prompt is None else config.prompt
+        if options.prompt_file is not None:
+            prompt = read_text(options.prompt_file).removesuffix("\n")
+        _check_source(run, tokenizer, prompt)
+        return [prompt]
     lines = read_text(options.prompts).split("\n")
+    prompts = [line for line in lines if line]
     for number, line in enumerate(lines, 1):
         try:
-            tokenizer.encode(line)
-        except TokenizerError as error:
+            if line:
+                _check_source(run, tokenizer, line)
+        except InputError as error:
             where = f"line {number:,} of {name_of(options.prompts)}"
             raise InputError(f"{where}: {error}") from None
-    prompts = [line for line in lines if line]
     if not prompts:
         raise InputError(
             f"{shown(options.prompts)} holds no prompt\n"
@@ -111,9 +143,63 @@ def _prompts(
     return prompts
 
 
+def _check_source(run: Run, tokenizer: Tokenizer, prompt: str) -> None:
+    """Raise InputError where the model cannot read a prompt: an encoder-decoder reads all of it."""
+    count, most = len(tokenizer.encode(prompt)), run.model.context
+    if run.kind == "encoder-decoder" and not 0 < count <= most:
+        raise InputError(
+            f"'{brief(prompt)}' has {number_of(count, tokenizer.unit)}, and {run.name} reads 1 to "
+            f"{most}, its context\ngive another prompt, or train with a larger --context"
+        )
+
+
+class Begun(NamedTuple):
+    """What is gone on with."""
+
+    model: Decoder
+    ids: list[list[int]]  # the tokens before those that are written
+    texts: list[str]  # what is printed before the text that is written
+    end: int  # the token that ends a text
+
+
+def _begin(
+    run: Run, model: Any, tokenizer: Tokenizer, config: SampleConfig, prompts: Sequence[str]
+) -> Begun:
+    """A GPT goes on with the prompts. A run whose training texts began and ended with a separator
+    puts the separator before a prompt. An encoder-decoder reads the prompts, and begins with <sos>.
+    """
+    if run.kind == "encoder-decoder":
+        given = model.given([tokenizer.encode(prompt) for prompt in prompts])
+        return Begun(given, [[SOS] for _ in prompts], [f"{prompt}\t" for prompt in prompts], EOS)
+    ids = [tokenizer.encode(run.separator + prompt) for prompt in prompts]
+    stop = config.stop or run.separator
+    if config.beam is None or not stop:
+        return Begun(model, ids, list(prompts), NO_END)
+    end = tokenizer.encode(stop)
+    if len(end) != 1:
+        raise InputError(
+            f"--stop {shown(stop)!r} is {len(end)} tokens of this run, and with --beam one token "
+            "ends a text\ngive a shorter text, or leave --beam out"
+        )
+    return Begun(model, ids, list(prompts), end[0])
+
+
+def _searched(begun: Begun, tokenizer: Tokenizer, config: SampleConfig, best: int) -> list[str]:
+    """The best texts of each prompt, with the prompt."""
+    assert config.beam is not None
+    model, ids, texts, end = begun
+    found = beam_search(model, ids, config.beam, config.length, end, best=best)
+    written = []
+    for text, hypotheses in zip(texts, found, strict=True):
+        for hypothesis in hypotheses:
+            new = tokenizer.decode([token for token in hypothesis.tokens if token != end])
+            written.append(text + (new.partition(config.stop)[0] if config.stop else new))
+    return written
+
+
 def write(
     run: Run,
-    model: GPT,
+    model: Any,
     tokenizer: Tokenizer,
     config: SampleConfig,
     *prompts: str,
@@ -121,33 +207,31 @@ def write(
     show: Callable[[str], str] = visible,
     between: str | None = None,
 ) -> None:
-    """Print a prompt and its continuation, each token as soon as it is drawn; or with `explain` a
-    line for each token. Several prompts are continued together, and printed when all are done.
+    """Print a prompt and what is written after it, each token as soon as it is drawn; or with
+    `explain` a line for each token. Several prompts are continued together, and printed when all
+    are done.
 
     `number` is that of the first prompt, `show` makes the text that is printed, and `between` is a
-    line between two texts. A run whose training texts began and ended with a separator puts the
-    separator before a prompt, and stops at the next one, unless another stop was chosen.
+    line between two texts. A text ends at the run's separator, unless another stop was chosen.
     """
     ended: set[int] = set()
+    begun = _begin(run, model, tokenizer, config, prompts)
     texts = [Continuation(tokenizer, config.stop or run.separator) for _ in prompts]
-    ids = [tokenizer.encode(run.separator + prompt) for prompt in prompts]
     generators = [draws(config.seed, number + i) for i in range(len(prompts))]
 
     def follow() -> Iterator[tuple[int, Step, str]]:
         """Number of the prompt, step, and the text that is certain after it."""
-        for i, step in steps(model, ids, config, generators, ended):
-            new = texts[i].add(step.token)
-            if texts[i].ended:
+        for i, step in steps(begun.model, begun.ids, config, generators, ended):
+            new = "" if step.token == begun.end else texts[i].add(step.token)
+            if step.token == begun.end or texts[i].ended:
                 ended.add(i)
             yield i, step, new
 
     followed = follow()
-    if between and number:
-        say(between)
     if config.explain:
         _explain(tokenizer, followed, config.explain, prompts[0])
     elif len(prompts) == 1:
-        say(show(prompts[0]), end="")
+        say(show(begun.texts[0]), end="")
         try:
             for _, _, new in followed:
                 say(show(new), end="")
@@ -155,13 +239,18 @@ def write(
         finally:
             say()  # an error is printed on a line of its own
     else:
-        written = list(prompts)
+        written = list(begun.texts)
         for i, _, new in followed:
             written[i] += new
-        for i, line in enumerate(written):
-            if between and i:
-                say(between)
-            say(show(line + texts[i].rest()))
+        lines = [line + text.rest() for line, text in zip(written, texts, strict=True)]
+        _say_all(lines, show, between)
+
+
+def _say_all(lines: Sequence[str], show: Callable[[str], str], between: str | None) -> None:
+    for i, line in enumerate(lines):
+        if between and i:
+            say(between)
+        say(show(line))
 
 
 def _explain(
