@@ -3,7 +3,8 @@
 
 CACHE: with the cache of keys and values the logits are those without the cache.
 RESUME: a training that was broken off goes on bit for bit.
-CAUSAL: no token sees a later one.
+CAUSAL: no token sees a later one. Of an encoder-decoder: no token of the target sees a later one,
+and all tokens of the source are seen.
 
 Prints PASS with a number, or FAIL with the first place that differs; exits 1 when one fails.
 """
@@ -22,7 +23,7 @@ from tensor.errors import DeviceError
 from tinygpt.commands.cli import Parser
 from tinygpt.errors import InputError
 from tinygpt.inside.look.gather import check_finite
-from tinygpt.inside.verification import CHECKS, DifferenceError, drawn, host
+from tinygpt.inside.verification import CHECKS, DifferenceError, drawn, host, ways
 from tinygpt.runs import run as runs
 from tinygpt.terminal import nearest, say
 
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     except DeviceError as error:
         raise InputError(str(error)) from None
     with no_grad(), np.errstate(all="ignore"):
-        check_finite(run, host(model(drawn(model))), last=True)
+        check_finite(run, host(ways(model).whole(drawn(model))), last=True)
     width = max(40, min(80, shutil.get_terminal_size().columns))
     results: dict[str, list[str]] = {"PASS": [], "FAIL": [], "SKIP": []}
     for name in dict.fromkeys(named or CHECKS):

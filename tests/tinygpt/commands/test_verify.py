@@ -21,10 +21,14 @@ from tensor import Tensor
 from tests.helpers.program import TINY, contents, created, put_weights, refused, reseal
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
+from tinygpt.config import EncoderDecoderConfig
 from tinygpt.errors import InputError
+from tinygpt.generation import generate
 from tinygpt.inside import verification
 from tinygpt.inside.verification import CHECKS, DifferenceError
+from tinygpt.model.attention import CrossAttention
 from tinygpt.model.cache import Cache
+from tinygpt.model.encoder_decoder import EncoderDecoder, Given
 from tinygpt.runs import checkpoint
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress
@@ -35,9 +39,12 @@ SMALL: dict[str, Any] = {"vocabulary": 11, "context": 10, "width": 12, "heads": 
 WITHOUT_RUN = [name for name in CHECKS if name != "resume"]
 
 
-def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT:
+def weighted(
+    device: str = "cpu", dtype: str = "float32", of: Any = (GPT, GPTConfig), **choices: Any
+) -> Any:
     """A model none of whose weights is 0 or 1."""
-    model = GPT(GPTConfig(**{**SMALL, **choices}), dtype=dtype, device=device, draw=False)
+    kind, config = of
+    model = kind(config(**{**SMALL, **choices}), dtype=dtype, device=device, draw=False)
     rng = np.random.default_rng(7)
     model.load_state_dict(
         {
@@ -48,12 +55,12 @@ def weighted(device: str = "cpu", dtype: str = "float32", **choices: Any) -> GPT
     return model.eval()
 
 
-def check(name: str, model: GPT) -> str:
+def check(name: str, model: Any) -> str:
     run = Run(model.config, TrainConfig(), "", folder=Path("nowhere"))
     return CHECKS[name](run, model)
 
 
-def failed(name: str, says: str, model: GPT | None = None) -> None:
+def failed(name: str, says: str, model: Any = None) -> None:
     with pytest.raises(DifferenceError, match=re.escape(says)):
         check(name, model or weighted())
 
@@ -77,6 +84,17 @@ def failed(name: str, says: str, model: GPT | None = None) -> None:
 @pytest.mark.parametrize("name", WITHOUT_RUN)
 def test_holds_for_every_kind_of_model(name: str, choices: dict[str, Any], device: str) -> None:
     assert check(name, weighted(device, **choices))
+
+
+PAIR = EncoderDecoder, EncoderDecoderConfig
+
+
+@pytest.mark.parametrize("choices", [{}, {"norm": "pre", "tied": False}, {"context": 1}], ids=str)
+def test_holds_for_an_encoder_decoder(choices: dict[str, Any], device: str) -> None:
+    model = weighted(device, of=PAIR, **choices)
+    length = min(9, model.context)
+    assert f"; {length} tokens drawn, to the end of the context, are" in check("cache", model)
+    assert check("causal", model).endswith("a source sees all of them, and so does the target")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
@@ -162,16 +180,15 @@ def test_finds_a_cache_that_forgets_between_chunks(monkeypatch: pytest.MonkeyPat
 
 def test_finds_a_cache_that_is_kept_past_the_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """Generation that goes on with old keys at new positions, instead of anew."""
-    generate = GPT.generate
+    clear = generate.next_logits
 
-    def stale(model: GPT, ids: list[int], length: int, **options: Any) -> list[int]:
-        inside = generate(model, ids, verification.NEAR_END, **options)
-        return [
-            *inside,
-            *generate(model, inside[-2:], length - verification.NEAR_END, **options)[2:],
-        ]
+    def stale(model: GPT, cache: Cache, texts: list[list[int]], rows: list[int]) -> Any:
+        if len(texts[0]) > model.context:
+            texts = [text[-2:] for text in texts]
+            cache.seen[:] = 1
+        return clear(model, cache, texts, rows)
 
-    monkeypatch.setattr(GPT, "generate", stale)
+    monkeypatch.setattr(generate, "next_logits", stale)
     failed("cache", "of a generated text is")
 
 
@@ -203,6 +220,39 @@ def test_finds_a_leak_of_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     failed(
         "causal", "the gradient of the logits of position 0 with respect to embedding 1 is not 0"
     )
+
+
+def test_finds_an_encoder_decoder_that_sees_too_little_or_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A decoder that looks ahead, an encoder that does not, a target that looks at <pad>, and the
+    memory of another source in the cache.
+    """
+    model = weighted(of=PAIR)
+    model.decoder[0].attention.causal = False
+    failed("causal", "a change of token 1 changes the logits of position 0", model)
+    model = weighted(of=PAIR)
+    for block in model.encoder:
+        block.attention.causal = True
+    failed("causal", "position 0 of the memory does not see token 1 of source 0", model)
+    answer, new_cache = CrossAttention.__call__, Given.new_cache
+
+    def without_mask(
+        self: CrossAttention, x: Tensor, memory: Tensor, mask: Any = None, *cache: Any
+    ) -> Tensor:
+        return answer(self, x, memory, None, *cache)
+
+    def swapped(self: Given, rows: int) -> Cache:
+        cache = new_cache(self, rows)
+        cache.sources = cache.sources[::-1]
+        return cache
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CrossAttention, "__call__", without_mask)
+        says = "position 0 of the target sees the <pad> that is token 5 of source 1"
+        failed("causal", says, weighted(of=PAIR))
+    monkeypatch.setattr(Given, "new_cache", swapped)
+    failed("cache", "the logits of position 0 differ by", weighted(of=PAIR))
 
 
 FORGETFUL = """
