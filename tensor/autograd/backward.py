@@ -46,9 +46,7 @@ def backward_pass(
     for node, dy in seeds:
         this.add(node, dy, True)
     try:
-        # a slope may be infinite where the gradient is 0: the rules take care of that
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return this.visit(nodes, wanted, ends, retain_graph)
+        return this.visit(nodes, wanted, ends, retain_graph)
     except Exception as error:
         for left in _left_behind(direct=wanted is None, kept=retain_graph):
             error.add_note(left)

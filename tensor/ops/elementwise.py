@@ -21,22 +21,35 @@ from tensor.ops.inputs import REALS
 from tensor.ops.op import Mask, check_float, elementwise_op
 
 
-def slope(dy: Array, s: Array) -> Array:
+def slope(dy: Array, s: Any) -> Array:
     """dy * s, where a dy of 0 gives 0 even if the slope s is infinite or NaN: `where(x > 0, log(x),
     0)` sends 0 to the log it did not take.
+
+    s: an array, a number, or a function that makes the slope. NumPy's warnings of that are off.
     """
-    return _not_taken(dy, dy * s)
+    if callable(s):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            s = s()
+    return dy * s if _finite(s) else _taken(dy, lambda: dy * s)
 
 
-def _not_taken(dy: Array, dx: Array) -> Array:
-    """dx, and 0 where dy is 0. Most of the time nothing is NaN, and a sum of squares finds that
-    out fast. On a GPU, looking would wait for the device.
+def _finite(s: Any) -> bool:
+    """Whether a sum of squares is finite, which is found out fast. Of an array on a GPU, False:
+    looking would wait for the device.
     """
-    if type(dx) is np.ndarray or not is_cuda(dx):
-        flat = dx.ravel()
-        if not math.isnan(flat.dot(flat)):
-            return dx
-    return np.where(dy == 0, 0, dx)
+    if type(s) in REALS:
+        return math.isfinite(s)
+    if type(s) is not np.ndarray and is_cuda(s):
+        return False
+    flat = s.ravel()
+    return math.isfinite(flat.dot(flat))
+
+
+def _taken(dy: Array, dx: Callable[[], Array]) -> Array:
+    """dx(), and 0 where dy is 0, without NumPy's warnings."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = dx()
+        return found if _finite(found) else np.where(dy == 0, 0, found)
 
 
 # -- arithmetic
@@ -65,7 +78,7 @@ def divide(a: Array, b: Array) -> Any:
     """y = a / b,   da = dy / b,   db = -a dy / b^2.   Integers give floats."""
 
     # not (1 / b) dy, which a Python 0.0 refuses; not a / b^2: b^2 overflows or vanishes first
-    return a / b, (lambda dy: _not_taken(dy, dy / b), lambda dy: slope(dy, -a / b / b))
+    return a / b, (lambda dy: _taken(dy, lambda: dy / b), lambda dy: slope(dy, lambda: -a / b / b))
 
 
 @elementwise_op
@@ -93,7 +106,7 @@ def power(a: Array, b: Array) -> Any:
         grown = np.log(a, dtype=float64) * np.power(a, b, dtype=float64)
         return np.where(np.equal(a, 0) & np.greater_equal(b, 0), 0, grown).astype(y.dtype)
 
-    return y, (lambda dy: slope(dy, steepness()), lambda dy: slope(dy, growth()))
+    return y, (lambda dy: slope(dy, steepness), lambda dy: slope(dy, growth))
 
 
 @elementwise_op
@@ -121,14 +134,14 @@ def exp(x: Array) -> Any:
 @elementwise_op
 def log(x: Array) -> Any:
     """y = ln x,   dx = dy / x"""
-    return np.log(x), (lambda dy: slope(dy, 1 / x),)
+    return np.log(x), (lambda dy: slope(dy, lambda: 1 / x),)
 
 
 @elementwise_op
 def sqrt(x: Array) -> Any:
     """y = x^(1/2),   dx = dy / 2y, infinite at 0"""
     y = np.sqrt(x)
-    return y, (lambda dy: slope(dy, 0.5 / y),)
+    return y, (lambda dy: slope(dy, lambda: 0.5 / y),)
 
 
 @elementwise_op

@@ -47,7 +47,7 @@ BRANCHES = [
         "(lambda dy: dy * b, lambda dy: dy * a)",
         EDGE + "test_bug_76_the_entropy_of_probabilities_of_zero",
     ),
-    Bug(97, ELEMENTWISE, "_not_taken(dy, dy / b)", "dy / b", BRANCH + "[divide-True]"),
+    Bug(97, ELEMENTWISE, "_taken(dy, lambda: dy / b)", "dy / b", BRANCH + "[divide-True]"),
     Bug(97, ELEMENTWISE, "slope(dy, np.sign(x))", "dy * np.sign(x)", BRANCH + "[abs-True]"),
     Bug(97, GELU, "dy[j] == 0 ? 0.0f : slope * dy[j]", "slope * dy[j]",
         BRANCH + "[gelu, tanh-True]"),
