@@ -316,10 +316,10 @@ def times(case: Case, calls: int) -> tuple[float, float]:
 class Side:
     """A side's process, seen from outside."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, script: str = __file__):
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", name],
+            [sys.executable, script, "--serve", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

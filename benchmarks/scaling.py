@@ -13,12 +13,13 @@ so that a change in the speed of the machine affects all sizes. Time and memory 
 rounds, and the time of a round is the median of its steps. "Idle" is the memory of Python, NumPy
 and the engine without a model.
 
-*Attention.* This measures forward and backward of causal attention with 4 heads of 32 float32. It
-runs the op `tensor.attention` on (1, 4, T, 32), with the strides that heads have in a model. Then
-it runs the model's layer on (1, T, 128), with its two projections. The memory is the peak above the
-inputs, the weights and the upstream gradient. "Resident" is the operating system's count. "Arrays"
-is the exact count of what NumPy allocates (tracemalloc). The exponent e of memory ~ T^e comes from
-least squares on logarithms: 1 is linear, 2 is a matrix (T, T).
+*Attention.* This measures forward and backward of attention with 4 heads of 32 float32. It runs the
+op `tensor.attention` on (1, 4, T, 32), with the strides that heads have in a model: causal, of all
+keys, of half as many keys as queries, with a mask (1, 1, 1, T) for padding, and with dropout. Then
+it runs the model's layer, causal, on (1, T, 128), with its two projections. The memory is the peak
+above the inputs, the weights and the upstream gradient. "Resident" is the operating system's count.
+"Arrays" is the exact count of what NumPy allocates (tracemalloc). The exponent e of memory ~ T^e
+comes from least squares on logarithms: 1 is linear, 2 is a matrix (T, T).
 
 MB are 2^20 bytes, as in train_step.py.
 """
@@ -54,10 +55,16 @@ AXES: dict[str, tuple[int, ...]] = {
     "layers": (1, 2, 4, 8, 16),
 }
 NAMES = {"T": "context T", "width": "width", "batch": "batch B", "layers": "layers"}
-TOKENS = (256, 512, 1024, 2048, 4096)
-PATHS = {"op": "tensor.attention", "layer": "the model's layer"}
+TOKENS = (1024, 2048, 4096, 8192)
+PATHS = {
+    "causal": "tensor.attention, causal",
+    "all": "all keys",
+    "cross": "half as many keys as queries",
+    "padding": "a mask for padding",
+    "dropout": "dropout of 0.1",
+    "layer": "the model's layer, causal",
+}
 MEASURES = [f"{path} {counted} MB" for path in PATHS for counted in ("resident", "arrays")]
-COLUMNS = dict(zip(MEASURES, (17, 10, 20, 10), strict=True))  # their widths
 
 
 # -- what a fresh process measures
@@ -87,10 +94,11 @@ def measure_step(size: dict[str, int], steps: int) -> dict[str, float]:
 
 
 def measure_attention(path: str, T: int) -> dict[str, float]:
-    """MB above the inputs at the peak of forward and backward, of the "op" or the "layer": resident
-    in one run, of arrays in another.
+    """MB above the inputs at the peak of forward and backward of one of PATHS: resident in one run,
+    of arrays in another.
     """
     import tensor
+    from tensor.random import Key
     from tinygpt import GPTConfig
     from tinygpt.model.attention import Attention
 
@@ -99,11 +107,11 @@ def measure_attention(path: str, T: int) -> dict[str, float]:
 
     def inputs(length: int) -> list[tensor.Tensor]:
         """What run takes, drawn in float32: no wider array leaves free memory behind."""
-        shapes = (
-            [(1, length, 4, 32)] * 3 + [(1, 4, length, 32)]
-            if path == "op"
-            else [(1, length, 128)] * 2
-        )
+        keys = length // 2 if path == "cross" else length
+        shapes: list[tuple[int, ...]] = [(1, n, 4, 32) for n in (length, keys, keys)]
+        shapes.append((1, 4, length, 32))
+        if path == "layer":
+            shapes = [(1, length, 128)] * 2
         return [
             tensor.Tensor.from_array(
                 rng.standard_normal(shape, dtype=np.float32), requires_grad=True
@@ -111,13 +119,18 @@ def measure_attention(path: str, T: int) -> dict[str, float]:
             for shape in shapes
         ]
 
+    def attention(q: tensor.Tensor, k: tensor.Tensor, v: tensor.Tensor) -> tensor.Tensor:
+        options: dict[str, Any] = {"causal": path == "causal"}
+        if path == "padding":
+            options["mask"] = np.arange(k.shape[1])[None, None, None] < 3 * k.shape[1] // 4
+        if path == "dropout":
+            options |= {"dropout": 0.1, "key": Key(1)}
+        # (1, T, 4, 32) -> (1, 4, T, 32)
+        return tensor.attention(*(x.transpose(1, 2) for x in (q, k, v)), **options)
+
     def run(*leaves: tensor.Tensor) -> None:
-        *given, dy = leaves  # the op's q, k, v: (1, T, 4, 32) -> (1, 4, T, 32)
-        y = (
-            tensor.attention(*(leaf.transpose(1, 2) for leaf in given), causal=True)
-            if path == "op"
-            else layer(*given)
-        )
+        *given, dy = leaves
+        y = layer(*given) if path == "layer" else attention(*given)
         y.backward(dy)
         for leaf in (*given, *layer.parameters()):
             leaf.grad = None
@@ -215,40 +228,37 @@ def scale_steps(axes: list[str], rounds: int, steps: int) -> dict[str, Any]:
     return {"base": BASE, "idle MB": idle, "rows": rows}
 
 
-def scale_attention(tokens: list[int]) -> dict[str, Any]:
-    """Memory for each T on both paths, and the fitted exponents."""
+def scale_attention(tokens: list[int], rounds: int) -> dict[str, Any]:
+    """Memory for each T on every path, the median of the rounds, and the fitted exponents."""
     print(
-        "attention, MB above the inputs   T     op: resident    arrays     "
-        "layer: resident    arrays"
+        "attention: MB above the inputs, resident / arrays\n     T"
+        + "".join(f"{p:>16}" for p in PATHS)
     )
     rows: list[dict[str, Any]] = []
     for T in tokens:
-        rows.append(
-            {
-                "T": T,
-                **{
-                    f"{path} {key}": value
-                    for path in PATHS
-                    for key, value in fresh("attention", path, T).items()
-                },
-            }
-        )
-        print(
-            f"{T:34}" + "".join(f"{rows[-1][m]:{w}.1f}" for m, w in COLUMNS.items()),
-            flush=True,
-        )
-    fits = {
-        measure: {"all": exponent(tokens, [row[measure] for row in rows])}
-        for measure in MEASURES
-        if len(rows) > 1
-    }
-    for measure, fit in fits.items():
-        fit["last"] = exponent(tokens[-2:], [row[measure] for row in rows[-2:]])
-        print(
-            f"{measure.removesuffix(' MB'):15} ~ T^{fit['all']:.2f}, "
-            f"between the last two T^{fit['last']:.2f}"
-        )
+        row: dict[str, Any] = {"T": T}
+        for path in PATHS:
+            answers = [fresh("attention", path, T) for _ in range(rounds)]
+            for key in answers[0]:
+                row[f"{path} {key}"] = statistics.median(answer[key] for answer in answers)
+        rows.append(row)
+        print(f"{T:6}" + in_pairs(row, ".1f"), flush=True)
+    fits: dict[str, Any] = {}
+    if len(rows) > 1:
+        print("exponents of T, of all sizes and of the last two")
+        fits = {
+            name: {m: exponent(tokens[start:], [row[m] for row in rows[start:]]) for m in MEASURES}
+            for name, start in (("all", 0), ("last", -2))
+        }
+        for name, fit in fits.items():
+            print(f"{name:6}" + in_pairs(fit, ".2f"))
     return {"rows": rows, "exponents": fits}
+
+
+def in_pairs(values: dict[str, float], form: str) -> str:
+    """Of each path: resident / arrays."""
+    pairs = [(values[f"{path} resident MB"], values[f"{path} arrays MB"]) for path in PATHS]
+    return "".join(f"{resident:{form}} / {arrays:{form}}".rjust(16) for resident, arrays in pairs)
 
 
 # -- pictures and command line
@@ -315,16 +325,17 @@ def draw_steps(result: dict[str, Any], path: Path) -> None:
 
 
 def draw_attention(result: dict[str, Any], path: Path) -> None:
-    """All four against T, beside T and T^2 through the arrays of each path at the smallest T."""
+    """All paths against T, beside T and T^2 through the arrays of each path at the smallest T."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(12, 7), layout="constrained")
     tokens = [row["T"] for row in result["rows"]]
-    for panel, (key, name) in zip(figure.subplots(1, 2, sharey=True), PATHS.items(), strict=True):
+    panels = figure.subplots(2, 3, sharey=True).flat
+    for panel, (key, name) in zip(panels, PATHS.items(), strict=True):
         for counted, colour, marker in (("resident", "#ee6677", "s"), ("arrays", "#4477aa", "o")):
             measure = f"{key} {counted} MB"
             fit = (
-                f", ~ $T^{{{result['exponents'][measure]['all']:.2f}}}$"
+                f", ~ $T^{{{result['exponents']['all'][measure]:.2f}}}$"
                 if result["exponents"]
                 else ""
             )
@@ -352,7 +363,7 @@ def draw_attention(result: dict[str, Any], path: Path) -> None:
         panel.set_title(name, fontsize=10)
         panel.legend(fontsize=8)
     figure.axes[0].set_ylabel("MB above the inputs, at the peak")
-    figure.suptitle("Causal attention, 4 heads of 32: forward and backward", fontsize=11)
+    figure.suptitle("Attention, 4 heads of 32: forward and backward", fontsize=11)
     figure.savefig(path, dpi=150)
 
 
@@ -375,7 +386,7 @@ def main() -> None:
         type=int,
         default=3,
         metavar="N",
-        help="step: processes for each size (default: %(default)s)",
+        help="processes for each size (default: %(default)s)",
     )
     parser.add_argument(
         "--steps",
@@ -409,7 +420,7 @@ def main() -> None:
     if options.only != "attention":
         results["step"] = scale_steps(options.axes, options.rounds, options.steps)
     if options.only != "step":
-        results["attention"] = scale_attention(options.tokens)
+        results["attention"] = scale_attention(options.tokens, options.rounds)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "scaling.json").write_text(json.dumps(results, indent=1) + "\n")

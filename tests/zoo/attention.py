@@ -28,6 +28,27 @@ ZOO = [
         ";\n    return seen;",
         EDGES,
     ),
+    Bug(  # a mask of the keys is written out for every query
+        97,
+        f"{FOLDER}attention.py",
+        "_by_heads(np.broadcast_to(mask, shape))",
+        "_by_heads(np.broadcast_to(mask, shape).copy())",
+        "tests/tensor/kernels/test_attention.py::test_memory_grows_with_the_number_of_tokens",
+    ),
+    Bug(  # dropout in NumPy, where all weights are in memory at once
+        97,
+        f"{FOLDER}attention.py",
+        "if dropout and not (usable",
+        "if dropout or not (usable",
+        "tests/tensor/kernels/test_attention.py::test_memory_grows_with_the_number_of_tokens",
+    ),
+    Bug(  # a term of the exponential is forgotten: its error is 2e-6
+        97,
+        f"{FOLDER}kernels.h",
+        "float p = 1.3981999507e-3f + r * 1.9875691500e-4f;",
+        "float p = 0;",
+        "tests/tensor/kernels/test_attention.py::test_error_is_at_most_twice_that_of_the_reference",
+    ),
     Bug(  # every pair of the first two of five axes is a sample
         67, f"{FOLDER}attention.py", "len(full) in (3, 4)", "len(full) > 2", EDGES
     ),
@@ -50,10 +71,10 @@ ZOO = [
         60, ATTEND, "if (most == -INFINITY) most = 0;", "", ANY_KIND
     ),
     Bug(  # every sample has the dropout of the first
-        67, ATTEND, "dropout.key.sample += (uint32_t)(item / job->H);", "", ANY_KIND
+        67, ATTEND, "key.sample += (uint32_t)(item / job->H);", "", ANY_KIND
     ),
     Bug(  # dropout is forgotten in dv
-        67, ATTEND, "if (drops) drop(job, item, t, row,", "if (0) drop(job, item, t, row,", ANY_KIND
+        67, ATTEND, "if (drawn) drop(job, row,", "if (0) drop(job, row,", ANY_KIND
     ),
     Bug(  # one token too far
         55,
@@ -72,9 +93,8 @@ ZOO = [
     Bug(  # the last queries, which fill no block, are left out
         60,
         ATTEND,
-        "    turn_rows(rows, turned_k, S, D);\n"
-        "    for (size start = 0; start < T; start += BLOCK) {",
-        "    turn_rows(rows, turned_k, S, D);\n"
+        "job->k.row, turned_k, S, D);\n    for (size start = 0; start < T; start += BLOCK) {",
+        "job->k.row, turned_k, S, D);\n"
         "    for (size start = 0; start == 0 || start + BLOCK <= T; start += BLOCK) {",
         "tests/tensor/kernels/test_cpu.py::test_multi_head_attention",
     ),

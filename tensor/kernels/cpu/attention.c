@@ -161,11 +161,15 @@ static float copy_back(const float *from, float *to, size step, size T, size D) 
     return zero;
 }
 
-/* (D, padded T), rows `stride_of(T)` apart, from rows (T, padded D) */
-static void turn_rows(const float *from, float *to, size T, size D) {
-    size P = padded(D), S = stride_of(T);
+/* (D, padded T), rows `stride_of(T)` apart, from T rows that lie `step` apart. A vector's length of
+   rows at a time: a whole column of them would not stay in the cache. */
+static void turn_rows(const float *restrict from, size step, float *restrict to, size T, size D) {
+    size S = stride_of(T), whole = T / WIDTH * WIDTH;
+    for (size t = 0; t < whole; t += WIDTH)
+        for (size d = 0; d < D; d++)
+            for (size i = t; i < t + WIDTH; i++) to[d * S + i] = from[i * step + d];
     for (size d = 0; d < D; d++) {
-        for (size t = 0; t < T; t++) to[d * S + t] = from[t * P + d];
+        for (size t = whole; t < T; t++) to[d * S + t] = from[t * step + d];
         for (size t = T; t < padded(T); t++) to[d * S + t] = 0;
     }
 }
@@ -208,15 +212,22 @@ static size scores(struct attention_job *job, size item, const float *q, size st
     return seen;
 }
 
-/* row[i] *= 0 or 1 / (1 - rate), for the first weights of query t.   words: (keys + 3) */
-static void drop(const struct attention_job *job, size item, size t, float *restrict row, size keys,
-                 uint32_t *restrict words) {
-    struct dropout dropout = job->dropout;
+/* Random words for the first weights of query t.   memory: (keys + 3) */
+static const uint32_t *words_of(const struct attention_job *job, size item, size t, size keys,
+                                void *memory) {
+    struct key key = job->dropout.key;
     size first = (item % job->H * job->T + t) * job->S, start = first / 4 * 4, skip = first - start;
-    dropout.key.sample += (uint32_t)(item / job->H);
-    random_words(dropout.key, start, skip + keys, words);
-    uint32_t threshold = (uint32_t)dropout.threshold;
-    for (size i = 0; i < keys; i++) row[i] *= words[skip + i] >= threshold ? dropout.factor : 0;
+    key.sample += (uint32_t)(item / job->H);
+    random_words(key, start, skip + keys, memory);
+    return (uint32_t *)memory + skip;
+}
+
+/* row[i] *= 0 or 1 / (1 - rate) */
+static void drop(const struct attention_job *job, float *restrict row, size keys,
+                 const uint32_t *restrict words) {
+    uint32_t threshold = (uint32_t)job->dropout.threshold;
+    float factor = job->dropout.factor;
+    for (size i = 0; i < keys; i++) row[i] *= words[i] >= threshold ? factor : 0;
 }
 
 static void forward(size item, void *data) {
@@ -225,13 +236,12 @@ static void forward(size item, void *data) {
     const float *q = head_of(job, job->q, item);
     float *y = head_of(job, job->y, item);
     float *greatest = job->most + item * T, *totals = job->total + item * T;
-    float *memory = aligned_memory(2 * S * P + D * W + BLOCK * (W + P) + W);
-    float *rows = memory, *values = rows + S * P, *turned_k = values + S * P, *s = turned_k + D * W;
+    float *memory = aligned_memory(S * P + D * W + BLOCK * (W + P) + W);
+    float *values = memory, *turned_k = values + S * P, *s = turned_k + D * W;
     float *out = s + BLOCK * W, *words = out + BLOCK * P;
     float zero = 0;  /* NaN, once a result is not finite */
-    copy_rows(head_of(job, job->k, item), job->k.row, rows, S, D);
     copy_rows(head_of(job, job->v, item), job->v.row, values, S, D);
-    turn_rows(rows, turned_k, S, D);
+    turn_rows(head_of(job, job->k, item), job->k.row, turned_k, S, D);
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T);
         size seen = scores(job, item, q, job->q.row, turned_k, s, start, stop), keys = padded(seen);
@@ -248,16 +258,14 @@ static void forward(size item, void *data) {
             }
             greatest[t] = most;
             totals[t] = sum == 0 ? 1 : sum;
-            if (job->dropout.threshold) drop(job, item, t, row, seen, (uint32_t *)words);
+            if (job->dropout.threshold) drop(job, row, seen, words_of(job, item, t, seen, words));
         }
         multiply((struct product){s, values, out, W, 1, P, P, stop - start, P, seen, 0});
-        for (size t = start; t < stop; t++)
-#pragma omp simd reduction(+ : zero)
-            for (size d = 0; d < D; d++) {
-                float value = out[(t - start) * P + d] / totals[t];
-                y[t * job->y.row + d] = value;
-                zero += value * 0.0f;
-            }
+        for (size t = start; t < stop; t++) {
+            float *restrict row = out + (t - start) * P, total = totals[t];
+            for (size d = 0; d < D; d++) row[d] /= total;
+        }
+        zero += copy_back(out, y + start * job->y.row, job->y.row, stop - start, D);
     }
     if (zero != 0) tell(&job->not_finite);
     free(memory);
@@ -267,17 +275,16 @@ static void backward(size item, void *data) {
     struct attention_job *job = data;
     size T = job->T, S = job->S, D = job->D, P = padded(D), W = stride_of(S);
     const float *greatest = job->most + item * T, *totals = job->total + item * T;
-    float *memory = aligned_memory((3 * T + 4 * S) * P + 2 * D * W + (2 * BLOCK + 1) * W);
+    float *memory = aligned_memory(3 * (T + S) * P + 2 * D * W + (2 * BLOCK + 1) * W);
     float *q = memory, *dy = q + T * P, *dq = dy + T * P;
-    float *k = dq + T * P, *v = k + S * P, *dk = v + S * P, *dv = dk + S * P;
+    float *k = dq + T * P, *dk = k + S * P, *dv = dk + S * P;
     float *turned_k = dv + S * P, *turned_v = turned_k + D * W, *p = turned_v + D * W;
     float *ds = p + BLOCK * W, *words = ds + BLOCK * W;
     copy_rows(head_of(job, job->q, item), job->q.row, q, T, D);
     copy_rows(head_of(job, job->k, item), job->k.row, k, S, D);
-    copy_rows(head_of(job, job->v, item), job->v.row, v, S, D);
     copy_rows(head_of(job, job->dy, item), job->dy.row, dy, T, D);
-    turn_rows(k, turned_k, S, D);
-    turn_rows(v, turned_v, S, D);
+    turn_rows(k, P, turned_k, S, D);
+    turn_rows(head_of(job, job->v, item), job->v.row, turned_v, S, D);
     memset(dk, 0, sizeof(float) * 2 * S * P);  /* dv too */
     for (size start = 0; start < T; start += BLOCK) {
         size stop = smaller(start + BLOCK, T), count = stop - start;
@@ -287,8 +294,9 @@ static void backward(size item, void *data) {
         for (size t = start; t < stop; t++) {
             float *restrict row = p + (t - start) * W, *restrict drow = ds + (t - start) * W;
             float most = greatest[t], share = 1.0f / totals[t], dot = 0, scale = job->scale;
-            int drops = job->dropout.threshold != 0;
-            if (drops) drop(job, item, t, drow, seen, (uint32_t *)words);
+            const uint32_t *drawn = NULL;  /* of dropout */
+            if (job->dropout.threshold) drawn = words_of(job, item, t, seen, words);
+            if (drawn) drop(job, drow, seen, drawn);
 #pragma omp simd reduction(+ : dot)
             for (size i = 0; i < keys; i++) {
                 row[i] = exponential(row[i] - most) * share;
@@ -296,7 +304,7 @@ static void backward(size item, void *data) {
             }
 #pragma omp simd
             for (size i = 0; i < keys; i++) drow[i] = row[i] * (drow[i] - dot) * scale;
-            if (drops) drop(job, item, t, row, seen, (uint32_t *)words);
+            if (drawn) drop(job, row, seen, drawn);
         }
         multiply((struct product){ds, k, dq + start * P, W, 1, P, P, count, P, seen, 0});
         multiply((struct product){p, dy + start * P, dv, 1, W, P, P, seen, P, count, 1});

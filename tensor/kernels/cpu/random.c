@@ -2,17 +2,21 @@
    with NumPy.
 
    Word c of row r is word c mod 4 of the counter (c / 4, step, module, sample + r) under a 64-bit
-   seed. 16 counters go side by side. */
+   seed. 32 counters go side by side. A word has 64 bits of its own, so that a product of two words
+   is where the next round wants it. */
 
 #include "kernels.h"
 
-enum { LANES = 16 };
+enum { LANES = 32 };
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "of two words, the first is the low one");
+
+static inline uint64_t low(uint64_t x) { return (uint32_t)x; }
 
 void random_words(struct key key, size start, size count, uint32_t *out) {
     for (size done = 0; done < count; done += 4 * LANES) {
-        uint32_t c[4][LANES], k0 = key.seed[0], k1 = key.seed[1], words[4 * LANES];
+        uint64_t c[4][LANES], pairs[2 * LANES], k0 = key.seed[0], k1 = key.seed[1];
         for (int i = 0; i < LANES; i++) {
-            c[0][i] = (uint32_t)((start + done) / 4 + i);
+            c[0][i] = low((uint64_t)(start + done) / 4 + i);
             c[1][i] = key.step;
             c[2][i] = key.module;
             c[3][i] = key.sample;
@@ -20,19 +24,20 @@ void random_words(struct key key, size start, size count, uint32_t *out) {
         for (int round = 0; round < 10; round++) {
 #pragma omp simd
             for (int i = 0; i < LANES; i++) {
-                uint64_t p0 = (uint64_t)c[0][i] * 0xD2511F53u, p1 = (uint64_t)c[2][i] * 0xCD9E8D57u;
-                uint32_t c1 = c[1][i], c3 = c[3][i];
-                c[0][i] = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-                c[1][i] = (uint32_t)p1;
-                c[2][i] = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-                c[3][i] = (uint32_t)p0;
+                uint64_t p0 = c[0][i] * 0xD2511F53u, p1 = c[2][i] * 0xCD9E8D57u;
+                c[0][i] = p1 >> 32 ^ c[1][i] ^ k0;
+                c[1][i] = low(p1);
+                c[2][i] = p0 >> 32 ^ c[3][i] ^ k1;
+                c[3][i] = low(p0);
             }
-            k0 += 0x9E3779B9u;
-            k1 += 0xBB67AE85u;
+            k0 = low(k0 + 0x9E3779B9u);
+            k1 = low(k1 + 0xBB67AE85u);
         }
-        for (int i = 0; i < LANES; i++)
-            for (int word = 0; word < 4; word++) words[4 * i + word] = c[word][i];
-        memcpy(out + done, words, sizeof(uint32_t) * smaller(4 * LANES, count - done));
+        for (int i = 0; i < LANES; i++) {
+            pairs[2 * i] = c[0][i] | c[1][i] << 32;
+            pairs[2 * i + 1] = c[2][i] | c[3][i] << 32;
+        }
+        memcpy(out + done, pairs, sizeof(uint32_t) * smaller(4 * LANES, count - done));
     }
 }
 
