@@ -62,7 +62,7 @@ def test_bug_83_a_write_that_was_interrupted_is_counted(monkeypatch: pytest.Monk
 
 
 def test_bug_83_a_step_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the update, no count has gone up; after it, a graph that kept the weights finds them
+    """No count goes up before the update is whole; a graph that kept the weights finds them
     written.
     """
     x = leaf(1.0, 2.0)
@@ -78,6 +78,7 @@ def test_bug_83_a_step_that_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(optimizer, "_update_run", interrupted_after(optimizer._update_run))
         with pytest.raises(KeyboardInterrupt):
             optimizer.step()
+    assert set(optimizer.counts.values()) == {0}
     with pytest.raises(MutationError):
         y.backward()
 

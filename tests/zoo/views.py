@@ -79,7 +79,7 @@ ZOO = [
         file="tensor/tensor.py",
         old="view = ops.view\n",
         new="view = ops.reshape\n",
-        test=VIEWS + "test_bug_19_view_never_copies_and_refuses_nothing_legal",
+        test=VIEWS + "test_bug_19_views_of_repeated_and_reversed_memory",
     ),
     Bug(  # repeats and reversals are refused, although strides express them
         row=19,
@@ -96,7 +96,7 @@ ZOO = [
         file="tensor/memory/layout.py",
         old="if filled != size:",
         new="if filled < size:",
-        test=VIEWS + "test_bug_19_view_never_copies_and_refuses_nothing_legal",
+        test=VIEWS + "test_bug_19_views_of_repeated_and_reversed_memory",
     ),
     Bug(  # the stride of an axis that never moves is looked at
         row=20,

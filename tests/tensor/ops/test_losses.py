@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tensor
@@ -48,6 +48,7 @@ def nats(row: Array, target: int, smoothing: float = 0.0) -> float:
     smoothing=st.sampled_from([0.0, 0.1, 1.0]), reduction=st.sampled_from(["none", "sum", "mean"]),
     seed=st.integers(0, 99),
 )  # fmt: skip
+@example(shape=[2], classes=3, ignored=None, smoothing=0.1, reduction="mean", seed=0)
 def test_bug_38_cross_entropy_by_hand(
     shape: list[int],
     classes: int,
