@@ -5,6 +5,9 @@ Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which
 other tokens can be compared by. Each token but the first is a target once. A training that kept
 nothing back is measured on all windows it learned from, as `tinygpt train` does at its end. Nothing
 is changed or written.
+
+An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`. Printed is how
+many answers are exactly right, and the first wrong ones.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.commands.cli import Parser, add_run
+from tinygpt.commands.cli import Parser, add_run, read_config, reader
+from tinygpt.config import SampleConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
-from tinygpt.data.windows import SideBySide, Windows
+from tinygpt.data.pairs import Pairs, read_pairs
+from tinygpt.data.windows import CorpusError, SideBySide, Windows
 from tinygpt.errors import InputError
+from tinygpt.files import brief
+from tinygpt.generation.answers import answers
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
@@ -28,6 +35,9 @@ from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 from tinygpt.training.jobs import check_device, own_text
 from tinygpt.training.measure import batch_of, mean_loss, measured_rows
 from tinygpt.training.step import arithmetic
+
+ANSWERED = 10_000  # pairs that are answered, at most: of more, evenly spread ones
+WRONG = 5  # wrong answers that are shown
 
 
 class Measured(NamedTuple):
@@ -55,6 +65,18 @@ def arguments(parser: Parser) -> None:
         "(default: what the run's training kept back)",
     )
     parser.add_argument(
+        "--pairs",
+        metavar="FILE",
+        help="for an encoder-decoder: a file of pairs, a source, a tab and a target a line "
+        "(default: the pairs that the run's training kept back)",
+    )
+    parser.add_argument(
+        "--beam",
+        metavar="K",
+        type=reader(int),
+        help="answers of a beam search that follows K texts at once (default: of likeliest tokens)",
+    )
+    parser.add_argument(
         "--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)"
     )
 
@@ -68,8 +90,8 @@ def run(options: argparse.Namespace) -> int:
             f"{run.name} has no best weights: no validation loss was measured\n"
             "leave --best out: the last ones are there"
         )
-    text = options.text
-    measured = _own(run, tokenizer) if text is None else _given(text, run, tokenizer)
+    config = _answering(options, run)
+    measured = _measured(options, run, tokenizer)
     check_device(options.device)
     model.to(device=options.device)
     rows = batch_of(run.model, measured.windows.context)
@@ -84,14 +106,29 @@ def run(options: argparse.Namespace) -> int:
         )
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
     _report(loss, measured, tokenizer)
+    if isinstance(measured.windows, Pairs):
+        _report_answers(model, measured, tokenizer, config)
     return 0
+
+
+def _answering(options: argparse.Namespace, run: runs.Run) -> SampleConfig:
+    """How an encoder-decoder answers. Raises InputError for a flag that is not for this run."""
+    pairs = run.kind == "encoder-decoder"
+    wrong = [name for name in (("text",) if pairs else ("pairs", "beam")) if vars(options)[name]]
+    if wrong:
+        has, instead = ("pairs", "--pairs FILE") if pairs else ("a text", "--text FILE")
+        raise InputError(
+            f"--{wrong[0]}: {run.name} learned from {has}\nleave it out, or name others: {instead}"
+        )
+    chosen = argparse.Namespace(**{} if options.beam is None else {"beam": options.beam})
+    return read_config(SampleConfig, chosen, length=run.model.context, temperature=0)
 
 
 def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     """The loss, and what follows from the loss."""
     targets, floor = targets_of(measured.windows, measured.rows), measured.floor
-    size = byte_count(tokenizer, targets)
-    say(f"text        {measured.name}")
+    of_pairs = isinstance(measured.windows, Pairs)
+    say(f"{'pairs' if of_pairs else 'text '}       {measured.name}")
     over = number_of(len(targets), "target")
     say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {over}")
     if floor is not None:
@@ -102,6 +139,9 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     with np.errstate(over="ignore"):
         many = f"{np.exp(loss):.4g}"
     say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
+    if of_pairs:
+        return
+    size = byte_count(tokenizer, targets)
     bits = loss * len(targets) / math.log(2) / size
     say(f"bits        {bits:.4f} a byte, over {number_of(size, 'byte')}")
     unknown = int(np.count_nonzero(targets == 0))
@@ -112,7 +152,42 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
         )
 
 
+def _report_answers(
+    model: Any, measured: Measured, tokenizer: Tokenizer, config: SampleConfig
+) -> None:
+    """How many answers are the target, to the letter, and the first that are not."""
+    every = measured.windows.pairs
+    pairs = every[:: -(-len(every) // ANSWERED)]
+    sources, written = [tokenizer.encode(pair.source) for pair in pairs], list[str]()
+    together = batch_of(model.config, model.context)
+    for start in range(0, len(pairs), together):
+        found = answers(model, sources[start : start + together], config)
+        written += map(tokenizer.decode, found)
+    wrong = [both for both in zip(pairs, written, strict=True) if both[0].target != both[1]]
+    right = len(pairs) - len(wrong)
+    how = "likeliest tokens" if config.beam is None else f"a beam of {config.beam}"
+    say(f"exact       {right:,} of {number_of(len(pairs), 'answer')}, of {how}")
+    for (source, target), answer in wrong[:WRONG]:
+        say(f"wrong       {brief(source)} -> {brief(answer)}, right: {brief(target)}")
+
+
 # -- what to measure on
+
+
+def _measured(options: argparse.Namespace, run: runs.Run, tokenizer: Tokenizer) -> Measured:
+    """What the flags name, or what is the run's own."""
+    if options.pairs is not None:
+        pairs, _ = read_pairs(options.pairs, 0)
+        known: Any = tokenizer
+        name = f"{shown(options.pairs)}: {number_of(len(pairs), 'pair')}"
+        try:
+            return Measured(name, Pairs(pairs, known, run.model.context))
+        except CorpusError as error:  # its advice is for a training
+            problem = str(error).partition("\n")[0]
+            raise InputError(f"{problem}\nleave the longer pairs out") from None
+    if options.text is not None:
+        return _given(options.text, run, tokenizer)
+    return _own(run, tokenizer)
 
 
 def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
@@ -127,13 +202,20 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
             f"{run.name} was not trained here, so no text was kept back\n"
             "name one to measure on: --text FILE"
         )
+    of_pairs = run.kind == "encoder-decoder"
     another = "name a text to measure on: --text FILE"
+    if of_pairs:
+        another = "name pairs to measure on: --pairs FILE"
     found = own_text(run, tokenizer, missing=another, changed=another)
     if found.validation is None:
         rows = measured_rows(found.windows)
-        name = f"{shown(found.name)}: the {number_of(len(rows), 'window')} of its training"
+        unit = "pair" if of_pairs else "window"
+        name = f"{shown(found.name)}: the {number_of(len(rows), unit)} of its training"
         return Measured(name, found.windows, found.floor, rows)
     kept: Any = found.validation
+    if of_pairs:
+        name = f"{shown(found.name)}: {number_of(len(kept), 'pair')}, not learned from"
+        return Measured(name, kept)
     ids = kept.tokens
     name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
     return Measured(name, SideBySide(ids, context))

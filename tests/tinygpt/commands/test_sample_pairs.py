@@ -7,35 +7,17 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.program import created, refused, sampled
-from tests.tinygpt.generation.test_beam import drawn
-from tinygpt import CharacterTokenizer, SampleConfig, TrainConfig
-from tinygpt.config import EncoderDecoderConfig
+from tests.helpers.pairs_run import TOKENIZER, pairs_run
+from tests.helpers.program import refused, sampled
+from tinygpt import SampleConfig
 from tinygpt.generation.answers import answers
 from tinygpt.generation.beam import beam_search
-from tinygpt.ids import EOS, PAIR_TOKENS, SOS
+from tinygpt.ids import EOS, SOS
 from tinygpt.model.encoder_decoder import EncoderDecoder
-from tinygpt.runs import checkpoint
 from tinygpt.runs import run as runs
-from tinygpt.runs.run import Run
-from tinygpt.tokenizers import SpecialTokenizer
 
-TOKENIZER = SpecialTokenizer(CharacterTokenizer("abc de"), PAIR_TOKENS)
+__all__ = ["pairs_run"]
 PROMPTS = ["abc", "e", "dade", "bbbb cc", "eeeeeeee"]
-
-
-@pytest.fixture
-def pairs_run(here: Path) -> EncoderDecoder:
-    """The model of runs/pairs: some of its answers end early, and some never."""
-    shape = {"width": 8, "heads": 2, "layers": 1, "positions": "learned", "tied": False}
-    config = EncoderDecoderConfig(TOKENIZER.size, context=8, **shape)
-    model = drawn(EncoderDecoder(config, dtype="float64", draw=False), 96)
-    training = TrainConfig(task="reverse", dtype="float64")
-    run = Run(config, training, "bad", kind="encoder-decoder", folder=Path("runs/pairs"))
-    weights = {name: w.array for name, w in model.state_dict().items()}
-    folder = created(run, TOKENIZER).folder
-    checkpoint.save(folder, {runs.MODEL: weights}, checkpoint.State())
-    return model
 
 
 def answered(model: EncoderDecoder, prompts: list[str], **options: Any) -> str:
