@@ -29,12 +29,16 @@ from tensor.mode import detect_anomaly, enable_grad, no_grad, set_grad_enabled
 from tensor.names import unknown
 from tensor.ops import *
 from tensor.random import Generator, manual_seed
-from tensor.recording import record
 from tensor.tensor import Tensor
 from tensor.warned import name_users_lines
 
 if TYPE_CHECKING:
+    from tensor import nn as nn
     from tensor.drawing import draw
+    from tensor.recording import record
+
+# loaded at the first use: they take a fifth of the time of an import
+LATER = {"draw": "drawing", "nn": "", "record": "recording", "recording": ""}
 
 __version__ = "0.1.0"
 
@@ -70,13 +74,14 @@ __all__ += ops.__all__
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "draw"]
+    return [*globals(), *LATER]
 
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of this module
 
     def __getattr__(name: str) -> Any:
-        """`draw`: the modules that draw are loaded at the first use."""
-        if name == "draw":
-            return importlib.import_module("tensor.drawing").draw
-        raise unknown(__name__, name)
+        """What is loaded at the first use: a module, or a function of a module."""
+        if name not in LATER:
+            raise unknown(__name__, name)
+        module = importlib.import_module(f"tensor.{LATER[name] or name}")
+        return getattr(module, name) if LATER[name] else module

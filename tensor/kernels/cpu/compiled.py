@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import os
 import re
 import sys
@@ -17,14 +18,16 @@ import threading
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tensor.dtypes import float32
 from tensor.kernels import NOTES
-from tensor.kernels.cpu.built import Recipe, kept, recipe, shown, unkept
 from tensor.kernels.cpu.private import UnavailableError
+
+if TYPE_CHECKING:
+    from tensor.kernels.cpu.built import Recipe
 
 IN_ORDER = 0x101  # NumPy's bits for contiguous, and for aligned
 _TYPES = {
@@ -56,7 +59,7 @@ def _trouble() -> str | None:
     try:
         _load()
     except (UnavailableError, OSError) as reason:  # OSError: a disk is full, a source is missing
-        return shown(str(reason), most=600)
+        return _built().shown(str(reason), most=600)
     return None
 
 
@@ -91,6 +94,13 @@ class Library:
 library = Library()
 
 
+def _built() -> Any:
+    """The module built.py. Hashing, copying and temporary files would take a tenth of the time of
+    `import tensor`.
+    """
+    return importlib.import_module("tensor.kernels.cpu.built")
+
+
 def _load() -> None:
     """Load the library from the cache, else one built for this process, and make it ready."""
     if os.environ.get("TENSOR_COMPILE", "on").lower() in ("off", "0", "no", "false"):
@@ -98,14 +108,14 @@ def _load() -> None:
     if sys.platform == "win32" or sys.implementation.name != "cpython":
         here = f"{sys.implementation.name} on {sys.platform}"
         raise UnavailableError(f"compiled kernels need CPython on Linux or macOS, not {here}")
-    wanted = recipe()
+    wanted = _built().recipe()
     try:
         _load_kept(wanted)
     except OSError as trouble:
-        with unkept(wanted) as path:
+        with _built().unkept(wanted) as path:
             _bind(path, wanted)
         note = f"built for this process alone: {trouble} (XDG_CACHE_HOME can name another folder)"
-        NOTES.append(shown(note, most=600))
+        NOTES.append(_built().shown(note, most=600))
     probe = np.arange(4, dtype=np.float32)
     if library.squared_norm(probe[1:], 3) != 14:  # 1 + 4 + 9: the data are where NumPy keeps them
         raise UnavailableError(
@@ -117,7 +127,7 @@ def _load() -> None:
 
 def _load_kept(wanted: Recipe) -> None:
     """Load the library from the cache. One that does not load is removed, to be built anew."""
-    path = kept(wanted)
+    path = _built().kept(wanted)
     try:
         _bind(path, wanted)
     except OSError:
