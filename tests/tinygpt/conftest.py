@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.helpers.browser import chromium, look_page, opened, tab  # noqa: F401 (fixtures)
 from tests.helpers.program import PROGRAM, TINY, environment
+from tinygpt.__main__ import main
 
 
 @pytest.fixture
@@ -37,6 +39,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def reversing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learned to reverse five letters."""
+    folder, rng = tmp_path_factory.mktemp("reversing"), np.random.default_rng(0)
+    texts = ["".join(letters) for letters in rng.choice(list("abcdef"), (2000, 5))]
+    (folder / "pairs.txt").write_text("".join(f"{text}\t{text[::-1]}\n" for text in texts))
+    shape = "--width 32 --heads 2 --layers 1 --context 8 --positions learned --norm pre"
+    how = "--steps 500 --batch 32 --lr 1e-2 --warmup 10 --validation 0 --snapshots 3"
+    files = ["--pairs", str(folder / "pairs.txt"), "--out", str(folder / "run")]
+    assert main(["train", *files, *shape.split(), *how.split()]) == 0
+    return folder / "run"
 
 
 @pytest.fixture

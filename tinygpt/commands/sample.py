@@ -20,15 +20,15 @@ from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read
 from tinygpt.config import SampleConfig
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
-from tinygpt.files import brief
 from tinygpt.generation.beam import NO_END, beam_search
 from tinygpt.generation.generate import Decoder, Step, steps
 from tinygpt.generation.sampling import draws
 from tinygpt.generation.text import Continuation
 from tinygpt.ids import EOS, SOS
 from tinygpt.runs import run as runs
+from tinygpt.runs.prompts import prompt_ids
 from tinygpt.runs.run import Run
-from tinygpt.terminal import number_of, say, shown, visible
+from tinygpt.terminal import say, shown, visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
 MOST = 1_000  # samples of a prompt
@@ -117,21 +117,21 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
 def _prompts(
     options: argparse.Namespace, config: SampleConfig, run: Run, tokenizer: Tokenizer
 ) -> list[str]:
-    """The texts to continue. Raises InputError with the number of a line that the tokenizer does
-    not know.
+    """The texts to continue. Raises InputError with the number of a line that the model cannot
+    read.
     """
     if options.prompts is None:
         prompt = run.opening if config.prompt is None else config.prompt
         if options.prompt_file is not None:
             prompt = read_text(options.prompt_file).removesuffix("\n")
-        _check_source(run, tokenizer, prompt)
+        prompt_ids(run, tokenizer, prompt)
         return [prompt]
     lines = read_text(options.prompts).split("\n")
     prompts = [line for line in lines if line]
     for number, line in enumerate(lines, 1):
         try:
             if line:
-                _check_source(run, tokenizer, line)
+                prompt_ids(run, tokenizer, line)
         except InputError as error:
             where = f"line {number:,} of {name_of(options.prompts)}"
             raise InputError(f"{where}: {error}") from None
@@ -141,16 +141,6 @@ def _prompts(
             "give a file with a prompt in each line, or --prompt TEXT"
         )
     return prompts
-
-
-def _check_source(run: Run, tokenizer: Tokenizer, prompt: str) -> None:
-    """Raise InputError where the model cannot read a prompt: an encoder-decoder reads all of it."""
-    count, most = len(tokenizer.encode(prompt)), run.model.context
-    if run.kind == "encoder-decoder" and not 0 < count <= most:
-        raise InputError(
-            f"'{brief(prompt)}' has {number_of(count, tokenizer.unit)}, and {run.name} reads 1 to "
-            f"{most}, its context\ngive another prompt, or train with a larger --context"
-        )
 
 
 class Begun(NamedTuple):
@@ -168,10 +158,10 @@ def _begin(
     """A GPT goes on with the prompts. A run whose training texts began and ended with a separator
     puts the separator before a prompt. An encoder-decoder reads the prompts, and begins with <sos>.
     """
+    ids = [prompt_ids(run, tokenizer, prompt) for prompt in prompts]
     if run.kind == "encoder-decoder":
-        given = model.given([tokenizer.encode(prompt) for prompt in prompts])
+        given = model.given(ids)
         return Begun(given, [[SOS] for _ in prompts], [f"{prompt}\t" for prompt in prompts], EOS)
-    ids = [tokenizer.encode(run.separator + prompt) for prompt in prompts]
     stop = config.stop or run.separator
     if config.beam is None or not stop:
         return Begun(model, ids, list(prompts), NO_END)

@@ -1,5 +1,5 @@
-"""Walk through a trained GPT op by op: forward from the text to the loss, then backward from the
-loss to every parameter.
+"""Walk through a trained model op by op: forward from the text to the loss, then backward from the
+loss to every parameter. Of an encoder-decoder, a pair of a source and a target is walked.
 
 Without --plain this is a full-screen program (? lists its keys); with it, the same walk as text. At
 each op it shows the inputs and outputs with shape, strides, bytes and values, the arrays that are
@@ -34,8 +34,9 @@ from tinygpt.terminal import say, shown
 from tinygpt.training import jobs
 
 WALKED = {
-    "--prompt TEXT": "the text, each token predicted from those before "
-    "(default: the first words of the run's text)",
+    "--prompt TEXT": "the text, each token predicted from those before; of an encoder-decoder the "
+    "source (default: the first words of the run's text, or a source of its pairs)",
+    "--target TEXT": "of an encoder-decoder: what it is to write (default: what it writes)",
     "--as-run": "the kernels and fused ops that really run, not the readable ops they stand for",
     "--train": "the next step of the run's training, to the optimiser's update; "
     "the run stays as it is",
@@ -98,9 +99,10 @@ def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
         if options.weight is not None:
             raise InputError("--weight NAME belongs to a step of training: give --train too")
         run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
-        return recorded(run, model, tokenizer, options.prompt, how), None
-    if options.prompt is not None or options.last:
-        what = "--prompt" if options.prompt is not None else "--last"
+        return recorded(run, model, tokenizer, options.prompt, how, options.target), None
+    chosen = [name for name in ("prompt", "target") if getattr(options, name) is not None]
+    if chosen or options.last:
+        what = "--" + (chosen or ["last"])[0]
         raise InputError(
             f"{what} and --train do not go together: a step of training "
             "takes its batch from the run's text, and the last weights"

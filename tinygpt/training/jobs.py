@@ -20,6 +20,7 @@ from tensor.random import Generator
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
 from tinygpt.data.reading import STANDARD_INPUT, name_of
+from tinygpt.data.tasks import DEFAULTS
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
@@ -74,7 +75,14 @@ def fresh(request: Request) -> Job:
     """
     config = request.training
     _check(config)
-    if config.text in BUILT_IN:
+    if config.task in DEFAULTS:
+        _refuse(
+            request,
+            ["validation"],
+            f"--task {config.task}, which makes its own pairs to measure on\n"
+            "leave it out, or learn from pairs of your own: --pairs FILE",
+        )
+    elif config.pairs is None and config.text in BUILT_IN:
         _refuse(
             request,
             ["validation"],

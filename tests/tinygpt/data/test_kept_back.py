@@ -94,6 +94,8 @@ def test_bug_88_texts_of_which_nothing_can_be_kept_back(
 ) -> None:
     says = f"--validation cannot be chosen with --text {text}"
     refused(capsys, "train", "--text", text, "--validation", "0.3", says=says)
+    says = "--validation cannot be chosen with --task sort, which makes its own pairs to measure on"
+    refused(capsys, "train", "--task", "sort", "--validation", "0.3", says=says)
 
 
 def refusal(tokens: int, share: float, context: int) -> CorpusError | None:

@@ -25,9 +25,10 @@ from tinygpt.__main__ import main
 from tinygpt.commands import step
 from tinygpt.inside.step import panes
 from tinygpt.inside.step.names import Names
-from tinygpt.inside.step.recorded import Session
+from tinygpt.inside.step.recorded import Session, recorded
 from tinygpt.inside.step.screen import StepApp
 from tinygpt.inside.step.training import trained
+from tinygpt.runs import run as runs
 from tinygpt.training import jobs
 
 DRAWN = Path("runs/story-1/step-blocks.0.attention.qkv.linear.bias.png")
@@ -76,6 +77,23 @@ def drive(script: Script, what: Session | None = None, size: tuple[int, int] = (
 
 
 # -- what must be shown
+
+
+def test_an_encoder_decoder_on_the_screen(reversing: Path) -> None:
+    """Its parts are those of the recording; the watched weights stand beside source and target."""
+
+    async def script(d: Driven) -> None:
+        assert "encoder.0" in d.text("tree")
+        await d.answer("slash", "decoder.0.cross_attention")
+        assert "decoder.0.cross_attention" in d.text("position")
+        await d.answer("w", "decoder.0.cross_attention.weights")
+        watched = d.text("watch").splitlines()
+        assert watched[-7].split() == list("abcde")
+        assert watched[-6].startswith("'<sos>' ")
+        await d.press("b")
+        assert d.text("position").startswith(" backward ")
+
+    drive(script, recorded(*runs.load(reversing), "abcde", "reference"), (120, 50))
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 45)])

@@ -20,7 +20,7 @@ from tinygpt.inside.step.recorded import How
 from tinygpt.inside.step.training import batch, trained
 from tinygpt.runs import run as runs
 from tinygpt.training import jobs
-from tinygpt.training.step import train
+from tinygpt.training.step import objective_of, train
 
 KINDS: list[list[str]] = [
     [],
@@ -28,6 +28,8 @@ KINDS: list[list[str]] = [
     ["--accumulation", "3", "--dropout", "0.2", "--batches", "random"],
     ["--clip", "0.01", "--dtype", "bfloat16"],
     ["--dtype", "float16", "--recompute"],
+    ["--label-smoothing", "0.2"],
+    ["--pairs", "pairs.txt", "--validation", "0"],
 ]
 
 
@@ -39,6 +41,7 @@ def test_the_weight_after_is_what_training_makes_of_it(
     """Bit for bit: every weight, the optimiser's state, the loss, the norm and the learning rate.
     And the run stays as it is.
     """
+    (here / "pairs.txt").write_text("ab\tba\nbaa\taab\na\ta\nbbab\tbabb\n")
     assert main(["train", *TINY, *more, "--steps", "6", "--until", "4", "--snapshots", "0"]) == 0
     before = contents()
     job, other = jobs.reopened(None), jobs.reopened(None)
@@ -50,6 +53,7 @@ def test_the_weight_after_is_what_training_makes_of_it(
             other.run.training,
             other.optimizer,
             other.progress.step,
+            objective_of(other.run.training),
         )
     )
     assert (step.number, step.loss, step.lr, step.norm) == (

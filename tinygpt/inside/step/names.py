@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,31 +25,49 @@ WIDEST = 10  # columns of a row's name, at most
 
 @dataclass(frozen=True)
 class Names:
-    """The tokens of the text, and those of the vocabulary."""
+    """The tokens of the text, and those of the vocabulary. Of an encoder-decoder, the text is the
+    target, and there is a source.
+    """
 
     tokens: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
     vocabulary: int = 0
     token: Callable[[int], str] = str  # of the vocabulary, by its id
     # of the model's other axes: an axis as long as the text may be one of these
     sizes: frozenset[int] = frozenset()
 
     def of(self, name: str, shape: Shape) -> tuple[list[str], list[str]]:
-        """Names of an array's rows and columns: an axis as long as the text has the text's tokens,
-        the rows of the token table have the vocabulary's.
+        """Names of an array's rows and columns: an axis as long as the text or the source has the
+        tokens of it, the rows of the token table have the vocabulary's.
         """
-        name, count = name.partition("[")[0], len(self.tokens)
-        if len(shape) < 2 or not count:
+        name = name.partition("[")[0]
+        if len(shape) < 2 or not self.tokens:
             return [], []
         if name.removesuffix(".grad") == "token_embedding.weight" and shape[0] == self.vocabulary:
             return [quoted(self.token(i)) for i in range(self.vocabulary)], []
         if PARAMETER.search(name):
             return [], []
-        tokens = [quoted(token) for token in self.tokens]
+        rows, columns = self._texts(name, shape)
         # (B, T, C) has no column for a token
-        across = len(shape) != 3 and (shape[-2] == 1 or count not in self.sizes)
-        rows = tokens if shape[-2] == count else []
-        columns = tokens if shape[-1] == count and (across or SQUARE.search(name)) else []
-        return rows, columns
+        across = len(shape) != 3 and (shape[-2] == 1 or len(columns) not in self.sizes)
+        if not across and not SQUARE.search(name):
+            columns = ()
+        return list(map(quoted, rows)), list(map(quoted, columns))
+
+    def _texts(self, name: str, shape: Shape) -> Iterator[tuple[str, ...]]:
+        """The text along the rows and the text along the columns, each empty where there is none,
+        or where nobody can tell which of two that are equally long.
+        """
+        crossed = "cross_attention" in name
+        of_name = [self.source if name.startswith("encoder") else self.tokens] * 2
+        if crossed and SQUARE.search(name):
+            of_name = [self.tokens, self.source]
+        known = (not crossed and not name.startswith("embed")) or SQUARE.search(name)
+        for size, text in zip(shape[-2:], of_name, strict=True):
+            fitting = [other for other in (self.tokens, self.source) if len(other) == size]
+            if len(fitting) == 2:
+                fitting = [text] if known else []
+            yield next(iter(fitting), ())
 
 
 def quoted(token: str) -> str:

@@ -1,5 +1,7 @@
 """The walk of a run and a prompt: the forward pass over the prompt, the loss of predicting each
 next token, and the backward pass, all recorded.
+
+Of an encoder-decoder, the prompt is the source, and the tokens of a target are predicted.
 """
 
 from __future__ import annotations
@@ -9,19 +11,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
 import tensor
 from tensor.recording import Recording
+from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
+from tinygpt.generation.answers import answers
+from tinygpt.ids import EOS, SOS, Ids, SourceTarget
 from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.stops import Stop, holders, stops_of
 from tinygpt.inside.step.walk import Walk
-from tinygpt.model.gpt import GPT
+from tinygpt.runs.prompts import prompt_ids
 from tinygpt.runs.run import Run
-from tinygpt.terminal import shown
+from tinygpt.terminal import number_of, shown
 from tinygpt.tokenizers import Tokenizer, word_of
 
 How: TypeAlias = Literal["reference", "as run"]
@@ -38,33 +43,94 @@ class Session:
     folder: Path  # where pictures go
 
 
-def recorded(run: Run, model: GPT, tokenizer: Tokenizer, prompt: str | None, how: How) -> Session:
-    """Record the prompt, by default the opening of the run's text. Raises InputError for a prompt
-    that is too long, too short, or has unknown tokens.
+class Task(NamedTuple):
+    """What the model reads, and what it is to predict."""
+
+    x: Any  # ids (1, T), or a SourceTarget
+    y: Ids  # (1, T)
+    shown: str  # the texts, in one line
+    facts: list[str]
+
+
+def recorded(
+    run: Run,
+    model: Any,
+    tokenizer: Tokenizer,
+    prompt: str | None,
+    how: How,
+    target: str | None = None,
+) -> Session:
+    """Record the prompt, by default the opening of the run's text. target: what an encoder-decoder
+    is to write, by default what it writes. Raises InputError for a text that is too long, too
+    short, or has unknown tokens.
     """
-    config = model.config
-    ids = _ids(run, config.context + 1, tokenizer, prompt)
-    x, y = np.array([ids[:-1]]), np.array([ids[1:]])
+    config, pair = model.config, run.kind == "encoder-decoder"
+    if target is not None and not pair:
+        raise InputError(
+            f"--target is for an encoder-decoder, and {run.name} is a GPT, which predicts the "
+            "tokens of the prompt itself\nleave --target out"
+        )
+    task = _pair(run, model, tokenizer, prompt, target) if pair else _text(run, tokenizer, prompt)
     with np.errstate(all="ignore"):
         bad = holders((name, parameter.numpy()) for name, parameter in model.named_parameters())
-        recording, other = record(how, lambda how: model.loss(x, y).backward())
+        recording, other = record(how, lambda how: model.loss(task.x, task.y).backward())
     model.zero_grad()
     loss = f"{float(recording.forwards[-1].outputs[0].array):.4f}"
-    stops, text = stops_of(recording), shown(repr(tokenizer.decode(ids)))
-    task = f"from each of the first {x.size}, predict the one that follows: ids {x.shape}"
+    stops = stops_of(recording)
     said = [
         f"run      {run.name}",
-        f"text     {text}: {len(ids)} tokens",
-        f"task     {task}",
+        *task.facts,
         f"loss     {loss} nats a token",
         *facts(stops, recording, other),
         *(f"NaN      {line}" for line in bad),
     ]
     word = partial(word_of, tokenizer)
     sizes = frozenset((config.width, config.width // config.heads))
-    names = Names(tuple(map(word, ids[:-1])), config.vocabulary, word, sizes)
-    title = f"{run.name} · {text} · loss {loss}"
+    read, source = (task.x.target, task.x.source) if pair else (task.x, [[]])
+    words, asked = (tuple(map(word, ids[0])) for ids in (read, source))
+    names = Names(words, asked, config.vocabulary, word, sizes)
+    title = f"{run.name} · {task.shown} · loss {loss}"
     return Session(Walk(stops, recording), title, said, names, run.folder)
+
+
+def _text(run: Run, tokenizer: Tokenizer, prompt: str | None) -> Task:
+    """Each token of a text but the first, from those before."""
+    ids = _ids(run, run.model.context + 1, tokenizer, prompt)
+    x, y = np.array([ids[:-1]]), np.array([ids[1:]])
+    text = shown(repr(tokenizer.decode(ids)))
+    task = f"from each of the first {x.size}, predict the one that follows: ids {x.shape}"
+    return Task(x, y, text, [f"text     {text}: {len(ids)} tokens", f"task     {task}"])
+
+
+def _pair(
+    run: Run, model: Any, tokenizer: Tokenizer, prompt: str | None, target: str | None
+) -> Task:
+    """Each token of a target and <eos>, from the source and the tokens of the target before."""
+    source, most = prompt_ids(run, tokenizer, prompt), run.model.context
+    why = "as given"
+    if target is None:
+        config, why = SampleConfig(length=most, temperature=0), "as the model writes it"
+        try:
+            (ids,) = answers(model, [source], config)
+        except InputError:  # the weights are broken, and a walk shows where
+            ids, why = [], "since its logits are not finite"
+    else:
+        ids = tokenizer.encode(target)
+        if len(ids) >= most:
+            raise InputError(
+                f"the target has {len(ids)} tokens and <eos>, but the model writes {most}, its "
+                f"context\ngive one of at most {most - 1}: --target TEXT"
+            )
+    ids = [*ids, EOS][:most]
+    x = SourceTarget(np.array([source]), np.array([[SOS, *ids[:-1]]]))
+    texts = [shown(repr(tokenizer.decode(part))) for part in (source, ids)]
+    sizes = f"ids {x.source.shape} and {x.target.shape}"
+    facts = [
+        f"source   {texts[0]}: {number_of(len(source), 'token')}",
+        f"target   {texts[1]}: {number_of(len(ids), 'token')}, {why}; the model reads <sos> first",
+        f"task     from the source and the tokens before, predict each of the target: {sizes}",
+    ]
+    return Task(x, np.array([ids]), " -> ".join(texts), facts)
 
 
 def record(how: How, compute: Callable[[How], object]) -> tuple[Recording, Recording]:
@@ -95,7 +161,7 @@ def facts(stops: Sequence[Stop], recording: Recording, other: Recording) -> list
 
 def _ids(run: Run, most: int, tokenizer: Tokenizer, prompt: str | None) -> list[int]:
     """The tokens. The model looks at all but the last, which is only predicted."""
-    ids = tokenizer.encode(run.separator + (run.opening if prompt is None else prompt))
+    ids = prompt_ids(run, tokenizer, prompt)
     if prompt is None:
         return ids[:most]
     if len(ids) > most:

@@ -23,7 +23,7 @@ from tensor.random import Key
 from tensor.recording import Moment
 from tensor.recording.replay import replay
 from tinygpt.errors import InputError
-from tinygpt.ids import Ids
+from tinygpt.ids import Ids, SourceTarget
 from tinygpt.inside.arrays import floats, norm, number, value_of
 from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.recorded import How, Session, facts, record
@@ -32,7 +32,7 @@ from tinygpt.inside.step.walk import Walk
 from tinygpt.terminal import nearest, number_of, shown
 from tinygpt.training.jobs import Job
 from tinygpt.training.order import batch_rows, random_rows
-from tinygpt.training.step import arithmetic, gradients, learning_rate
+from tinygpt.training.step import arithmetic, gradients, learning_rate, objective_of
 
 # w, g and the optimiser's state, named as the parameters of its function; all of one shape
 Arrays = dict[str, Any]
@@ -134,10 +134,11 @@ def _gradients(job: Job, recompute: bool) -> float:
     config, model = job.run.training, job.model.train()
     model.recompute = recompute
     key = Key(config.seed, job.progress.step)
-    return gradients(model, job.optimizer, *batch(job), config.accumulation, key)
+    objective = objective_of(config)
+    return gradients(model, job.optimizer, *batch(job), config.accumulation, key, objective)
 
 
-def batch(job: Job) -> tuple[Ids, Ids]:
+def batch(job: Job) -> tuple[Any, Ids]:
     """x and y of the next step: a function of its number and the seed."""
     config, windows = job.run.training, job.data.windows
     rows = batch_rows if config.batches == "epochs" else random_rows
@@ -167,7 +168,7 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     """The walk of a step: forward, backward, clipping, the update of each parameter. The run's
     folder stays as it is.
     """
-    config, (x, _) = job.run.training, batch(job)
+    config, (x, y) = job.run.training, batch(job)
 
     def compute(how: How) -> None:
         _gradients(job, config.recompute and how == "as run")
@@ -182,10 +183,13 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
         which = f"one more than its {config.steps:,}"
     lr = f"learning rate {step.lr:.4g}"
     clipping = f"gradient norm {step.norm:.4g}, limit {step.limit:g}"
-    windows = f"{number_of(len(x), 'window')} of {number_of(x.shape[1], 'token')}"
+    examples = f"{number_of(len(y), 'window')} of {number_of(y.shape[1], 'token')}"
+    if isinstance(x, SourceTarget):
+        sizes = f"up to {number_of(x.source.shape[1], 'token')} and {y.shape[1]} to predict"
+        examples = f"{number_of(len(y), 'pair')} of {sizes}"
     said = [
         f"run      {job.run.name}: step {step.number:,}, {which}; nothing is saved",
-        f"batch    {windows}, by the step's number and the seed",
+        f"batch    {examples}, by the step's number and the seed",
         f"loss     {step.loss:.4f} nats a token",
         f"rule     {config.optimizer}, {lr}; {clipping}, so gradients times {step.factor:.4g}",
         *facts(stops, recording, other),

@@ -1,0 +1,25 @@
+"""The tokens that a run's model is given to begin with."""
+
+from __future__ import annotations
+
+from tinygpt.errors import InputError
+from tinygpt.files import brief
+from tinygpt.runs.run import Run
+from tinygpt.terminal import number_of
+from tinygpt.tokenizers import Tokenizer
+
+
+def prompt_ids(run: Run, tokenizer: Tokenizer, prompt: str | None) -> list[int]:
+    """The tokens of a prompt, after the run's separator. None: the opening of what it learned from.
+
+    Raises InputError where the prompt is the source of an encoder-decoder, which has to read all of
+    it, and does not fit the context.
+    """
+    text = run.opening if prompt is None else prompt
+    ids, most = tokenizer.encode(run.separator + text), run.model.context
+    if run.kind == "encoder-decoder" and not 0 < len(ids) <= most:
+        raise InputError(
+            f"'{brief(text)}' has {number_of(len(ids), tokenizer.unit)}, and {run.name} reads 1 to "
+            f"{most}, its context\ngive another prompt, or train with a larger --context"
+        )
+    return ids
