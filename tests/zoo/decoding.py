@@ -1,4 +1,4 @@
-"""Bugs of decoding with an encoder-decoder, and of beam search."""
+"""Bugs of decoding with an encoder-decoder, of beam search, and of label smoothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from tests.zoo.bug import Bug
 
 CACHE, PAIRS = "tinygpt/model/cache.py", "tinygpt/model/encoder_decoder.py"
 BEAM_SEARCH = "tinygpt/generation/beam.py"
+ENTROPY = "tensor/kernels/cpu/cross_entropy"
+SMOOTHED = "tests/tensor/kernels/test_cpu.py::test_cross_entropy"
 BEAM = "tests/tinygpt/generation/test_beam.py::"
 GIVEN = "tests/tinygpt/model/test_given.py::"
 
@@ -118,5 +120,34 @@ ZOO = [
         new="new = texts[i].add(step.token)",
         test="tests/tinygpt/commands/test_sample_pairs.py::"
         "test_a_line_is_the_prompt_and_its_answer",
+    ),
+    Bug(  # the kernel smooths the loss, and not its gradient
+        row=97,
+        file=ENTROPY + ".c",
+        old="    job->uniform = (float)(smoothing / job->width);\n",
+        new="    job->uniform = 0;\n",
+        test=SMOOTHED,
+    ),
+    Bug(  # the target gets its share of what is spread, and loses nothing
+        row=97,
+        file=ENTROPY + ".c",
+        old="(float)(1 - smoothing + smoothing / job->width)",
+        new="(float)(1 + smoothing / job->width)",
+        test=SMOOTHED,
+    ),
+    Bug(  # the kernel leaves the smoothing out of the loss
+        row=97,
+        file=ENTROPY + ".c",
+        old="        if (!job->smoothing) continue;\n",
+        new="        continue;\n",
+        test=SMOOTHED,
+    ),
+    Bug(  # what the reference must compute again is not smoothed
+        row=97,
+        file=ENTROPY + ".py",
+        old='"label_smoothing": label_smoothing}',
+        new='"label_smoothing": 0}',
+        test="tests/tensor/kernels/test_extremes.py::"
+        "test_bug_33_kernel_and_reference_agree_on_what_is_not_finite",
     ),
 ]

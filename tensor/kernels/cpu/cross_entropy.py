@@ -26,8 +26,8 @@ def _supports(
 ) -> str | None:
     if weight is not None:
         return "class weights"
-    if label_smoothing or reduction not in ("mean", "sum", "none"):
-        return "label_smoothing"
+    if not 0 <= label_smoothing <= 1 or reduction not in ("mean", "sum", "none"):
+        return f"label_smoothing {label_smoothing}, reduction {reduction!r}"
     fits = logits.size and logits.ndim and targets.shape == logits.shape[:-1]
     if not fits or targets.dtype != int64:
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"
@@ -40,8 +40,9 @@ def cross_entropy_by_rows(
     targets: Array,
     *,
     ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
     reduction: str = "mean",
-    **_: float,
+    **_: None,
 ) -> Any:
     """Two passes over the logits forward, one backward; the log-sum-exp of each row is kept beside
     them, in two parts.
@@ -49,7 +50,8 @@ def cross_entropy_by_rows(
     width, shape = logits.shape[-1], targets.shape
     rows = targets.size
     losses, totals = np.empty(shape, logits.dtype), np.empty((2, rows), logits.dtype)
-    sizes = rows, width, ignore_index is not None, ignore_index or 0
+    ignored = ignore_index is not None, ignore_index or 0
+    sizes = rows, width, *ignored, float(label_smoothing)
     if library.cross_entropy_forward(logits, targets, losses, totals, *sizes):
         return NotImplemented  # a target out of range: the reference says which
     count = rows if ignore_index is None else max(int(np.count_nonzero(targets != ignore_index)), 1)
@@ -58,8 +60,9 @@ def cross_entropy_by_rows(
         shares, dx = np.empty(shape, logits.dtype), np.empty(logits.shape, logits.dtype)
         shares[...] = dloss / count if reduction == "mean" else dloss
         if library.cross_entropy_backward(logits, targets, totals, shares, dx, *sizes):
-            options: Any = {"ignore_index": ignore_index, "reduction": reduction}
-            return reference_of("cross_entropy")(logits, targets, **options)[1][0](dloss)
+            options: Any = {"ignore_index": ignore_index, "label_smoothing": label_smoothing}
+            reference = reference_of("cross_entropy")
+            return reference(logits, targets, reduction=reduction, **options)[1][0](dloss)
         return dx
 
     if reduction == "none":

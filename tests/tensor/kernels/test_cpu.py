@@ -162,11 +162,10 @@ def test_residual_layer_norm(rows: int, width: int, use: tuple[bool, bool]) -> N
 def test_cross_entropy(rows: int, width: int, scale: float, reduction: str) -> None:
     x = scale * (2 * np.random.default_rng(0).random((rows, width)) - 1).astype(np.float32)
     targets = Tensor(np.random.default_rng(1).integers(0, width, rows))
-    compare(
-        "cross_entropy",
-        lambda x: tensor.cross_entropy(x, targets, reduction=reduction),
-        [x.astype(np.float32)],
-    )
+    for smoothing in (0, 0.1):
+        options: Any = {"reduction": reduction, "label_smoothing": smoothing}
+        call = partial(tensor.cross_entropy, targets=targets, **options)
+        compare("cross_entropy", call, [x])
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -175,9 +174,10 @@ def test_bug_39_ignored_targets(ignored: int, reduction: str) -> None:
     """Not in the mean, no gradient, whatever stands in their rows; 0 when none is left."""
     x, targets = draw(37, 9), np.random.default_rng(1).integers(0, 5, 37)
     targets[::3] = ignored
+    options: Any = {"ignore_index": ignored, "reduction": reduction, "label_smoothing": 0.1}
 
     def call(x: Tensor) -> Tensor:
-        return tensor.cross_entropy(x, Tensor(targets), ignore_index=ignored, reduction=reduction)
+        return tensor.cross_entropy(x, Tensor(targets), **options)
 
     compare("cross_entropy", call, [x])
     clean = run(call, [x], "float32", on=True)

@@ -250,8 +250,8 @@ DECLINED: list[tuple[str, str, Callable[[], Any]]] = [
     ),
     (
         "cross_entropy",
-        "label_smoothing",
-        lambda: tensor.cross_entropy(drawn(3, 4), Tensor([0, 1, 2]), label_smoothing=0.1),
+        "class weights",
+        lambda: tensor.cross_entropy(drawn(3, 4), Tensor([0, 1, 2]), weight=[1, 2, 3, 4]),
     ),
     (
         "cross_entropy",

@@ -54,6 +54,10 @@ CALLS: dict[str, tuple[Callable[..., Any], list[tuple[int, ...]]]] = {
         lambda x: tensor.cross_entropy(x, Tensor(IGNORED), reduction="none", ignore_index=-1),
         [(35, 37)],
     ),
+    "cross_entropy, smoothed": (
+        lambda x: tensor.cross_entropy(x, Tensor(TARGETS), label_smoothing=0.1),
+        [(35, 37)],
+    ),
     "positional_embedding": (
         lambda w, p: tensor.positional_embedding(Tensor(IDS), w, p),
         [(5, 3), (6, 3)],
