@@ -8,6 +8,7 @@ CACHE, PAIRS = "tinygpt/model/cache.py", "tinygpt/model/encoder_decoder.py"
 BEAM_SEARCH = "tinygpt/generation/beam.py"
 ENTROPY = "tensor/kernels/cpu/cross_entropy"
 SMOOTHED = "tests/tensor/kernels/test_cpu.py::test_cross_entropy"
+STEP = "tests/tinygpt/training/test_pairs_step.py::"
 BEAM = "tests/tinygpt/generation/test_beam.py::"
 GIVEN = "tests/tinygpt/model/test_given.py::"
 
@@ -149,5 +150,19 @@ ZOO = [
         new='"label_smoothing": 0}',
         test="tests/tensor/kernels/test_extremes.py::"
         "test_bug_33_kernel_and_reference_agree_on_what_is_not_finite",
+    ),
+    Bug(  # parts of a batch are not smoothed
+        row=97,
+        file="tinygpt/training/step.py",
+        old="model.loss(x, y, reduction, config.label_smoothing)",
+        new="model.loss(x, y, reduction, config.label_smoothing * (reduction == 'mean'))",
+        test=STEP + "test_the_loss_of_a_step_is_pytorchs",
+    ),
+    Bug(  # the peak of the schedule is not the learning rate that was chosen
+        row=97,
+        file="tinygpt/training/step.py",
+        old="scale=peak * math.sqrt(warmup)",
+        new="scale=peak",
+        test=STEP + "test_the_schedule_of_the_paper",
     ),
 ]
