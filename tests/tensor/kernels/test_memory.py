@@ -14,7 +14,7 @@ import tensor
 from tensor import Tensor, grad, kernels, optim
 from tensor.errors import DTypeError
 from tensor.kernels import KERNELS
-from tensor.kernels.cpu import compiled
+from tensor.kernels.cpu import built, compiled
 from tensor.ops.op import OPS
 from tensor.optim import clip_gradients
 from tests.faults import shapes
@@ -56,7 +56,7 @@ def watched(compiled_kernels: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
         return call
 
-    for name in compiled.recipe().functions:
+    for name in built.recipe().functions:
         monkeypatch.setattr(compiled.library, name, watch(name, getattr(compiled.library, name)))
     return called
 
