@@ -167,7 +167,7 @@ EXAMPLES: dict[str, Callable[[int], Iterator[Example]]] = {
 
 # What a task takes where nothing was chosen: fields of the model and of its training. Each learns
 # the task in less than 3 minutes on 2 cores.
-COMMON = {"width": 64, "heads": 4, "layers": 2, "batch": 64, "lr": 3e-3, "warmup": 100}
+COMMON = {"width": 64, "heads": 4, "layers": 2, "batch": 64, "lr": 3e-3}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "reverse": COMMON | {"tokenizer": "character", "context": 13, "steps": 1500},
     "sort": COMMON | {"tokenizer": "character", "context": 13, "steps": 2000},
