@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from tensor import kernels
 from tensor.kernels.cpu import compiled
@@ -118,10 +117,14 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         say(f"saved in {run.name}{shows}")
         if code == 0 and run.kind == "gpt":
             say()
-            model: Any = job.model
-            sample.write(run, model, job.data.tokenizer, SampleConfig(), run.opening)
+            sample.write(run, job.model, job.data.tokenizer, SampleConfig(), run.opening)
             more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
             say(f"\nmore of it: {more}")
+        if code == 0 and run.kind == "encoder-decoder":
+            say()
+            likeliest = SampleConfig(temperature=0)
+            sample.write(run, job.model, job.data.tokenizer, likeliest, run.opening)
+            say(f"\nhow many of its answers are right: {command('eval', run.folder)}")
     return code
 
 
