@@ -51,10 +51,8 @@ def attention(look: Look, path: Path) -> None:
         if named:
             upright = 90 if max(map(len, words)) > 1 else 0
             font = {"fontsize": 7, "fontfamily": FONTS}
-            down, across = (
-                [words[place] for place in look.text.places(text)]
-                for text in (step.rows, step.columns)
-            )
+            down = [words[place] for place in look.text.places(step.rows)]
+            across = [words[place] for place in look.text.places(step.columns)]
             axes.set_xticks(range(len(across)), across, rotation=upright, **font)
             axes.set_yticks(range(len(down)), down, **font)
             axes.tick_params(length=0)
