@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 MODEL = "tests/tinygpt/model/test_bert.py::"
+MASKED = "tests/tinygpt/data/test_masked.py::"
+FILL = "tests/tinygpt/generation/test_fill.py::"
 FILES = "tests/tinygpt/runs/test_bert.py::"
 
 ZOO = [
@@ -56,5 +58,54 @@ ZOO = [
         old='f"{HEAD}bias" if config.tied else f"{HEAD}decoder.bias"',
         new='f"{HEAD}bias"',
         test=FILES + "test_what_transformers_saves",
+    ),
+    Bug(
+        row=97,  # the targets follow from the place in the batch
+        file="tinygpt/data/masked.py",
+        old="int(numbers[row])",
+        new="row",
+        test=MASKED + "test_rows_depend_on_seed_and_number_alone",
+    ),
+    Bug(
+        row=97,  # a window has the same targets each time
+        file="tinygpt/data/masked.py",
+        old="int(draws[row])",
+        new="0",
+        test=MASKED + "test_rows_depend_on_seed_and_number_alone",
+    ),
+    Bug(
+        row=97,  # special tokens replace others
+        file="tinygpt/data/masked.py",
+        old="first + (other[changed].astype(np.uint64) * (vocabulary - first) >> 32)",
+        new="other[changed].astype(np.uint64) * vocabulary >> 32",
+        test=MASKED + "test_the_shares",
+    ),
+    Bug(
+        row=97,  # all targets are hidden
+        file="tinygpt/data/masked.py",
+        old="x[hidden] = MASK",
+        new="x[targets] = MASK",
+        test=MASKED + "test_the_shares",
+    ),
+    Bug(
+        row=97,  # the last token of a text is never seen
+        file="tinygpt/data/windows.py",
+        old="np.arange(self.context + 1)]",
+        new="np.arange(self.context)]",
+        test=MASKED + "test_no_token_is_lost",
+    ),
+    Bug(
+        row=97,  # special tokens are filled in
+        file="tinygpt/generation/fill.py",
+        old="np.where(np.arange(logits.shape[1]) < len(MASK_TOKENS), -np.inf, logits.numpy())",
+        new="logits.numpy()",
+        test=FILL + "test_the_surest_is_first_and_the_others_see_it",
+    ),
+    Bug(
+        row=97,  # what was filled in is not seen
+        file="tinygpt/generation/fill.py",
+        old="logits = model(known)",
+        new="logits = model(np.where(np.isin(known, [CLS, *ids]), known, MASK))",
+        test=FILL + "test_the_surest_is_first_and_the_others_see_it",
     ),
 ]

@@ -14,6 +14,7 @@ OPTIMIZER, SCALING, RECOMPUTE = (
     "tensor/optim/scaling.py",
     "tensor/autograd/recompute.py",
 )
+OF_LOSS = "        for x, y in batches(model, windows, batch, rows):\n"
 
 ZOO = [
     Bug(
@@ -83,15 +84,15 @@ ZOO = [
     Bug(
         row=47,
         file="tinygpt/training/measure.py",
-        old="    with no_grad(), evaluating():\n",
-        new="    with no_grad():\n",
+        old="    with no_grad(), evaluating():\n" + OF_LOSS,
+        new="    with no_grad():\n" + OF_LOSS,
         test=TESTS + "test_bug_47_measuring_is_without_dropout",
     ),
     Bug(
         row=47,
         file="tinygpt/training/measure.py",
-        old="    with no_grad(), evaluating():\n",
-        new="    model.eval()\n    with no_grad():\n",
+        old="    with no_grad(), evaluating():\n" + OF_LOSS,
+        new="    model.eval()\n    with no_grad():\n" + OF_LOSS,
         test=TESTS + "test_bug_47_measuring_is_without_dropout",
     ),
     Bug(

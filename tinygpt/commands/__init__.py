@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train a GPT, on a story that comes with it or on your text",
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",
+    "embed": "the vectors of texts, by a trained BERT",
     "look": "see what a trained GPT makes of a text, in a page or pictures",
     "step": "step through a trained GPT op by op, forward and backward",
     "eval": "measure a trained GPT on a text",

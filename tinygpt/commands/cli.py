@@ -30,6 +30,7 @@ C = TypeVar("C")
 LAST = "the last weights, not those with the lowest validation loss"
 
 METAVARS: dict[type, str] = {int: "N", float: "X", str: "NAME"}
+WHOLE = {"html": "a page", "npy": "an array"}  # files of these types are no pictures
 WRITTEN = "prompt", "stop"  # texts in which \\n is a line end, which is hard to type in a shell
 
 
@@ -209,8 +210,9 @@ def output_path(command: str, flag: str, text: str, types: Sequence[str]) -> Pat
     """
     path = Path(text)
     if path.suffix[1:].lower() not in types:
-        what = "a page" if "html" in types else "a picture"
-        ends = f".{', .'.join(types[:-1])} or .{types[-1]}"
+        what = next((what for kind, what in WHOLE.items() if kind in types), "a picture")
+        *others, last = (f".{kind}" for kind in types)
+        ends = f"{', '.join(others)} or {last}" if others else last
         raise InputError(
             f"--{flag} {shown(path)}: {what}'s name ends in {ends}\nsee: tinygpt {command} --help"
         )

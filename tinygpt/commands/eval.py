@@ -7,7 +7,8 @@ nothing back is measured on all windows it learned from, as `tinygpt train` does
 is changed or written.
 
 An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`. Printed is how
-many answers are exactly right, and the first wrong ones.
+many answers are exactly right, and the first wrong ones. A BERT fills in hidden tokens of the text.
+Printed is how many it gets wrong.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tinygpt.commands.cli import Parser, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
+from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.windows import CorpusError, SideBySide, Windows
 from tinygpt.errors import InputError
@@ -33,7 +35,7 @@ from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
 from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
 from tinygpt.training.jobs import check_device, own_text
-from tinygpt.training.measure import batch_of, mean_loss, measured_rows
+from tinygpt.training.measure import batch_of, mean_loss, measured_rows, wrong_share
 from tinygpt.training.step import arithmetic
 
 ANSWERED = 10_000  # pairs that are answered, at most: of more, evenly spread ones
@@ -108,6 +110,11 @@ def run(options: argparse.Namespace) -> int:
     _report(loss, measured, tokenizer)
     if isinstance(measured.windows, Pairs):
         _report_answers(model, measured, tokenizer, config)
+    if isinstance(measured.windows, Masked):
+        wrong, hidden = wrong_share(model, measured.windows, measured.rows)
+        say(
+            f"wrong       {wrong:.2%} of {number_of(hidden, 'hidden token')}, all filled in at once"
+        )
     return 0
 
 
@@ -139,7 +146,7 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     with np.errstate(over="ignore"):
         many = f"{np.exp(loss):.4g}"
     say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
-    if of_pairs:
+    if isinstance(measured.windows, Pairs | Masked):
         return
     size = byte_count(tokenizer, targets)
     bits = loss * len(targets) / math.log(2) / size
@@ -216,9 +223,9 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
     if of_pairs:
         name = f"{shown(found.name)}: {number_of(len(kept), 'pair')}, not learned from"
         return Measured(name, kept)
-    ids = kept.tokens
+    ids = kept.windows.tokens if run.kind == "bert" else kept.tokens
     name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
-    return Measured(name, SideBySide(ids, context))
+    return Measured(name, kept if run.kind == "bert" else SideBySide(ids, context))
 
 
 def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
@@ -226,6 +233,8 @@ def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     window of its own.
     """
     context = run.model.context
+    if run.kind == "bert":
+        return _hidden(text, run, tokenizer)
     if text == "grammar":
         stories = grammar.grammar_text(data.GRAMMAR_MEASURED, run.training.seed + (1 << 32))
         if isinstance(tokenizer, CharacterTokenizer):
@@ -243,6 +252,13 @@ def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     return Measured(
         f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context)
     )
+
+
+def _hidden(text: str, run: runs.Run, tokenizer: Any) -> Measured:
+    """All of a text, in which a BERT is to fill in tokens."""
+    shape = replace(run.model, context=inner_context(run.model.context))
+    name, windows, *_ = _given(text, replace(run, model=shape, kind="gpt"), tokenizer.inner)
+    return Measured(name, Masked(windows, tokenizer.size, run.training.seed))
 
 
 def targets_of(windows: Windows, rows: Ids | None = None) -> Ids:

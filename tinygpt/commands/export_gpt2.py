@@ -33,6 +33,7 @@ def arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Load the run, write the folder."""
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+    runs.check_kind(run, "export-gpt2", "gpt")
     kept = run.folder / gpt2.KEPT
     pairs = tokenizer if isinstance(tokenizer, BytePairTokenizer) else None
     keys = read_json(kept, KEYS, advice=WITHOUT) if kept.exists() else None

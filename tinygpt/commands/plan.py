@@ -15,6 +15,7 @@ from tinygpt.commands.cli import Parser, add_flags, reader
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
+from tinygpt.ids import MASK_TOKENS
 from tinygpt.terminal import say
 from tinygpt.training.jobs import check_device
 from tinygpt.training.planning import counted, predict, shortage, table
@@ -53,6 +54,10 @@ def vocabulary_of(config: TrainConfig, context: int) -> int:
     """How many different tokens a training has; of byte pairs, the most that it may have."""
     if config.kind == "encoder-decoder":
         return data.prepare(config, context).tokenizer.size
+    return _tokens_of_text(config) + len(MASK_TOKENS) * (config.kind == "bert")
+
+
+def _tokens_of_text(config: TrainConfig) -> int:
     if config.text == "grammar":
         return grammar.grammar_tokenizer().size
     if token_files.is_token_folder(config.text):

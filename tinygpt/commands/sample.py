@@ -2,7 +2,7 @@
 story-1` takes story-1.
 
 An encoder-decoder answers the prompt. A line of the output is the prompt, a tab and the answer: of
-likeliest tokens, unless a flag for draws is given.
+likeliest tokens, unless a flag for draws is given. A BERT fills in the tokens that `--fill` hides.
 """
 
 from __future__ import annotations
@@ -20,27 +20,31 @@ from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read
 from tinygpt.config import SampleConfig
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
+from tinygpt.files import brief
 from tinygpt.generation.beam import NO_END, beam_search
+from tinygpt.generation.fill import SIGN, fill, masked_ids
 from tinygpt.generation.generate import Decoder, Step, steps
 from tinygpt.generation.sampling import draws
 from tinygpt.generation.text import Continuation
-from tinygpt.ids import EOS, SOS
+from tinygpt.ids import EOS, MASK, SOS
 from tinygpt.runs import run as runs
 from tinygpt.runs.prompts import prompt_ids
 from tinygpt.runs.run import Run
-from tinygpt.terminal import say, shown, visible
+from tinygpt.terminal import command, number_of, say, shown, visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
 MOST = 1_000  # samples of a prompt
 TOGETHER = 16  # prompts that are continued side by side
 BETWEEN = "---"  # the line between two samples of a prompt
-PROMPTS = "prompt", "prompts", "prompt_file"
+PROMPTS = "prompt", "prompts", "prompt_file", "fill"
 DRAWS = "temperature", "top_k", "top_p", "seed"
 FLAGS = {
     "--prompts FILE": "a file with a prompt in each line, continued side by side; "
     "- is standard input",
     "--prompt-file FILE": "a file that is the prompt, without the line end at its end; "
     "- is standard input",
+    "--fill TEXT": "for a BERT: a text with [MASK] in the place of some tokens; each is filled in "
+    "with the likeliest token",
     "--raw": "control characters as they are, for a pipe or a file: a terminal gets them escaped",
 }
 
@@ -65,12 +69,15 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(SampleConfig, options)
     _check(options, config)
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+    show: Callable[[str], str] = str if options.raw else visible
+    if run.kind == "bert" or options.fill is not None:
+        fill_in(run, model, tokenizer, options.fill, config.explain, show)
+        return 0
     given = _prompts(options, config, run, tokenizer)
     drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
     if run.kind == "encoder-decoder" and not drawn:
         config = replace(config, temperature=0)
     together = 1 if config.explain else TOGETHER
-    show: Callable[[str], str] = str if options.raw else visible
     between = BETWEEN if options.samples > 1 else None
     copies = options.samples if config.beam is None else 1
     prompts = [prompt for prompt in given for _ in range(copies)]
@@ -253,12 +260,66 @@ def _explain(
     say("drawn          p   likeliest")
     for _, step, _ in followed:
         p = Tensor(step.logits, dtype="float64").softmax().numpy()
-        likeliest = np.argsort(-p, kind="stable")[:count].tolist()
-        candidates = [f"'{word_of(tokenizer, i)}' {_share(p[i])}" for i in likeliest]
-        word = f"'{word_of(tokenizer, step.token)}'"
-        say(f"{word:9} {_share(p[step.token]):>6}   {'  '.join(candidates)}")
+        say(_line(tokenizer, step.token, p, count))
+
+
+def _line(tokenizer: Tokenizer, token: int, p: Any, count: int) -> str:
+    """A token, its probability, and the likeliest candidates with theirs."""
+    likeliest = np.argsort(-p, kind="stable")[:count].tolist()
+    candidates = [f"'{word_of(tokenizer, i)}' {_share(p[i])}" for i in likeliest]
+    word = f"'{word_of(tokenizer, token)}'"
+    return f"{word:9} {_share(p[token]):>6}   {'  '.join(candidates)}"
 
 
 def _share(p: float) -> str:
     """0.023, and 2e-05 where three digits would be 0.000"""
     return f"{p:.3f}" if p >= 0.0005 else f"{p:.0e}"
+
+
+# -- filling in
+
+
+def fill_in(
+    run: Run,
+    model: Any,
+    tokenizer: Tokenizer,
+    text: str | None,
+    count: int = 0,
+    show: Callable[[str], str] = visible,
+) -> None:
+    """Print the text, each [MASK] filled in; with a count of candidates, first a line for each
+    [MASK], in the order in which they are filled in: the surest first.
+    """
+    ids = _checked_ids(run, tokenizer, text)
+    if count:
+        say("filled in      p   likeliest")
+    for position, token, p in fill(model, ids):
+        ids[position] = token
+        if count:
+            say(_line(tokenizer, token, p, count))
+    say(show(tokenizer.decode(ids)))
+
+
+def _checked_ids(run: Run, tokenizer: Tokenizer, text: str | None) -> list[int]:
+    """The ids of a text with [MASK]s. Raises InputError where there is nothing to fill in, or where
+    the run cannot do so.
+    """
+    if run.kind != "bert":
+        raise InputError(
+            f"--fill: the model of {run.name} is a {run.kind}, which writes what comes next\n"
+            "leave it out, or train one that fills in: tinygpt train --task masked"
+        )
+    if text is None:
+        raise InputError(
+            f"{run.name} fills in hidden tokens, and writes nothing else\n"
+            f"hide some: {command('sample', run.folder, '--fill', f'The {SIGN}at')}"
+        )
+    ids = masked_ids(tokenizer, text)
+    if MASK not in ids:
+        raise InputError(f"--fill {brief(text)!r}: it holds no {SIGN} to fill in")
+    if len(ids) >= run.model.context:
+        raise InputError(
+            f"--fill: {number_of(len(ids), tokenizer.unit)}, and {run.name} reads at most "
+            f"{run.model.context - 1} at once\ngive a shorter text"
+        )
+    return ids

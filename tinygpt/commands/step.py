@@ -99,6 +99,7 @@ def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
         if options.weight is not None:
             raise InputError("--weight NAME belongs to a step of training: give --train too")
         run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+        runs.check_kind(run, "step", "gpt", "encoder-decoder")
         return recorded(run, model, tokenizer, options.prompt, how, options.target), None
     chosen = [name for name in ("prompt", "target") if getattr(options, name) is not None]
     if chosen or options.last:

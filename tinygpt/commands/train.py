@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from tensor import kernels
 from tensor.kernels.cpu import compiled
@@ -20,13 +21,17 @@ from tinygpt.commands import sample
 from tinygpt.commands.choices import read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
+from tinygpt.data.masked import TARGETS
 from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
+from tinygpt.generation.fill import SIGN
+from tinygpt.ids import MASK
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.metrics import Metrics
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import command, number_of, outliving, say, shown
+from tinygpt.tokenizers import Tokenizer
 from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
@@ -117,15 +122,21 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         say(f"saved in {run.name}{shows}")
         if code == 0 and run.kind == "gpt":
             say()
-            sample.write(run, job.model, job.data.tokenizer, SampleConfig(), run.opening)
+            model: Any = job.model
+            sample.write(run, model, job.data.tokenizer, SampleConfig(), run.opening)
             more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
             say(f"\nmore of it: {more}")
-        if code == 0 and run.kind == "encoder-decoder":
-            say()
-            likeliest = SampleConfig(temperature=0)
-            sample.write(run, job.model, job.data.tokenizer, likeliest, run.opening)
-            say(f"\nhow many of its answers are right: {command('eval', run.folder)}")
+        if code == 0 and run.kind == "bert":
+            say(f"\n{SIGN} filled in, in its opening:")
+            sample.fill_in(run, job.model, job.data.tokenizer, hidden(run, job.data.tokenizer))
     return code
+
+
+def hidden(run: runs.Run, tokenizer: Tokenizer) -> str:
+    """As much of the opening as fits the context, with the middle one of its tokens hidden."""
+    ids = tokenizer.encode(run.opening)[: run.model.context - 1]
+    middle = len(ids) // 2
+    return tokenizer.decode([*ids[:middle], MASK, *ids[middle + 1 :]])
 
 
 # -- what is said beforehand
@@ -148,14 +159,16 @@ def _kernels(config: TrainConfig) -> str:
 def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> Iterator[str]:
     """What is learned from and measured on, and how often."""
     kept, context, unit = data.validation, data.windows.context, data.unit
-    of_pairs = config.kind == "encoder-decoder"
+    of_pairs, count = config.kind == "encoder-decoder", _different(data)
     others = "" if of_pairs else ", all there are" * (config.stride == 1)
     if kept is not None:
         others = f", and {number_of(len(kept), 'other')} to measure on"
         if kept.context < context:
             others = f", and a shorter one of {kept.context} to measure on"
     name, of = ("pairs    ", "at most ") if of_pairs else ("windows  ", "")
-    yield f"{name} {len(data.windows):,} of {of}{context} {unit}s{others}"
+    yield f"{name} {count:,} of {of}{context} {unit}s{others}"
+    if config.kind == "bert":
+        yield f"targets   {TARGETS:.0%} of the {unit}s, others each time that a window comes"
     chosen = [flag(name) for name in ("evaluate", "patience") if hasattr(options, name)]
     if kept is not None:
         some = len(rows_between(data, config))
@@ -165,6 +178,11 @@ def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> It
         yield f"measured  every {steps} on {on} of the others{all_}"
     elif chosen:
         yield f"measured  at the end alone, so {' and '.join(chosen)} will do nothing"
+
+
+def _different(data: Data) -> int:
+    """The number of different windows to learn from. In an epoch, a masked one comes often."""
+    return len(getattr(data.windows, "windows", data.windows))
 
 
 def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
@@ -184,8 +202,8 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     yield f"model     {runs.described(model)}"
     drawn = config.steps * config.batch * config.accumulation
     often = f"{drawn:,} of the windows, once each"
-    if drawn > len(data.windows):
-        times = round(drawn / len(data.windows))
+    if drawn > _different(data):
+        times = round(drawn / _different(data))
         often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
     yield f"training  {number_of(config.steps, 'step')} of {windows_of(config)}: {often}"
     if hasattr(options, "steps") and job.progress.step:

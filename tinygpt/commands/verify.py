@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
             "see: tinygpt verify --help"
         )
     run, model, _ = runs.load(_find(others[0]) if others else runs.find(None))
+    runs.check_kind(run, "verify", "gpt", "encoder-decoder")
     try:
         model.to(device=options.device)
     except DeviceError as error:

@@ -335,3 +335,7 @@ class StoryWindows(Windows):
         x, y = super().__getitem__(rows)
         counts = np.arange(self.context) < self.lengths[rows][:, None]
         return x, np.where(counts, y, IGNORED)
+
+    def texts(self, rows: Any) -> Ids:
+        """These stories with their line ends, then -1.   (N, context)"""
+        return self[rows][1]

@@ -5,6 +5,7 @@ story      149 characters, learned by heart and measured on itself        floor:
 grammar    stories from a grammar, and other stories to measure on        floor: computed
 pairs      of a task, or of a file, with other pairs to measure on        floor: unknown
 a file     its first tokens to learn from, its last to measure on         floor: unknown
+masked     tokens of one of these texts that are hidden                   floor: unknown
 tokens     the same of a token folder, which may be larger than memory    floor: unknown
 """
 
@@ -13,18 +14,20 @@ from __future__ import annotations
 import os
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinygpt.config import TrainConfig
-from tinygpt.data import grammar, token_files
+from tinygpt.data import grammar, masked, token_files
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
 from tinygpt.data.tasks import task_pairs
 from tinygpt.data.windows import (
+    CorpusError,
     Examples,
     MappedIds,
     SideBySide,
@@ -35,7 +38,7 @@ from tinygpt.data.windows import (
 )
 from tinygpt.errors import InputError
 from tinygpt.files import brief
-from tinygpt.ids import PAIR_TOKENS, Ids
+from tinygpt.ids import MASK_TOKENS, PAIR_TOKENS, Ids
 from tinygpt.terminal import Bar, number_of, say, shown
 from tinygpt.tokenizers import (
     BytePairTokenizer,
@@ -81,6 +84,13 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     """
     if config.kind == "encoder-decoder":
         return _pairs(config, context, tokenizer)
+    if config.kind == "bert":
+        return _masked(config, context, tokenizer)
+    return _text(config, context, tokenizer)
+
+
+def _text(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The data of a text: what comes next is learned."""
     if config.text == "grammar":
         return _stories(config, context, tokenizer)
     if token_files.is_token_folder(config.text):
@@ -139,6 +149,23 @@ def _cut(
     validation = SideBySide(ids[learned:], context) if learned < len(ids) else None
     lowest = floor(ids, context) if validation is None and len(ids) <= LARGEST_FLOOR else None
     return windows, validation, lowest
+
+
+def _masked(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The data of a text: what was there is learned. All its tokens can be targets."""
+    inner = tokenizer.inner if isinstance(tokenizer, SpecialTokenizer) else None
+    least = grammar.greatest_length(grammar.STORY) + 2
+    if config.text == "grammar" and context < least:
+        raise CorpusError(
+            f"the longest stories of the grammar do not fit a context of {context}, beside [CLS]\n"
+            f"use --context {least}"
+        )
+    found: Any = _text(config, masked.inner_context(context), inner)
+    tokenizer = tokenizer or SpecialTokenizer(found.tokenizer, MASK_TOKENS)
+    options = tokenizer.size, config.seed
+    measured = found.validation and masked.Masked(found.validation, *options)
+    learned = masked.Masked(found.windows, *options, masks=masked.MASKS)
+    return replace(found, tokenizer=tokenizer, windows=learned, validation=measured, floor=None)
 
 
 def _pairs(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:

@@ -106,6 +106,11 @@ class Windows:
         positions = self.starts(rows)[:, None] + np.arange(self.context)  # (N, T)
         return self.tokens[positions], self.tokens[positions + 1]
 
+    def texts(self, rows: Any) -> Ids:
+        """All tokens of these windows, inputs and last target.   (N, context + 1)"""
+        texts: Ids = self.tokens[self.starts(rows)[:, None] + np.arange(self.context + 1)]
+        return texts
+
 
 class SideBySide(Windows):
     """The windows of a text, one after the other. Each token but the first is a target once.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from tensor import Tensor, nn
 from tensor.memory.layout import Shape
-from tinygpt.config import GPTConfig
+from tinygpt.config import BERTConfig, GPTConfig
 from tinygpt.model.block import Block
 from tinygpt.model.gpt import GPT
 
@@ -73,7 +73,7 @@ class Branch:
 
 def tree(model: GPT) -> Branch:
     """The modules in the order in which a token passes them, down to the arrays."""
-    root = _branch("GPT", "", model, notes(model.config))
+    root = _branch(type(model).__name__, "", model, notes(model.config))
     if model.head is not None:
         return root
     shape = model.token_embedding.weight.T.shape
@@ -122,6 +122,8 @@ def notes(config: GPTConfig) -> dict[str, str]:
     return {
         "": "ids (B, T) -> logits (B, T, V)",
         "token_embedding": "a row for each token",
+        "segment_embedding": "a row for each segment",
+        "embedding_norm": "x = norm(token + position + segment)",
         "blocks": "x (B, T, C) -> x (B, T, C)",
         "blocks.attention_norm": norm,
         "blocks.attention": added.format("attention"),
@@ -132,6 +134,8 @@ def notes(config: GPTConfig) -> dict[str, str]:
         "blocks.feed_forward.expand": f"4 times as wide, {config.activation}",
         "blocks.feed_forward.projection": "and back",
         "final_norm": "h = norm(x)",
+        "transform": f"h = {config.activation}(x weight + bias)",
+        "transform_norm": "h = norm(h)",
         "head": "logits = h weight",
     }
 
@@ -144,7 +148,10 @@ PARTS = {  # a word in the name of an array -> the part
     "attention": "attention",
     "token_embedding": "token table",
     "position_embedding": "position table",
+    "segment_embedding": "segment table",
     "head": "head",
+    "transform": "head",
+    "output": "head",
 }
 
 
@@ -175,6 +182,11 @@ def shares(model: GPT) -> list[Share]:
     if config.tied:
         what["token table"] += ", and the head too"
         what["head"] = "tied: the token table once more"
+    if isinstance(config, BERTConfig):
+        what["attention"] = what["attention"].replace("look back", "look around")
+        what["segment table"] = "S C: a row for each segment"
+        before = "C C + C + V: a layer and the biases of the tokens"
+        what["head"] = f"{before}; {what['head']}"
     counts = dict.fromkeys(what, 0)
     for matrix in matrices(model):
         if matrix.learned:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tinygpt.config import EncoderDecoderConfig, GPTConfig
+from tinygpt.config import BERTConfig, EncoderDecoderConfig, GPTConfig
+from tinygpt.model.bert import BERT
 from tinygpt.model.encoder_decoder import EncoderDecoder
 from tinygpt.model.gpt import GPT
 
@@ -19,4 +20,5 @@ class Kind(NamedTuple):
 KINDS = {
     "gpt": Kind(GPTConfig, GPT),
     "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder),
+    "bert": Kind(BERTConfig, BERT),
 }

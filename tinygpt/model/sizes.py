@@ -10,10 +10,10 @@ ENTRY = 60
 
 def matrix_count(config: ModelConfig) -> int:
     """The numbers in the matrices of the blocks: 12 C^2 for a block, 4 C^2 more with
-    cross-attention.
+    cross-attention. BERT has C^2 more, in its head.
     """
     blocks = 28 if isinstance(config, EncoderDecoderConfig) else 12
-    return blocks * config.layers * config.width**2
+    return (blocks * config.layers + isinstance(config, BERTConfig)) * config.width**2
 
 
 def parameter_count(config: ModelConfig) -> int:
@@ -30,8 +30,8 @@ def parameter_count(config: ModelConfig) -> int:
     else:
         vectors = 2 * C + config.layers * block
     if isinstance(config, BERTConfig):
-        head = C**2 + 2 * C + (C + V) * config.bias
-        vectors += config.segments * C + 2 * C * (config.norm == "pre") + head
+        vectors += 2 * C + (C + V) * config.bias  # of the head
+        vectors += config.segments * C + 2 * C * (config.norm == "pre")
     return tables + matrix_count(config) + vectors
 
 

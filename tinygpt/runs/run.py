@@ -283,6 +283,17 @@ def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
     return run, _load_model(run, BEST if best and run.has_best else MODEL), tokenizer
 
 
+def check_kind(run: Run, program: str, *kinds: str) -> None:
+    """Raise InputError where the run's model is of another kind than these, which the command of
+    that name takes.
+    """
+    if run.kind not in kinds:
+        raise InputError(
+            f"tinygpt {program} takes a run of {' or '.join(kinds)}, and {run.name} is of "
+            f"{run.kind}\nname another run: tinygpt {program} RUN"
+        )
+
+
 def no_run(folder: Path) -> str:
     """What to say of a folder that is no run."""
     return (

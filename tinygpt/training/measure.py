@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from tensor.nn import evaluating
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data.prepare import Data
 from tinygpt.data.windows import Examples
-from tinygpt.ids import IGNORED, Ids
+from tinygpt.ids import IGNORED, MASK, Ids
 
 LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
 
@@ -25,15 +26,34 @@ def mean_loss(
     batch: how many windows go through the model at a time; by default as many as fit.
     rows: the numbers of the windows; all by default.
     """
-    rows = np.arange(len(windows)) if rows is None else rows
-    batch = batch or batch_of(model.config, windows.context)
     total, targets = 0.0, 0
     with no_grad(), evaluating():
-        for start in range(0, len(rows), batch):
-            x, y = windows[rows[start : start + batch]]
+        for x, y in batches(model, windows, batch, rows):
             total += float(model.loss(x, y, reduction="sum"))
             targets += int(np.count_nonzero(y != IGNORED))
     return total / max(targets, 1)
+
+
+def wrong_share(model: Any, windows: Examples, rows: Ids | None = None) -> tuple[float, int]:
+    """The share of hidden tokens for which another token is likelier, and how many are hidden."""
+    wrong = hidden = 0
+    with no_grad(), evaluating():
+        for x, y in batches(model, windows, rows=rows):
+            places = (x == MASK) & (y != IGNORED)
+            answers = model(x).to("cpu").numpy().argmax(axis=-1)
+            wrong += int(np.count_nonzero(answers[places] != y[places]))
+            hidden += int(np.count_nonzero(places))
+    return wrong / max(hidden, 1), hidden
+
+
+def batches(
+    model: Any, windows: Examples, batch: int | None = None, rows: Ids | None = None
+) -> Iterator[tuple[Any, Ids]]:
+    """The windows with these numbers (all by default), `batch` at a time."""
+    rows = np.arange(len(windows)) if rows is None else rows
+    batch = batch or batch_of(model.config, windows.context)
+    for start in range(0, len(rows), batch):
+        yield windows[rows[start : start + batch]]
 
 
 def batch_of(model: ModelConfig, context: int) -> int:

@@ -22,7 +22,7 @@ from tensor.memory.devices import array_module, move
 from tensor.optim import clip_gradients
 from tensor.random import Key, keyed
 from tensor.recording import in_bytes
-from tinygpt.config import EncoderDecoderConfig, ModelConfig, TrainConfig
+from tinygpt.config import BERTConfig, EncoderDecoderConfig, ModelConfig, TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
 from tinygpt.model.kinds import KINDS
@@ -157,6 +157,8 @@ def flops(model: ModelConfig, rows: int, recompute: bool = False) -> float:
     keys = model.layers * (T + 1)
     if isinstance(model, EncoderDecoderConfig):
         keys += model.layers * 4 * T
+    if isinstance(model, BERTConfig):
+        keys += model.layers * (T - 1)
     layers = (matrix_count(model) + keys * C) * (4 / 3 if recompute else 1)
     return 6.0 * rows * T * (layers + V * C)
 
