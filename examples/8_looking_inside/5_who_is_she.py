@@ -144,8 +144,8 @@ title = "         " + "".join(f"  head {head}" for head in range(HEADS))
 # %% [markdown]
 # ## 3. The model that predicts the next word
 #
-# From which word does the model look back? Hardly from the pronoun. To write "liked" after "She", the
-# model need not know who she is. But one word earlier, at the full stop, the model must choose
+# From which word does the model look back? Hardly from the pronoun. To write "liked" after "She",
+# the model need not know who she is. But one word earlier, at the full stop, the model must choose
 # between He and She. There the model needs the name.
 
 # %%
