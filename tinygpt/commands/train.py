@@ -210,10 +210,11 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
     drawn = config.steps * config.batch * config.accumulation
-    often = f"{drawn:,} of the windows, once each"
+    unit = "pair" if config.kind == "encoder-decoder" else "window"
+    often = f"{drawn:,} of the {unit}s, once each"
     if drawn > _different(data):
         times = round(drawn / _different(data))
-        often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
+        often = f"each {unit} about {f'{times:,} times' if times > 1 else 'once'}"
     yield f"training  {number_of(config.steps, 'step')} of {windows_of(config)}: {often}"
     if hasattr(options, "steps") and job.progress.step:
         now = learning_rate(job.progress.step, config)

@@ -48,7 +48,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "configs"), [("train", (TrainConfig, GPTConfig)), ("sample", (SampleConfig,))]
+    ("command", "configs"), [("train", (TrainConfig, ModelConfig)), ("sample", (SampleConfig,))]
 )
 def test_help_names_every_field_and_its_default(
     capsys: pytest.CaptureFixture[str], command: str, configs: tuple[type, ...]
