@@ -120,11 +120,10 @@ static inline float scaled_exponential(float x, float rest, uint32_t k) {
     return p * power;
 }
 
-/* e^x: 0 where that is below the smallest normal number, and no more than e^88; NaN stays NaN. */
+/* e^x of x <= 0: 0 where that is below the smallest normal number; NaN stays NaN. */
 static inline float exponential(float x) {
     const float least = -87.33654f;
     float t = x < least ? least : x;
-    t = t > 88.0f ? 88.0f : t;
     return x < least ? 0.0f : scaled_exponential(t, 0.0f, 0);
 }
 
