@@ -166,7 +166,7 @@ def _report_answers(
     every = measured.windows.pairs
     pairs = every[:: -(-len(every) // ANSWERED)]
     sources, written = [tokenizer.encode(pair.source) for pair in pairs], list[str]()
-    together = batch_of(model.config, model.context)
+    together = max(1, batch_of(model.config, model.context) // (config.beam or 1))
     for start in range(0, len(pairs), together):
         found = answers(model, sources[start : start + together], config)
         written += map(tokenizer.decode, found)

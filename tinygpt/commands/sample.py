@@ -34,7 +34,7 @@ from tinygpt.terminal import command, number_of, say, shown, visible
 from tinygpt.tokenizers import Tokenizer, word_of
 
 MOST = 1_000  # samples of a prompt
-TOGETHER = 16  # prompts that are continued side by side
+TOGETHER = 16  # texts that are continued side by side
 BETWEEN = "---"  # the line between two samples of a prompt
 PROMPTS = "prompt", "prompts", "prompt_file", "fill"
 DRAWS = "temperature", "top_k", "top_p", "seed"
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
     drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
     if run.kind == "encoder-decoder" and not drawn:
         config = replace(config, temperature=0)
-    together = 1 if config.explain else TOGETHER
+    together = 1 if config.explain else max(1, TOGETHER // (config.beam or 1))
     between = BETWEEN if options.samples > 1 else None
     copies = options.samples if config.beam is None else 1
     prompts = [prompt for prompt in given for _ in range(copies)]

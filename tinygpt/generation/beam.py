@@ -62,8 +62,11 @@ def beam_search(
     is done when no hypothesis can reach the score of the texts that have ended: ln p only falls.
 
     The hypothesis of greedy decoding always goes on. So width 1 is greedy decoding, and a larger
-    width never gives a lower score.   alpha: of the penalty; 0: the score is ln p
+    width never gives a lower score than greedy decoding.   alpha: of the penalty; 0: the score is
+    ln p. Raises InputError where `width` or `best` is not 1 or more.
     """
+    if min(width, best) < 1:
+        raise InputError(f"width {width}, best {best}: a search follows and finds at least 1 text")
     texts = [prompt_tokens(model, ids) for ids in prompts]
     rows = [text for text in texts for _ in range(width)]
     cache = model.new_cache(len(rows))

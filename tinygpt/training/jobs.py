@@ -89,6 +89,8 @@ def fresh(request: Request) -> Job:
             f"--text {config.text or 'story'}: no part of it is kept back to measure on\n"
             "leave it out, or train on a text of your own: --text FILE",
         )
+    if config.kind == "encoder-decoder":
+        _refuse(request, ["stride"], "pairs: each pair is read whole\nleave it out")
     if is_token_folder(config.text):
         text = shown(config.text)
         _refuse(
@@ -112,7 +114,7 @@ def _initialised(request: Request, init: str) -> Job:
     before, model, tokenizer = runs.load(runs.find(init), best=True)
     if before.kind != request.training.kind:
         raise InputError(
-            f"--init {before.name}: its model is a {before.kind}, and this training is of a "
+            f"--init {before.name}: its kind of model is {before.kind}, and this training's is "
             f"{request.training.kind}\nstart from a run of the same kind, or leave --init out"
         )
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
@@ -137,7 +139,7 @@ def resumed(request: Request) -> Job:
         "leave it out, or start a new run from it: --init",
     )
     moved = {name: getattr(request.training, name) for name in MOVED if name in request.chosen}
-    again = command("train", "--resume", request.resume, "--text", "PATH")
+    again = command("train", "--resume", request.resume)
     job = reopened(
         request.resume,
         moved,
@@ -185,7 +187,7 @@ def reopened(
 ) -> Job:
     """A run as its last checkpoint left it, also where that was its last step. moved: where its
     `text` or `pairs` are now, by default where they were. Raises InputError, as `own_text` does,
-    when its text is another one now.
+    when its text is another one now. missing: what can be done then, up to the flag for the text.
     """
     run, model, tokenizer = runs.load(runs.find(name))
     if not run.text:
@@ -197,7 +199,11 @@ def reopened(
         run = _moved(run, kind, path)
     config = run.training
     _check(config)
-    data = _unchanged(run, tokenizer) if moved else own_text(run, tokenizer, missing, changed)
+    if moved:
+        data = _unchanged(run, tokenizer)
+    else:
+        place = f"{missing} --{'text' if config.pairs is None else 'pairs'} PATH" if missing else ""
+        data = own_text(run, tokenizer, place, changed)
     if data is None:
         raise InputError(
             f"{name_of(config.learned_from)} is not the text that {run.name} was trained on: its "
@@ -241,9 +247,13 @@ def _moved(run: Run, kind: str, path: str) -> Run:
     """The run, with its text or its pairs where they are now."""
     before = run.training
     if getattr(before, kind) in BUILT_IN or path in BUILT_IN:
+        why, fix = ", and only a file or a folder can have moved", "start a new run: --init"
+        for other in MOVED:
+            if other != kind and getattr(before, other) not in BUILT_IN:
+                why, fix = "", f"say where that is now: --{other} PATH"
         raise InputError(
-            f"--{kind} {shown(path)}: {run.name} learns from {shown(before.learned_from)}, and "
-            "only a file or a folder can have moved\nleave it out, or start a new run: --init"
+            f"--{kind} {shown(path)}: {run.name} learns from {shown(before.learned_from)}{why}\n"
+            f"leave it out, or {fix}"
         )
     place: dict[str, Any] = {kind: path}
     return replace(run, training=replace(before, **place))

@@ -14,7 +14,8 @@ from tinygpt.__main__ import main
 from tinygpt.commands import eval as command
 from tinygpt.generation.answers import answers
 from tinygpt.ids import EOS, SOS
-from tinygpt.model.encoder_decoder import EncoderDecoder
+from tinygpt.model.cache import Cache
+from tinygpt.model.encoder_decoder import EncoderDecoder, Given
 
 __all__ = ["pairs_run"]
 
@@ -85,6 +86,32 @@ def test_answers_are_right_to_the_letter(
     assert len(found) == 5 + command.WRONG
     monkeypatch.setattr(command, "ANSWERED", 20)
     assert told(capsys, *flags)[4] == f"exact {sum(right[::2])} of 20 answers, of {how}"
+
+
+def test_a_wide_beam_answers_fewer_sources_at_once(
+    pairs_run: EncoderDecoder,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The number of rows of the cache does not grow with the beam; the answers are the same."""
+    rows: list[int] = []
+    new_cache = Given.new_cache
+
+    def counted(given: Given, count: int) -> Cache:
+        rows.append(count)
+        return new_cache(given, count)
+
+    monkeypatch.setattr(Given, "new_cache", counted)
+    flags = ["--pairs", "many.tsv", "--beam", "30"]
+    Path("many.tsv").write_text("".join(f"{source}\tbad\n" for source in SOURCES))
+    assert told(capsys, *flags)[4] == "exact 0 of 10 answers, of a beam of 30"
+    assert rows == [60] * 5  # of at most 64
+    rows.clear()
+    Path("prompts.txt").write_text("\n".join(SOURCES))
+    for beam, expected in (("8", [16] * 5), ("30", [30] * 10)):
+        assert main(["sample", "--prompts", "prompts.txt", "--beam", beam]) == 0
+        assert rows == expected  # of at most 16, or one source
+        rows.clear()
 
 
 def test_flags_of_the_other_kind_of_run(

@@ -209,6 +209,10 @@ def test_what_cannot_be_searched() -> None:
         beam_search(model, [[]], 2, 3)
     with pytest.raises(IndexError, match="token 5 is outside"):
         beam_search(model, [[5]], 2, 3)
+    with pytest.raises(InputError, match="width 0, best 1"):
+        beam_search(model, [[1]], 0, 3)
+    with pytest.raises(InputError, match="width 2, best 0"):
+        beam_search(model, [[1]], 2, 3, best=0)
     with pytest.raises(ShapeError, match="7 tokens do not fit"):
         beam_search(encoder_decoder(5, 6).given([[3]]), [[SOS] + [3] * 6], 2, 3)
     with no_grad():

@@ -58,3 +58,20 @@ def test_a_text_that_comes_with_tinygpt_does_not_move(
     Path("a.txt").write_text(TEXT)
     says = "learns from story, and only a file or a folder can have moved"
     refused(capsys, "train", "--resume", "story-1", "--text", "a.txt", says=says)
+
+
+def test_pairs_move_as_a_text_does(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each message names the flag of pairs."""
+    Path("a.tsv").write_text("".join(f"{letter}a\ta{letter}\n" for letter in "abcdefghij"))
+    flags = ["--pairs", "a.tsv", *TINY, "--steps", "4"]
+    refused(capsys, "train", *flags, "--stride", "2", says="pairs: each pair is read whole")
+    assert main(["train", *flags, "--out", "half", "--until", "2"]) == 0
+    os.rename("a.tsv", "b.tsv")
+    capsys.readouterr()
+    resume = ["train", "--resume", "half"]
+    refused(capsys, *resume, says="say where it is now: tinygpt train --resume half --pairs PATH\n")
+    says = "half learns from a.tsv\nleave it out, or say where that is now: --pairs PATH"
+    refused(capsys, *resume, "--text", "b.tsv", says=says)
+    init = ["train", "--init", "half", "--text", "story"]
+    refused(capsys, *init, says="its kind of model is encoder-decoder, and this training's is gpt")
+    assert main([*resume, "--pairs", "b.tsv"]) == 0

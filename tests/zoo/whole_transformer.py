@@ -1,0 +1,53 @@
+"""Bugs around encoder-decoders: messages for the other kind of run, memory, warnings."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+BRANCH = "tests/tensor/ops/test_edge.py::test_bug_76_a_branch_not_taken_gets_no_gradient"
+MOVED = "tests/tinygpt/training/test_moved_text.py::test_pairs_move_as_a_text_does"
+WIDE = "tests/tinygpt/commands/test_eval_pairs.py"
+WIDE += "::test_a_wide_beam_answers_fewer_sources_at_once"
+SEARCHED = "tests/tinygpt/generation/test_beam.py::test_what_cannot_be_searched"
+ELEMENTWISE = "tensor/ops/elementwise.py"
+JOBS = "tinygpt/training/jobs.py"
+
+ZOO = [
+    # backward of sin(inf), a branch not taken, sets a warning off
+    Bug(
+        97,
+        ELEMENTWISE,
+        "slope(dy, lambda: np.cos(x))",
+        "slope(dy, np.cos(x))",
+        BRANCH + "[sin-True]",
+    ),
+    Bug(
+        97,
+        ELEMENTWISE,
+        "slope(dy, lambda: -np.sin(x))",
+        "slope(dy, -np.sin(x))",
+        BRANCH + "[cos-True]",
+    ),
+    Bug(  # a run on pairs is told to say where its text is
+        97, JOBS, "'text' if config.pairs is None else 'pairs'", "'text'", MOVED
+    ),
+    Bug(97, JOBS, "if other != kind and", "if other == kind and", MOVED),
+    Bug(97, JOBS, '_refuse(request, ["stride"], "pairs:', '_refuse(request, [], "pairs:', MOVED),
+    Bug(  # a beam of 1,000 takes 1,000 times the memory
+        97,
+        "tinygpt/commands/eval.py",
+        "max(1, batch_of(model.config, model.context) // (config.beam or 1))",
+        "batch_of(model.config, model.context)",
+        WIDE,
+    ),
+    Bug(
+        97,
+        "tinygpt/commands/sample.py",
+        "max(1, TOGETHER // (config.beam or 1))",
+        "TOGETHER",
+        WIDE,
+    ),
+    Bug(  # no text is searched for, and an index is out of range
+        97, "tinygpt/generation/beam.py", "if min(width, best) < 1:", "if width < 1:", SEARCHED
+    ),
+]
