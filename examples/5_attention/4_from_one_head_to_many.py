@@ -174,11 +174,13 @@ for H in (1, 2):
     print(f"    {H} x width {C // H:2}, {count} weights: {right}")
     assert max(right) < 950 if H == 1 else min(right) > 950
 x = model.animal(animals) + model.part(parts)
-print("the question mark looks at     " + "   ".join(words(animals[0], parts[0])))
+columns = [f"{word:>4}" for word in words(animals[0], parts[0])]
+print("the question mark looks at:\n          ", "  ".join(columns))
 most = set()
 for number, head in enumerate(model.attention.heads, start=1):
     looks = head.weights(x).numpy()[0, -1]
-    print(f"    head {number}", *(f"{weight:.2f}" for weight in looks))
+    shares = (f"{look:{len(column)}.2f}" for look, column in zip(looks, columns, strict=True))
+    print(f"    head {number}", "  ".join(shares))
     most.add(PARTS[parts[0, looks.argmax()]])
 assert most == {" chases", " is chased"}
 

@@ -127,8 +127,8 @@ def softmax(x):
 
 future = np.triu(np.ones((T, T), bool), 1)
 streams, weights = [x], []  # after each floor: (T, C); on each floor: (H, T, T)
-print("\n             to sat, from")
-print("             " + "".join(f"{word:>6}" for word in words) + "    size of what is added")
+print("\n                 to sat, from")
+print("              " + "".join(f"{word:>6}" for word in words))
 for floor, block in enumerate(building.blocks, start=1):
     qkv = through(norm(x, block.attention_norm), block.attention.qkv)  # (T, 3C)
     q, k, v = qkv.reshape(T, 3, H, D).transpose(1, 2, 0, 3)  # 3 x (H, T, D)
@@ -144,9 +144,9 @@ for floor, block in enumerate(building.blocks, start=1):
     weights.append(looks)
     for team in range(H):
         shares = "".join(f"{share:6.0%}" for share in looks[team, -1])
-        print(f"{f'floor {floor}' if team == 0 else '':8}team {team + 1}{shares}", end="")
-        added = (f"by the teams {size(brought[-1]):.2f}", f"by the analyst {size(report[-1]):.2f}")
-        print(f"    {added[team]}")
+        print(f"{f'floor {floor}' if team == 0 else '':8}team {team + 1}{shares}")
+    print(f"        size of what the teams add {size(brought[-1]):.2f}", end=", ")
+    print(f"of the analyst's report {size(report[-1]):.2f}")
     assert np.allclose(looks.sum(-1), 1)
     assert (looks[:, future] == 0).all(), "nobody is told anything by a later piece"
 
@@ -187,8 +187,9 @@ assert tokenizer.decode([int(order[0])]) == "on"
 assert p[-1, order[0]] > 0.9
 
 # %% [markdown]
-# The calculator is asked after each piece, not only after the last. After The cat it is not sure:
-# in the story come sat, and, liked. The loss is the mean of -ln p of the words that do come.
+# The calculator is asked after each piece, not only after the last. After "The cat" the calculator
+# is not sure: in the story "sat", "and" and "liked" follow. The loss is the mean of -ln p of the
+# words that do come.
 
 # %%
 right = ids_of("cat sat on")

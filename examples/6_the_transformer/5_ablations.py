@@ -49,7 +49,7 @@ for row in x:
     print("".join(letters[i] for i in row))
 p = 1 - NOISE + NOISE / V  # a random letter is right by chance one time in V
 floor = -p * np.log(p) - (1 - p) * np.log((1 - p) / (V - 1))
-print(f"\nfloor {floor:.3f}; who knows nothing has ln {V} = {np.log(V):.3f}")
+print(f"\nfloor {floor:.3f}; a model that knows nothing has ln {V} = {np.log(V):.3f}")
 
 # %% [markdown]
 # ## 2. Seven forms of one model
@@ -149,7 +149,7 @@ for what in FORMS:
 # - With equal weights a token knows which letters came before, but not where they stood.
 # - Without positions attention can choose by letter, but not by place.
 # - One head has one set of weights, and here two places are needed at once.
-# - Without attention a token sees itself alone, and itself decides nothing.
+# - Without attention a token sees only itself, and the rule does not use this letter.
 
 # %%
 assert floor < losses["complete"] < floor + 0.15

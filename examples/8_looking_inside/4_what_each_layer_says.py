@@ -77,7 +77,7 @@ with tensor.no_grad():
 right = tokenizer.encode(line[1:] + "T")
 print("\nread        ", " ".join(line.replace(" ", "_")))
 for name, layer in zip(names, p, strict=True):
-    print(f"{name:12} ", " ".join(tokenizer.decode(layer.argmax(-1).tolist()).replace(" ", "_")))
+    print(f"{name:12}", " ".join(tokenizer.decode(layer.argmax(-1).tolist()).replace(" ", "_")))
 print("comes next  ", " ".join(tokenizer.decode(right).replace(" ", "_")))
 
 # %% [markdown]

@@ -112,8 +112,8 @@ assert (moved["with the mask"][:-1] == 0).all()
 assert moved["with the mask"][-1] > 0.01
 
 # %% [markdown]
-# The gradient says the same for all pairs of positions. Row t of the table is y[t], and column s is
-# the input x[s]. The number is the size of dy[t] / dx[s], for a random gradient at y[t].
+# The gradient says the same for all pairs of positions. A random gradient enters at y[t]. Row t,
+# column s of the table is the size of the gradient that arrives at the input x[s].
 
 # %%
 reach = {}
@@ -127,7 +127,7 @@ for name, on in (("encoder", False), ("with the mask", True)):
         (dx,) = tensor.grad(y[0, t], x, dy, retain_graph=True)
         table[t] = np.sqrt(np.mean(np.square(dx.numpy()[0]), axis=1))
     reach[name] = table
-    print(f"\nsize of dy[t] / dx[s], {name}")
+    print(f"\nfrom y[t] (row) to x[s] (column), {name}")
     for row in table:
         print("   ", *(f"{value:6.3f}" for value in row))
 assert (reach["encoder"] > 0).all()
@@ -209,8 +209,8 @@ assert np.abs(unmasked - alone).max() > 0.1
 #     post-norm   x = norm(x + f(x))    2017: each norm sets the size of the stream back to 1
 #     pre-norm    x = x + f(norm(x))    GPT-2: the stream grows, and one norm at the end corrects it
 #
-# Both are one option of the same block. 6_the_transformer/2_a_block.py shows how the gradient fares
-# in each.
+# Both are one option of the same block. 6_the_transformer/2_a_block.py shows what happens to the
+# gradient in each.
 
 # %%
 print("\nsize of the stream after each of six blocks")
