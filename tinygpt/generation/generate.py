@@ -100,6 +100,8 @@ def next_logits(model: Decoder, cache: Any, texts: Sequence[list[int]], rows: li
         ids = Tensor.from_array(move(np.array([new[i] for i in part]), model.device))  # (B, T)
         of_part = cache if len(part) == len(texts) else cache.of(part)
         found.append(to_host(model.decode(ids, of_part, last=True).array)[:, -1])  # (B, V)
+    if len(found) == 1:  # in order
+        return found[0]
     order = np.argsort([i for part in together.values() for i in part])
     return np.concatenate(found)[order]
 
