@@ -95,7 +95,7 @@ def test_what_a_bert_cannot_do(here: Path, capsys: pytest.CaptureFixture[str]) -
         (["embed", "r", "--prompt", "a" * 16], "has 16 characters, and r reads 1 to 15"),
         (["embed", "r", "--prompt", ""], "has 0 characters"),
         (["embed", "r", "--prompt", "a", "--out", "v.txt"], "an array's name ends in .npy"),
-        (["train", "--init", "r", "--text", "t.txt"], "its model is a bert"),
+        (["train", "--init", "r", "--text", "t.txt"], "its kind of model is bert"),
         (["train", "--task", "masked", "--text", "t.txt", "--context", "2"], "at least 3"),
         (["look", "r"], "takes a run of gpt or encoder-decoder, and r is of bert"),
         (["step", "r", "--plain"], "and r is of bert"),
