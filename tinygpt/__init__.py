@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tinygpt.data.reading import story
     from tinygpt.data.windows import CorpusError, floor, windows
     from tinygpt.errors import InputError
+    from tinygpt.generation.answers import answers
+    from tinygpt.generation.beam import beam_search
     from tinygpt.model.bert import BERT
     from tinygpt.model.encoder_decoder import EncoderDecoder
     from tinygpt.model.gpt import GPT
@@ -55,6 +57,8 @@ __all__ = [
     "TokenizerError",
     "TrainConfig",
     "WordTokenizer",
+    "answers",
+    "beam_search",
     "floor",
     "story",
     "windows",
@@ -64,6 +68,8 @@ MODULES = (
     "data.reading",
     "data.windows",
     "errors",
+    "generation.answers",
+    "generation.beam",
     "model.encoder_decoder",
     "runs.bert",
     "runs.gpt2",

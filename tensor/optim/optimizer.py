@@ -226,14 +226,7 @@ class Optimizer:
             for name, array in state.items()
         }
         scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale.state_dict()}
-        groups = [
-            {
-                name: value
-                for name, value in group.items()
-                if name != "params" and not callable(value)
-            }
-            for group in self.param_groups
-        ]
+        groups = [_numbers_in(group) for group in self.param_groups]
         steps = {"taken": self.taken, "counts": dict(self.counts)}
         return {"groups": groups, **steps, **scale, "arrays": arrays}
 
@@ -273,6 +266,11 @@ def _stale(kind: str, flat: Flat) -> GraphError:
         f"{kind}: parameter `{learning[0]}` was frozen when this optimiser was made, and learns "
         "now. Make a new optimiser"
     )
+
+
+def _numbers_in(group: dict[str, Any]) -> dict[str, Any]:
+    """The options of a group that can be saved: no parameters, and no functions."""
+    return {name: x for name, x in group.items() if name != "params" and not callable(x)}
 
 
 def _follow(weights: Array, master: Array) -> None:

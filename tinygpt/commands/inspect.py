@@ -1,4 +1,4 @@
-"""Show the parts of a trained GPT, and how many parameters each has. `tinygpt inspect` takes the
+"""Show the parts of a trained model, and how many parameters each has. `tinygpt inspect` takes the
 run saved last, `tinygpt inspect RUN` that run.
 
 Prints the modules as a tree, in the order of computation, with the shape, the strides and the size
@@ -23,7 +23,7 @@ from tinygpt.errors import InputError
 from tinygpt.inside import weights
 from tinygpt.inside.arrays import floats, heat_map, statistics, written
 from tinygpt.inside.weights import Branch, Matrix
-from tinygpt.model.gpt import GPT
+from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
 from tinygpt.runs.metrics import finite
 from tinygpt.runs.run import Run
@@ -81,7 +81,7 @@ def _chosen(matrices: list[Matrix], only: str | None) -> list[Matrix]:
 # -- the graph view
 
 
-def graph_view(run: Run, model: GPT, which: str) -> Iterator[str]:
+def graph_view(run: Run, model: Transformer, which: str) -> Iterator[str]:
     """The tree as a table, the totals, and the parts of the model with their parameters."""
     root, config = weights.tree(model), run.model
     sizes = f"V {config.vocabulary:,} tokens, T {config.context:,} places, C {config.width:,} wide"
@@ -99,8 +99,11 @@ def graph_view(run: Run, model: GPT, which: str) -> Iterator[str]:
     if model.head is None:
         yield "tied        the head is the table of tokens once more, and counted once"
     yield from ("", "Where are they?", "")
-    for share in weights.shares(model):
-        yield f"{share.share:6.1%}  {share.part:<14}  {share.numbers:>11,}  {share.what}"
+    shares = weights.shares(model)
+    width = max(len(share.part) for share in shares)
+    for share in shares:
+        count = f"{share.numbers:,}".rjust(25 - width)
+        yield f"{share.share:6.1%}  {share.part:<{width}}  {count}  {share.what}"
 
 
 def _table(rows: list[Row]) -> Iterator[str]:
@@ -139,13 +142,14 @@ def _rows(branch: Branch, first: str, rest: str) -> Iterator[Row]:
 def _folded(branch: Branch) -> list[Branch]:
     """The branches that are shown below. The blocks after the first are alike: they are one row."""
     parts = list(branch.branches) if branch.open else []
-    more = tuple(part for part in parts if re.match(r"blocks\.[1-9]", part.name))
-    if more:
-        name, note, last = "blocks.1", "as blocks.0", len(more)
-        if last > 1:
-            name, note = f"blocks.1 to {last}", f"each as blocks.0: {last} x {more[0].numbers:,}"
-        start = parts.index(more[0])
-        parts[start : start + last] = [Branch(name, note, more, open=False)]
+    for stack in ("blocks", "encoder", "decoder"):
+        more = tuple(part for part in parts if re.match(rf"{stack}\.[1-9]", part.name))
+        if more:
+            name, note, last = f"{stack}.1", f"as {stack}.0", len(more)
+            if last > 1:
+                name, note = f"{name} to {last}", f"each {note}: {last} x {more[0].numbers:,}"
+            start = parts.index(more[0])
+            parts[start : start + last] = [Branch(name, note, more, open=False)]
     return parts
 
 
@@ -175,7 +179,7 @@ def matrix_view(matrices: list[Matrix]) -> Iterator[str]:
 # -- for programs
 
 
-def as_json(run: Run, model: GPT, which: str, matrices: list[Matrix]) -> str:
+def as_json(run: Run, model: Transformer, which: str, matrices: list[Matrix]) -> str:
     """Both views, as JSON, with null for NaN, which JSON has not."""
     root = weights.tree(model)
     content = {

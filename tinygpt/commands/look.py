@@ -1,7 +1,8 @@
-"""See what a trained GPT makes of a text: one page that needs no network, look.html, or pictures.
+"""See what a trained model makes of a text: one page that needs no network, look.html, or pictures.
 
 The page shows every array on the way from the text to the next token, what each token looks at, and
-how this was learned.
+how this was learned. An encoder-decoder reads the prompt, its source, and writes the target; the
+page shows the attention in each of the two texts, and from the target to the source.
 """
 
 from __future__ import annotations

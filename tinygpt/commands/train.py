@@ -24,13 +24,12 @@ from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
 from tinygpt.data.masked import TARGETS
 from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
-from tinygpt.generation.fill import SIGN
 from tinygpt.ids import MASK
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.metrics import Metrics
 from tinygpt.runs.ownership import Owner
-from tinygpt.terminal import command, number_of, outliving, say, shown
+from tinygpt.terminal import command, number_of, outliving, say, shown, visible
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
@@ -120,16 +119,26 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
             say(f"each op of these steps, as a trace that Chrome opens: {trace}\n")
         shows = f"; {runs.PICTURE} there shows the curve" if training.draw() else ""
         say(f"saved in {run.name}{shows}")
-        if code == 0 and run.kind == "gpt":
+        if code == 0:
             say()
-            model: Any = job.model
-            sample.write(run, model, job.data.tokenizer, SampleConfig(), run.opening)
-            more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
-            say(f"\nmore of it: {more}")
-        if code == 0 and run.kind == "bert":
-            say(f"\n{SIGN} filled in, in its opening:")
-            sample.fill_in(run, job.model, job.data.tokenizer, hidden(run, job.data.tokenizer))
+            _say_sample(run, job.model, job.data.tokenizer)
     return code
+
+
+def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
+    """What the model makes of the opening of what it learned, and the next command."""
+    if run.kind == "gpt":
+        sample.write(run, model, tokenizer, SampleConfig(), run.opening)
+        more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
+        say(f"\nmore of it: {more}")
+    elif run.kind == "encoder-decoder":
+        sample.write(run, model, tokenizer, SampleConfig(temperature=0), run.opening)
+        say(f"\nhow many of its answers are right: {command('eval', run.folder)}")
+    else:
+        text = hidden(run, tokenizer)
+        say(visible(text))
+        sample.fill_in(run, model, tokenizer, text)
+        say(f"\nhow many tokens it fills in wrong: {command('eval', run.folder)}")
 
 
 def hidden(run: runs.Run, tokenizer: Tokenizer) -> str:
@@ -201,10 +210,11 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
     drawn = config.steps * config.batch * config.accumulation
-    often = f"{drawn:,} of the windows, once each"
+    unit = "pair" if config.kind == "encoder-decoder" else "window"
+    often = f"{drawn:,} of the {unit}s, once each"
     if drawn > _different(data):
         times = round(drawn / _different(data))
-        often = f"each window about {f'{times:,} times' if times > 1 else 'once'}"
+        often = f"each {unit} about {f'{times:,} times' if times > 1 else 'once'}"
     yield f"training  {number_of(config.steps, 'step')} of {windows_of(config)}: {often}"
     if hasattr(options, "steps") and job.progress.step:
         now = learning_rate(job.progress.step, config)

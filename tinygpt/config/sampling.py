@@ -16,11 +16,15 @@ class LookConfig:
 
     # characters the tokenizer knows
     prompt: str | None = option(
-        None, "text to continue (the first words of the text it learned, if not given)", "TEXT"
+        None,
+        "text to continue, or the source of an encoder-decoder (the first words of what it "
+        "learned, if not given)",
+        "TEXT",
     )
     length: int | None = option(
         None,
-        f"tokens to write ({LENGTH}, or as many as fit, if not given)",
+        f"tokens to write ({LENGTH}, or as many as fit, if not given; an encoder-decoder writes up "
+        "to <eos>)",
         least=0,
         most=1_000_000,
     )

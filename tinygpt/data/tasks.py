@@ -167,10 +167,11 @@ EXAMPLES: dict[str, Callable[[int], Iterator[Example]]] = {
 
 # What a task takes where nothing was chosen: fields of the model and of its training. Each learns
 # the task in less than 3 minutes on 2 cores.
-COMMON = {"width": 64, "heads": 4, "layers": 2, "batch": 64, "lr": 3e-3, "warmup": 100}
+COMMON = {"width": 64, "heads": 2, "layers": 2, "batch": 32, "lr": 3e-3, "final_lr": 0.01}
+LETTERS, WORDS = COMMON | {"tokenizer": "character"}, COMMON | {"tokenizer": "word"}
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "reverse": COMMON | {"tokenizer": "character", "context": 13, "steps": 1500},
-    "sort": COMMON | {"tokenizer": "character", "context": 13, "steps": 2000},
-    "dates": COMMON | {"tokenizer": "character", "context": 40, "steps": 2000},
-    "translate": COMMON | {"tokenizer": "word", "context": 24, "steps": 1500},
+    "reverse": LETTERS | {"context": 13, "steps": 1500},
+    "sort": LETTERS | {"context": 13, "steps": 3000, "batch": 64},
+    "dates": LETTERS | {"context": 40, "steps": 2500},
+    "translate": WORDS | {"context": 24, "steps": 1800},
 }

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 from tensor import Tensor, nn
 from tensor.memory.layout import Shape
-from tinygpt.config import BERTConfig, GPTConfig
+from tinygpt.config import BERTConfig, EncoderDecoderConfig, ModelConfig
 from tinygpt.model.block import Block
-from tinygpt.model.gpt import GPT
+from tinygpt.model.transformer import Transformer
+from tinygpt.terminal import number_of
 
 # -- the matrix view
 
@@ -35,7 +36,7 @@ class Matrix(NamedTuple):
     tensor: Tensor
 
 
-def matrices(model: GPT) -> list[Matrix]:
+def matrices(model: Transformer) -> list[Matrix]:
     """Every array, parameters and buffers, each once, in the order of computation."""
     return list(tree(model).matrices())
 
@@ -71,7 +72,7 @@ class Branch:
         return sum(matrix.bytes for matrix in self.matrices() if matrix.learned)
 
 
-def tree(model: GPT) -> Branch:
+def tree(model: Transformer) -> Branch:
     """The modules in the order in which a token passes them, down to the arrays."""
     root = _branch(type(model).__name__, "", model, notes(model.config))
     if model.head is not None:
@@ -96,13 +97,21 @@ def _branch(name: str, path: str, thing: Any, said: dict[str, str]) -> Branch:
     return Branch(name, said.get(kind, ""), branches)
 
 
+# of a block: each with its norm; the second only in a decoder
+LAYERS = [
+    ("attention_norm", "attention"),
+    ("cross_norm", "cross_attention"),
+    ("feed_forward_norm", "feed_forward"),
+]
+
+
 def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
     """The modules and arrays of a module in the order of computation. This is the order of their
-    definition, except in a block whose norms come after the sums.
+    definition, except in a block.
     """
-    if isinstance(module, Block) and not module.pre_norm:
-        order = "attention", "attention_norm", "feed_forward", "feed_forward_norm"
-        return [(name, getattr(module, name)) for name in order]
+    if isinstance(module, Block):
+        names = [name for pair in LAYERS for name in (pair if module.pre_norm else pair[::-1])]
+        return [(name, vars(module)[name]) for name in names if vars(module).get(name) is not None]
     parts: list[tuple[str, Any]] = []
     for name, value in vars(module).items():
         if isinstance(value, list):
@@ -112,31 +121,56 @@ def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
     return parts
 
 
-def notes(config: GPTConfig) -> dict[str, str]:
+def notes(config: ModelConfig) -> dict[str, str]:
     """What each module does, by its path without the numbers of blocks."""
+    of_block = _block_notes(config)
+    if not isinstance(config, EncoderDecoderConfig):
+        return {
+            "": "ids (B, T) -> logits (B, T, V)",
+            "token_embedding": "a row for each token",
+            "segment_embedding": "a row for each segment",
+            "embedding_norm": "x = norm(token + position + segment)",
+            "blocks": "x (B, T, C) -> x (B, T, C)",
+            **{f"blocks.{path}": note for path, note in of_block.items()},
+            "final_norm": "h = norm(x)",
+            "transform": f"h = {config.activation}(x weight + bias)",
+            "transform_norm": "h = norm(h)",
+            "head": "logits = h weight",
+        }
+    return {
+        "": "source, target -> logits (B, T, V)",
+        "token_embedding": "a row for each token",
+        "encoder": "x (B, S, C) -> x (B, S, C)",
+        **{f"encoder.{path}": note for path, note in of_block.items()},
+        "encoder_norm": "memory = norm(x)",
+        "decoder": "x (B, T, C) -> x (B, T, C)",
+        **{f"decoder.{path}": note for path, note in of_block.items()},
+        "decoder_norm": "h = norm(x)",
+        "head": "logits = h weight",
+    }
+
+
+def _block_notes(config: ModelConfig) -> dict[str, str]:
+    """Those of the parts of a block."""
     several = "s" if config.heads > 1 else ""
     heads = f"{config.heads} head{several} of {config.width // config.heads}"
     norm, added = "x = norm(h)", "h = x + {}(x)"
     if config.norm == "pre":
         norm, added = "h = norm(x)", "x = x + {}(h)"
     return {
-        "": "ids (B, T) -> logits (B, T, V)",
-        "token_embedding": "a row for each token",
-        "segment_embedding": "a row for each segment",
-        "embedding_norm": "x = norm(token + position + segment)",
-        "blocks": "x (B, T, C) -> x (B, T, C)",
-        "blocks.attention_norm": norm,
-        "blocks.attention": added.format("attention"),
-        "blocks.feed_forward_norm": norm,
-        "blocks.feed_forward": added.format("feed_forward"),
-        "blocks.attention.qkv": f"queries, keys, values: {heads}",
-        "blocks.attention.projection": "the heads mixed",
-        "blocks.feed_forward.expand": f"4 times as wide, {config.activation}",
-        "blocks.feed_forward.projection": "and back",
-        "final_norm": "h = norm(x)",
-        "transform": f"h = {config.activation}(x weight + bias)",
-        "transform_norm": "h = norm(h)",
-        "head": "logits = h weight",
+        "attention_norm": norm,
+        "attention": added.format("attention"),
+        "cross_norm": norm,
+        "cross_attention": added.replace(")", ", memory)").format("attention"),
+        "feed_forward_norm": norm,
+        "feed_forward": added.format("feed_forward"),
+        "attention.qkv": f"queries, keys, values: {heads}",
+        "attention.projection": "the heads mixed",
+        "cross_attention.q": f"queries: {heads}",
+        "cross_attention.kv": "keys, values of the memory",
+        "cross_attention.projection": "the heads mixed",
+        "feed_forward.expand": f"4 times as wide, {config.activation}",
+        "feed_forward.projection": "and back",
     }
 
 
@@ -145,6 +179,7 @@ def notes(config: GPTConfig) -> dict[str, str]:
 PARTS = {  # a word in the name of an array -> the part
     "norm": "norms",
     "feed_forward": "feed-forward",
+    "cross_attention": "cross-attention",
     "attention": "attention",
     "token_embedding": "token table",
     "position_embedding": "position table",
@@ -165,13 +200,17 @@ class Share:
     what: str
 
 
-def shares(model: GPT) -> list[Share]:
+def shares(model: Transformer) -> list[Share]:
     """The parts, those with the most parameters first. Together they are all parameters."""
-    config = model.config
-    layers = f"{config.layers} layer{'s' if config.layers > 1 else ''}"
+    config, looks, crossed = model.config, "tokens look back", {}
+    blocks, four = number_of(config.layers, "layer"), f"4 C C{' + 4 C' * config.bias}"
+    if isinstance(config, EncoderDecoderConfig):
+        blocks, looks = number_of(2 * config.layers, "block"), "in each text"
+        crossed = {"cross-attention": f"to the source: {config.layers} more of {four}"}
     what = {
-        "feed-forward": f"each token alone: {layers} of 8 C C{' + 5 C' * config.bias}",
-        "attention": f"tokens look back: {layers} of 4 C C{' + 4 C' * config.bias}",
+        "feed-forward": f"each token alone: {blocks} of 8 C C{' + 5 C' * config.bias}",
+        "attention": f"{looks}: {blocks} of {four}",
+        **crossed,
         "token table": "V C: a row for each token",
         "position table": "T C: a row for each place",
         "norms": "2 C each: a gain and a bias",

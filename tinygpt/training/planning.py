@@ -102,6 +102,7 @@ def counted(model: ModelConfig, config: TrainConfig) -> Plan:
     size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
     matrices = matrix_count(model) if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
+    of_pairs = config.kind == "encoder-decoder"  # of three arrays: sources, targets, predictions
     layer, ends = activations(model, config)
     again = activations(model, replace(config, recompute=False))[0] if config.recompute else 0
     return Plan(
@@ -114,7 +115,7 @@ def counted(model: ModelConfig, config: TrainConfig) -> Plan:
         again=again,
         activations=model.layers * layer + ends,
         logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
-        windows=2 * 8 * config.batch * config.accumulation * model.context,
+        windows=(3 if of_pairs else 2) * 8 * config.batch * config.accumulation * model.context,
         flops=flops(model, config.batch, config.recompute) * config.accumulation,
     )
 
@@ -296,15 +297,17 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
 
 
 def windows_of(config: TrainConfig) -> str:
-    """The windows of a step: 16 windows, or 16 x 4 windows with accumulation."""
+    """The windows or pairs of a step: 16 windows, or 16 x 4 windows with accumulation."""
+    unit = "pair" if config.kind == "encoder-decoder" else "window"
     if config.accumulation > 1:
-        return f"{config.batch} x {config.accumulation} windows"
-    return number_of(config.batch, "window")
+        return f"{config.batch} x {config.accumulation} {unit}s"
+    return number_of(config.batch, unit)
 
 
 def table(plan: Plan) -> list[str]:
     """The lines that `tinygpt plan` prints."""
     model, config = plan.model, plan.training
+    up_to = "up to " if config.kind == "encoder-decoder" else ""
     kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
     notes = {
         "weights": config.dtype,
@@ -316,7 +319,7 @@ def table(plan: Plan) -> list[str]:
     }
     lines = [
         f"model        {described(model)}",
-        f"step         {plan.tokens:,} tokens: {windows_of(config)} of {model.context}",
+        f"step         {plan.tokens:,} tokens: {windows_of(config)} of {up_to}{model.context}",
         "",
         *(
             f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()

@@ -21,6 +21,7 @@ from tests.helpers.program import environment, put_weights, refused
 from tinygpt import GPTConfig, SampleConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.commands import COMMANDS, cli
+from tinygpt.config import ModelConfig
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -42,12 +43,12 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert capsys.readouterr().out == text
     files = Path(tinygpt.__file__).with_name("commands").glob("*.py")
-    modules = {path.stem for path in files} - {"__init__", "cli", "names", "program"}
+    modules = {path.stem for path in files} - {"__init__", "choices", "cli", "names", "program"}
     assert {name.replace("-", "_") for name in COMMANDS} == modules
 
 
 @pytest.mark.parametrize(
-    ("command", "configs"), [("train", (TrainConfig, GPTConfig)), ("sample", (SampleConfig,))]
+    ("command", "configs"), [("train", (TrainConfig, ModelConfig)), ("sample", (SampleConfig,))]
 )
 def test_help_names_every_field_and_its_default(
     capsys: pytest.CaptureFixture[str], command: str, configs: tuple[type, ...]
@@ -64,7 +65,7 @@ def test_help_names_every_field_and_its_default(
 
 def test_help_ends_no_sentence_in_the_middle(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(helped(capsys, "train").split())
-    for config in (GPTConfig, TrainConfig):
+    for config in (ModelConfig, TrainConfig):
         assert " ".join((config.__doc__ or "").split("\n\n")[0].split()) in text
 
 

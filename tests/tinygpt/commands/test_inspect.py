@@ -23,8 +23,10 @@ from tests.helpers.program import PROGRAM, environment, put_weights, refused
 from tinygpt import GPT, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.commands.inspect import graph_view, matrix_view
+from tinygpt.config import EncoderDecoderConfig, ModelConfig
 from tinygpt.inside.arrays import heat_map, statistics
 from tinygpt.inside.weights import matrices, shares, tree
+from tinygpt.model.encoder_decoder import EncoderDecoder
 from tinygpt.model.sizes import parameter_count
 from tinygpt.runs.run import Run
 
@@ -34,6 +36,12 @@ KINDS = [
     for positions, norm, bias, tied in product(
         ("learned", "sinusoidal"), ("pre", "post"), (True, False), (True, False)
     )
+]
+
+
+PAIRS = [
+    EncoderDecoderConfig(11, context=5, width=6, heads=2, layers=3, norm=norm, bias=norm == "pre")
+    for norm in ("pre", "post")  # type: ignore[arg-type]
 ]
 
 
@@ -56,9 +64,10 @@ def inspected(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 # -- what there is
 
 
-@pytest.mark.parametrize("config", KINDS, ids=str)
-def test_every_array_once_and_all_add_up(config: GPTConfig) -> None:
-    model = GPT(config, generator=Generator(0))
+@pytest.mark.parametrize("config", [*KINDS, *PAIRS], ids=str)
+def test_every_array_once_and_all_add_up(config: ModelConfig) -> None:
+    kind = EncoderDecoder if isinstance(config, EncoderDecoderConfig) else GPT
+    model = kind(config, generator=Generator(0))
     found = {matrix.name: matrix for matrix in matrices(model)}
     assert len(found) == len(matrices(model))
     assert {name for name, matrix in found.items() if matrix.learned} == {
@@ -92,6 +101,34 @@ def test_parts_by_formula() -> None:
     assert [share.numbers for share in shares(GPT(SMALL, draw=False))] == sorted(
         found.values(), reverse=True
     )
+
+
+@pytest.mark.parametrize("config", PAIRS, ids=str)
+def test_an_encoder_decoder(config: EncoderDecoderConfig) -> None:
+    """Its parts by formula, its arrays in the order in which they are read, the view in 80 columns
+    with equal blocks as one row.
+    """
+    model = EncoderDecoder(config, generator=Generator(0))
+    C, L, bias = 6, 3, 4 * 6 * config.bias
+    found = {share.part: share.numbers for share in shares(model)}
+    assert found["attention"] == 2 * L * (4 * C * C + bias)
+    assert found["cross-attention"] == L * (4 * C * C + bias)
+    with tensor.record(implementation="reference") as recording:
+        model([[3, 4]], [[1, 5]])
+    names = {name for name, _ in model.named_parameters()}
+    read = [value.source for entry in recording.forwards for value in entry.inputs]
+    # the memory's keys and values are made before the queries
+    parts = [name.replace(".kv.", ".q.") for name in read if name in names]
+    listed = [m.name.replace(".kv.", ".q.") for m in matrices(model) if m.learned]
+    assert list(dict.fromkeys(parts)) == list(dict.fromkeys(listed))
+    run = Run(config, TrainConfig(), "", folder=Path("runs/one"))
+    lines = list(graph_view(run, model, "last"))
+    assert max(map(len, lines)) <= 80
+    text = "\n".join(lines)
+    assert "EncoderDecoder  source, target -> logits (B, T, V)" in text
+    assert "├─ encoder.1 to 2  each as encoder.0: 2 x" in text
+    assert "├─ decoder.1 to 2  each as decoder.0: 2 x" in text
+    assert "cross-attention" in text
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])

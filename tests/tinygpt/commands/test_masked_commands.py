@@ -32,7 +32,8 @@ def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_trained_and_asked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = trained(capsys)
     assert "targets   15% of the characters, others each time that a window comes" in said
-    assert "[MASK] filled in, in its opening:" in said
+    assert "\nthe cat[MASK]sat on" in said
+    assert "how many tokens it fills in wrong: tinygpt eval r" in said
     run, model, tokenizer = runs.load(Path("r"), best=True)
     assert run.kind == json.loads(Path("r/config.json").read_text())["kind"] == "bert"
 

@@ -20,6 +20,9 @@ from tensor.recording import in_bytes
 from tests.helpers.program import contents, refused
 from tinygpt import GPT, ConfigError, GPTConfig, TrainConfig
 from tinygpt.__main__ import main
+from tinygpt.config import EncoderDecoderConfig, ModelConfig
+from tinygpt.ids import PAD, SourceTarget
+from tinygpt.model.kinds import KINDS
 from tinygpt.model.positions import SINUSOIDS
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
@@ -157,6 +160,35 @@ def test_activations_are_what_the_graph_holds(
     assert twice == (2 * layer, 2 * ends)
 
 
+def measured(shape: ModelConfig, config: TrainConfig, x: Any, y: Any) -> tuple[int, Any]:
+    """The peak of a step's memory, by NumPy's own count, and the optimiser."""
+    tracemalloc.start()
+    try:
+        model = KINDS[config.kind].model(shape, dtype=config.dtype, draw=False).train()
+        model.recompute = config.recompute
+        moments = optimizer_of(model, config)
+        update(model, moments, x, y, 1.0, 1, Key())
+        tracemalloc.reset_peak()
+        update(model, moments, x, y, 1.0, 1, Key())
+        return tracemalloc.get_traced_memory()[1], moments
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_memory_of_an_encoder_decoder(recompute: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, with sources that end in <pad>."""
+    monkeypatch.setattr(planning, "step_seconds", lambda model, config: 1.0)
+    shape = EncoderDecoderConfig(300, 32, 48, 2, 3)
+    config = TrainConfig(task="reverse", batch=8, recompute=recompute)
+    plan = predict(shape, config)
+    ids = np.random.default_rng(0).integers(3, 300, (8, 32))
+    x = SourceTarget(np.where(np.arange(32) < 29, ids, PAD), ids)
+    peak, _ = measured(shape, config, x, ids)
+    assert 0.85 * plan.memory < peak < plan.memory + 1.1 * plan.passing
+    assert table(plan)[1] == "step         256 tokens: 8 pairs of up to 32"
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
@@ -173,17 +205,7 @@ def test_memory_is_what_a_step_takes(
     )
     plan = predict(model, config)
     x = np.random.default_rng(0).integers(0, 300, (8, 32))
-    tracemalloc.start()
-    try:
-        gpt = GPT(model, dtype=dtype, draw=False).train()
-        gpt.recompute = recompute
-        moments = optimizer_of(gpt, config)
-        update(gpt, moments, x, x, 1.0, 1, Key())
-        tracemalloc.reset_peak()
-        update(gpt, moments, x, x, 1.0, 1, Key())
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peak, moments = measured(model, config, x, x)
     assert 0.85 * plan.memory < peak < plan.memory + 1.1 * plan.passing
     states = sum(array.nbytes for array in moments.state_dict()["arrays"].values())
     assert plan.moments == pytest.approx(states, rel=0.05)  # places are rounded up to 256 bytes

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.pairs_run import TOKENIZER, pairs_run
-from tests.helpers.program import refused, sampled
+from tests.helpers.pairs_run import FILE, SOURCES, TOKENIZER, pairs_run
+from tests.helpers.program import TINY, refused, sampled
 from tinygpt import SampleConfig
+from tinygpt.__main__ import main
 from tinygpt.generation.answers import answers
 from tinygpt.generation.beam import beam_search
 from tinygpt.ids import EOS, SOS
@@ -124,3 +125,11 @@ def test_what_does_not_go_with_a_beam(run: Path, capsys: pytest.CaptureFixture[s
     ):
         refused(capsys, "sample", "--beam", "3", *flags, says=says)
     refused(capsys, "sample", "--beam", "0", says="--beam 0: a whole number, at least 1")
+
+
+def test_a_training_ends_with_an_answer(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FILE.write_text("".join(f"{source}\t{source[::-1]}\n" for source in SOURCES))
+    assert main(["train", "--pairs", str(FILE), *TINY, "--steps", "1", "--validation", "0.2"]) == 0
+    *_, answer, _, more = capsys.readouterr().out.splitlines()
+    assert answer.startswith("eb\t")
+    assert more == "how many of its answers are right: tinygpt eval runs/own-1"

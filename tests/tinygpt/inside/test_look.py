@@ -22,12 +22,13 @@ import tensor
 from tests.helpers.program import TINY, put_weights, refused, sampled
 from tinygpt import files
 from tinygpt.__main__ import main
-from tinygpt.config import GPTConfig
+from tinygpt.config import GPTConfig, TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.inside.look import gather, learning, page, pictures
 from tinygpt.inside.look.steps import arrays_of, steps
 from tinygpt.model.gpt import GPT
 from tinygpt.runs import run as runs
+from tinygpt.runs.run import Run
 from tinygpt.tokenizers import ByteTokenizer, CharacterTokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -415,7 +416,7 @@ def test_no_text_can_end_its_block() -> None:
 def test_the_package_ships_every_file() -> None:
     folder = Path(page.__file__).parent
     shipped = {path.name for path in folder.iterdir() if path.suffix != ".py"} - {"__pycache__"}
-    assert shipped == {"look.html", "look.css", "steps.toml", *page.SCRIPTS}
+    assert shipped == {"look.html", "look.css", "steps.toml", "cross.toml", *page.SCRIPTS}
     project = tomllib.loads((folder.parents[2] / "pyproject.toml").read_text())
     patterns = project["tool"]["setuptools"]["package-data"]["tinygpt"]
     assert {f"inside/look/*{Path(name).suffix}" for name in shipped} <= set(patterns)
@@ -514,10 +515,10 @@ def test_a_damaged_snapshot(run: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_more_attention_than_a_page_can_hold() -> None:
-    model = GPT(GPTConfig(10, context=2048, width=48, heads=12, layers=12), draw=False)
+    run = Run(GPTConfig(10, context=2048, width=48, heads=12, layers=12), TrainConfig(), "")
     with pytest.raises(InputError, match="give at most 482"):
-        gather.check_size(model, 1000)
-    gather.check_size(model, 482)
+        gather.check_size(run, gather.Text([0] * 1000, 0, 1000, [], "", ""))
+    gather.check_size(run, gather.Text([0] * 482, 0, 482, [], "", ""))
 
 
 def test_lone_surrogates_reach_no_file(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

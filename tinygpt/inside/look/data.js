@@ -5,7 +5,7 @@ const facts = JSON.parse(document.getElementById("facts").textContent);
 const tokens = facts.ids.length;
 const now = {
   token: facts.start,
-  block: 0,
+  block: facts.maps.indexOf(facts.maps.at(facts.map)),
   head: 0,
   sight: facts.sights.findIndex((sight) => sight.shown),
   step: 0,
@@ -53,28 +53,38 @@ function bytes(base64) {
 }
 
 /**
- * How much token `query` takes from token `key` there. NaN: it cannot see the key. undefined: the
- * weight was not kept.
+ * How much the token at place `query` takes from the one at place `key`, in the map of that block.
+ * NaN: it cannot see the key. undefined: the weight was not kept.
  */
 function attentionOf(sight, block, head) {
   const { first, shown } = facts.sights[sight];
+  const { rows, columns, causal } = facts.maps[block];
   const values = numbers(`attention ${sight} ${block} ${head}`);
-  const before = (first * (first + 1)) / 2; // weights of rows that were not kept
+  const width = columns[1] - columns[0];
+  const begin = causal ? (row) => (row * (row + 1)) / 2 : (row) => row * width;
+  const before = begin(first); // weights of rows that were not kept
   const unit = shown ? 1 : 1 / 255;
   return (query, key) => {
-    if (key > query) return NaN;
-    return query < first ? undefined : values[(query * (query + 1)) / 2 + key - before] * unit;
+    const [row, column] = [query - rows[0], key - columns[0]];
+    const outside = !within(query, rows) || !within(key, columns);
+    if (outside || (causal && column > row)) return NaN;
+    return row < first ? undefined : values[begin(row) + column - before] * unit;
   };
 }
 
-/** [{ id, p }] of what is expected after a token, the likeliest first. */
+function within(place, [start, stop]) {
+  return place >= start && place < stop;
+}
+
+/** [{ id, p }] of what is expected after a token, the likeliest first; none after the source's. */
 function expected(sight, token) {
   const ids = numbers(`candidates ${sight}`);
   const probabilities = numbers(`probabilities ${sight}`);
-  const count = ids.length / tokens;
+  const count = token < facts.source ? 0 : ids.length / (tokens - facts.source);
+  const begin = (token - facts.source) * count;
   return Array.from({ length: count }, (_, i) => ({
-    id: ids[token * count + i],
-    p: probabilities[token * count + i],
+    id: ids[begin + i],
+    p: probabilities[begin + i],
   }));
 }
 
@@ -88,6 +98,11 @@ function word(id) {
 /** The word of the token at a place of the text. */
 function wordAt(place) {
   return word(facts.ids[place]);
+}
+
+/** The position of a token in its own text: the source, or the text that the model writes. */
+function position(place) {
+  return place < facts.source ? place : place - facts.source;
 }
 
 /** A token's text as it is read aloud. */

@@ -10,17 +10,20 @@ import numpy as np
 
 import tensor
 from tensor.nn import evaluating
-from tensor.random import Generator
 from tensor.recording import Value
 from tinygpt.config import LookConfig, SampleConfig
 from tinygpt.config.sampling import LENGTH
 from tinygpt.errors import InputError
+from tinygpt.generation.answers import answers
 from tinygpt.generation.generate import steps as generate
+from tinygpt.generation.sampling import draws
+from tinygpt.ids import SOS, SourceTarget
 from tinygpt.inside.arrays import Floats, floats, is_finite
 from tinygpt.inside.look import learning
-from tinygpt.inside.look.steps import arrays_of
-from tinygpt.model.gpt import GPT
+from tinygpt.inside.look.steps import Step, arrays_of, logits_of, steps
+from tinygpt.model.transformer import Transformer
 from tinygpt.runs.metrics import Losses
+from tinygpt.runs.prompts import prompt_ids
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, shown
 from tinygpt.tokenizers import Tokenizer, word_of
@@ -33,13 +36,37 @@ ATTENTION = 64 << 20  # bytes of attention weights in one page
 
 @dataclass(frozen=True)
 class Text:
-    """The tokens of a prompt, and those that the model added."""
+    """The tokens of a prompt, and those that the model added. Of an encoder-decoder: those of a
+    source, <sos>, and the target that the model wrote.
+    """
 
     ids: list[int]
+    source: int  # how many of them are of the source; 0 without one
     prompt: int  # how many of them were given
     words: list[str]  # each token, safe to show
     given: str
     written: str
+
+    @property
+    def x(self) -> Any:
+        """What the model reads: ids (T,), or a SourceTarget."""
+        ids = np.array(self.ids)
+        if not self.source:
+            return ids
+        return SourceTarget(ids[None, : self.source], ids[None, self.source :])
+
+    def places(self, text: str) -> range:
+        """Those of a text, which is named as in `Step`, among all tokens."""
+        if text == "source":
+            return range(self.source)
+        return range(self.source, len(self.ids))
+
+    @property
+    def guessed(self) -> range:
+        """The places of tokens that are predicted, and count in the loss that is shown: of the
+        prompt, or of the target.
+        """
+        return range(self.source + 1, len(self.ids) if self.source else self.prompt)
 
 
 @dataclass(frozen=True)
@@ -49,11 +76,12 @@ class Sight:
     step: int | None
     shown: bool  # the weights that the page is about
     best: bool  # those with the lowest validation loss, where the run went on after them
-    attention: list[Any]  # of each layer (H, T, T); 0 where a token cannot see another
-    candidates: Any  # (T, n) ids, the likeliest first
+    # of each of Look.maps (H, rows, columns); 0 where a token cannot see another
+    attention: list[Any]
+    candidates: Any  # (T, n) ids, the likeliest first; of the target, where there is one
     probabilities: Any  # (T, n)
     written: str  # the continuation of the prompt
-    loss: float | None  # nats a token, over the prompt; None for a prompt of one token
+    loss: float | None  # nats a token, over Text.guessed; None where nothing is
     points: Any  # (the tokens of Look.mapped, 2): their embeddings in the plane
 
 
@@ -62,7 +90,7 @@ class Look:
     """All that a page shows."""
 
     run: Run
-    model: GPT
+    model: Transformer
     text: Text
     arrays: dict[str, Value]  # by the name of the step
     sights: list[Sight]
@@ -76,46 +104,51 @@ class Look:
         return next(sight for sight in self.sights if sight.shown)
 
     @property
+    def maps(self) -> list[Step]:
+        """The steps whose arrays are weights of attention."""
+        return [step for step in steps(self.run.model) if step.map]
+
+    @property
     def start(self) -> int:
-        """The position in the prompt after which the model is least sure. Not the first position,
-        which sees only itself.
+        """The place in the prompt, or in the target, after which the model is least sure. Not the
+        first, which sees no other token of its text.
         """
-        p = floats(self.arrays["probabilities"].array[0, : self.text.prompt])
+        first, last = self.text.source, self.text.guessed.stop
+        p = floats(self.arrays["probabilities"].array[0, : last - first])
         entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)  # nats
-        return int(entropy[1:].argmax()) + 1 if len(entropy) > 1 else 0
+        return first + (int(entropy[1:].argmax()) + 1 if len(entropy) > 1 else 0)
 
 
 def gather(
-    run: Run, model: GPT, tokenizer: Tokenizer, config: LookConfig, best: bool = True
+    run: Run, model: Transformer, tokenizer: Tokenizer, config: LookConfig, best: bool = True
 ) -> Look:
-    """Continue the prompt, and look at the whole text with all weights that were kept. Raises
-    InputError for a text that is too long.
+    """Continue or answer the prompt, and look at the whole text with all weights that were kept.
+    Raises InputError for a text that is too long.
     """
     given = _given(run, tokenizer, config)
-    length = _length(model, given, config)
+    length = _length(run, given, config)
+    text = _text(run, model, tokenizer, given, [])
     with tensor.no_grad(), evaluating():  # nothing can be drawn from broken logits
-        check_finite(run, model(np.array(given)).numpy(), last=not best)
-    new = _written(model, given, length, config)
-    ids = given + new
-    words = words_of(tokenizer, ids)
-    parts = [shown(tokenizer.decode(part)) for part in (given, new)]
-    text = Text(ids, len(given), words, *parts)
-    check_size(model, len(ids))
+        check_finite(run, logits_of(model, text.x).numpy(), last=not best)
+    new = _written(run, model, given, length, config)
+    text = _text(run, model, tokenizer, given, new)
+    ids = text.ids
+    check_size(run, text)
     centre, axes, share = learning.plane(_table(model))
     mapped = sorted({*range(min(model.config.vocabulary, MAPPED)), *ids})
-    own, step = arrays_of(model, ids), learning.step_of(run, best)
+    own, step = arrays_of(model, text.x), learning.step_of(run, best)
     went_on = step != learning.step_of(run, best=False)
     sights = []
     for at, weights in learning.learned(run, model, step):
         is_shown = weights is model
-        arrays = own if is_shown else arrays_of(weights, ids)
+        arrays = own if is_shown else arrays_of(weights, text.x)
         # a snapshot that is broken leaves the last weights broken too
         check_finite(run, arrays["logits"].array, last=not (best and is_shown))
-        written = new if is_shown else _written(weights, given, length, config)
+        written = new if is_shown else _written(run, weights, given, length, config)
         points = ((_table(weights)[mapped] - centre) @ axes).astype(np.float32)
         facts: dict[str, Any] = {"step": at, "shown": is_shown, "best": is_shown and went_on}
         facts |= {"written": shown(tokenizer.decode(written)), "points": points}
-        sights.append(_sight(arrays, text, facts))
+        sights.append(_sight(run, arrays, text, facts))
     sights.sort(key=lambda sight: sight.step or 0)
     why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
     why = why if len(sights) == 1 else ""
@@ -126,18 +159,32 @@ def _given(run: Run, tokenizer: Tokenizer, config: LookConfig) -> list[int]:
     """The tokens of the prompt. Without a prompt those of the text's opening; of a long opening as
     many as fill half the context.
     """
-    text = run.opening if config.prompt is None else config.prompt
-    ids = tokenizer.encode(run.separator + text)
+    ids = prompt_ids(run, tokenizer, config.prompt)
     if config.prompt is None and len(ids) > run.model.context:
         return ids[: max(1, run.model.context // 2)]
     return ids
 
 
-def _length(model: GPT, ids: list[int], config: LookConfig) -> int:
+def _text(
+    run: Run, model: Transformer, tokenizer: Tokenizer, given: list[int], new: list[int]
+) -> Text:
+    """The text of the given tokens and the new ones."""
+    source, ids = 0, given + new
+    parts = [shown(tokenizer.decode(part)) for part in (given, new)]
+    if run.kind == "encoder-decoder":
+        source, parts[0] = len(given), f"{parts[0]} -> "
+        ids = given + [SOS, *new][: model.context]
+    prompt = len(given) + (source > 0)
+    return Text(ids, source, prompt, words_of(tokenizer, ids), *parts)
+
+
+def _length(run: Run, ids: list[int], config: LookConfig) -> int:
     """How many tokens to write behind these. Raises InputError where they do not fit."""
-    context = model.config.context
+    context = run.model.context
     if not ids:
         raise InputError("the prompt has no token\ngive it at least one: --prompt TEXT")
+    if run.kind == "encoder-decoder":
+        return min(context, context if config.length is None else config.length)
     space = context - len(ids)
     if space < 0:
         raise InputError(
@@ -165,10 +212,12 @@ def check_finite(run: Run, logits: Any, last: bool) -> None:
         )
 
 
-def _written(model: GPT, ids: list[int], length: int, config: LookConfig) -> list[int]:
-    how = SampleConfig(None, length, config.temperature, config.top_k, config.top_p)
-    steps = generate(model, [ids], how, [Generator(config.seed)])
-    return [step.token for _, step in steps]
+def _written(run: Run, model: Any, ids: list[int], length: int, config: LookConfig) -> list[int]:
+    """What the model writes after a prompt; of an encoder-decoder, its answer up to <eos>."""
+    how = SampleConfig(None, length, config.temperature, config.top_k, config.top_p, config.seed)
+    if run.kind == "encoder-decoder":
+        return answers(model, [ids], how)[0]
+    return [step.token for _, step in generate(model, [ids], how, [draws(how.seed, 0)])]
 
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
@@ -176,29 +225,41 @@ def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     return [word_of(tokenizer, i) for i in ids]
 
 
-def check_size(model: GPT, tokens: int) -> None:
-    """Raise InputError where the attention of so many tokens does not fit into a page. The message
-    has the largest number that fits.
+def check_size(run: Run, text: Text) -> None:
+    """Raise InputError where the attention of the text does not fit into a page. The message has a
+    number of tokens that fits.
     """
-    heads = model.config.layers * model.config.heads
-    if heads * tokens * (tokens + 1) * 2 > ATTENTION:
-        most = int((ATTENTION / 2 / heads) ** 0.5)
+    maps = [step for step in steps(run.model) if step.map]
+    heads, tokens, size = run.model.heads * len(maps), len(text.ids), 0.0
+    for step in maps:
+        rows, columns = len(text.places(step.rows)), len(text.places(step.columns))
+        weights = rows * (rows + 1) / 2 if step.sees == "past" else rows * columns
+        size += 4 * run.model.heads * weights
+    if size > ATTENTION:
+        most = int(tokens * (ATTENTION / size) ** 0.5)
         raise InputError(
-            f"{tokens} tokens in {heads} heads make more attention than a page can hold\n"
-            f"give at most {most}: a shorter --prompt, or --length N"
+            f"{tokens} tokens in {heads} heads make more attention than a page can "
+            f"hold\ngive at most {most}: a shorter --prompt, or --length N"
         )
 
 
-def _table(model: GPT) -> Floats:
+def weights_of(step: Step, text: Text) -> Any:
+    """Which tokens of a map see which: bools (rows, columns)."""
+    rows, columns = len(text.places(step.rows)), len(text.places(step.columns))
+    return np.tri(rows, dtype=bool) if step.sees == "past" else np.ones((rows, columns), bool)
+
+
+def _table(model: Transformer) -> Floats:
     return floats(model.token_embedding.weight.numpy())
 
 
-def _sight(arrays: dict[str, Value], text: Text, facts: dict[str, Any]) -> Sight:
+def _sight(run: Run, arrays: dict[str, Value], text: Text, facts: dict[str, Any]) -> Sight:
     """facts: the fields that do not follow from the arrays."""
     p = arrays["probabilities"].array[0]  # (T, V)
     candidates = np.argsort(-p, axis=-1, kind="stable")[:, :CANDIDATES]
-    guessed = floats(p[np.arange(text.prompt - 1), text.ids[1 : text.prompt]])
-    weights = [value.array[0] for name, value in arrays.items() if name.endswith(".weights")]
+    ids = [text.ids[place] for place in text.guessed]
+    guessed = floats(p[np.arange(len(ids)), ids])
+    weights = [arrays[step.name].array[0] for step in steps(run.model) if step.map]
     return Sight(
         attention=[array.astype(np.float32) for array in weights],
         candidates=candidates.astype(np.int32),

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tinygpt.errors import InputError
-from tinygpt.model.gpt import GPT
 from tinygpt.model.kinds import KINDS
+from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint, metrics, snapshots
 from tinygpt.runs import run as runs
 from tinygpt.runs.curves import smooth
@@ -21,7 +21,9 @@ SNAPSHOTS = 24
 POINTS = 600  # of the curve: more than a screen has
 
 
-def learned(run: Run, model: GPT, step: int | None) -> Iterator[tuple[int | None, GPT]]:
+def learned(
+    run: Run, model: Transformer, step: int | None
+) -> Iterator[tuple[int | None, Transformer]]:
     """The model itself, as it was after that step; then its snapshots, SNAPSHOTS at most, in the
     order of their steps.
     """

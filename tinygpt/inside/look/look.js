@@ -10,9 +10,10 @@ function makeHead() {
   $("text").classList.toggle("long", facts.given.length + facts.written.length > 160);
   if (facts.written) $("text").lastChild.title = "written by the model";
   const blocks = facts.layers === 1 ? "block" : "blocks";
+  const each = facts.source ? "each, " : "";
   const heads = facts.heads === 1 ? "head" : "heads";
   const parts = [
-    `${facts.run}: a GPT of ${facts.layers} ${blocks} with ${facts.heads} ${heads} each`,
+    `${facts.run}: ${facts.kind} ${facts.layers} ${blocks} ${each}with ${facts.heads} ${heads} each`,
     `${facts.width} numbers a token`,
     `a vocabulary of ${count(facts.vocabulary)} tokens`,
     `a context of ${count(facts.context)} of them`,
@@ -21,30 +22,39 @@ function makeHead() {
   const underlined = facts.written ? " What is underlined, it wrote." : "";
   $("about").textContent =
     `${parts.join(", ")}.${underlined} All that you see here, this model computed.`;
+  $("sees").textContent = facts.sees;
+  $("example").textContent = facts.example;
+  $("loss-on").textContent = facts.lossOn;
   $("end").textContent = "One file, which asks for nothing from the network. Made by tinygpt look.";
 }
 
-/** Radio buttons 0, 1, ... for a field of `now`. */
-function makeChoice(field, many) {
+/** Radio buttons of these names for a field of `now`. */
+function makeChoice(field, names) {
   const host = $(field);
-  for (let i = 0; i < many; i++) {
+  names.forEach((name, i) => {
     const input = element("input", {
       type: "radio",
       name: field,
       value: i,
-      "aria-label": `${field} ${i}`,
+      "aria-label": `${field} ${name}`,
     });
     input.addEventListener("change", () => change({ [field]: i }));
-    host.append(element("label", { children: [input, element("span", { text: String(i) })] }));
-  }
+    host.append(element("label", { children: [input, element("span", { text: name })] }));
+  });
   const check = () => (host.querySelectorAll("input")[now[field]].checked = true);
   when([field], check);
   check();
 }
 
 makeHead();
-makeChoice("block", facts.layers);
-makeChoice("head", facts.heads);
+makeChoice(
+  "block",
+  facts.maps.map(({ label }) => label),
+);
+makeChoice(
+  "head",
+  Array.from({ length: facts.heads }, (_, head) => String(head)),
+);
 makeTokens();
 makeAttention();
 makeSteps();

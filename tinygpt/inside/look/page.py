@@ -19,7 +19,7 @@ import numpy as np
 
 from tensor.recording import Value
 from tinygpt.files import write_output
-from tinygpt.inside.look.gather import Look, words_of
+from tinygpt.inside.look.gather import Look, weights_of, words_of
 from tinygpt.inside.look.steps import Step, read, steps
 from tinygpt.tokenizers import Tokenizer
 
@@ -33,6 +33,25 @@ COLUMNS = 1024  # numbers of a row that are kept, at most
 VOCABULARY = 256
 
 Blocks = dict[str, Any]  # name -> array
+# what the page says of a kind of model
+SAYS: dict[str, dict[str, Any]] = {
+    "gpt": {
+        "kind": "a GPT of",
+        "sees": "A token sees itself and what comes before it, never what comes after.",
+        "example": "blocks.0.attention.weights[0, 2]",
+        "lossOn": "loss on the prompt",
+        "map": 0,
+    },
+    "encoder-decoder": {
+        "kind": "an encoder and a decoder of",
+        "sees": "A token of the source sees all of the source. A token of the target, which begins "
+        "with <sos>, sees itself, what comes before it in the target, and all of the source "
+        "(cross-attention).",
+        "example": "decoder.0.cross_attention.weights[0, 2]",
+        "lossOn": "loss on the target",
+        "map": -1,  # the cross-attention of the last block
+    },
+}
 
 
 def write(look: Look, tokenizer: Tokenizer, path: Path) -> int:
@@ -84,7 +103,7 @@ def _block(name: str, array: Any) -> str:
 
 
 def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
-    config, text = look.model.config, look.text
+    config, text = look.run.model, look.text
     blocks["map ids"] = np.array(look.mapped, np.int32)
     first, keep, columns = _rows_of_snapshots(look), _rows_of_steps(look), _columns(look)
     sights = [_sight(look, i, 0 if s.shown else first, blocks) for i, s in enumerate(look.sights)]
@@ -93,8 +112,10 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
     named = np.unique(np.concatenate([look.mapped, text.ids, columns, *candidates])).tolist()
     return {
         "run": look.run.name,
-        **fields_of(text, "given", "written", "ids", "prompt"),
+        **SAYS[look.run.kind],
+        **fields_of(text, "given", "written", "ids", "source", "prompt"),
         "start": look.start,
+        "maps": [_map(look, step) for step in look.maps],
         "words": dict(zip(named, words_of(tokenizer, named), strict=True)),
         **fields_of(config, "layers", "heads", "width", "context", "vocabulary"),
         "parameters": sum(parameter.size for parameter in look.model.parameters()),
@@ -108,31 +129,43 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
     }
 
 
+def _map(look: Look, step: Step) -> dict[str, Any]:
+    """The choice of a map, and the places of its rows and columns in the text."""
+    ends = [look.text.places(text) for text in (step.rows, step.columns)]
+    rows, columns = ([places.start, places.stop] for places in ends)
+    name, causal = step.part.removesuffix(": attention"), step.sees == "past"
+    return {"name": name, "label": step.map, "rows": rows, "columns": columns, "causal": causal}
+
+
 def fields_of(thing: object, *names: str) -> dict[str, Any]:
     """These attributes, by name."""
     return {name: getattr(thing, name) for name in names}
 
 
 def _rows_of_snapshots(look: Look) -> int:
-    """The first token whose attention is kept for earlier weights: as many of the last tokens are
-    kept as fit.
+    """The first row of each map whose attention is kept for earlier weights: as many of the last
+    rows are kept as fit.
     """
-    config, T = look.model.config, len(look.text.ids)
-    most = SNAPSHOTS // (config.layers * config.heads * max(1, len(look.sights) - 1))
-    return next(first for first in range(T + 1) if (T - first) * (T + first + 1) // 2 <= most)
+    most = SNAPSHOTS // (look.run.model.heads * max(1, len(look.sights) - 1))
+    widths = np.zeros(len(look.text.ids) + 1, np.int64)  # of each row, of all maps together
+    for step in look.maps:
+        seen = weights_of(step, look.text)
+        widths[: len(seen)] += seen.sum(1)
+    left = widths[::-1].cumsum()[::-1]  # of a row and those after it
+    return int((left <= most).argmax())
 
 
 def _sight(look: Look, number: int, first: int, blocks: Blocks) -> dict[str, Any]:
-    """first: the first token whose attention is kept."""
+    """first: the first row of each map that is kept."""
     sight = look.sights[number]
-    query, key = np.tril_indices(len(look.text.ids))
-    query, key = query[query >= first], key[query >= first]
-    for layer, weights in enumerate(sight.attention):
+    for i, (step, weights) in enumerate(zip(look.maps, sight.attention, strict=True)):
+        seen = weights_of(step, look.text)
+        seen[:first] = False
         for head, shares in enumerate(weights):
-            triangle = shares[query, key]
+            packed = shares[seen]  # row by row
             if not sight.shown:
-                triangle = np.round(triangle * 255).astype(np.uint8)
-            blocks[f"attention {number} {layer} {head}"] = triangle
+                packed = np.round(packed * 255).astype(np.uint8)
+            blocks[f"attention {number} {i} {head}"] = packed
     blocks[f"candidates {number}"] = sight.candidates
     blocks[f"probabilities {number}"] = sight.probabilities
     blocks[f"map {number}"] = sight.points
@@ -141,7 +174,7 @@ def _sight(look: Look, number: int, first: int, blocks: Blocks) -> dict[str, Any
 
 def _columns(look: Look) -> list[int]:
     """The tokens that are columns of the logits: all, or of a large vocabulary the likeliest."""
-    V = look.model.config.vocabulary
+    V = look.run.model.vocabulary
     if V <= 2 * VOCABULARY:
         return list(range(V))
     likeliest = look.arrays["probabilities"].array[0].max(0)
@@ -150,28 +183,33 @@ def _columns(look: Look) -> list[int]:
 
 def _rows_of_steps(look: Look) -> int:
     """The number of the last tokens whose rows fit."""
-    T = len(look.text.ids)
-    stored = [look.arrays[step.name] for step in steps(look.model.config) if _is_stored(step)]
-    row: int = sum(4 * value.array.size // T for value in stored)
-    return max(1, min(T, STEPS // max(row, 1)))
+    row = sum(
+        4 * look.arrays[step.name].array.size // len(look.text.places(step.rows))
+        for step in steps(look.run.model)
+        if _is_stored(step)
+    )
+    return max(1, min(len(look.text.ids), STEPS // max(row, 1)))
 
 
 def _is_stored(step: Step) -> bool:
-    return not step.like and not step.name.endswith(".weights") and step.name != "ids"
+    return not step.like and not step.map and step.axes != "BT"
 
 
 def _step(look: Look, step: Step, keep: int, columns: list[int], blocks: Blocks) -> dict[str, Any]:
     value, name = look.arrays[step.name], f"step {step.name}"
-    rows = kept = len(look.text.ids)
+    places, across = look.text.places(step.rows), look.text.places(step.columns)
+    rows, kept = len(places), len(across)
     if _is_stored(step):
         blocks[name] = _cropped(value, step, keep, columns)
     if _is_stored(step) or step.like:
-        rows, kept = keep, blocks[name].shape[-1]
+        rows, kept = blocks[name].shape[-2:]
     layout = fields_of(
         value, "source", "shape", "strides", "offset", "contiguous", "dtype", "bytes"
     )
     shown = fields_of(step, "name", "part", "title", "words", "formula", "axes", "like")
-    return {**shown, "rows": rows, "kept": kept, **layout}
+    first = {"first": places.stop - rows, "across": across.start}
+    of_map = [other.name for other in look.maps].index(step.name) if step.map else None
+    return {**shown, "rows": rows, "kept": kept, **first, "map": of_map, **layout}
 
 
 def _cropped(value: Value, step: Step, keep: int, columns: list[int]) -> Any:

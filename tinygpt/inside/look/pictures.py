@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.files import drawing, write_picture
-from tinygpt.inside.look.gather import Look, words_of
+from tinygpt.inside.look.gather import Look, weights_of, words_of
 from tinygpt.tokenizers import Tokenizer
 
 FORMATS = ("png", "svg", "pdf")
@@ -32,24 +32,29 @@ def attention(look: Look, path: Path) -> None:
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.figure import Figure
 
-    config, words = look.model.config, [label(word) for word in look.text.words]
-    layers, heads = config.layers, config.heads
+    maps, words = look.maps, [label(word) for word in look.text.words]
+    heads = look.run.model.heads
     named = len(words) <= NAMED
-    side = min(max(1.6, 0.14 * len(words)) if named else 2.4, 50 / max(layers, heads))  # inches
-    size = 1.9 + side * heads, 0.7 + (side + 0.25) * layers
+    # inches
+    side = min(max(1.6, 0.14 * len(words)) if named else 2.4, 50 / max(len(maps), heads))
+    size = 1.9 + side * heads, 0.7 + (side + 0.25) * len(maps)
     figure = Figure(figsize=size, dpi=120, layout="constrained")
-    grid = figure.subplots(layers, heads, squeeze=False, sharex=True, sharey=True)
+    share: Any = "row" if look.text.source else "all"  # the texts along the axes
+    grid = figure.subplots(len(maps), heads, squeeze=False, sharex=share, sharey=share)
     scale, norm = LinearSegmentedColormap.from_list("shares", SHARES), PowerNorm(0.5, 0, 1)
-    past = np.tri(len(words), dtype=bool)
-    for (block, head), axes in np.ndenumerate(grid):
-        shares = np.where(past, look.sight.attention[block][head], np.nan)  # NaN is left blank
+    for (row, head), axes in np.ndenumerate(grid):
+        step, weights = maps[row], look.sight.attention[row][head]
+        shares = np.where(weights_of(step, look.text), weights, np.nan)  # NaN is left blank
         image = axes.imshow(shares, scale, norm, interpolation="nearest")
-        axes.set_title(f"block {block}, head {head}", fontsize=9)
+        name = step.map if look.text.source else f"block {step.map}"
+        axes.set_title(f"{name}, head {head}", fontsize=9)
         if named:
             upright = 90 if max(map(len, words)) > 1 else 0
             font = {"fontsize": 7, "fontfamily": FONTS}
-            axes.set_xticks(range(len(words)), words, rotation=upright, **font)
-            axes.set_yticks(range(len(words)), words, **font)
+            down = [words[place] for place in look.text.places(step.rows)]
+            across = [words[place] for place in look.text.places(step.columns)]
+            axes.set_xticks(range(len(across)), across, rotation=upright, **font)
+            axes.set_yticks(range(len(down)), down, **font)
             axes.tick_params(length=0)
     figure.supylabel("token that looks", fontsize=10)
     figure.supxlabel("token looked at", fontsize=10)

@@ -27,7 +27,7 @@ const steps = [
     formula: "",
     kind: "tokens",
   },
-  ...facts.steps.map((step) => ({ ...step, kind: step.name === "ids" ? "ids" : "array" })),
+  ...facts.steps.map((step) => ({ ...step, kind: step.axes === "BT" ? "ids" : "array" })),
   {
     part: "Prediction",
     title: "Next token",
@@ -47,7 +47,7 @@ function makeSteps() {
   when(["step", "head"], () => showStep(map));
   when(["token"], () => markToken(map));
   whenDarkChanges(() => showStep(map));
-  change({ step: steps.findIndex((step) => step.name === "embed") });
+  change({ step: steps.findIndex((step) => step.title === "Token + position") });
 }
 
 function partList(part, number) {
@@ -57,7 +57,7 @@ function partList(part, number) {
   const list = element("details", {
     children: [element("summary", { text: part }), element("ol", { children: items })],
   });
-  list.open = !/^Block (?!0:)/.test(part); // of the blocks, which are all alike, the first
+  list.open = !/block (?!0:)/i.test(part); // of the blocks, which are all alike, the first
   return list;
 }
 
@@ -112,7 +112,7 @@ function pieces(step) {
   if (step.kind === "text") return [element("span", { text: facts.given + facts.written })];
   if (step.kind === "tokens") return facts.ids.map((id) => element("span", { text: word(id) }));
   if (step.kind === "ids")
-    return facts.ids.map((id) =>
+    return facts.ids.slice(step.first, step.first + step.rows).map((id) =>
       element("span", {
         children: [element("bdi", { text: word(id) }), element("small", { text: String(id) })],
       }),
@@ -178,26 +178,25 @@ function factsOf(step) {
 
 /** value(row, column) of the chosen head of a step; rows and columns are those that were kept. */
 function reader(step) {
-  const first = tokens - step.rows;
-  if (step.name.endsWith(".weights"))
-    return attentionOf(
-      facts.sights.findIndex((sight) => sight.shown),
-      Number(step.name.split(".")[1]),
-      now.head,
-    );
+  const { first, across } = step;
+  if (step.map !== null) {
+    const sight = facts.sights.findIndex(({ shown }) => shown);
+    const weight = attentionOf(sight, step.map, now.head);
+    return (row, column) => weight(row + first, column + across);
+  }
   const values = numbers(`step ${step.name}`);
   const before = step.axes.includes("H") ? now.head * step.rows * step.kept : 0;
   if (step.like === "masked")
     return (row, column) =>
-      column > row + first ? -Infinity : values[before + row * step.kept + column];
+      column + across > row + first ? -Infinity : values[before + row * step.kept + column];
   return (row, column) => values[before + row * step.kept + column];
 }
 
 function showArray(map, step) {
   const value = reader(step);
-  const share = step.name === "probabilities" || step.name.endsWith(".weights");
+  const share = step.name === "probabilities" || step.map !== null;
   const limit = share ? 1 : limitOf(step, value);
-  const first = tokens - step.rows;
+  const { first } = step;
   const columns = columnNames(step);
   show(map, {
     rows: step.rows,
@@ -212,7 +211,7 @@ function showArray(map, step) {
     columnName: columns.short,
     label: `${step.title} of ${step.part}`,
     say: (row, column, number) => {
-      const token = `Row ${spoken(facts.ids[row + first])} (position ${row + first})`;
+      const token = `Row ${spoken(facts.ids[row + first])} (position ${position(row + first)})`;
       const masked = number === undefined || Number.isNaN(number);
       return `${token}, ${columns.long(column)}: ${masked ? "0, masked" : figure(number)}`;
     },
@@ -223,7 +222,7 @@ function showArray(map, step) {
 function markToken(map) {
   const step = steps[now.step];
   if (step.kind !== "array") return;
-  map.shown.row = now.token - (tokens - step.rows);
+  map.shown.row = now.token - step.first;
   refresh(map, false);
 }
 
@@ -231,8 +230,11 @@ function columnNames(step) {
   const last = step.axes.at(-1);
   if (last === "S")
     return {
-      short: wordAt,
-      long: (column) => `column ${spoken(facts.ids[column])} (position ${column})`,
+      short: (column) => wordAt(column + step.across),
+      long: (column) => {
+        const place = column + step.across;
+        return `column ${spoken(facts.ids[place])} (position ${position(place)})`;
+      },
     };
   if (last === "V")
     return {
@@ -263,8 +265,9 @@ function note(step) {
   const kind = step.axes.at(-1);
   const what = { S: "the tokens looked at", V: "tokens of the vocabulary" };
   parts.push(`Rows: tokens. Columns: ${what[kind] || "the numbers of a token"}.`);
-  if (step.rows < tokens)
-    parts.push(`Of ${count(tokens)} tokens the last ${step.rows} are kept in this page.`);
+  const all = step.shape[step.axes.indexOf("T")];
+  if (step.rows < all)
+    parts.push(`Of ${count(all)} tokens the last ${step.rows} are kept in this page.`);
   if (step.kept < step.shape.at(-1))
     parts.push(
       kind === "V"

@@ -21,13 +21,13 @@ function makeTokens() {
 function chip(id, place) {
   const written = place >= facts.prompt;
   const by = written ? ", written by the model" : "";
-  const name = `${spoken(id)}, position ${place}, id ${id}${by}`;
+  const name = `${spoken(id)}, position ${position(place)}, id ${id}${by}`;
   const attributes = {
     role: "option",
     tabindex: -1,
     "data-place": place,
     "aria-label": name,
-    kind: written ? "written" : "",
+    kind: (written ? "written" : "") + (place && place === facts.source ? " begins" : ""),
   };
   // one element each: hundreds must follow the reader at once
   if (tokens > MANY) return element("li", { ...attributes, text: word(id) });
@@ -99,20 +99,23 @@ function paintChip(item, place, share) {
 
 /** What the chosen token looks at most, in words. */
 function seen(weight) {
-  if (weight(now.token, 0) === undefined)
+  const { name, rows, columns } = facts.maps[now.block];
+  if (!within(now.token, rows))
+    return [`${name}: its rows are the tokens of the ${rows[0] ? "target" : "source"}. Choose one.`];
+  if (weight(now.token, columns[0]) === undefined)
     return [
       `Of the model ${stepName(now.sight)} this page holds the attention ` +
-        `of the last ${tokens - facts.sights[now.sight].first} tokens.`,
+        `of the last ${rows[1] - rows[0] - facts.sights[now.sight].first} tokens.`,
     ];
   const parts = [
     element("b", { text: wordAt(now.token) }),
-    ` (position ${now.token}) takes most from `,
+    ` (position ${position(now.token)}) takes most from `,
   ];
   largest(weight, 4).forEach(({ place, share }, i) => {
     if (i) parts.push(", ");
     parts.push(
       element("b", { text: wordAt(place) }),
-      place === now.token ? " (itself) " : ` (position ${place}) `,
+      place === now.token ? " (itself) " : ` (position ${position(place)}) `,
       percent(share),
     );
   });
@@ -122,8 +125,9 @@ function seen(weight) {
 /** The `many` largest shares of the chosen token, the largest first. */
 function largest(weight, many) {
   const found = [];
-  for (let place = 0; place <= now.token; place++) {
+  for (let place = 0; place < tokens; place++) {
     const share = weight(now.token, place);
+    if (Number.isNaN(share)) continue;
     if (found.length === many && share <= found[many - 1].share) continue;
     found.push({ place, share });
     found.sort((a, b) => b.share - a.share);
@@ -138,6 +142,12 @@ function showExpected() {
   const follows = facts.ids[now.token + 1];
   const candidates = expected(now.sight, now.token);
   const title = $("next-title");
+  $("next").querySelector("table").hidden = !candidates.length;
+  if (!candidates.length) {
+    title.textContent = "The source is read";
+    $("next-note").textContent = "Nothing is predicted after its tokens: choose one of the target.";
+    return;
+  }
   title.replaceChildren("After ", element("bdi", { text: tail(now.token) }), " it expects");
   $("candidates").replaceChildren(
     ...candidates.map(({ id, p }) => candidate(id, p, candidates[0].p, id === follows)),
@@ -147,13 +157,13 @@ function showExpected() {
 
 /** The last few tokens up to a place, as text. */
 function tail(place) {
-  const from = Math.max(0, place - 8);
+  const from = Math.max(facts.source, place - 8);
   const text = facts.ids
     .slice(from, place + 1)
     .map((id) => facts.words[id])
     .join("");
   const short = text.length > 24 ? text.slice(-24) : text;
-  const dots = from > 0 || short.length < text.length ? "\u2026" : "";
+  const dots = from > facts.source || short.length < text.length ? "\u2026" : "";
   return `\u201c${dots}${short.replaceAll(" ", "\u2423")}\u201d`;
 }
 
