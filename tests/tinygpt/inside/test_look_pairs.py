@@ -164,7 +164,8 @@ def test_the_page(chromium: Any, pair_page: Path, reversing: Path) -> None:
     page.locator("#tokens li").nth(7).hover()  # the second token of the target
     watched.settle()
     assert page.locator("#seen").text_content().startswith("f (position 2) takes most from b (pos")
-    assert page.locator("#next-note").text_content().startswith("The model wrote \u201cb\u201d")
+    note = "The model wrote \u201cb\u201d: its choice number 1, marked above."
+    assert page.locator("#next-note").text_content() == note
     assert page.locator("#tokens .begins").text_content().startswith("<sos>")
     page.locator("#tokens li").nth(2).hover()
     watched.settle()
