@@ -17,9 +17,10 @@ import numpy as np
 from tensor import no_grad
 from tensor.nn import evaluating
 from tinygpt.commands.cli import Parser, add_described, add_run, output_path
-from tinygpt.data.reading import read_text
+from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
 from tinygpt.files import brief, write_atomically, writing
+from tinygpt.generation.sampling import REPAIR
 from tinygpt.ids import CLS, padded
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
@@ -59,24 +60,37 @@ def run(options: argparse.Namespace) -> int:
 
 
 def vectors(model: Any, texts: list[list[int]]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A vector for each text, (N, C).   texts: ids of any length, at least one"""
+    """A vector for each text, (N, C).   texts: ids of any length, at least one. Raises InputError
+    where a vector is not finite.
+    """
     together = batch_of(model.config, model.context)
     found = []
     with no_grad(), evaluating():
         for start in range(0, len(texts), together):
             ids, _ = padded([[CLS, *text] for text in texts[start : start + together]])
             found.append(model.vectors(ids).to("cpu", dtype="float32").numpy())
-    return np.concatenate(found)
+    every = np.concatenate(found)
+    if not np.isfinite(every).all():
+        raise InputError(
+            f"the vectors are not finite numbers: the model's weights are broken\n{REPAIR}"
+        )
+    return every
 
 
 def _texts(options: argparse.Namespace) -> list[str]:
-    """The texts. Raises InputError unless they are given in one way."""
+    """The texts. Raises InputError unless they are given in one way, and where there is none."""
     if (options.prompt is None) == (options.prompts is None):
         how = "give one of the two" if options.prompt is None else "leave one of the two out"
         raise InputError(f"a text is given by --prompt, texts by --prompts\n{how}")
     if options.prompt is not None:
         return [options.prompt]
-    return [line for line in read_text(options.prompts).split("\n") if line]
+    texts = [line for line in read_text(options.prompts).split("\n") if line]
+    if not texts:
+        raise InputError(
+            f"{name_of(options.prompts)} holds no text\n"
+            "give a file with a text in each line, or --prompt TEXT"
+        )
+    return texts
 
 
 def _ids(run: runs.Run, tokenizer: Tokenizer, text: str) -> list[int]:

@@ -108,6 +108,13 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
             f"--beam searches for the likeliest text and draws nothing, so --{chosen[0]} has no "
             "meaning\nleave one of the two out".replace("_", "-")
         )
+    useless = [name for name in (*DRAWS, "beam", "length", "stop") if hasattr(options, name)]
+    useless += ["samples"] * (options.samples > 1)
+    if options.fill is not None and useless:
+        raise InputError(
+            f"--fill takes the likeliest token for each {SIGN}, so --{useless[0]} has no "
+            "meaning\nleave one of the two out".replace("_", "-")
+        )
     if config.beam is not None and options.samples > config.beam:
         raise InputError(
             f"--samples {options.samples} of --beam {config.beam}: a search finds at most as many "
@@ -306,7 +313,7 @@ def _checked_ids(run: Run, tokenizer: Tokenizer, text: str | None) -> list[int]:
     """
     if run.kind != "bert":
         raise InputError(
-            f"--fill: the model of {run.name} is a {run.kind}, which writes what comes next\n"
+            f"--fill: {run.name} is a run of {run.kind}, which writes what comes next\n"
             "leave it out, or train one that fills in: tinygpt train --task masked"
         )
     if text is None:

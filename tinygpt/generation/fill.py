@@ -9,6 +9,8 @@ import numpy as np
 
 from tensor import no_grad
 from tensor.nn import evaluating
+from tinygpt.errors import InputError
+from tinygpt.generation.sampling import REPAIR
 from tinygpt.ids import CLS, MASK, MASK_TOKENS
 from tinygpt.tokenizers import Tokenizer
 
@@ -37,13 +39,17 @@ def fill(model: Any, ids: Sequence[int]) -> Iterator[Filled]:
 
     The surest one is first: of all MASKs the one whose likeliest token has the highest probability.
     The others then see this token. So the letters of a word fit together. No special token is
-    filled in.
+    filled in. Raises InputError where logits are not finite.
     """
     known = np.array([CLS, *ids])
     while (hidden := np.flatnonzero(known == MASK)).size:
         with no_grad(), evaluating():
-            logits = model(known).to("cpu", dtype="float64")[0][hidden]
-        logits = np.where(np.arange(logits.shape[1]) < len(MASK_TOKENS), -np.inf, logits.numpy())
+            logits = model(known).to("cpu", dtype="float64")[0][hidden].numpy()
+        if not np.isfinite(logits).all():
+            raise InputError(
+                f"the model's logits are not finite numbers: its weights are broken\n{REPAIR}"
+            )
+        logits = np.where(np.arange(logits.shape[1]) < len(MASK_TOKENS), -np.inf, logits)
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
         surest = int(p.max(axis=1).argmax())

@@ -19,10 +19,10 @@ ROUNDING = 1e-12  # probabilities are sums of rounded numbers: 0.4 + 0.3 reaches
 FAR = -1000.0  # e^x is 0 from here on: nothing overflows where the temperature is nearly 0
 
 
+REPAIR = "take an earlier checkpoint, or train with a lower learning rate"
 BROKEN = (
     "the model's logits are not finite numbers: its weights are broken "
-    "(which: tinygpt step RUN --plain --break nan)\n"
-    "take an earlier checkpoint, or train with a lower learning rate"
+    f"(which: tinygpt step RUN --plain --break nan)\n{REPAIR}"
 )
 
 

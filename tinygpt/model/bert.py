@@ -109,8 +109,10 @@ class BERT(Transformer):
         """A vector for each text: the mean of `hidden` over its tokens.   (B, C)
 
         Masked tokens train what `hidden` says of each token. Nothing is ever predicted at [CLS], so
-        the vector at [CLS] is trained less.
+        the vector at [CLS] is trained less. Raises ShapeError for a text of padding alone.
         """
         h, mask = self.hidden(ids, segments), self.check_ids(ids).array != PAD
+        if not mask.any(axis=1).all():
+            raise ShapeError("a text of [PAD] alone has no vector: give each text at least one id")
         share = mask / mask.sum(axis=1, keepdims=True)  # (B, T)
         return (h * Tensor.from_array(share[..., None].astype(h.dtype))).sum(1)

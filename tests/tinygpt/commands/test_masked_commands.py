@@ -85,6 +85,7 @@ def test_a_resumed_run_draws_the_same_masks(here: Path, capsys: pytest.CaptureFi
 
 def test_what_a_bert_cannot_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(capsys)
+    Path("empty").write_text("\n\n")
     for words, says in (
         (["sample", "r"], "fills in hidden tokens, and writes nothing else"),
         (["sample", "r", "--prompt", "the"], "fills in hidden tokens"),
@@ -92,7 +93,11 @@ def test_what_a_bert_cannot_do(here: Path, capsys: pytest.CaptureFixture[str]) -
         (["sample", "r", "--fill", "[MASK]" * 16], "reads at most 15 at once"),
         (["sample", "r", "--fill", "[MASK]X"], "character 'X'"),
         (["sample", "r", "--fill", "[MASK]", "--prompt", "x"], "two ways to say it"),
+        (["sample", "r", "--fill", "[MASK]", "--top-k", "2"], "so --top-k has no meaning"),
+        (["sample", "r", "--fill", "[MASK]", "--beam", "2"], "so --beam has no meaning"),
+        (["sample", "r", "--fill", "[MASK]", "--samples", "2"], "so --samples has no meaning"),
         (["embed", "r"], "give one of the two"),
+        (["embed", "r", "--prompts", "empty"], "'empty' holds no text"),
         (["embed", "r", "--prompt", "a" * 16], "has 16 characters, and r reads 1 to 15"),
         (["embed", "r", "--prompt", ""], "has 0 characters"),
         (["embed", "r", "--prompt", "a", "--out", "v.txt"], "an array's name ends in .npy"),

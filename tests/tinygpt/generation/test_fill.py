@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
-from tensor import Tensor
+from tensor import Tensor, no_grad
 from tinygpt import BERT, BERTConfig, CharacterTokenizer
+from tinygpt.commands.embed import vectors
+from tinygpt.errors import InputError
 from tinygpt.generation.fill import fill, masked_ids
 from tinygpt.ids import CLS, MASK, MASK_TOKENS
 from tinygpt.tokenizers import SpecialTokenizer
@@ -61,3 +64,15 @@ def test_of_a_model() -> None:
     assert all(step.token >= len(MASK_TOKENS) for step in found)
     assert ids == [A, MASK, B, MASK, MASK]
     assert list(fill(model, [A, B])) == []
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_broken_weights_fill_in_nothing(wrong: float) -> None:
+    """Of probabilities that are NaN the first is the largest: that of [PAD]."""
+    model = BERT(BERTConfig(TOKENIZER.size, 8)).eval()
+    with no_grad():
+        model.token_embedding.weight[B, 0] = wrong
+    with pytest.raises(InputError, match="not finite numbers: its weights are broken"):
+        list(fill(model, [A, MASK, C]))
+    with pytest.raises(InputError, match="the vectors are not finite numbers"):
+        vectors(model, [[A, B]])

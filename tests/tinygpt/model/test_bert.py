@@ -122,3 +122,9 @@ def test_a_fresh_model_knows_nothing() -> None:
     model = BERT(BERTConfig(VOCABULARY, CONTEXT), generator=random.Generator(0))
     ids = texts(9, 7)
     assert model.loss(ids, ids).item() == pytest.approx(np.log(VOCABULARY), abs=0.1)
+
+
+def test_padding_alone_has_no_vector() -> None:
+    """Not 0 / 0, a vector of NaN."""
+    with pytest.raises(ShapeError, match="no vector"):
+        made().vectors([[CLS, 4], [PAD, PAD]])
