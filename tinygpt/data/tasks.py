@@ -172,6 +172,6 @@ LETTERS, WORDS = COMMON | {"tokenizer": "character"}, COMMON | {"tokenizer": "wo
 DEFAULTS: dict[str, dict[str, Any]] = {
     "reverse": LETTERS | {"context": 13, "steps": 1500},
     "sort": LETTERS | {"context": 13, "steps": 3000, "batch": 64},
-    "dates": LETTERS | {"context": 40, "steps": 2500},
+    "dates": LETTERS | {"context": 40, "steps": 3500},
     "translate": WORDS | {"context": 24, "steps": 1800},
 }
