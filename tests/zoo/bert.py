@@ -97,8 +97,8 @@ ZOO = [
     Bug(
         row=97,  # special tokens are filled in
         file="tinygpt/generation/fill.py",
-        old="np.where(np.arange(logits.shape[1]) < len(MASK_TOKENS), -np.inf, logits.numpy())",
-        new="logits.numpy()",
+        old="np.where(np.arange(logits.shape[1]) < len(MASK_TOKENS), -np.inf, logits)",
+        new="logits",
         test=FILL + "test_the_surest_is_first_and_the_others_see_it",
     ),
     Bug(
