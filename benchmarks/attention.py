@@ -2,6 +2,7 @@
 
     python benchmarks/attention.py                               # everything: some minutes
     python benchmarks/attention.py --kinds causal dropout --sizes 256x64
+    python benchmarks/attention.py --one-thread                  # by the clock of this thread
     python benchmarks/attention.py --out results                 # writes JSON too
 
 The op is `tensor.attention`, and PyTorch's is `scaled_dot_product_attention`, both on q, k and v of
@@ -16,7 +17,9 @@ The op is `tensor.attention`, and PyTorch's is `scaled_dot_product_attention`, b
 PyTorch runs eager with one thread and with two, and compiled with two. The fastest of the three
 counts, by its median. The sides take turns as in ops.py, and first all sides must agree on values
 and gradients (with dropout, each side draws its own numbers, so only their norms are compared). A
-ratio is PyTorch's time over ours, turn by turn, and then the median: above 1 we are faster.
+ratio is PyTorch's time over ours, turn by turn, and then the median: above 1 we are faster. With
+--one-thread each side has one thread, and PyTorch is eager. The clock of a thread stands
+still while other programs have its core, so this is the figure to take on a busy machine.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
@@ -42,6 +46,7 @@ KINDS = ("causal", "all", "cross", "padding", "dropout")
 SIZES = {"256x64": (256, 64), "256x32": (256, 32), "1024x64": (1024, 64), "1024x32": (1024, 32)}
 CALLS = {256: 8, 1024: 2}  # in a turn, at each T
 SIDES = ("ours", "eager-1", "eager-2", "compiled-2")
+ONE = "ATTENTION_ONE_THREAD"  # tells the processes of the sides
 
 
 def inputs_of(kind: str, size: str) -> tuple[list[Any], Any, Any]:
@@ -99,7 +104,9 @@ def serve(side: str) -> None:
                 if side == "ours"
                 else torch_case(kind, size, way == "compiled", int(threads))
             )
-        answer = values(case) if request == "values" else times(case, CALLS[SIZES[size][0]])
+        calls = CALLS[SIZES[size][0]]
+        clock = time.thread_time if ONE in os.environ else time.perf_counter
+        answer = values(case) if request == "values" else times(case, calls, clock)
         print(json.dumps(answer), flush=True)
 
 
@@ -160,13 +167,16 @@ def main() -> None:
         "--sizes", nargs="+", choices=list(SIZES), default=list(SIZES), help="T x D"
     )
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="of each side")
+    parser.add_argument("--one-thread", action="store_true", help="one thread, and its clock")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write attention.json there")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve)
         return
-    sides = [Side(name, __file__) for name in SIDES]
+    if options.one_thread:
+        os.environ |= {ONE: "1", "TENSOR_THREADS": "1"}
+    sides = [Side(name, __file__) for name in SIDES[: 2 if options.one_thread else None]]
     names = "size T x D, kind, phase, ours ms (min), PyTorch ms (min), its best mode, ratio, 90 %"
     print(f"| {names.replace(', ', ' | ')} |\n|{'---|' * 8}")
     rows = []
