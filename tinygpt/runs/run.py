@@ -289,8 +289,8 @@ def check_kind(run: Run, program: str, *kinds: str) -> None:
     """
     if run.kind not in kinds:
         raise InputError(
-            f"tinygpt {program} takes a run of {' or '.join(kinds)}, and {run.name} is of "
-            f"{run.kind}\nname another run: tinygpt {program} RUN"
+            f"tinygpt {program} takes a run of kind {' or '.join(kinds)}, and {run.name} is of "
+            f"kind {run.kind}\nname another run: tinygpt {program} RUN"
         )
 
 

@@ -424,3 +424,11 @@ def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
     assert {path.stat().st_mode for path in (tmp_path / "made").iterdir()} == {
         (tmp_path / "other").stat().st_mode
     }
+
+
+def test_an_encoder_decoder_is_no_gpt2(
+    reversing: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = "tinygpt export-gpt2 takes a run of kind gpt, and"
+    refused(capsys, "export-gpt2", str(reversing), "folder", says=says)
+    refused(capsys, "sample", str(reversing), "--fill", "a[MASK]", says="--fill: ")

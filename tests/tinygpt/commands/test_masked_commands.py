@@ -103,10 +103,10 @@ def test_what_a_bert_cannot_do(here: Path, capsys: pytest.CaptureFixture[str]) -
         (["embed", "r", "--prompt", "a", "--out", "v.txt"], "an array's name ends in .npy"),
         (["train", "--init", "r", "--text", "t.txt"], "its kind of model is bert"),
         (["train", "--task", "masked", "--text", "t.txt", "--context", "2"], "at least 3"),
-        (["look", "r"], "takes a run of gpt or encoder-decoder, and r is of bert"),
-        (["step", "r", "--plain"], "and r is of bert"),
-        (["verify", "r"], "and r is of bert"),
-        (["export-gpt2", "r", "x"], "takes a run of gpt, and r is of bert"),
+        (["look", "r"], "takes a run of kind gpt or encoder-decoder, and r is of kind bert"),
+        (["step", "r", "--plain"], "and r is of kind bert"),
+        (["verify", "r"], "and r is of kind bert"),
+        (["export-gpt2", "r", "x"], "takes a run of kind gpt, and r is of kind bert"),
     ):
         refused(capsys, *words, says=says)
 
@@ -114,4 +114,11 @@ def test_what_a_bert_cannot_do(here: Path, capsys: pytest.CaptureFixture[str]) -
 def test_what_needs_a_bert(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown(capsys, "train", *SMALL, "--steps", "2", "--out", "r")
     refused(capsys, "sample", "r", "--fill", "[MASK]", says="train one that fills in")
-    refused(capsys, "embed", "r", "--prompt", "The", says="takes a run of bert, and r is of gpt")
+    refused(
+        capsys,
+        "embed",
+        "r",
+        "--prompt",
+        "The",
+        says="takes a run of kind bert, and r is of kind gpt",
+    )
