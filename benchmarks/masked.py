@@ -159,7 +159,7 @@ def cut(rows: int) -> list[Ids]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     config = TrainConfig(steps=options.steps, seed=options.seed, **TRAINING)
