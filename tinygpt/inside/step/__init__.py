@@ -1,4 +1,4 @@
-"""`tinygpt step`: a debugger for the forward and the backward pass of a trained GPT.
+"""`tinygpt step`: a debugger for the forward and the backward pass of a trained model.
 
 recorded.py    a run and a prompt -> a walk
 training.py    a step of training, to the optimiser's update -> a walk; the updates as text
