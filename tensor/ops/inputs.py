@@ -144,7 +144,10 @@ class Signature:
         tensors = [(others if i in self.others else operands).pop(0) for i in range(len(inputs))]
         for key, value in options.items():
             if isinstance(value, TensorBase):
-                if value.node is not None and MODE.get().recording:
+                mode = MODE.get()
+                if mode.reads is not None:  # a checkpoint reads it again
+                    mode.reads(value)
+                if value.node is not None and mode.recording:
                     raise GraphError(
                         f"option {key!r} of `{name}` is a constant, and this tensor carries a "
                         "graph: pass its .detach()"

@@ -66,4 +66,19 @@ ZOO = [
         "if False:",
         "tests/tinygpt/model/test_bert.py::test_padding_alone_has_no_vector",
     ),
+    Bug(  # with --length 0 a prompt is not printed
+        97,
+        "tinygpt/generation/beam.py",
+        "[texts or [Hypothesis([], 0.0, 0.0)] for texts in found]",
+        "found",
+        "tests/tinygpt/generation/test_beam.py::test_without_an_end_every_text_has_the_length",
+    ),
+    Bug(  # a mask is written, and recomputation looks elsewhere without a word
+        97,
+        "tensor/ops/inputs.py",
+        "mode.reads(value)",
+        "pass",
+        "tests/tensor/autograd/test_recompute_refused.py"
+        "::test_a_mask_that_it_reads_may_not_be_written[None]",
+    ),
 ]

@@ -93,7 +93,7 @@ def beam_search(
         greedy &= ~ends[:, 0]
         least = [each[-1].score if len(each) == best else -np.inf for each in found]
         log_p[log_p.max(1) / penalty(most, alpha) <= least] = -np.inf
-    return found
+    return [texts or [Hypothesis([], 0.0, 0.0)] for texts in found]  # of length 0
 
 
 def _continued(log_p: Floats, logits: Any, alive: Ids, greedy: Any) -> tuple[Ids, Ids, Floats]:

@@ -7,7 +7,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tensor import Tensor, checkpoint, detect_anomaly, nn, no_grad
+from tensor import (
+    Tensor,
+    attention,
+    checkpoint,
+    detect_anomaly,
+    multi_head_attention,
+    nn,
+    no_grad,
+)
 from tensor.errors import GradientError, GraphError, MutationError
 from tensor.optim import AdamW
 from tests.helpers.kernel_runs import draw
@@ -35,6 +43,26 @@ def test_bug_21_what_it_reads_may_not_be_written(written: str, device: str) -> N
     with pytest.raises(MutationError, match=r"`checkpoint` at test_recompute_refused\.py"):
         y.backward()
     assert x.grad is w.grad is bias.grad is None
+
+
+@pytest.mark.parametrize("heads", [None, 2])
+def test_a_mask_that_it_reads_may_not_be_written(heads: int | None, device: str) -> None:
+    """A mask is an option of an op, or the composition of an op gives it on as an option. The
+    second run would let tokens see others than the first run.
+    """
+    x = Tensor(draw(2, 3, 12), dtype="float64", device=device, requires_grad=True)
+    mask = Tensor(np.array([True, True, False]), device=device)
+
+    def seen(x: Tensor) -> Tensor:
+        if heads is None:
+            return attention(x, x, x, mask=mask)
+        return multi_head_attention(x, None, mask, heads=heads)
+
+    y = checkpoint(seen, x).sum()
+    mask[...] = True
+    with pytest.raises(MutationError):
+        y.backward()
+    assert x.grad is None
 
 
 def test_a_step_between_forward_and_backward_is_noticed(device: str) -> None:

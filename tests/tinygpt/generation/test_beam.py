@@ -194,7 +194,8 @@ def test_prompts_side_by_side_are_as_alone() -> None:
 def test_without_an_end_every_text_has_the_length() -> None:
     for texts in beam_search(gpt(2, 6), [[1], [3, 4]], 4, 7, best=4):
         assert [len(text.tokens) for text in texts] == [7] * 4
-    assert beam_search(gpt(2, 6), [[1], [3, 4]], 4, 0) == [[], []]
+    # a text of no tokens is certain
+    assert beam_search(gpt(2, 6), [[1], [3, 4]], 4, 0) == [[Hypothesis([], 0.0, 0.0)]] * 2
 
 
 def test_an_encoder_decoder_stops_where_its_context_is_full() -> None:
