@@ -210,7 +210,7 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
     drawn = config.steps * config.batch * config.accumulation
-    unit = "pair" if config.kind == "encoder-decoder" else "window"
+    unit = data.example
     often = f"{drawn:,} of the {unit}s, once each"
     if drawn > _different(data):
         times = round(drawn / _different(data))

@@ -73,6 +73,11 @@ class Data:
     floor: float | None  # lower bound of the loss, nats a token; None where nobody knows
 
     @property
+    def example(self) -> str:
+        """The word for one of what is learned from: pair or window."""
+        return "pair" if isinstance(self.windows, Pairs) else "window"
+
+    @property
     def unit(self) -> str:
         """The word for a token: character, byte or token."""
         return self.tokenizer.unit

@@ -165,7 +165,7 @@ class Training:
         progress, loss = self.progress, self.validation_loss(self.rows)
         assert self.job.data.validation is not None
         part = len(self.rows) < len(self.job.data.validation)
-        on = f" on {number_of(len(self.rows), 'window')}" if part else ""
+        on = f" on {number_of(len(self.rows), self.job.data.example)}" if part else ""
         said = f"step {progress.step:,}: validation loss {loss:.4f}{on}{self.above(loss, ', ')}"
         if math.isfinite(loss) and (progress.best is None or loss < progress.best):
             self.progress = Progress(progress.step, loss, best=loss, best_step=progress.step)
@@ -200,20 +200,21 @@ class Training:
             loss = self.validation_loss(np.arange(count))
             self.progress = replace(self.progress, loss=finite(loss))
             self.save()
-        windows = f"all {count:,} windows that were" if count > 1 else "the one window that was"
+        name = self.job.data.example
+        examples = f"all {count:,} {name}s that were" if count > 1 else f"the one {name} that was"
         said = _shown(self.progress.loss)
-        say(f"validation loss {said}: the mean over {windows} not learned from")
+        say(f"validation loss {said}: the mean over {examples} not learned from")
         if best is not None:
             say(f"at best {best:.4f}{on}, after step {self.progress.best_step:,}")
 
     def measure_learned(self) -> None:
         """Over the windows that were learned from, where they are all there is."""
-        windows = self.job.data.windows
+        windows, name = self.job.data.windows, self.job.data.example
         rows = measured_rows(windows)
         whole = len(rows) == len(windows)
         if not whole:
             say(
-                f"measuring the loss on {len(rows):,} of the {len(windows):,} windows, evenly "
+                f"measuring the loss on {len(rows):,} of the {len(windows):,} {name}s, evenly "
                 "spread ..."
             )
         loss = mean_loss(self.job.model, windows, rows=rows)
@@ -222,7 +223,7 @@ class Training:
         self.save()
         all_ = "all " if whole and len(rows) > 1 else ""
         say(
-            f"loss {loss:.4f}: the mean over {all_}{number_of(len(rows), 'window')}, dropout "
+            f"loss {loss:.4f}: the mean over {all_}{number_of(len(rows), name)}, dropout "
             f"off{self.above(loss, '; ')}"
         )
 
