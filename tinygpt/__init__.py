@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         BytePairTokenizer,
         ByteTokenizer,
         CharacterTokenizer,
+        SpecialTokenizer,
         TokenizerError,
         WordTokenizer,
     )
@@ -54,6 +55,7 @@ __all__ = [
     "GPTConfig",
     "InputError",
     "SampleConfig",
+    "SpecialTokenizer",
     "TokenizerError",
     "TrainConfig",
     "WordTokenizer",

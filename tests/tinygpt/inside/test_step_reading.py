@@ -202,7 +202,7 @@ def test_the_table_of_tokens_is_named_by_them(
 
 
 def test_which_axes_have_tokens() -> None:
-    names = Names(("a", " b", "\n", "d"), 7, lambda i: f"t{i}", frozenset({8, 16}))
+    names = Names(("a", " b", "\n", "d"), (), 7, lambda i: f"t{i}", frozenset({8, 16}))
     four = ["'a'", "' b'", r"'\n'", "'d'"]
     assert names.of("blocks.0.attention.weights", (1, 2, 4, 4)) == (four, four)
     assert names.of("blocks.0.attention.y", (1, 4, 16)) == (four, [])
@@ -212,7 +212,7 @@ def test_which_axes_have_tokens() -> None:
     assert names.of("token_embedding.weight.grad", (7, 16))[0] == [f"'t{i}'" for i in range(7)]
     assert Names().of("x", (4, 4)) == ([], [])
     # four tokens, and heads that are four wide
-    ambiguous = Names(names.tokens, 7, str, frozenset({4}))
+    ambiguous = Names(names.tokens, (), 7, str, frozenset({4}))
     assert ambiguous.of("q", (1, 2, 4, 4)) == (four, [])
     assert ambiguous.of("blocks.0.attention.weights[0, 1]", (4, 4)) == (four, four)
 
