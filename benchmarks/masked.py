@@ -184,9 +184,8 @@ def main() -> None:
     for name, (_, measured) in questions.items():
         error, loss = measure(model, measured)
         best, floor = min(grams[name]), grammar.floor()
-        print(
-            f"{name}   wrong {error:.2%}, of the best n-gram {best:.2%}: {error / best:.2f} of it"
-        )
+        share = f": {error / best:.2f} of it" if best else ""
+        print(f"{name}   wrong {error:.2%}, of the best n-gram {best:.2%}{share}")
         print(f"{name}   loss {loss:.4f} nats, the floor of one side {floor:.4f}")
 
 
