@@ -56,9 +56,9 @@ def option(default: Any, text: str, metavar: str | None = None, **limits: float)
     return field(default=default, metadata={"help": text, "metavar": metavar, **limits})
 
 
-def changed(config: type, name: str, default: Any) -> Any:
+def changed(config: Any, name: str, default: Any) -> Any:
     """The field of another configuration, with another default."""
-    return field(default=default, metadata=config.__dataclass_fields__[name].metadata)  # type: ignore[attr-defined]
+    return field(default=default, metadata=config.__dataclass_fields__[name].metadata)
 
 
 class Kind(NamedTuple):
