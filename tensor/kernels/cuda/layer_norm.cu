@@ -11,23 +11,10 @@
 // forward, per element of bf16: 4 (x in, y out), where the composition of small ops moves about 24.
 // One warp per row; sums in float32 (float64 for double).
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-template <typename T> struct Wide { using type = float; };
-template <> struct Wide<double> { using type = double; };
-
-template <typename W> __device__ W warp_sum(W value) {
-    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
-    return value;
-}
-
-template <typename T>
-__global__ void layer_norm_forward(const T *x, const T *gain, const T *bias, T *y,
-                                   typename Wide<T>::type *mean,
-                                   typename Wide<T>::type *inverse_std,
-                                   const typename Wide<T>::type *eps, int rows, int C) {
-    using W = typename Wide<T>::type;
+KERNEL layer_norm_forward(const T *x, const T *gain, const T *bias, T *y,
+                                   W *mean,
+                                   W *inverse_std,
+                                   const W *eps, int rows, int C) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     const T* in = x + (long long)row * C;
@@ -43,12 +30,10 @@ __global__ void layer_norm_forward(const T *x, const T *gain, const T *bias, T *
     if (threadIdx.x == 0) { mean[row] = m; inverse_std[row] = r; }
 }
 
-template <typename T>
-__global__ void layer_norm_backward(const T *dy, const T *x, const T *gain,
-                                    const typename Wide<T>::type *mean,
-                                    const typename Wide<T>::type *inverse_std, T *dx, int rows,
+KERNEL layer_norm_backward(const T *dy, const T *x, const T *gain,
+                                    const W *mean,
+                                    const W *inverse_std, T *dx, int rows,
                                     int C) {
-    using W = typename Wide<T>::type;
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     long long start = (long long)row * C;
@@ -69,13 +54,11 @@ __global__ void layer_norm_backward(const T *dy, const T *x, const T *gain,
 // Column sums for dgain and dbias: block (32 columns, 8 rows), each chunk of rows gives one line of
 // `gain_partial` and `bias_partial`, which the caller adds up: no atomics, so the same bits every
 // time.
-template <typename T>
-__global__ void layer_norm_columns(const T *dy, const T *x, const typename Wide<T>::type *mean,
-                                   const typename Wide<T>::type *inverse_std,
-                                   typename Wide<T>::type *gain_partial,
-                                   typename Wide<T>::type *bias_partial, int rows, int C,
+KERNEL layer_norm_columns(const T *dy, const T *x, const W *mean,
+                                   const W *inverse_std,
+                                   W *gain_partial,
+                                   W *bias_partial, int rows, int C,
                                    int chunk) {
-    using W = typename Wide<T>::type;
     __shared__ W gains[8][33], biases[8][33];
     int c = blockIdx.x * 32 + threadIdx.x, first = blockIdx.y * chunk;
     int last = min(rows, first + chunk);

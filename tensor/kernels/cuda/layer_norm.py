@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, contiguous, launch, wide
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, wide
 from tensor.memory.devices import Array
 
+NORMS = Source("layer_norm.cu")
 WARPS = 8  # rows a block
 CHUNK = 256  # rows that one line of partial column sums covers
 
@@ -31,15 +32,15 @@ def layer_norm_by_warp(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5)
     y, kept = np.empty_like(x), np.empty_like(x, shape=(2, rows), dtype=wide(x.dtype))
     small = np.full_like(kept, eps, shape=(1,))
     grid, block = (-(-rows // WARPS),), (32, WARPS)
-    launch("layer_norm_forward", grid, block, x, gain, bias, y, *kept, small, rows, columns)
+    NORMS.launch("layer_norm_forward", grid, block, x, gain, bias, y, *kept, small, rows, columns)
 
     def backward(dy: Array) -> tuple[Array, Array, Array]:
         dy, dx = contiguous(dy), np.empty_like(x)
-        launch("layer_norm_backward", grid, block, dy, x, gain, *kept, dx, rows, columns)
+        NORMS.launch("layer_norm_backward", grid, block, dy, x, gain, *kept, dx, rows, columns)
         chunks = -(-columns // 32), -(-rows // CHUNK)
         partial = np.empty_like(kept, shape=(2, chunks[1], columns))
         sizes = rows, columns, CHUNK
-        launch("layer_norm_columns", chunks, (32, 8), dy, x, *kept, *partial, *sizes)
+        NORMS.launch("layer_norm_columns", chunks, (32, 8), dy, x, *kept, *partial, *sizes)
         dgain, dbias = partial.sum(1).astype(x.dtype)
         return dx, dgain, dbias
 
