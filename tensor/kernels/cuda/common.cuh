@@ -5,9 +5,6 @@
 //   W   the type of arithmetic and sums: float, and double for double
 //   V   the elements that a thread reads or writes at once: 16 bytes of them, or 1
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #define KERNEL extern "C" __global__ void
 constexpr unsigned ALL = 0xffffffffu;  // every lane of a warp
 

@@ -4,7 +4,7 @@ runs. CuPy keeps what was compiled on disk.
     norms = Source("layer_norm.cu")
     norms.launch("layer_norm_forward", grid, block, x, gain, bias, y, rows, columns)
 
-A `.cu` file is written for one float type T. Each compilation defines four names:
+A `.cu` file is written for one float type T. Each compilation defines three names:
 
     T   the type of the elements: float, double, __half or __nv_bfloat16
     W   the wider type of sums: float, and double for double
@@ -31,6 +31,7 @@ C_TYPES = {float32: "float", float64: "double", float16: "__half", bfloat16: "__
 # a parameter's C type -> the dtype of its array, or the type of its number; T and W are per dtype
 POINTERS = {"float": float32, "int": int32, "long long": int64, "unsigned": np.dtype(np.uint32)}
 NUMBERS = {"int": np.int32, "unsigned": np.uint32, "long long": np.int64, "float": np.float32}
+INCLUDES = "#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n"
 FOLDER = Path(__file__).parent
 NO_ARRAY = np.uintp(0)  # a null pointer, for None
 
@@ -64,7 +65,7 @@ class Source:
 
     @functools.cached_property
     def text(self) -> str:
-        """What is compiled, but for the definitions of T, W and V."""
+        """What is compiled after the definitions of T, W and V."""
         common, own = (FOLDER / name for name in ("common.cuh", self.file))
         return f'{common.read_text()}\n#line 1 "{self.file}"\n{own.read_text()}'
 
@@ -134,7 +135,7 @@ class Source:
 
     def _module(self, dtype: DType, width: int) -> Any:
         if (dtype, width) not in self._modules:
-            names = f"-DT={C_TYPES[dtype]}", f"-DW={C_TYPES[wide(dtype)]}", f"-DV={width}"
-            options = ("--std=c++17", *names)
-            self._modules[dtype, width] = cupy().RawModule(code=self.text, options=options)
+            types = f"using T = {C_TYPES[dtype]}; using W = {C_TYPES[wide(dtype)]};"
+            code = f"{INCLUDES}{types}\nconstexpr int V = {width};\n{self.text}"
+            self._modules[dtype, width] = cupy().RawModule(code=code, options=("--std=c++17",))
         return self._modules[dtype, width]
