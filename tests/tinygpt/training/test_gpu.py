@@ -1,0 +1,51 @@
+"""What is known of a GPU by its name, and the FLOPs that MFU counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinygpt.config import EncoderDecoderConfig, GPTConfig
+from tinygpt.model.sizes import parameter_count
+from tinygpt.training import gpu
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A10G", 70e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA H200 MIG 1g.18gb", None),
+        ("NVIDIA GeForce GTX 1080", None),
+    ],
+)
+def test_the_peak_follows_from_the_name(name: str, rate: float | None) -> None:
+    assert gpu.peak_of(name) == rate
+
+
+def test_the_cpu_has_no_peak() -> None:
+    assert gpu.peak("cpu") is None
+
+
+def test_the_gpu_under_test_has_a_name_and_a_pool(device: str) -> None:
+    if device == "cpu":
+        pytest.skip("needs a GPU, --device cuda")
+    assert gpu.peak(device) == gpu.peak_of(gpu.name(device))
+    assert gpu.pool_bytes(device) >= 0
+
+
+def test_flops_per_token_are_those_of_the_palm_paper() -> None:
+    gpt2 = GPTConfig(50257, 1024, 768, 12, 12, bias=False)
+    # without biases, a GPT has matrices, the head, positions, and two vectors a norm
+    matrices = parameter_count(gpt2) - 1024 * 768 - (2 * 12 + 1) * 2 * 768
+    assert gpu.flops_per_token(gpt2) == 6 * matrices + 12 * 12 * 768 * 1024
+    pairs = EncoderDecoderConfig(100, 32, 64, 4, 2)
+    wider = EncoderDecoderConfig(100, 33, 64, 4, 2)
+    assert gpu.flops_per_token(wider) - gpu.flops_per_token(pairs) == 12 * 3 * 2 * 64
