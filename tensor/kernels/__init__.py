@@ -114,6 +114,13 @@ def off(*names: str) -> Switch[None]:
     return Switch(kernels_off=frozenset(names or ("*",)))
 
 
+def tf32() -> Switch[None]:
+    """`with kernels.tf32():` matrix products of float32 on a GPU run in TF32: operands are rounded
+    to 11 bits, sums are float32. About eight times as fast, and off otherwise. Also a decorator.
+    """
+    return Switch(tf32=True)
+
+
 def disabled() -> bool:
     """Whether the environment turns all kernels off: TENSOR_KERNELS=off."""
     return _DISABLED

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from inspect import Parameter
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,6 +39,7 @@ OF_ANY_DTYPE = frozenset(("Mask", "Mask | None", "Ids"))  # inputs that are no o
 REALS = frozenset((bool, int, float, Count))  # Python's numbers
 PLAIN = frozenset((int, float, bool, str, tuple, Key, type(None)))  # options that are no arrays
 Options: TypeAlias = dict[str, Any]
+BY_FLOAT32 = "each op of the composition goes by float32"
 # op -> check(device, *inputs, **options) of inputs as they are given, before any is converted or
 # moved to the device
 LOOK_FIRST: dict[str, Callable[..., None]] = {}
@@ -53,6 +55,7 @@ class Signature:
     def __init__(self, reference: Callable[..., Any], elementwise: bool = False):
         self.name = reference.__name__.lstrip("_")
         self.elementwise = elementwise
+        self.fused = False  # no reference: a kernel takes 16-bit floats and ids on a GPU
         self.signature = signature_of(reference)
         parameters = list(self.signature.parameters.values())
         arrays = [p for p in parameters if kind_of(p) in INPUTS and p.kind is not p.KEYWORD_ONLY]
@@ -86,8 +89,9 @@ class Signature:
     def glance(
         self, inputs: Sequence[Any], options: Options, parents: list[Any]
     ) -> list[Any] | str:
-        """The arrays of inputs that are ready: tensors of one dtype, not of 16 bits, all on the CPU
-        or all on a GPU. Else why the inputs are not ready.
+        """The arrays of ready inputs: tensors of one dtype, all on the CPU or all on a GPU.
+        16-bit floats, ids and masks are ready on a GPU, for a fused op alone. Else why the inputs
+        are not ready.
 
         The nodes of the inputs are appended to `parents`.
         """
@@ -99,14 +103,15 @@ class Signature:
                 if array is None:
                     array = x.array
                 if others and len(arrays) in others:  # of any dtype
-                    if type(array) is not np.ndarray:
+                    if type(array) is not np.ndarray and not self.fused:
                         return "ids or a mask on a GPU"
                 elif first is None:
                     first = array
                     if array.dtype is not float32 and array.dtype is not float64:
                         if array.dtype not in FLOATS:
                             return f"dtype {array.dtype}: no floats"
-                        return f"dtype {array.dtype}: each op of the composition goes by float32"
+                        if type(array) is np.ndarray or not self.fused:
+                            return f"dtype {array.dtype}: {BY_FLOAT32}"
                 elif array.dtype is not first.dtype or type(array) is not type(first):
                     return "inputs of several dtypes or devices"
                 arrays.append(array)
@@ -118,6 +123,8 @@ class Signature:
                 return f"an input is a {type(x).__name__}"
         if first is None:
             return "no input is a tensor"
+        if others and self.fused and any(type(x) not in (type(first), NoneType) for x in arrays):
+            return "inputs of several devices"
         for name, value in options.items() if options else ():
             if name not in self.options:
                 return f"{name} is no option"

@@ -214,6 +214,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     cannot treat.
     """
     signature = Signature(composition)
+    signature.fused = True
     name, kernels = signature.name, KERNELS.setdefault(signature.name, [])
 
     def call(*inputs: Any, **options: Any) -> Any:
