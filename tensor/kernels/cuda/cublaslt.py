@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from collections.abc import Callable
 from ctypes import POINTER, byref, c_float, c_int, c_int64, c_size_t, c_uint64, c_void_p, sizeof
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ PLAIN, ADD_BIAS = 1, 4  # cublasLtEpilogue_t
 BATCH_COUNT, BATCH_STRIDE = 5, 6  # cublasLtMatrixLayoutAttribute_t
 # cublasLtMatmulPreferenceAttributes_t
 MOST_WORKSPACE, ALIGNMENTS = 1, (5, 6, 7, 8)
+_ONE_AT_A_TIME = threading.Lock()
 WORKSPACE = 32 << 20  # bytes; NVIDIA's advice for Hopper
 
 
@@ -62,9 +64,12 @@ class Shape(NamedTuple):
 class Plan(NamedTuple):
     """What cuBLASLt is told beside addresses. The descriptors live as long as the process."""
 
+    handle: c_void_p
     description: c_void_p
     layouts: tuple[c_void_p, c_void_p, c_void_p]
-    heuristic: Heuristic
+    algorithm: Any  # a pointer to a Heuristic
+    one: Any  # pointers to the numbers 1 and 0, in the type of the sums
+    zero: Any
 
 
 @functools.cache
@@ -121,7 +126,6 @@ def _set(what: str, of: c_void_p, attribute: int, value: Any) -> None:
     setter(of, attribute, byref(value), sizeof(value))
 
 
-@functools.cache
 def plan(device: int, shape: Shape) -> Plan:
     """The descriptors of a product, and the algorithm that cuBLASLt thinks fastest.
 
@@ -156,7 +160,9 @@ def plan(device: int, shape: Shape) -> Plan:
     search(*arguments, 1, byref(found), byref(count))
     if count.value == 0:
         raise RuntimeError(f"cuBLASLt has no algorithm for {shape}")
-    return Plan(description, layouts, found)
+    number = ctypes.c_double if shape.compute == FLOAT64 else c_float
+    numbers = byref(number(1)), byref(number(0))
+    return Plan(_handle(device), description, layouts, byref(found), *numbers)
 
 
 def _layouts(shape: Shape) -> tuple[c_void_p, c_void_p, c_void_p]:
@@ -181,34 +187,20 @@ def _layouts(shape: Shape) -> tuple[c_void_p, c_void_p, c_void_p]:
     return a, b, d
 
 
-ONE, ZERO = (c_float(1), ctypes.c_double(1)), (c_float(0), ctypes.c_double(0))
+@functools.cache
+def _multiply() -> Callable[..., None]:
+    return _function("Matmul", *[c_void_p] * 14, c_size_t, c_void_p)
 
 
-def multiply(shape: Shape, a: int, b: int, d: int, add: bool, bias: int = 0) -> None:
+def multiply(plan: Plan, device: int, a: int, b: int, d: int, add: bool, bias: int = 0) -> None:
     """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, bias: addresses."""
-    runtime = cupy().cuda
-    device, stream = runtime.runtime.getDevice(), runtime.get_current_stream_ptr()
-    description, (a_layout, b_layout, d_layout), heuristic = plan(device, shape)
-    if bias:
-        _set("MatmulDesc", description, BIAS, c_uint64(bias))
-    double = shape.compute == FLOAT64
-    beta = ONE if add else ZERO
-    run = _function("Matmul", *[c_void_p] * 14, c_size_t, c_void_p)
-    run(
-        _handle(device),
-        description,
-        byref(ONE[double]),
-        a,
-        a_layout,
-        b,
-        b_layout,
-        byref(beta[double]),
-        d,
-        d_layout,
-        d,
-        d_layout,
-        byref(heuristic),
-        _workspace(device, stream).data.ptr,
-        WORKSPACE,
-        stream,
-    )
+    stream = cupy().cuda.get_current_stream().ptr
+    a_layout, b_layout, d_layout = plan.layouts
+    left, right, result = (a, a_layout), (b, b_layout), (d, d_layout)
+    beta = plan.one if add else plan.zero
+    scratch = plan.algorithm, _workspace(device, stream).data.ptr, WORKSPACE
+    operands = plan.one, *left, *right, beta, *result, *result
+    with _ONE_AT_A_TIME:  # a description holds the address of one bias
+        if bias:
+            _set("MatmulDesc", plan.description, BIAS, c_uint64(bias))
+        _multiply()(plan.handle, plan.description, *operands, *scratch, stream)

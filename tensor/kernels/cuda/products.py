@@ -7,11 +7,21 @@ or TF32's within `kernels.tf32()`.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
 
 from tensor.dtypes import DType, float32, float64
-from tensor.kernels.cuda.cublaslt import ADD_BIAS, FLOAT32, FLOAT64, PLAIN, TF32, Shape, multiply
+from tensor.kernels.cuda.cublaslt import (
+    ADD_BIAS,
+    FLOAT32,
+    FLOAT64,
+    PLAIN,
+    TF32,
+    Plan,
+    Shape,
+    multiply,
+    plan,
+)
 from tensor.memory.devices import Array, cupy
 from tensor.mode import MODE
 
@@ -30,32 +40,54 @@ def product(
     Leading axes are equal. Each operand is row-major or a transposed view of a row-major array;
     other layouts are copied. out: row-major, of the same dtype or float32; without it a new array.
     """
-    shape = *a.shape[:-1], b.shape[-1]
     if out is None:
-        out = cupy().empty(shape, a.dtype)
-    m, n, k = b.shape[-1], a.shape[-2], a.shape[-1]
-    if 0 in (m, n, k, out.size):
+        out = cupy().empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    if out.size == 0 or a.shape[-1] == 0:
         return _empty(out, add, bias)
+    device = cupy().cuda.runtime.getDevice()
     # a row-major array is its transpose in column-major order: D^T = B^T A^T
-    b, b_transposed, b_leading, b_stride = _readable(b)
-    a, a_transposed, a_leading, a_stride = _readable(a)
-    addresses = b.data.ptr, a.data.ptr, out.data.ptr, 0 if bias is None else bias.data.ptr
+    addresses = b.data.ptr, a.data.ptr, out.data.ptr
+    bias_address = 0 if bias is None else bias.data.ptr
+    layouts = a.shape, a.strides, b.shape, b.strides
+    types = a.dtype, out.dtype, _compute(a.dtype), PLAIN if bias is None else ADD_BIAS
+    planned = _planned(device, layouts, types, _alignment(*addresses, bias_address))
+    if planned is None:
+        a, b = cupy().ascontiguousarray(a), cupy().ascontiguousarray(b)
+        return product(a, b, out, add=add, bias=bias)
+    multiply(planned, device, *addresses, add, bias_address)
+    return out
+
+
+@functools.lru_cache(maxsize=4096)
+def _planned(
+    device: int,
+    layouts: tuple[tuple[int, ...], ...],
+    types: tuple[DType, DType, int, int],
+    alignment: int,
+) -> Plan | None:
+    """The plan of a product of arrays that lie so; None where one must be copied first.
+
+    layouts: a's shape and strides, then b's   types: of the operands, of the result, of the sums,
+    and the epilogue
+    """
+    a_shape, a_strides, b_shape, b_strides = layouts
+    size = types[0].itemsize
+    left, right = _readable(a_shape, a_strides, size), _readable(b_shape, b_strides, size)
+    if left is None or right is None:
+        return None
+    n, k, m = a_shape[-2], a_shape[-1], b_shape[-1]
     found = Shape(
         m,
         n,
         k,
-        (b_transposed, a_transposed),
-        (b_leading, a_leading, m),
-        a.dtype,
-        out.dtype,
-        _compute(a.dtype),
-        PLAIN if bias is None else ADD_BIAS,
-        _alignment(addresses),
-        math.prod(shape[:-2]),
-        (b_stride, a_stride, n * m),
+        (right[0], left[0]),
+        (right[1], left[1], m),
+        *types,
+        alignment,
+        math.prod(a_shape[:-2]),
+        (right[2], left[2], n * m),
     )
-    multiply(found, *addresses[:3], add, addresses[3])
-    return out
+    return plan(device, found)
 
 
 def _empty(out: Array, add: bool, bias: Array | None) -> Array:
@@ -71,7 +103,7 @@ def _compute(dtype: DType) -> int:
     return FLOAT64 if dtype == float64 else FLOAT32
 
 
-def _alignment(addresses: tuple[int, ...]) -> int:
+def _alignment(*addresses: int) -> int:
     """The largest power of two, at most 256, that divides all addresses."""
     together = 256
     for address in addresses:
@@ -79,24 +111,25 @@ def _alignment(addresses: tuple[int, ...]) -> int:
     return together & -together
 
 
-def _readable(x: Array) -> tuple[Array, bool, int, int]:
-    """(x or a copy, whether its columns are what lies side by side, elements from a row, or a
-    column, to the next one, elements from a matrix to the next one)
+def _readable(
+    shape: tuple[int, ...], strides: tuple[int, ...], size: int
+) -> tuple[bool, int, int] | None:
+    """(whether columns, not rows, lie in one piece; elements from a row, or a column, to the next
+    one; elements from a matrix to the next one). None for an array that cuBLASLt cannot read.
     """
-    rows, columns = x.shape[-2:]
-    size = x.dtype.itemsize
-    *leading, down, across = x.strides
-    stride = _one_stride(x.shape[:-2], leading)
-    if stride is not None:
-        if (across == size or columns == 1) and (down >= columns * size or rows == 1):
-            return x, False, max(down // size, columns), stride // size
-        if (down == size or rows == 1) and (across >= rows * size or columns == 1):
-            return x, True, max(across // size, rows), stride // size
-    copy = cupy().ascontiguousarray(x)
-    return copy, False, columns, rows * columns
+    rows, columns = shape[-2:]
+    down, across = strides[-2:]
+    stride = _one_stride(shape[:-2], strides[:-2])
+    if stride is None:
+        return None
+    if (across == size or columns == 1) and (down >= columns * size or rows == 1):
+        return False, max(down // size, columns), stride // size
+    if (down == size or rows == 1) and (across >= rows * size or columns == 1):
+        return True, max(across // size, rows), stride // size
+    return None
 
 
-def _one_stride(sizes: tuple[int, ...], strides: Any) -> int | None:
+def _one_stride(sizes: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
     """The bytes from a matrix to the next one, where one number says that of all leading axes."""
     stride, expected = 0, None
     for size, given in zip(reversed(sizes), reversed(strides), strict=True):
