@@ -1,0 +1,396 @@
+"""Attention on the GPU: what calls cuDNN, through the package nvidia-cudnn-frontend. The weights
+never lie in memory: cuDNN goes by blocks of queries and keys.      Dao et al. 2022
+
+cuDNN runs a plan. A plan is built once for each set of shapes and strides, and takes addresses.
+Arrays of queries, keys, values and gradients are described by `Heads`, so packed arrays are read
+and written in place, without a copy.
+
+Two things are not as in the composition. cuDNN's backward adds in no fixed order, so two equal
+runs differ in their last bits (NOTE). And it multiplies what a causal query may not see by 0: if
+that is NaN or infinite, the query becomes NaN.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import sys
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from tensor.dtypes import DType, bfloat16, float16, float32
+from tensor.kernels import NOTES, kernel_for
+from tensor.kernels.cuda.launch import contiguous
+from tensor.memory.devices import Array, cupy
+from tensor.memory.layout import contiguous_strides
+from tensor.random import Key
+
+INSTALL = "pip install -e '.[cudnn]'"
+NOTE = (
+    "attention by cuDNN: its backward adds in no fixed order, so two equal runs differ in their "
+    'last bits; kernels.off("multi_head_attention", "attention") gives equal bits, and is slower'
+)
+WIDEST = 128  # numbers of a head
+ITEMSIZE = 2  # bytes of float16 and bfloat16
+ALIGNED = 16  # bytes: what addresses and strides must be multiples of
+
+
+@functools.cache
+def frontend() -> ModuleType | str:
+    """The module cudnn, or a sentence that says why it cannot be used.
+
+    cudnn imports PyTorch where PyTorch is installed, which takes seconds, for functions that are
+    not used here. A None in sys.modules makes this import fail.
+    """
+    if importlib.util.find_spec("cudnn") is None:
+        return f"nvidia-cudnn-frontend is not installed: {INSTALL}"
+    unused = "torch" not in sys.modules
+    try:
+        if unused:
+            sys.modules["torch"] = None  # type: ignore[assignment]
+        import cudnn
+
+        cudnn.backend_version()
+    except Exception as error:  # of the loader, or cuDNN's own
+        return f"nvidia-cudnn-frontend finds no cuDNN ({error}): {INSTALL}"
+    finally:
+        if unused:
+            del sys.modules["torch"]
+    module: ModuleType = cudnn
+    return module
+
+
+# -- plans
+
+
+class Heads(NamedTuple):
+    """(B, H, T, D) numbers somewhere in memory, the strides counted in numbers."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def in_rows(cls, shape: tuple[int, ...], strides: tuple[int, ...], H: int, D: int) -> Heads:
+        """H heads side by side in the rows of an array (B, T, at least H D).   strides: in bytes"""
+        return cls(
+            (shape[0], H, shape[1], D), (strides[0] // ITEMSIZE, D, strides[1] // ITEMSIZE, 1)
+        )
+
+    @classmethod
+    def row_major(cls, shape: tuple[int, ...]) -> Heads:
+        return cls(shape, contiguous_strides(shape))
+
+
+class Plan:
+    """A graph of cuDNN that is ready to run on addresses, one for each of its tensors."""
+
+    def __init__(self, cudnn: Any, graph: Any, tensors: Sequence[Any]):
+        graph.validate()
+        graph.build_operation_graph()
+        graph.create_execution_plans([cudnn.heur_mode.A])
+        graph.check_support()
+        graph.build_plans()
+        self.cudnn, self.graph = cudnn, graph
+        self.names = [tensor.get_uid() for tensor in tensors]
+        self.workspace = graph.get_workspace_size()  # bytes
+
+    def run(self, *addresses: int) -> None:
+        memory = cupy().empty(self.workspace, "uint8")
+        handle = _handle(*_here())
+        self.cudnn.set_stream(handle, cupy().cuda.get_current_stream().ptr)
+        given = dict(zip(self.names, addresses, strict=True))
+        self.graph.execute(given, memory.data.ptr, handle=handle)
+
+
+class Plans(NamedTuple):
+    forward: Plan
+    backward: Plan
+
+
+def _here() -> tuple[int, int]:
+    """The current GPU, and the current thread."""
+    return cupy().cuda.runtime.getDevice(), threading.get_ident()
+
+
+@functools.cache
+def _handle(device: int, thread: int) -> int:
+    """cuDNN's state. Threads cannot share one."""
+    cudnn: Any = frontend()
+    return cudnn.create_handle()
+
+
+class Case(NamedTuple):
+    """What plans are built for. `y` also describes the gradient of y."""
+
+    dtype: DType
+    q: Heads
+    k: Heads
+    v: Heads
+    y: Heads
+    gradients: Sequence[Heads]  # of q, k and v
+    causal: bool
+    scale: float
+
+    def plans(self) -> Plans | str:
+        """The plans of this case, or a sentence that says why there are none."""
+        cudnn: Any = frontend()
+        try:
+            plans = Plans(self.forward(cudnn), self.backward(cudnn))
+        except cudnn.cudnnGraphNotSupportedError as error:
+            return f"cuDNN has no attention for q {self.q}, k {self.k}: {error}"
+        if NOTE not in NOTES:
+            NOTES.append(NOTE)
+        return plans
+
+    def forward(self, cudnn: Any) -> Plan:
+        """From the addresses of q, k, v to those of y and of the log-sum-exps."""
+        graph = self.graph(cudnn)
+        inputs = [self.tensor(graph, x) for x in (self.q, self.k, self.v)]
+        outputs = graph.sdpa(*inputs, generate_stats=True, **self.options(cudnn))
+        _describe(outputs, (self.y, self.log_sums))
+        outputs[1].set_data_type(cudnn.data_type.FLOAT)
+        return Plan(cudnn, graph, (*inputs, *outputs))
+
+    def backward(self, cudnn: Any) -> Plan:
+        """From the addresses of q, k, v, y, dy and the log-sum-exps to those of dq, dk, dv."""
+        graph = self.graph(cudnn)
+        inputs = [self.tensor(graph, x) for x in (self.q, self.k, self.v, self.y, self.y)]
+        inputs.append(self.tensor(graph, self.log_sums, cudnn.data_type.FLOAT))
+        outputs = graph.sdpa_backward(*inputs, **self.options(cudnn))
+        _describe(outputs, self.gradients)
+        return Plan(cudnn, graph, (*inputs, *outputs))
+
+    def graph(self, cudnn: Any) -> Any:
+        wide = cudnn.data_type.FLOAT
+        narrow = cudnn.data_type.HALF if self.dtype == float16 else cudnn.data_type.BFLOAT16
+        return cudnn.pygraph(
+            io_data_type=narrow,
+            intermediate_data_type=wide,
+            compute_data_type=wide,
+            handle=_handle(*_here()),
+        )
+
+    def tensor(self, graph: Any, heads: Heads, *data_type: Any) -> Any:
+        """An input of the graph, by default of the graph's dtype."""
+        return graph.tensor(heads.shape, heads.strides, *data_type)
+
+    @property
+    def log_sums(self) -> Heads:
+        return Heads.row_major((*self.q.shape[:3], 1))
+
+    def options(self, cudnn: Any) -> dict[str, Any]:
+        """Query t sees keys up to t + S - T: up to the diagonal that ends at the bottom right."""
+        T, S = self.q.shape[2], self.k.shape[2]
+        if not self.causal or T == 1:
+            return {"attn_scale": self.scale}
+        ends = cudnn.diagonal_alignment
+        end = ends.TOP_LEFT if S == T else ends.BOTTOM_RIGHT  # the same, for as many keys
+        return {
+            "attn_scale": self.scale,
+            "diagonal_alignment": end,
+            "diagonal_band_right_bound": 0,
+        }
+
+
+def _describe(outputs: Sequence[Any], wanted: Sequence[Heads]) -> None:
+    for output, heads in zip(outputs, wanted, strict=True):
+        output.set_output(True).set_dim(heads.shape).set_stride(heads.strides)
+
+
+def _refusal(
+    arrays: Sequence[Array], T: int, S: int, D: int, causal: bool, masked: bool, dropout: float
+) -> str | None:
+    """Why cuDNN cannot take this call."""
+    dtype = arrays[0].dtype
+    if dtype not in (bfloat16, float16) or any(x.dtype != dtype for x in arrays):
+        return f"dtype {dtype}: cuDNN's attention takes bfloat16 and float16"
+    if D % 8 or D > WIDEST:
+        return f"heads of {D} numbers: cuDNN takes multiples of 8 up to {WIDEST}"
+    if masked or dropout:
+        return "a mask: cuDNN takes none" if masked else f"dropout {dropout}: cuDNN's mask differs"
+    if causal and S < T:
+        return f"causal with {T} queries and {S} keys: some queries see nothing"
+    for x in arrays:
+        others = x.strides[:-1]
+        if x.strides[-1] != ITEMSIZE or any(stride % ALIGNED for stride in (x.data.ptr, *others)):
+            return f"strides of {x.strides} bytes: cuDNN takes rows that start at multiples of 16"
+    module = frontend()
+    return module if isinstance(module, str) else None
+
+
+# -- heads side by side
+
+
+def _supports_packed(
+    q: Array,
+    kv: Array | None = None,
+    mask: Array | None = None,
+    *,
+    heads: int,
+    causal: bool = False,
+    dropout: float = 0.0,
+    **_: Any,
+) -> str | None:
+    keys, count = (q, 3) if kv is None else (kv, 1)
+    if not q.ndim == keys.ndim == 3 or 0 in (q.size, keys.size) or heads < 1:
+        return f"shape {q.shape} with {heads} heads"
+    C = q.shape[2] // count
+    if q.shape[2] % (count * heads) or (kv is not None and kv.shape[::2] != (len(q), 2 * C)):
+        return f"q {q.shape}, kv {None if kv is None else kv.shape} with {heads} heads"
+    arrays = (q,) if kv is None else (q, kv)
+    sizes = q.shape[1], keys.shape[1], C // heads
+    refused = _refusal(arrays, *sizes, causal, mask is not None, dropout)
+    plans = refused or _plans_packed(*_case(q, kv, heads, causal))
+    return plans if isinstance(plans, str) else None
+
+
+def _case(q: Array, kv: Array | None, heads: int, causal: bool) -> tuple[Any, ...]:
+    """What the plan of a call depends on."""
+    device = cupy().cuda.runtime.getDevice()
+    shapes = (q.shape, q.strides) if kv is None else (q.shape, q.strides, kv.shape, kv.strides)
+    return q.dtype, heads, causal, device, *shapes
+
+
+@functools.lru_cache(maxsize=256)
+def _plans_packed(
+    dtype: DType,
+    H: int,
+    causal: bool,
+    device: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    keys: tuple[int, ...] | None = None,
+    key_strides: tuple[int, ...] = (),
+) -> Plans | str:
+    C = shape[2] if keys else shape[2] // 3
+    (B, T), D = shape[:2], C // H
+    q = Heads.in_rows(shape, strides, H, D)
+    k = Heads.in_rows(keys, key_strides, H, D) if keys else q
+    y = Heads((B, H, T, D), (T * C, D, C, 1))
+    # gradients are packed as their inputs, and row-major
+    shapes = (shape, keys or shape, keys or shape)
+    dqkv = [
+        Heads.in_rows(s, tuple(ITEMSIZE * n for n in contiguous_strides(s)), H, D) for s in shapes
+    ]
+    return Case(dtype, q, k, k, y, dqkv, causal, 1 / math.sqrt(D)).plans()
+
+
+@kernel_for("multi_head_attention", device="cuda", supports=_supports_packed)
+def attention_by_cudnn(
+    q: Array,
+    kv: Array | None = None,
+    mask: None = None,
+    *,
+    heads: int,
+    causal: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
+) -> Any:
+    """y, and the log-sum-exp of each query's scores, which backward needs beside q, kv and y.
+
+    q: (B, T, C), kv: (B, S, 2C), or q, k and v in one, (B, T, 3C)   y: (B, T, C)
+    """
+    plans: Any = _plans_packed(*_case(q, kv, heads, causal))
+    B, T, width = q.shape
+    y = cupy().empty((B, T, width if kv is not None else width // 3), q.dtype)
+    log_sums = cupy().empty((B, heads, T), float32)
+    plans.forward.run(*_addresses(q, kv), y.data.ptr, log_sums.data.ptr)
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dy, dq = contiguous(dy), cupy().empty(q.shape, q.dtype)
+        dkv = None if kv is None else cupy().empty(kv.shape, kv.dtype)
+        given = y.data.ptr, dy.data.ptr, log_sums.data.ptr
+        plans.backward.run(*_addresses(q, kv), *given, *_addresses(dq, dkv))
+        return dq, dkv, None
+
+    return y, backward
+
+
+def _addresses(q: Array, kv: Array | None) -> tuple[int, int, int]:
+    """Where q, k and v begin in the arrays that they are packed in."""
+    start = q.data.ptr
+    if kv is None:
+        step = q.shape[2] // 3 * ITEMSIZE
+        return start, start + step, start + 2 * step
+    keys = kv.data.ptr
+    return start, keys, keys + q.shape[2] * ITEMSIZE
+
+
+# -- heads that lie apart
+
+
+def _supports(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: Array | None = None,
+    *,
+    scale: float | None = None,
+    mask: Array | None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    **_: Any,
+) -> str | None:
+    if bias is not None:
+        return "a bias: its gradient is left to the reference"
+    fits = q.ndim == k.ndim == 4 and k.shape == v.shape and q.shape[:2] == k.shape[:2]
+    if not fits or q.shape[3] != k.shape[3] or 0 in (q.size, k.size):
+        return f"q {q.shape}, k {k.shape}, v {v.shape}: equal heads of 4 axes are needed"
+    sizes = q.shape[2], k.shape[2], q.shape[3]
+    refused = _refusal((q, k, v), *sizes, causal, mask is not None, dropout)
+    plans = refused or _plans_apart(*_case_apart(q, k, v, causal, scale))
+    return plans if isinstance(plans, str) else None
+
+
+def _case_apart(q: Array, k: Array, v: Array, causal: bool, scale: float | None) -> tuple[Any, ...]:
+    device = cupy().cuda.runtime.getDevice()
+    return q.dtype, causal, scale, device, q.shape, k.shape, q.strides, k.strides, v.strides
+
+
+@functools.lru_cache(maxsize=256)
+def _plans_apart(
+    dtype: DType,
+    causal: bool,
+    scale: float | None,
+    device: int,
+    shape: tuple[int, ...],
+    keys: tuple[int, ...],
+    *strides: tuple[int, ...],
+) -> Plans | str:
+    q, k, v = (
+        Heads(s, tuple(stride // ITEMSIZE for stride in in_bytes))
+        for s, in_bytes in zip((shape, keys, keys), strides, strict=True)
+    )
+    fresh = [Heads.row_major(s) for s in (shape, keys, keys)]
+    scale = 1 / math.sqrt(shape[3]) if scale is None else scale
+    return Case(dtype, q, k, v, fresh[0], fresh, causal, scale).plans()
+
+
+@kernel_for("attention", device="cuda", supports=_supports)
+def attention_of_heads_by_cudnn(
+    q: Array,
+    k: Array,
+    v: Array,
+    bias: None = None,
+    *,
+    scale: float | None = None,
+    mask: None = None,
+    causal: bool = False,
+    dropout: float = 0.0,
+    key: Key | None = None,
+) -> Any:
+    """The same for q: (B, H, T, D) and k, v: (B, H, S, D), of any strides."""
+    plans: Any = _plans_apart(*_case_apart(q, k, v, causal, scale))
+    y, log_sums = cupy().empty(q.shape, q.dtype), cupy().empty(q.shape[:3], float32)
+    plans.forward.run(*(x.data.ptr for x in (q, k, v, y, log_sums)))
+
+    def backward(dy: Array) -> tuple[Array | None, ...]:
+        dqkv = [cupy().empty(x.shape, x.dtype) for x in (q, k, v)]
+        given = q, k, v, y, contiguous(dy), log_sums
+        plans.backward.run(*(x.data.ptr for x in (*given, *dqkv)))
+        return *dqkv, None
+
+    return y, backward
