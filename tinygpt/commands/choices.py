@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tinygpt.commands.cli import read_config
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.data.tasks import DEFAULTS
+from tinygpt.errors import InputError
 from tinygpt.model.kinds import KINDS
 
 
@@ -20,6 +21,11 @@ def read_choices(
     chosen = DEFAULTS.get(getattr(options, "task", ""), {}) | vars(options)
     filled = argparse.Namespace(**chosen)
     training = read_config(TrainConfig, filled)
+    if training.tf32 and (training.device == "cpu" or training.dtype != "float32"):
+        raise InputError(
+            f"--tf32 is for float32 on a GPU, not for {training.dtype} on {training.device}\n"
+            "leave it out, or add: --device cuda --dtype float32"
+        )
     shape = KINDS[training.kind].config
 
     def model(vocabulary: int) -> ModelConfig:

@@ -145,6 +145,8 @@ class TrainConfig:
     device: str = option("cpu", "cpu, cuda or cuda:N")  # where the arrays live
     # of weights and activations
     dtype: str = option("float32", one_of(DTYPES))
+    # 11 bits of an operand, and float32's range
+    tf32: bool = option(False, "on a GPU, matrix products of float32 in TF32: faster, less exact")
     # the same numbers
     recompute: bool = option(
         False, "activations of each block are computed again in backward: less memory, more time"

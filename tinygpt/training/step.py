@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor import Tensor, full_like
+from tensor import Tensor, full_like, kernels
 from tensor.optim import (
     AdamW,
     LossScale,
@@ -223,8 +223,10 @@ def threads(model: ModelConfig, config: TrainConfig) -> int | None:
 
 @contextmanager
 def arithmetic(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
-    """Compute as a training does: on that many BLAS threads, without warnings of NumPy, since a
-    step that is skipped says so.
+    """Compute as a training does: on that many BLAS threads, in TF32 if asked for, without warnings
+    of NumPy, since a step that is skipped says so.
     """
-    with threadpool_limits(threads(model, config), user_api="blas"), np.errstate(all="ignore"):
+    limits = threadpool_limits(threads(model, config), user_api="blas")
+    products = kernels.tf32() if config.tf32 else nullcontext()
+    with limits, products, np.errstate(all="ignore"):
         yield

@@ -146,6 +146,8 @@ def test_help_loads_neither_matplotlib_nor_rich() -> None:
         (["--dtype", "float99"], "--dtype 'float99': choose float32"),
         (["--dtype", "int32"], "--dtype 'int32': choose float32"),
         (["--device", "gpu"], "--device 'gpu': choose cpu, cuda or cuda:N"),
+        (["--tf32"], "--tf32 is for float32 on a GPU, not for float32 on cpu"),
+        (["--tf32", "--device", "cuda", "--dtype", "float16"], "not for float16 on cuda"),
         (["--norm", "middle"], "--norm: invalid choice: 'middle'"),
         # flags
         (["--lyers", "3"], "no flag is named --lyers; did you mean --layers?"),

@@ -13,13 +13,21 @@ from hypothesis import strategies as st
 
 import tensor
 from tensor import Tensor
+from tensor.mode import MODE
 from tensor.optim import AdamW, gradient_norm
 from tensor.random import Generator, Key, keyed
 from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, floor, story
 from tinygpt.data.windows import Windows
 from tinygpt.training.measure import mean_loss, measured_rows
 from tinygpt.training.order import batch_rows
-from tinygpt.training.step import StepRecord, learning_rate, optimizer_of, threads, train
+from tinygpt.training.step import (
+    StepRecord,
+    arithmetic,
+    learning_rate,
+    optimizer_of,
+    threads,
+    train,
+)
 
 IDS = CharacterTokenizer(story()).encode(story())
 WINDOWS = Windows(IDS, 8)
@@ -361,3 +369,11 @@ def test_learns_a_small_text_to_its_floor(device: str) -> None:
         pass
     least = floor(ids, 6)
     assert least < mean_loss(model, windows, 32) < least + 0.03
+
+
+def test_tf32_while_it_computes() -> None:
+    model = GPTConfig(22, 8, 8, 2, 1)
+    for tf32 in (False, True):
+        with arithmetic(model, TrainConfig(device="cuda", tf32=tf32)):
+            assert MODE.get().tf32 is tf32
+        assert not MODE.get().tf32

@@ -1,0 +1,39 @@
+"""Bugs of trainings on a GPU: a choice without effect, or gradients of other arrays."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+ATTENTION = "tensor/kernels/cuda/attention.py"
+TESTS = "tests/tensor/kernels/test_cuda_attention.py::"
+
+ZOO = [
+    Bug(  # --tf32 does nothing
+        row=97,
+        file="tinygpt/training/step.py",
+        old="kernels.tf32() if config.tf32 else nullcontext()",
+        new="nullcontext()",
+        test="tests/tinygpt/training/test_step.py::test_tf32_while_it_computes",
+    ),
+    Bug(  # values are read where keys are
+        row=97,
+        file=ATTENTION,
+        old="return start, keys, keys + q.shape[2] * ITEMSIZE",
+        new="return start, keys, keys",
+        test=TESTS + "test_packed_arrays_are_read_and_written_in_place",
+    ),
+    Bug(  # with more keys than queries, the first query sees the first key alone
+        row=97,
+        file=ATTENTION,
+        old="ends.TOP_LEFT if S == T else ends.BOTTOM_RIGHT",
+        new="ends.TOP_LEFT",
+        test=TESTS + "test_packed_arrays_are_read_and_written_in_place",
+    ),
+    Bug(  # a gradient in another order is read as if it were row-major
+        row=97,
+        file=ATTENTION,
+        old="dy, dq = contiguous(dy), cupy()",
+        new="dy, dq = dy, cupy()",
+        test=TESTS + "test_packed_arrays_are_read_and_written_in_place",
+    ),
+]
