@@ -25,6 +25,7 @@ from tensor.errors import (
     ShapeError,
     refused,
 )
+from tensor.kernels import KERNELS
 from tensor.memory.devices import device_of, is_cuda, move
 from tensor.memory.layout import broadcast_shape
 from tensor.mode import MODE
@@ -55,7 +56,7 @@ class Signature:
     def __init__(self, reference: Callable[..., Any], elementwise: bool = False):
         self.name = reference.__name__.lstrip("_")
         self.elementwise = elementwise
-        self.fused = False  # no reference: a kernel takes 16-bit floats and ids on a GPU
+        self.kernels = KERNELS.setdefault(self.name, [])
         self.signature = signature_of(reference)
         parameters = list(self.signature.parameters.values())
         arrays = [p for p in parameters if kind_of(p) in INPUTS and p.kind is not p.KEYWORD_ONLY]
@@ -89,28 +90,30 @@ class Signature:
     def glance(
         self, inputs: Sequence[Any], options: Options, parents: list[Any]
     ) -> list[Any] | str:
-        """The arrays of ready inputs: tensors of one dtype, all on the CPU or all on a GPU.
-        16-bit floats, ids and masks are ready on a GPU, for a fused op alone. Else why the inputs
-        are not ready.
+        """The arrays of ready inputs: tensors of one dtype, all on the CPU or all on a GPU. 16-bit
+        floats, ids and masks are ready on a GPU alone, and where the op has a kernel for the GPU.
+        Else why the inputs are not ready.
 
         The nodes of the inputs are appended to `parents`.
         """
         arrays: list[Any] = []
-        first, others = None, self.others
+        first, others, away = None, self.others, False
         for x in inputs:
             if isinstance(x, TensorBase):
                 array = x._array
                 if array is None:
                     array = x.array
                 if others and len(arrays) in others:  # of any dtype
-                    if type(array) is not np.ndarray and not self.fused:
-                        return "ids or a mask on a GPU"
+                    if type(array) is not np.ndarray:
+                        away = True
+                        if not self.runs_on_gpu():
+                            return "ids or a mask on a GPU"
                 elif first is None:
                     first = array
                     if array.dtype is not float32 and array.dtype is not float64:
                         if array.dtype not in FLOATS:
                             return f"dtype {array.dtype}: no floats"
-                        if type(array) is np.ndarray or not self.fused:
+                        if type(array) is np.ndarray or not self.runs_on_gpu():
                             return f"dtype {array.dtype}: {BY_FLOAT32}"
                 elif array.dtype is not first.dtype or type(array) is not type(first):
                     return "inputs of several dtypes or devices"
@@ -123,7 +126,7 @@ class Signature:
                 return f"an input is a {type(x).__name__}"
         if first is None:
             return "no input is a tensor"
-        if others and self.fused and any(type(x) not in (type(first), NoneType) for x in arrays):
+        if others and (away or type(first) is not np.ndarray) and _apart(arrays, first):
             return "inputs of several devices"
         for name, value in options.items() if options else ():
             if name not in self.options:
@@ -131,6 +134,10 @@ class Signature:
             if type(value) not in PLAIN:
                 return f"option {name} is a {type(value).__name__}"
         return arrays
+
+    def runs_on_gpu(self) -> bool:
+        """Whether the op has a kernel for the GPU."""
+        return any(kernel.device == "cuda" for kernel in self.kernels)
 
     def prepare(self, inputs: Sequence[Any], options: Options) -> tuple[Any, ...]:
         """Inputs as tensors on one device, operands of one dtype, tensor options as arrays. None
@@ -170,6 +177,11 @@ class Signature:
     def operands(self, inputs: Sequence[Any]) -> list[Any]:
         """The inputs that are no masks and no ids."""
         return [x for i, x in enumerate(inputs) if i not in self.others]
+
+
+def _apart(arrays: Sequence[Any], first: Any) -> bool:
+    """Whether some of the arrays, or Nones, are on another device than the first."""
+    return any(type(x) not in (type(first), NoneType) for x in arrays)
 
 
 def as_operands(

@@ -17,7 +17,7 @@ into `multiply`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from types import CodeType
 from typing import Annotated, Any, Concatenate, ParamSpec, TypeAlias
@@ -31,7 +31,7 @@ from tensor.dtypes import FLOATS, NARROW, float16, float32, float64
 from tensor.errors import DTypeError
 from tensor.graph import Node
 from tensor.kept_inputs import note_kept_inputs
-from tensor.kernels import KERNELS, choose, passed_over
+from tensor.kernels import choose, passed_over
 from tensor.memory.devices import Array
 from tensor.memory.layout import Layout
 from tensor.memory.storage import user_place
@@ -150,7 +150,6 @@ class _Lifted(Signature):
     def __init__(self, reference: Function, elementwise: bool = False, exact: bool = False):
         super().__init__(reference, elementwise)
         self.reference, self.exact = reference, exact
-        self.kernels = KERNELS.setdefault(self.name, [])
         note_kept_inputs(reference, self.count)
 
     def prepared(self, inputs: tuple[Any, ...], options: Options, mode: Mode) -> tuple[Any, ...]:
@@ -162,20 +161,29 @@ class _Lifted(Signature):
             inputs, options = self.completed(inputs, options)
         parents: list[Any] = []
         arrays: Any = self.glance(inputs, options, parents)
-        if type(arrays) is str:  # not ready
+        ready, kernel = type(arrays) is not str, None
+        if not ready:
             inputs = self.prepare(inputs, options)
             arrays = [getattr(x, "array", x) for x in inputs]
             parents = [getattr(x, "node", None) for x in inputs]
-            if not self.exact:
-                met = {getattr(x, "dtype", None) for x in self.operands(inputs)}
-                if NARROW & met:
-                    function = functools.partial(in_float32, function)
-                elif not FLOATS & met:
-                    function = functools.partial(_of_integers, function)
         if self.kernels:
             kernel = choose(self.name, self.kernels, arrays, options, mode.kernels_off)
-            function = kernel or function
+        if kernel is not None:
+            function = kernel
+        elif not (ready and type(arrays[0]) is ndarray):
+            function = self.widened(inputs)
         return inputs, arrays, parents, options, function, start
+
+    def widened(self, inputs: Sequence[Any]) -> Function:
+        """The reference; for 16-bit floats and for integers around it what widens them."""
+        met = {getattr(x, "dtype", None) for x in self.operands(inputs)}
+        if self.exact:
+            return self.reference
+        if NARROW & met:
+            return functools.partial(in_float32, self.reference)
+        if not FLOATS & met:
+            return functools.partial(_of_integers, self.reference)
+        return self.reference
 
     def instead_of(self, kernel: Function, mode: Mode) -> Function:
         """The reference, where a kernel refuses the values."""
@@ -214,8 +222,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     cannot treat.
     """
     signature = Signature(composition)
-    signature.fused = True
-    name, kernels = signature.name, KERNELS.setdefault(signature.name, [])
+    name, kernels = signature.name, signature.kernels
 
     def call(*inputs: Any, **options: Any) -> Any:
         try:

@@ -161,8 +161,8 @@ ZOO = [
     Bug(  # two Python floats make float64
         row=28,
         file="tensor/ops/op.py",
-        old="elif not FLOATS & met:",
-        new="elif None not in met and not FLOATS & met:",
+        old="if not FLOATS & met:",
+        new="if None not in met and not FLOATS & met:",
         test=DTYPES + "test_bug_28_where_of_two_scalars",
     ),
     Bug(  # a float64 constant leaks into float32
