@@ -61,11 +61,17 @@ class Node:
         return Line(*self.called_at)
 
     def gradients(
-        self, *dys: Array | None, wanted: Collection[Any] | None = None, in_buffers: bool = False
+        self,
+        *dys: Array | None,
+        wanted: Collection[Any] | None = None,
+        in_buffers: bool = False,
+        sums: dict[Any, tuple[Any, bool]] | None = None,
     ) -> Sequence[Array | None]:
         """A gradient for each input, from those of the outputs; None where none is wanted.
 
         in_buffers: a function with the keyword `out` may write a leaf's gradient into its buffer.
+        sums: node -> its gradient so far. A function with the keyword `plus` takes that of its
+        first input out, and returns it with its own gradient added.
         """
         backward, parents = self.backward, self.parents
         if type(backward) is tuple:
@@ -79,14 +85,16 @@ class Node:
                 else:
                     found.append(function(*dys))
             return found
-        buffers: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         if in_buffers and takes_out(backward):
             offers = [
                 (None, False) if parent is None or parent.buffer is None else parent.offer(parents)
                 for parent in parents
             ]
-            buffers["out"], buffers["add"] = zip(*offers, strict=True)
-        gradients = backward(*dys, **buffers)
+            given["out"], given["add"] = zip(*offers, strict=True)
+        if sums is not None and "plus" in (backward.__kwdefaults__ or ()):
+            given["plus"] = sums.pop(parents[0], (None,))[0]
+        gradients = backward(*dys, **given)
         if type(gradients) is not tuple or len(gradients) != len(parents):
             raise GradientError(
                 f"backward of `{self.op}` must return a tuple of {len(parents)} gradients, "

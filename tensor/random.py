@@ -58,9 +58,11 @@ def random_bits(rows: int, columns: int, key: Key, xp: Any = np) -> Array:
     """(rows, columns) of uint32: row r, column c are word c % 4 of the counter (c // 4, step,
     module, sample + r).
     """
-    kernel = pick("random_bits", rows, columns, key, xp) if xp is np else None
+    bits = xp.empty((rows, columns), np.uint32)
+    kernel = pick("random_bits", bits, key)
     if kernel:
-        return kernel(rows, columns, key, xp)
+        kernel(bits, key)
+        return bits
     blocks = xp.arange(-(-columns // 4), dtype=np.uint64)[None, :]
     sample = (xp.arange(rows, dtype=np.uint64) + key.sample)[:, None] & MASK
     step, module = (xp.full((1, 1), n & MASK, dtype=np.uint64) for n in (key.step, key.module))

@@ -142,7 +142,9 @@ class _Pass:
         leading = self.leading
         direct = leading is None  # gradients go straight into the leaves
         if self.recorder is None:
-            gradients = node.gradients(*upstream, wanted=leading, in_buffers=direct)
+            gradients = node.gradients(
+                *upstream, wanted=leading, in_buffers=direct, sums=self.total
+            )
         else:
             gradients = self._recorded(node, upstream, direct)
         for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
@@ -174,8 +176,14 @@ class _Pass:
         """The gradients of the inputs, also told to the recording."""
         start = perf_counter()
         # a buffer holds the sum so far, and the recording shows this op's gradient alone
-        twice = self.recorder.values and direct and node.writes_buffers()
-        gradients = node.gradients(*upstream, wanted=self.leading, in_buffers=direct and not twice)
+        values = self.recorder.values
+        twice = values and direct and node.writes_buffers()
+        gradients = node.gradients(
+            *upstream,
+            wanted=self.leading,
+            in_buffers=direct and not twice,
+            sums=None if values else self.total,
+        )
         self.recorder.backward(node, upstream, gradients, start)
         return node.gradients(*upstream, in_buffers=True) if twice else gradients
 

@@ -56,18 +56,17 @@ def contiguous(array: Array) -> Array:
 
 
 class Source:
-    """The kernels of one `.cu` file."""
+    """The kernels of one `.cu` file. The headers that it needs stand between common.cuh and it."""
 
-    def __init__(self, file: str):
-        self.file = file
+    def __init__(self, file: str, *headers: str):
+        self.files = "common.cuh", *headers, file
         self._modules: dict[tuple[DType, int], Any] = {}
         self._ready: dict[tuple[str, DType, int], tuple[Any, list[Any]]] = {}
 
     @functools.cached_property
     def text(self) -> str:
         """What is compiled after the definitions of T, W and V."""
-        common, own = (FOLDER / name for name in ("common.cuh", self.file))
-        return f'{common.read_text()}\n#line 1 "{self.file}"\n{own.read_text()}'
+        return "".join(f'#line 1 "{file}"\n{(FOLDER / file).read_text()}\n' for file in self.files)
 
     @functools.cached_property
     def parameters(self) -> dict[str, list[tuple[str, bool, str]]]:

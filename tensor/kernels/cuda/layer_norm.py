@@ -1,18 +1,23 @@
-"""Layer normalisation on the GPU: what calls layer_norm.cu."""
+"""LayerNorm on the GPU, alone and of a residual sum: what calls layer_norm.cu."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from tensor.dtypes import float64
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, wide
-from tensor.memory.devices import Array
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, wide, width_of
+from tensor.kernels.cuda.sums import add_lines
+from tensor.memory.devices import Array, cupy
 
 NORMS = Source("layer_norm.cu")
-WARPS = 8  # rows a block
-CHUNK = 256  # rows that one line of partial column sums covers
+THREADS = 192  # of a block at most
+BLOCKS = 264  # of a backward pass: two for each of an H200's 132 multiprocessors
+
+
+def _held(x: Array) -> int:
+    """The elements of a row that one thread holds: HELD in layer_norm.cu."""
+    return 12 if x.dtype == float64 else 24
 
 
 def _supports(x: Array, gain: Array, bias: Array, **_: float) -> str | None:
@@ -20,28 +25,74 @@ def _supports(x: Array, gain: Array, bias: Array, **_: float) -> str | None:
         return f"dtypes {x.dtype}, {gain.dtype}, {bias.dtype}: one float type is needed"
     if x.ndim == 0 or x.size == 0 or gain.shape != x.shape[-1:] or bias.shape != gain.shape:
         return f"shapes {x.shape}, {gain.shape}, {bias.shape}"
-    few = x.size < 2**31 * 32 and x.shape[-1] < 2**31
-    return None if few else "more elements than an int counts"
+    most = THREADS * _held(x)
+    if x.shape[-1] > most:
+        return f"rows of {x.shape[-1]} elements: a block holds {most} at most"
+    return None if x.size // x.shape[-1] < 2**30 else "2^30 rows or more"
+
+
+def _supports_residual(x: Array, y: Array, gain: Array, bias: Array, **_: float) -> str | None:
+    if x.shape != y.shape or x.dtype != y.dtype:
+        return f"shapes {x.shape}, {y.shape}, dtypes {x.dtype}, {y.dtype}"
+    return _supports(x, gain, bias)
 
 
 @kernel_for("layer_norm", device="cuda", supports=_supports)
-def layer_norm_by_warp(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
-    """One warp a row; mean and 1 / std are kept for backward, in float32 (float64 for float64)."""
-    x, gain, bias = contiguous(x), contiguous(gain), contiguous(bias)
-    rows, columns = x.size // x.shape[-1], x.shape[-1]
-    y, kept = np.empty_like(x), np.empty_like(x, shape=(2, rows), dtype=wide(x.dtype))
-    small = np.full_like(kept, eps, shape=(1,))
-    grid, block = (-(-rows // WARPS),), (32, WARPS)
-    NORMS.launch("layer_norm_forward", grid, block, x, gain, bias, y, *kept, small, rows, columns)
+def layer_norm_in_registers(x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> Any:
+    """A row is read once. Its mean and its standard deviation are kept for backward."""
+    _, y, backward = _norm(x, None, gain, bias, eps)
+    return y, backward
 
-    def backward(dy: Array) -> tuple[Array, Array, Array]:
-        dy, dx = contiguous(dy), np.empty_like(x)
-        NORMS.launch("layer_norm_backward", grid, block, dy, x, gain, *kept, dx, rows, columns)
-        chunks = -(-columns // 32), -(-rows // CHUNK)
-        partial = np.empty_like(kept, shape=(2, chunks[1], columns))
-        sizes = rows, columns, CHUNK
-        NORMS.launch("layer_norm_columns", chunks, (32, 8), dy, x, *kept, *partial, *sizes)
-        dgain, dbias = partial.sum(1).astype(x.dtype)
+
+@kernel_for("residual_layer_norm", device="cuda", supports=_supports_residual)
+def residual_layer_norm_in_registers(
+    x: Array, y: Array, gain: Array, bias: Array, *, eps: float = 1e-5
+) -> Any:
+    """s = x + y and its LayerNorm in one pass. In backward dx is added to the gradient that s has
+    already, in one pass too.
+    """
+    s, n, backward = _norm(x, y, gain, bias, eps)
+    return [
+        ("add", (0, 1), s, (lambda ds: ds, lambda ds: ds)),
+        ("layer_norm", (4, 2, 3), n, backward),
+    ]
+
+
+def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) -> Any:
+    """(s, its norm, the backward function of the norm)"""
+    empty = cupy().empty
+    x, gain, bias = contiguous(x), contiguous(gain), contiguous(bias)
+    columns = x.shape[-1]
+    rows = x.size // columns
+    y, s = empty(x.shape, x.dtype), x
+    kept = empty((2, rows), wide(x.dtype))  # mean, std
+    if addend is not None:
+        addend, s = contiguous(addend), empty(x.shape, x.dtype)
+    width = width_of(columns, x, gain, bias, *(() if addend is None else (addend,)))
+    # a row has whole warps; those of several rows share a block where one is enough for a row
+    lanes = 32 * -(-columns // (32 * _held(x)))
+    block = lanes, THREADS // 32 if lanes == 32 else 1
+    grid, sizes = (-(-rows // block[1]),), (eps, rows, columns)
+    arrays = x, addend, s, gain, bias, y, *kept
+    NORMS.launch("layer_norm_forward", grid, block, *arrays, *sizes, width=width)
+
+    def backward(
+        dy: Array,
+        *,
+        out: Any = (None,) * 3,
+        add: Any = (False,) * 3,
+        plus: Array | None = None,
+    ) -> tuple[Array, Array, Array]:
+        dy, dx = contiguous(dy), empty(s.shape, s.dtype)
+        plus = plus if plus is None else contiguous(plus)
+        fits = width_of(columns, s, gain, dy, *(() if plus is None else (plus,)))
+        blocks = min(BLOCKS, grid[0])
+        lines = empty((2, blocks, columns), kept.dtype)
+        arrays = dy, s, gain, *kept, plus, dx, *lines
+        of = rows, columns
+        NORMS.launch("layer_norm_backward", (blocks,), block, *arrays, *of, width=fits)
+        dgain, dbias = [empty((columns,), s.dtype) if to is None else to for to in out[1:]]
+        add_lines(lines, (dgain, dbias), add[1:])
         return dx, dgain, dbias
 
-    return y, backward
+    return s, y, backward

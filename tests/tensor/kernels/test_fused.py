@@ -59,7 +59,8 @@ def seen(name: str, learns: Sequence[bool], used: Sequence[bool], scale: float |
 
 
 def test_every_op_with_a_kernel_is_compared() -> None:
-    assert {name for name, found in KERNELS.items() if found} - NO_OPS == CALLS.keys()
+    with_kernels = {name for name, found in KERNELS.items() if "cpu" in {k.device for k in found}}
+    assert with_kernels - NO_OPS == CALLS.keys()
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -382,7 +382,7 @@ def test_layer_norm_kernel_equals_its_reference(
         )
     ]
     (with_kernel, taken), (reference, other) = both_ways("layer_norm", inputs, {}, device)
-    assert (taken, other) == ("layer_norm_by_warp", "reference")
+    assert (taken, other) == ("layer_norm_in_registers", "reference")
     unit = {"float64": 1e-12, "float32": 1e-5, "float16": 2e-3, "bfloat16": 1.6e-2}[dtype]
     for found, exact in zip(with_kernel, reference, strict=True):
         assert np.abs(found - exact).max() <= unit * max(1, np.abs(exact).max())

@@ -1,0 +1,47 @@
+// Dropout, and random bits.      Srivastava et al. 2014
+//
+//   y[row, c] = x[row, c] * (bits[row, c] >= threshold ? scale : 0),   scale = 1 / (1 - p)
+//   bits[row, c] = word c % 4 of philox((c / 4, step, module, sample + row), seed)
+//
+// x, y, bits: (rows, C)   seed: its low and high 32 bits
+//
+// The mask follows from the key alone: backward makes it again, and nothing is kept. Bytes moved
+// per element of bf16: 4 (x in, y out).
+
+__device__ inline unsigned word(uint4 words, int i) {
+    return i < 2 ? (i ? words.y : words.x) : (i == 2 ? words.z : words.w);
+}
+
+// One thread for each pack.
+KERNEL dropout(const T *x, T *y, unsigned rows, unsigned C, unsigned threshold, W scale,
+               unsigned step, unsigned module, unsigned sample, unsigned seed_low,
+               unsigned seed_high) {
+    unsigned pack = blockIdx.x * blockDim.x + threadIdx.x, packs = C / V;
+    unsigned row = pack / packs, c = (pack - row * packs) * V;
+    if (row >= rows) return;
+    long long at = (long long)pack * V;
+    Pack values = load(x + at);
+#pragma unroll
+    for (int v = 0; v < V; v += 4) {
+        uint4 counter = {(c + v) / 4, step, module, sample + row};
+        uint4 words = philox(counter, {seed_low, seed_high});
+#pragma unroll
+        for (int i = v; i < v + 4 && i < V; i++) {
+            W factor = word(words, (c + i) % 4) >= threshold ? scale : (W)0;
+            values.v[i] = (T)((W)values.v[i] * factor);
+        }
+    }
+    store(y + at, values);
+}
+
+// One thread for each counter.
+KERNEL random_bits(unsigned *bits, unsigned rows, unsigned C, unsigned step, unsigned module,
+                   unsigned sample, unsigned seed_low, unsigned seed_high) {
+    unsigned at = blockIdx.x * blockDim.x + threadIdx.x, counters = C / 4 + (C % 4 > 0);
+    unsigned row = at / counters, block = at - row * counters;
+    if (row >= rows) return;
+    uint4 words = philox({block, step, module, sample + row}, {seed_low, seed_high});
+    unsigned first = 4 * block;
+    for (unsigned i = 0; i < 4 && first + i < C; i++)
+        bits[(long long)row * C + first + i] = word(words, i);
+}
