@@ -176,13 +176,12 @@ class _Pass:
         """The gradients of the inputs, also told to the recording."""
         start = perf_counter()
         # a buffer holds the sum so far, and the recording shows this op's gradient alone
-        values = self.recorder.values
-        twice = values and direct and node.writes_buffers()
+        twice = self.recorder.values and direct and node.writes_buffers()
         gradients = node.gradients(
             *upstream,
             wanted=self.leading,
             in_buffers=direct and not twice,
-            sums=None if values else self.total,
+            sums=None if self.recorder.values else self.total,
         )
         self.recorder.backward(node, upstream, gradients, start)
         return node.gradients(*upstream, in_buffers=True) if twice else gradients
