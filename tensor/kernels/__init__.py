@@ -99,6 +99,11 @@ def latest(name: str) -> tuple[str, str]:
     return _last.get(name, ("reference", "not called yet"))
 
 
+def forget() -> None:
+    """Let `latest` and `explain` know only the calls from now on."""
+    _last.clear()
+
+
 def all_off() -> bool:
     """Whether no kernel may run just now."""
     return _DISABLED or "*" in MODE.get().kernels_off

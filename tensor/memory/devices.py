@@ -35,8 +35,13 @@ def cupy() -> ModuleType:
         import cupy
 
         module: ModuleType = cupy
-    except ImportError:
+    except ModuleNotFoundError:
         raise DeviceError(f"device 'cuda' needs CuPy, which is not installed: {INSTALL}") from None
+    except Exception as error:  # of a library that CuPy loads
+        cause = " ".join(str(error.__cause__ or error).split())
+        raise DeviceError(
+            f"device 'cuda': CuPy is installed, and fails to load ({cause:.200}): {INSTALL}"
+        ) from None
     try:
         count = module.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy's own error class cannot be named where CuPy may be missing

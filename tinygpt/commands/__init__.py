@@ -14,6 +14,7 @@ COMMANDS = {
     "step": "step through a trained model op by op, forward and backward",
     "eval": "measure a trained GPT on a text",
     "inspect": "what a trained model is made of: how many parameters, and where",
+    "doctor": "what is here to train with, and which kernels will run",
     "plan": "what a training will take: memory, speed, time",
     "plot": "the losses of several trainings in one picture",
     "verify": "prove that cache and resuming change nothing in a run",

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from tensor import kernels
+from tensor.dtypes import as_dtype
 from tensor.kernels.cpu import compiled
+from tensor.memory.devices import array_module
 from tinygpt.commands import sample
 from tinygpt.commands.choices import read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
@@ -151,10 +154,12 @@ def hidden(run: runs.Run, tokenizer: Tokenizer) -> str:
 # -- what is said beforehand
 
 
-def _kernels(config: TrainConfig) -> str:
-    """What does the arithmetic on the CPU, and why."""
+def _kernels(model: ModelConfig, config: TrainConfig) -> str:
+    """What does the arithmetic, and why."""
     if kernels.disabled():
         return "the readable references alone, slower: TENSOR_KERNELS is off"
+    if config.device != "cpu":
+        return _cuda_kernels(model, config)
     reason = compiled.refusal()
     if config.dtype != "float32":
         reason = f"compiled kernels are for float32, not {config.dtype}"
@@ -163,6 +168,20 @@ def _kernels(config: TrainConfig) -> str:
     count = compiled.thread_count()
     threads = f"compiled C, {number_of(count, 'thread')}: TENSOR_THREADS sets how many"
     return "; ".join([threads, *kernels.NOTES])
+
+
+def _cuda_kernels(model: ModelConfig, config: TrainConfig) -> str:
+    """Whether a GPT's attention has a kernel, the part that is slowest without one; and what is
+    not as usual.
+    """
+    if config.kind == "gpt":
+        shape = config.batch, model.context, 3 * model.width
+        qkv = array_module(config.device).empty(shape, as_dtype(config.dtype))
+        options: Any = {"heads": model.heads, "causal": True, "dropout": model.dropout}
+        if kernels.pick("multi_head_attention", qkv, **options) is None:
+            reason = kernels.latest("multi_head_attention")[1]
+            return f"CUDA, but none for attention, slower: {reason}"
+    return "; ".join(["CUDA", *kernels.NOTES])
 
 
 def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> Iterator[str]:
@@ -223,8 +242,7 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     device = why("device", "the default; --device cuda trains on a GPU")
     yield f"device    {config.device}: {device}"
     yield f"dtype     {config.dtype}: {why('dtype', 'the default; 7 digits are enough to learn')}"
-    if config.device == "cpu":
-        yield f"kernels   {_kernels(config)}"
+    yield textwrap.fill(f"kernels   {_kernels(model, config)}", 80, subsequent_indent=" " * 10)
     yield f"snapshots {snapshots.described(job.model, config)}"
     where = f"goes on after step {job.progress.step:,}"
     if not job.progress.step:

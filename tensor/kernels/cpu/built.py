@@ -40,15 +40,18 @@ class Recipe(NamedTuple):
     functions: dict[str, list[str]]  # name -> kinds of its parameters
 
 
+def compiler() -> str:
+    """The path of the system's C compiler. Raises UnavailableError where there is none."""
+    for name in (os.environ.get("CC") or "cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return found
+    raise UnavailableError("no C compiler found (cc, gcc, clang)")
+
+
 def recipe() -> Recipe:
     """Read the sources. Raises UnavailableError without a compiler."""
-    compiler = (
-        shutil.which(os.environ.get("CC") or "cc") or shutil.which("gcc") or shutil.which("clang")
-    )
-    if compiler is None:
-        raise UnavailableError("no C compiler found (cc, gcc, clang)")
     sources = {path: path.read_bytes() for path in [HERE / "kernels.h", *sorted(HERE.glob("*.c"))]}
-    command = [compiler, *FLAGS, f"-DOBJECT_HEAD={object.__basicsize__}"]
+    command = [compiler(), *FLAGS, f"-DOBJECT_HEAD={object.__basicsize__}"]
     made_from = [*sources.values(), " ".join(command).encode(), _processor().encode()]
     command += [*(str(path) for path in sources if path.suffix == ".c"), "-lm", "-o"]
     functions = _functions(b"\n".join(sources.values()).decode())

@@ -24,7 +24,7 @@ from tests.faults.cache import BROKEN, CUTS, PLANTED, Fault, good, outcome
 from tests.faults.starts import AS_ROOT
 from tests.helpers.kernel_runs import compiled_kernels
 from tests.tensor.kernels.test_compiled import a_compiler
-from tinygpt import TrainConfig
+from tinygpt import GPTConfig, TrainConfig
 from tinygpt.commands import train
 
 __all__ = ["compiled_kernels"]
@@ -397,7 +397,9 @@ def test_a_library_for_one_process_is_said(monkeypatch: pytest.MonkeyPatch) -> N
     note = "built for this process alone: no home folder is known"
     monkeypatch.setattr(kernels, "NOTES", [note])
     assert kernels.explain().splitlines()[-1] == note
-    assert train._kernels(TrainConfig()).endswith(f"TENSOR_THREADS sets how many; {note}")
+    assert train._kernels(GPTConfig(9), TrainConfig()).endswith(
+        f"TENSOR_THREADS sets how many; {note}"
+    )
 
 
 def test_the_note_is_escaped_and_short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

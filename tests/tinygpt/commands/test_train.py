@@ -7,14 +7,19 @@ import json
 import math
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tinygpt
+from tensor import kernels
 from tests.helpers.program import TINY, losses, sampled
+from tinygpt import GPTConfig, TrainConfig
 from tinygpt.__main__ import main
+from tinygpt.commands import train
 from tinygpt.runs import run as runs
 from tinygpt.training import step as training_step
 
@@ -275,3 +280,22 @@ def test_checkpoints_are_written_on_the_way(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(runs, "save", counted)
     assert main(["train", *TINY, "--steps", "3"]) == 0
     assert saved == [1, 2, 3, 3]
+
+
+def test_attention_of_a_gpu_is_asked_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the very shapes of a step, without a GPU: the arrays are NumPy's."""
+    config, asked = TrainConfig(device="cuda", dtype="float16", batch=3), []
+    model = GPTConfig(22, 8, 16, 2, 1, dropout=0.5)
+
+    def pick(name: str, qkv: Any, **options: Any) -> Any:
+        asked.append((name, qkv.shape, str(qkv.dtype), options))
+        return None if options["dropout"] else print
+
+    monkeypatch.setattr(train, "array_module", lambda device: np)
+    monkeypatch.setattr(kernels, "pick", pick)
+    monkeypatch.setattr(kernels, "_last", {"multi_head_attention": ("reference", "dropout 0.5")})
+    monkeypatch.setattr(kernels, "NOTES", ["no fixed order"])
+    assert train._cuda_kernels(model, config) == "CUDA, but none for attention, slower: dropout 0.5"
+    assert train._cuda_kernels(replace(model, dropout=0), config) == "CUDA; no fixed order"
+    options = {"heads": 2, "causal": True, "dropout": 0.5}
+    assert asked[0] == ("multi_head_attention", (3, 8, 48), "float16", options)
