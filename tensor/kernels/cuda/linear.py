@@ -1,0 +1,100 @@
+"""Products and linear layers on the GPU: what calls cuBLASLt, and the kernels of GELU and of column
+sums.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tensor.dtypes import bfloat16, float16, float32
+from tensor.kernels import kernel_for
+from tensor.kernels.cuda.cublaslt import unavailable
+from tensor.kernels.cuda.gelu import gelu_backward, gelu_backward_sums, gelu_of
+from tensor.kernels.cuda.launch import contiguous
+from tensor.kernels.cuda.products import product
+from tensor.kernels.cuda.sums import column_sums
+from tensor.memory.devices import Array, cupy
+
+TYPES = (bfloat16, float16, float32)  # the reference does float64
+
+
+def _refused(*arrays: Array | None) -> str | None:
+    """Why cuBLASLt does not take these arrays; None if it takes them."""
+    dtypes = [x.dtype for x in arrays if x is not None]
+    if dtypes[0] not in TYPES or any(dtype != dtypes[0] for dtype in dtypes):
+        return f"dtypes {', '.join(map(str, dtypes))}: one of bfloat16, float16, float32 is needed"
+    return unavailable()
+
+
+def _supports_matmul(a: Array, b: Array) -> str | None:
+    fits = a.ndim == b.ndim >= 2 and a.shape[:-2] == b.shape[:-2] and a.shape[-1] == b.shape[-2]
+    return _refused(a, b) if fits else f"shapes {a.shape}, {b.shape}"
+
+
+@kernel_for("matmul", device="cuda", supports=_supports_matmul)
+def matmul_by_cublaslt(a: Array, b: Array) -> Any:
+    """y = a b, with 16-bit operands summed in float32."""
+    return product(a, b), (
+        lambda dy: product(dy, b.swapaxes(-1, -2)),
+        lambda dy: product(a.swapaxes(-1, -2), dy),
+    )
+
+
+def _supports(
+    x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
+) -> str | None:
+    if x.ndim == 0 or weight.ndim != 2 or x.shape[-1] != weight.shape[transposed]:
+        return f"shapes {x.shape}, {weight.shape}"
+    outputs = weight.shape[not transposed]
+    if bias is not None and bias.shape != (outputs,):
+        return f"shapes {weight.shape}, {bias.shape}"
+    return _refused(x, weight, bias)
+
+
+def _rows(x: Array) -> Array:
+    """(..., C) -> (N, C), row-major"""
+    return contiguous(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+@kernel_for("linear", device="cuda", supports=_supports)
+def linear_by_cublaslt(
+    x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
+) -> Any:
+    """y = x weight + bias, the bias added before the sum is rounded."""
+    y = product(_rows(x), weight.T if transposed else weight, bias=bias)  # (N, O)
+
+    def dx(dy: Array) -> Array:
+        return product(_rows(dy), weight if transposed else weight.T).reshape(x.shape)
+
+    def dweight(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
+        left, right = (dy, x) if transposed else (x, dy)
+        return product(_rows(left).T, _rows(right), out, add=add)
+
+    def dbias(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
+        out = cupy().empty(dy.shape[-1:], dy.dtype) if out is None else out
+        return column_sums(_rows(dy), out, add)
+
+    return y.reshape(*x.shape[:-1], y.shape[-1]), (
+        dx,
+        dweight,
+        None if bias is None else dbias,
+    )
+
+
+@kernel_for("linear_gelu", device="cuda", supports=_supports)
+def linear_gelu_by_cublaslt(x: Array, weight: Array, bias: Array | None = None) -> Any:
+    """h = x weight + bias,  y = gelu(h). Kept: h, where the composition keeps more."""
+    h = product(_rows(x), weight, bias=bias)  # (N, O)
+    y = gelu_of(h)
+
+    def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
+        if bias is None:
+            dh, dbias = gelu_backward(_rows(dy), h), None
+        else:
+            dh, dbias = gelu_backward_sums(_rows(dy), h, out[2], add[2])
+        dx = product(dh, weight.T).reshape(x.shape)
+        dweight = product(_rows(x).T, dh, out[1], add=add[1])
+        return dx, dweight, dbias
+
+    return y.reshape(*x.shape[:-1], h.shape[-1]), backward
