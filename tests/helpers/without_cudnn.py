@@ -124,7 +124,7 @@ CUDNN = SimpleNamespace(
     cudnnGraphNotSupportedError=UnsupportedError,
     pygraph=Graph,
     create_handle=lambda: 7,
-    set_stream=lambda handle, stream: None,
+    set_stream=lambda handle, stream: None,  # of a handle
 )
 CUPY = SimpleNamespace(
     empty=empty,

@@ -98,11 +98,9 @@ class Plan:
         self.workspace = graph.get_workspace_size()  # bytes
 
     def run(self, *addresses: int) -> None:
-        memory = cupy().empty(self.workspace, "uint8")
-        handle = _handle(*_here())
-        self.cudnn.set_stream(handle, cupy().cuda.get_current_stream().ptr)
+        place = Place.here()
         given = dict(zip(self.names, addresses, strict=True))
-        self.graph.execute(given, memory.data.ptr, handle=handle)
+        self.graph.execute(given, place.memory(self.workspace), handle=place.handle)
 
 
 class Plans(NamedTuple):
@@ -110,16 +108,33 @@ class Plans(NamedTuple):
     backward: Plan
 
 
-def _here() -> tuple[int, int]:
-    """The current GPU, and the current thread."""
-    return cupy().cuda.runtime.getDevice(), threading.get_ident()
+class Place:
+    """What plans need of one stream of a GPU, in one thread: cuDNN's handle, and memory to work in.
+    Plans that run one after the other share the memory.
+    """
+
+    def __init__(self, stream: int):
+        cudnn: Any = frontend()
+        self.handle = cudnn.create_handle()
+        cudnn.set_stream(self.handle, stream)
+        self._memory = cupy().empty(0, "uint8")
+
+    @classmethod
+    def here(cls) -> Place:
+        cuda = cupy().cuda
+        stream = cuda.get_current_stream().ptr
+        return _place(threading.get_ident(), cuda.runtime.getDevice(), stream)
+
+    def memory(self, size: int) -> int:
+        """The address of so many bytes."""
+        if self._memory.size < size:
+            self._memory = cupy().empty(size, "uint8")
+        return self._memory.data.ptr
 
 
 @functools.cache
-def _handle(device: int, thread: int) -> int:
-    """cuDNN's state. Threads cannot share one."""
-    cudnn: Any = frontend()
-    return cudnn.create_handle()
+def _place(thread: int, device: int, stream: int) -> Place:
+    return Place(stream)
 
 
 class Case(NamedTuple):
@@ -140,7 +155,7 @@ class Case(NamedTuple):
         try:
             plans = Plans(self.forward(cudnn), self.backward(cudnn))
         except cudnn.cudnnGraphNotSupportedError as error:
-            return f"cuDNN has no attention for q {self.q}, k {self.k}: {error}"
+            return f"cuDNN has no plan for q {self.q.shape}, k {self.k.shape}: {error}"
         if NOTE not in NOTES:
             NOTES.append(NOTE)
         return plans
@@ -170,7 +185,7 @@ class Case(NamedTuple):
             io_data_type=narrow,
             intermediate_data_type=wide,
             compute_data_type=wide,
-            handle=_handle(*_here()),
+            handle=Place.here().handle,
         )
 
     def tensor(self, graph: Any, heads: Heads, *data_type: Any) -> Any:
@@ -184,7 +199,7 @@ class Case(NamedTuple):
     def options(self, cudnn: Any) -> dict[str, Any]:
         """Query t sees keys up to t + S - T: up to the diagonal that ends at the bottom right."""
         T, S = self.q.shape[2], self.k.shape[2]
-        if not self.causal or T == 1:
+        if not self.causal:
             return {"attn_scale": self.scale}
         ends = cudnn.diagonal_alignment
         end = ends.TOP_LEFT if S == T else ends.BOTTOM_RIGHT  # the same, for as many keys
@@ -211,11 +226,13 @@ def _refusal(
         return f"heads of {D} numbers: cuDNN takes multiples of 8 up to {WIDEST}"
     if masked or dropout:
         return "a mask: cuDNN takes none" if masked else f"dropout {dropout}: cuDNN's mask differs"
+    if T == 1:
+        return "one query: a new plan for each number of keys takes longer than the composition"
     if causal and S < T:
         return f"causal with {T} queries and {S} keys: some queries see nothing"
     for x in arrays:
-        others = x.strides[:-1]
-        if x.strides[-1] != ITEMSIZE or any(stride % ALIGNED for stride in (x.data.ptr, *others)):
+        *steps, last = x.strides
+        if last != ITEMSIZE or x.data.ptr % ALIGNED or any(s <= 0 or s % ALIGNED for s in steps):
             return f"strides of {x.strides} bytes: cuDNN takes rows that start at multiples of 16"
     module = frontend()
     return module if isinstance(module, str) else None

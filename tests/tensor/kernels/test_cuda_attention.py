@@ -57,7 +57,7 @@ def assert_near(found: Array, exact: Array, dtype: str = "bfloat16") -> None:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """cuDNN and CuPy by their stand-ins."""
-    caches = attention._plans_packed, attention._plans_apart, attention._handle
+    caches = attention._plans_packed, attention._plans_apart, attention._place
     monkeypatch.setattr(attention, "cupy", lambda: CUPY)
     monkeypatch.setattr(launch, "cupy", lambda: CUPY)
     monkeypatch.setattr(attention, "frontend", lambda: CUDNN)
@@ -135,6 +135,8 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert packed(x, dropout=0.1).startswith("dropout 0.1")
     assert packed(x[:, :, ::2], heads=1).startswith("strides of")
     assert packed(draw(2, 5, 49)[:, :, 1:]).startswith("strides of")
+    assert packed(on_gpu(np.broadcast_to(draw(1, 5, 48), (2, 5, 48)))).startswith("strides of")
+    assert packed(draw(2, 1, 16), draw(2, 9, 32)).startswith("one query")
     assert packed(draw(2, 5, 16), draw(2, 4, 32), causal=True).startswith("causal with 5 queries")
     assert packed(draw(2, 5, 16), draw(1, 4, 32)).startswith("q (2, 5, 16), kv (1, 4, 32)")
     assert packed(draw(2, 0, 48)).startswith("shape")
@@ -196,12 +198,11 @@ def test_the_graph_knows_which_inputs_backward_keeps() -> None:
 
 # (B, H, T, S, D), S = 0: q, k and v of one sequence
 SHAPES = [
-    (2, 1, 1, 0, 32),
     (3, 6, 7, 0, 64),
     (2, 12, 64, 0, 64),
     (1, 6, 257, 0, 128),
     (1, 2, 1024, 0, 64),
-    (2, 3, 1, 33, 64),
+    (2, 3, 2, 33, 64),
     (2, 3, 70, 257, 32),
     (2, 3, 100, 100, 8),
 ]
