@@ -81,7 +81,7 @@ class Peer(nn.Module):
         for block in self.blocks:
             x = block(x)
         logits = self.final_norm(x) @ self.token_embedding.weight.T
-        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
 
 def peer_optimizer(

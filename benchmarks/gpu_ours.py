@@ -1,0 +1,117 @@
+"""The training step of this project for benchmarks/gpu.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from gpu_sides import RECIPE, Ids, Size, new_model, random_batches
+
+from tensor.kernels import latest
+from tinygpt.config import TrainConfig
+from tinygpt.training.step import optimizer_of, update
+
+GIB = 2.0**30
+
+
+class Ours:
+    """tinygpt's own step: the model, AdamW over packed parameters, clipping."""
+
+    def __init__(self, size: Size, device: str, seed: int = 0):
+        (b1, b2), decay = RECIPE["betas"], RECIPE["weight_decay"]
+        config = TrainConfig(dtype=size.dtype, beta1=b1, beta2=b2, weight_decay=decay)
+        self.size, self.device = size, device
+        self.model = new_model(size, seed, dtype=size.dtype, device=device).train()
+        self.optimizer = optimizer_of(self.model, config)
+
+    def step(self, ids: Ids, targets: Ids, lr: float) -> Any:
+        self.optimizer.lr = lr
+        return update(self.model, self.optimizer, ids, targets, RECIPE["clip"])[0]
+
+    def stamp(self) -> Any:
+        return stamp(self.device)
+
+    def milliseconds(self, start: Any, end: Any) -> float:
+        return milliseconds(start, end)
+
+    def wait(self) -> None:
+        wait(self.device)
+
+    def memory(self) -> dict[str, float]:
+        """CuPy counts no peak, so a hook counts that of one more step."""
+        if self.device == "cpu":
+            return {}
+        import cupy
+
+        pool = cupy.get_default_memory_pool()
+        with meter(pool.used_bytes()) as hook:
+            self.step(*random_batches(self.size, 1)[0], RECIPE["lr"])
+            self.wait()
+        return {"peak": hook.peak / GIB, "held": pool.total_bytes() / GIB}
+
+    def facts(self) -> dict[str, str]:
+        return {"attention": latest("multi_head_attention")[0], **versions(self.device)}
+
+
+def stamp(device: str) -> Any:
+    """A CUDA event behind all that was asked so far; on the CPU the time."""
+    if device == "cpu":
+        return time.perf_counter()
+    import cupy
+
+    event = cupy.cuda.Event()
+    event.record()
+    return event
+
+
+def milliseconds(start: Any, end: Any) -> float:
+    """Between two stamps."""
+    if isinstance(start, float):
+        return 1e3 * float(end - start)
+    import cupy
+
+    return float(cupy.cuda.get_elapsed_time(start, end))
+
+
+def wait(device: str) -> None:
+    """Until the GPU has done all that was asked."""
+    if device != "cpu":
+        import cupy
+
+        cupy.cuda.Device().synchronize()
+
+
+def versions(device: str) -> dict[str, str]:
+    """Of NumPy, CuPy and CUDA, and the name of the GPU."""
+    known = {"NumPy": np.__version__}
+    if device == "cpu":
+        return known
+    import cupy
+
+    cuda = cupy.cuda.runtime.runtimeGetVersion()
+    gpu = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
+    cuda_name = f"{cuda // 1000}.{cuda % 1000 // 10}"
+    return {**known, "CuPy": cupy.__version__, "CUDA": cuda_name, "GPU": gpu}
+
+
+@contextmanager
+def meter(used: int) -> Iterator[Any]:
+    """Counts the bytes that CuPy's pool gives out: `now`, from `used` on, and their `peak`."""
+    import cupy
+
+    class Meter(cupy.cuda.MemoryHook):
+        name = "meter"
+        now = peak = used
+
+        def malloc_postprocess(self, **event: Any) -> None:
+            self.now += event["mem_size"]
+            self.peak = max(self.peak, self.now)
+
+        def free_postprocess(self, **event: Any) -> None:
+            self.now -= event["mem_size"]
+
+    with Meter() as hook:
+        yield hook

@@ -1,0 +1,92 @@
+"""The same training step in PyTorch for benchmarks/gpu.py, at PyTorch's best settings."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from gpu_sides import RECIPE, Ids, Size, new_model
+from peer import Peer, peer_optimizer
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+GIB = 2.0**30
+BACKENDS = {
+    "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],  # the second for the CPU's dtypes
+    "cudnn": [SDPBackend.CUDNN_ATTENTION],
+    "any": [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH],
+}
+
+
+class Theirs:
+    """PyTorch's step.   kind: eager, compile, or a mode of torch.compile.   precision: autocast
+    (bfloat16 over float32 weights), bfloat16 (the weights too), float32, or tf32.
+    """
+
+    def __init__(
+        self, size: Size, device: str, seed: int, kind: str, precision: str, attention: str
+    ):
+        self.device, self.precision, self.attention = device, precision, attention
+        # of what autocast leaves in float32
+        torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
+        self.peer = Peer(new_model(size, seed)).to(device)
+        if precision == "bfloat16":
+            self.peer.bfloat16()
+        recipe = {name: value for name, value in RECIPE.items() if name != "clip"}
+        self.optimizer = peer_optimizer(self.peer, **recipe)
+        mode = None if kind == "compile" else kind
+        self.loss_of: Any = self.peer if kind == "eager" else torch.compile(self.peer, mode=mode)
+
+    def step(self, ids: Ids, targets: Ids, lr: float) -> Any:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        with sdpa_kernel(BACKENDS[self.attention]), self._autocast():
+            loss = self.loss_of(self._moved(ids), self._moved(targets))
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.peer.parameters(), RECIPE["clip"])
+        self.optimizer.step()
+        return loss.detach().clone()  # a CUDA graph writes the next loss to the same place
+
+    def _autocast(self) -> Any:
+        if self.precision != "autocast":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+
+    def _moved(self, ids: Ids) -> torch.Tensor:
+        """On the GPU, through pinned memory, without a wait."""
+        host = torch.from_numpy(ids)
+        if self.device == "cpu":
+            return host
+        return host.pin_memory().to(self.device, non_blocking=True)
+
+    def stamp(self) -> Any:
+        if self.device == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def milliseconds(self, start: Any, end: Any) -> float:
+        return 1e3 * float(end - start) if self.device == "cpu" else float(start.elapsed_time(end))
+
+    def wait(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+
+    def memory(self) -> dict[str, float]:
+        """Of the steps so far since the last question, without the search of a compiler."""
+        if self.device == "cpu":
+            return {}
+        held = torch.cuda.max_memory_reserved() / GIB
+        peak = torch.cuda.max_memory_allocated() / GIB
+        torch.cuda.reset_peak_memory_stats()
+        return {"peak": peak, "held": held}
+
+    def facts(self) -> dict[str, str]:
+        known = {"PyTorch": torch.__version__, "attention": self.attention}
+        if self.device != "cpu":
+            known |= {"CUDA": str(torch.version.cuda), "GPU": torch.cuda.get_device_name()}
+        return known
