@@ -14,14 +14,15 @@ all sides take turns of 10 steps, so that a change in the speed of the GPU meets
 side has taken 20 steps before. A step's time is that between two CUDA events, and nothing is read
 from the GPU before a turn has ended.
 
-MFU is the share of 989 TFLOP/s, which the data sheet of an H100 or H200 promises for 16 bits, that
-the matrix products of the model use.
+MFU is the share of the FLOP/s that the data sheet promises for 16 bits, counted as in
+tinygpt/training/gpu.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import statistics
 import subprocess
 import sys
@@ -30,12 +31,15 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+import gpu_losses
+import gpu_parts
+import gpu_picture
+import gpu_profile
 from gpu_sides import SIZES, WARM, Side
 
 from tinygpt import GPTConfig
-from tinygpt.training.planning import flops
+from tinygpt.training.gpu import flops_per_token, peak
 
-PEAK = 989e12  # FLOP/s in 16 bits, dense
 MODES = ["eager", "compile", "reduce-overhead", "max-autotune-no-cudagraphs"]
 LIBRARIES = ["ours", "PyTorch"]
 HEAT = 10  # steps
@@ -126,21 +130,24 @@ def race(
         for side in field.sides:
             times[side.name] += side.turn(HEAT)
     held = drivers_memory()
-    rows = [_row(name, side, times[side.name], held) for side in field.sides]
+    roof = peak(device)
+    rows = [_row(name, side, times[side.name], held, roof) for side in field.sides]
     field.close()
     return {"size": name, "rows": rows, "heats": field.heats}
 
 
-def _row(name: str, side: Side, times: list[float], held: dict[int, float]) -> dict[str, Any]:
+def _row(
+    name: str, side: Side, times: list[float], held: dict[int, float], roof: float | None
+) -> dict[str, Any]:
     size, ms = SIZES[name], statistics.median(times)
     config = GPTConfig(size.vocabulary, size.context, size.width, size.heads, size.layers)
-    ordered = sorted(times)
+    ordered, speed = sorted(times), size.batch * size.context / ms * 1e3
     memory: dict[str, float] = side.ask("memory")
     return {
         "side": side.name, "ms": ms, "steps": len(times),
         "low": ordered[len(times) // 20], "high": ordered[-1 - len(times) // 20],
-        "tokens/s": size.batch * size.context / ms * 1e3,
-        "MFU": flops(config, size.batch) / ms * 1e3 / PEAK,
+        "tokens/s": speed,
+        "MFU": flops_per_token(config) * speed / roof if roof else None,
         "driver": held.get(side.process.pid), **memory, "facts": side.ask("facts"),
     }  # fmt: skip
 
@@ -170,10 +177,14 @@ def table(results: list[dict[str, Any]]) -> str:
             ratio = f"{row['ms'] / ours:.2f}" if ours else "-"
             lines.append(
                 f"| {result['size']} | {row['side']} | {row['ms']:.2f} | {row['low']:.2f} - "
-                f"{row['high']:.2f} | {row['tokens/s']:,.0f} | {row['MFU']:.1%} | "
+                f"{row['high']:.2f} | {row['tokens/s']:,.0f} | {_share(row['MFU'])} | "
                 f"{' | '.join(memory)} | {ratio} |\n"
             )
     return HEAD + "".join(lines)
+
+
+def _share(part: float | None) -> str:
+    return "-" if part is None else f"{part:.1%}"
 
 
 def _gib(size: float | None) -> str:
@@ -189,23 +200,73 @@ def facts(results: list[dict[str, Any]]) -> str:
     return ", ".join(f"{key} {text}" for key, text in known.items())
 
 
+def page(measured: dict[str, Any]) -> str:
+    """What was measured, as Markdown."""
+    parts = ["# A training step on a GPU\n", "Made by `python benchmarks/gpu.py`.\n"]
+    if "race" in measured:
+        parts += [f"{facts(measured['race'])}\n", table(measured["race"])]
+        for result in measured["race"]:
+            heats = ", ".join(f"{side} {ms:.2f}" for side, ms in result["heats"].items())
+            parts.append(f"Heats of {result['size']}, ms: {heats or 'none'}.\n")
+    if "losses" in measured:
+        losses = measured["losses"]
+        parts.append(f"## Losses: {losses['size']}, {losses['steps']} steps\n")
+        parts.append(gpu_losses.table(losses))
+    if "parts" in measured:
+        parts += ["## Parts of the step\n", f"{measured['parts']['title']}.\n"]
+        parts.append(gpu_parts.table(measured["parts"]))
+        parts += ["## Kernels of one step\n", gpu_profile.table(measured["parts"]["kernels"])]
+    return "\n".join(parts)
+
+
+def measure(options: argparse.Namespace, libraries: list[str]) -> dict[str, Any]:
+    """What the options ask for."""
+    sizes, device = options.sizes or ["gpt2", "baby", "story"], options.device
+    if options.losses:
+        name = "losses" if not options.sizes else sizes[0]
+        return {"losses": gpu_losses.measure(name, libraries, options.steps, options.seeds, device)}
+    if options.parts:
+        return {"parts": gpu_parts.measure(SIZES[sizes[0]], device)}
+    results = []
+    for name in sizes:
+        results.append(race(name, libraries, options.modes, options.rounds, device))
+        print(table(results[-1:]), flush=True)
+    return {"race": results}
+
+
+def save(measured: dict[str, Any], folder: Path) -> None:
+    """Write gpu.json, gpu.md and gpu.png, with what earlier calls have measured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "gpu.json"
+    whole = {**(json.loads(known.read_text()) if known.exists() else {}), **measured}
+    known.write_text(json.dumps(whole) + "\n")
+    (folder / "gpu.md").write_text(page(whole))
+    if "parts" in measured:
+        gpu_picture.draw(measured["parts"], folder / "gpu.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("sizes", nargs="*", help=f"of {', '.join(SIZES)} (gpt2, baby and story)")
-    parser.add_argument("--modes", nargs="+", default=MODES, help="of PyTorch (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each side (%(default)s)")
-    parser.add_argument("--device", default="cuda", help="cpu tries the program (%(default)s)")
-    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
+    add = parser.add_argument
+    add("sizes", nargs="*", help=f"of {', '.join(SIZES)} (gpt2, baby and story)")
+    add("--modes", nargs="+", default=MODES, help="of PyTorch (%(default)s)")
+    add("--rounds", type=int, default=6, help="turns of each side (%(default)s)")
+    add("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
+    add("--losses", action="store_true", help="the losses of each precision")
+    add("--steps", type=int, default=200, help="of --losses (%(default)s)")
+    add("--seeds", type=int, default=3, help="of --losses (%(default)s)")
+    add("--parts", action="store_true", help="each part of our step, and its kernels")
+    add("--device", default="cuda", help="cpu tries the program (%(default)s)")
+    add("--out", type=Path, help="folder for gpu.md, gpu.json and gpu.png")
     options = parser.parse_args()
     libraries = options.libraries
     if "PyTorch" in libraries and importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed here: the figures are ours alone")
         libraries = ["ours"]
-    results = []
-    for name in options.sizes or ["gpt2", "baby", "story"]:
-        results.append(race(name, libraries, options.modes, options.rounds, options.device))
-        print(table(results[-1:]), flush=True)
-    print(facts(results))
+    measured = measure(options, libraries)
+    print(page(measured))
+    if options.out:
+        save(measured, options.out)
 
 
 if __name__ == "__main__":
