@@ -34,12 +34,12 @@ def sides(attention: str) -> dict[str, str]:
     }
 
 
-def measure(name: str, libraries: list[str], steps: int, seeds: int, device: str) -> dict[str, Any]:
+def measure(name: str, peers: bool, steps: int, seeds: int, device: str) -> dict[str, Any]:
     """The losses of each side, one list for each seed. The sides run at the same time: most of it
     is the draw of weights on the host.
     """
     known = sides("any" if device == "cpu" else "flash")
-    chosen = [side for side in known if side.startswith("ours") or "PyTorch" in libraries]
+    chosen = [side for side in known if side.startswith("ours") or peers]
     with ThreadPoolExecutor(len(chosen)) as pool:
         losses = pool.map(lambda side: _losses(side, name, steps, seeds, device), chosen)
         found = dict(zip(chosen, losses, strict=True))

@@ -52,6 +52,12 @@ class Ours:
             self.wait()
         return {"peak": hook.peak / GIB, "held": pool.total_bytes() / GIB}
 
+    def rest(self) -> None:
+        if self.device != "cpu":
+            import cupy
+
+            cupy.get_default_memory_pool().free_all_blocks()
+
     def facts(self) -> dict[str, str]:
         return {"attention": latest("multi_head_attention")[0], **versions(self.device)}
 

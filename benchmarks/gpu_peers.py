@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 GIB = 2.0**30
+PRECISIONS = ["autocast", "bfloat16", "float32", "tf32"]
 BACKENDS = {
     "flash": [SDPBackend.FLASH_ATTENTION, SDPBackend.MATH],  # the second for the CPU's dtypes
     "cudnn": [SDPBackend.CUDNN_ATTENTION],
@@ -28,6 +29,8 @@ class Theirs:
     def __init__(
         self, size: Size, device: str, seed: int, kind: str, precision: str, attention: str
     ):
+        if precision not in PRECISIONS:
+            raise ValueError(f"no precision {precision!r}: one of {', '.join(PRECISIONS)}")
         self.device, self.precision, self.attention = device, precision, attention
         # of what autocast leaves in float32
         torch.set_float32_matmul_precision("highest" if precision == "float32" else "high")
@@ -84,6 +87,10 @@ class Theirs:
         peak = torch.cuda.max_memory_allocated() / GIB
         torch.cuda.reset_peak_memory_stats()
         return {"peak": peak, "held": held}
+
+    def rest(self) -> None:
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
 
     def facts(self) -> dict[str, str]:
         known = {"PyTorch": torch.__version__, "attention": self.attention}

@@ -2,13 +2,16 @@
 
 A question is a line of JSON, and so is the answer:
 
-    {"ask": "turn", "steps": 10}                 the milliseconds of each step
+    {"ask": "turn", "steps": 10}                 the milliseconds of each step, but for one before
     {"ask": "losses", "steps": 200, "seed": 1}   the losses of a training from fresh weights
     {"ask": "memory"}                            GiB: the peak of what was in use, what is held
+    {"ask": "rest"}                              gives back the memory that is free between steps
     {"ask": "facts"}                             versions, and which attention ran
 
 Each side has a process of its own, because the memory of one library would disturb the other's. A
-side that waits takes no time from the GPU: its queue is empty.
+side that waits takes no time from the GPU: its queue is empty. It gives free memory back, since the
+memory of all sides together is larger than the GPU's. The first step of a turn allocates again, and
+does not count.
 """
 
 from __future__ import annotations
@@ -68,6 +71,9 @@ class Trainer(Protocol):
     def memory(self) -> dict[str, float]:
         """GiB: "peak" of what was in use in a step, and "held" by the library."""
 
+    def rest(self) -> None:
+        """Give the memory that is free between two steps back to the GPU."""
+
     def facts(self) -> dict[str, str]:
         """Versions, the name of the GPU, the attention that ran."""
 
@@ -118,7 +124,7 @@ class Side:
     """A process that takes steps on request."""
 
     def __init__(self, side: str, name: str, device: str):
-        self.name, self.steps = side, 0
+        self.name = side
         command = [sys.executable, __file__, side, name, device]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -165,9 +171,8 @@ class Server:
         return self.trainer
 
     def turn(self, steps: int) -> list[float]:
-        trainer = self.ready()
-        stamps = [trainer.stamp()]
-        for _ in range(steps):
+        trainer, stamps = self.ready(), []
+        for _ in range(1 + steps):
             trainer.step(*self.batches[self.taken % len(self.batches)], RECIPE["lr"])
             stamps.append(trainer.stamp())
             self.taken += 1
@@ -186,6 +191,9 @@ class Server:
 
     def memory(self) -> dict[str, float]:
         return self.ready().memory()
+
+    def rest(self) -> None:
+        self.ready().rest()
 
     def facts(self) -> dict[str, str]:
         return self.ready().facts()

@@ -2,14 +2,15 @@
 that nothing wrote.
 
     python -m tests.faults.cuda_sanitizer                     memcheck, racecheck, initcheck
-    python -m tests.faults.cuda_sanitizer --tool memcheck     one of them
-    python -m tests.faults.cuda_sanitizer --calls             only the calls, without a sanitizer
+    python -m tests.faults.cuda_sanitizer --tools memcheck    one of them
+    python -m tests.faults.cuda_sanitizer --calls bfloat16    only the calls, without a sanitizer
 
-The calls are those of the gradient checks in every float dtype and some larger ones of odd sizes,
-and steps of a small GPT. CuPy's pool would hide an overrun inside its own blocks, so every array
-here is an allocation of the driver. Exit code 1 where a sanitizer reported anything, or a kernel in
-a .cu file was never launched. Without a GPU or compute-sanitizer one line says so, and the exit
-code is 0.
+The calls are the gradient checks of the ops that have CUDA kernels, and steps of two small GPTs of
+odd sizes, in every float dtype. CuPy's pool would hide an overrun inside its own blocks, so every
+array here is an allocation of the driver. Each tool and dtype has a process of its own, and all run
+at once: a sanitizer makes calls ten times as slow. Exit code 1 where a sanitizer reported anything,
+or a kernel in a .cu file was never launched. Without a GPU or compute-sanitizer one line says so,
+and the exit code is 0.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,7 @@ from tinygpt.training.step import optimizer_of, update
 
 TOOLS = ["memcheck", "racecheck", "initcheck"]
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
+LAUNCHED = "launched:"
 PLACES = ["/usr/local/cuda/bin", "/opt/nvidia/nsight-compute"]  # where PATH may not lead
 Launched = set[str]
 
@@ -94,18 +97,15 @@ def train(dtype: str, width: int, heads: int, vocabulary: int, context: int) -> 
         update(model, optimizer, ids[:, :-1], ids[:, 1:], 1.0)
 
 
-def calls() -> int:
-    """Call everything; the number of kernels that were never launched."""
+def calls(dtype: str) -> Launched:
+    """Call everything in one dtype; the kernels that were launched."""
     cupy().cuda.set_allocator(None)
     with launches() as launched, np.errstate(all="ignore"):
-        for dtype in DTYPES:
-            call_ops(dtype)
-            train(dtype, width=64, heads=1, vocabulary=1025, context=130)
-            train(dtype, width=51, heads=3, vocabulary=77, context=37)
+        call_ops(dtype)
+        train(dtype, width=64, heads=1, vocabulary=1025, context=130)
+        train(dtype, width=51, heads=3, vocabulary=77, context=37)
     cupy().cuda.Device().synchronize()
-    missed = declared() - launched
-    print(f"{len(launched)} kernels launched; never: {', '.join(sorted(missed)) or 'none'}")
-    return len(missed)
+    return launched
 
 
 def sanitizer() -> str | None:
@@ -117,23 +117,36 @@ def sanitizer() -> str | None:
     return next((path for path in found_there if os.access(path, os.X_OK)), None)
 
 
-def run(program: str, tool: str) -> int:
-    """Run the calls under a tool; its exit code, 1 where it found something."""
+def run(program: str, tool: str, dtype: str) -> tuple[int, Launched]:
+    """The calls in a dtype under a tool: (exit code, kernels that were launched)."""
     start = time.perf_counter()
-    child = [sys.executable, "-m", "tests.faults.cuda_sanitizer", "--calls"]
+    child = [sys.executable, "-m", "tests.faults.cuda_sanitizer", "--calls", dtype]
     command = [program, "--tool", tool, "--error-exitcode", "1", "--print-limit", "20", *child]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    print(done.stdout[-6000:] if done.returncode else "\n".join(done.stdout.splitlines()[-2:]))
-    print(f"{tool}: exit code {done.returncode}, {time.perf_counter() - start:.0f} s", flush=True)
-    return int(done.returncode != 0)
+    lines = done.stdout.splitlines()
+    launched = next((line for line in lines if line.startswith(LAUNCHED)), LAUNCHED)
+    shown = done.stdout[-3000:] if done.returncode else (lines or [""])[-1]
+    seconds = time.perf_counter() - start
+    print(f"{tool}, {dtype}: exit code {done.returncode}, {seconds:.0f} s\n{shown}", flush=True)
+    return done.returncode, set(launched.removeprefix(LAUNCHED).split())
+
+
+def check(program: str, tools: list[str]) -> int:
+    """All tools and dtypes; 1 where one found something or a kernel was never launched."""
+    pairs = [(tool, dtype) for tool in tools for dtype in DTYPES]
+    with ThreadPoolExecutor(len(pairs)) as pool:
+        ended = list(pool.map(lambda pair: run(program, *pair), pairs))
+    missed = declared() - set().union(*(launched for _, launched in ended))
+    print(f"never launched: {', '.join(sorted(missed)) or 'none'} of {len(declared())} kernels")
+    return int(bool(missed) or any(code for code, _ in ended))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tool", choices=TOOLS, help="default: all")
-    parser.add_argument("--calls", action="store_true", help="only the calls")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
+    parser.add_argument("--calls", choices=DTYPES, help="only the calls, in a dtype")
     options = parser.parse_args()
     try:
         cupy()
@@ -141,12 +154,13 @@ def main() -> int:
         print(f"skipped: {error}")
         return 0
     if options.calls:
-        return int(calls() > 0)
+        print(LAUNCHED, *sorted(calls(options.calls)))
+        return 0
     program = sanitizer()
     if program is None:
         print("skipped: no compute-sanitizer here; it comes with the CUDA toolkit")
         return 0
-    return max(run(program, tool) for tool in ([options.tool] if options.tool else TOOLS))
+    return check(program, options.tools)
 
 
 if __name__ == "__main__":
