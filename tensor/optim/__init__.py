@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tensor.names import unknown
 from tensor.optim.adam import Adam
 from tensor.optim.adamw import AdamW
-from tensor.optim.clipping import clip_gradients, gradient_norm
+from tensor.optim.clipping import clip_gradients, clipped_step, gradient_norm
 from tensor.optim.muon import Muon
 from tensor.optim.optimizer import Optimizer
 from tensor.optim.scaling import LossScale
@@ -25,6 +25,7 @@ __all__ = [
     "Muon",
     "Optimizer",
     "clip_gradients",
+    "clipped_step",
     "gradient_norm",
     "inverse_square_root",
     "warmup_constant",

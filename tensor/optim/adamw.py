@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from tensor.errors import brief
+from tensor.kernels import pick
 from tensor.memory.devices import Array
+from tensor.mode import watched
 from tensor.nn.module import role_of
-from tensor.nn.packing import Flat, group_of
+from tensor.nn.packing import Flat, Slot, group_of
 from tensor.optim.groups import Parameters, Rate
 from tensor.optim.optimizer import Optimizer, Rule
 from tensor.tensor import Tensor
@@ -59,6 +61,63 @@ class AdamW(Optimizer):
             eps=options["eps"],
             decay=1 - lr * decayed,
         )
+
+    @watched
+    def clipped_on_device(self, limit: float) -> Array | None:
+        device, scale = self.flats[0].weights.device, self.loss_scale
+        numbers = self._numbers()
+        found = [(i, run) for i, flat in enumerate(self.flats) for run in self._runs(flat)]
+        gradients = [self.flats[i].gradients.array[_stretch(run)] for i, run in found]
+        known = found and all(self._known(i, numbers, device) for i, _ in found)
+        kernel = pick("clipped_adamw", *gradients) if known else None
+        if kernel is None:
+            return None
+        self._leave_to(device, tuple(slot.name for _, run in found for slot in run))
+        if scale is not None:
+            scale.to(device)
+        norm: Array = kernel(
+            *gradients,
+            updates=[self._update_of(i, run, numbers) for i, run in found],
+            limit=limit,
+            skipped=self._skipped,
+            scale=None if scale is None else scale.numbers,
+            patience=1 if scale is None else scale.patience,
+        )
+        return norm
+
+    def _known(self, i: int, numbers: list[dict[str, Any]], device: str) -> bool:
+        """Whether a kernel on that GPU makes the update of a flat."""
+        flat = self.flats[i]
+        plain = self.rule(flat, numbers[self.group_numbers[i]], 1).func is adamw
+        arrays = flat.weights.array, flat.gradients.array
+        return flat.weights.device == device and plain and pick("adamw", *arrays) is not None
+
+    def _update_of(self, i: int, run: list[Slot], numbers: list[dict[str, Any]]) -> dict[str, Any]:
+        """Count a step of a run. Returns its arrays and its numbers, for a kernel that knows how
+        many steps were skipped.
+        """
+        flat, state, part = self.flats[i], self.state[i], _stretch(run)
+        options = numbers[self.group_numbers[i]]
+        self._see(i)
+        count = self._count(i, run)
+        weights = flat.weights.array[part]
+        master = state["master"][part] if "master" in state else None
+        keywords = self.rule(flat, options, count).keywords
+        return {
+            "g": flat.gradients.array[part],
+            "narrow": None if master is None else weights,
+            "w": weights if master is None else master,
+            "m": state["m"][part],
+            "v": state["v"][part],
+            "rate": options["lr"],
+            "t": count,
+            **{name: keywords[name] for name in ("b1", "b2", "eps", "decay")},
+        }
+
+
+def _stretch(run: list[Slot]) -> slice:
+    """The place of a run in its flat."""
+    return slice(run[0].start, run[-1].end)
 
 
 def adamw(

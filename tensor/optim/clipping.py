@@ -9,7 +9,7 @@ import numpy as np
 from tensor.dtypes import NARROW, float32
 from tensor.errors import OptionError, brief
 from tensor.kernels import pick
-from tensor.memory.devices import Array
+from tensor.memory.devices import Array, is_cuda
 from tensor.mode import watched
 from tensor.nn.module import Module
 from tensor.optim.groups import Parameters, named_in
@@ -38,10 +38,7 @@ def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
     A norm that is not finite is returned and nothing is scaled (it would spread the NaN): the
     caller skips that step. Raises ValueError for a limit that is negative or NaN.
     """
-    if not limit >= 0:  # NaN too
-        raise OptionError(
-            f"clip_gradients limit={limit}: a norm is at least 0; infinity clips nothing"
-        )
+    _check_limit("clip_gradients", limit)
     arrays = _gradients(parameters)
     norm = _norm(arrays)
     if math.isfinite(norm) and norm > limit:
@@ -52,6 +49,34 @@ def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
             else:
                 array *= limit / norm
     return norm
+
+
+@brief
+def clipped_step(optimizer: Optimizer, limit: float) -> float | Tensor:
+    """`clip_gradients` and `optimizer.step()`, which a norm that is not finite skips. Returns the
+    norm before. With a loss scale, the norm and the limit are those of the true gradients, and the
+    scale is adapted.
+
+    On a GPU, AdamW's kernel clips on its way, so that `.grad` stays as it is, and nothing waits:
+    the norm is a tensor, () float64, and to read it waits. The same holds for the step counts.
+    """
+    _check_limit("clipped_step", limit)
+    on_device = is_cuda(optimizer.flats[0].weights.array)
+    norm_there = optimizer.clipped_on_device(limit) if on_device else None
+    if norm_there is not None:
+        return Tensor.from_array(norm_there)
+    scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
+    norm = clip_gradients(optimizer, limit * scale) / scale
+    if math.isfinite(norm):
+        optimizer.step()
+    if optimizer.loss_scale is not None:
+        optimizer.loss_scale.adapt(math.isfinite(norm))
+    return norm
+
+
+def _check_limit(function: str, limit: float) -> None:
+    if not limit >= 0:  # NaN too
+        raise OptionError(f"{function} limit={limit}: a norm is at least 0; infinity clips nothing")
 
 
 def _gradients(parameters: Parameters | Optimizer) -> list[Array]:

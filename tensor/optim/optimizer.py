@@ -63,9 +63,11 @@ class Optimizer:
         learning = [(flat, i) for flat, i in packed if flat.group != "frozen"]
         self.flats = tuple(flat for flat, _ in learning)
         self.group_numbers = [i for _, i in learning]  # of each flat, its place in param_groups
-        self.taken = 0  # steps of this optimiser
-        # steps taken, by parameter
-        self.counts = {slot.name: 0 for flat in self.flats for slot in flat.slots}
+        self._taken = 0
+        self._counts = {slot.name: 0 for flat in self.flats for slot in flat.slots}
+        # parameters of the latest steps that a GPU may have skipped, and how many it did
+        self._unsure: tuple[str, ...] = ()
+        self._skipped: Array = None
         self.state: list[dict[str, Array]] = [self._new_state(flat) for flat in self.flats]
         self._seen = [flat.weights.storage.version for flat in self.flats]
 
@@ -96,6 +98,54 @@ class Optimizer:
             f'param_groups of a {kind} stay: set an option, as in param_groups[0]["lr"] = 0.1, or '
             f"make a new optimiser, {kind}(groups)"
         )
+
+    @property
+    def taken(self) -> int:
+        """Steps of this optimiser. After a `clipped_step` on a GPU, this waits for the GPU."""
+        self._take_back()
+        return self._taken
+
+    @taken.setter
+    def taken(self, steps: int) -> None:
+        self._take_back()
+        self._taken = steps
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Steps taken, by parameter. After a `clipped_step` on a GPU, this waits for the GPU."""
+        self._take_back()
+        return self._counts
+
+    @counts.setter
+    def counts(self, steps: dict[str, int]) -> None:
+        self._take_back()
+        self._counts = steps
+
+    def _take_back(self) -> None:
+        """Uncount the steps that a GPU skipped."""
+        if not self._unsure:
+            return
+        skipped, names = int(self._skipped[0]), self._unsure
+        self._skipped[0] = 0
+        self._unsure = ()
+        self._counts |= {name: self._counts[name] - skipped for name in names}
+        self._taken -= skipped
+
+    def _leave_to(self, device: str, names: tuple[str, ...]) -> None:
+        """Let a GPU decide whether the next step of these parameters is skipped."""
+        if names != self._unsure:
+            self._take_back()
+            self._unsure = names
+        if self._skipped is None:
+            self._skipped = move(np.zeros(1), device)
+
+    def _count(self, i: int, run: list[Slot]) -> int:
+        """Note that a run of a flat is written, and count its step: the number, from 1."""
+        weights, start, count = self.flats[i].weights, run[0].start, self._counts[run[0].name] + 1
+        weights.bump(Layout((run[-1].end - start,), (1,), start))
+        self._seen[i] = weights.storage.version
+        self._counts |= dict.fromkeys([slot.name for slot in run], count)
+        return count
 
     @property
     def lr(self) -> float:
@@ -154,16 +204,10 @@ class Optimizer:
 
         An interrupt leaves some parameters updated and others not, each with its own step count.
         """
-        kind = type(self).__name__
-        for flat in (*self.flats, *self.frozen):
-            if not flat.current:
-                raise _stale(kind, flat)
-        for group, made in zip(self.param_groups, self._made, strict=True):
-            check_unchanged(kind, group, made)
-        numbers = [numbers_of(kind, group, self.taken) for group in self.param_groups]
+        numbers = self._numbers()
+        self._take_back()
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
-            if "master" in state and flat.weights.storage.version != self._seen[i]:
-                _follow(flat.weights.array, state["master"])
+            self._see(i)
             for run in self._runs(flat):
                 start, stop, count = run[0].start, run[-1].end, self.counts[run[0].name] + 1
                 rule = self.rule(flat, numbers[self.group_numbers[i]], count)
@@ -174,14 +218,39 @@ class Optimizer:
             self._seen[i] = flat.weights.storage.version
         self.taken += 1
 
+    def clipped_on_device(self, limit: float) -> Array | None:
+        """`clip_gradients` and `step` with the norm, the skip and the loss scale decided on the
+        GPU. Returns the norm, () float64 there; None where the host must decide.
+        """
+        return None
+
+    def _numbers(self) -> list[dict[str, Any]]:
+        """The options of each group for a step. Raises for what makes no step possible."""
+        kind = type(self).__name__
+        for flat in (*self.flats, *self.frozen):
+            if not flat.current:
+                raise _stale(kind, flat)
+        for group, made in zip(self.param_groups, self._made, strict=True):
+            check_unchanged(kind, group, made)
+        scheduled = any(callable(x) for group in self.param_groups for x in group.values())
+        taken = self.taken if scheduled else self._taken
+        return [numbers_of(kind, group, taken) for group in self.param_groups]
+
+    def _see(self, i: int) -> None:
+        """Take what others wrote to the weights of a flat into their masters."""
+        weights, state = self.flats[i].weights, self.state[i]
+        if "master" in state and weights.storage.version != self._seen[i]:
+            _follow(weights.array, state["master"])
+
     def _runs(self, flat: Flat) -> list[list[Slot]]:
         """Neighbouring parameters that have gradients and equal counts: usually one run, all of
         them.
         """
         runs: list[list[Slot]] = []
+        counts = self._counts
         for slot in flat.reached():
             last = runs[-1][-1] if runs else None
-            if last and last.end == slot.start and self.counts[last.name] == self.counts[slot.name]:
+            if last and last.end == slot.start and counts[last.name] == counts[slot.name]:
                 runs[-1].append(slot)
             else:
                 runs.append([slot])
@@ -199,12 +268,17 @@ class Optimizer:
         weights, gradients = flat.weights.array, flat.gradients.array
         tile = TILE
         kernel = pick(rule.func.__name__, weights, gradients) if self.loss_scale is None else None
-        if kernel or not isinstance(weights, np.ndarray):
+        on_cpu = isinstance(weights, np.ndarray)
+        if kernel or not on_cpu:
             tile = max(stop - start, 1)
         exact: Array = state.get("master", weights)
         for low in range(start, stop, tile):
             part = slice(low, min(low + tile, stop))
             arrays = [state[name][part] for name in self.state_names]
+            if kernel and not on_cpu:  # which takes gradients as they are, and rounds
+                narrow = None if exact is weights else weights[part]
+                kernel(exact[part], gradients[part], *arrays, **rule.keywords, narrow=narrow)
+                continue
             g = self._exact(gradients[part], exact.dtype)
             (kernel or rule.func)(exact[part], g, *arrays, **rule.keywords)
             if exact is not weights:

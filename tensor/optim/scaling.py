@@ -7,7 +7,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from tensor.errors import OptionError, brief
+from tensor.memory.devices import move
+from tensor.tensor import Tensor
 
 
 class LossScale:
@@ -21,6 +25,9 @@ class LossScale:
             optimizer.step()                          # divides by `value`, in float32
         scale.adapt(math.isfinite(norm))
 
+    `clipped_step` does the last four lines. On a GPU it keeps the two numbers there: to look at
+    `value` waits for the GPU, and `tensor()` does not.
+
     float16 has no numbers above 65504 or below 6e-8, and most gradients are small. bfloat16 reaches
     as far as float32 and needs no scale. The value is a power of two if it starts as one, so
     multiplying and dividing round nothing.
@@ -33,8 +40,35 @@ class LossScale:
                 f"LossScale value={value}, patience={patience}: "
                 "a positive number, and at least one step, are needed"
             )
-        self.value, self.patience = value, patience
-        self.good = 0  # steps in a row without overflow, since the value changed
+        self.patience = patience
+        # the value; the steps in a row without overflow, since the value changed
+        self.numbers = np.array([value, 0.0])
+
+    @property
+    def value(self) -> float:
+        """The factor for the next loss."""
+        return float(self.numbers[0])
+
+    @value.setter
+    def value(self, value: float) -> None:
+        self.numbers[0] = value
+
+    @property
+    def good(self) -> int:
+        """Steps in a row without overflow, since the value changed."""
+        return int(self.numbers[1])
+
+    @good.setter
+    def good(self, steps: int) -> None:
+        self.numbers[1] = steps
+
+    def tensor(self) -> Tensor:
+        """The value as it is now, where it is now: () float64. Nothing waits."""
+        return Tensor.from_array(self.numbers[:1].copy().reshape(()))
+
+    def to(self, device: str) -> None:
+        """Keep the numbers on a device from here on."""
+        self.numbers = move(self.numbers, device)
 
     def adapt(self, fitted: bool) -> None:
         """After a step. fitted: whether all gradients were finite."""

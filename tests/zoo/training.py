@@ -33,7 +33,7 @@ ZOO = [
     ),
     Bug(
         row=43,  # a NaN norm goes into the weights and stays in AdamW's means
-        file="tinygpt/training/step.py",
+        file="tensor/optim/clipping.py",
         old="    if math.isfinite(norm):\n        optimizer.step()",
         new="    optimizer.step()",
         test=TESTS + "test_bug_43_non_finite_step_changes_nothing",
@@ -41,20 +41,8 @@ ZOO = [
     Bug(
         row=43,  # skipped, and nobody is told
         file="tinygpt/training/step.py",
-        old=(
-            "            step + 1,\n"
-            "            loss,\n"
-            "            optimizer.lr,\n"
-            "            norm,\n"
-            "            not math.isfinite(norm),\n"
-            "            x.size,\n"
-            "            time.perf_counter() - start,\n"
-            "            scale,\n"
-        ),
-        new=(
-            "            step + 1, loss, optimizer.lr, norm, False, x.size, time.perf_counter() "
-            "- start, scale\n"
-        ),
+        old="return not math.isfinite(self.gradient_norm)",
+        new="return False",
         test=TESTS + "test_bug_43_non_finite_step_changes_nothing",
     ),
     Bug(
@@ -77,8 +65,8 @@ ZOO = [
     Bug(
         row=46,  # forgotten between backward and the update: nothing is learned
         file="tinygpt/training/step.py",
-        old="        loss.backward(full_like(loss, scale))\n",
-        new="        loss.backward(full_like(loss, scale))\n        optimizer.zero_grad()\n",
+        old="        losses.append(loss.detach())\n",
+        new="        losses.append(loss.detach())\n        optimizer.zero_grad()\n",
         test=TESTS + "test_bug_46_gradients_are_those_of_one_pass",
     ),
     Bug(
@@ -113,8 +101,8 @@ ZOO = [
     Bug(
         row=44,  # targets that count for nothing count
         file="tinygpt/training/step.py",
-        old="max(int(np.count_nonzero(y != IGNORED)), 1), 0.0",
-        new="y.size, 0.0",
+        old="max(int(np.count_nonzero(y != IGNORED)), 1)",
+        new="y.size",
         test=RESUME + "test_bug_44_accumulation_equals_one_large_batch",
     ),
     Bug(
@@ -145,8 +133,8 @@ ZOO = [
     Bug(
         row=45,  # an update after each part
         file="tinygpt/training/step.py",
-        old="        total += float(loss)\n",
-        new="        total += float(loss)\n        optimizer.step()\n",
+        old="        losses.append(loss.detach())\n",
+        new="        losses.append(loss.detach())\n        optimizer.step()\n",
         test=RESUME + "test_bug_45_steps_count_updates",
     ),
     Bug(
@@ -225,7 +213,7 @@ ZOO = [
     ),
     Bug(
         row=48,  # an overflow is no reason to skip
-        file="tinygpt/training/step.py",
+        file="tensor/optim/clipping.py",
         old="    if math.isfinite(norm):\n",
         new="    if not math.isnan(norm) or scale > 1:\n",
         test=HALF + "test_bug_48_an_overflow_is_skipped_and_the_scale_finds_its_size",
@@ -253,16 +241,16 @@ ZOO = [
     ),
     Bug(
         row=43,  # clipped before unscaling
-        file="tinygpt/training/step.py",
-        old="clip_gradients(optimizer, clip * scale) / scale",
-        new="clip_gradients(optimizer, clip) / scale",
+        file="tensor/optim/clipping.py",
+        old="clip_gradients(optimizer, limit * scale) / scale",
+        new="clip_gradients(optimizer, limit) / scale",
         test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
     ),
     Bug(
         row=43,  # a norm told as it was scaled
-        file="tinygpt/training/step.py",
-        old="clip_gradients(optimizer, clip * scale) / scale",
-        new="clip_gradients(optimizer, clip * scale)",
+        file="tensor/optim/clipping.py",
+        old="clip_gradients(optimizer, limit * scale) / scale",
+        new="clip_gradients(optimizer, limit * scale)",
         test=HALF + "test_bug_43_clipping_is_of_the_true_gradient",
     ),
     # -- row 51: a resumed run is another one

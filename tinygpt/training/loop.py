@@ -38,7 +38,7 @@ class Training:
     def __init__(self, job: Job, owner: Owner, metrics: Metrics):
         self.job, self.owner, self.metrics = job, owner, metrics
         self.run, self.progress = job.run, job.progress
-        self.live = LiveLine(job.run.training.steps)
+        self.live = LiveLine(job.run.training.steps, job.run.model, job.run.training.device)
         self.kept = snapshots.chosen(job.model, job.run.training)
         self.next_picture = time.monotonic() + PICTURE_SECONDS
         self.drawable = True  # until a drawing fails
@@ -48,6 +48,7 @@ class Training:
         self.rows = None if validation is None else rows_between(job.data, job.run.training)
         self.tokens, self.seconds = 0, 0.0  # of the steps taken
         self.skipped = self.in_a_row = 0  # steps: all, and the last ones
+        self.waiting: list[StepRecord] = []  # steps that are not noted yet
 
     def take_steps(self, profile: Profile | None = None) -> int:
         """Train to the end, or to a signal, or until nothing can be learned any more. Save a
@@ -83,9 +84,23 @@ class Training:
         return self.ended(self.progress.step - first, time.monotonic() - start, stop.asked)
 
     def count(self, record: StepRecord) -> None:
-        """Note a step, and show it."""
+        """Note a step, and show it: at once if it was taken. On a GPU it may be under way, and is
+        noted when the next one is queued, so that the GPU always has work.
+        """
+        self.waiting.append(record)
+        hopeless = self.in_a_row + len(self.waiting) >= HOPELESS
+        while self.waiting and (len(self.waiting) > 1 or self.waiting[0].ready or hopeless):
+            self.note(self.waiting.pop(0))
+
+    def catch_up(self) -> None:
+        """Note all steps, and wait for the one that is under way."""
+        while self.waiting:
+            self.note(self.waiting.pop(0))
+
+    def note(self, record: StepRecord) -> None:
+        """Note a step that was taken, and show it."""
         self.live.show(record)
-        self.metrics.note(record._asdict())
+        self.metrics.note(record.as_dict())
         self.tokens += record.tokens
         self.seconds += record.seconds
         self.skipped += record.skipped
@@ -134,7 +149,10 @@ class Training:
                     raise
 
     def follow(self) -> None:
-        """Go on in the folder where it is now. One that was removed is made anew."""
+        """Go on in the folder where it is now, with all steps noted. One that was removed is made
+        anew.
+        """
+        self.catch_up()
         run = runs.follow(self.run, self.owner, self.job.data.tokenizer)
         removed = self.metrics.follow(run.folder / runs.METRICS)
         if removed or run.folder != self.run.folder:
@@ -162,6 +180,7 @@ class Training:
         touched.
         """
         assert self.rows is not None
+        self.catch_up()
         progress, loss = self.progress, self.validation_loss(self.rows)
         assert self.job.data.validation is not None
         part = len(self.rows) < len(self.job.data.validation)

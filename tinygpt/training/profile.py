@@ -29,8 +29,9 @@ class Profile:
 
     def __init__(self, count: int):
         self.count = count
-        self.seconds: list[float] = []  # of each recorded step
-        self.others: list[float] = []  # of the steps after them
+        self.recorded: list[StepRecord] = []
+        self.others: list[float] = []  # the seconds of the steps after them
+        self._latest: list[StepRecord] = []  # the last of them, which may be under way on a GPU
         self._recorder = tensor.record(values=False)
         self._ends = [0]  # how many entries there are after each step
         self.recording = Recording()
@@ -43,11 +44,12 @@ class Profile:
                 record = next(records, None)
             if record is None:
                 return
-            self.seconds.append(record.seconds)
+            self.recorded.append(record)
             self._ends.append(len(self.recording.entries))
             yield record
         for record in records:
-            self.others.append(record.seconds)
+            self.others += [earlier.seconds for earlier in self._latest]
+            self._latest = [record]
             yield record
 
     def save(self, folder: Path) -> Path:
@@ -58,17 +60,17 @@ class Profile:
 
     def lines(self) -> list[str]:
         """The table: by module, by op, and what no op took."""
-        if not self.seconds:
+        if not self.recorded:
             return [f"nothing was profiled: recording begins after {WARM} steps"]
-        steps = len(self.seconds)
+        steps = len(self.recorded)
         # an unfinished step is left out
         entries = self.recording.entries[: self._ends[-1]]
         ops = sum(entry.seconds for entry in entries)
-        took = ""
-        if self.others:
-            took = f", {sum(self.others) / len(self.others) * 1e3:.2f} ms without the recording"
+        recorded = [record.seconds for record in self.recorded]
+        others = [*self.others, *(record.seconds for record in self._latest)]
+        took = f", {_mean_ms(others):.2f} ms without the recording" if others else ""
         return [
-            f"profile of {number_of(steps, 'step')}: {sum(self.seconds) / steps * 1e3:.2f} ms "
+            f"profile of {number_of(steps, 'step')}: {_mean_ms(recorded):.2f} ms "
             f"a step{took}; the ops, {ops / steps * 1e3:.2f} ms:",
             "",
             *self._table("module", entries, ops),
@@ -87,7 +89,7 @@ class Profile:
             f"{'ms':>8}  {'':4}  {'forward':>8} {'backward':>8} {'calls':>6} {'written':>9} "
             f"{'kept':>9}  {what}"
         )
-        steps = len(self.seconds)
+        steps = len(self.recorded)
         last = _folded(totals(entries[self._ends[-2] :], what))
         kept = {row.name: row.saved for row in last}
         for row in _folded(totals(entries, what)):
@@ -97,6 +99,10 @@ class Profile:
                 f"{row.backward * each:8.2f} {row.calls / steps:6.3g} "
                 f"{in_bytes(row.bytes / steps):>9} {in_bytes(kept.get(row.name, 0)):>9}  {row.name}"
             )
+
+
+def _mean_ms(seconds: list[float]) -> float:
+    return sum(seconds) / len(seconds) * 1e3
 
 
 def _folded(rows: list[Total]) -> list[Total]:

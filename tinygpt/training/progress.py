@@ -5,20 +5,26 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+from tinygpt.config import ModelConfig
 from tinygpt.terminal import Bar, Signals, duration, short, stop_signals
+from tinygpt.training import gpu
 from tinygpt.training.step import StepRecord
 
 
 class LiveLine(Bar):
-    """The line that follows a training.
+    """The line that follows a training; on a GPU with the memory and with MFU, the share of the
+    GPU's peak (gpu.py) that the FLOPs of the tokens take.
 
     420/1000 ━━━━━━━━━━ loss 0.3121  lr 2.1e-03  norm 0.52  45.1k tok/s  12 s left
+    420/1000 ━━━━━━━━━━ loss 3.3121  512k tok/s  MFU 44%  15.2 GiB  2:05:00 left
     """
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, model: ModelConfig, device: str = "cpu"):
         super().__init__()
-        self.total = total
+        self.total, self.device = total, device
         self._seconds = self._tokens = 0.0  # of recent steps: older ones weigh less and less
+        peak = gpu.peak(device)
+        self._share = gpu.flops_per_token(model) / peak if peak else 0.0  # of the peak: a token/s
 
     def show(self, record: StepRecord) -> None:
         """Bring the line up to date. Once a record: the speed is a mean over recent ones."""
@@ -26,11 +32,18 @@ class LiveLine(Bar):
         self._tokens = 0.95 * self._tokens + record.tokens
         speed = self._tokens / max(self._seconds, 1e-9)
         left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
-        text = (
-            f"loss {record.loss:.4f}  lr {record.lr:.1e}  norm {record.gradient_norm:.2f}  "
-            f"{short(speed)} tok/s  {duration(left)} left"
-        )
-        self.draw(record.step, self.total, text)
+        parts = [f"loss {record.loss:.4f}"]
+        if self.device == "cpu":
+            parts += [f"lr {record.lr:.1e}", f"norm {record.gradient_norm:.2f}"]
+        parts += [f"{short(speed)} tok/s", *self._of_gpu(speed), f"{duration(left)} left"]
+        self.draw(record.step, self.total, "  ".join(parts))
+
+    def _of_gpu(self, speed: float) -> list[str]:
+        """What a GPU has instead of the learning rate and the norm: 80 columns hold no more."""
+        if self.device == "cpu":
+            return []
+        memory = f"{gpu.pool_bytes(self.device) / 2**30:.1f} GiB"
+        return [f"MFU {speed * self._share:.0%}", memory] if self._share else [memory]
 
 
 class Interrupt(Signals):

@@ -10,21 +10,20 @@ alone.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor import Tensor, full_like, kernels
+from tensor import Tensor, kernels, ones_like
 from tensor.optim import (
     AdamW,
     LossScale,
     Muon,
     Optimizer,
-    clip_gradients,
+    clipped_step,
     inverse_square_root,
     warmup_cosine,
 )
@@ -34,6 +33,7 @@ from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.model.transformer import Transformer
 from tinygpt.training.order import batch_rows, random_rows
+from tinygpt.training.reading import Moment, Number, Reading
 
 # (model, x, y, reduction) -> the loss of a batch; reduction is "mean" or "sum"
 Objective: TypeAlias = "Callable[[Any, Any, Ids, str], Tensor]"
@@ -52,18 +52,52 @@ def objective_of(config: TrainConfig) -> Objective:
     return lambda model, x, y, reduction: model.loss(x, y, reduction, config.label_smoothing)
 
 
-class StepRecord(NamedTuple):
-    """The numbers of one step."""
+class StepRecord:
+    """The numbers of one step. Those that a GPU makes are there when it has taken the step: whoever
+    asks before waits.
+    """
 
-    step: int  # from 1
-    loss: float  # nats a token, the mean over this batch, before the update
-    lr: float
-    gradient_norm: float  # of all gradients together, before clipping
-    skipped: bool  # the norm was not finite, so nothing was updated
-    tokens: int  # targets in the batch
-    seconds: float  # wall time of the step
-    # what the loss was multiplied with for backward; None but for float16
-    loss_scale: float | None = None
+    def __init__(self, step: int, lr: float, tokens: int, reading: Reading):
+        self.step = step  # from 1
+        self.lr = lr
+        self.tokens = tokens  # targets in the batch
+        self._reading = reading  # of the loss, the norm, and the loss scale where there is one
+
+    @property
+    def ready(self) -> bool:
+        """Whether the step was taken, so that nobody would wait."""
+        return self._reading.ready
+
+    @property
+    def loss(self) -> float:
+        """Nats a token, the mean over this batch, before the update."""
+        return self._reading.floats[0]
+
+    @property
+    def gradient_norm(self) -> float:
+        """Of all gradients together, before clipping."""
+        return self._reading.floats[1]
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the norm was not finite, so that nothing was updated."""
+        return not math.isfinite(self.gradient_norm)
+
+    @property
+    def loss_scale(self) -> float | None:
+        """What the loss was multiplied with for backward; None but for float16."""
+        scale = self._reading.floats[2:]
+        return scale[0] if scale else None
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the step; on a GPU, its time there."""
+        return self._reading.seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        """All numbers by name, as they are noted."""
+        names = "step", "loss", "lr", "gradient_norm", "skipped", "tokens", "seconds", "loss_scale"
+        return {name: getattr(self, name) for name in names}
 
 
 def optimizer_of(model: Transformer, config: TrainConfig) -> Optimizer:
@@ -93,7 +127,7 @@ def train(
     objective: Objective = own_loss,
 ) -> Iterator[StepRecord]:
     """Take the steps `first` to `config.steps` (from 0) on batches of the windows; yield a record
-    after each.
+    after each. On a GPU a step is then queued, and nothing has waited for it.
 
     A step is a function of its number, the weights and the optimiser's state alone. The batch, the
     masks and the learning rate follow from (config, number). A step whose gradient norm is not
@@ -102,14 +136,16 @@ def train(
     optimizer = optimizer or optimizer_of(model, config)
     model.recompute = config.recompute
     model.train()
+    device = optimizer.flats[0].weights.device
     for step in range(first, config.steps):
-        start = time.perf_counter()
+        start = Moment(device)
         rows = batch_rows if config.batches == "epochs" else random_rows
         x, y = windows[rows(step, config.batch * config.accumulation, len(windows), config.seed)]
         optimizer.lr = learning_rate(step, config)
-        scale = optimizer.loss_scale.value if optimizer.loss_scale else None
+        # before the step adapts the scale
+        scales = [] if optimizer.loss_scale is None else [_number(optimizer.loss_scale.tensor())]
 
-        loss, norm = update(
+        numbers = update(
             model,
             optimizer,
             x,
@@ -120,16 +156,12 @@ def train(
             objective,
         )
 
-        yield StepRecord(
-            step + 1,
-            loss,
-            optimizer.lr,
-            norm,
-            not math.isfinite(norm),
-            x.size,
-            time.perf_counter() - start,
-            scale,
-        )
+        yield StepRecord(step + 1, optimizer.lr, x.size, Reading(start, *numbers, *scales))
+
+
+def _number(x: Tensor) -> Number:
+    """The value of a tensor on the CPU. On a GPU the tensor: to read it would wait."""
+    return float(x) if x.device == "cpu" else x
 
 
 def update(
@@ -141,21 +173,15 @@ def update(
     accumulation: int = 1,
     key: Key = Key(),  # noqa: B008 (immutable)
     objective: Objective = own_loss,
-) -> tuple[float, float]:
+) -> tuple[Number, Number]:
     """One step on one batch x, y: (B, T). Returns the loss before the step and the gradient norm; a
-    norm that is not finite changes nothing.
+    norm that is not finite changes nothing. On a GPU both are tensors, () of the device.
 
     With a loss scale, the gradients are too large by that factor until the update; the norm
     returned is the true one.
     """
-    total = gradients(model, optimizer, x, y, accumulation, key, objective)
-    scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
-    norm = clip_gradients(optimizer, clip * scale) / scale
-    if math.isfinite(norm):
-        optimizer.step()
-    if optimizer.loss_scale is not None:
-        optimizer.loss_scale.adapt(math.isfinite(norm))
-    return total, norm
+    loss = gradients(model, optimizer, x, y, accumulation, key, objective)
+    return _number(loss), clipped_step(optimizer, clip)
 
 
 def gradients(
@@ -166,17 +192,16 @@ def gradients(
     accumulation: int = 1,
     key: Key = Key(),  # noqa: B008
     objective: Objective = own_loss,
-) -> float:
-    """The first half of a step: forward and backward. Returns the loss; each parameter's `.grad`
-    is the gradient, times the loss scale if there is one.
+) -> Tensor:
+    """The first half of a step: forward and backward. Returns the loss, (); each parameter's
+    `.grad` is the gradient, times the loss scale if there is one.
 
     accumulation: the number of parts in which the batch goes through the model. The gradients of
     the parts add up to those of the whole: the losses of a part are summed and divided by the
     targets of the whole batch, since parts may hold unequal numbers of targets that count.
     """
     optimizer.zero_grad()
-    scale = 1.0 if optimizer.loss_scale is None else optimizer.loss_scale.value
-    targets, total = max(int(np.count_nonzero(y != IGNORED)), 1), 0.0
+    targets, losses = max(int(np.count_nonzero(y != IGNORED)), 1), []
     for part in np.array_split(np.arange(len(x)), accumulation):
         # a row's dropout masks follow from its number in the whole batch
         with keyed(key._replace(sample=int(part[0]))):
@@ -184,9 +209,22 @@ def gradients(
                 loss = objective(model, x, y, "mean")
             else:
                 loss = objective(model, x[part], y[part], "sum") * (1 / targets)
-        loss.backward(full_like(loss, scale))
-        total += float(loss)
-    return total
+        loss.backward(_scaled_one(loss, optimizer.loss_scale))
+        losses.append(loss.detach())
+    return losses[0] if accumulation == 1 else _total(losses)
+
+
+def _scaled_one(loss: Tensor, scale: LossScale | None) -> Tensor:
+    """dL/dL times the loss scale, which nobody waits for."""
+    if scale is None:
+        return ones_like(loss)
+    return scale.tensor().to(dtype=loss.dtype, device=loss.device)
+
+
+def _total(losses: list[Tensor]) -> Tensor:
+    """The sum, in float64."""
+    wide = [loss.to("float64") for loss in losses]
+    return sum(wide[1:], wide[0])
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -2,6 +2,6 @@
 when one first runs.
 """
 
-from tensor.kernels.cuda import attention, dropout, gelu, layer_norm, linear
+from tensor.kernels.cuda import adamw, attention, dropout, gelu, layer_norm, linear
 
-__all__ = ["attention", "dropout", "gelu", "layer_norm", "linear"]
+__all__ = ["adamw", "attention", "dropout", "gelu", "layer_norm", "linear"]

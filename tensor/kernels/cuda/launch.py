@@ -29,8 +29,20 @@ from tensor.memory.devices import Array, cupy
 
 C_TYPES = {float32: "float", float64: "double", float16: "__half", bfloat16: "__nv_bfloat16"}
 # a parameter's C type -> the dtype of its array, or the type of its number; T and W are per dtype
-POINTERS = {"float": float32, "int": int32, "long long": int64, "unsigned": np.dtype(np.uint32)}
-NUMBERS = {"int": np.int32, "unsigned": np.uint32, "long long": np.int64, "float": np.float32}
+NUMBERS = {
+    "int": np.int32,
+    "unsigned": np.uint32,
+    "long long": np.int64,
+    "float": np.float32,
+    "double": np.float64,
+}
+POINTERS = {
+    "float": float32,
+    "double": float64,
+    "int": int32,
+    "long long": int64,
+    "unsigned": np.dtype(np.uint32),
+}
 INCLUDES = "#include <cuda_bf16.h>\n#include <cuda_fp16.h>\n"
 FOLDER = Path(__file__).parent
 NO_ARRAY = np.uintp(0)  # a null pointer, for None

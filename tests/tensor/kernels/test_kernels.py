@@ -25,7 +25,7 @@ from tensor.memory.devices import Array, to_host
 from tensor.ops.op import OPS
 
 # functions on bare arrays, which kernels may stand in for too
-NO_OPS = {"adamw", "squared_norm", "scale", "random_bits", "decode", "muon"}
+NO_OPS = {"adamw", "clipped_adamw", "squared_norm", "scale", "random_bits", "decode", "muon"}
 
 
 def double(x: Array) -> Any:

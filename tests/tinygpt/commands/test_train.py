@@ -16,12 +16,12 @@ import pytest
 
 import tinygpt
 from tensor import kernels
+from tensor.optim import clipping
 from tests.helpers.program import TINY, losses, sampled
 from tinygpt import GPTConfig, TrainConfig
 from tinygpt.__main__ import main
 from tinygpt.commands import train
 from tinygpt.runs import run as runs
-from tinygpt.training import step as training_step
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -230,7 +230,7 @@ def test_bug_43_skipped_steps_are_reported(
 ) -> None:
     """Once when it happens, in the count at the end, and in the metrics, which stay JSON."""
     norms = iter([1.0, math.nan, 1.0, math.inf, 1.0])
-    monkeypatch.setattr(training_step, "clip_gradients", lambda *_: next(norms))
+    monkeypatch.setattr(clipping, "clip_gradients", lambda *_: next(norms))
     assert main(["train", *TINY, "--steps", "5"]) == 0
     out, err = capsys.readouterr()
     assert err == "step 2 skipped: its gradient norm is nan; the weights stay as they were\n"
@@ -243,7 +243,7 @@ def test_bug_43_skipped_steps_are_reported(
 def test_a_training_that_diverges_ends(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_step, "clip_gradients", lambda *_: math.nan)
+    monkeypatch.setattr(clipping, "clip_gradients", lambda *_: math.nan)
     assert main(["train", *TINY, "--steps", "500"]) == 1
     out = capsys.readouterr().out
     assert (
@@ -258,7 +258,7 @@ def test_out_of_memory_while_training_leaves_nothing(
     def full(*args: Any) -> float:
         raise MemoryError("Unable to allocate 3 TiB")
 
-    monkeypatch.setattr(training_step, "clip_gradients", full)
+    monkeypatch.setattr(clipping, "clip_gradients", full)
     assert main(["train", *TINY]) == 2
     assert (
         "out of memory (Unable to allocate 3 TiB)\ntake a smaller --batch"

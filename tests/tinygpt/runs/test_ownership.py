@@ -155,7 +155,7 @@ def test_bug_85_a_folder_that_changes_while_it_trains(
             places.append(change())
         return norm(*arguments)
 
-    monkeypatch.setattr("tinygpt.training.step.clip_gradients", changing)
+    monkeypatch.setattr("tensor.optim.clipping.clip_gradients", changing)
     capsys.readouterr()
     assert main(["train", *CHOICES, "--out", "runs/parts"]) == 0
     out, err = capsys.readouterr()

@@ -13,6 +13,7 @@ import pytest
 import tensor
 from tinygpt.__main__ import main
 from tinygpt.training.profile import WARM, Profile
+from tinygpt.training.reading import Moment, Reading
 from tinygpt.training.step import StepRecord
 
 SMALL = [
@@ -88,14 +89,16 @@ def test_shares_add_up_to_all(
 
 
 def records(count: int) -> list[StepRecord]:
-    return [StepRecord(i + 1, 1.0, 0.1, 1.0, False, 10, 0.01) for i in range(count)]
+    start = Moment("cpu")
+    return [StepRecord(i + 1, 0.1, 10, Reading(start, 1.0, 1.0)) for i in range(count)]
 
 
 @pytest.mark.parametrize("count", [0, 1, WARM, WARM + 1, WARM + 2, WARM + 9])
 def test_all_records_pass_through(count: int) -> None:
     profile = Profile(2)
-    assert list(profile.watch(iter(records(count)))) == records(count)
-    assert len(profile.seconds) == min(max(count - WARM, 0), 2)
+    given = records(count)
+    assert list(profile.watch(iter(given))) == given
+    assert profile.recorded == given[WARM : WARM + 2]
 
 
 def test_a_step_that_did_not_end_is_left_out() -> None:

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from tensor.optim import clipping
 from tests.helpers.program import PROGRAM, TINY, environment, losses, sampled
 from tests.tinygpt.runs.test_checkpoint import wait_for
 from tinygpt import story
 from tinygpt.__main__ import main
 from tinygpt.terminal import outliving, say
-from tinygpt.training import step as training_step
 
 pytestmark = [
     pytest.mark.usefixtures("here"),
@@ -189,14 +189,14 @@ def test_bug_84_what_went_wrong_before_the_first_checkpoint(
 ) -> None:
     """Without a step nothing is left; with one, its metrics and snapshots are."""
 
-    norm, left = training_step.clip_gradients, iter(range(after))
+    norm, left = clipping.clip_gradients, iter(range(after))
 
     def failing(*arguments: Any) -> float:
         if next(left, None) is None:
             raise MemoryError("no more")
         return norm(*arguments)
 
-    monkeypatch.setattr(training_step, "clip_gradients", failing)
+    monkeypatch.setattr(clipping, "clip_gradients", failing)
     assert main([*CHOICES, "--steps", "50"]) == 2
     assert Path("one").exists() == (after > 0)
     if after:

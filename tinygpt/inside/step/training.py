@@ -135,7 +135,8 @@ def _gradients(job: Job, recompute: bool) -> float:
     model.recompute = recompute
     key = Key(config.seed, job.progress.step)
     objective = objective_of(config)
-    return gradients(model, job.optimizer, *batch(job), config.accumulation, key, objective)
+    loss = gradients(model, job.optimizer, *batch(job), config.accumulation, key, objective)
+    return float(loss)
 
 
 def batch(job: Job) -> tuple[Any, Ids]:
