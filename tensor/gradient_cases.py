@@ -202,6 +202,10 @@ case("attention", "2 2 4, 2 3 4, 2 3 4", mask=[[True, False, True], [False, Fals
 case("attention", "2 3 4, 2 3 4, 2 3 4", causal=True, dropout=0.3, key=Key(3))
 case("attention", "2 3 4", lambda x: ops.attention(x, x, x, causal=True))
 case("linear_gelu", "2 3 4, 4 5, 5; 3 4, 4 5")
+for _options in ({}, {"ignore_index": 1, "label_smoothing": 0.2}, {"reduction": "sum"}):
+    _loss = partial(ops.linear_cross_entropy, targets=_IDS, **_options)
+    case("linear_cross_entropy", "2 3 5, 5 4", _loss)
+    case("linear_cross_entropy", "2 3 5, 4 5", partial(_loss, transposed=True))
 _SUM = "2 3 4, 2 3 4, 4, 4"
 _PADDING = np.array([[True, True, False, True], [True, False, False, False]])[:, None, None]
 case("residual_layer_norm", _SUM, lambda *xs: ops.concatenate(ops.residual_layer_norm(*xs)))

@@ -56,6 +56,7 @@ __all__ = [
     "less",
     "less_equal",
     "linear",
+    "linear_cross_entropy",
     "linear_gelu",
     "log",
     "log_softmax",

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from tensor.base import TensorBase
+from tensor.dtypes import NARROW
 from tensor.errors import ShapeError
 from tensor.ops.activations import gelu
 from tensor.ops.attention import attention
 from tensor.ops.elementwise import add, multiply
 from tensor.ops.indexing import embedding, getitem
+from tensor.ops.losses import cross_entropy
 from tensor.ops.matmul import linear
 from tensor.ops.normalization import layer_norm
 from tensor.ops.op import Ids, Mask, fused_op
@@ -99,3 +101,33 @@ def positional_embedding(
     if scale != 1:
         rows = multiply(rows, scale)
     return add(rows, getitem(positions, slice(np.shape(ids)[-1])))
+
+
+@fused_op
+def linear_cross_entropy(
+    x: TensorBase,
+    weight: TensorBase,
+    targets: Ids,
+    *,
+    transposed: bool = False,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Any:
+    """loss = cross_entropy(x weight, targets): the head of a language model and its loss.
+    x: (..., C)   weight: (C, V), or (V, C) when `transposed`   targets: (...) integers
+
+    Logits of 16 bits are widened: the loss is float32.   ignore_index, label_smoothing, reduction:
+    as in `cross_entropy`
+    """
+    logits = linear(x, weight, transposed=transposed)  # (..., V)
+    if logits.dtype in NARROW:
+        # three digits of a loss are too few, and a float16 sum of many ends at 65504
+        logits = logits.to("float32")
+    return cross_entropy(
+        logits,
+        targets,
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+    )

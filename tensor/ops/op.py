@@ -215,7 +215,8 @@ def _tell(
 
 def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
     """Lift a composition of ops, written on tensors, to an op of its own: one node, where a kernel
-    does it whole. A kernel with several results returns a list of Steps, one for each.
+    does it whole. A kernel with several results returns a list of Steps, one for each. A kernel
+    that makes gradients in advance has a keyword `wanted`: which inputs want one.
 
     Elsewhere (`kernels.explain()` says why) the composition runs, node by node: it is the meaning
     of the op, and its oracle. So too where a kernel returns NotImplemented, for values that it
@@ -240,7 +241,11 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                 kernel = choose(name, kernels, arrays, options, mode.kernels_off)
                 if kernel is None:
                     return composition(*inputs, **options)
-                result = kernel(*arrays, **options)
+                if "wanted" in (kernel.__kwdefaults__ or ()):
+                    wanted = [mode.recording and node is not None for node in parents]
+                    result = kernel(*arrays, **options, wanted=wanted)
+                else:
+                    result = kernel(*arrays, **options)
                 if result is not NotImplemented:
                     if type(result) is list:
                         out = as_results(result, inputs, arrays, mode)

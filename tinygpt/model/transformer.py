@@ -15,7 +15,7 @@ import numpy as np
 
 import tensor
 from tensor import Tensor, nn, random
-from tensor.dtypes import NARROW, DTypeLike
+from tensor.dtypes import DTypeLike
 from tensor.errors import DTypeError, ShapeError
 from tinygpt.config import ModelConfig
 from tinygpt.ids import IGNORED, PAD, Ids
@@ -105,6 +105,23 @@ class Transformer(nn.Module):
         # Press and Wolf 2017
         return tensor.linear(h, self.token_embedding.weight, transposed=True)
 
+    def token_loss(
+        self, h: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
+    ) -> Tensor:
+        """-ln p(target) in nats, p = softmax(logits(h)). A target of -1 counts for nothing.
+        h: (B, T, C)   targets: (B, T) or (T,)
+        """
+        head = self.token_embedding if self.head is None else self.head
+        return tensor.linear_cross_entropy(
+            h,
+            head.weight,
+            aligned(targets, h),
+            transposed=self.head is None,
+            ignore_index=IGNORED,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+
     @property
     def context(self) -> int:
         """How many tokens the model sees at once, T."""
@@ -156,27 +173,16 @@ def last_of(h: Tensor) -> Tensor:
     return h[:, -1:].contiguous() if h.shape[1] > 1 else h
 
 
-def token_loss(
-    logits: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
-) -> Tensor:
-    """-ln p(target) in nats, as `tensor.cross_entropy`. A target of -1 counts for nothing.
-    logits: (B, T, V)   targets: (B, T) or (T,)
+def aligned(targets: Any, h: Tensor) -> Tensor:
+    """targets as (B, T) on the device of h. Raises ShapeError where not each token has one.
+    targets: (B, T) or (T,)   h: (B, T, any)
     """
-    # three digits of a loss are too few, and a float16 sum of many ends at 65504
-    if logits.dtype in NARROW:
-        logits = logits.to("float32")
     targets = Tensor.wrap(targets)
     if targets.ndim == 1:
         targets = targets.unsqueeze(0)
-    if targets.shape != logits.shape[:2]:
+    if targets.shape != h.shape[:2]:
         raise ShapeError(
-            f"targets of shape {targets.shape} for ids of shape {logits.shape[:2]}: each token "
+            f"targets of shape {targets.shape} for ids of shape {h.shape[:2]}: each token "
             "needs one target, the token after it"
         )
-    return tensor.cross_entropy(
-        logits,
-        targets.to(logits.device),
-        ignore_index=IGNORED,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-    )
+    return targets.to(h.device)

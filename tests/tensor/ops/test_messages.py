@@ -67,6 +67,14 @@ from tensor.errors import ArgumentError, ShapeError
             lambda ones: tensor.linear_gelu(ones(2, 3), ones(3, 5), ones(2)),
             "linear of x (2, 3): bias (2,) must be (5,)",
         ),
+        (
+            lambda ones: tensor.linear_cross_entropy(ones(2, 3), ones(4, 5), [0, 1]),
+            "linear of x (2, 3): its last axis has 3 numbers, weight (4, 5) takes 4",
+        ),
+        (
+            lambda ones: tensor.linear_cross_entropy(ones(2, 3), ones(3, 5), [0]),
+            "cross_entropy of logits (2, 5) needs targets (2,), not (1,)",
+        ),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])

@@ -456,6 +456,24 @@ for _heads in (1, 2, 3):
         lambda x, h=_heads: attended_heads(x, h), (2, 5, 18),
     )  # fmt: skip
 _IDS = np.array([[0, 2, 0], [1, 1, 2]])
+
+
+def surprise(logits: Array, targets: Array) -> Array:
+    """-ln softmax(logits)[target], the mean of all rows."""
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return -np.log(np.take_along_axis(p, targets[..., None], -1)).mean()
+
+
+for _transposed in (False, True):
+    value(
+        "linear_cross_entropy",
+        # the loss of 16-bit inputs is float32
+        lambda x, w, t=_transposed: tensor.linear_cross_entropy(x, w, _IDS, transposed=t).to(
+            x.dtype
+        ),
+        lambda x, w, t=_transposed: surprise(x @ (w.T if t else w), _IDS),
+        (2, 3, 4), (3, 4) if _transposed else (4, 3), steps=2,
+    )  # fmt: skip
 for _wrap in (lambda ids, x: ids.tolist(), lambda ids, x: Tensor(ids, device=x.device)):
     value(
         "positional_embedding",
