@@ -2,6 +2,24 @@
 when one first runs.
 """
 
-from tensor.kernels.cuda import adamw, attention, dropout, gelu, layer_norm, linear
+from tensor.kernels.cuda import (
+    adamw,
+    attention,
+    cross_entropy,
+    dropout,
+    embedding,
+    gelu,
+    layer_norm,
+    linear,
+)
 
-__all__ = ["adamw", "attention", "dropout", "gelu", "layer_norm", "linear"]
+__all__ = [
+    "adamw",
+    "attention",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "gelu",
+    "layer_norm",
+    "linear",
+]

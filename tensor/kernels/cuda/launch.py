@@ -67,6 +67,13 @@ def contiguous(array: Array) -> Array:
     return array if array.flags.c_contiguous else cupy().ascontiguousarray(array)
 
 
+def integers(ids: Array) -> tuple[Array | None, Array | None]:
+    """(64-bit ids, 32-bit ids): one is the ids, as they are if they can, the other None."""
+    if ids.dtype == int32:
+        return None, contiguous(ids)
+    return contiguous(ids.astype(int64, copy=False)), None
+
+
 class Source:
     """The kernels of one `.cu` file. The headers that it needs stand between common.cuh and it."""
 
