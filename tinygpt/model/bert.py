@@ -16,13 +16,12 @@ import numpy as np
 
 import tensor
 from tensor import Tensor, nn
-from tensor.dtypes import NARROW
 from tensor.errors import ShapeError
 from tinygpt.config import BERTConfig
-from tinygpt.ids import IGNORED, PAD
+from tinygpt.ids import PAD
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.feed_forward import activated
-from tinygpt.model.transformer import Transformer, aligned
+from tinygpt.model.transformer import Transformer, token_loss
 
 
 class BERT(Transformer):
@@ -99,24 +98,7 @@ class BERT(Transformer):
         """-ln p(target) in nats, the mean over the targets that count. A target of -1 counts for
         nothing; a masked token's target is the token that was there.   ids, targets: (B, T) or (T,)
         """
-        return self.token_loss(self.hidden(ids), targets, reduction, label_smoothing)
-
-    def token_loss(
-        self, h: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
-    ) -> Tensor:
-        """-ln p(target) in nats, p = softmax(logits(h)). A target of -1 counts for nothing.
-        h: (B, T, C)   targets: (B, T) or (T,)
-        """
-        logits = self.logits(h)
-        if logits.dtype in NARROW:
-            logits = logits.to("float32")
-        return tensor.cross_entropy(
-            logits,
-            aligned(targets, h),
-            ignore_index=IGNORED,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
+        return token_loss(self(ids), targets, reduction, label_smoothing)
 
     def example(self, rows: int) -> tuple[Any, Any]:
         """A batch (x, y) for `loss`, of the full context: all ids are 0."""

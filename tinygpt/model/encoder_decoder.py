@@ -21,7 +21,7 @@ from tinygpt.config import EncoderDecoderConfig
 from tinygpt.ids import PAD, SourceTarget, padded
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.cache import Cache
-from tinygpt.model.transformer import Transformer, last_of
+from tinygpt.model.transformer import Transformer, head_loss, last_of
 
 
 class EncoderDecoder(Transformer):
@@ -68,7 +68,7 @@ class EncoderDecoder(Transformer):
         x: `source` (B, S) and `target` (B, T), the right answer shifted by one: <sos> and all of it
         but the last token   targets: (B, T), the right answer, which ends with <eos>, then -1
         """
-        return self.token_loss(self.hidden(x.source, x.target), targets, reduction, label_smoothing)
+        return head_loss(self, self.hidden(x.source, x.target), targets, reduction, label_smoothing)
 
     def example(self, rows: int) -> tuple[Any, Any]:
         """A batch (x, y) for `loss`, of the full context: all ids are 0."""

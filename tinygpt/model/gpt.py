@@ -21,7 +21,7 @@ from tinygpt.config import GPTConfig, SampleConfig
 from tinygpt.generation.generate import steps
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.cache import Cache
-from tinygpt.model.transformer import Transformer, last_of
+from tinygpt.model.transformer import Transformer, head_loss, last_of
 
 
 class GPT(Transformer):
@@ -118,7 +118,7 @@ class GPT(Transformer):
         A target of -1 counts for nothing.   reduction: "mean", "sum" or "none", as in
         cross_entropy.
         """
-        return self.token_loss(self.hidden(ids), targets, reduction, label_smoothing)
+        return head_loss(self, self.hidden(ids), targets, reduction, label_smoothing)
 
     def example(self, rows: int) -> tuple[Any, Any]:
         """A batch (x, y) for `loss`, of the full context: all ids are 0."""

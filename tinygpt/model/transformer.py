@@ -15,8 +15,9 @@ import numpy as np
 
 import tensor
 from tensor import Tensor, nn, random
-from tensor.dtypes import DTypeLike
+from tensor.dtypes import NARROW, DTypeLike
 from tensor.errors import DTypeError, ShapeError
+from tensor.kernels import pick
 from tinygpt.config import ModelConfig
 from tinygpt.ids import IGNORED, PAD, Ids
 from tinygpt.model.positions import position_table
@@ -105,23 +106,6 @@ class Transformer(nn.Module):
         # Press and Wolf 2017
         return tensor.linear(h, self.token_embedding.weight, transposed=True)
 
-    def token_loss(
-        self, h: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
-    ) -> Tensor:
-        """-ln p(target) in nats, p = softmax(logits(h)). A target of -1 counts for nothing.
-        h: (B, T, C)   targets: (B, T) or (T,)
-        """
-        head = self.token_embedding if self.head is None else self.head
-        return tensor.linear_cross_entropy(
-            h,
-            head.weight,
-            aligned(targets, h),
-            transposed=self.head is None,
-            ignore_index=IGNORED,
-            reduction=reduction,
-            label_smoothing=label_smoothing,
-        )
-
     @property
     def context(self) -> int:
         """How many tokens the model sees at once, T."""
@@ -173,9 +157,51 @@ def last_of(h: Tensor) -> Tensor:
     return h[:, -1:].contiguous() if h.shape[1] > 1 else h
 
 
+def token_loss(
+    logits: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Tensor:
+    """-ln p(target) in nats, as `tensor.cross_entropy`. A target of -1 counts for nothing.
+    logits: (B, T, V)   targets: (B, T) or (T,)
+    """
+    # three digits of a loss are too few, and a float16 sum of many ends at 65504
+    if logits.dtype in NARROW:
+        logits = logits.to("float32")
+    targets = aligned(targets, logits)
+    return tensor.cross_entropy(
+        logits,
+        targets,
+        ignore_index=IGNORED,
+        reduction=reduction,
+        label_smoothing=label_smoothing,
+    )
+
+
+def head_loss(
+    model: Transformer,
+    h: Tensor,
+    targets: Any,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """`token_loss` of the model's logits of h. Where a kernel does both at once, the logits of all
+    tokens never exist.   h: (B, T, C)   targets: (B, T) or (T,)
+    """
+    targets = aligned(targets, h)
+    weight = model.token_embedding.weight if model.head is None else model.head.weight
+    options: dict[str, Any] = {
+        "transposed": model.head is None,
+        "ignore_index": IGNORED,
+        "reduction": reduction,
+        "label_smoothing": label_smoothing,
+    }
+    if pick("linear_cross_entropy", h.array, weight.array, targets.array, **options) is None:
+        return token_loss(model.logits(h), targets, reduction, label_smoothing)
+    return tensor.linear_cross_entropy(h, weight, targets, **options)
+
+
 def aligned(targets: Any, h: Tensor) -> Tensor:
-    """targets as (B, T) on the device of h. Raises ShapeError where not each token has one.
-    targets: (B, T) or (T,)   h: (B, T, any)
+    """targets as (B, T) on the device of h, which is (B, T, ...). Raises ShapeError where not each
+    token has one.
     """
     targets = Tensor.wrap(targets)
     if targets.ndim == 1:
