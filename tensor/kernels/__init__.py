@@ -64,11 +64,14 @@ def choose(
     """The first kernel that takes these very arrays, None for the reference. The reason is kept for
     `explain`.
     """
-    if _DISABLED or "*" in off or name in off:
-        _last[name] = "reference", "kernels are off" if name not in off else "this kernel is off"
-        return None
-    on_cpu = type(arrays[0]) is np.ndarray or not any(map(is_cuda, arrays))
+    on_cpu = not arrays or type(arrays[0]) is np.ndarray or not any(map(is_cuda, arrays))
     device = "cpu" if on_cpu else "cuda"
+    if _DISABLED or "*" in off or name in off:
+        reason = "kernels are off" if name not in off else "this kernel is off"
+        if kernels and not any(kernel.device == device for kernel in kernels):
+            reason = f"no kernel for {device}"
+        _last[name] = "reference", reason
+        return None
     refusals = []
     for kernel in kernels:
         if kernel.device == device:
