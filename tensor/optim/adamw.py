@@ -66,23 +66,27 @@ class AdamW(Optimizer):
     def clipped_on_device(self, limit: float) -> Array | None:
         device, scale = self.flats[0].weights.device, self.loss_scale
         numbers = self._numbers()
-        found = [(i, run) for i, flat in enumerate(self.flats) for run in self._runs(flat)]
-        gradients = [self.flats[i].gradients.array[_stretch(run)] for i, run in found]
-        known = found and all(self._known(i, numbers, device) for i, _ in found)
-        kernel = pick("clipped_adamw", *gradients) if known else None
+        slots = [flat.reached() for flat in self.flats]
+        reached = [i for i, here in enumerate(slots) if here]
+        known = reached and all(self._known(i, numbers, device) for i in reached)
+        arrays = [self.flats[i].gradients.array for i in reached]
+        kernel = pick("clipped_adamw", *arrays) if known else None
         if kernel is None:
             return None
-        self._leave_to(device, tuple(slot.name for _, run in found for slot in run))
+        # before the runs, which parameters with equal counts make
+        self._leave_to(device, tuple(slot.name for here in slots for slot in here))
+        runs = [(i, run) for i in reached for run in self._runs(slots[i])]
         if scale is not None:
             scale.to(device)
         norm: Array = kernel(
-            *gradients,
-            updates=[self._update_of(i, run, numbers) for i, run in found],
+            *(self.flats[i].gradients.array[_stretch(run)] for i, run in runs),
+            updates=[self._update_of(i, run, numbers) for i, run in runs],
             limit=limit,
             skipped=self._skipped,
             scale=None if scale is None else scale.numbers,
             patience=1 if scale is None else scale.patience,
         )
+        self._taken += 1
         return norm
 
     def _known(self, i: int, numbers: list[dict[str, Any]], device: str) -> bool:

@@ -208,7 +208,7 @@ class Optimizer:
         self._take_back()
         for i, (flat, state) in enumerate(zip(self.flats, self.state, strict=True)):
             self._see(i)
-            for run in self._runs(flat):
+            for run in self._runs(flat.reached()):
                 start, stop, count = run[0].start, run[-1].end, self.counts[run[0].name] + 1
                 rule = self.rule(flat, numbers[self.group_numbers[i]], count)
                 # first: an interrupt must leave no write uncounted
@@ -242,13 +242,13 @@ class Optimizer:
         if "master" in state and weights.storage.version != self._seen[i]:
             _follow(weights.array, state["master"])
 
-    def _runs(self, flat: Flat) -> list[list[Slot]]:
+    def _runs(self, reached: list[Slot]) -> list[list[Slot]]:
         """Neighbouring parameters that have gradients and equal counts: usually one run, all of
         them.
         """
         runs: list[list[Slot]] = []
         counts = self._counts
-        for slot in flat.reached():
+        for slot in reached:
             last = runs[-1][-1] if runs else None
             if last and last.end == slot.start and counts[last.name] == counts[slot.name]:
                 runs[-1].append(slot)

@@ -1,0 +1,65 @@
+"""Bugs of steps that a GPU decides: what the host only learns later."""
+
+from __future__ import annotations
+
+from tests.zoo.bug import Bug
+
+ADAMW, OPTIMIZER = "tensor/optim/adamw.py", "tensor/optim/optimizer.py"
+CLIPPED = "tests/tensor/optim/test_clipped_step.py::"
+SKIPS = CLIPPED + "test_a_device_that_skips_leaves_what_the_host_leaves"
+RESUMED = CLIPPED + "test_a_resumed_run_is_bit_equal"
+
+ZOO = [
+    Bug(  # skipped steps count
+        row=97,
+        file=OPTIMIZER,
+        old="self._counts |= {name: self._counts[name] - skipped for name in names}",
+        new="self._counts |= {}",
+        test=SKIPS,
+    ),
+    Bug(  # they are taken back twice
+        row=97,
+        file=OPTIMIZER,
+        old="        self._skipped[0] = 0\n",
+        new="",
+        test=SKIPS,
+    ),
+    Bug(  # they are taken back from parameters that were not reached
+        row=97,
+        file=OPTIMIZER,
+        old="        if names != self._unsure:\n            self._take_back()\n",
+        new="        if names != self._unsure:\n",
+        test=SKIPS,
+    ),
+    Bug(  # parameters with other counts make one run
+        row=97,
+        file=ADAMW,
+        old="        # before the runs, which parameters with equal counts make\n"
+        "        self._leave_to(device, tuple(slot.name for here in slots for slot in here))\n"
+        "        runs = [(i, run) for i in reached for run in self._runs(slots[i])]\n",
+        new="        runs = [(i, run) for i in reached for run in self._runs(slots[i])]\n"
+        "        self._leave_to(device, tuple(slot.name for here in slots for slot in here))\n",
+        test=SKIPS,
+    ),
+    Bug(  # a schedule stands still
+        row=97,
+        file=ADAMW,
+        old="        self._taken += 1\n",
+        new="",
+        test=SKIPS,
+    ),
+    Bug(  # a schedule runs on through skipped steps
+        row=97,
+        file=OPTIMIZER,
+        old="taken = self.taken if scheduled else self._taken",
+        new="taken = self._taken",
+        test=CLIPPED + "test_the_step_of_a_schedule_is_the_true_one",
+    ),
+    Bug(  # a loss scale that changes under whoever holds it
+        row=97,
+        file="tensor/optim/scaling.py",
+        old="self.numbers[:1].copy().reshape(())",
+        new="self.numbers[:1].reshape(())",
+        test=CLIPPED + "test_a_loss_scale_as_a_tensor",
+    ),
+]
