@@ -32,7 +32,7 @@ from tensor import Tensor, ops
 from tensor.autograd.backward import backward_pass
 from tensor.dtypes import as_dtype
 from tensor.memory.devices import array_module
-from tensor.optim import clip_gradients
+from tensor.optim import clipped_step
 from tinygpt.training.step import gradients
 
 CACHE = 256e6  # bytes: several times the cache of a GPU
@@ -176,10 +176,7 @@ def linear(size: Size, name: str, inputs: int, outputs: int, gelu: bool = False)
 def head_and_back(targets: Tensor, h: Tensor, table: Tensor) -> None:
     """The loss of a tied head, forward and backward."""
     h.requires_grad = table.requires_grad = True
-    if "linear_cross_entropy" in ops.OPS:
-        loss = ops.OPS["linear_cross_entropy"](h, table, targets, transposed=True)
-    else:
-        loss = ops.cross_entropy(ops.linear(h, table, transposed=True).to("float32"), targets)
+    loss = ops.linear_cross_entropy(h, table, targets, transposed=True)
     backward_pass([(loss.node, np.ones_like(loss.array))], {h.node, table.node}, False)
 
 
@@ -187,7 +184,7 @@ def parts(bench: Bench) -> Iterator[Part]:
     """Each op, forward and backward, and the update."""
     for call in calls(bench.size, bench.device):
         yield from _parts_of(bench, call)
-    yield from update_parts(bench)
+    yield update_part(bench)
 
 
 def _parts_of(bench: Bench, call: Call) -> Iterator[Part]:
@@ -225,17 +222,16 @@ def _backward(bench: Bench, call: Call, sets: list[list[Tensor]], places: list[i
     return bench.between(lambda: [work() for work in others], host) / len(others)
 
 
-def update_parts(bench: Bench) -> Iterator[Part]:
-    """The global norm with the clipping, and AdamW, on the gradients of a real step."""
+def update_part(bench: Bench) -> Part:
+    """The global norm, clipping and AdamW, on the gradients of a real step."""
     ours = Ours(bench.size, bench.device)
     gradients(ours.model, ours.optimizer, *random_batches(bench.size, 1)[0])
     count = sum(flat.gradients.array.size for flat in ours.optimizer.flats)
     itemsize = as_dtype(bench.size.dtype).itemsize
-    clip = partial(clip_gradients, ours.optimizer, RECIPE["clip"])
-    yield Part("norm and clipping", 1, 2 * count, itemsize * count, bench.ms([clip] * REPEATS))
-    # gradient in, weight out, and master and both moments in and out
-    moved = count * (2 * itemsize + 24)
-    yield Part("AdamW", 1, 15 * count, moved, bench.ms([ours.optimizer.step] * REPEATS))
+    # the gradient in twice, the weight out; master and both moments in and out
+    moved = count * (3 * itemsize + 24)
+    update = partial(clipped_step, ours.optimizer, RECIPE["clip"])
+    return Part("norm, clipping, AdamW", 1, 17 * count, moved, bench.ms([update] * REPEATS))
 
 
 def rates(bench: Bench) -> Rates:

@@ -160,10 +160,11 @@ def test_explain_says_why_an_op_ran_without_its_kernel(
             "gives_up met values that it leaves to the reference",
         ]
         tensor.multi_head_attention(x.to("bfloat16"), heads=2, causal=True)
-        assert row("multi_head_attention")[1:] == [
-            "reference",
-            "dtype bfloat16: each op of the composition goes by float32",
-        ]
+        # a kernel on a GPU takes 16 bits
+        asked = "gives_up met values that it leaves to the composition"
+        not_asked = "dtype bfloat16: each op of the composition goes by float32"
+        why = not_asked if device == "cpu" else asked
+        assert row("multi_head_attention")[1:] == ["reference", why]
         with tensor.detect_anomaly():
             tensor.multi_head_attention(x, heads=2, causal=True)
         assert row("multi_head_attention")[1:] == [
