@@ -27,6 +27,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,11 @@ COLUMNS = "size|side|ms|5 % - 95 %|tokens/s|MFU|peak GiB|held GiB|driver's GiB|t
 HEAD = f"| {COLUMNS.replace('|', ' | ')} |\n|{'---|' * 10}\n"
 
 
-def race(name: str, names: list[str], rounds: int, device: str) -> dict[str, Any]:
+def race(
+    name: str, names: list[str], rounds: int, device: str, limit: float = 300
+) -> dict[str, Any]:
     """Turns of these sides at one size."""
-    sides = started([Side(side, name, device) for side in names])
+    sides = started([Side(side, name, device) for side in names], limit)
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     for _ in range(rounds):
         for side in sides:
@@ -67,14 +70,20 @@ def race(name: str, names: list[str], rounds: int, device: str) -> dict[str, Any
     return {"size": name, "rows": rows}
 
 
-def started(sides: list[Side]) -> list[Side]:
+def started(sides: list[Side], limit: float) -> list[Side]:
     """The sides that could be warmed up. All load at once; then all compile at once, which is work
-    of the host; the others follow one by one, because their memory together is too much.
+    of the host and ends after `limit` seconds; the others follow one by one, because their memory
+    together is too much.
     """
     compiled = [side for side in sides if not side.name.startswith(("ours", "eager"))]
     with ThreadPoolExecutor(len(sides)) as pool:
         list(pool.map(lambda side: _done(side, "facts"), sides))
+        alarms = [threading.Timer(limit, side.process.kill) for side in compiled]
+        for alarm in alarms:
+            alarm.start()
         done = dict(zip(compiled, pool.map(_warmed, compiled), strict=True))
+        for alarm in alarms:
+            alarm.cancel()
     done |= {side: _warmed(side) for side in sides if side not in done}
     return [side for side in sides if done[side]]
 
@@ -192,7 +201,7 @@ def measure(options: argparse.Namespace, peers: str | None) -> dict[str, Any]:
     for name in sizes:
         usual = WIDE if SIZES[name].dtype == "float32" else NARROW if device != "cpu" else ON_CPU
         names = [f"ours {SIZES[name].dtype}", *re.split(r",\s*", usual if peers is None else peers)]
-        results.append(race(name, list(filter(None, names)), options.rounds, device))
+        results.append(race(name, list(filter(None, names)), options.rounds, device, options.limit))
         print(table(results[-1:]), file=sys.stderr, flush=True)
     return {"race": results}
 
@@ -214,6 +223,7 @@ def main() -> None:
     add("sizes", nargs="*", help=f"of {', '.join(SIZES)} (gpt2, baby and story)")
     add("--peers", help="of PyTorch, with commas between (all usual ones); none: our own figures")
     add("--rounds", type=int, default=6, help="turns of each side (%(default)s)")
+    add("--limit", type=float, default=300, help="seconds to compile a side in (%(default)s)")
     add("--losses", action="store_true", help="the losses of each precision")
     add("--steps", type=int, default=200, help="of --losses (%(default)s)")
     add("--seeds", type=int, default=3, help="of --losses (%(default)s)")
