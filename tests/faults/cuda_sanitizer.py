@@ -25,18 +25,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tensor import Generator, kernels
+from tensor import Generator, kernels, ops
 from tensor.errors import DeviceError
 from tensor.gradient_cases import CASES
+from tensor.kernels.cuda.gelu import gelu_backward_sums
 from tensor.kernels.cuda.launch import FOLDER, Source
+from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import cupy
-from tensor.ops import OPS
-from tests.helpers.agreement import found, laid
+from tensor.random import Key
+from tests.helpers.agreement import Raised, found, laid
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import TrainConfig
 from tinygpt.training.step import optimizer_of, update
@@ -78,9 +81,38 @@ def call_ops(dtype: str) -> None:
     """
     names = {name for name, known in kernels.KERNELS.items() if any_cuda(known)}
     for case in CASES:
-        if case.op in names & OPS.keys():
+        if case.op in names:
             for layout in ("C", "F"):
-                found(case.call, [laid(x, layout, "cuda", dtype) for x in case.inputs(0)])
+                both_ways(case.call, [laid(x, layout, "cuda", dtype) for x in case.inputs(0)])
+
+
+def both_ways(call: Any, inputs: list[Any]) -> None:
+    """Forward and backward. An error ends the program."""
+    facts = found(call, inputs)
+    raised = [fact for fact in facts.values() if isinstance(fact, Raised)]
+    if raised:
+        raise SystemExit(f"{call}: {raised[0]}: {raised[0].words}")
+
+
+def call_larger(dtype: str) -> None:
+    """Rows and columns of more than a block, in vectors and not: kernels that ops reach, and those
+    that other kernels may call.
+    """
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3000, 5000)
+    for columns in (77, 1600):
+        shapes: list[tuple[Any, list[tuple[int, ...]]]] = [
+            (ops.layer_norm, [(1100, columns), (columns,), (columns,)]),
+            (partial(ops.dropout, p=0.3, key=Key(1)), [(1100, columns)]),
+            (partial(ops.embedding, ids), [(3000, columns)]),
+            (partial(ops.cross_entropy, targets=ids[:40] % 1000), [(40, 16 * columns)]),
+        ]
+        for call, sizes in shapes:
+            inputs = [laid(rng.standard_normal(size), "C", "cuda", dtype) for size in sizes]
+            both_ways(call, inputs)
+        x, dy = (laid(rng.standard_normal((1100, columns)), "C", "cuda", dtype) for _ in range(2))
+        column_sums(x.array)
+        gelu_backward_sums(dy.array, x.array)
 
 
 def any_cuda(known: list[kernels.Kernel]) -> bool:
@@ -102,6 +134,7 @@ def calls(dtype: str) -> Launched:
     cupy().cuda.set_allocator(None)
     with launches() as launched, np.errstate(all="ignore"):
         call_ops(dtype)
+        call_larger(dtype)
         train(dtype, width=64, heads=1, vocabulary=1025, context=130)
         train(dtype, width=51, heads=3, vocabulary=77, context=37)
     cupy().cuda.Device().synchronize()
