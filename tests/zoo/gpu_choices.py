@@ -15,6 +15,13 @@ ZOO = [
         new="nullcontext()",
         test="tests/tinygpt/training/test_step.py::test_tf32_while_it_computes",
     ),
+    Bug(  # a preset overrides the flags
+        row=97,
+        file="tinygpt/commands/choices.py",
+        old="**defaults | given",
+        new="**given | defaults",
+        test="tests/tinygpt/commands/test_flags.py::test_a_preset_is_gpt2_and_flags_count_more",
+    ),
     Bug(  # values are read where keys are
         row=97,
         file=ATTENTION,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib
 import os
 import platform
 import subprocess
@@ -140,12 +139,12 @@ def _name(cupy: Any, number: int) -> str:
 
 
 def _cuda(cupy: Any) -> str:
-    runtime, nvrtc = cupy.cuda.runtime, importlib.import_module("cupy.cuda.nvrtc")
+    runtime = cupy.cuda.runtime
     driver, library = (
         f"{version // 1000}.{version % 1000 // 10}"
         for version in (runtime.driverGetVersion(), runtime.runtimeGetVersion())
     )
-    compiler = ".".join(map(str, nvrtc.getVersion()))
+    compiler = ".".join(map(str, cupy.cuda.nvrtc.getVersion()))
     return f"driver for {driver}, runtime {library}, compiler NVRTC {compiler}"
 
 

@@ -21,7 +21,7 @@ from tensor.dtypes import as_dtype
 from tensor.kernels.cpu import compiled
 from tensor.memory.devices import array_module
 from tinygpt.commands import sample
-from tinygpt.commands.choices import read_choices
+from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
 from tinygpt.data.masked import TARGETS
@@ -60,6 +60,7 @@ def arguments(parser: Parser) -> None:
         type=int,
         help="stop after step N of --steps, to go on later with --resume",
     )
+    add_preset(parser)
     parser.add_argument(
         "--profile",
         metavar="N",
@@ -220,7 +221,9 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     def why(name: str, reason: str) -> str:
         if hasattr(options, name):
             return "as asked"
-        return reason if getattr(config, name) == getattr(TrainConfig, name) else "as the run began"
+        if getattr(config, name) == getattr(TrainConfig, name):
+            return reason
+        return f"of --preset {options.preset}" if "preset" in options else "as the run began"
 
     kinds = f" {data.unit}s" * (data.unit != "character")
     yield f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{kinds}"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+from tensor.dtypes import NARROW, as_dtype
+from tensor.kernels.cuda.cross_entropy import CHUNK
 from tensor.memory.devices import array_module
-from tinygpt.config import EncoderDecoderConfig, ModelConfig
+from tinygpt.config import EncoderDecoderConfig, ModelConfig, TrainConfig
+from tinygpt.errors import InputError
 from tinygpt.model.sizes import matrix_count
 
 # FLOP/s of matrix products in 16 bits with sums in float32, without sparsity, by the data sheets.
@@ -68,6 +71,39 @@ def flops_per_token(config: ModelConfig) -> float:
     attentions = config.layers * (3 if isinstance(config, EncoderDecoderConfig) else 1)
     met = matrix_count(config) + config.vocabulary * config.width
     return 6.0 * met + 12.0 * attentions * config.width * config.context
+
+
+# -- memory, where every op has its kernel
+
+
+def check_formulas(model: ModelConfig, config: TrainConfig) -> None:
+    """Raise InputError for a model or a training that `kept_by_kernels` does not count."""
+    narrow = as_dtype(config.dtype) in NARROW
+    if not (config.kind == "gpt" and model.norm == "pre" and narrow and model.dropout == 0):
+        raise InputError(
+            "--gpu-name counts a GPT in 16 bits, with --norm pre, without dropout\n"
+            "add --dtype bfloat16; others are counted on a machine with the GPU: --device cuda"
+        )
+
+
+def kept_by_kernels(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
+    """(bytes that each layer keeps for backward, bytes that embedding and loss keep) in 16 bits.
+
+    A token of a layer, in numbers of 2 bytes: q, k, v 3 C, and C each of the norm before them,
+    the attention, the sum, its norm and the next sum; 4 C each before and after GELU. In 4 bytes:
+    a log-sum-exp for each head, and mean and standard deviation for each of two norms. Outside the
+    layers: the embedding with its norm's statistics, and the gradient of what the head is given.
+    """
+    tokens, C = config.batch * model.context, model.width
+    layer = tokens * (2 * 16 * C + 4 * model.heads + 4 * 4)
+    return (tokens * 2 * C if config.recompute else layer), tokens * (2 * 2 * C + 2 * 4)
+
+
+def logits_by_kernels(model: ModelConfig, config: TrainConfig) -> int:
+    """Bytes of one chunk of logits, and of the float32 sum of the head's gradient."""
+    size = as_dtype(config.dtype).itemsize
+    logits = config.batch * model.context * model.vocabulary * size
+    return min(CHUNK, logits) + max(size, 4) * model.vocabulary * model.width
 
 
 def pool_bytes(device: str) -> int:

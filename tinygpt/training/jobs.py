@@ -108,7 +108,7 @@ def _initialised(request: Request, init: str) -> Job:
     """Another run's model and tokenizer, another text: fine-tuning."""
     _refuse(
         request,
-        [*(name for name in MODEL_FIELDS if name != "dropout"), "tokenizer", "tokens"],
+        ["preset", *(name for name in MODEL_FIELDS if name != "dropout"), "tokenizer", "tokens"],
         "--init: the model and the tokenizer are that run's\nleave it out, or train from the start",
     )
     before, model, tokenizer = runs.load(runs.find(init), best=True)
@@ -134,7 +134,7 @@ def resumed(request: Request) -> Job:
     fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name not in ("steps", *MOVED)]
     _refuse(
         request,
-        [*fixed, *["init"] * (request.init is not None)],
+        ["preset", *fixed, *["init"] * (request.init is not None)],
         "--resume: a run goes on with its own choices\n"
         "leave it out, or start a new run from it: --init",
     )

@@ -29,7 +29,7 @@ from tinygpt.model.kinds import KINDS
 from tinygpt.model.sizes import matrix_count, parameter_count
 from tinygpt.runs.run import described
 from tinygpt.terminal import number_of, short
-from tinygpt.training import memory
+from tinygpt.training import gpu, memory
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
 SECONDS = 0.1  # for timing, at least
@@ -37,8 +37,10 @@ SECONDS = 0.1  # for timing, at least
 WORK = 1.5e9
 FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 # The traced model: different primes, none of which divides anything else that makes up an array's
-# size. Attention goes by blocks beyond 128 tokens.
-ROWS, HEADS, HEAD_WIDTH = 11, 5, 7
+# size. Attention goes by blocks beyond 128 tokens, and on a GPU by cuDNN for heads of 8, 16, ...,
+# 128 numbers: such a head is traced as PART times EIGHT.
+ROWS, HEADS, PART = 11, 5, 7
+EIGHT, EIGHTS = 8, range(8, 129, 8)
 SHORT, LONG = 61, 131
 # the parts of the memory of a step, as a plan names them
 PARTS = "weights", "gradients", "moments", "activations", "logits", "windows"
@@ -61,6 +63,9 @@ class Plan:
     windows: int  # the ids and targets of a step
     flops: float  # a step
     seconds: float = math.nan  # a step; NaN where nothing was measured
+    by: str = "by a step timed here just now"  # how the seconds are known
+    where: str = "this machine"
+    peak: float | None = None  # FLOP/s of the GPU, where that is known
 
     @property
     def memory(self) -> int:
@@ -89,32 +94,51 @@ class Plan:
         """Tokens a second."""
         return self.tokens / self.seconds
 
+    @property
+    def mfu(self) -> float:
+        """The share of the GPU's peak that a step reaches.   Chowdhery et al. 2022, section 4.1"""
+        return self.speed * gpu.flops_per_token(self.model) / (self.peak or math.nan)
+
 
 def predict(model: ModelConfig, config: TrainConfig) -> Plan:
     """Count, and time a step. Draws from no generator, and leaves nothing behind. Raises
     DeviceError for a device that is not there.
     """
-    return replace(counted(model, config), seconds=step_seconds(model, config))
+    seconds = step_seconds(model, config)
+    return replace(counted(model, config), seconds=seconds, peak=gpu.peak(config.device))
 
 
-def counted(model: ModelConfig, config: TrainConfig) -> Plan:
-    """Count alone, which takes a fraction of a second for a model of any size."""
+def at_mfu(plan: Plan, name: str, peak: float, mfu: float) -> Plan:
+    """The plan for a step that reaches a share of the peak of a GPU of some name."""
+    seconds = plan.tokens * gpu.flops_per_token(plan.model) / (mfu * peak)
+    by = f"at {mfu:.0%} of {peak / 1e12:,.0f} TFLOP/s"
+    return replace(plan, seconds=seconds, by=by, where=f"one {name}", peak=peak)
+
+
+def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) -> Plan:
+    """Count alone, which takes a fraction of a second for a model of any size.
+
+    elsewhere: on a GPU that is not here, by the formulas of its kernels.
+    """
     size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
     matrices = matrix_count(model) if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
     of_pairs = config.kind == "encoder-decoder"  # of three arrays: sources, targets, predictions
-    layer, ends = activations(model, config)
-    again = activations(model, replace(config, recompute=False))[0] if config.recompute else 0
+    kept = gpu.kept_by_kernels if elsewhere else activations
+    layer, ends = kept(model, config)
+    again = kept(model, replace(config, recompute=False))[0] if config.recompute else 0
+    # on a CPU 16-bit weights are widened, all at once at the most
+    copies = 4 * count if narrow and config.device == "cpu" else 0
     return Plan(
         model,
         config,
-        weights=count * (size + 4 * narrow),
+        weights=count * size + copies,
         gradients=count * size,
         moments=wide * (2 * (count - matrices) + matrices + narrow * count),
         layer=layer,
         again=again,
         activations=model.layers * layer + ends,
-        logits=config.batch * model.context * model.vocabulary * bytes_a_logit(config),
+        logits=logits_bytes(model, config, elsewhere),
         windows=(3 if of_pairs else 2) * 8 * config.batch * config.accumulation * model.context,
         flops=flops(model, config.batch, config.recompute) * config.accumulation,
     )
@@ -171,15 +195,16 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     A size of the traced model is a prime. So the primes that divide an array's size say which
     sizes the array has, and the array of the real model follows:
 
-        rows x context x heads x head width x 4 bytes, of the traced model   11 x 131 x 5 x 7 x 4
-        of GPT-2 with a batch of 16                                        16 x 1024 x 12 x 64 x 4
+        rows x context x heads x head width x 4 bytes, of the traced model   11 x 131 x 5 x 56 x 4
+        of GPT-2 with a batch of 16                                         16 x 1024 x 12 x 64 x 4
     """
     head_width = model.width // model.heads
+    unit = EIGHT if head_width in EIGHTS else 1
     context = LONG if model.context > 128 else SHORT
-    sizes = {ROWS: config.batch, context: model.context, HEADS: model.heads, HEAD_WIDTH: head_width}
-    small = replace(
-        model, vocabulary=1, context=context, heads=HEADS, width=HEADS * HEAD_WIDTH, layers=1
-    )
+    sizes = {ROWS: config.batch, context: model.context, HEADS: model.heads}
+    sizes[PART] = head_width // unit
+    width = HEADS * PART * unit
+    small = replace(model, vocabulary=1, context=context, heads=HEADS, width=width, layers=1)
 
     def scaled(size: int) -> int:
         factor = 1 if size % ROWS == 0 else 0  # a copy of a weight is counted with the weights
@@ -196,17 +221,21 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     return two - one, 2 * one - two
 
 
-def bytes_a_logit(config: TrainConfig) -> int:
-    """At the peak: a kernel has the logit and its gradient; the reference has four numbers, and
-    what was wanted in float64.
+def logits_bytes(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) -> int:
+    """At the peak: a kernel has a chunk of the logits, or each logit and its gradient; the
+    reference has four numbers a logit, and what was wanted in float64.
     """
+    if elsewhere:
+        return gpu.logits_by_kernels(model, config)
     dtype = as_dtype(config.dtype)
-    examples = np.zeros((1, 1), dtype), np.zeros(1, np.int64)
-    arrays = [move(array, config.device) for array in examples]
+    examples = np.zeros((1, 1), dtype), np.zeros((1, 1), dtype), np.zeros(1, np.int64)
+    x, weight, targets = (move(array, config.device) for array in examples)
     options = {"ignore_index": IGNORED, "reduction": "mean"}
-    kernel = pick("cross_entropy", *arrays, **options) if dtype not in NARROW else None
+    if pick("linear_cross_entropy", x, weight, targets, **options):
+        return gpu.logits_by_kernels(model, config)
+    kernel = pick("cross_entropy", x, targets, **options) if dtype not in NARROW else None
     wide = max(dtype.itemsize, 4)
-    return 2 * wide if kernel else 4 * wide + 8
+    return config.batch * model.context * model.vocabulary * (2 * wide if kernel else 4 * wide + 8)
 
 
 def kept_sizes(model: ModelConfig, config: TrainConfig, rows: int) -> list[int]:
@@ -328,15 +357,22 @@ def table(plan: Plan) -> list[str]:
         f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
         "",
     ]
-    lines.append(f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step")
+    work = f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step"
+    if config.device != "cpu":
+        work += f"; {digits(gpu.flops_per_token(model) / 1e6)} MFLOP a token, as MFU counts"
+    lines.append(work)
     if math.isnan(plan.seconds):
         return lines
     steps = "1 step takes" if config.steps == 1 else f"{config.steps:,} steps take"
+    lines.append(f"speed        {short(plan.speed):>10}   tokens/s, {plan.by}")
+    if plan.peak is not None and plan.where == Plan.where:
+        lines.append(
+            f"MFU          {plan.mfu:>10.0%}   of {plan.peak / 1e12:,.0f} TFLOP/s in 16 bits"
+        )
     return [
         *lines,
-        f"speed        {short(plan.speed):>10}   tokens/s, by a step timed here just now",
         "",
-        f"On this machine {steps} about {in_words(plan.seconds * config.steps)}, "
+        f"On {plan.where} {steps} about {in_words(plan.seconds * config.steps)}, "
         "without measuring and saving.",
     ]
 

@@ -12,7 +12,11 @@ import pytest
 from tests.helpers.program import TINY, losses, refused, sampled
 from tinygpt.__main__ import main
 from tinygpt.commands import COMMANDS, cli
+from tinygpt.commands.choices import read_choices
 from tinygpt.commands.names import ABSENT, OTHERS
+from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config.presets import PRESETS
+from tinygpt.model.sizes import parameter_count
 from tinygpt.terminal import command, nearest
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -236,3 +240,42 @@ def test_the_candidates_and_the_drawn_token_are_in_one_unit(
         likeliest = {token: share for token, _, share in parts}
         assert likeliest[line[:9].rstrip()] == line[9:16].strip()
         assert abs(sum(map(float, likeliest.values())) - 1) < 0.02
+
+
+# -- presets
+
+
+def chosen(*flags: str) -> tuple[TrainConfig, ModelConfig]:
+    """What `tinygpt train` makes of these flags."""
+    training, model = read_choices(cli.parser_of("train").parse_args(flags))
+    return training, model(50257)
+
+
+def test_a_preset_is_gpt2_and_flags_count_more() -> None:
+    training, model = chosen("--preset", "gpt2-medium", "--device", "cuda")
+    assert (model.width, model.heads, model.layers, model.context) == (1024, 16, 24, 1024)
+    assert (training.dtype, training.lr, training.warmup) == ("bfloat16", 3e-4, 700)
+    assert (training.weight_decay, training.beta1, training.beta2) == (0.1, 0.9, 0.95)
+    training, model = chosen("--preset", "gpt2", "--layers", "3", "--steps", "50", "--lr", "0.1")
+    assert (model.layers, training.lr, training.warmup_steps, training.dtype) == (
+        3,
+        0.1,
+        5,
+        "float32",
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sizes_of_presets(name: str) -> None:
+    """As published, in millions of parameters; 2^19 tokens a step."""
+    training, model = chosen("--preset", name)
+    published = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
+    assert round(parameter_count(model) / 1e6) == published[name]
+    assert training.batch * training.accumulation * model.context == 2**19
+
+
+@pytest.mark.usefixtures("run")
+def test_presets_are_for_fresh_models(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("--resume", "--init"):
+        says = f"--preset cannot be chosen with {flag}"
+        refused(capsys, "train", flag, "story-1", "--preset", "gpt2", says=says)

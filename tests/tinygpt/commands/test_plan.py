@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tensor import random
+from tensor.memory.devices import array_module
 from tensor.random import Key
 from tensor.recording import in_bytes
 from tests.helpers.program import contents, refused
@@ -26,7 +27,7 @@ from tinygpt.model.kinds import KINDS
 from tinygpt.model.positions import SINUSOIDS
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
-from tinygpt.training import planning
+from tinygpt.training import gpu, planning
 from tinygpt.training.planning import affordable, flops, in_words, kept_sizes, predict, table
 from tinygpt.training.step import optimizer_of, update
 
@@ -213,7 +214,7 @@ def test_memory_is_what_a_step_takes(
 
 def test_sizes_that_are_those_of_the_traced_model() -> None:
     """A size of the real model may hold primes of the traced one."""
-    sizes = planning.ROWS, planning.LONG, planning.HEADS, planning.HEAD_WIDTH
+    sizes = planning.ROWS, planning.LONG, planning.HEADS, planning.PART * planning.EIGHT
     batch, context, heads, head_width = sizes
     model = GPTConfig(1, context, heads * head_width, heads, 2)
     layer, ends = planning.activations(model, TrainConfig(batch=batch))
@@ -282,6 +283,88 @@ def test_predicting_draws_nothing() -> None:
     before = dict(random.default.state())
     predict(GPTConfig(22, dropout=0.1), TrainConfig())
     assert random.default.state() == before
+
+
+# -- for a GPU
+
+
+def test_gpt2_on_a_gpu_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--preset", "gpt2", "--gpu-name", "H200", "--mfu", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for said in (
+        "124,439,808 parameters: 12 layers of width 768, 12 heads",
+        "524,288 tokens: 32 x 16 windows of 1024",
+        "weights       237.4 MiB   bfloat16",
+        "moments         1.4 GiB   adamw",
+        "each layer keeps 770.0 MiB",
+        "854 MFLOP a token, as MFU counts",
+        "579k   tokens/s, at 50% of 989 TFLOP/s",
+        "On one H200 20,000 steps take about 5.0 hours",
+    ):
+        assert said in out
+
+
+def test_a_plan_at_a_share_of_the_peak() -> None:
+    model, config = GPTConfig(100, 8, 16, 2, 3), TrainConfig(batch=5, accumulation=2)
+    plan = planning.at_mfu(plan_of(model=model, training=config), "X", 1e6, 0.25)
+    per_token = 6 * (3 * 12 * 16 * 16 + 100 * 16) + 12 * 3 * 16 * 8
+    assert plan.seconds == pytest.approx(5 * 2 * 8 * per_token / (0.25 * 1e6))
+    assert plan.mfu == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--gpu-name", "H200"], "--gpu-name counts a GPT in 16 bits"),
+        (["--preset", "gpt2", "--gpu-name", "H200", "--dropout", "0.1"], "without dropout"),
+        (["--preset", "gpt2", "--gpu-name", "H200", "--device", "cpu"], "--gpu-name is for a GPU"),
+        (["--mfu", "0.4"], "--mfu is for a GPU"),
+        (
+            ["--preset", "gpt2", "--gpu-name", "H200", "--mfu", "2"],
+            "--mfu 2.0: above 0 and at most 1",
+        ),
+        (["--gpu-name", "H900"], "--gpu-name: invalid choice: 'H900'"),
+        (["--preset", "gpt2", "--task", "reverse"], "--preset gpt2 is for a GPT"),
+        (["--preset", "gpt5"], "--preset: invalid choice: 'gpt5'"),
+    ],
+)
+def test_plans_for_a_gpu_that_are_refused(
+    flags: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, "plan", *flags, says=says)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_formulas_are_what_kernels_keep(recompute: bool, device: str) -> None:
+    if device == "cpu":
+        pytest.skip("needs a GPU")
+    model = GPTConfig(50257, 256, 128, 2, 3)
+    config = TrainConfig(batch=4, dtype="bfloat16", device=device, recompute=recompute)
+    traced, counted = planning.activations(model, config), gpu.kept_by_kernels(model, config)
+    assert counted == pytest.approx(traced, rel=0.05)
+    assert planning.logits_bytes(model, config) == gpu.logits_by_kernels(model, config)
+
+
+def test_memory_of_a_step_on_a_gpu(device: str) -> None:
+    if device == "cpu":
+        pytest.skip("needs a GPU")
+    cupy: Any = array_module(device)
+    model, config = GPTConfig(50257, 512, 768, 12, 3), TrainConfig(batch=16, dtype="bfloat16")
+    config = replace(config, device=device)
+    plan, pool = planning.counted(model, config), cupy.get_default_memory_pool()
+    gpt = GPT(model, dtype="bfloat16", device=device)
+    optimizer = optimizer_of(gpt, config)
+    for _ in range(2):
+        pool.free_all_blocks()
+        update(gpt, optimizer, *gpt.example(16), config.clip)
+    # what was used at once, as the pool holds what was dropped
+    assert 0.8 * plan.memory < pool.total_bytes() < 1.1 * (plan.memory + plan.passing)
 
 
 # -- said

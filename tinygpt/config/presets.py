@@ -1,0 +1,43 @@
+"""Settings for known sizes: `tinygpt train --preset gpt2`. A flag that is given counts more.
+
+The sizes are GPT-2's (Radford et al. 2019, table 2), the learning rates those of GPT-3 for such
+sizes (Brown et al. 2020, table 2.1). A step is 524,288 tokens, and a training 10.5 billion.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+VOCABULARY = 50257  # of GPT-2's tokenizer
+COMMON: dict[str, Any] = {
+    "context": 1024,
+    "steps": 20_000,
+    "warmup": 700,
+    "beta2": 0.95,
+    "snapshots": 0,
+}
+
+
+def _size(width: int, heads: int, layers: int, lr: float, batch: int) -> dict[str, Any]:
+    shape = {"width": width, "heads": heads, "layers": layers}
+    return COMMON | shape | {"lr": lr, "batch": batch, "accumulation": 512 // batch}
+
+
+PRESETS = {
+    "gpt2": _size(768, 12, 12, lr=6e-4, batch=32),
+    "gpt2-medium": _size(1024, 16, 24, lr=3e-4, batch=16),
+    "gpt2-large": _size(1280, 20, 36, lr=2.5e-4, batch=8),
+    "gpt2-xl": _size(1600, 25, 48, lr=2e-4, batch=8),
+}
+
+
+def preset(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a preset, for what was given beside it: bfloat16 on a GPU; a warm-up of a
+    tenth where the steps are chosen.
+    """
+    chosen = dict(PRESETS[name])
+    if given.get("device", "cpu") != "cpu":
+        chosen["dtype"] = "bfloat16"
+    if "steps" in given:
+        del chosen["warmup"]
+    return chosen
