@@ -5,7 +5,7 @@
     python benchmarks/gpu.py gpt2 --peers "compile bfloat16 cudnn, eager autocast flash"
     python benchmarks/gpu.py --losses                 # the losses of 200 steps in each precision
     python benchmarks/gpu.py --parts                  # each part of the gpt2 step and its floor
-    python benchmarks/gpu.py --out benchmarks         # also writes gpu.md, gpu.json and gpu.png
+    python benchmarks/gpu.py --out benchmarks         # adds to gpu.md, gpu.json and gpu.png there
     python benchmarks/gpu.py tiny --device cpu        # tries the program without a GPU
 
 A step is forward, backward, clipping to norm 1, and AdamW. PyTorch runs nanoGPT's model eager and
@@ -183,6 +183,7 @@ def page(measured: dict[str, Any]) -> str:
         parts.append(gpu_losses.table(losses))
     if "parts" in measured:
         parts += ["## Parts of the step\n", f"{measured['parts']['title']}.\n"]
+        parts.append("![each part of the step under the roofline of the GPU](gpu.png)\n")
         parts.append(gpu_parts.table(measured["parts"]))
         parts += ["## Kernels of one step\n", gpu_profile.table(measured["parts"]["kernels"])]
     return "\n".join(parts)
@@ -210,7 +211,12 @@ def save(measured: dict[str, Any], folder: Path) -> None:
     """Write gpu.json, gpu.md and gpu.png, with what earlier calls have measured."""
     folder.mkdir(parents=True, exist_ok=True)
     known = folder / "gpu.json"
-    whole = {**(json.loads(known.read_text()) if known.exists() else {}), **measured}
+    old = json.loads(known.read_text()) if known.exists() else {}
+    whole = {**old, **measured}
+    if "race" in measured:  # of other sizes
+        new = {result["size"] for result in measured["race"]}
+        kept = [result for result in old.get("race", []) if result["size"] not in new]
+        whole["race"] = kept + measured["race"]
     known.write_text(json.dumps(whole) + "\n")
     (folder / "gpu.md").write_text(page(whole))
     if "parts" in measured:

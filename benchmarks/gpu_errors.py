@@ -26,6 +26,8 @@ import ml_dtypes
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from gpu_ours import versions
+
 from tensor import kernels
 from tensor.dtypes import as_dtype
 from tensor.gradient_cases import CASES
@@ -37,6 +39,8 @@ HEAD = """# Errors of NumPy and of a GPU
 
 Made by `python benchmarks/gpu_errors.py`, which says what is measured. Values, then gradients, in
 eps of the largest number; the layout is the one with the largest error on the GPU.
+
+{versions}
 
 | op | dtype | NumPy | GPU, kernels off | GPU, kernels on | layout |
 |---|---|---|---|---|---|
@@ -120,7 +124,10 @@ def table(names: Iterable[str], device: str, processes: int) -> str:
     """Markdown. CuPy compiles thousands of small kernels meanwhile, so processes share the work."""
     names = list(names)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        return HEAD + "".join(pool.map(lines_of, names, [device] * len(names)))
+        known = ", ".join(f"{name} {text}" for name, text in versions(device).items())
+        return HEAD.format(versions=known) + "".join(
+            pool.map(lines_of, names, [device] * len(names))
+        )
 
 
 def main() -> int:

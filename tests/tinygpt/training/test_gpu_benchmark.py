@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,18 @@ errors: Any = importlib.import_module("gpu_errors")
 gpu: Any = importlib.import_module("gpu")
 
 
-def test_a_race_of_our_own_step_is_a_table(device: str) -> None:
+def test_a_race_of_our_own_step_is_a_table(tmp_path: Path, device: str) -> None:
     result = gpu.race("tiny", ["ours bfloat16"], 1, device)
     (row,) = result["rows"]
     assert row["side"] == "ours bfloat16"
     assert row["steps"] == gpu.TURN
     assert row["tokens/s"] == pytest.approx(4 * 16 / row["ms"] * 1e3)
     assert gpu.table([result]).count("| tiny | ours bfloat16 |") == 1
-    json.dumps(result)
+    other = {**result, "size": "other"}
+    for one in (result, other, result):  # a size that is measured again has new rows
+        gpu.save({"race": [one]}, tmp_path)
+    text = (tmp_path / "gpu.md").read_text()
+    assert (text.count("| tiny | ours"), text.count("| other | ours")) == (1, 1)
 
 
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
