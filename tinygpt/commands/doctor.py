@@ -51,7 +51,8 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The machine, then the kernels of each device."""
-    device = TrainConfig(device=options.device or "cuda").device  # which looks at the name
+    device = "cuda" if options.device is None else options.device
+    TrainConfig(device=device)  # which looks at the name
     for label, text in [*_machine(), *_gpu(device)]:
         _say(label, text)
     works = [_report("cpu", "float32")]

@@ -151,7 +151,9 @@ def test_a_library_that_fails_is_one_line(report: Report, monkeypatch: pytest.Mo
 
 
 def test_a_device_that_has_no_name(capsys: pytest.CaptureFixture[str]) -> None:
-    refused(capsys, "doctor", "--device", "gpu", says="device 'gpu': choose cpu, cuda or cuda:N")
+    for name in ("gpu", ""):
+        says = f"device {name!r}: choose cpu, cuda or cuda:N"
+        refused(capsys, "doctor", "--device", name, says=says)
 
 
 def test_on_this_gpu(report: Report, device: str) -> None:
