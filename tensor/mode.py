@@ -33,6 +33,7 @@ class Mode(dict[object, "Mode"]):
     anomaly: bool = False
     kernels_off: frozenset[str] = frozenset()  # op names; "*" is all of them
     tf32: bool = False  # products of float32 on a GPU round their operands to 11 bits
+    deterministic: bool = False  # kernels add in a fixed order, also where that takes longer
     reads: Callable[..., None] | None = None  # told what ops are given, for a checkpoint
     tape: Any = None  # told what ops did, for `tensor.record` (recording/recording.py)
     observed: bool = False  # `reads`, `tape` or `anomaly` looks at each op

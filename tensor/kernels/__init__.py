@@ -129,6 +129,13 @@ def tf32() -> Switch[None]:
     return Switch(tf32=True)
 
 
+def deterministic() -> Switch[None]:
+    """`with kernels.deterministic():` equal inputs give equal bits also where a kernel is faster
+    without: attention by cuDNN. Decided in the forward pass. Also a decorator.
+    """
+    return Switch(deterministic=True)
+
+
 def disabled() -> bool:
     """Whether the environment turns all kernels off: TENSOR_KERNELS=off."""
     return _DISABLED

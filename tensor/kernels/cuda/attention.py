@@ -5,9 +5,11 @@ cuDNN runs a plan. A plan is built once for each set of shapes and strides, and 
 Arrays of queries, keys, values and gradients are described by `Heads`, so packed arrays are read
 and written in place, without a copy.
 
-Two things are not as in the composition. cuDNN's backward adds in no fixed order, so two equal
-runs differ in their last bits (NOTE). And it multiplies what a causal query may not see by 0: if
-that is NaN or infinite, the query becomes NaN.
+Two things are not as in the composition. cuDNN's backward adds dq in no fixed order, so two equal
+runs differ in their last bits, but within `kernels.deterministic()`. (For GPT-2 with a batch of 32
+on an H200, a layer then takes 579 us in place of 533, and all layers share 769 MiB to work in, in
+place of 97.) And cuDNN multiplies a value that a causal query may not see by 0: where that value is
+NaN or infinite, queries up to 127 places before it become NaN.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from tensor.kernels import NOTES, kernel_for
 from tensor.kernels.cuda.launch import contiguous
 from tensor.memory.devices import Array, cupy
 from tensor.memory.layout import contiguous_strides
+from tensor.mode import MODE
 from tensor.random import Key
 
 INSTALL = "pip install -e '.[cudnn]'"
 NOTE = (
     "attention by cuDNN: its backward adds in no fixed order, so two equal runs differ in their "
-    'last bits; kernels.off("multi_head_attention", "attention") gives equal bits, and is slower'
+    "last bits; `with kernels.deterministic():` gives equal bits, takes longer and more memory"
 )
 WIDEST = 128  # numbers of a head
 ITEMSIZE = 2  # bytes of float16 and bfloat16
@@ -147,6 +150,7 @@ class Case(NamedTuple):
     y: Heads
     gradients: Sequence[Heads]  # of q, k and v
     causal: bool
+    deterministic: bool
     scale: float
 
     def plans(self) -> Plans | str:
@@ -156,7 +160,7 @@ class Case(NamedTuple):
             plans = Plans(self.forward(cudnn), self.backward(cudnn))
         except cudnn.cudnnGraphNotSupportedError as error:
             return f"cuDNN has no plan for q {self.q.shape}, k {self.k.shape}: {error}"
-        if NOTE not in NOTES:
+        if not self.deterministic and NOTE not in NOTES:
             NOTES.append(NOTE)
         return plans
 
@@ -174,7 +178,8 @@ class Case(NamedTuple):
         graph = self.graph(cudnn)
         inputs = [self.tensor(graph, x) for x in (self.q, self.k, self.v, self.y, self.y)]
         inputs.append(self.tensor(graph, self.log_sums, cudnn.data_type.FLOAT))
-        outputs = graph.sdpa_backward(*inputs, **self.options(cudnn))
+        options = self.options(cudnn) | {"use_deterministic_algorithm": self.deterministic}
+        outputs = graph.sdpa_backward(*inputs, **options)
         _describe(outputs, self.gradients)
         return Plan(cudnn, graph, (*inputs, *outputs))
 
@@ -265,10 +270,10 @@ def _supports_packed(
 
 
 def _case(q: Array, kv: Array | None, heads: int, causal: bool) -> tuple[Any, ...]:
-    """What the plan of a call depends on."""
-    device = cupy().cuda.runtime.getDevice()
+    """What the plans of a call depend on."""
+    device, deterministic = cupy().cuda.runtime.getDevice(), MODE.get().deterministic
     shapes = (q.shape, q.strides) if kv is None else (q.shape, q.strides, kv.shape, kv.strides)
-    return q.dtype, heads, causal, device, *shapes
+    return q.dtype, heads, causal, deterministic, device, *shapes
 
 
 @functools.lru_cache(maxsize=256)
@@ -276,6 +281,7 @@ def _plans_packed(
     dtype: DType,
     H: int,
     causal: bool,
+    deterministic: bool,
     device: int,
     shape: tuple[int, ...],
     strides: tuple[int, ...],
@@ -292,7 +298,7 @@ def _plans_packed(
     dqkv = [
         Heads.in_rows(s, tuple(ITEMSIZE * n for n in contiguous_strides(s)), H, D) for s in shapes
     ]
-    return Case(dtype, q, k, k, y, dqkv, causal, 1 / math.sqrt(D)).plans()
+    return Case(dtype, q, k, k, y, dqkv, causal, deterministic, 1 / math.sqrt(D)).plans()
 
 
 @kernel_for("multi_head_attention", device="cuda", supports=_supports_packed)
@@ -363,14 +369,16 @@ def _supports(
 
 
 def _case_apart(q: Array, k: Array, v: Array, causal: bool, scale: float | None) -> tuple[Any, ...]:
-    device = cupy().cuda.runtime.getDevice()
-    return q.dtype, causal, scale, device, q.shape, k.shape, q.strides, k.strides, v.strides
+    device, deterministic = cupy().cuda.runtime.getDevice(), MODE.get().deterministic
+    arrays = q.shape, k.shape, q.strides, k.strides, v.strides
+    return q.dtype, causal, deterministic, scale, device, *arrays
 
 
 @functools.lru_cache(maxsize=256)
 def _plans_apart(
     dtype: DType,
     causal: bool,
+    deterministic: bool,
     scale: float | None,
     device: int,
     shape: tuple[int, ...],
@@ -383,7 +391,7 @@ def _plans_apart(
     )
     fresh = [Heads.row_major(s) for s in (shape, keys, keys)]
     scale = 1 / math.sqrt(shape[3]) if scale is None else scale
-    return Case(dtype, q, k, v, fresh[0], fresh, causal, scale).plans()
+    return Case(dtype, q, k, v, fresh[0], fresh, causal, deterministic, scale).plans()
 
 
 @kernel_for("attention", device="cuda", supports=_supports)
