@@ -16,8 +16,8 @@ ZOO = [
     Bug(  # a checkpoint whose last steps are not noted
         row=97,
         file=LOOP,
-        old="        anew.\n        \"\"\"\n        self.catch_up()\n",
-        new="        anew.\n        \"\"\"\n",
+        old='        anew.\n        """\n        self.catch_up()\n',
+        new='        anew.\n        """\n',
         test=READING + "test_a_checkpoint_has_all_its_steps_in_the_metrics",
     ),
     Bug(  # a step more than on the CPU

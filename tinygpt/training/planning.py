@@ -19,7 +19,7 @@ from tensor.dtypes import NARROW, as_dtype
 from tensor.graph import Node, reachable
 from tensor.kernels import pick
 from tensor.memory.devices import array_module, move
-from tensor.optim import clip_gradients
+from tensor.optim import clipped_step
 from tensor.random import Key, keyed
 from tensor.recording import in_bytes
 from tinygpt.config import BERTConfig, EncoderDecoderConfig, ModelConfig, TrainConfig
@@ -276,13 +276,10 @@ def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
     optimizer = optimizer_of(timed, config)
     x, y = timed.example(rows)
 
-    def update() -> None:
-        clip_gradients(optimizer, config.clip or math.inf)
-        optimizer.step()
-
     with arithmetic(model, config):
         learn_seconds = _seconds(lambda: gradients(timed, optimizer, x, y), config.device)
-        update_seconds = _seconds(update, config.device)
+        limit = config.clip or math.inf
+        update_seconds = _seconds(lambda: clipped_step(optimizer, limit), config.device)
     work = (
         config.accumulation
         * flops(model, config.batch, config.recompute)

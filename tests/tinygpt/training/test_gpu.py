@@ -1,4 +1,4 @@
-"""What is known of a GPU by its name, and the FLOPs that MFU counts."""
+"""What is known of a GPU by its name, the FLOPs that MFU counts, and where they are shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import pytest
 from tinygpt.config import EncoderDecoderConfig, GPTConfig
 from tinygpt.model.sizes import parameter_count
 from tinygpt.training import gpu
+from tinygpt.training.progress import LiveLine
+from tinygpt.training.reading import Moment, Reading
+from tinygpt.training.step import StepRecord
 
 
 @pytest.mark.parametrize(
@@ -49,3 +52,25 @@ def test_flops_per_token_are_those_of_the_palm_paper() -> None:
     pairs = EncoderDecoderConfig(100, 32, 64, 4, 2)
     wider = EncoderDecoderConfig(100, 33, 64, 4, 2)
     assert gpu.flops_per_token(wider) - gpu.flops_per_token(pairs) == 12 * 3 * 2 * 64
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (989e12, "loss 10.9877  630k tok/s  MFU 54%  115.2 GiB  12:42:09 left"),
+        (None, "loss 10.9877  630k tok/s  115.2 GiB  12:42:09 left"),
+    ],
+)
+def test_the_live_line_of_a_gpu(
+    rate: float | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """32,768 tokens in 52 ms: by hand, 630,154 x 855 MFLOP a second. It fits 80 columns."""
+    monkeypatch.setattr(gpu, "peak", lambda device: rate)
+    monkeypatch.setattr(gpu, "pool_bytes", lambda device: int(115.2 * 2**30))
+    monkeypatch.setattr(Reading, "seconds", 0.052)
+    line = LiveLine(879_406, GPTConfig(50304, 1024, 768, 12, 12), "cuda")
+    drawn: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(line, "draw", lambda *given: drawn.append(given))
+    line.show(StepRecord(7, 6e-4, 32_768, Reading(Moment("cpu"), 10.98765, 0.5)))
+    assert drawn == [(7, 879_406, expected)]
+    assert len("879406/879406 ━ " + expected + "   ") <= 80
