@@ -53,7 +53,7 @@ def _supports(
 
 
 def _rows(x: Array) -> Array:
-    """(..., C) -> (N, C), row-major"""
+    """(..., C) -> (N, C), row-major: a view where x is row-major, so a product may write there."""
     return contiguous(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
@@ -62,10 +62,13 @@ def linear_by_cublaslt(
     x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
 ) -> Any:
     """y = x weight + bias, the bias added before the sum is rounded."""
-    y = product(_rows(x), weight.T if transposed else weight, bias=bias)  # (N, O)
+    y = cupy().empty((*x.shape[:-1], weight.shape[not transposed]), x.dtype)
+    product(_rows(x), weight.T if transposed else weight, _rows(y), bias=bias)
 
     def dx(dy: Array) -> Array:
-        return product(_rows(dy), weight if transposed else weight.T).reshape(x.shape)
+        dx = cupy().empty(x.shape, x.dtype)
+        product(_rows(dy), weight if transposed else weight.T, _rows(dx))
+        return dx
 
     def dweight(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         left, right = (dy, x) if transposed else (x, dy)
@@ -75,26 +78,24 @@ def linear_by_cublaslt(
         out = cupy().empty(dy.shape[-1:], dy.dtype) if out is None else out
         return column_sums(_rows(dy), out, add)
 
-    return y.reshape(*x.shape[:-1], y.shape[-1]), (
-        dx,
-        dweight,
-        None if bias is None else dbias,
-    )
+    return y, (dx, dweight, None if bias is None else dbias)
 
 
 @kernel_for("linear_gelu", device="cuda", supports=_supports)
 def linear_gelu_by_cublaslt(x: Array, weight: Array, bias: Array | None = None) -> Any:
     """h = x weight + bias,  y = gelu(h). Kept: h, where the composition keeps more."""
-    h = product(_rows(x), weight, bias=bias)  # (N, O)
+    h = cupy().empty((*x.shape[:-1], weight.shape[1]), x.dtype)
+    product(_rows(x), weight, _rows(h), bias=bias)
     y = gelu_of(h)
 
     def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
         if bias is None:
-            dh, dbias = gelu_backward(_rows(dy), h), None
+            dh, dbias = gelu_backward(dy, h), None
         else:
-            dh, dbias = gelu_backward_sums(_rows(dy), h, out[2], add[2])
-        dx = product(dh, weight.T).reshape(x.shape)
-        dweight = product(_rows(x).T, dh, out[1], add=add[1])
+            dh, dbias = gelu_backward_sums(dy, h, out[2], add[2])
+        dx = cupy().empty(x.shape, x.dtype)
+        product(_rows(dh), weight.T, _rows(dx))
+        dweight = product(_rows(x).T, _rows(dh), out[1], add=add[1])
         return dx, dweight, dbias
 
-    return y.reshape(*x.shape[:-1], h.shape[-1]), backward
+    return y, backward
