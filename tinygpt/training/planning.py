@@ -33,8 +33,8 @@ from tinygpt.training import gpu, memory
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
 SECONDS = 0.1  # for timing, at least
-# FLOPs of a step that is timed, at most; a hundred times as many on a GPU
-WORK = 1.5e9
+# FLOPs of a step that is timed, at most: on a CPU, and on a GPU, which is fast only when it is full
+WORK, WORK_ON_GPU = 1.5e9, 3e13
 FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 # The traced model: different primes, none of which divides anything else that makes up an array's
 # size. Attention goes by blocks beyond 128 tokens, and on a GPU by cuDNN for heads of 8, 16, ...,
@@ -271,7 +271,8 @@ def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
     """Seconds of a step. A step that takes too long is timed with a smaller model, and grows with
     the FLOPs; the update grows with the parameters.
     """
-    small, rows = affordable(model, config.batch, WORK if config.device == "cpu" else 100 * WORK)
+    work = WORK if config.device == "cpu" else WORK_ON_GPU
+    small, rows = affordable(model, config.batch, work)
     timed = _zero_model(small, config)
     optimizer = optimizer_of(timed, config)
     x, y = timed.example(rows)
@@ -280,12 +281,12 @@ def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
         learn_seconds = _seconds(lambda: gradients(timed, optimizer, x, y), config.device)
         limit = config.clip or math.inf
         update_seconds = _seconds(lambda: clipped_step(optimizer, limit), config.device)
-    work = (
+    times = (
         config.accumulation
         * flops(model, config.batch, config.recompute)
         / flops(small, rows, config.recompute)
     )
-    return learn_seconds * work + update_seconds * parameter_count(model) / parameter_count(small)
+    return learn_seconds * times + update_seconds * parameter_count(model) / parameter_count(small)
 
 
 def affordable(model: ModelConfig, rows: int, work: float) -> tuple[ModelConfig, int]:
@@ -307,8 +308,13 @@ def affordable(model: ModelConfig, rows: int, work: float) -> tuple[ModelConfig,
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:
-    """The shortest time of some runs that last SECONDS together."""
+    """The shortest time of some runs that last SECONDS together; on a GPU after one that compiles
+    kernels.
+    """
     module = array_module(device)
+    if device != "cpu":
+        work()
+        module.cuda.Device().synchronize()
     taken: list[float] = []
     while sum(taken) < SECONDS:
         start = time.perf_counter()

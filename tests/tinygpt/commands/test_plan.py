@@ -7,6 +7,7 @@ import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -277,6 +278,21 @@ def test_the_shortest_of_some_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert planning._seconds(work, "cpu") == pytest.approx(0.02)
     assert now[0] == pytest.approx(0.11)
+
+
+def test_a_gpu_compiles_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waits = [0.0], []
+    device = SimpleNamespace(synchronize=lambda: waits.append(now[0]))
+    module = SimpleNamespace(cuda=SimpleNamespace(Device=lambda: device))
+    monkeypatch.setattr(planning, "array_module", lambda name: module)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    steps = iter([3.0, 0.125])
+
+    def work() -> None:
+        now[0] += next(steps)
+
+    assert planning._seconds(work, "cuda") == 0.125
+    assert waits == [3, 3.125]
 
 
 def test_predicting_draws_nothing() -> None:
