@@ -14,8 +14,10 @@ BLOCKS = 1056  # eight for each of an H200's 132 multiprocessors
 
 
 def column_sums(rows: Array, out: Array | None = None, add: bool = False) -> Array:
-    """The sums of the columns, in float32 (float64 for float64).   rows: (N, C)   out: (C,), of any
-    float dtype.   With `add` the sums are added to `out`. The same bits every time.
+    """The sums of the columns, in float32 (float64 for float64).   rows: (N, C)
+
+    out: (C,), of the dtype of the rows or of the sums: the sums are written there, with `add` added
+    to what is there. The same bits every time.
     """
     rows = contiguous(rows)
     N, C = rows.shape

@@ -15,6 +15,7 @@ from tensor import Tensor, kernels
 from tensor.dtypes import FLOATS, as_dtype, float32, float64
 from tensor.kernels import KERNELS
 from tensor.kernels.cuda.gelu import gelu_backward_sums
+from tensor.kernels.cuda.launch import wide
 from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import Array, cupy, move, to_host
 from tensor.ops.op import OPS
@@ -189,6 +190,8 @@ def test_column_sums(dtype: str) -> None:
         assert column_sums(rows).tobytes() == sums.tobytes()
         close(column_sums(rows.T.copy().T), right, UNITS[dtype])
         for of in FLOATS:
+            if wide(of) != sums.dtype:
+                continue
             out = draw(shape[1:], of.name, 1)
             before = exact(out)
             assert column_sums(rows, out, True) is out
