@@ -5,8 +5,9 @@
 //   dx = plus + (dn - mean(dn) - n * mean(dn * n)) / std,  dn = gain * dy
 //   dgain = sum of dy * n over rows,  dbias = sum of dy
 //
-// x, addend, s, y, dy, plus, dx: (rows, C)   gain, bias: (C)   mean, std: (rows), W
-// gain_lines, bias_lines: (blocks, C), W: the sums over the rows of each block
+// x, addend, s, y, dy, plus, dx: (rows, C)   gain, bias: (C)
+// kept: (2, rows), W: the means, the stds   lines: (2, blocks, C), W: the sums for dgain and for
+// dbias over the rows of each block
 //
 // Fused: the residual sum and its norm; dx, the gradient that s has already (plus), and the sums
 // for dgain and dbias. Kept: s, mean and std. Bytes moved per element of bf16: forward 4 (x in, y
@@ -16,8 +17,7 @@
 
 constexpr int HELD = sizeof(W) == 8 ? 12 : 24;  // elements of a row that one thread holds
 constexpr int K = HELD / V;                     // the same in packs
-using Held = Pack[K];
-using Sums = W[K][V];
+using Held = W[K][V];
 
 __device__ inline int column(int k) { return (k * blockDim.x + threadIdx.x) * V; }
 
@@ -31,43 +31,52 @@ template <class F> __device__ inline void each(int C, F f) {
         }
 }
 
-__device__ inline void read(Held &held, const T *row, int C) {
+// Beyond the end the last pack stands again: `each` leaves it out.
+__device__ inline void load_row(Pack (&packs)[K], const T *row, int C) {
 #pragma unroll
-    for (int k = 0; k < K; k++)
-        if (column(k) < C) held[k] = load(row + column(k));
+    for (int k = 0; k < K; k++) packs[k] = load(row + min(column(k), C - V));
 }
 
-__device__ inline void write(const Held &held, T *row, int C) {
+__device__ inline void store_row(const Held &held, T *row, int C) {
 #pragma unroll
     for (int k = 0; k < K; k++)
-        if (column(k) < C) store(row + column(k), held[k]);
+        if (column(k) < C) {
+            Pack pack;
+            for (int v = 0; v < V; v++) pack.v[v] = (T)held[k][v];
+            store(row + column(k), pack);
+        }
 }
 
-// The sum over all lanes of a row.
-template <class S> __device__ inline S row_sum(S value) {
-    for (int step = 16; step; step /= 2) value += __shfl_xor_sync(ALL, value, step);
-    if (blockDim.x == 32) return value;
-    __shared__ S of_warps[8];
+// Replaces each of N values by its sum over all lanes of a row.
+template <int N, class S> __device__ inline void row_sums(S (&values)[N]) {
+    for (int i = 0; i < N; i++)
+        for (int step = 16; step; step /= 2) values[i] += __shfl_xor_sync(ALL, values[i], step);
+    if (blockDim.x == 32) return;
+    __shared__ S of_warps[N][6];
     __syncthreads();  // the sums of the call before have been read
-    if (threadIdx.x % 32 == 0) of_warps[threadIdx.x / 32] = value;
+    if (threadIdx.x % 32 == 0)
+        for (int i = 0; i < N; i++) of_warps[i][threadIdx.x / 32] = values[i];
     __syncthreads();
-    value = 0;
-    for (int warp = 0; warp < blockDim.x / 32; warp++) value += of_warps[warp];
-    return value;
+    for (int i = 0; i < N; i++) {
+        values[i] = 0;
+        for (int warp = 0; warp < blockDim.x / 32; warp++) values[i] += of_warps[i][warp];
+    }
 }
 
 // Mean and std of a row, with sums in S.
 template <class S> __device__ inline void moments(const Held &x, W eps, int C, W &mean, W &std) {
-    S sum = 0, squares = 0;
-    each(C, [&](int k, int v) { sum += (W)x[k].v[v]; });
-    S m = row_sum(sum) / C;
+    S sum[] = {0}, squares[] = {0};
+    each(C, [&](int k, int v) { sum[0] += x[k][v]; });
+    row_sums(sum);
+    S m = sum[0] / C;
     // a second pass: E[x^2] - m^2 would cancel
     each(C, [&](int k, int v) {
-        S d = (W)x[k].v[v] - m;
-        squares += d * d;
+        S d = x[k][v] - m;
+        squares[0] += d * d;
     });
+    row_sums(squares);
     mean = m;
-    std = sqrt(row_sum(squares) / C + eps);
+    std = sqrt(squares[0] / C + eps);
 }
 
 // What makes n of x:  n = (x - mean) / std = (x * scale - shift) * inverse.
@@ -79,21 +88,25 @@ struct Affine {
         shift = mean * scale;
         inverse = 1 / (std * scale);
     }
-    __device__ W operator()(T x) const { return ((W)x * scale - shift) * inverse; }
+    __device__ W operator()(W x) const { return (x * scale - shift) * inverse; }
 };
 
-KERNEL __launch_bounds__(192, 4) layer_norm_forward(const T *x, const T *addend, T *s,
-                                                    const T *gain, const T *bias, T *y, W *mean,
-                                                    W *std, W eps, int rows, int C) {
+constexpr int FORWARD_BLOCKS = sizeof(T) == 2 ? 5 : 3;  // a multiprocessor: as registers allow
+
+KERNEL __launch_bounds__(192, FORWARD_BLOCKS)
+layer_norm_forward(const T *x, const T *addend, T *s, const T *gain, const T *bias, T *y, W *kept,
+                   W eps, int rows, int C) {
     int row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     long long start = (long long)row * C;
-    Held held, other;
-    read(held, x + start, C);
+    Pack packs[K], others[K];
+    Held held;
+    load_row(packs, x + start, C);
+    if (addend) load_row(others, addend + start, C);
+    each(C, [&](int k, int v) { held[k][v] = (W)packs[k].v[v]; });
     if (addend) {
-        read(other, addend + start, C);
-        each(C, [&](int k, int v) { held[k].v[v] = (T)((W)held[k].v[v] + (W)other[k].v[v]); });
-        write(held, s + start, C);
+        each(C, [&](int k, int v) { held[k][v] = (W)(T)(held[k][v] + (W)others[k].v[v]); });
+        store_row(held, s + start, C);
     }
     W m, deviation;
     moments<W>(held, eps, C, m, deviation);
@@ -101,21 +114,20 @@ KERNEL __launch_bounds__(192, 4) layer_norm_forward(const T *x, const T *addend,
     if (sizeof(W) == 4 && !(deviation > (W)1e-15 && deviation < (W)1e30))
         moments<double>(held, eps, C, m, deviation);
     Affine normed(m, deviation);
-    Held g, b;
-    read(g, gain, C);
-    read(b, bias, C);
+    load_row(packs, gain, C);
+    load_row(others, bias, C);
     each(C, [&](int k, int v) {
-        held[k].v[v] = (T)(normed(held[k].v[v]) * (W)g[k].v[v] + (W)b[k].v[v]);
+        held[k][v] = normed(held[k][v]) * (W)packs[k].v[v] + (W)others[k].v[v];
     });
-    write(held, y + start, C);
+    store_row(held, y + start, C);
     if (threadIdx.x == 0) {
-        mean[row] = m;
-        std[row] = deviation;
+        kept[row] = m;
+        kept[rows + row] = deviation;
     }
 }
 
 // A block's line of column sums: those of its warps, added in the order of the warps.
-__device__ inline void write_line(const Sums &sums, W *line, int C) {
+__device__ inline void write_line(const Held &sums, W *line, int C) {
     if (blockDim.y == 1) {
         each(C, [&](int k, int v) { line[column(k) + v] = sums[k][v]; });
         return;
@@ -133,37 +145,38 @@ __device__ inline void write_line(const Sums &sums, W *line, int C) {
     __syncthreads();  // the next call writes `total` again
 }
 
-KERNEL __launch_bounds__(192, 2) layer_norm_backward(const T *dy, const T *x, const T *gain,
-                                                     const W *mean, const W *std, const T *plus,
-                                                     T *dx, W *gain_lines, W *bias_lines, int rows,
-                                                     int C) {
-    Sums dgain = {}, dbias = {};
+KERNEL __launch_bounds__(192, 2)
+layer_norm_backward(const T *dy, const T *x, const T *gain, const W *kept, const T *plus, T *dx,
+                    W *lines, int rows, int C) {
+    Held dgain = {}, dbias = {};
     int stride = gridDim.x * blockDim.y;
     for (int row = blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += stride) {
         long long start = (long long)row * C;
-        Held held, upstream, g, before = {};
-        read(held, x + start, C);
-        read(upstream, dy + start, C);
-        read(g, gain, C);
-        if (plus) read(before, plus + start, C);
-        Affine normed(mean[row], std[row]);
-        W sum = 0, dot = 0;
+        Pack packs[K], upstream[K], gains[K], before[K] = {};
+        load_row(packs, x + start, C);
+        load_row(upstream, dy + start, C);
+        load_row(gains, gain, C);
+        Affine normed(kept[row], kept[rows + row]);
+        Held n, dn;
+        W sums[2] = {0, 0};  // of dn, and of dn * n
         each(C, [&](int k, int v) {
-            W n = normed(held[k].v[v]), d = (W)upstream[k].v[v], dn = d * (W)g[k].v[v];
-            sum += dn;
-            dot += dn * n;
-            dgain[k][v] += d * n;
+            W d = (W)upstream[k].v[v];
+            n[k][v] = normed((W)packs[k].v[v]);
+            dn[k][v] = d * (W)gains[k].v[v];
+            sums[0] += dn[k][v];
+            sums[1] += dn[k][v] * n[k][v];
+            dgain[k][v] += d * n[k][v];
             dbias[k][v] += d;
         });
-        sum = row_sum(sum) / C;
-        dot = row_sum(dot) / C;
+        if (plus) load_row(before, plus + start, C);
+        row_sums(sums);
+        W dn_mean = sums[0] / C, dn_n_mean = sums[1] / C;
         each(C, [&](int k, int v) {
-            W n = normed(held[k].v[v]), dn = (W)upstream[k].v[v] * (W)g[k].v[v];
-            W own = (dn - sum - n * dot) * normed.inverse * normed.scale;
-            held[k].v[v] = (T)(own + (W)before[k].v[v]);
+            W own = (dn[k][v] - dn_mean - n[k][v] * dn_n_mean) * normed.inverse * normed.scale;
+            dn[k][v] = own + (W)before[k].v[v];
         });
-        write(held, dx + start, C);
+        store_row(dn, dx + start, C);
     }
-    write_line(dgain, gain_lines + (long long)blockIdx.x * C, C);
-    write_line(dbias, bias_lines + (long long)blockIdx.x * C, C);
+    write_line(dgain, lines + (long long)blockIdx.x * C, C);
+    write_line(dbias, lines + (long long)(gridDim.x + blockIdx.x) * C, C);
 }

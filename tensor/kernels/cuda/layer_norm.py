@@ -12,7 +12,7 @@ from tensor.memory.devices import Array, cupy
 
 NORMS = Source("layer_norm.cu")
 THREADS = 192  # of a block at most
-BLOCKS = 264  # of a backward pass: two for each of an H200's 132 multiprocessors
+BLOCKS = 264  # of THREADS, in backward: two for each of an H200's 132 multiprocessors
 
 
 def _held(x: Array) -> int:
@@ -73,7 +73,7 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
     lanes = 32 * -(-columns // (32 * _held(x)))
     block = lanes, THREADS // 32 if lanes == 32 else 1
     grid, sizes = (-(-rows // block[1]),), (eps, rows, columns)
-    arrays = x, addend, s, gain, bias, y, *kept
+    arrays = x, addend, s, gain, bias, y, kept
     NORMS.launch("layer_norm_forward", grid, block, *arrays, *sizes, width=width)
 
     def backward(
@@ -86,9 +86,9 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
         dy, dx = contiguous(dy), empty(s.shape, s.dtype)
         plus = plus if plus is None else contiguous(plus)
         fits = width_of(columns, s, gain, dy, *(() if plus is None else (plus,)))
-        blocks = min(BLOCKS, grid[0])
+        blocks = min(BLOCKS * (THREADS // (block[0] * block[1])), grid[0])
         lines = empty((2, blocks, columns), kept.dtype)
-        arrays = dy, s, gain, *kept, plus, dx, *lines
+        arrays = dy, s, gain, kept, plus, dx, lines
         of = rows, columns
         NORMS.launch("layer_norm_backward", (blocks,), block, *arrays, *of, width=fits)
         dgain, dbias = [empty((columns,), s.dtype) if to is None else to for to in out[1:]]

@@ -104,7 +104,6 @@ def test_layer_norm_of_all_shapes(dtype: str) -> None:
         right = dx + exact(plus), dgain + old, dbias
         for got, expected in zip(results, right, strict=True):
             close(got, expected, unit, shape)
-        assert given[1].tobytes() != gain.tobytes()
         again = of_kernel(dy, plus=plus)
         assert again[0].tobytes() == results[0].tobytes()
 
