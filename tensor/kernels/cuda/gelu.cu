@@ -32,18 +32,24 @@ __device__ inline W exp_2u(W z) {
     }
 }
 
+// 1 / (1 + e^(2u))
+__device__ inline W tail(W z) {
+    if constexpr (sizeof(T) == 8) return 1 / (1 + exp_2u(z));
+    return __fdividef(1, 1 + exp_2u(z));
+}
+
 // |x|; q is 0 long before 1000, and infinity times 0 would be NaN
 __device__ inline W magnitude(W x) { return fabs(x) > 1000 ? (W)1000 : fabs(x); }
 
 __device__ inline T gelu(T from) {
     W x = (W)from, z = magnitude(x);
-    return (T)((x > 0 ? x : (W)0) - z / (1 + exp_2u(z)));
+    return (T)((x > 0 ? x : (W)0) - z * tail(z));
 }
 
 __device__ inline T gelu_gradient(T upstream, T from) {
     const W linear = 1.5957691216057308, cubic = 0.21406444881780073;  // 2u' = linear + cubic z^2
     W dy = (W)upstream, x = (W)from, z = magnitude(x);
-    W q = 1 / (1 + exp_2u(z));
+    W q = tail(z);
     W s = q * (1 - z * (linear + cubic * z * z) * (1 - q));
     return (T)(dy == 0 ? (W)0 : dy * (x > 0 ? 1 - s : s));
 }
@@ -64,8 +70,8 @@ KERNEL gelu_backward(const T *dy, const T *x, T *dx, long long count) {
     store(dx + at, values);
 }
 
-KERNEL __launch_bounds__(256) gelu_backward_lines(const T *dy, const T *x, T *dx, W *lines, int N,
-                                                  int C) {
+KERNEL __launch_bounds__(256, 4) gelu_backward_lines(const T *dy, const T *x, T *dx, W *lines,
+                                                     int N, int C) {
     int c = stripe_column();
     W sums[V] = {};
     if (c < C) {

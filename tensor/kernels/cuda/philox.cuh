@@ -4,9 +4,10 @@
 __device__ inline uint4 philox(uint4 counter, uint2 seed) {
 #pragma unroll
     for (int round = 0; round < 10; round++) {
-        unsigned high0 = __umulhi(counter.x, 0xD2511F53u), low0 = counter.x * 0xD2511F53u;
-        unsigned high1 = __umulhi(counter.z, 0xCD9E8D57u), low1 = counter.z * 0xCD9E8D57u;
-        counter = {high1 ^ counter.y ^ seed.x, low1, high0 ^ counter.w ^ seed.y, low0};
+        // 32 x 32 -> 64 bits
+        unsigned long long x = 0xD2511F53ull * counter.x, z = 0xCD9E8D57ull * counter.z;
+        unsigned y = (z >> 32) ^ counter.y ^ seed.x, w = (x >> 32) ^ counter.w ^ seed.y;
+        counter = {y, (unsigned)z, w, (unsigned)x};
         seed.x += 0x9E3779B9u;  // the golden ratio and sqrt(3) - 1, as fractions of 2^32
         seed.y += 0xBB67AE85u;
     }

@@ -10,7 +10,7 @@ from tensor.memory.devices import Array, cupy
 
 SUMS = Source("sums.cu", "columns.cuh")
 STACK = 8  # rows of threads in a block, as in columns.cuh
-BLOCKS = 1056  # eight for each of an H200's 132 multiprocessors
+BLOCKS = 528  # four for each of an H200's 132 multiprocessors
 
 
 def column_sums(rows: Array, out: Array | None = None, add: bool = False) -> Array:
