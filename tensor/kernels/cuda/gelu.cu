@@ -41,24 +41,23 @@ __device__ inline W tail(W z) {
 // |x|; q is 0 long before 1000, and infinity times 0 would be NaN
 __device__ inline W magnitude(W x) { return fabs(x) > 1000 ? (W)1000 : fabs(x); }
 
-__device__ inline T gelu(T from) {
-    W x = (W)from, z = magnitude(x);
-    return (T)((x > 0 ? x : (W)0) - z * tail(z));
+__device__ inline W gelu(W x) {
+    W z = magnitude(x);
+    return (x > 0 ? x : (W)0) - z * tail(z);
 }
 
-__device__ inline T gelu_gradient(T upstream, T from) {
+__device__ inline W gelu_gradient(W dy, W x) {
     const W linear = 1.5957691216057308, cubic = 0.21406444881780073;  // 2u' = linear + cubic z^2
-    W dy = (W)upstream, x = (W)from, z = magnitude(x);
-    W q = tail(z);
+    W z = magnitude(x), q = tail(z);
     W s = q * (1 - z * (linear + cubic * z * z) * (1 - q));
-    return (T)(dy == 0 ? (W)0 : dy * (x > 0 ? 1 - s : s));
+    return dy == 0 ? (W)0 : dy * (x > 0 ? 1 - s : s);
 }
 
 KERNEL gelu_forward(const T *x, T *y, long long count) {
     long long at = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (at >= count) return;
     Pack values = load(x + at);
-    for (int v = 0; v < V; v++) values.v[v] = gelu(values.v[v]);
+    for (int v = 0; v < V; v++) values.v[v] = (T)gelu((W)values.v[v]);
     store(y + at, values);
 }
 
@@ -66,7 +65,8 @@ KERNEL gelu_backward(const T *dy, const T *x, T *dx, long long count) {
     long long at = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (at >= count) return;
     Pack upstream = load(dy + at), values = load(x + at);
-    for (int v = 0; v < V; v++) values.v[v] = gelu_gradient(upstream.v[v], values.v[v]);
+    for (int v = 0; v < V; v++)
+        values.v[v] = (T)gelu_gradient((W)upstream.v[v], (W)values.v[v]);
     store(dx + at, values);
 }
 
@@ -80,8 +80,9 @@ KERNEL __launch_bounds__(256, 4) gelu_backward_lines(const T *dy, const T *x, T 
             long long at = (long long)row * C + c;
             Pack upstream = load(dy + at), values = load(x + at);
             for (int v = 0; v < V; v++) {
-                values.v[v] = gelu_gradient(upstream.v[v], values.v[v]);
-                sums[v] += (W)values.v[v];
+                W gradient = gelu_gradient((W)upstream.v[v], (W)values.v[v]);
+                sums[v] += gradient;
+                values.v[v] = (T)gradient;
             }
             store(dx + at, values);
         }

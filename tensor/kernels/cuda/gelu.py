@@ -32,8 +32,8 @@ def gelu_backward(dy: Array, x: Array) -> Array:
 def gelu_backward_sums(
     dy: Array, x: Array, out: Array | None = None, add: bool = False
 ) -> tuple[Array, Array]:
-    """(dx of y = gelu(x), the sums of dx over all axes but the last), in one pass. The sums are
-    those of the rounded dx; they are written into `out`, or added to it.   out: (C,)
+    """(dx of y = gelu(x), the sums of dx over all axes but the last), in one pass. The sums are of
+    dx before it is rounded; they are written into `out`, or added to it.   out: (C,)
     """
     dy, x = contiguous(dy), contiguous(x)
     C = x.shape[-1]

@@ -47,6 +47,13 @@ __device__ inline void store_row(const Held &held, T *row, int C) {
         }
 }
 
+// Asks for a row that is needed soon, and does not wait for it.
+__device__ inline void prefetch_row(const T *row, int C) {
+    const int line = 128 / sizeof(T);
+    for (int c = threadIdx.x * line; c < C; c += blockDim.x * line)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(row + c));
+}
+
 // Replaces each of N values by its sum over all lanes of a row.
 template <int N, class S> __device__ inline void row_sums(S (&values)[N]) {
     for (int i = 0; i < N; i++)
@@ -156,6 +163,12 @@ layer_norm_backward(const T *dy, const T *x, const T *gain, const W *kept, const
         load_row(packs, x + start, C);
         load_row(upstream, dy + start, C);
         load_row(gains, gain, C);
+        if (row + stride < rows) {
+            long long next = start + (long long)stride * C;
+            prefetch_row(x + next, C);
+            prefetch_row(dy + next, C);
+            if (plus) prefetch_row(plus + next, C);
+        }
         Affine normed(kept[row], kept[rows + row]);
         Held n, dn;
         W sums[2] = {0, 0};  // of dn, and of dn * n
