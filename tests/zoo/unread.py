@@ -41,6 +41,13 @@ ZOO = [
         new="len(self.waiting) > 0 or self.waiting[0].ready",
         test=READING + "test_a_run_is_the_same_a_step_late",
     ),
+    Bug(  # an error takes the step before it along
+        row=97,
+        file=LOOP,
+        old="        finally:\n            self.catch_up()\n",
+        new="        finally:\n            self.waiting.clear()\n",
+        test=READING + "test_what_goes_wrong_later_loses_no_step",
+    ),
     Bug(  # skipped steps count
         row=97,
         file=OPTIMIZER,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -56,7 +58,7 @@ class Training:
         """
         job, config, first = self.job, self.run.training, self.progress.step
         start = saved = time.monotonic()
-        with Interrupt() as stop, self.live:
+        with Interrupt() as stop, self.live, self.noting():
             if first == 0:
                 self.keep(0)
             records = train(
@@ -91,6 +93,14 @@ class Training:
         hopeless = self.in_a_row + len(self.waiting) >= HOPELESS
         while self.waiting and (len(self.waiting) > 1 or self.waiting[0].ready or hopeless):
             self.note(self.waiting.pop(0))
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Whatever ends the training, the steps that were taken are noted."""
+        try:
+            yield
+        finally:
+            self.catch_up()
 
     def catch_up(self) -> None:
         """Note all steps, and wait for the one that is under way."""

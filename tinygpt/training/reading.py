@@ -51,18 +51,8 @@ class Reading:
         self._start = start
         # of each: its value, or the bytes that it will have in memory that a GPU can write
         self._values = [number if isinstance(number, float) else None for number in numbers]
-        self._bytes: list[Any] = []
         tensors = [number for number in numbers if isinstance(number, Tensor)]
-        if tensors:
-            cuda = array_module(start.device).cuda
-            pinned = cuda.alloc_pinned_memory(SLOT * len(tensors))
-            whole = np.frombuffer(pinned, np.uint8, SLOT * len(tensors))
-            stream = cuda.get_current_stream()
-            for i, number in enumerate(tensors):
-                array = number.array
-                part = whole[SLOT * i : SLOT * i + array.nbytes]
-                array.data.copy_to_host_async(part.ctypes.data, array.nbytes, stream)
-                self._bytes.append(part.view(array.dtype))
+        self._bytes = _copied(tensors, start.device) if tensors else []
         self._end = Moment(start.device)
 
     @property
@@ -87,3 +77,18 @@ class Reading:
         # the memory goes to whoever asks next, and no copy may be under way to it
         if self._bytes:
             self._end.wait()
+
+
+def _copied(tensors: list[Tensor], device: str) -> list[Any]:
+    """Arrays of the one value of each tensor, which a GPU will have written at some later time."""
+    cuda = array_module(device).cuda
+    whole = np.frombuffer(
+        cuda.alloc_pinned_memory(SLOT * len(tensors)), np.uint8, SLOT * len(tensors)
+    )
+    stream, parts = cuda.get_current_stream(), []
+    for i, number in enumerate(tensors):
+        array = number.array
+        part = whole[SLOT * i : SLOT * i + array.nbytes]
+        array.data.copy_to_host_async(part.ctypes.data, array.nbytes, stream)
+        parts.append(part.view(array.dtype))
+    return parts

@@ -116,6 +116,20 @@ def test_a_checkpoint_has_all_its_steps_in_the_metrics(
     assert complete == [True] * 5
 
 
+@pytest.mark.usefixtures("here", "late")
+def test_what_goes_wrong_later_loses_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm, left = clipping.clip_gradients, iter(range(2))
+
+    def failing(*arguments: Any) -> float:
+        if next(left, None) is None:
+            raise MemoryError("no more")
+        return norm(*arguments)
+
+    monkeypatch.setattr(clipping, "clip_gradients", failing)
+    assert main(["train", *TINY, "--steps", "9", "--snapshots", "0"]) == 2
+    assert [record["step"] for record in losses(Path("runs/story-1"))] == [1, 2]
+
+
 def test_numbers_of_the_cpu_are_there_at_once() -> None:
     reading = Reading(Moment("cpu"), 1.5, math.inf)
     assert reading.ready
