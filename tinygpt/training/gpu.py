@@ -92,11 +92,12 @@ def kept_by_kernels(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     A token of a layer, in numbers of 2 bytes: q, k, v 3 C, and C each of the norm before them,
     the attention, the sum, its norm and the next sum; 4 C each before and after GELU. In 4 bytes:
     a log-sum-exp for each head, and mean and standard deviation for each of two norms. Outside the
-    layers: the embedding with its norm's statistics, and the gradient of what the head is given.
+    layers: the embedding with its norm's statistics, the gradient of what the head is given, and
+    ids and targets, 8 bytes each.
     """
     tokens, C = config.batch * model.context, model.width
     layer = tokens * (2 * 16 * C + 4 * model.heads + 4 * 4)
-    return (tokens * 2 * C if config.recompute else layer), tokens * (2 * 2 * C + 2 * 4)
+    return (tokens * 2 * C if config.recompute else layer), tokens * (2 * 2 * C + 2 * 4 + 2 * 8)
 
 
 def logits_by_kernels(model: ModelConfig, config: TrainConfig) -> int:

@@ -147,11 +147,13 @@ def test_what_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert apart(q[0], k[0], k[0]).startswith("q (3, 5, 8)")
     assert apart(q, k[:, :1], k[:, :1]).startswith("q (2, 3, 5, 8)")
 
-    def fails(*_: Any) -> None:
-        raise UnsupportedError("too new")
+    for T, error in ((6, UnsupportedError("too new")), (7, RuntimeError("too old"))):
 
-    monkeypatch.setattr(CUDNN.pygraph, "check_support", fails)
-    assert packed(draw(2, 6, 48)).endswith("too new")
+        def fails(*_: Any, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr(CUDNN.pygraph, "check_support", fails)
+        assert packed(draw(2, T, 48)).endswith(str(error))
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -362,8 +362,7 @@ def test_formulas_are_what_kernels_keep(recompute: bool, device: str) -> None:
         pytest.skip("needs a GPU")
     model = GPTConfig(50257, 256, 128, 2, 3)
     config = TrainConfig(batch=4, dtype="bfloat16", device=device, recompute=recompute)
-    traced, counted = planning.activations(model, config), gpu.kept_by_kernels(model, config)
-    assert counted == pytest.approx(traced, rel=0.05)
+    assert planning.activations(model, config) == gpu.kept_by_kernels(model, config)
     assert planning.logits_bytes(model, config) == gpu.logits_by_kernels(model, config)
 
 
