@@ -15,6 +15,7 @@
 // one read and one write of memory, 4 bytes an element of bf16.
 
 constexpr W LOWEST = sizeof(W) == 8 ? -1.7976931348623157e308 : -3.4028234663852886e38;
+constexpr int AHEAD = 4;  // packs that a thread reads at once
 
 struct Row {
     W peak, sum, mean;
@@ -36,43 +37,55 @@ __device__ inline W exponential(W x) {
     else return exp(x);
 }
 
-// Two parts of a row as one. A part without elements has the lowest finite peak, and not -infinity:
-// -infinity less itself is NaN.
-__device__ inline Row joined(Row a, Row b) {
-    W peak = a.peak > b.peak ? a.peak : b.peak;
-    W sum = a.sum * exponential(a.peak - peak) + b.sum * exponential(b.peak - peak);
-    return {peak, sum, a.mean + b.mean};
+// The elements of a row that one thread reads are AHEAD packs at a time, so that memory always has
+// work: that hides how long it takes to answer.
+template <typename Function>
+__device__ inline void each_pack(const T *__restrict__ x, int classes, Function use) {
+    int step = blockDim.x * V;
+    for (int start = threadIdx.x * V; start < classes; start += AHEAD * step) {
+        Pack packs[AHEAD];
+        for (int k = 0; k < AHEAD; k++)
+            if (start + k * step < classes) packs[k] = load(x + start + k * step);
+        for (int k = 0; k < AHEAD; k++)
+            if (start + k * step < classes) use(packs[k], start + k * step);
+    }
 }
 
-// Peak, sum and mean of a row, the same for every thread of the block. `copy`: where to keep the
-// row; each thread reads back only what it wrote itself.
-__device__ inline Row row_of(const T *__restrict__ x, T *__restrict__ copy, int classes) {
-    __shared__ Row parts[32];
-    Row mine = {LOWEST, 0, 0};
-    W share = (W)1 / classes;
-    #pragma unroll 4
-    for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) {
-        Pack pack = load(x + i);
-        if (copy) store(copy + i, pack);
-        W peak = mine.peak, sum = 0;
-        for (int j = 0; j < V; j++) peak = (W)pack.v[j] > peak ? (W)pack.v[j] : peak;
-        for (int j = 0; j < V; j++) {
-            sum += exponential((W)pack.v[j] - peak);
-            mine.mean += (W)pack.v[j] * share;
-        }
-        mine.sum = mine.sum * exponential(mine.peak - peak) + sum;
-        mine.peak = peak;
-    }
-    for (int step = 16; step; step /= 2) {
-        Row other = {__shfl_xor_sync(ALL, mine.peak, step), __shfl_xor_sync(ALL, mine.sum, step),
-                     __shfl_xor_sync(ALL, mine.mean, step)};
-        mine = joined(mine, other);
-    }
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = mine;
+// The sum or the largest of a value of each thread of the block, for every thread.
+__device__ inline W block_sum(W value) {
+    __shared__ W parts[32];
+    value = warp_sum(value);
+    __syncthreads();  // the parts of a sum before have been read
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
     __syncthreads();
-    Row row = parts[0];
-    for (int warp = 1; warp < blockDim.x / 32; warp++) row = joined(row, parts[warp]);
-    return row;
+    return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : 0);
+}
+
+__device__ inline W block_max(W value) {
+    __shared__ W parts[32];
+    value = warp_max(value);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
+    __syncthreads();
+    return warp_max(threadIdx.x % 32 < blockDim.x / 32 ? parts[threadIdx.x % 32] : LOWEST);
+}
+
+// Peak, sum and mean of a row, the same for every thread. The mean is made only where `smooth`.
+// copy: where to keep the row; each thread reads back only what it wrote itself.
+//
+// A thread begins with the lowest finite peak, and not -infinity: -infinity less itself is NaN.
+__device__ inline Row row_of(const T *x, T *copy, int classes, bool smooth) {
+    W peak = LOWEST, sum = 0, mean = 0, share = (W)1 / classes;
+    each_pack(x, classes, [&](Pack pack, int i) {
+        if (copy) store(copy + i, pack);
+        W before = peak;
+        for (int j = 0; j < V; j++) peak = max(peak, (W)pack.v[j]);
+        sum *= exponential(before - peak);
+        for (int j = 0; j < V; j++) sum += exponential((W)pack.v[j] - peak);
+        if (smooth) for (int j = 0; j < V; j++) mean += (W)pack.v[j] * share;
+    });
+    W all = block_max(peak);
+    sum = block_sum(sum * exponential(peak - all));
+    return {all, sum, smooth ? block_sum(mean) : 0};
 }
 
 __device__ inline W loss_of(Row row, const T *x, long long target, int classes, W spread) {
@@ -87,15 +100,15 @@ __device__ inline W loss_of(Row row, const T *x, long long target, int classes, 
 __device__ inline void gradient_of(const T *x, T *dx, W peak, W sum, long long target, int classes,
                                    W spread, W share) {
     W inverse = 1 / sum, low = spread / classes, certain = 1 - spread;
-    #pragma unroll 4
-    for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) {
-        Pack pack = load(x + i);
+    each_pack(x, classes, [&](Pack pack, int i) {
+        bool has_target = i <= target && target < i + V;
         for (int j = 0; j < V; j++) {
-            W q = i + j == target ? low + certain : low;
-            pack.v[j] = (T)((exponential((W)pack.v[j] - peak) * inverse - q) * share);
+            W difference = exponential((W)pack.v[j] - peak) * inverse - low;
+            if (has_target && i + j == target) difference -= certain;
+            pack.v[j] = (T)(difference * share);
         }
         store(dx + i, pack);
-    }
+    });
 }
 
 __device__ inline void clear(T *x, int classes) {
@@ -116,7 +129,7 @@ KERNEL cross_entropy_in_place(T *logits, const long long *wide, const int *narro
         if (learning) clear(x, classes);
         return;
     }
-    Row row = row_of(x, copy, classes);
+    Row row = row_of(x, copy, classes, spread != 0);
     if (threadIdx.x == 0) losses[blockIdx.x] = loss_of(row, x, target.id, classes, spread);
     __syncthreads();  // x[target] is read before it is overwritten
     if (learning)
@@ -132,7 +145,7 @@ KERNEL cross_entropy_forward(const T *logits, const long long *wide, const int *
         if (threadIdx.x == 0) losses[blockIdx.x] = 0;
         return;
     }
-    Row row = row_of(x, nullptr, classes);
+    Row row = row_of(x, nullptr, classes, spread != 0);
     if (threadIdx.x) return;
     losses[blockIdx.x] = loss_of(row, x, target.id, classes, spread);
     peaks[blockIdx.x] = row.peak;

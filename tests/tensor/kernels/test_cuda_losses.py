@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tensor
-from tensor import Tensor, kernels
+from tensor import Tensor, kernels, optim
 from tensor.memory.devices import Array, array_module
 
 # the error of a norm that rounding allows, where logits are rounded too
@@ -168,9 +168,11 @@ def test_the_logits_of_all_rows_never_exist(device: str, monkeypatch: pytest.Mon
 
     cupy = array_module(device)
     monkeypatch.setattr(cross_entropy, "CHUNK", 2**22)
-    rows, classes = 4096, 8192  # 64 MiB of logits
-    x = tensor.randn(rows, 64, device=device).to("bfloat16").requires_grad_()
-    w = tensor.randn(64, classes, device=device).to("bfloat16").requires_grad_()
+    rows, classes, kind = 4096, 8192, "bfloat16"  # 64 MiB of logits
+    x, w = (
+        Tensor(drawn(*shape, dtype=kind), dtype=kind, device=device, requires_grad=True)
+        for shape in ((rows, 64), (64, classes))
+    )
     t = tensor.zeros(rows, dtype="int64", device=device)
     pool = cupy.get_default_memory_pool()
     for warm in (True, False):
@@ -215,7 +217,7 @@ def test_a_tied_table_has_the_sum_of_both_gradients(device: str) -> None:
     for place, dtype in ((device, "bfloat16"), (device, "float32"), ("cpu", "float32")):
         tensor.manual_seed(0)
         model = GPT(config, dtype=dtype, device=place)
-        optimiser = tensor.optim.AdamW(model.parameters())
+        optimiser = optim.AdamW(model.parameters())
         for _ in range(2):
             optimiser.zero_grad()
             (model.loss(ids[0], ids[1]) * 2).backward()
