@@ -152,6 +152,22 @@ def test_logsumexp_and_cross_entropy_against_scipy(device: str) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_the_loss_of_a_product_is_float32_at_least(dtype: str, device: str) -> None:
+    rng = np.random.default_rng(0)
+    x, w = (
+        Tensor(rng.standard_normal(shape), dtype=dtype, device=device, requires_grad=True)
+        for shape in ((40, 8), (8, 30))
+    )
+    targets = Tensor(rng.integers(0, 30, 40), device=device)
+    loss = tensor.linear_cross_entropy(x, w, targets)
+    loss.backward()
+    assert loss.dtype == tensor.float32
+    assert {str(leaf.grad.dtype) for leaf in (x, w) if leaf.grad is not None} == {dtype}
+    logits = tensor.linear(x, w).to("float32")
+    assert loss.item() == pytest.approx(tensor.cross_entropy(logits, targets).item(), rel=1e-6)
+
+
 def test_bug_39_mean_over_what_is_not_ignored(device: str) -> None:
     logits = np.random.default_rng(0).standard_normal((2, 3, 4))
     x, targets = leaf(logits, device), np.array([[1, -1, -1], [-1, 3, 0]])
