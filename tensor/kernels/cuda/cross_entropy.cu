@@ -117,7 +117,7 @@ __device__ inline void clear(T *x, int classes) {
     for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) store(x + i, zero);
 }
 
-KERNEL cross_entropy_in_place(T *logits, const long long *wide, const int *narrow, W *losses,
+KERNEL __launch_bounds__(512, 2) cross_entropy_in_place(T *logits, const long long *wide, const int *narrow, W *losses,
                               int classes, W spread, int ignoring, long long ignored, int learning,
                               int kept) {
     extern __shared__ uint4 memory[];
@@ -136,7 +136,7 @@ KERNEL cross_entropy_in_place(T *logits, const long long *wide, const int *narro
         gradient_of(copy ? copy : x, x, row.peak, row.sum, target.id, classes, spread, 1);
 }
 
-KERNEL cross_entropy_forward(const T *logits, const long long *wide, const int *narrow, W *losses,
+KERNEL __launch_bounds__(512, 2) cross_entropy_forward(const T *logits, const long long *wide, const int *narrow, W *losses,
                              W *peaks, W *sums, int classes, W spread, int ignoring,
                              long long ignored) {
     const T *x = logits + (long long)blockIdx.x * classes;
@@ -153,7 +153,7 @@ KERNEL cross_entropy_forward(const T *logits, const long long *wide, const int *
 }
 
 // dloss: (rows) where `each`, else (1). It is divided by `count`, if that is not null.
-KERNEL cross_entropy_backward(const T *logits, const long long *wide, const int *narrow,
+KERNEL __launch_bounds__(512, 2) cross_entropy_backward(const T *logits, const long long *wide, const int *narrow,
                               const W *peaks, const W *sums, const T *dloss, const W *count, T *dx,
                               int classes, W spread, int ignoring, long long ignored, int each) {
     long long start = (long long)blockIdx.x * classes;
