@@ -16,6 +16,14 @@ struct alignas(sizeof(T) * V) Pack {
 __device__ inline Pack load(const T *p) { return *reinterpret_cast<const Pack *>(p); }
 __device__ inline void store(T *p, Pack x) { *reinterpret_cast<Pack *>(p) = x; }
 
+// V sums side by side, by loads and stores of 16 bytes
+struct alignas(sizeof(W) * V < 16 ? sizeof(W) * V : 16) Sums {
+    W v[V];
+};
+
+__device__ inline Sums load_sums(const W *p) { return *reinterpret_cast<const Sums *>(p); }
+__device__ inline void store_sums(W *p, Sums x) { *reinterpret_cast<Sums *>(p) = x; }
+
 __device__ inline W warp_sum(W value) {
     for (int step = 16; step; step /= 2) value += __shfl_xor_sync(ALL, value, step);
     return value;

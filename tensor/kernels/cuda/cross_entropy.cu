@@ -15,7 +15,7 @@
 // one read and one write of memory, 4 bytes an element of bf16.
 
 constexpr W LOWEST = sizeof(W) == 8 ? -1.7976931348623157e308 : -3.4028234663852886e38;
-constexpr int AHEAD = 4;  // packs that a thread reads at once
+constexpr int BLOCKS = sizeof(T) < 8 ? 2 : 1;  // of 1024 threads, on one multiprocessor
 
 struct Row {
     W peak, sum, mean;
@@ -35,20 +35,6 @@ __device__ inline Target target_of(const long long *wide, const int *narrow, int
 __device__ inline W exponential(W x) {
     if constexpr (sizeof(T) == 2) return __expf(x);  // exact to a part of 2^20
     else return exp(x);
-}
-
-// The elements of a row that one thread reads are AHEAD packs at a time, so that memory always has
-// work: that hides how long it takes to answer.
-template <typename Function>
-__device__ inline void each_pack(const T *__restrict__ x, int classes, Function use) {
-    int step = blockDim.x * V;
-    for (int start = threadIdx.x * V; start < classes; start += AHEAD * step) {
-        Pack packs[AHEAD];
-        for (int k = 0; k < AHEAD; k++)
-            if (start + k * step < classes) packs[k] = load(x + start + k * step);
-        for (int k = 0; k < AHEAD; k++)
-            if (start + k * step < classes) use(packs[k], start + k * step);
-    }
 }
 
 // The sum or the largest of a value of each thread of the block, for every thread.
@@ -73,16 +59,18 @@ __device__ inline W block_max(W value) {
 // copy: where to keep the row; each thread reads back only what it wrote itself.
 //
 // A thread begins with the lowest finite peak, and not -infinity: -infinity less itself is NaN.
-__device__ inline Row row_of(const T *x, T *copy, int classes, bool smooth) {
+__device__ inline Row row_of(const T *__restrict__ x, T *__restrict__ copy, int classes,
+                             bool smooth) {
     W peak = LOWEST, sum = 0, mean = 0, share = (W)1 / classes;
-    each_pack(x, classes, [&](Pack pack, int i) {
+    for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) {
+        Pack pack = load(x + i);
         if (copy) store(copy + i, pack);
         W before = peak;
         for (int j = 0; j < V; j++) peak = max(peak, (W)pack.v[j]);
         sum *= exponential(before - peak);
         for (int j = 0; j < V; j++) sum += exponential((W)pack.v[j] - peak);
         if (smooth) for (int j = 0; j < V; j++) mean += (W)pack.v[j] * share;
-    });
+    }
     W all = block_max(peak);
     sum = block_sum(sum * exponential(peak - all));
     return {all, sum, smooth ? block_sum(mean) : 0};
@@ -100,7 +88,8 @@ __device__ inline W loss_of(Row row, const T *x, long long target, int classes, 
 __device__ inline void gradient_of(const T *x, T *dx, W peak, W sum, long long target, int classes,
                                    W spread, W share) {
     W inverse = 1 / sum, low = spread / classes, certain = 1 - spread;
-    each_pack(x, classes, [&](Pack pack, int i) {
+    for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) {
+        Pack pack = load(x + i);
         bool has_target = i <= target && target < i + V;
         for (int j = 0; j < V; j++) {
             W difference = exponential((W)pack.v[j] - peak) * inverse - low;
@@ -108,7 +97,7 @@ __device__ inline void gradient_of(const T *x, T *dx, W peak, W sum, long long t
             pack.v[j] = (T)(difference * share);
         }
         store(dx + i, pack);
-    });
+    }
 }
 
 __device__ inline void clear(T *x, int classes) {
@@ -117,9 +106,9 @@ __device__ inline void clear(T *x, int classes) {
     for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) store(x + i, zero);
 }
 
-KERNEL __launch_bounds__(512, 2) cross_entropy_in_place(T *logits, const long long *wide, const int *narrow, W *losses,
-                              int classes, W spread, int ignoring, long long ignored, int learning,
-                              int kept) {
+KERNEL __launch_bounds__(1024, BLOCKS) cross_entropy_in_place(
+    T *logits, const long long *wide, const int *narrow, W *losses, int classes, W spread,
+    int ignoring, long long ignored, int learning, int kept) {
     extern __shared__ uint4 memory[];
     T *x = logits + (long long)blockIdx.x * classes;
     T *copy = kept ? reinterpret_cast<T *>(memory) : nullptr;
@@ -136,9 +125,9 @@ KERNEL __launch_bounds__(512, 2) cross_entropy_in_place(T *logits, const long lo
         gradient_of(copy ? copy : x, x, row.peak, row.sum, target.id, classes, spread, 1);
 }
 
-KERNEL __launch_bounds__(512, 2) cross_entropy_forward(const T *logits, const long long *wide, const int *narrow, W *losses,
-                             W *peaks, W *sums, int classes, W spread, int ignoring,
-                             long long ignored) {
+KERNEL __launch_bounds__(1024, BLOCKS) cross_entropy_forward(
+    const T *logits, const long long *wide, const int *narrow, W *losses, W *peaks, W *sums,
+    int classes, W spread, int ignoring, long long ignored) {
     const T *x = logits + (long long)blockIdx.x * classes;
     Target target = target_of(wide, narrow, blockIdx.x, ignoring, ignored);
     if (!target.used) {
@@ -153,9 +142,10 @@ KERNEL __launch_bounds__(512, 2) cross_entropy_forward(const T *logits, const lo
 }
 
 // dloss: (rows) where `each`, else (1). It is divided by `count`, if that is not null.
-KERNEL __launch_bounds__(512, 2) cross_entropy_backward(const T *logits, const long long *wide, const int *narrow,
-                              const W *peaks, const W *sums, const T *dloss, const W *count, T *dx,
-                              int classes, W spread, int ignoring, long long ignored, int each) {
+KERNEL __launch_bounds__(1024, BLOCKS) cross_entropy_backward(
+    const T *logits, const long long *wide, const int *narrow, const W *peaks, const W *sums,
+    const T *dloss, const W *count, T *dx, int classes, W spread, int ignoring, long long ignored,
+    int each) {
     long long start = (long long)blockIdx.x * classes;
     Target target = target_of(wide, narrow, blockIdx.x, ignoring, ignored);
     if (!target.used) {
@@ -175,6 +165,7 @@ KERNEL cross_entropy_total(const W *losses, const long long *wide, const int *na
     __shared__ int counts[32];
     double sum = 0;
     int used = 0;
+    #pragma unroll 4
     for (int row = threadIdx.x; row < rows; row += blockDim.x) {
         sum += losses[row];
         used += target_of(wide, narrow, row, ignoring, ignored).used;
@@ -208,17 +199,12 @@ KERNEL scale_rows(const T *x, const long long *wide, const int *narrow, const W 
     store(dx + i, pack);
 }
 
-// V sums side by side
-struct alignas(16 < sizeof(W) * V ? 16 : sizeof(W) * V) Sums {
-    W v[V];
-};
-
 // out = x * dloss / count, or out += that where `add`, rounded once.   x: (size), W   out: (size)
 KERNEL scale_into(const W *x, const W *dloss, const W *count, T *out, long long size, int add) {
     long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * V;
     if (i >= size) return;
     W share = dloss[0] / (count ? count[0] : 1);
-    Sums sums = *reinterpret_cast<const Sums *>(x + i);
+    Sums sums = load_sums(x + i);
     Pack pack;
     if (add) pack = load(out + i);
     for (int j = 0; j < V; j++) {

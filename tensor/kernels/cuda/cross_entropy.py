@@ -13,7 +13,7 @@ from tensor.kernels.cuda.products import product
 from tensor.memory.devices import Array, cupy
 
 LOSSES = Source("cross_entropy.cu")
-THREADS = 512  # a block, at most
+THREADS = 1024  # a block, at most
 SHARED = 112 * 1024  # bytes of a row in shared memory, so that two blocks fit a multiprocessor
 # Bytes of logits that exist at once. Fewer would mean more passes over the sum of dweight, of
 # 4 bytes an element for each chunk; more would be the peak of a step's memory.

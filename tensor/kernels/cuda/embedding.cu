@@ -141,19 +141,15 @@ KERNEL sort_positions(const long long *wide, const int *narrow, const int *count
 }
 
 // dtable[id] at c = scale * sums, or that is added.
-__device__ inline void give(T *dtable, int id, int C, int c, const W *sums, W scale, int add) {
+__device__ inline void give(T *dtable, int id, int C, int c, Sums sums, W scale, int add) {
     T *out = dtable + (long long)id * C + c;
     Pack pack;
     if (add) pack = load(out);
     for (int j = 0; j < V; j++) {
-        W value = sums[j] * scale;
+        W value = sums.v[j] * scale;
         pack.v[j] = (T)(add ? (W)pack.v[j] + value : value);
     }
     store(out, pack);
-}
-
-__device__ inline void keep(W *part, const W *sums) {
-    for (int j = 0; j < V; j++) part[j] = sums[j];
 }
 
 // One block a stretch, a thread for each pack of columns.   heads, tails: (stretches, C)
@@ -174,17 +170,17 @@ KERNEL add_stretches(const long long *wide, const int *narrow, const int *order,
     __syncthreads();
     long long part = (long long)blockIdx.x * C;
     for (int c = threadIdx.x * V; c < C; c += blockDim.x * V) {
-        W sums[V] = {};
+        Sums sums = {};
         bool began_before = ids[0] == ids[1];
         #pragma unroll 4
         for (int i = 0; i < count; i++) {
             Pack pack = load(dy + (long long)rows[i] * C + c);
-            for (int j = 0; j < V; j++) sums[j] += (W)pack.v[j];
+            for (int j = 0; j < V; j++) sums.v[j] += (W)pack.v[j];
             bool ends = ids[i + 1] != ids[i + 2];
             if (!ends && i < count - 1) continue;
             if (ends && !began_before) give(dtable, ids[i + 1], C, c, sums, scale, add);
-            else keep((began_before ? heads : tails) + part + c, sums);
-            for (int j = 0; j < V; j++) sums[j] = 0;
+            else store_sums((began_before ? heads : tails) + part + c, sums);
+            sums = {};
             began_before = false;
         }
     }
@@ -200,11 +196,12 @@ KERNEL join_stretches(const long long *wide, const int *narrow, const int *order
     int begin = place_of(id, starts, tiles), end = place_of(id + 1, starts, tiles);
     if (begin < first || end <= next) return;
     for (int c = threadIdx.x * V; c < C; c += blockDim.x * V) {
-        W sums[V];
-        for (int j = 0; j < V; j++) sums[j] = tails[(long long)blockIdx.x * C + c + j];
-        #pragma unroll 4
-        for (int stretch = blockIdx.x + 1; stretch <= (end - 1) / STRETCH; stretch++)
-            for (int j = 0; j < V; j++) sums[j] += heads[(long long)stretch * C + c + j];
+        Sums sums = load_sums(tails + (long long)blockIdx.x * C + c);
+        #pragma unroll 8
+        for (int stretch = blockIdx.x + 1; stretch <= (end - 1) / STRETCH; stretch++) {
+            Sums more = load_sums(heads + (long long)stretch * C + c);
+            for (int j = 0; j < V; j++) sums.v[j] += more.v[j];
+        }
         give(dtable, id, C, c, sums, scale, add);
     }
 }
