@@ -34,14 +34,17 @@ KERNEL dropout(const T *x, T *y, unsigned rows, unsigned C, unsigned threshold, 
     store(y + at, values);
 }
 
-// One thread for each counter.
+// One thread for each counter; `bits` starts on a multiple of 16 bytes.
 KERNEL random_bits(unsigned *bits, unsigned rows, unsigned C, unsigned step, unsigned module,
                    unsigned sample, unsigned seed_low, unsigned seed_high) {
     unsigned at = blockIdx.x * blockDim.x + threadIdx.x, counters = C / 4 + (C % 4 > 0);
     unsigned row = at / counters, block = at - row * counters;
     if (row >= rows) return;
     uint4 words = philox({block, step, module, sample + row}, {seed_low, seed_high});
-    unsigned first = 4 * block;
-    for (unsigned i = 0; i < 4 && first + i < C; i++)
-        bits[(long long)row * C + first + i] = word(words, i);
+    unsigned c = 4 * block;
+    unsigned *to = bits + (long long)row * C + c;
+    if (C % 4 == 0)
+        *reinterpret_cast<uint4 *>(to) = words;
+    else
+        for (unsigned i = 0; i < 4 && c + i < C; i++) to[i] = word(words, i);
 }

@@ -18,6 +18,8 @@
 constexpr int HELD = sizeof(W) == 8 ? 12 : 24;  // elements of a row that one thread holds
 constexpr int K = HELD / V;                     // the same in packs
 using Held = W[K][V];
+// blocks at once on a multiprocessor: as many as the registers allow
+constexpr int FORWARD_BLOCKS = sizeof(T) == 2 ? 4 : 3, BACKWARD_BLOCKS = sizeof(T) == 2 ? 2 : 1;
 
 __device__ inline int column(int k) { return (k * blockDim.x + threadIdx.x) * V; }
 
@@ -47,11 +49,10 @@ __device__ inline void store_row(const Held &held, T *row, int C) {
         }
 }
 
-// Asks for a row that is needed soon, and does not wait for it.
+// Asks for a row that is needed soon, and does not wait for it: 128 bytes a thread.
 __device__ inline void prefetch_row(const T *row, int C) {
-    const int line = 128 / sizeof(T);
-    for (int c = threadIdx.x * line; c < C; c += blockDim.x * line)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(row + c));
+    int c = threadIdx.x * (128 / sizeof(T));
+    if (c < C) asm volatile("prefetch.global.L2 [%0];" ::"l"(row + c));
 }
 
 // Replaces each of N values by its sum over all lanes of a row.
@@ -98,7 +99,6 @@ struct Affine {
     __device__ W operator()(W x) const { return (x * scale - shift) * inverse; }
 };
 
-constexpr int FORWARD_BLOCKS = sizeof(T) == 2 ? 5 : 3;  // a multiprocessor: as registers allow
 
 KERNEL __launch_bounds__(192, FORWARD_BLOCKS)
 layer_norm_forward(const T *x, const T *addend, T *s, const T *gain, const T *bias, T *y, W *kept,
@@ -152,14 +152,20 @@ __device__ inline void write_line(const Held &sums, W *line, int C) {
     __syncthreads();  // the next call writes `total` again
 }
 
-KERNEL __launch_bounds__(192, 2)
+KERNEL __launch_bounds__(192, BACKWARD_BLOCKS)
 layer_norm_backward(const T *dy, const T *x, const T *gain, const W *kept, const T *plus, T *dx,
                     W *lines, int rows, int C) {
     Held dgain = {}, dbias = {};
     int stride = gridDim.x * blockDim.y;
+    W share = (W)1 / C;
+    // without plus, dy stands for it and counts 0 times: a load that is conditional would be waited
+    // for at once
+    const T *so_far = plus ? plus : dy;
+    W weight = plus ? 1 : 0;
     for (int row = blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += stride) {
         long long start = (long long)row * C;
-        Pack packs[K], upstream[K], gains[K], before[K] = {};
+        W mean = kept[row], std = kept[rows + row];
+        Pack packs[K], upstream[K], gains[K], before[K];
         load_row(packs, x + start, C);
         load_row(upstream, dy + start, C);
         load_row(gains, gain, C);
@@ -167,9 +173,9 @@ layer_norm_backward(const T *dy, const T *x, const T *gain, const W *kept, const
             long long next = start + (long long)stride * C;
             prefetch_row(x + next, C);
             prefetch_row(dy + next, C);
-            if (plus) prefetch_row(plus + next, C);
+            prefetch_row(so_far + next, C);
         }
-        Affine normed(kept[row], kept[rows + row]);
+        Affine normed(mean, std);
         Held n, dn;
         W sums[2] = {0, 0};  // of dn, and of dn * n
         each(C, [&](int k, int v) {
@@ -181,12 +187,13 @@ layer_norm_backward(const T *dy, const T *x, const T *gain, const W *kept, const
             dgain[k][v] += d * n[k][v];
             dbias[k][v] += d;
         });
-        if (plus) load_row(before, plus + start, C);
+        load_row(before, so_far + start, C);
         row_sums(sums);
-        W dn_mean = sums[0] / C, dn_n_mean = sums[1] / C;
+        W dn_mean = sums[0] * share, dn_n_mean = sums[1] * share;
+        W slope = normed.inverse * normed.scale;  // 1 / std
         each(C, [&](int k, int v) {
-            W own = (dn[k][v] - dn_mean - n[k][v] * dn_n_mean) * normed.inverse * normed.scale;
-            dn[k][v] = own + (W)before[k].v[v];
+            W own = dn[k][v] - dn_mean - n[k][v] * dn_n_mean;
+            dn[k][v] = own * slope + weight * (W)before[k].v[v];
         });
         store_row(dn, dx + start, C);
     }

@@ -12,7 +12,7 @@ from tensor.memory.devices import Array, cupy
 
 NORMS = Source("layer_norm.cu")
 THREADS = 192  # of a block at most
-BLOCKS = 264  # of THREADS, in backward: two for each of an H200's 132 multiprocessors
+BLOCKS = 132  # of THREADS, in backward: one for each multiprocessor of an H200
 
 
 def _held(x: Array) -> int:
@@ -62,19 +62,21 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
     """(s, its norm, the backward function of the norm)"""
     empty = cupy().empty
     x, gain, bias = contiguous(x), contiguous(gain), contiguous(bias)
-    columns = x.shape[-1]
+    shape, dtype, columns = x.shape, x.dtype, x.shape[-1]
     rows = x.size // columns
-    y, s = empty(x.shape, x.dtype), x
-    kept = empty((2, rows), wide(x.dtype))  # mean, std
-    if addend is not None:
-        addend, s = contiguous(addend), empty(x.shape, x.dtype)
-    width = width_of(columns, x, gain, bias, *(() if addend is None else (addend,)))
-    # a row has whole warps; those of several rows share a block where one is enough for a row
+    s, y = x, empty(shape, dtype)
+    kept = empty((2, rows), wide(dtype))  # mean, std
+    if addend is None:
+        width = width_of(columns, x, gain, bias)
+    else:
+        addend, s = contiguous(addend), empty(shape, dtype)
+        width = width_of(columns, x, gain, bias, addend)
+    # a row has whole warps; where one is enough for a row, several rows share a block
     lanes = 32 * -(-columns // (32 * _held(x)))
     block = lanes, THREADS // 32 if lanes == 32 else 1
-    grid, sizes = (-(-rows // block[1]),), (eps, rows, columns)
     arrays = x, addend, s, gain, bias, y, kept
-    NORMS.launch("layer_norm_forward", grid, block, *arrays, *sizes, width=width)
+    grid = (-(-rows // block[1]),)
+    NORMS.launch("layer_norm_forward", grid, block, *arrays, eps, rows, columns, width=width)
 
     def backward(
         dy: Array,
@@ -83,14 +85,20 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
         add: Any = (False,) * 3,
         plus: Array | None = None,
     ) -> tuple[Array, Array, Array]:
+        empty, rows, columns = cupy().empty, kept.shape[1], s.shape[-1]
         dy, dx = contiguous(dy), empty(s.shape, s.dtype)
-        plus = plus if plus is None else contiguous(plus)
-        fits = width_of(columns, s, gain, dy, *(() if plus is None else (plus,)))
-        blocks = min(BLOCKS * (THREADS // (block[0] * block[1])), grid[0])
+        if plus is None:
+            width = width_of(columns, s, gain, dy)
+        else:
+            plus = contiguous(plus)
+            width = width_of(columns, s, gain, dy, plus)
+        blocks = BLOCKS * THREADS // (block[0] * block[1])
+        if s.dtype.itemsize == 2:  # half the registers
+            blocks *= 2
+        blocks = min(blocks, -(-rows // block[1]))
         lines = empty((2, blocks, columns), kept.dtype)
         arrays = dy, s, gain, kept, plus, dx, lines
-        of = rows, columns
-        NORMS.launch("layer_norm_backward", (blocks,), block, *arrays, *of, width=fits)
+        NORMS.launch("layer_norm_backward", (blocks,), block, *arrays, rows, columns, width=width)
         dgain, dbias = [empty((columns,), s.dtype) if to is None else to for to in out[1:]]
         add_lines(lines, (dgain, dbias), add[1:])
         return dx, dgain, dbias

@@ -7,7 +7,7 @@
 //
 // Bytes moved per element of bf16: 2 (in). columns.cuh says how the rows are shared out.
 
-KERNEL __launch_bounds__(256, 4) column_lines(const T *rows, W *lines, int N, int C) {
+KERNEL __launch_bounds__(256, 8) column_lines(const T *rows, W *lines, int N, int C) {
     int c = stripe_column();
     W sums[V] = {};
     if (c < C) {

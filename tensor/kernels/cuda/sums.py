@@ -10,7 +10,7 @@ from tensor.memory.devices import Array, cupy
 
 SUMS = Source("sums.cu", "columns.cuh")
 STACK = 8  # rows of threads in a block, as in columns.cuh
-BLOCKS = 528  # four for each of an H200's 132 multiprocessors
+BLOCKS = 1056  # at once: eight for each of an H200's 132 multiprocessors
 
 
 def column_sums(rows: Array, out: Array | None = None, add: bool = False) -> Array:
@@ -30,10 +30,15 @@ def column_sums(rows: Array, out: Array | None = None, add: bool = False) -> Arr
     return out
 
 
-def stripes(N: int, C: int, width: int, dtype: DType) -> tuple[tuple[int, int], Array]:
-    """(the grid of a kernel that leaves lines of column sums, memory for those lines)"""
+def stripes(
+    N: int, C: int, width: int, dtype: DType, blocks: int = BLOCKS
+) -> tuple[tuple[int, int], Array]:
+    """(the grid of a kernel that leaves lines of column sums, memory for those lines)
+
+    blocks: how many run at once
+    """
     across = -(-C // (32 * width))
-    shares = max(1, min(BLOCKS // across, N // (4 * STACK)))
+    shares = max(1, min(blocks // across, N // (4 * STACK)))
     return (across, shares), cupy().empty((1, shares, C), wide(dtype))
 
 
