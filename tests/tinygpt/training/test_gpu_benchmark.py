@@ -93,10 +93,10 @@ def test_gaps_between_kernels_are_found() -> None:
         {"name": "b", "ts": 1000, "dur": 2000},  # of another stream
         {"name": "a", "ts": 4000, "dur": 1000},
     ]
-    found = profile.totals(events)
-    assert (found["span"], found["busy"]) == (5.0, 4.0)
-    assert found["kernels"] == [("a", [2, 3.0]), ("b", [1, 2.0])]
-    assert "waits 1.00 ms" in profile.table(found)
+    found = profile.totals(events, steps=2)
+    assert (found["span"], found["busy"]) == (2.5, 2.0)
+    assert found["kernels"] == [("a", [1.0, 1.5]), ("b", [0.5, 1.0])]
+    assert "waits 0.50 ms" in profile.table(found)
 
 
 def test_differences_of_losses_count_from_the_middle_on() -> None:
