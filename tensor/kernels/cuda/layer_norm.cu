@@ -139,17 +139,17 @@ __device__ inline void write_line(const Held &sums, W *line, int C) {
         each(C, [&](int k, int v) { line[column(k) + v] = sums[k][v]; });
         return;
     }
-    __shared__ W total[32 * HELD];
-    for (int warp = 0; warp < blockDim.y; warp++) {
-        if (threadIdx.y == warp)
-            each(C, [&](int k, int v) {
-                int c = column(k) + v;
-                total[c] = warp ? total[c] + sums[k][v] : sums[k][v];
-            });
-        __syncthreads();
+    __shared__ W of_warps[6][HELD][32];
+    each(C, [&](int k, int v) { of_warps[threadIdx.y][k * V + v][threadIdx.x] = sums[k][v]; });
+    __syncthreads();
+    for (int i = threadIdx.y; i < HELD; i += blockDim.y) {
+        int c = column(i / V) + i % V;
+        if (c >= C) continue;
+        W sum = 0;
+        for (int warp = 0; warp < blockDim.y; warp++) sum += of_warps[warp][i][threadIdx.x];
+        line[c] = sum;
     }
-    for (int c = threadIdx.y * 32 + threadIdx.x; c < C; c += 32 * blockDim.y) line[c] = total[c];
-    __syncthreads();  // the next call writes `total` again
+    __syncthreads();  // the next call writes `of_warps` again
 }
 
 KERNEL __launch_bounds__(192, BACKWARD_BLOCKS)
