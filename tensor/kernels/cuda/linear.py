@@ -4,7 +4,6 @@ sums.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tensor.dtypes import bfloat16, float16, float32
@@ -12,7 +11,7 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cuda.cublaslt import unavailable
 from tensor.kernels.cuda.gelu import gelu_backward, gelu_backward_sums, gelu_of
 from tensor.kernels.cuda.launch import contiguous
-from tensor.kernels.cuda.products import product
+from tensor.kernels.cuda.products import product, product_over_rows
 from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import Array, cupy
 
@@ -52,31 +51,23 @@ def _supports(
     return _refused(x, weight, bias)
 
 
-def _rows(x: Array) -> Array:
-    """(..., C) -> (N, C), row-major: a view where x is row-major, so a product may write there."""
-    return contiguous(x).reshape(math.prod(x.shape[:-1]), x.shape[-1])
-
-
 @kernel_for("linear", device="cuda", supports=_supports)
 def linear_by_cublaslt(
     x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
 ) -> Any:
     """y = x weight + bias, the bias added before the sum is rounded."""
-    y = cupy().empty((*x.shape[:-1], weight.shape[not transposed]), x.dtype)
-    product(_rows(x), weight.T if transposed else weight, _rows(y), bias=bias)
+    y = product(contiguous(x), weight.T if transposed else weight, bias=bias)
 
     def dx(dy: Array) -> Array:
-        dx = cupy().empty(x.shape, x.dtype)
-        product(_rows(dy), weight if transposed else weight.T, _rows(dx))
-        return dx
+        return product(contiguous(dy), weight if transposed else weight.T)
 
     def dweight(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         left, right = (dy, x) if transposed else (x, dy)
-        return product(_rows(left).T, _rows(right), out, add=add)
+        return product_over_rows(contiguous(left), contiguous(right), out, add=add)
 
     def dbias(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         out = cupy().empty(dy.shape[-1:], dy.dtype) if out is None else out
-        return column_sums(_rows(dy), out, add)
+        return column_sums(dy, out, add)
 
     return y, (dx, dweight, None if bias is None else dbias)
 
@@ -84,8 +75,7 @@ def linear_by_cublaslt(
 @kernel_for("linear_gelu", device="cuda", supports=_supports)
 def linear_gelu_by_cublaslt(x: Array, weight: Array, bias: Array | None = None) -> Any:
     """h = x weight + bias,  y = gelu(h). Kept: h, where the composition keeps more."""
-    h = cupy().empty((*x.shape[:-1], weight.shape[1]), x.dtype)
-    product(_rows(x), weight, _rows(h), bias=bias)
+    h = product(contiguous(x), weight, bias=bias)
     y = gelu_of(h)
 
     def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
@@ -93,9 +83,7 @@ def linear_gelu_by_cublaslt(x: Array, weight: Array, bias: Array | None = None) 
             dh, dbias = gelu_backward(dy, h), None
         else:
             dh, dbias = gelu_backward_sums(dy, h, out[2], add[2])
-        dx = cupy().empty(x.shape, x.dtype)
-        product(_rows(dh), weight.T, _rows(dx))
-        dweight = product(_rows(x).T, _rows(dh), out[1], add=add[1])
-        return dx, dweight, dbias
+        dweight = product_over_rows(contiguous(x), dh, out[1], add=add[1])
+        return product(dh, weight.T), dweight, dbias
 
     return y, backward

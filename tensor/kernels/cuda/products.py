@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import TypeAlias
 
 from tensor.dtypes import DType, float32, float64
 from tensor.kernels.cuda.cublaslt import (
@@ -25,6 +26,9 @@ from tensor.kernels.cuda.cublaslt import (
 from tensor.memory.devices import Array, cupy
 from tensor.mode import MODE
 
+# the shape of an array, and its strides in bytes
+Layout: TypeAlias = tuple[tuple[int, ...], tuple[int, ...]]
+
 
 def product(
     a: Array,
@@ -37,42 +41,68 @@ def product(
     """out = a b + bias, or out += a b with `add`.   a: (..., M, K)   b: (..., K, N)   out:
     (..., M, N)   bias: (N,)
 
-    Leading axes are equal. Each operand is row-major or a transposed view of a row-major array;
-    other layouts are copied. out: row-major, of the same dtype or float32; without it a new array.
+    Leading axes are equal; or b is one matrix, and a, row-major, has rows (..., K). Each operand
+    is row-major or a transposed view of a row-major array; other layouts are copied.   out:
+    row-major, of the same dtype or float32; without it a new array.
     """
     if out is None:
         out = cupy().empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    if out.size == 0 or a.shape[-1] == 0:
+    return _product(a, b, out, add, bias, a.ndim != b.ndim, False)
+
+
+def product_over_rows(a: Array, b: Array, out: Array | None = None, *, add: bool = False) -> Array:
+    """out = a^T b, or out += a^T b with `add`: the sum over all rows.   a: (..., M)   b: (..., N),
+    both row-major   out: (M, N)
+    """
+    if out is None:
+        out = cupy().empty((a.shape[-1], b.shape[-1]), a.dtype)
+    return _product(a, b, out, add, None, True, True)
+
+
+def _product(
+    a: Array, b: Array, out: Array, add: bool, bias: Array | None, flat: bool, over_rows: bool
+) -> Array:
+    """flat: the leading axes of a count rows   over_rows: a is transposed, and b flat too"""
+    if out.size == 0 or a.size == 0:
         return _empty(out, add, bias)
     device = cupy().cuda.runtime.getDevice()
     # a row-major array is its transpose in column-major order: D^T = B^T A^T
     addresses = b.data.ptr, a.data.ptr, out.data.ptr
     bias_address = 0 if bias is None else bias.data.ptr
-    layouts = a.shape, a.strides, b.shape, b.strides
     types = a.dtype, out.dtype, _compute(a.dtype), PLAIN if bias is None else ADD_BIAS
+    layouts = (
+        _flat(a, over_rows) if flat else (a.shape, a.strides),
+        _flat(b, False) if over_rows else (b.shape, b.strides),
+    )
     planned = _planned(device, layouts, types, _alignment(*addresses, bias_address))
     if planned is None:
         a, b = cupy().ascontiguousarray(a), cupy().ascontiguousarray(b)
-        return product(a, b, out, add=add, bias=bias)
+        return _product(a, b, out, add, bias, flat, over_rows)
     multiply(planned, device, *addresses, add, bias_address)
     return out
+
+
+def _flat(x: Array, transposed: bool) -> Layout:
+    """The layout of a row-major array as a matrix of all its rows, or of that transposed."""
+    columns, size = x.shape[-1], x.itemsize
+    shape, strides = (x.size // columns, columns), (columns * size, size)
+    return (shape[::-1], strides[::-1]) if transposed else (shape, strides)
 
 
 @functools.lru_cache(maxsize=4096)
 def _planned(
     device: int,
-    layouts: tuple[tuple[int, ...], ...],
+    layouts: tuple[Layout, Layout],
     types: tuple[DType, DType, int, int],
     alignment: int,
 ) -> Plan | None:
     """The plan of a product of arrays that lie so; None where one must be copied first.
 
-    layouts: a's shape and strides, then b's   types: of the operands, of the result, of the sums,
+    layouts: of a and b   types: of the operands, of the result, of the sums,
     and the epilogue
     """
-    a_shape, a_strides, b_shape, b_strides = layouts
-    size = types[0].itemsize
-    left, right = _readable(a_shape, a_strides, size), _readable(b_shape, b_strides, size)
+    (a_shape, _), (b_shape, _) = layouts
+    left, right = (_readable(*layout, types[0].itemsize) for layout in layouts)
     if left is None or right is None:
         return None
     n, k, m = a_shape[-2], a_shape[-1], b_shape[-1]

@@ -13,19 +13,20 @@ STACK = 8  # rows of threads in a block, as in columns.cuh
 BLOCKS = 1056  # at once: eight for each of an H200's 132 multiprocessors
 
 
-def column_sums(rows: Array, out: Array | None = None, add: bool = False) -> Array:
+def column_sums(x: Array, out: Array | None = None, add: bool = False) -> Array:
     """The sums of the columns, in float32 (float64 for float64).   rows: (N, C)
 
     out: (C,), of the dtype of the rows or of the sums: the sums are written there, with `add` added
     to what is there. The same bits every time.
     """
-    rows = contiguous(rows)
-    N, C = rows.shape
+    x = contiguous(x)
+    C = x.shape[-1]
+    N = x.size // max(C, 1)
     if out is None:
-        out, add = cupy().empty((C,), wide(rows.dtype)), False
-    width = width_of(C, rows)
-    grid, lines = stripes(N, C, width, rows.dtype)
-    SUMS.launch("column_lines", grid, (32, STACK), rows, lines, N, C, width=width)
+        out, add = cupy().empty((C,), wide(x.dtype)), False
+    width = width_of(C, x)
+    grid, lines = stripes(N, C, width, x.dtype)
+    SUMS.launch("column_lines", grid, (32, STACK), x, lines, N, C, width=width)
     add_lines(lines, (out,), (add,))
     return out
 

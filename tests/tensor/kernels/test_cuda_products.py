@@ -11,7 +11,7 @@ import pytest
 import tensor
 from tensor import Tensor, kernels
 from tensor.dtypes import as_dtype
-from tensor.kernels.cuda.products import product
+from tensor.kernels.cuda.products import product, product_over_rows
 
 # the rounding of a result, relative to the sum of the products' sizes
 ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-22, "float64": 2.0**-50}
@@ -63,6 +63,19 @@ def test_products_of_slices_and_repeated_matrices(xp: Any) -> None:
     rows = drawn(xp, (3, 8, 32), "bfloat16", False)
     exact = rows.astype("float64") @ stack.astype("float64")
     assert_close(product(rows, stack), exact, abs(exact) + 30, "bfloat16")
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3), (2, 3, 4)], ids=str)
+def test_products_of_rows_and_over_rows(lead: tuple[int, ...], xp: Any) -> None:
+    for inputs, outputs in ((6, 7), (1, 3), (64, 48)):
+        x, dy = (drawn(xp, (*lead, n), "float32", False) for n in (inputs, outputs))
+        w = drawn(xp, (inputs, outputs), "float32", False)
+        assert_close(product(x, w), (x @ w).astype("float64"), 10, "float32")
+        assert_close(product(dy, w.T), (dy @ w.T).astype("float64"), 10, "float32")
+        exact = (x.reshape(-1, inputs).T @ dy.reshape(-1, outputs)).astype("float64")
+        assert_close(product_over_rows(x, dy), exact, 10, "float32")
+        sums = xp.ones((inputs, outputs), "float32")
+        assert_close(product_over_rows(x, dy, sums, add=True), exact + 1, 10, "float32")
 
 
 def test_tf32_rounds_operands_and_is_off_otherwise(xp: Any) -> None:
