@@ -192,6 +192,9 @@ def page(measured: dict[str, Any]) -> str:
 def measure(options: argparse.Namespace, peers: str | None) -> dict[str, Any]:
     """What the options ask for.   peers: names with commas between, or those that are usual."""
     sizes, device = options.sizes or ["gpt2", "baby", "story"], options.device
+    if options.join:
+        joined: dict[str, Any] = json.loads(options.join.read_text())
+        return joined
     if options.losses:
         name = options.sizes[0] if options.sizes else "losses"
         others = peers != ""
@@ -234,6 +237,7 @@ def main() -> None:
     add("--steps", type=int, default=200, help="of --losses (%(default)s)")
     add("--seeds", type=int, default=3, help="of --losses (%(default)s)")
     add("--parts", action="store_true", help="each part of our step, and its kernels")
+    add("--join", type=Path, help="a gpu.json whose figures to take, in place of measuring")
     add("--device", default="cuda", help="cpu tries the program (%(default)s)")
     add("--out", type=Path, help="folder for gpu.md, gpu.json and gpu.png")
     options = parser.parse_args()
