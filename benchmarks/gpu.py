@@ -164,12 +164,16 @@ def _gib(size: float | None) -> str:
 
 
 def facts(results: list[dict[str, Any]]) -> str:
-    """The GPU and the versions, in a line."""
+    """The GPU, the versions, our attention, and how many steps were timed."""
+    rows = [row for result in results for row in result["rows"]]
     known: dict[str, str] = {}
-    for result in results:
-        for row in result["rows"]:
-            known |= {key: text for key, text in row["facts"].items() if key != "attention"}
-    return ", ".join(f"{key} {text}" for key, text in known.items())
+    for row in rows:
+        known |= {key: text for key, text in row["facts"].items() if key != "attention"}
+        if row["side"].startswith("ours"):
+            known["our attention:"] = row["facts"]["attention"]
+    steps = min((row["steps"] for row in rows), default=0)
+    said = ", ".join(f"{key} {text}" for key, text in known.items())
+    return f"{said}. The median of at least {steps} steps of each side, after {WARM}."
 
 
 def page(measured: dict[str, Any]) -> str:
