@@ -76,9 +76,9 @@ class Flat:
         """Whether the parameters still live here (not after a later pack()), and none that was
         packed as frozen learns now.
         """
-        frozen, parameters = self.group == "frozen", [slot.parameter for slot in self.slots]
-        here = all(p.storage is self.weights.storage for p in parameters)
-        return here and not (frozen and any(p.requires_grad for p in parameters))
+        storage, parameters = self.weights.storage, [slot.parameter for slot in self.slots]
+        here = all(p.storage is storage for p in parameters)
+        return here and not (self.group == "frozen" and any(p.requires_grad for p in parameters))
 
     def grouped_by(self, group: Callable[[Tensor], str]) -> bool:
         """Whether the parameters here that learn are of this group for that function too."""
@@ -87,10 +87,13 @@ class Flat:
 
     def reached(self) -> list[Slot]:
         """The parameters that learn and have a gradient now."""
-        for slot in self.slots:
-            self.attach(slot)
-        learning = [slot for slot in self.slots if slot.parameter.requires_grad]
-        return [slot for slot in learning if slot.parameter.grad is not None]
+        storage = self.gradients.storage
+        learning = [slot for slot in self.slots if slot.parameter.node is not None]
+        for slot in learning:
+            buffer = slot.parameter.node.buffer
+            if buffer is None or buffer.storage is not storage:
+                self.attach(slot)
+        return [slot for slot in learning if slot.parameter.node.gradient is not None]
 
 
 def group_of(parameter: Tensor) -> str:
