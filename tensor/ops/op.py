@@ -169,7 +169,7 @@ class _Lifted(Signature):
         if self.kernels:
             kernel = choose(self.name, self.kernels, arrays, options, mode.kernels_off)
         if kernel is not None:
-            function = kernel
+            function = _told(kernel, parents, mode)
         elif not (ready and type(arrays[0]) is ndarray):
             function = self.widened(inputs)
         return inputs, arrays, parents, options, function, start
@@ -190,6 +190,14 @@ class _Lifted(Signature):
         reason = f"{kernel.__name__} met values that it leaves to the reference"
         passed_over(self.name, reason, mode.kernels_off)
         return self.reference
+
+
+def _told(kernel: Function, parents: Sequence[Any], mode: Mode) -> Function:
+    """The kernel; one with the keyword `wanted` is told which inputs want a gradient."""
+    if "wanted" not in (kernel.__kwdefaults__ or ()):
+        return kernel
+    wanted = [mode.recording and node is not None for node in parents]
+    return functools.partial(kernel, wanted=wanted)
 
 
 def _tell(
@@ -241,11 +249,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                 kernel = choose(name, kernels, arrays, options, mode.kernels_off)
                 if kernel is None:
                     return composition(*inputs, **options)
-                if "wanted" in (kernel.__kwdefaults__ or ()):
-                    wanted = [mode.recording and node is not None for node in parents]
-                    result = kernel(*arrays, **options, wanted=wanted)
-                else:
-                    result = kernel(*arrays, **options)
+                result = _told(kernel, parents, mode)(*arrays, **options)
                 if result is not NotImplemented:
                     if type(result) is list:
                         out = as_results(result, inputs, arrays, mode)

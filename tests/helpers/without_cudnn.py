@@ -23,6 +23,10 @@ class OnGPU(np.ndarray[Any, Any]):
     def data(self) -> Any:
         return SimpleNamespace(ptr=self.ctypes.data)
 
+    @property
+    def _c_contiguous(self) -> bool:
+        return self.flags.c_contiguous
+
 
 def on_gpu(array: Any) -> Any:
     return array.view(OnGPU)
@@ -127,7 +131,7 @@ CUDNN = SimpleNamespace(
     set_stream=lambda handle, stream: None,  # of a handle
 )
 CUPY = SimpleNamespace(
-    empty=empty,
+    ndarray=empty,
     ascontiguousarray=lambda x: np.ascontiguousarray(x).view(OnGPU),
     cuda=SimpleNamespace(
         runtime=SimpleNamespace(getDevice=lambda: 0),

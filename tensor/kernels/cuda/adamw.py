@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from tensor.dtypes import float64
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, width_of
-from tensor.memory.devices import Array, cupy
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, width_of
+from tensor.memory.devices import Array
 
 UPDATES = Source("adamw.cu")
 THREADS = 256
@@ -55,7 +55,7 @@ def _sums(arrays: list[Array]) -> Array:
     widths = [width_of(g.size, g) for g in arrays]
     pairs = list(zip(arrays, widths, strict=True))
     counts = [min(PARTS, -(-g.size // (THREADS * width))) for g, width in pairs]
-    partial, start = cupy().empty(sum(counts), float64), 0
+    partial, start = empty((sum(counts),), float64), 0
     for (g, width), count in zip(pairs, counts, strict=True):
         part = partial[start : start + count]
         UPDATES.launch("squared_norm", (count,), (THREADS,), g, part, g.size, width=width)
@@ -99,7 +99,7 @@ def clipped_adamw(
     skipped: (1,) float64, the steps skipped so far.   scale: (2,) float64, the loss scale and its
     good steps: the gradients are that many times too large. Both arrays are brought up to date.
     """
-    partial, decision = _sums(list(gradients)), cupy().empty(DECISION, float64)
+    partial, decision = _sums(list(gradients)), empty((DECISION,), float64)
     first = gradients[0]
     numbers = limit, partial.size, patience
     options: Any = {"dtype": first.dtype, "width": width_of(first.size, first)}

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from tensor.dtypes import DType, bfloat16, float16, float32
+from tensor.dtypes import DType, bfloat16, float16, float32, uint8
 from tensor.kernels import NOTES, kernel_for
-from tensor.kernels.cuda.launch import contiguous
+from tensor.kernels.cuda.launch import contiguous, empty
 from tensor.memory.devices import Array, cupy
 from tensor.memory.layout import contiguous_strides
 from tensor.mode import MODE
@@ -120,7 +120,7 @@ class Place:
         cudnn: Any = frontend()
         self.handle = cudnn.create_handle()
         cudnn.set_stream(self.handle, stream)
-        self._memory = cupy().empty(0, "uint8")
+        self._memory = empty((0,), uint8)
 
     @classmethod
     def here(cls) -> Place:
@@ -131,7 +131,7 @@ class Place:
     def memory(self, size: int) -> int:
         """The address of so many bytes."""
         if self._memory.size < size:
-            self._memory = cupy().empty(size, "uint8")
+            self._memory = empty((size,), uint8)
         return self._memory.data.ptr
 
 
@@ -318,13 +318,13 @@ def attention_by_cudnn(
     """
     plans: Any = _plans_packed(*_case(q, kv, heads, causal))
     B, T, width = q.shape
-    y = cupy().empty((B, T, width if kv is not None else width // 3), q.dtype)
-    log_sums = cupy().empty((B, heads, T), float32)
+    y = empty((B, T, width if kv is not None else width // 3), q.dtype)
+    log_sums = empty((B, heads, T), float32)
     plans.forward.run(*_addresses(q, kv), y.data.ptr, log_sums.data.ptr)
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dy, dq = contiguous(dy), cupy().empty(q.shape, q.dtype)
-        dkv = None if kv is None else cupy().empty(kv.shape, kv.dtype)
+        dy, dq = contiguous(dy), empty(q.shape, q.dtype)
+        dkv = None if kv is None else empty(kv.shape, kv.dtype)
         given = y.data.ptr, dy.data.ptr, log_sums.data.ptr
         plans.backward.run(*_addresses(q, kv), *given, *_addresses(dq, dkv))
         return dq, dkv, None
@@ -409,11 +409,11 @@ def attention_of_heads_by_cudnn(
 ) -> Any:
     """The same for q: (B, H, T, D) and k, v: (B, H, S, D), of any strides."""
     plans: Any = _plans_apart(*_case_apart(q, k, v, causal, scale))
-    y, log_sums = cupy().empty(q.shape, q.dtype), cupy().empty(q.shape[:3], float32)
+    y, log_sums = empty(q.shape, q.dtype), empty(q.shape[:3], float32)
     plans.forward.run(*(x.data.ptr for x in (q, k, v, y, log_sums)))
 
     def backward(dy: Array) -> tuple[Array | None, ...]:
-        dqkv = [cupy().empty(x.shape, x.dtype) for x in (q, k, v)]
+        dqkv = [empty(x.shape, x.dtype) for x in (q, k, v)]
         given = q, k, v, y, contiguous(dy), log_sums
         plans.backward.run(*(x.data.ptr for x in (*given, *dqkv)))
         return *dqkv, None

@@ -8,9 +8,9 @@ from typing import Any
 
 from tensor.dtypes import DType
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, integers, wide, width_of
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, integers, wide, width_of
 from tensor.kernels.cuda.products import product
-from tensor.memory.devices import Array, cupy
+from tensor.memory.devices import Array
 
 LOSSES = Source("cross_entropy.cu")
 THREADS = 1024  # a block, at most
@@ -57,13 +57,13 @@ def cross_entropy_by_blocks(
     classes, shape, dtype = logits.shape[-1], targets.shape, logits.dtype
     x, ids, rows = contiguous(logits), integers(targets), targets.size
     ignoring = ignore_index is not None, ignore_index or 0
-    losses, peaks, sums = (cupy().empty(rows, wide(dtype)) for _ in range(3))
+    losses, peaks, sums = (empty(rows, wide(dtype)) for _ in range(3))
     sizes = classes, label_smoothing, *ignoring
     _by_rows("cross_entropy_forward", x, *ids, losses, peaks, sums, *sizes)
     loss, count = _total(losses, ids, ignoring, reduction, dtype)
 
     def dlogits(dloss: Array) -> Array:
-        dx, dloss = cupy().empty(x.shape, dtype), contiguous(dloss)
+        dx, dloss = empty(x.shape, dtype), contiguous(dloss)
         kept = peaks, sums, dloss, count, dx
         _by_rows("cross_entropy_backward", x, *ids, *kept, *sizes, reduction == "none")
         return dx
@@ -87,7 +87,7 @@ def _total(
     """(the reduced loss, by what backward divides)."""
     if reduction == "none":
         return losses, None
-    loss, count = cupy().empty((), losses.dtype), cupy().empty((), losses.dtype)
+    loss, count = empty((), losses.dtype), empty((), losses.dtype)
     arguments = losses, *ids, loss, count, losses.size, *ignoring, reduction == "mean"
     LOSSES.launch("cross_entropy_total", (1,), (THREADS,), *arguments, dtype=dtype)
     return loss, count if reduction == "mean" else None
@@ -136,15 +136,15 @@ def linear_cross_entropy_by_chunks(
     shape, dtype, weight_shape = x.shape, x.dtype, weight.shape
     rows, ids = contiguous(x).reshape(-1, shape[-1]), integers(targets)
     ignoring = ignore_index is not None, ignore_index or 0
-    losses = cupy().empty(len(rows), wide(dtype))
-    dx = cupy().empty(rows.shape, dtype) if wanted[0] else None
-    dweight = cupy().empty(weight_shape, wide(dtype)) if wanted[1] else None
+    losses = empty((len(rows),), wide(dtype))
+    dx = empty(rows.shape, dtype) if wanted[0] else None
+    dweight = empty(weight_shape, wide(dtype)) if wanted[1] else None
     sizes = weight_shape[0 if transposed else 1], label_smoothing, *ignoring
     _by_chunks(rows, weight, transposed, ids, losses, sizes, dx, dweight)
     loss, count = _total(losses, ids, ignoring, reduction, dtype)
 
     def scaled_dx(dloss: Array) -> Array:
-        out = cupy().empty(shape, dtype)
+        out = empty(shape, dtype)
         width = width_of(shape[-1], out, dx)
         sizes = out.size // shape[-1], shape[-1], *ignoring
         _each("scale_rows", width, out, dx, *ids, dloss, count, out, *sizes)
@@ -152,7 +152,7 @@ def linear_cross_entropy_by_chunks(
 
     def scaled_dweight(dloss: Array, *, out: Array | None = None, add: bool = False) -> Array:
         if out is None:
-            out, add = cupy().empty(weight_shape, dtype), False
+            out, add = empty(weight_shape, dtype), False
         width = width_of(out.size, out)
         _each("scale_into", width, out, dweight, dloss, count, out, out.size, add)
         return out
@@ -179,7 +179,7 @@ def _by_chunks(
     learning = dx is not None or dweight is not None
     shared = row if learning and row <= SHARED else 0
     size = _rows_of_chunk(count, row)
-    logits = cupy().empty((size, sizes[0]), rows.dtype)
+    logits = empty((size, sizes[0]), rows.dtype)
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
         x, own = rows[part], [i if i is None else i.ravel()[part] for i in ids]

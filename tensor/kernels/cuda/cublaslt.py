@@ -24,7 +24,8 @@ DATA_TYPES = {float32: 0, float64: 1, float16: 2, bfloat16: 14}  # cudaDataType
 FLOAT32, FLOAT64, TF32 = 68, 70, 77  # cublasComputeType_t: in which type a product is summed
 # cublasLtMatmulDescAttributes_t
 TRANSPOSED_A, TRANSPOSED_B, EPILOGUE, BIAS, BIAS_TYPE = 3, 4, 7, 8, 26
-PLAIN, ADD_BIAS = 1, 4  # cublasLtEpilogue_t
+# cublasLtEpilogue_t: nothing; D plus a vector; the rows of A summed into a vector
+PLAIN, ADD_BIAS, SUM_A = 1, 4, 256
 BATCH_COUNT, BATCH_STRIDE = 5, 6  # cublasLtMatrixLayoutAttribute_t
 # cublasLtMatmulPreferenceAttributes_t
 MOST_WORKSPACE, ALIGNMENTS = 1, (5, 6, 7, 8)
@@ -64,10 +65,11 @@ class Shape(NamedTuple):
 class Plan(NamedTuple):
     """What cuBLASLt is told beside addresses. The descriptors live as long as the process."""
 
+    device: int
     handle: c_void_p
     description: c_void_p
     layouts: tuple[c_void_p, c_void_p, c_void_p]
-    algorithm: Any  # a pointer to a Heuristic
+    algorithm: Any  # a pointer to a Heuristic; None where no algorithm sums A in passing
     one: Any  # pointers to the numbers 1 and 0, in the type of the sums
     zero: Any
 
@@ -142,7 +144,7 @@ def plan(device: int, shape: Shape) -> Plan:
         (EPILOGUE, shape.epilogue),
     ):
         _set("MatmulDesc", description, attribute, c_int(value))
-    if shape.epilogue == ADD_BIAS:
+    if shape.epilogue != PLAIN:
         _set("MatmulDesc", description, BIAS_TYPE, c_int(DATA_TYPES[shape.dtype]))
         # some address: the search for an algorithm asks whether there is one
         _set("MatmulDesc", description, BIAS, c_uint64(_workspace(device, 0).data.ptr))
@@ -158,11 +160,12 @@ def plan(device: int, shape: Shape) -> Plan:
     a, b, d = layouts
     arguments = _handle(device), description, a, b, d, d, preference
     search(*arguments, 1, byref(found), byref(count))
-    if count.value == 0:
+    if count.value == 0 and shape.epilogue != SUM_A:
         raise RuntimeError(f"cuBLASLt has no algorithm for {shape}")
     number = ctypes.c_double if shape.compute == FLOAT64 else c_float
     numbers = byref(number(1)), byref(number(0))
-    return Plan(_handle(device), description, layouts, byref(found), *numbers)
+    algorithm = byref(found) if count.value else None
+    return Plan(device, _handle(device), description, layouts, algorithm, *numbers)
 
 
 def _layouts(shape: Shape) -> tuple[c_void_p, c_void_p, c_void_p]:
@@ -192,15 +195,15 @@ def _multiply() -> Callable[..., None]:
     return _function("Matmul", *[c_void_p] * 14, c_size_t, c_void_p)
 
 
-def multiply(plan: Plan, device: int, a: int, b: int, d: int, add: bool, bias: int = 0) -> None:
-    """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, bias: addresses."""
+def multiply(plan: Plan, a: int, b: int, d: int, add: bool, vector: int = 0) -> None:
+    """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, vector: addresses."""
     stream = cupy().cuda.get_current_stream().ptr
     a_layout, b_layout, d_layout = plan.layouts
     left, right, result = (a, a_layout), (b, b_layout), (d, d_layout)
     beta = plan.one if add else plan.zero
-    scratch = plan.algorithm, _workspace(device, stream).data.ptr, WORKSPACE
+    scratch = plan.algorithm, _workspace(plan.device, stream).data.ptr, WORKSPACE
     operands = plan.one, *left, *right, beta, *result, *result
-    with _ONE_AT_A_TIME:  # a description holds the address of one bias
-        if bias:
-            _set("MatmulDesc", plan.description, BIAS, c_uint64(bias))
+    with _ONE_AT_A_TIME:  # a description holds the address of one vector
+        if vector:
+            _set("MatmulDesc", plan.description, BIAS, c_uint64(vector))
         _multiply()(plan.handle, plan.description, *operands, *scratch, stream)

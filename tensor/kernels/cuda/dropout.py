@@ -6,8 +6,8 @@ from typing import Any
 
 from tensor.dtypes import float32
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, width_of
-from tensor.memory.devices import Array, cupy
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, width_of
+from tensor.memory.devices import Array
 from tensor.random import MASK, Key, threshold_of
 
 DROPOUT = Source("dropout.cu", "philox.cuh")
@@ -46,7 +46,7 @@ def dropout_by_counters(x: Array, p: float, *, key: Key) -> Any:
 
     def masked(x: Array) -> Array:
         x = contiguous(x)
-        y = cupy().empty(x.shape, x.dtype)
+        y = empty(x.shape, x.dtype)
         width = width_of(columns, x, y)
         grid = (-(-x.size // (width * THREADS)),)
         DROPOUT.launch("dropout", grid, (THREADS,), x, y, *numbers, width=width)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensor.dtypes import int32
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, integers, wide, width_of
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, integers, wide, width_of
 from tensor.memory.devices import Array, cupy
 
 TABLES = Source("embedding.cu")
@@ -48,7 +49,7 @@ def positional_embedding_by_packs(
 
     def dpositions(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         if out is None:
-            out, add = cupy().empty(shape, dtype), False
+            out, add = empty(shape, dtype), False
         dy, count = contiguous(dy), time * shape[1]
         width = width_of(shape[1], dy, out)
         grid = (-(-out.size // (THREADS * width)),)
@@ -64,7 +65,7 @@ def _rows(ids: Array, table: Array, positions: Array | None, scale: float) -> Ar
     """y = scale * table[ids] + positions"""
     size, columns = table.shape
     table, period = contiguous(table), 1
-    y = cupy().empty((*ids.shape, columns), table.dtype)
+    y = empty((*ids.shape, columns), table.dtype)
     width = width_of(columns, table, y)
     if positions is not None:
         positions, period = contiguous(positions), ids.shape[-1]
@@ -82,7 +83,7 @@ def _table_gradient(ids: Array, table: Array, scale: float) -> Any:
 
     def dtable(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         if out is None:
-            out, add = cupy().empty((size, columns), dtype), False
+            out, add = empty((size, columns), dtype), False
         if not add:
             out.data.memset_async(0, out.nbytes)
         dy = contiguous(dy)
@@ -91,7 +92,7 @@ def _table_gradient(ids: Array, table: Array, scale: float) -> Any:
         options: Any = {"dtype": dtype, "width": width}
         grid = (-(-count // STRETCH),)
         block = (min(1024, -(-columns // (32 * width)) * 32),)
-        heads, tails = (cupy().empty((grid[0], columns), wide(dtype)) for _ in range(2))
+        heads, tails = (empty((grid[0], columns), wide(dtype)) for _ in range(2))
         order = found + _sorted(found, count, size, options)
         sizes = size, columns, scale, add
         TABLES.launch(
@@ -111,9 +112,9 @@ def _sorted(
     """
     chunk = -(-count // (CHUNKS * THREADS)) * THREADS
     chunks, tiles = -(-count // chunk), size // TILE + 1
-    counts = cupy().zeros((chunks, size), "int32")
-    ranks, order = cupy().empty((2, count), "int32")
-    starts, bases = cupy().empty(size + 1, "int32"), cupy().empty(tiles, "int32")
+    counts = cupy().zeros((chunks, size), int32)
+    ranks, order = empty((2, count), int32)
+    starts, bases = empty((size + 1,), int32), empty((tiles,), int32)
     by_id = counts, starts, bases, chunks, size
     shared = 4 * THREADS
     launch = TABLES.launch

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, width_of
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, width_of
 from tensor.kernels.cuda.sums import STACK, add_lines, stripes
-from tensor.memory.devices import Array, cupy
+from tensor.memory.devices import Array
 
 GELU = Source("gelu.cu", "columns.cuh")
 THREADS = 256
@@ -17,7 +17,7 @@ BLOCKS = 528  # with sums, at once: four for each of an H200's 132 multiprocesso
 def gelu_of(x: Array) -> Array:
     """y = gelu(x), in x's shape, row-major."""
     x = contiguous(x)
-    y = cupy().empty(x.shape, x.dtype)
+    y = empty(x.shape, x.dtype)
     _each("gelu_forward", x, y)
     return y
 
@@ -25,7 +25,7 @@ def gelu_of(x: Array) -> Array:
 def gelu_backward(dy: Array, x: Array) -> Array:
     """dx of y = gelu(x)."""
     dy, x = contiguous(dy), contiguous(x)
-    dx = cupy().empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     _each("gelu_backward", dy, x, dx)
     return dx
 
@@ -39,9 +39,9 @@ def gelu_backward_sums(
     dy, x = contiguous(dy), contiguous(x)
     C = x.shape[-1]
     N = x.size // C
-    dx = cupy().empty(x.shape, x.dtype)
+    dx = empty(x.shape, x.dtype)
     if out is None:
-        out, add = cupy().empty((C,), x.dtype), False
+        out, add = empty((C,), x.dtype), False
     width = width_of(C, dy, x, dx)
     grid, lines = stripes(N, C, width, x.dtype, BLOCKS)
     block = 32, STACK

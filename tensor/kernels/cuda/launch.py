@@ -58,9 +58,15 @@ def width_of(columns: int, *arrays: Array) -> int:
     return width if aligned else 1
 
 
+def empty(shape: tuple[int, ...], dtype: DType) -> Array:
+    """A row-major array of any values. `cupy.empty` looks at its arguments first."""
+    return cupy().ndarray(shape, dtype)
+
+
 def contiguous(array: Array) -> Array:
     """The array itself where it is row-major, else a copy that is."""
-    return array if array.flags.c_contiguous else cupy().ascontiguousarray(array)
+    # `flags` would make an object at each call
+    return array if array._c_contiguous else cupy().ascontiguousarray(array)
 
 
 def integers(ids: Array) -> tuple[Array | None, Array | None]:
@@ -154,7 +160,6 @@ class Source:
                 values.append(value)
             elif value is None:
                 values.append(0)
-            # `flags` would make an object at each call
             elif value.dtype == kind and value._c_contiguous:
                 values.append(value.data.ptr)
             else:

@@ -6,9 +6,9 @@ from typing import Any
 
 from tensor.dtypes import float64
 from tensor.kernels import kernel_for
-from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, wide, width_of
+from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, wide, width_of
 from tensor.kernels.cuda.sums import add_lines
-from tensor.memory.devices import Array, cupy
+from tensor.memory.devices import Array
 
 NORMS = Source("layer_norm.cu")
 THREADS = 192  # of a block at most
@@ -60,7 +60,6 @@ def residual_layer_norm_in_registers(
 
 def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) -> Any:
     """(s, its norm, the backward function of the norm)"""
-    empty = cupy().empty
     x, gain, bias = contiguous(x), contiguous(gain), contiguous(bias)
     shape, dtype, columns = x.shape, x.dtype, x.shape[-1]
     rows = x.size // columns
@@ -85,7 +84,7 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
         add: Any = (False,) * 3,
         plus: Array | None = None,
     ) -> tuple[Array, Array, Array]:
-        empty, rows, columns = cupy().empty, kept.shape[1], s.shape[-1]
+        rows, columns = kept.shape[1], s.shape[-1]
         dy, dx = contiguous(dy), empty(s.shape, s.dtype)
         if plus is None:
             width = width_of(columns, s, gain, dy)

@@ -4,16 +4,17 @@ sums.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tensor.dtypes import bfloat16, float16, float32
 from tensor.kernels import kernel_for
 from tensor.kernels.cuda.cublaslt import unavailable
 from tensor.kernels.cuda.gelu import gelu_backward, gelu_backward_sums, gelu_of
-from tensor.kernels.cuda.launch import contiguous
+from tensor.kernels.cuda.launch import contiguous, empty
 from tensor.kernels.cuda.products import product, product_over_rows
 from tensor.kernels.cuda.sums import column_sums
-from tensor.memory.devices import Array, cupy
+from tensor.memory.devices import Array
 
 TYPES = (bfloat16, float16, float32)  # the reference does float64
 
@@ -53,9 +54,17 @@ def _supports(
 
 @kernel_for("linear", device="cuda", supports=_supports)
 def linear_by_cublaslt(
-    x: Array, weight: Array, bias: Array | None = None, *, transposed: bool = False
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    transposed: bool = False,
+    wanted: Sequence[bool] = (True, True, True),
 ) -> Any:
-    """y = x weight + bias, the bias added before the sum is rounded."""
+    """y = x weight + bias, the bias added before the sum is rounded.
+
+    wanted: which inputs want a gradient. Where all do, the product for dweight sums dy for dbias.
+    """
     y = product(contiguous(x), weight.T if transposed else weight, bias=bias)
 
     def dx(dy: Array) -> Array:
@@ -66,9 +75,20 @@ def linear_by_cublaslt(
         return product_over_rows(contiguous(left), contiguous(right), out, add=add)
 
     def dbias(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
-        out = cupy().empty(dy.shape[-1:], dy.dtype) if out is None else out
+        out = empty(dy.shape[-1:], dy.dtype) if out is None else out
         return column_sums(dy, out, add)
 
+    def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
+        dy = contiguous(dy)
+        dbias = empty(dy.shape[-1:], dy.dtype) if out[2] is None else out[2]
+        if add[2]:  # the sums of the product overwrite
+            column_sums(dy, dbias, True)
+        sums = None if add[2] else dbias
+        dweight = product_over_rows(contiguous(x), dy, out[1], add=add[1], sums=sums)
+        return product(dy, weight.T), dweight, dbias
+
+    if bias is not None and not transposed and all(wanted):
+        return y, backward
     return y, (dx, dweight, None if bias is None else dbias)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tensor.dtypes import DType, float32, float64
 from tensor.kernels.cuda.cublaslt import (
@@ -17,12 +17,15 @@ from tensor.kernels.cuda.cublaslt import (
     FLOAT32,
     FLOAT64,
     PLAIN,
+    SUM_A,
     TF32,
     Plan,
     Shape,
     multiply,
     plan,
 )
+from tensor.kernels.cuda.launch import empty
+from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import Array, cupy
 from tensor.mode import MODE
 
@@ -46,47 +49,68 @@ def product(
     row-major, of the same dtype or float32; without it a new array.
     """
     if out is None:
-        out = cupy().empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    return _product(a, b, out, add, bias, a.ndim != b.ndim, False)
-
-
-def product_over_rows(a: Array, b: Array, out: Array | None = None, *, add: bool = False) -> Array:
-    """out = a^T b, or out += a^T b with `add`: the sum over all rows.   a: (..., M)   b: (..., N),
-    both row-major   out: (M, N)
-    """
-    if out is None:
-        out = cupy().empty((a.shape[-1], b.shape[-1]), a.dtype)
-    return _product(a, b, out, add, None, True, True)
-
-
-def _product(
-    a: Array, b: Array, out: Array, add: bool, bias: Array | None, flat: bool, over_rows: bool
-) -> Array:
-    """flat: the leading axes of a count rows   over_rows: a is transposed, and b flat too"""
+        out = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
     if out.size == 0 or a.size == 0:
-        return _empty(out, add, bias)
-    device = cupy().cuda.runtime.getDevice()
-    # a row-major array is its transpose in column-major order: D^T = B^T A^T
-    addresses = b.data.ptr, a.data.ptr, out.data.ptr
-    bias_address = 0 if bias is None else bias.data.ptr
-    types = a.dtype, out.dtype, _compute(a.dtype), PLAIN if bias is None else ADD_BIAS
-    layouts = (
-        _flat(a, over_rows) if flat else (a.shape, a.strides),
-        _flat(b, False) if over_rows else (b.shape, b.strides),
-    )
-    planned = _planned(device, layouts, types, _alignment(*addresses, bias_address))
+        if not add:
+            out[...] = 0 if bias is None else bias
+        return out
+    layouts = (a.shape, a.strides) if a.ndim == b.ndim else _flat(a), (b.shape, b.strides)
+    planned = _plan_of(a, b, out, layouts, bias, ADD_BIAS)
     if planned is None:
         a, b = cupy().ascontiguousarray(a), cupy().ascontiguousarray(b)
-        return _product(a, b, out, add, bias, flat, over_rows)
-    multiply(planned, device, *addresses, add, bias_address)
+        return product(a, b, out, add=add, bias=bias)
+    _run(planned, a, b, out, add, bias)
     return out
 
 
-def _flat(x: Array, transposed: bool) -> Layout:
-    """The layout of a row-major array as a matrix of all its rows, or of that transposed."""
+def product_over_rows(
+    a: Array, b: Array, out: Array | None = None, *, add: bool = False, sums: Array | None = None
+) -> Array:
+    """out = a^T b, or out += a^T b with `add`: the sum over all rows.   a: (..., M)   b: (..., N),
+    both row-major   out: (M, N)   sums: (N,), of b's dtype, overwritten with the sums of b's rows
+    """
+    if out is None:
+        out = empty((a.shape[-1], b.shape[-1]), a.dtype)
+    if out.size == 0 or a.size == 0:
+        if not add:
+            out[...] = 0
+        return out if sums is None else (column_sums(b, sums), out)[1]
+    (rows, columns), (down, across) = _flat(a)
+    layouts = ((columns, rows), (across, down)), _flat(b)
+    planned: Any = _plan_of(a, b, out, layouts, sums, SUM_A)
+    if planned.algorithm is None:  # this shape has no product that sums in passing
+        assert sums is not None
+        column_sums(b, sums)
+        return product_over_rows(a, b, out, add=add)
+    _run(planned, a, b, out, add, sums)
+    return out
+
+
+def _plan_of(
+    a: Array,
+    b: Array,
+    out: Array,
+    layouts: tuple[Layout, Layout],
+    vector: Array | None,
+    epilogue: int,
+) -> Plan | None:
+    """vector: the array of the epilogue, if there is one."""
+    address = 0 if vector is None else vector.data.ptr
+    alignment = _alignment(a.data.ptr, b.data.ptr, out.data.ptr, address)
+    types = a.dtype, out.dtype, _compute(a.dtype), PLAIN if vector is None else epilogue
+    return _planned(cupy().cuda.runtime.getDevice(), layouts, types, alignment)
+
+
+def _run(plan: Plan, a: Array, b: Array, out: Array, add: bool, vector: Array | None) -> None:
+    """A row-major array is its transpose in column-major order: D^T = B^T A^T."""
+    addresses = b.data.ptr, a.data.ptr, out.data.ptr
+    multiply(plan, *addresses, add, 0 if vector is None else vector.data.ptr)
+
+
+def _flat(x: Array) -> Layout:
+    """The layout of a row-major array as a matrix of all its rows."""
     columns, size = x.shape[-1], x.itemsize
-    shape, strides = (x.size // columns, columns), (columns * size, size)
-    return (shape[::-1], strides[::-1]) if transposed else (shape, strides)
+    return (x.size // columns, columns), (columns * size, size)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -118,13 +142,6 @@ def _planned(
         (right[2], left[2], n * m),
     )
     return plan(device, found)
-
-
-def _empty(out: Array, add: bool, bias: Array | None) -> Array:
-    """The result of a product without a number to sum."""
-    if not add:
-        out[...] = 0 if bias is None else bias
-    return out
 
 
 def _compute(dtype: DType) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensor.dtypes import DType
-from tensor.kernels.cuda.launch import Source, contiguous, wide, width_of
-from tensor.memory.devices import Array, cupy
+from tensor.kernels.cuda.launch import Source, contiguous, empty, wide, width_of
+from tensor.memory.devices import Array
 
 SUMS = Source("sums.cu", "columns.cuh")
 STACK = 8  # rows of threads in a block, as in columns.cuh
@@ -23,7 +23,7 @@ def column_sums(x: Array, out: Array | None = None, add: bool = False) -> Array:
     C = x.shape[-1]
     N = x.size // max(C, 1)
     if out is None:
-        out, add = cupy().empty((C,), wide(x.dtype)), False
+        out, add = empty((C,), wide(x.dtype)), False
     width = width_of(C, x)
     grid, lines = stripes(N, C, width, x.dtype)
     SUMS.launch("column_lines", grid, (32, STACK), x, lines, N, C, width=width)
@@ -40,7 +40,7 @@ def stripes(
     """
     across = -(-C // (32 * width))
     shares = max(1, min(blocks // across, N // (4 * STACK)))
-    return (across, shares), cupy().empty((1, shares, C), wide(dtype))
+    return (across, shares), empty((1, shares, C), wide(dtype))
 
 
 def add_lines(lines: Array, outs: Sequence[Array], adds: Sequence[bool]) -> None:
