@@ -33,7 +33,7 @@ def kernels_of_step(size: Size, device: str) -> dict[str, Any]:
     for _ in range(WARM):
         ours.step(*batch, RECIPE["lr"])
     wait(device)
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+    with profile(activities=[ProfilerActivity.CUDA], acc_events=True) as trace:
         for _ in range(STEPS):
             ours.step(*batch, RECIPE["lr"])
         wait(device)

@@ -137,7 +137,7 @@ class Signature:
 
     def runs_on_gpu(self) -> bool:
         """Whether the op has a kernel for the GPU."""
-        return any(kernel.device == "cuda" for kernel in self.kernels)
+        return "cuda" in [kernel.device for kernel in self.kernels]
 
     def prepare(self, inputs: Sequence[Any], options: Options) -> tuple[Any, ...]:
         """Inputs as tensors on one device, operands of one dtype, tensor options as arrays. None

@@ -194,7 +194,8 @@ class _Lifted(Signature):
 
 def _told(kernel: Function, parents: Sequence[Any], mode: Mode) -> Function:
     """The kernel; one with the keyword `wanted` is told which inputs want a gradient."""
-    if "wanted" not in (kernel.__kwdefaults__ or ()):
+    options = kernel.__kwdefaults__
+    if options is None or "wanted" not in options:
         return kernel
     wanted = [mode.recording and node is not None for node in parents]
     return functools.partial(kernel, wanted=wanted)

@@ -201,13 +201,14 @@ def gradients(
     targets of the whole batch, since parts may hold unequal numbers of targets that count.
     """
     optimizer.zero_grad()
-    targets, losses = max(int(np.count_nonzero(y != IGNORED)), 1), []
+    losses = []
     for part in np.array_split(np.arange(len(x)), accumulation):
         # a row's dropout masks follow from its number in the whole batch
         with keyed(key._replace(sample=int(part[0]))):
             if accumulation == 1:
                 loss = objective(model, x, y, "mean")
             else:
+                targets = max(int(np.count_nonzero(y != IGNORED)), 1)
                 loss = objective(model, x[part], y[part], "sum") * (1 / targets)
         loss.backward(_scaled_one(loss, optimizer.loss_scale))
         losses.append(loss.detach())

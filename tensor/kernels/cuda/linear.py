@@ -16,14 +16,18 @@ from tensor.kernels.cuda.products import product, product_over_rows
 from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import Array
 
+SMALL = 2**34  # multiply-adds; the GPU takes about 50 us for so many
 TYPES = (bfloat16, float16, float32)  # the reference does float64
 
 
-def _refused(*arrays: Array | None) -> str | None:
+def _refused(first: Array, *others: Array | None) -> str | None:
     """Why cuBLASLt does not take these arrays; None if it takes them."""
-    dtypes = [x.dtype for x in arrays if x is not None]
-    if dtypes[0] not in TYPES or any(dtype != dtypes[0] for dtype in dtypes):
-        return f"dtypes {', '.join(map(str, dtypes))}: one of bfloat16, float16, float32 is needed"
+    dtype = first.dtype
+    if dtype not in TYPES:
+        return f"dtype {dtype}: one of bfloat16, float16, float32 is needed"
+    for other in others:
+        if other is not None and other.dtype != dtype:
+            return f"dtypes {dtype}, {other.dtype}: one dtype is needed"
     return unavailable()
 
 
@@ -63,7 +67,9 @@ def linear_by_cublaslt(
 ) -> Any:
     """y = x weight + bias, the bias added before the sum is rounded.
 
-    wanted: which inputs want a gradient. Where all do, the product for dweight sums dy for dbias.
+    wanted: which inputs want a gradient. Where all do and the product is small, the product for
+    dweight sums dy for dbias: cuBLASLt does this with a kernel of its own, which is slower than
+    `column_sums`, but the host makes one call in place of two.
     """
     y = product(contiguous(x), weight.T if transposed else weight, bias=bias)
 
@@ -87,7 +93,8 @@ def linear_by_cublaslt(
         dweight = product_over_rows(contiguous(x), dy, out[1], add=add[1], sums=sums)
         return product(dy, weight.T), dweight, dbias
 
-    if bias is not None and not transposed and all(wanted):
+    small = x.size * weight.shape[1] < SMALL
+    if bias is not None and small and not transposed and all(wanted):
         return y, backward
     return y, (dx, dweight, None if bias is None else dbias)
 

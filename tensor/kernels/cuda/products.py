@@ -24,7 +24,7 @@ from tensor.kernels.cuda.cublaslt import (
     multiply,
     plan,
 )
-from tensor.kernels.cuda.launch import empty
+from tensor.kernels.cuda.launch import contiguous, empty
 from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import Array, cupy
 from tensor.mode import MODE
@@ -54,6 +54,8 @@ def product(
         if not add:
             out[...] = 0 if bias is None else bias
         return out
+    if bias is not None:
+        bias = contiguous(bias)
     layouts = (a.shape, a.strides) if a.ndim == b.ndim else _flat(a), (b.shape, b.strides)
     planned = _plan_of(a, b, out, layouts, bias, ADD_BIAS)
     if planned is None:
@@ -95,9 +97,16 @@ def _plan_of(
     epilogue: int,
 ) -> Plan | None:
     """vector: the array of the epilogue, if there is one."""
-    address = 0 if vector is None else vector.data.ptr
-    alignment = _alignment(a.data.ptr, b.data.ptr, out.data.ptr, address)
-    types = a.dtype, out.dtype, _compute(a.dtype), PLAIN if vector is None else epilogue
+    together = 256 | a.data.ptr | b.data.ptr | out.data.ptr
+    if vector is None:
+        epilogue = PLAIN
+    else:
+        together |= vector.data.ptr
+    dtype = a.dtype
+    compute = FLOAT32 if dtype.itemsize == 2 else _compute(dtype)
+    types = dtype, out.dtype, compute, epilogue
+    # the largest power of two, at most 256, that divides all addresses
+    alignment = together & -together
     return _planned(cupy().cuda.runtime.getDevice(), layouts, types, alignment)
 
 
@@ -148,14 +157,6 @@ def _compute(dtype: DType) -> int:
     if dtype == float32 and MODE.get().tf32:
         return TF32
     return FLOAT64 if dtype == float64 else FLOAT32
-
-
-def _alignment(*addresses: int) -> int:
-    """The largest power of two, at most 256, that divides all addresses."""
-    together = 256
-    for address in addresses:
-        together |= address
-    return together & -together
 
 
 def _readable(
