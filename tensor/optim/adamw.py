@@ -78,9 +78,10 @@ class AdamW(Optimizer):
         runs = [(i, run) for i in reached for run in self._runs(slots[i])]
         if scale is not None:
             scale.to(device)
+        updates = [self._update_of(i, run, numbers) for i, run in runs]
         norm: Array = kernel(
-            *(self.flats[i].gradients.array[_stretch(run)] for i, run in runs),
-            updates=[self._update_of(i, run, numbers) for i, run in runs],
+            *(update["g"] for update in updates),
+            updates=updates,
             limit=limit,
             skipped=self._skipped,
             scale=None if scale is None else scale.numbers,
@@ -100,28 +101,29 @@ class AdamW(Optimizer):
         """Count a step of a run. Returns its arrays and its numbers, for a kernel that knows how
         many steps were skipped.
         """
-        flat, state, part = self.flats[i], self.state[i], _stretch(run)
+        flat, state = self.flats[i], self.state[i]
         options = numbers[self.group_numbers[i]]
         self._see(i)
         count = self._count(i, run)
-        weights = flat.weights.array[part]
-        master = state["master"][part] if "master" in state else None
+        weights = _stretch(flat.weights.array, run)
+        master = _stretch(state["master"], run) if "master" in state else None
         keywords = self.rule(flat, options, count).keywords
         return {
-            "g": flat.gradients.array[part],
+            "g": _stretch(flat.gradients.array, run),
             "narrow": None if master is None else weights,
             "w": weights if master is None else master,
-            "m": state["m"][part],
-            "v": state["v"][part],
+            "m": _stretch(state["m"], run),
+            "v": _stretch(state["v"], run),
             "rate": options["lr"],
             "t": count,
             **{name: keywords[name] for name in ("b1", "b2", "eps", "decay")},
         }
 
 
-def _stretch(run: list[Slot]) -> slice:
-    """The place of a run in its flat."""
-    return slice(run[0].start, run[-1].end)
+def _stretch(array: Array, run: list[Slot]) -> Array:
+    """The place of a run in an array as long as its flat: mostly all of the array."""
+    start, end = run[0].start, run[-1].end
+    return array if end - start == array.size else array[start:end]
 
 
 def adamw(

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tensor import Tensor, kernels, ones_like
+from tensor import Tensor, kernels
 from tensor.optim import (
     AdamW,
     LossScale,
@@ -202,23 +202,26 @@ def gradients(
     """
     optimizer.zero_grad()
     losses = []
-    for part in np.array_split(np.arange(len(x)), accumulation):
+    whole = accumulation == 1
+    rows = np.arange(len(x))
+    parts = [rows] if whole else np.array_split(rows, accumulation)
+    for part in parts:
         # a row's dropout masks follow from its number in the whole batch
         with keyed(key._replace(sample=int(part[0]))):
-            if accumulation == 1:
+            if whole:
                 loss = objective(model, x, y, "mean")
             else:
                 targets = max(int(np.count_nonzero(y != IGNORED)), 1)
                 loss = objective(model, x[part], y[part], "sum") * (1 / targets)
         loss.backward(_scaled_one(loss, optimizer.loss_scale))
         losses.append(loss.detach())
-    return losses[0] if accumulation == 1 else _total(losses)
+    return losses[0] if whole else _total(losses)
 
 
-def _scaled_one(loss: Tensor, scale: LossScale | None) -> Tensor:
-    """dL/dL times the loss scale, which nobody waits for."""
+def _scaled_one(loss: Tensor, scale: LossScale | None) -> Tensor | None:
+    """dL/dL times the loss scale, which nobody waits for. None, which is 1, without a scale."""
     if scale is None:
-        return ones_like(loss)
+        return None
     return scale.tensor().to(dtype=loss.dtype, device=loss.device)
 
 
