@@ -40,7 +40,7 @@ def _supports(*gradients: Array, **_: Any) -> str | None:
 def _updatable(w: Array, g: Array, *_: Array, **__: Any) -> str | None:
     if w.dtype not in C_TYPES or g.dtype not in C_TYPES:
         return f"dtypes {w.dtype}, {g.dtype}"
-    flat = w.ndim == g.ndim == 1 and w.flags.c_contiguous and g.flags.c_contiguous
+    flat = w.ndim == g.ndim == 1 and w._c_contiguous and g._c_contiguous
     return None if flat else "no flat storage"
 
 

@@ -122,10 +122,14 @@ def _workspace(device: int, stream: int) -> Any:
     return cupy().empty(WORKSPACE, "uint8")
 
 
+@functools.cache
+def _setter(what: str) -> Callable[..., None]:
+    return _function(f"{what}SetAttribute", c_void_p, c_int, c_void_p, c_size_t)
+
+
 def _set(what: str, of: c_void_p, attribute: int, value: Any) -> None:
     """Set an attribute of a description, a layout or a preference."""
-    setter = _function(f"{what}SetAttribute", c_void_p, c_int, c_void_p, c_size_t)
-    setter(of, attribute, byref(value), sizeof(value))
+    _setter(what)(of, attribute, byref(value), sizeof(value))
 
 
 def plan(device: int, shape: Shape) -> Plan:
@@ -199,11 +203,12 @@ def multiply(plan: Plan, a: int, b: int, d: int, add: bool, vector: int = 0) -> 
     """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, vector: addresses."""
     stream = cupy().cuda.get_current_stream().ptr
     a_layout, b_layout, d_layout = plan.layouts
-    left, right, result = (a, a_layout), (b, b_layout), (d, d_layout)
     beta = plan.one if add else plan.zero
-    scratch = plan.algorithm, _workspace(plan.device, stream).data.ptr, WORKSPACE
-    operands = plan.one, *left, *right, beta, *result, *result
+    operands = plan.one, a, a_layout, b, b_layout, beta, d, d_layout, d, d_layout
+    scratch = _workspace(plan.device, stream).data.ptr
     with _ONE_AT_A_TIME:  # a description holds the address of one vector
         if vector:
             _set("MatmulDesc", plan.description, BIAS, c_uint64(vector))
-        _multiply()(plan.handle, plan.description, *operands, *scratch, stream)
+        _multiply()(
+            plan.handle, plan.description, *operands, plan.algorithm, scratch, WORKSPACE, stream
+        )

@@ -113,7 +113,7 @@ def _sorted(
     chunk = -(-count // (CHUNKS * THREADS)) * THREADS
     chunks, tiles = -(-count // chunk), size // TILE + 1
     counts = cupy().zeros((chunks, size), int32)
-    ranks, order = empty((2, count), int32)
+    ranks, order = empty((count,), int32), empty((count,), int32)
     starts, bases = empty((size + 1,), int32), empty((tiles,), int32)
     by_id = counts, starts, bases, chunks, size
     shared = 4 * THREADS

@@ -53,9 +53,10 @@ def width_of(columns: int, *arrays: Array) -> int:
     """V for rows of so many elements: the elements in 16 bytes where every row of every array
     starts on a multiple of 16 bytes, else 1.
     """
-    width = 16 // arrays[0].dtype.itemsize
-    aligned = columns % width == 0 and not any(array.data.ptr % 16 for array in arrays)
-    return width if aligned else 1
+    width, together = 16 // arrays[0].dtype.itemsize, 0
+    for array in arrays:
+        together |= array.data.ptr
+    return 1 if columns % width or together % 16 else width
 
 
 def empty(shape: tuple[int, ...], dtype: DType) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from tensor.dtypes import DType, float32, float64
 from tensor.kernels.cuda.cublaslt import (
@@ -57,11 +57,9 @@ def product(
     if bias is not None:
         bias = contiguous(bias)
     layouts = (a.shape, a.strides) if a.ndim == b.ndim else _flat(a), (b.shape, b.strides)
-    planned = _plan_of(a, b, out, layouts, bias, ADD_BIAS)
-    if planned is None:
+    if not _queued(a, b, out, layouts, add, bias, ADD_BIAS):
         a, b = cupy().ascontiguousarray(a), cupy().ascontiguousarray(b)
         return product(a, b, out, add=add, bias=bias)
-    _run(planned, a, b, out, add, bias)
     return out
 
 
@@ -79,41 +77,43 @@ def product_over_rows(
         return out if sums is None else (column_sums(b, sums), out)[1]
     (rows, columns), (down, across) = _flat(a)
     layouts = ((columns, rows), (across, down)), _flat(b)
-    planned: Any = _plan_of(a, b, out, layouts, sums, SUM_A)
-    if planned.algorithm is None:  # this shape has no product that sums in passing
-        assert sums is not None
+    if not _queued(a, b, out, layouts, add, sums, SUM_A):
+        assert sums is not None  # this shape has no product that sums in passing
         column_sums(b, sums)
         return product_over_rows(a, b, out, add=add)
-    _run(planned, a, b, out, add, sums)
     return out
 
 
-def _plan_of(
+def _queued(
     a: Array,
     b: Array,
     out: Array,
     layouts: tuple[Layout, Layout],
+    add: bool,
     vector: Array | None,
     epilogue: int,
-) -> Plan | None:
-    """vector: the array of the epilogue, if there is one."""
-    together = 256 | a.data.ptr | b.data.ptr | out.data.ptr
+) -> bool:
+    """Queue the product of arrays that lie so. False, and nothing done, where cuBLASLt cannot.
+
+    vector: the array of the epilogue, if there is one.
+    """
+    a_at, b_at, out_at = a.data.ptr, b.data.ptr, out.data.ptr
     if vector is None:
-        epilogue = PLAIN
+        vector_at, epilogue = 0, PLAIN
     else:
-        together |= vector.data.ptr
+        vector_at = vector.data.ptr
     dtype = a.dtype
     compute = FLOAT32 if dtype.itemsize == 2 else _compute(dtype)
     types = dtype, out.dtype, compute, epilogue
+    together = 256 | a_at | b_at | out_at | vector_at
     # the largest power of two, at most 256, that divides all addresses
     alignment = together & -together
-    return _planned(cupy().cuda.runtime.getDevice(), layouts, types, alignment)
-
-
-def _run(plan: Plan, a: Array, b: Array, out: Array, add: bool, vector: Array | None) -> None:
-    """A row-major array is its transpose in column-major order: D^T = B^T A^T."""
-    addresses = b.data.ptr, a.data.ptr, out.data.ptr
-    multiply(plan, *addresses, add, 0 if vector is None else vector.data.ptr)
+    planned = _planned(cupy().cuda.runtime.getDevice(), layouts, types, alignment)
+    if planned is None or planned.algorithm is None:
+        return False
+    # a row-major array is its transpose in column-major order: D^T = B^T A^T
+    multiply(planned, b_at, a_at, out_at, add, vector_at)
+    return True
 
 
 def _flat(x: Array) -> Layout:
