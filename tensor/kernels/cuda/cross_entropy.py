@@ -180,17 +180,23 @@ def _by_chunks(
     shared = row if learning and row <= SHARED else 0
     size = _rows_of_chunk(count, row)
     logits = empty((size, sizes[0]), rows.dtype)
+    ids = [i if i is None else i.ravel() for i in ids]
     for start in range(0, count, size):
-        part = slice(start, min(start + size, count))
-        x, own = rows[part], [i if i is None else i.ravel()[part] for i in ids]
-        chunk = product(x, matrix, logits[: len(x)])
-        arguments = *own, losses[part], *sizes, learning, shared > 0
+        stop = min(start + size, count)
+        x, *own = (_part(array, start, stop) for array in (rows, *ids, losses))
+        chunk = product(x, matrix, _part(logits, 0, stop - start))
+        arguments = *own, *sizes, learning, shared > 0
         _by_rows("cross_entropy_in_place", chunk, *arguments, shared=shared)
         if dx is not None:
-            product(chunk, inverse, dx[part])
+            product(chunk, inverse, _part(dx, start, stop))
         if dweight is not None:
             a, b = (chunk, x) if transposed else (x, chunk)
             product(a.T, b, dweight, add=start > 0)
+
+
+def _part(array: Array | None, start: int, stop: int) -> Any:
+    """The rows from start to stop: the array itself where these are all, which needs no view."""
+    return array if array is None or stop - start == len(array) else array[start:stop]
 
 
 def _rows_of_chunk(rows: int, row: int) -> int:

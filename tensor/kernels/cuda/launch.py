@@ -86,7 +86,9 @@ class Ready:
     """
 
     def __init__(self, function: Any, kinds: list[DType | None], codes: list[str]):
-        self.function, self.kinds = function, kinds  # None: a number
+        """kinds: the dtypes of arrays, None for numbers   codes: of each argument, in `struct`"""
+        self.function = function
+        self.pointers = [(i, kind) for i, kind in enumerate(kinds) if kind is not None]
         self.most_shared = 48 * 1024  # bytes that a kernel gets without asking
         self._layout = struct.Struct("@" + "".join(codes))
         self._memory = ctypes.create_string_buffer(self._layout.size)
@@ -101,15 +103,15 @@ class Ready:
         """Let the kernel take so many bytes of shared memory."""
         self.function.max_dynamic_shared_size_bytes = self.most_shared = shared
 
-    def run(
-        self, grid: tuple[int, ...], block: tuple[int, ...], shared: int, values: list[Any]
-    ) -> None:
-        """Queue the kernel on the current stream.   values: numbers, and addresses of arrays"""
+    def run(self, sizes: tuple[int, ...], shared: int, values: list[Any]) -> None:
+        """Queue the kernel on the current stream.   sizes: three of the grid, three of a block
+        values: numbers, and addresses of arrays
+        """
         cuda = cupy().cuda
         stream, pointer = cuda.get_current_stream().ptr, self.function.kernel.ptr
         with self._one_at_a_time:
             self._layout.pack_into(self._memory, 0, *values)
-            cuda.driver.launchKernel(pointer, *grid, *block, shared, stream, self._parameters, 0)
+            cuda.driver.launchKernel(pointer, *sizes, shared, stream, self._parameters, 0)
 
 
 class Source:
@@ -155,23 +157,22 @@ class Source:
         """
         dtype = dtype or arguments[0].dtype
         ready = self._ready.get((kernel, dtype, width)) or self._prepare(kernel, dtype, width)
-        values = []
-        for value, kind in zip(arguments, ready.kinds, strict=True):
-            if kind is None:
-                values.append(value)
-            elif value is None:
-                values.append(0)
+        values = list(arguments)
+        for i, kind in ready.pointers:
+            value = arguments[i]
+            if value is None:
+                values[i] = 0
             elif value.dtype == kind and value._c_contiguous:
-                values.append(value.data.ptr)
+                values[i] = value.data.ptr
             else:
-                name = self.parameters[kernel][len(values)][2]
+                name = self.parameters[kernel][i][2]
                 raise TypeError(
                     f"kernel {kernel}: {name} must be {kind} and contiguous, not {value.dtype} "
                     f"with strides {value.strides}"
                 )
         if shared > ready.most_shared:
             ready.allow(shared)
-        ready.run((*grid, 1, 1)[:3], (*block, 1, 1)[:3], shared, values)
+        ready.run((*grid, 1, 1)[:3] + (*block, 1, 1)[:3], shared, values)
 
     def _prepare(self, kernel: str, dtype: DType, width: int) -> Ready:
         own = {"T": dtype, "W": wide(dtype)}
