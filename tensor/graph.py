@@ -204,13 +204,14 @@ def reachable(roots: Iterable[Any], since: int = 0) -> list[Any]:
     Iterative: 50,000 ops deep must not meet the recursion limit.
     """
     seen = set(roots)
-    stack = list(seen)
-    while stack:
-        for parent in stack.pop().parents:
+    found = list(seen)
+    for node in found:  # which grows meanwhile
+        for parent in node.parents:
             if parent is not None and parent not in seen and parent.order >= since:
                 seen.add(parent)
-                stack.append(parent)
-    return sorted(seen, key=_by_order)
+                found.append(parent)
+    found.sort(key=_by_order)
+    return found
 
 
 def op_of(node: Any) -> Any:

@@ -147,11 +147,12 @@ def _searched(values: list[Any], inputs: Sequence[Any], outs: tuple[Any, ...]) -
     tensors = [x for x in (*inputs, *outs) if isinstance(x, TensorBase)]
     known = {id(x._array): x for x in tensors}
     views = [out for out in outs if out._array.base is not None]  # maybe of the op's own arrays
+    array_kind = type(outs[0]._array)
     for value in values:
         kind = type(value)
         if kind in _PLAIN or (kind is tuple and _PLAIN.issuperset(map(type, value))):
             continue
-        for array in (value,) if kind is np.ndarray else _arrays_in(value):
+        for array in (value,) if kind is array_kind else _arrays_in(value):
             if id(array) in known:
                 saved.append(keep(known[id(array)], array))
             elif array.base is None and not views:

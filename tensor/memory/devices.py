@@ -56,11 +56,14 @@ def cupy() -> ModuleType:
 
 def is_cuda(array: Array) -> bool:
     """Whether an array is on the GPU. Never imports CuPy: before CuPy is loaded, no array is."""
-    return (
-        not isinstance(array, np.ndarray)
-        and "cupy" in sys.modules
-        and isinstance(array, sys.modules["cupy"].ndarray)
-    )
+    kind: Any = type(array)
+    return _is_of_cupy(kind)
+
+
+@functools.cache
+def _is_of_cupy(kind: type) -> bool:
+    """`is_cuda` for all arrays of a class: a look at a dict from the second one on."""
+    return "cupy" in sys.modules and issubclass(kind, sys.modules["cupy"].ndarray)
 
 
 def array_module(device: str) -> ModuleType:
