@@ -150,7 +150,8 @@ class _Pass:
         for position, (parent, dx) in enumerate(zip(node.parents, gradients, strict=True)):
             if parent is None or dx is None or (leading is not None and parent not in leading):
                 continue
-            if parent.buffer is not None and dx is parent.buffer.array:
+            buffer = parent.buffer
+            if buffer is not None and dx is buffer._array:
                 parent.written()
                 continue
             if type(dx) is not np.ndarray:

@@ -77,7 +77,7 @@ class Flat:
         packed as frozen learns now.
         """
         storage, parameters = self.weights.storage, [slot.parameter for slot in self.slots]
-        here = all(p.storage is storage for p in parameters)
+        here = all([p._storage is storage for p in parameters])
         return here and not (self.group == "frozen" and any(p.requires_grad for p in parameters))
 
     def grouped_by(self, group: Callable[[Tensor], str]) -> bool:
@@ -91,7 +91,7 @@ class Flat:
         learning = [slot for slot in self.slots if slot.parameter.node is not None]
         for slot in learning:
             buffer = slot.parameter.node.buffer
-            if buffer is None or buffer.storage is not storage:
+            if buffer is None or buffer._storage is not storage:
                 self.attach(slot)
         return [slot for slot in learning if slot.parameter.node.gradient is not None]
 

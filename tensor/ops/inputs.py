@@ -15,7 +15,7 @@ from numpy.exceptions import AxisError
 
 from tensor.arguments import is_operand, kind_of, signature_of
 from tensor.base import TensorBase
-from tensor.dtypes import FLOATS, float32, float64, promote
+from tensor.dtypes import FLOATS, KNOWN, float32, float64, promote
 from tensor.errors import (
     ArgumentError,
     DeviceError,
@@ -38,7 +38,8 @@ INPUTS = frozenset(
 )
 OF_ANY_DTYPE = frozenset(("Mask", "Mask | None", "Ids"))  # inputs that are no operands
 REALS = frozenset((bool, int, float, Count))  # Python's numbers
-PLAIN = frozenset((int, float, bool, str, tuple, Key, type(None)))  # options that are no arrays
+# classes of options that are no arrays; each dtype has its own
+PLAIN = frozenset((int, float, bool, str, tuple, Key, type(None), *map(type, KNOWN)))
 Options: TypeAlias = dict[str, Any]
 BY_FLOAT32 = "each op of the composition goes by float32"
 # op -> check(device, *inputs, **options) of inputs as they are given, before any is converted or
@@ -50,12 +51,15 @@ class Signature:
     """What the parameters of a reference say. Inputs are annotated Array, Mask or Ids and come
     first; all others are options.
 
-    elementwise: a Python number may stand for an operand.
+    elementwise: a Python number may stand for an operand.   exact: values only move, so that any
+    dtype is ready.
     """
 
-    def __init__(self, reference: Callable[..., Any], elementwise: bool = False):
+    def __init__(
+        self, reference: Callable[..., Any], elementwise: bool = False, exact: bool = False
+    ):
         self.name = reference.__name__.lstrip("_")
-        self.elementwise = elementwise
+        self.elementwise, self.exact = elementwise, exact
         self.kernels = KERNELS.setdefault(self.name, [])
         self.signature = signature_of(reference)
         parameters = list(self.signature.parameters.values())
@@ -91,8 +95,8 @@ class Signature:
         self, inputs: Sequence[Any], options: Options, parents: list[Any]
     ) -> list[Any] | str:
         """The arrays of ready inputs: tensors of one dtype, all on the CPU or all on a GPU. 16-bit
-        floats, ids and masks are ready on a GPU alone, and where the op has a kernel for the GPU.
-        Else why the inputs are not ready.
+        floats, ids and masks are ready on a GPU alone, and where the op has a kernel for the GPU;
+        any dtype is where values only move. Else why the inputs are not ready.
 
         The nodes of the inputs are appended to `parents`.
         """
@@ -110,7 +114,7 @@ class Signature:
                             return "ids or a mask on a GPU"
                 elif first is None:
                     first, dtype = array, array.dtype
-                    if dtype is not float32 and dtype is not float64:
+                    if dtype is not float32 and dtype is not float64 and not self.exact:
                         if dtype not in FLOATS:
                             return "an input holds no floats"  # a dtype's name takes 5 us
                         if type(array) is np.ndarray or not self.runs_on_gpu():

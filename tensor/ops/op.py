@@ -148,8 +148,8 @@ class _Lifted(Signature):
     """
 
     def __init__(self, reference: Function, elementwise: bool = False, exact: bool = False):
-        super().__init__(reference, elementwise)
-        self.reference, self.exact = reference, exact
+        super().__init__(reference, elementwise, exact)
+        self.reference = reference
         note_kept_inputs(reference, self.count)
 
     def prepared(self, inputs: tuple[Any, ...], options: Options, mode: Mode) -> tuple[Any, ...]:

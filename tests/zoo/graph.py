@@ -25,15 +25,8 @@ ACCUMULATION = [
     Bug(
         2,
         GRAPH,
-        "    seen = set(roots)\n    stack = list(seen)\n    while stack:\n"
-        "        for parent in stack.pop().parents:\n"
-        "            if parent is not None and parent not in seen and parent.order >= "
-        "since:\n                seen.add(parent)\n"
-        "                stack.append(parent)\n"
-        "    return sorted(seen, key=_by_order)\n",
-        "    seen = list(dict.fromkeys(roots))\n    for node in seen:\n"
-        "        seen += [p for p in dict.fromkeys(node.parents) if p is not None and p not "
-        "in seen]\n    return seen[::-1]\n",
+        "    found.sort(key=_by_order)\n",
+        "    found.reverse()\n",
         "tests/tensor/autograd/test_backward.py::test_bug_02_propagating_before_all_contributions",
     ),
     Bug(
