@@ -77,7 +77,7 @@ class Flat:
         packed as frozen learns now.
         """
         storage, parameters = self.weights.storage, [slot.parameter for slot in self.slots]
-        here = all([p._storage is storage for p in parameters])
+        here = all(p._storage is storage for p in parameters)
         return here and not (self.group == "frozen" and any(p.requires_grad for p in parameters))
 
     def grouped_by(self, group: Callable[[Tensor], str]) -> bool:
