@@ -96,14 +96,16 @@ ACCUMULATION = [
     Bug(
         6,
         GRAPH,
-        "    stack = list(seen)\n    while stack:\n        for parent in stack.pop().parents:\n"
+        "    found = list(seen)\n    for node in found:  # which grows meanwhile\n"
+        "        for parent in node.parents:\n"
         "            if parent is not None and parent not in seen and parent.order >= "
         "since:\n                seen.add(parent)\n"
-        "                stack.append(parent)\n",
+        "                found.append(parent)\n",
         "\n    def visit(node: Any) -> None:\n        seen.add(node)\n"
         "        for parent in node.parents:\n"
         "            if parent is not None and parent not in seen:\n"
-        "                visit(parent)\n\n    for root in list(seen):\n        visit(root)\n",
+        "                visit(parent)\n\n    for root in list(seen):\n        visit(root)\n"
+        "    found = list(seen)\n",
         "tests/tensor/autograd/test_memory.py::test_bug_06_recursion_depth",
     ),
     Bug(  # a node that knows its tensor, which knows its node

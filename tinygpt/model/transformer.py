@@ -204,7 +204,8 @@ def aligned(targets: Any, h: Tensor) -> Tensor:
     """targets as (B, T) on the device of h, which is (B, T, ...). Raises ShapeError where not each
     token has one.
     """
-    targets = Tensor.wrap(targets)
+    if not isinstance(targets, Tensor):
+        targets = Tensor(targets, device=h.device)
     if targets.ndim == 1:
         targets = targets.unsqueeze(0)
     if targets.shape != h.shape[:2]:
