@@ -10,8 +10,8 @@ ZOO = [
     Bug(  # the model is asked for what it was given
         row=49,
         file="tinygpt/data/windows.py",
-        old="return self.tokens[positions], self.tokens[positions + 1]",
-        new="return self.tokens[positions], self.tokens[positions]",
+        old="return texts[:, :-1].copy(), texts[:, 1:].copy()",
+        new="return texts[:, :-1].copy(), texts[:, :-1].copy()",
         test="tests/tinygpt/data/test_windows.py::test_bug_49_shift_and_last_window",
     ),
     Bug(  # the tail of the text is never seen

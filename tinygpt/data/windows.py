@@ -103,11 +103,14 @@ class Windows:
         return starts
 
     def __getitem__(self, rows: Any) -> tuple[Ids, Ids]:
-        positions = self.starts(rows)[:, None] + np.arange(self.context)  # (N, T)
-        return self.tokens[positions], self.tokens[positions + 1]
+        texts = self._texts(rows)  # each token is looked up once
+        return texts[:, :-1].copy(), texts[:, 1:].copy()
 
     def texts(self, rows: Any) -> Ids:
         """All tokens of these windows, inputs and last target.   (N, context + 1)"""
+        return self._texts(rows)
+
+    def _texts(self, rows: Any) -> Ids:
         texts: Ids = self.tokens[self.starts(rows)[:, None] + np.arange(self.context + 1)]
         return texts
 
