@@ -60,9 +60,13 @@ def race(
     sides = started([Side(side, name, device) for side in names], limit)
     times: dict[str, list[float]] = {side.name: [] for side in sides}
     for _ in range(rounds):
-        for side in sides:
-            times[side.name] += side.turn(TURN)
-            side.ask("rest")
+        for side in sides[:]:
+            try:
+                times[side.name] += side.turn(TURN)
+                side.ask("rest")
+            except RuntimeError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                sides.remove(side)
     roof = peak(device)
     rows = [_row(name, side, times[side.name], roof) for side in sides]
     for side in sides:
@@ -78,17 +82,24 @@ def started(sides: list[Side], limit: float) -> list[Side]:
     compiled = [side for side in sides if not side.name.startswith(("ours", "eager"))]
     with ThreadPoolExecutor(len(sides)) as pool:
         list(pool.map(lambda side: _done(side, "facts"), sides))
-        alarms = [threading.Timer(limit, side.process.kill) for side in compiled]
-        for alarm in alarms:
-            alarm.start()
-        done = dict(zip(compiled, pool.map(_warmed, compiled), strict=True))
-        for alarm in alarms:
-            alarm.cancel()
+        in_time = pool.map(lambda side: _warmed_within(side, limit), compiled)
+        done = dict(zip(compiled, in_time, strict=True))
     done |= {side: _warmed(side) for side in sides if side not in done}
     return [side for side in sides if done[side]]
 
 
+def _warmed_within(side: Side, limit: float) -> bool:
+    """The same, for a side whose process is ended after so many seconds."""
+    alarm = threading.Timer(limit, side.process.kill)
+    alarm.start()
+    try:
+        return _warmed(side)
+    finally:
+        alarm.cancel()
+
+
 def _warmed(side: Side) -> bool:
+    """Whether the side took its first steps."""
     # the question for the memory forgets the peak of the warm-up
     return all(
         _done(side, question, **options)

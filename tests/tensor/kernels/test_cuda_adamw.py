@@ -20,11 +20,9 @@ NUMBERS: dict[str, Any] = {"b1": 0.9, "b2": 0.99, "eps": 1e-8, "decay": 0.999}
 
 
 @pytest.fixture
-def gpu(device: str) -> Any:
+def xp(gpu: str) -> Any:
     """CuPy."""
-    if device == "cpu":
-        pytest.skip("needs a GPU, --device cuda")
-    return array_module(device)
+    return array_module(gpu)
 
 
 def kernel(name: str) -> Any:
@@ -37,27 +35,27 @@ def exact(array: Array) -> np.ndarray[Any, np.dtype[np.float64]]:
     return to_host(array).astype(np.float64)
 
 
-def stretch(gpu: Any, dtype: str, size: int, start: int) -> dict[str, Array]:
+def stretch(xp: Any, dtype: str, size: int, start: int) -> dict[str, Array]:
     """Arrays of an update, which begin `start` elements into their memory; moments are poisoned
     outside.
     """
     rng = np.random.default_rng(size)
     narrow = as_dtype(dtype).itemsize == 2
     wide = "float32" if narrow else dtype
-    whole = {name: gpu.full(size + start, gpu.nan, wide) for name in ("w", "m", "v")}
+    whole = {name: xp.full(size + start, xp.nan, wide) for name in ("w", "m", "v")}
     arrays = {name: array[start:] for name, array in whole.items()}
-    arrays["w"][:] = gpu.asarray(rng.standard_normal(size))
+    arrays["w"][:] = xp.asarray(rng.standard_normal(size))
     arrays["m"][:] = arrays["v"][:] = 0
-    g = gpu.asarray(rng.standard_normal(size + start).astype(np.float32)).astype(as_dtype(dtype))
-    rounded = gpu.zeros(size + start, as_dtype(dtype))[start:] if narrow else None
+    g = xp.asarray(rng.standard_normal(size + start).astype(np.float32)).astype(as_dtype(dtype))
+    rounded = xp.zeros(size + start, as_dtype(dtype))[start:] if narrow else None
     return {**arrays, "g": g[start:], "narrow": rounded}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "start"), [(1, 0), (1000, 0), (1001, 1), (700_001, 3)])
-def test_steps_with_a_bad_one_in_the_middle(dtype: str, size: int, start: int, gpu: Any) -> None:
+def test_steps_with_a_bad_one_in_the_middle(dtype: str, size: int, start: int, xp: Any) -> None:
     """A NaN in the second of three gradients: nothing is written, and the third counts as 2."""
-    arrays, skipped = stretch(gpu, dtype, size, start), gpu.zeros(1)
+    arrays, skipped = stretch(xp, dtype, size, start), xp.zeros(1)
     w, g = exact(arrays["w"]), exact(arrays["g"])
     m = v = np.zeros(size)
     true = math.sqrt((g * g).sum())
@@ -87,19 +85,19 @@ def test_steps_with_a_bad_one_in_the_middle(dtype: str, size: int, start: int, g
         assert bool((arrays["narrow"] == arrays["w"].astype(as_dtype(dtype))).all())
 
 
-def test_the_norm_of_extremes(gpu: Any) -> None:
+def test_the_norm_of_extremes(xp: Any) -> None:
     """Squares that float32 cannot hold; and float16 with a factor."""
     for size in (1e30, 1e-30):
-        g = gpu.full(1001, size, np.float32)
+        g = xp.full(1001, size, np.float32)
         assert math.sqrt(float(kernel("squared_norm")(g))) == pytest.approx(
             float(np.float32(size)) * math.sqrt(1001), rel=1e-12
         )
-    assert float(kernel("squared_norm")(gpu.zeros((3, 4), np.float32)[:, ::2])) == 0
+    assert float(kernel("squared_norm")(xp.zeros((3, 4), np.float32)[:, ::2])) == 0
 
 
-def test_the_loss_scale_is_that_of_the_host(gpu: Any) -> None:
-    arrays, skipped = stretch(gpu, "float16", 100, 0), gpu.zeros(1)
-    host, there = optim.LossScale(2.0, patience=2), gpu.asarray(np.array([2.0, 0.0]))
+def test_the_loss_scale_is_that_of_the_host(xp: Any) -> None:
+    arrays, skipped = stretch(xp, "float16", 100, 0), xp.zeros(1)
+    host, there = optim.LossScale(2.0, patience=2), xp.asarray(np.array([2.0, 0.0]))
     for t, bad in enumerate([False, False, True, False, True, True, False, False, False], 1):
         g = arrays["g"].copy()
         g[3] = math.inf if bad else g[3]
@@ -115,7 +113,7 @@ def test_the_loss_scale_is_that_of_the_host(gpu: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_an_optimiser_steps_as_the_host_does(dtype: str, gpu: Any, device: str) -> None:
+def test_an_optimiser_steps_as_the_host_does(dtype: str, xp: Any, device: str) -> None:
     """With unequal counts, NaN now and then, and a loss scale for float16."""
     one, two = (Model(dtype=dtype, device=device) for _ in range(2))
     first, second = (optim.AdamW(model, lr=0.03, weight_decay=0.2) for model in (one, two))
@@ -142,7 +140,7 @@ def test_an_optimiser_steps_as_the_host_does(dtype: str, gpu: Any, device: str) 
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_a_step_alone_goes_through_the_kernel(dtype: str, gpu: Any, device: str) -> None:
+def test_a_step_alone_goes_through_the_kernel(dtype: str, xp: Any, device: str) -> None:
     models = [Model(dtype=dtype, device=device) for _ in range(2)]
     optimizers = [optim.AdamW(model, lr=0.03, weight_decay=0.2) for model in models]
     for step in range(5):
@@ -157,7 +155,7 @@ def test_a_step_alone_goes_through_the_kernel(dtype: str, gpu: Any, device: str)
             np.testing.assert_allclose(exact(array), exact(two[name]), rtol=1e-5, atol=1e-6)
 
 
-def test_two_runs_and_a_resumed_one_are_bit_equal(gpu: Any, device: str) -> None:
+def test_two_runs_and_a_resumed_one_are_bit_equal(xp: Any, device: str) -> None:
     """Over more blocks than one, with skipped steps on the way."""
 
     def made() -> tuple[nn.Parameter, optim.AdamW]:

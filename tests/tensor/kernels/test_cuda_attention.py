@@ -220,13 +220,11 @@ SHAPES = [
 
 
 @pytest.fixture
-def gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    if device == "cpu":
-        pytest.skip("cuDNN needs a GPU: --device cuda")
+def cudnn(gpu: str) -> str:
+    """The GPU under test, with cuDNN."""
     if isinstance(attention.frontend(), str):
         pytest.skip(str(attention.frontend()))
-    monkeypatch.setattr(kernels, "_DISABLED", False)
-    return device
+    return gpu
 
 
 def run(call: Any, inputs: list[Array], dtype: str, device: str, on: bool) -> list[Array]:
@@ -241,17 +239,17 @@ def run(call: Any, inputs: list[Array], dtype: str, device: str, on: bool) -> li
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_errors_are_those_of_the_composition(dtype: str, causal: bool, gpu: str) -> None:
+def test_errors_are_those_of_the_composition(dtype: str, causal: bool, cudnn: str) -> None:
     """Against float64, over all shapes."""
     for B, H, T, S, D in SHAPES:
         sizes = [(B, T, H * D), (B, S, 2 * H * D)] if S else [(B, T, 3 * H * D)]
         # numbers that both dtypes have
         inputs = [np.float32(draw(*size, seed=i)) for i, size in enumerate(sizes)]
         call = partial(tensor.multi_head_attention, heads=H, causal=causal)
-        found = run(call, inputs, dtype, gpu, on=True)
+        found = run(call, inputs, dtype, cudnn, on=True)
         assert kernels.latest("multi_head_attention")[0] == "attention_by_cudnn"
-        usual = run(call, inputs, dtype, gpu, on=False)
-        exact = run(call, inputs, "float64", gpu, on=False)
+        usual = run(call, inputs, dtype, cudnn, on=False)
+        exact = run(call, inputs, "float64", cudnn, on=False)
         for one, other, true in zip(found, usual, exact, strict=True):
             least = ROUNDING[dtype] * np.sqrt(np.mean(true**2)) / 4
             error, allowed = (np.sqrt(np.mean((x - true) ** 2)) for x in (one, other))
@@ -259,21 +257,21 @@ def test_errors_are_those_of_the_composition(dtype: str, causal: bool, gpu: str)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_heads_apart_on_a_gpu(dtype: str, gpu: str) -> None:
+def test_heads_apart_on_a_gpu(dtype: str, cudnn: str) -> None:
     inputs = [np.float32(draw(2, n, 3, 64, seed=i)) for i, n in enumerate((70, 130, 130))]
 
     def call(*xs: Tensor) -> Tensor:
         y: Tensor = tensor.attention(*(x.transpose(1, 2) for x in xs), causal=True, scale=0.2)
         return y
 
-    found = run(call, inputs, dtype, gpu, on=True)
+    found = run(call, inputs, dtype, cudnn, on=True)
     assert kernels.latest("attention")[0] == "attention_of_heads_by_cudnn"
-    for one, exact in zip(found, run(call, inputs, "float64", gpu, on=False), strict=True):
+    for one, exact in zip(found, run(call, inputs, "float64", cudnn, on=False), strict=True):
         assert_near(one, exact, dtype)
 
 
-def test_a_write_before_backward_is_found(gpu: str) -> None:
-    x = tensor.randn(2, 5, 48, dtype="bfloat16", device=gpu, requires_grad=True)
+def test_a_write_before_backward_is_found(cudnn: str) -> None:
+    x = tensor.randn(2, 5, 48, dtype="bfloat16", device=cudnn, requires_grad=True)
     y = tensor.multi_head_attention(x, heads=2)
     assert kernels.latest("multi_head_attention")[0] == "attention_by_cudnn"
     with tensor.no_grad():
@@ -282,10 +280,10 @@ def test_a_write_before_backward_is_found(gpu: str) -> None:
         y.sum().backward()
 
 
-def test_equal_bits_on_demand(gpu: str) -> None:
+def test_equal_bits_on_demand(cudnn: str) -> None:
     """Of so many keys that cuDNN adds parts of dq in no fixed order."""
-    x = tensor.randn(4, 1024, 3 * 256, dtype="bfloat16", device=gpu, requires_grad=True)
-    dy = tensor.randn(4, 1024, 256, dtype="bfloat16", device=gpu)
+    x = tensor.randn(4, 1024, 3 * 256, dtype="bfloat16", device=cudnn, requires_grad=True)
+    dy = tensor.randn(4, 1024, 256, dtype="bfloat16", device=cudnn)
     with kernels.deterministic():
         y = tensor.multi_head_attention(x, heads=4, causal=True)
     first, *others = (tensor.grad(y, x, dy, retain_graph=True)[0].numpy() for _ in range(4))

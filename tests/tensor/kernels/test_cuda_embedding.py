@@ -25,10 +25,7 @@ IDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def needs_gpu(device: str) -> None:
-    if device == "cpu":
-        pytest.skip("a CUDA kernel needs a GPU: --device cuda")
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def close(found: Tensor | None, exact: Tensor | None, dtype: str) -> None:

@@ -21,10 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def needs_gpu(device: str) -> None:
-    if device == "cpu":
-        pytest.skip("a CUDA kernel needs a GPU: --device cuda")
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def drawn(*shape: int, dtype: str, seed: int = 0) -> Array:

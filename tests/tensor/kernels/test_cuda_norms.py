@@ -26,11 +26,7 @@ UNITS = {"float64": 1e-13, "float32": 1e-6, "float16": 2e-3, "bfloat16": 1.2e-2}
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture(autouse=True)
-def gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if device == "cpu":
-        pytest.skip("these kernels are for a GPU")
-    monkeypatch.setattr(kernels, "_DISABLED", False)
+pytestmark = pytest.mark.usefixtures("gpu")
 
 
 def kernel(name: str) -> Any:

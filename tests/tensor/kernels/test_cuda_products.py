@@ -12,6 +12,7 @@ import tensor
 from tensor import Tensor, kernels
 from tensor.dtypes import as_dtype
 from tensor.kernels.cuda.products import product, product_over_rows
+from tensor.memory.devices import array_module
 
 # the rounding of a result, relative to the sum of the products' sizes
 ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-22, "float64": 2.0**-50}
@@ -19,11 +20,9 @@ SIZES = [(64, 32, 48), (7, 5, 3), (1, 64, 65), (33, 1, 17), (130, 257, 1), (1, 1
 
 
 @pytest.fixture
-def xp(device: str) -> Any:
-    """CuPy, where there is a GPU under test."""
-    if device == "cpu":
-        pytest.skip("needs a GPU, --device cuda")
-    return pytest.importorskip("cupy")
+def xp(gpu: str) -> Any:
+    """CuPy."""
+    return array_module(gpu)
 
 
 def drawn(xp: Any, shape: tuple[int, ...], dtype: str, transposed: bool) -> Any:
