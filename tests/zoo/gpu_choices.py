@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 ATTENTION = "tensor/kernels/cuda/attention.py"
+CUDNN = "tensor/kernels/cuda/cudnn.py"
 TESTS = "tests/tensor/kernels/test_cuda_attention.py::"
 
 ZOO = [
@@ -31,7 +32,7 @@ ZOO = [
     ),
     Bug(  # with more keys than queries, the first query sees the first key alone
         row=97,
-        file=ATTENTION,
+        file=CUDNN,
         old="ends.TOP_LEFT if S == T else ends.BOTTOM_RIGHT",
         new="ends.TOP_LEFT",
         test=TESTS + "test_packed_arrays_are_read_and_written_in_place",

@@ -25,7 +25,7 @@ from tensor import kernels
 from tensor.errors import DeviceError
 from tensor.kernels.cpu import built, compiled
 from tensor.kernels.cpu.private import UnavailableError
-from tensor.kernels.cuda import attention
+from tensor.kernels.cuda import cudnn
 from tensor.memory.devices import array_module
 from tensor.random import Generator
 from tensor.recording import in_bytes
@@ -150,7 +150,7 @@ def _cuda(cupy: Any) -> str:
 
 
 def _cudnn() -> str:
-    frontend = attention.frontend()
+    frontend = cudnn.frontend()
     if isinstance(frontend, str):
         return f"{frontend}; without it attention is a composition of ops"
     major, rest = divmod(frontend.backend_version(), 10_000)

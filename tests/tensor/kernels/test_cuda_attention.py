@@ -20,7 +20,7 @@ import tensor
 from tensor import Tensor, kernels
 from tensor.errors import MutationError
 from tensor.kept_inputs import KEPT_INPUTS
-from tensor.kernels.cuda import attention, launch
+from tensor.kernels.cuda import attention, cudnn, launch
 from tensor.ops.op import reference_of
 from tests.helpers.without_cudnn import CUDNN, CUPY, UnsupportedError, on_gpu
 
@@ -57,12 +57,13 @@ def assert_near(found: Array, exact: Array, dtype: str = "bfloat16") -> None:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """cuDNN and CuPy by their stand-ins."""
-    caches = attention._plans_packed, attention._plans_apart, attention._place
-    monkeypatch.setattr(attention, "cupy", lambda: CUPY)
-    monkeypatch.setattr(launch, "cupy", lambda: CUPY)
-    monkeypatch.setattr(attention, "frontend", lambda: CUDNN)
+    caches = attention._plans_packed, attention._plans_apart, cudnn._place
+    for module in (attention, cudnn, launch):
+        monkeypatch.setattr(module, "cupy", lambda: CUPY)
+    for module in (attention, cudnn):
+        monkeypatch.setattr(module, "frontend", lambda: CUDNN)
     monkeypatch.setattr(kernels, "NOTES", [])
-    monkeypatch.setattr(attention, "NOTES", kernels.NOTES)
+    monkeypatch.setattr(cudnn, "NOTES", kernels.NOTES)
     for cache in caches:
         cache.cache_clear()
     yield
@@ -175,7 +176,7 @@ def test_explain_says_that_backward_is_not_deterministic() -> None:
 
 def test_cudnn_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing package, and one without cuDNN; PyTorch is not imported on the way."""
-    frontend = attention.frontend.__wrapped__
+    frontend = cudnn.frontend.__wrapped__
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert frontend() == ("nvidia-cudnn-frontend is not installed: pip install -e '.[cudnn]'")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
@@ -219,11 +220,11 @@ SHAPES = [
 ]
 
 
-@pytest.fixture
-def cudnn(gpu: str) -> str:
+@pytest.fixture(name="cudnn")
+def gpu_with_cudnn(gpu: str) -> str:
     """The GPU under test, with cuDNN."""
-    if isinstance(attention.frontend(), str):
-        pytest.skip(str(attention.frontend()))
+    if isinstance(cudnn.frontend(), str):
+        pytest.skip(str(cudnn.frontend()))
     return gpu
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tensor import kernels
 from tensor.kernels.cpu import built, compiled
-from tensor.kernels.cuda import attention
+from tensor.kernels.cuda import cudnn
 from tensor.memory import devices
 from tests.helpers.program import refused
 from tinygpt.__main__ import main
@@ -101,7 +101,7 @@ def test_without_a_gpu(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_gpu_runs(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, count=1)
-    monkeypatch.setattr(attention, "frontend", lambda: "no package: pip install it")
+    monkeypatch.setattr(cudnn, "frontend", lambda: "no package: pip install it")
 
     def took(device: str, dtype: str) -> dict[str, tuple[str, str]]:
         if dtype == "bfloat16":
