@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from tensor.dtypes import NARROW, float32
-from tensor.errors import OptionError, brief
+from tensor.errors import ArgumentError, OptionError, brief
 from tensor.kernels import pick
 from tensor.memory.devices import Array, is_cuda
 from tensor.mode import watched
@@ -22,7 +22,7 @@ def gradient_norm(parameters: Parameters | Optimizer) -> float:
     """sqrt of the sum of all squared gradient elements, of all parameters together; a tied one
     counts once. 0 without gradients.
     """
-    return _norm(_gradients(parameters))
+    return _norm(_gradients("gradient_norm", parameters))
 
 
 def _norm(arrays: list[Array]) -> float:
@@ -39,7 +39,7 @@ def clip_gradients(parameters: Parameters | Optimizer, limit: float) -> float:
     caller skips that step. Raises ValueError for a limit that is negative or NaN.
     """
     _check_limit("clip_gradients", limit)
-    arrays = _gradients(parameters)
+    arrays = _gradients("clip_gradients", parameters)
     norm = _norm(arrays)
     if math.isfinite(norm) and norm > limit:
         for array in arrays:
@@ -60,6 +60,11 @@ def clipped_step(optimizer: Optimizer, limit: float) -> float | Tensor:
     On a GPU, AdamW's kernel clips on its way, so that `.grad` stays as it is, and nothing waits:
     the norm is a tensor, () float64, and to read it waits. The same holds for the step counts.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ArgumentError(
+            f"clipped_step takes an optimiser, such as AdamW(model), not a "
+            f"{type(optimizer).__name__}: it clips and updates in one"
+        )
     _check_limit("clipped_step", limit)
     on_device = is_cuda(optimizer.flats[0].weights.array)
     norm_there = optimizer.clipped_on_device(limit) if on_device else None
@@ -79,7 +84,7 @@ def _check_limit(function: str, limit: float) -> None:
         raise OptionError(f"{function} limit={limit}: a norm is at least 0; infinity clips nothing")
 
 
-def _gradients(parameters: Parameters | Optimizer) -> list[Array]:
+def _gradients(function: str, parameters: Parameters | Optimizer) -> list[Array]:
     """The gradients as few arrays: whole flat storages where every parameter in one has its
     gradient, else one by one.
     """
@@ -92,7 +97,7 @@ def _gradients(parameters: Parameters | Optimizer) -> list[Array]:
             arrays += [gradient.array for gradient in found]
         return arrays
     given = [parameters] if isinstance(parameters, Tensor) else parameters
-    tensors = (parameter for _, parameter in named_in("clip_gradients", given))
+    tensors = (parameter for _, parameter in named_in(function, given))
     return [p.grad.array for p in tensors if p.requires_grad and p.grad is not None]
 
 

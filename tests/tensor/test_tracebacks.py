@@ -60,6 +60,8 @@ IN_PROCESS = {
     "groups": "optim.SGD([x]).param_groups = []",
     "a closure": "optim.SGD([x]).step(closure=print)",
     "a limit": "optim.clip_gradients([x], -1)",
+    "no optimiser": "optim.clipped_step(1.0, 1.0)",
+    "text for a number": "tensor.layer_norm(x, x, x, eps='a')",
     "a norm of pytorch": "optim.clip_gradients([x], max_norm=1.0)",
     "two optimisers": "old = optim.SGD([x])\noptim.SGD([x, y])\nold.step()",
     "a number too large": "tensor.ones(2, dtype='int8') + 300",
