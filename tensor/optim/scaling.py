@@ -4,7 +4,6 @@ al. 2018, section 3.2
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,8 @@ import numpy as np
 from tensor.errors import OptionError, brief
 from tensor.memory.devices import move
 from tensor.tensor import Tensor
+
+LEAST, MOST = 2.0**-126, 2.0**127  # as in adamw.cu: powers of two that float32 has in full
 
 
 class LossScale:
@@ -30,15 +31,16 @@ class LossScale:
 
     float16 has no numbers above 65504 or below 6e-8, and most gradients are small. bfloat16 reaches
     as far as float32 and needs no scale. The value is a power of two if it starts as one, so
-    multiplying and dividing round nothing.
+    multiplying and dividing round nothing. It stays between 2^-126 and 2^127: however many steps
+    overflow, it does not become 0.
     """
 
     @brief
     def __init__(self, value: float = 2.0**16, patience: int = 2000):
-        if not 0 < value < math.inf or patience < 1:
+        if not LEAST <= value <= MOST or patience < 1:
             raise OptionError(
                 f"LossScale value={value}, patience={patience}: "
-                "a positive number, and at least one step, are needed"
+                "a number from 2^-126 to 2^127, and at least one step, are needed"
             )
         self.patience = patience
         # the value; the steps in a row without overflow, since the value changed
@@ -46,12 +48,12 @@ class LossScale:
 
     @property
     def value(self) -> float:
-        """The factor for the next loss."""
+        """The factor for the next loss. What is set beyond the bounds becomes the bound."""
         return float(self.numbers[0])
 
     @value.setter
     def value(self, value: float) -> None:
-        self.numbers[0] = value
+        self.numbers[0] = min(max(LEAST, value), MOST)
 
     @property
     def good(self) -> int:

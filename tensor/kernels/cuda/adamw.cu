@@ -20,6 +20,7 @@
 constexpr int THREADS = 256;
 enum { NORM, FACTOR, SKIP, SKIPPED };  // in `decision`; SKIPPED: steps, so far
 enum { SCALE, GOOD };                  // in `scale`: its value, and the good steps since it changed
+constexpr double LEAST = 0x1p-126, MOST = 0x1p127;  // of the scale, as in scaling.py
 
 // V neighbours in the type of arithmetic
 struct alignas(V == 1 ? sizeof(W) : 16) Wide {
@@ -67,7 +68,8 @@ KERNEL control(const double *partial, double *decision, double *skipped, double 
     if (!scale) return;
     double good = finite ? scale[GOOD] + 1 : 0;
     bool grows = good >= patience;
-    scale[SCALE] = finite ? (grows ? by * 2 : by) : by / 2;
+    double next = finite ? (grows ? by * 2 : by) : by / 2;
+    scale[SCALE] = fmin(fmax(LEAST, next), MOST);
     scale[GOOD] = grows ? 0 : good;
 }
 

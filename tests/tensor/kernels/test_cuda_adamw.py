@@ -12,6 +12,7 @@ from tensor import Tensor, nn, no_grad, optim
 from tensor.dtypes import as_dtype
 from tensor.kernels import KERNELS, latest, off
 from tensor.memory.devices import Array, array_module, to_host
+from tensor.optim.scaling import LEAST, MOST
 from tests.tensor.optim.test_clipped_step import by_hand
 from tests.tensor.optim.test_optimizers import Model, give, gradients, values
 
@@ -95,9 +96,10 @@ def test_the_norm_of_extremes(xp: Any) -> None:
     assert float(kernel("squared_norm")(xp.zeros((3, 4), np.float32)[:, ::2])) == 0
 
 
-def test_the_loss_scale_is_that_of_the_host(xp: Any) -> None:
+@pytest.mark.parametrize("start", [2.0, LEAST, MOST])
+def test_the_loss_scale_is_that_of_the_host(start: float, xp: Any) -> None:
     arrays, skipped = stretch(xp, "float16", 100, 0), xp.zeros(1)
-    host, there = optim.LossScale(2.0, patience=2), xp.asarray(np.array([2.0, 0.0]))
+    host, there = optim.LossScale(start, patience=2), xp.asarray(np.array([start, 0.0]))
     for t, bad in enumerate([False, False, True, False, True, True, False, False, False], 1):
         g = arrays["g"].copy()
         g[3] = math.inf if bad else g[3]

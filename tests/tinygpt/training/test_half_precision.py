@@ -148,6 +148,17 @@ def test_bug_48_the_scale_halves_and_recovers() -> None:
             LossScale(**wrong)
 
 
+def test_the_scale_stays_a_number_of_float32() -> None:
+    scale = LossScale(patience=1)
+    for fitted, bound in ((False, 2.0**-126), (True, 2.0**127)):
+        for _ in range(300):
+            scale.adapt(fitted)
+        assert scale.value == bound
+        assert 0 < np.float32(scale.value) < math.inf
+    scale.load_state_dict({"value": 0.0, "good": 0})
+    assert scale.value == 2.0**-126
+
+
 def test_bug_48_an_overflow_is_skipped_and_the_scale_finds_its_size(device: str) -> None:
     """Of 2^40 every gradient overflows: such steps change nothing. Once they fit, they all do, and
     the scale tries more again.
