@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 _AS_TEXT: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Number) or getattr(value, "shape", None) == ()
+    return isinstance(value, Real) or getattr(value, "shape", None) == ()
 
 
 def _are_indices(value: Any) -> bool:

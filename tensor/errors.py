@@ -79,12 +79,12 @@ class IndexingError(TensorError, IndexError):
 def refused(error: Exception, function: Callable[..., Any], inputs: Any, options: Any) -> Any:
     """The error to raise in place of an error in a call: a TensorError, or the operating system's.
     None if the arguments fit, so that the fault is elsewhere, and its traceback is needed.
+
+    An argument that does not fit may end in any error: ctypes and struct have their own.
     """
     complete = isinstance(error, (TensorError, OSError)) and type(error) is not ArgumentError
     if complete:
         return error.with_traceback(None)
-    if not isinstance(error, (TypeError, ValueError, AttributeError)):
-        return None
     words = mistake(function, inputs, options)
     if words is not None:
         return ArgumentError(words)

@@ -4,6 +4,7 @@ is on paper.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,10 @@ def cross_entropy(
 
 def _used(targets: Array, ignore_index: int | None, classes: int) -> tuple[Array, Array]:
     """(which targets count, the targets with 0 for the others, an axis longer)."""
-    used = np.ones_like(targets, dtype=bool) if ignore_index is None else targets != ignore_index
+    if ignore_index is None:
+        used = np.ones_like(targets, dtype=bool)
+    else:
+        used = targets != operator.index(ignore_index)
     ids = np.where(used, targets, 0)[..., None]  # (..., 1)
     check_range("cross_entropy got target", ids, classes)
     return used, ids

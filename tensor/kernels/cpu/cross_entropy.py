@@ -20,14 +20,16 @@ def _supports(
     targets: Array,
     *,
     weight: Any = None,
+    ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-    **_: Any,
 ) -> str | None:
     if weight is not None:
         return "class weights"
     if not 0 <= label_smoothing <= 1 or reduction not in ("mean", "sum", "none"):
         return f"label_smoothing {label_smoothing}, reduction {reduction!r}"
+    if not -(2**63) <= (ignore_index or 0) < 2**63:
+        return f"ignore_index {ignore_index}"
     fits = logits.size and logits.ndim and targets.shape == logits.shape[:-1]
     if not fits or targets.dtype != int64:
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"

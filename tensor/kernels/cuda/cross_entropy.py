@@ -21,9 +21,13 @@ CHUNK = 2**30
 TILE = 128  # rows that a product computes together
 
 
-def _refusal(label_smoothing: float, reduction: str, targets: Array) -> str | None:
+def _refusal(
+    targets: Array, ignore_index: int | None, label_smoothing: float, reduction: str
+) -> str | None:
     if not 0 <= label_smoothing <= 1 or reduction not in ("mean", "sum", "none"):
         return f"label_smoothing {label_smoothing}, reduction {reduction!r}"
+    if not -(2**63) <= (ignore_index or 0) < 2**63:
+        return f"ignore_index {ignore_index}"
     return None if targets.dtype.kind in "iu" else f"targets {targets.dtype}"
 
 
@@ -32,15 +36,15 @@ def _supports(
     targets: Array,
     *,
     weight: Any = None,
+    ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-    **_: Any,
 ) -> str | None:
     if weight is not None:
         return "class weights"
     if logits.dtype not in C_TYPES or logits.size == 0 or targets.shape != logits.shape[:-1]:
         return f"targets {targets.shape} of logits {logits.shape} {logits.dtype}"
-    return _refusal(label_smoothing, reduction, targets)
+    return _refusal(targets, ignore_index, label_smoothing, reduction)
 
 
 @kernel_for("cross_entropy", device="cuda", supports=_supports)
@@ -102,9 +106,9 @@ def _supports_product(
     targets: Array,
     *,
     transposed: bool = False,
+    ignore_index: int | None = None,
     label_smoothing: float = 0.0,
     reduction: str = "mean",
-    **_: Any,
 ) -> str | None:
     if reduction == "none":
         return "reduction 'none': each loss has a gradient of its own"
@@ -113,7 +117,7 @@ def _supports_product(
         return f"targets {targets.shape} of x {x.shape}, weight {weight.shape}"
     if x.dtype not in C_TYPES or 0 in (x.size, weight.size):
         return f"x {x.shape} {x.dtype}, weight {weight.shape}"
-    return _refusal(label_smoothing, reduction, targets)
+    return _refusal(targets, ignore_index, label_smoothing, reduction)
 
 
 @kernel_for("linear_cross_entropy", device="cuda", supports=_supports_product)

@@ -5,6 +5,7 @@ logits at the ends of the range.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import tensor
-from tensor import Tensor
-from tensor.errors import DTypeError, GraphError, ShapeError
+from tensor import Tensor, kernels
+from tensor.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from tensor.memory.devices import Array
 
 INF, NAN = math.inf, math.nan
@@ -227,6 +228,13 @@ def test_cross_entropy_of_nothing(device: str) -> None:
             tensor.cross_entropy(np.zeros(shape, np.float32), np.zeros(shape[0], np.int64))
 
 
+def test_no_target_is_an_ignore_index_beyond_64_bits() -> None:
+    x = Tensor([[0.0, 2.0], [1.0, 0.0]])
+    for ignored in (2**64, -(2**70)):  # whose last 64 bits are 0
+        y = tensor.cross_entropy(x, Tensor([0, 1]), ignore_index=ignored)
+        assert y.item() == tensor.cross_entropy(x, [0, 1]).item()
+
+
 def test_cross_entropy_says_what_is_wrong(device: str) -> None:
     x = leaf(np.zeros((2, 3)), device)
     with pytest.raises(
@@ -245,6 +253,10 @@ def test_cross_entropy_says_what_is_wrong(device: str) -> None:
         tensor.cross_entropy(x, [0, 1], weight=[1.0, 2.0])
     with pytest.raises(ValueError, match="ignore_index is for integers, not for probabilities"):
         tensor.cross_entropy(x, np.full((2, 3), 1 / 3), ignore_index=0)
+    for ignored in (1.0, "a", [1]):  # with kernels and without
+        for place in (nullcontext(), kernels.off()):
+            with place, pytest.raises(ArgumentError, match="takes ignore_index as an integer or"):
+                tensor.cross_entropy(x.to("float32"), [0, 1], ignore_index=ignored)
     with pytest.raises(GraphError, match="option 'weight' of `cross_entropy` is a constant"):
         tensor.cross_entropy(x, [0, 1], weight=leaf([1.0, 2.0, 3.0], device) * 2)
     if device == "cpu":  # on a GPU looking would stop the stream
