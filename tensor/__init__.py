@@ -22,7 +22,6 @@ from tensor.creation import *
 from tensor.dtypes import bfloat16, float16, float32, float64
 from tensor.files import load, save
 from tensor.kernels import cpu as _cpu  # noqa: F401 (registers its kernels)
-from tensor.kernels import cuda as _cuda  # noqa: F401 (registers its kernels)
 from tensor.memory.freed import keep_freed_memory
 from tensor.memory.layout import Layout
 from tensor.mode import detect_anomaly, enable_grad, no_grad, set_grad_enabled

@@ -15,6 +15,7 @@ kernels.off("layer_norm"):`.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensor.kept_inputs import note_kept_inputs
-from tensor.memory.devices import Array, is_cuda
+from tensor.memory.devices import WHEN_CUPY_IS_USED, Array, is_cuda
 from tensor.mode import MODE, Switch
 
 
@@ -39,6 +40,14 @@ NOTES: list[str] = []  # lines that `explain` adds: what is not as usual, though
 _DISABLED = os.environ.get("TENSOR_KERNELS", "on").lower() in ("off", "0", "no", "false")
 _TAKEN = {"cpu": "cpu kernel", "cuda": "cuda kernel"}
 _last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and why
+
+
+def load_cuda() -> None:
+    """Register the kernels of the GPU. To load them takes 20 ms, which others need not wait for."""
+    importlib.import_module("tensor.kernels.cuda")
+
+
+WHEN_CUPY_IS_USED.append(load_cuda)
 
 
 def kernel_for(
@@ -116,6 +125,8 @@ def off(*names: str) -> Switch[None]:
     """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of
     those named. Also a decorator.
     """
+    if not KERNELS.keys() >= set(names):
+        load_cuda()  # some names are of kernels for a GPU alone
     unknown = [name for name in names if name not in KERNELS]
     if unknown:
         raise ValueError(f"no op is named {unknown[0]!r}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Annotated, Any, TypeAlias
 
@@ -26,6 +27,10 @@ Array: TypeAlias = Annotated[Any, "Array"]
 INSTALL = (
     "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the clone"
 )
+
+
+# functions that are called when CuPy is first used
+WHEN_CUPY_IS_USED: list[Callable[[], None]] = []
 
 
 @functools.cache
@@ -51,6 +56,8 @@ def cupy() -> ModuleType:
         ) from None
     if count == 0:
         raise DeviceError("device 'cuda': this machine has no GPU; run on device='cpu'")
+    for call in WHEN_CUPY_IS_USED:
+        call()
     return module
 
 
@@ -63,7 +70,10 @@ def is_cuda(array: Array) -> bool:
 @functools.cache
 def _is_of_cupy(kind: type) -> bool:
     """`is_cuda` for all arrays of a class: a look at a dict from the second one on."""
-    return "cupy" in sys.modules and issubclass(kind, sys.modules["cupy"].ndarray)
+    found = "cupy" in sys.modules and issubclass(kind, sys.modules["cupy"].ndarray)
+    if found:
+        cupy()  # the array may be the user's own
+    return found
 
 
 def array_module(device: str) -> ModuleType:

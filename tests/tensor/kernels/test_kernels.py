@@ -19,7 +19,7 @@ import pytest
 
 import tensor
 from tensor import Tensor, kernels
-from tensor.kernels import KERNELS, Kernel, kernel_for
+from tensor.kernels import KERNELS, Kernel, cuda, kernel_for  # noqa: F401 (cuda registers)
 from tensor.kernels.cpu import compiled
 from tensor.memory.devices import Array, to_host
 from tensor.ops.op import OPS
@@ -291,6 +291,17 @@ def test_off_by_the_environment(setting: str | None, taken: str) -> None:
 def needs_compiled_kernels() -> None:
     if compiled.unavailable():
         pytest.skip(str(compiled.unavailable()))
+
+
+def test_kernels_of_a_gpu_load_when_cupy_does() -> None:
+    """So who has no GPU does not wait for them; `off` knows their names."""
+    code = """
+import sys, tensor
+assert "tensor.kernels.cuda" not in sys.modules
+tensor.kernels.off("clipped_adamw")
+assert "tensor.kernels.cuda" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_every_kernel_stands_in_for_an_op_or_a_function_on_arrays() -> None:
