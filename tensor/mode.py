@@ -17,6 +17,8 @@ from itertools import repeat, starmap
 from operator import attrgetter, getitem, not_
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from tensor.errors import brief
+
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", covariant=True)
@@ -118,6 +120,21 @@ class Switch(io.IOBase, Generic[T]):
         return wrapped
 
 
+def switch(make: Callable[P, Switch[T]]) -> Callable[P, Switch[T]]:
+    """Decorator of a function that makes a switch: as a decorator, the switch may stand without
+    brackets. `@no_grad` is `@no_grad()`.
+    """
+
+    @brief
+    @functools.wraps(make)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if args and callable(args[0]):
+            return make()(*args)  # type: ignore[call-arg]
+        return make(*args, **kwargs)
+
+    return call
+
+
 def watched(function: Callable[P, R]) -> Callable[P, R]:
     """Decorator: a function that is no op, but whose time is recorded too."""
 
@@ -134,11 +151,13 @@ def watched(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
+@switch
 def no_grad() -> Switch[None]:
     """`with no_grad():` or `@no_grad()`: results carry no graph, and leaves may be written."""
     return Switch(recording=False)
 
 
+@switch
 def enable_grad() -> Switch[None]:
     """`with enable_grad():` or `@enable_grad()`: results carry their graph, also inside a
     `no_grad()`.
@@ -146,6 +165,7 @@ def enable_grad() -> Switch[None]:
     return Switch(recording=True)
 
 
+@switch
 def set_grad_enabled(enabled: bool) -> Switch[None]:
     """`with set_grad_enabled(training):` is `enable_grad()` or `no_grad()`. It is a decorator too;
     alone in a line it changes nothing, and warns.
@@ -174,6 +194,7 @@ class _OnlyWith(Switch[None]):
             )
 
 
+@switch
 def detect_anomaly() -> Switch[None]:
     """`with detect_anomaly():` stops at the first op, forward or backward, that makes a NaN or an
     infinity. Slow: each result is read once more.

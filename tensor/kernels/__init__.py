@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tensor.errors import OptionError
 from tensor.kept_inputs import note_kept_inputs
 from tensor.memory.devices import WHEN_CUPY_IS_USED, Array, is_cuda
-from tensor.mode import MODE, Switch
+from tensor.mode import MODE, Switch, switch
 
 
 class Kernel(NamedTuple):
@@ -121,6 +122,7 @@ def all_off() -> bool:
     return _DISABLED or "*" in MODE.get().kernels_off
 
 
+@switch
 def off(*names: str) -> Switch[None]:
     """`with kernels.off():` runs the references of all ops, `with kernels.off("gelu", ...):` of
     those named. Also a decorator.
@@ -129,10 +131,11 @@ def off(*names: str) -> Switch[None]:
         load_cuda()  # some names are of kernels for a GPU alone
     unknown = [name for name in names if name not in KERNELS]
     if unknown:
-        raise ValueError(f"no op is named {unknown[0]!r}")
+        raise OptionError(f"no op is named {unknown[0]!r}")
     return Switch(kernels_off=frozenset(names or ("*",)))
 
 
+@switch
 def tf32() -> Switch[None]:
     """`with kernels.tf32():` matrix products of float32 on a GPU run in TF32: operands are rounded
     to 11 bits, sums are float32. About eight times as fast, and off otherwise. Also a decorator.
@@ -140,6 +143,7 @@ def tf32() -> Switch[None]:
     return Switch(tf32=True)
 
 
+@switch
 def deterministic() -> Switch[None]:
     """`with kernels.deterministic():` equal inputs give equal bits also where a kernel is faster
     without: attention by cuDNN. Decided in the forward pass. Also a decorator.

@@ -10,12 +10,13 @@ from typing import Any
 
 from tensor import creation, ops
 from tensor.errors import OptionError, brief
-from tensor.mode import MODE, Switch
+from tensor.mode import MODE, Switch, switch
 from tensor.nn.module import Module, Parameter
 from tensor.random import Key, next_key
 from tensor.tensor import Tensor
 
 
+@switch
 def undrawn() -> Switch[None]:
     """`with undrawn():` layers start as zeros, for a model that draws or loads its own weights.
 

@@ -10,7 +10,7 @@ from tensor import files, graph
 from tensor.dtypes import FLOATS, DTypeLike, as_dtype
 from tensor.errors import ArgumentError, DTypeError, GraphError, brief
 from tensor.memory.devices import move
-from tensor.mode import MODE, Switch
+from tensor.mode import MODE, Switch, switch
 from tensor.nn.answers import ModuleNames
 from tensor.nn.packing import Flat, group_of, pack
 from tensor.nn.state import check
@@ -299,6 +299,7 @@ class Module(ModuleNames):
         return self.flats
 
 
+@switch
 def evaluating() -> Switch[None]:
     """`with evaluating():` all modules behave as in evaluation (no dropout), whatever they are set
     to.

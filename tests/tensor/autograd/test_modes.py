@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import tensor
-from tensor import Tensor, detect_anomaly, grad, kernels, no_grad
+from tensor import Tensor, detect_anomaly, grad, kernels, nn, no_grad
 from tensor.memory.storage import Storage
 from tensor.mode import MODE
 from tensor.recording import Recording
@@ -149,6 +149,25 @@ def test_bug_10_no_grad_leaks_from_functions() -> None:
 
     assert Model().method(1, more=2) == 3
     assert not Model.static()
+
+
+def test_a_decorator_without_brackets() -> None:
+    def mode() -> Any:
+        return MODE.get()
+
+    assert not no_grad(mode)().recording
+    assert tensor.enable_grad(mode)().recording
+    assert detect_anomaly(mode)().anomaly
+    assert kernels.tf32(mode)().tf32
+    assert kernels.deterministic(mode)().deterministic
+    assert kernels.off(mode)().kernels_off == {"*"}
+    assert nn.evaluating(mode)().evaluating
+    assert not nn.undrawn(mode)().drawing
+    assert no_grad(mode).__name__ == "mode"
+    with pytest.raises(TypeError, match="takes enabled as True or False"):
+        tensor.set_grad_enabled(mode)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        no_grad(1)  # type: ignore[call-arg]
 
 
 def test_bug_10_no_grad_leaks_from_generators() -> None:

@@ -199,6 +199,8 @@ def test_off_for_one_op(device: str) -> None:
     assert relu(device, 4) == 2
     with pytest.raises(ValueError, match="no op is named 'rely'"):
         kernels.off("relu", "rely")
+    with pytest.raises(TypeError, match=r"takes names as text, not \['relu'\]. Here: off\("):
+        kernels.off(["relu"])  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("planted")
