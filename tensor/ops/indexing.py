@@ -224,13 +224,13 @@ def _look_at_gather(device: str, x: TensorBase, indices: Any, axis: int = -1) ->
         _look("`gather` got index", indices, size, -size)
 
 
-def _look_at_embedding(device: str, ids: Any, weight: TensorBase) -> None:
+def _look_at_embedding(device: str, ids: Any, weight: TensorBase, *_: Any, **__: Any) -> None:
     if device != "cpu":
         _look("`embedding` got index", ids, len(weight))
 
 
 LOOK_FIRST["gather"] = _look_at_gather
-LOOK_FIRST["embedding"] = _look_at_embedding
+LOOK_FIRST["embedding"] = LOOK_FIRST["positional_embedding"] = _look_at_embedding
 
 
 @compute_op

@@ -154,11 +154,7 @@ class Signature:
         if name in LOOK_FIRST:
             LOOK_FIRST[name](device, *inputs, **options)
         operands = as_operands(self.operands(inputs), device, self.elementwise)
-        others = [
-            x if isinstance(x, TensorBase) or x is None else TensorBase.kind(x, device=device)
-            for i, x in enumerate(inputs)
-            if i in self.others
-        ]
+        others = [_as_tensor(x, device) for i, x in enumerate(inputs) if i in self.others]
         tensors = [(others if i in self.others else operands).pop(0) for i in range(len(inputs))]
         for key, value in options.items():
             if isinstance(value, TensorBase):
@@ -178,9 +174,23 @@ class Signature:
             tensors[0] = TensorBase.kind(tensors[0])
         return tuple(tensors)
 
+    def plain(self, inputs: Sequence[Any], options: Options) -> tuple[tuple[Any, ...], Options]:
+        """The same call with ids and masks as tensors, and scalars of NumPy as Python's numbers."""
+        device = one_device(self.name, inputs)
+        if self.name in LOOK_FIRST:
+            LOOK_FIRST[self.name](device, *inputs, **options)
+        tensors = [_as_tensor(x, device) if i in self.others else x for i, x in enumerate(inputs)]
+        numbers = {k: x.item() if isinstance(x, np.generic) else x for k, x in options.items()}
+        return tuple(tensors), numbers
+
     def operands(self, inputs: Sequence[Any]) -> list[Any]:
         """The inputs that are no masks and no ids."""
         return [x for i, x in enumerate(inputs) if i not in self.others]
+
+
+def _as_tensor(x: Any, device: str) -> Any:
+    """x as a tensor, one that is new on that device; None stays."""
+    return x if isinstance(x, TensorBase) or x is None else TensorBase.kind(x, device=device)
 
 
 def _apart(arrays: Sequence[Any], first: Any) -> bool:

@@ -242,6 +242,9 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                 inputs, options = signature.completed(inputs, options)
             parents: list[Any] = []
             arrays: Any = signature.glance(inputs, options, parents)
+            if type(arrays) is str:  # a kernel may take the same as tensors and plain numbers
+                inputs, options, parents = *signature.plain(inputs, options), []
+                arrays = signature.glance(inputs, options, parents)
             if mode.anomaly:
                 reason = "detect_anomaly looks at every op of the composition"
             elif type(arrays) is str:

@@ -20,6 +20,14 @@ ZOO = [
         "        return None\n    words = mistake(function, inputs, options)\n",
         test="tests/tensor/ops/test_losses.py::test_cross_entropy_says_what_is_wrong",
     ),
+    Bug(  # targets that are a list: on a GPU the logits of the whole batch are made
+        row=97,
+        file="tensor/ops/op.py",
+        old="inputs, options, parents = *signature.plain(inputs, options), []",
+        new="parents = []",
+        test="tests/tensor/kernels/test_fused.py::"
+        "test_ids_and_masks_that_are_no_tensors_keep_the_kernel",
+    ),
     Bug(  # after enough bad steps the scale is 0, and the norm is divided by 0
         row=97,
         file="tensor/optim/scaling.py",

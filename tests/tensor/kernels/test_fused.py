@@ -98,3 +98,23 @@ def test_a_hook_on_the_residual_stream_sees_its_whole_gradient(how: Any) -> None
     np.testing.assert_allclose(told[0].numpy(), through.numpy() + 3.0, rtol=1e-6)
     assert xs[0].grad is not None
     assert np.array_equal(xs[0].grad.numpy(), told[0].numpy())
+
+
+def test_ids_and_masks_that_are_no_tensors_keep_the_kernel() -> None:
+    """Lists and arrays, and options that are NumPy's scalars. `linear_cross_entropy` would else
+    make the logits of a whole batch on a GPU.
+    """
+    ids = [[0, 1, 2], [0, 1, 3]]
+    x, tokens, q = (Tensor(draw(*shape)) for shape in ((2, 3, 6), (4, 6), (2, 3, 12)))
+    mask = np.tri(3, dtype=bool)
+    for given in (ids, np.array(ids)):
+        y = tensor.positional_embedding(given, tokens, tokens, scale=np.float32(2))
+        assert taken("positional_embedding")[0] == "positional_embedding_by_rows"
+        assert np.array_equal(
+            y, tensor.positional_embedding(Tensor(ids), tokens, tokens, scale=2.0)
+        )
+        tensor.linear_cross_entropy(x, tokens, given, transposed=True, ignore_index=np.int64(1))
+        assert taken("linear_cross_entropy") == ("reference", "no kernel for cpu")
+    for given in (mask, mask.tolist()):
+        tensor.multi_head_attention(q, mask=given, heads=2)
+        assert taken("multi_head_attention")[0] == "attention_by_heads"

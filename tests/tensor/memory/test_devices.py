@@ -323,6 +323,7 @@ def test_bug_66_ids_from_the_host(ids: list[float], gpu: str) -> None:
             "take": lambda w, ids=given: w[ids],
             "write": lambda w, ids=given: written(w, ids, 1.0),
             "embedding": lambda w, ids=given: tensor.embedding(ids, w),
+            "with positions": lambda w, ids=given: tensor.positional_embedding([ids], w, w),
             "gather": lambda w, ids=given: tensor.gather(w, np.array([ids]), axis=0),
             "one_hot": lambda w, ids=given: tensor.one_hot(ids, len(w)).to(w.device) * w.sum(),
         }
