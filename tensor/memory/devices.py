@@ -27,8 +27,7 @@ Array: TypeAlias = Annotated[Any, "Array"]
 INSTALL = (
     "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the clone"
 )
-
-
+OLDEST = 14  # version of CuPy, as in pyproject.toml
 # functions that are called when CuPy is first used
 WHEN_CUPY_IS_USED: list[Callable[[], None]] = []
 
@@ -40,19 +39,21 @@ def cupy() -> ModuleType:
         import cupy
 
         module: ModuleType = cupy
-    except ModuleNotFoundError:
-        raise DeviceError(f"device 'cuda' needs CuPy, which is not installed: {INSTALL}") from None
-    except Exception as error:  # of a library that CuPy loads
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise DeviceError(
-            f"device 'cuda': CuPy is installed, and fails to load ({cause:.200}): {INSTALL}"
-        ) from None
+        version = module.__version__
+    except Exception as error:  # also of a library that CuPy loads
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            problem = "needs CuPy, which is not installed"
+        else:
+            cause = " ".join(str(error.__cause__ or error).split())
+            problem = f"needs CuPy, which fails to load ({cause:.200})"
+        raise DeviceError(f"device 'cuda' {problem}: {INSTALL}") from None
+    if int(version.split(".")[0]) < OLDEST:
+        raise DeviceError(f"device 'cuda' needs CuPy {OLDEST}, and {version} is here: {INSTALL}")
     try:
         count = module.cuda.runtime.getDeviceCount()
     except Exception as error:  # CuPy's own error class cannot be named where CuPy may be missing
         raise DeviceError(
-            f"device 'cuda': CuPy {module.__version__} finds no usable GPU ({error}); "
-            "run on device='cpu'"
+            f"device 'cuda': CuPy {version} finds no usable GPU ({error}); run on device='cpu'"
         ) from None
     if count == 0:
         raise DeviceError("device 'cuda': this machine has no GPU; run on device='cpu'")
@@ -70,7 +71,8 @@ def is_cuda(array: Array) -> bool:
 @functools.cache
 def _is_of_cupy(kind: type) -> bool:
     """`is_cuda` for all arrays of a class: a look at a dict from the second one on."""
-    found = "cupy" in sys.modules and issubclass(kind, sys.modules["cupy"].ndarray)
+    # a folder that is named cupy has no ndarray
+    found = issubclass(kind, getattr(sys.modules.get("cupy"), "ndarray", ()))
     if found:
         cupy()  # the array may be the user's own
     return found
@@ -84,10 +86,8 @@ def array_module(device: str) -> ModuleType:
         module = cupy()
         count = module.cuda.runtime.getDeviceCount()
         if int(device[5:] or 0) >= count:
-            raise DeviceError(
-                f"device {device!r}: this machine has {count} GPU{'s' if count > 1 else ''}, "
-                f"cuda:0 to cuda:{count - 1}"
-            )
+            all_ = f"{count} GPUs, cuda:0 to cuda:{count - 1}" if count > 1 else "1 GPU, cuda:0"
+            raise DeviceError(f"device {device!r}: this machine has {all_}")
         return module
     raise DeviceError(f"no device is named {device!r}; use 'cpu', 'cuda' or 'cuda:N'")
 

@@ -48,14 +48,14 @@ class Missing:
 
     def find_spec(self, name: str, *_: Any) -> None:
         if name == "cupy":
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name=name)
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def stand_in(monkeypatch: pytest.MonkeyPatch, count: int, version: str = "14.2.0") -> None:
     """A CuPy that finds so many GPUs, and can do nothing with them."""
     cupy = ModuleType("cupy")
     facts = {"name": b"Test GPU", "totalGlobalMem": 3 << 30, "major": 9, "minor": 0}
-    cupy.__version__ = "14.2.0"  # type: ignore[attr-defined]
+    cupy.__version__ = version  # type: ignore[attr-defined]
     cupy.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined]
     cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
         nvrtc=SimpleNamespace(getVersion=lambda: (13, 0)),
@@ -84,12 +84,32 @@ def test_without_cupy(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_with_a_broken_cupy(report: Report, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (here / "cupy.py").write_text("raise ImportError('\\n===\\nlibcuda.so.1: not there')")
-    monkeypatch.delitem(sys.modules, "cupy", raising=False)
     monkeypatch.syspath_prepend(here)
-    code, text = report("--device", "cuda:1")
+    for content, said in {
+        "raise ImportError('\\n===\\nlibcuda.so.1: not there')": "=== libcuda.so.1: not there",
+        "import nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
+        "": "module 'cupy' has no attribute '__version__'",
+    }.items():
+        (here / "cupy.py").write_text(content)
+        monkeypatch.delitem(sys.modules, "cupy", raising=False)
+        devices.cupy.cache_clear()
+        code, text = report("--device", "cuda:1")
+        assert code == 1
+        assert f"device 'cuda' needs CuPy, which fails to load ({said}): install" in text
+        for command in ("plan", "train"):
+            assert main([command, "--device", "cuda"]) == 2
+        devices._is_of_cupy.cache_clear()
+        assert not devices.is_cuda("no array")
+
+
+def test_with_an_old_cupy_and_one_gpu(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, count=1, version="9.0.0")
+    code, text = report("--device", "cuda")
     assert code == 1
-    assert "CuPy is installed, and fails to load (=== libcuda.so.1: not there)" in text
+    assert "device 'cuda' needs CuPy 14, and 9.0.0 is here: install the extra" in text
+    devices.cupy.cache_clear()
+    stand_in(monkeypatch, count=1)
+    assert "'cuda:1': this machine has 1 GPU, cuda:0 " in report("--device", "cuda:1")[1]
 
 
 def test_without_a_gpu(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
