@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tinygpt.commands.cli import read_config
 from tinygpt.config import ModelConfig, TrainConfig
-from tinygpt.config.presets import PRESETS, preset
+from tinygpt.config.presets import COMMON, PRESETS, preset
 from tinygpt.data.tasks import DEFAULTS
 from tinygpt.errors import InputError
 from tinygpt.model.kinds import KINDS
@@ -19,7 +19,9 @@ def add_preset(parser: argparse._ActionsContainer) -> None:
         "--preset",
         choices=PRESETS,
         default=argparse.SUPPRESS,
-        help="settings for a known size, such as GPT-2's; other flags change single ones",
+        help="a size of GPT-2, with its learning rate, 524,288 tokens a step, "
+        f"{COMMON['steps']:,} steps, {COMMON['warmup']} of warm-up, beta2 {COMMON['beta2']}, no "
+        "snapshots, and bfloat16 on a GPU; other flags change single ones",
     )
 
 
@@ -40,7 +42,9 @@ def read_choices(
             f"--preset {options.preset} is for a GPT, which learns from a text\n"
             "leave it out, or leave out --task and --pairs"
         )
-    if training.tf32 and (training.device == "cpu" or training.dtype != "float32"):
+    # a run that is resumed refuses the flag, and names itself
+    fresh = given.get("resume") is None
+    if fresh and training.tf32 and (training.device == "cpu" or training.dtype != "float32"):
         raise InputError(
             f"--tf32 is for float32 on a GPU, not for {training.dtype} on {training.device}\n"
             "leave it out, or add: --device cuda --dtype float32"

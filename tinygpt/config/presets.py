@@ -33,11 +33,11 @@ PRESETS = {
 
 def preset(name: str, given: dict[str, Any]) -> dict[str, Any]:
     """The settings of a preset, for what was given beside it: bfloat16 on a GPU; a warm-up of a
-    tenth where the steps are chosen.
+    tenth at the most, where the steps are chosen.
     """
     chosen = dict(PRESETS[name])
     if given.get("device", "cpu") != "cpu":
         chosen["dtype"] = "bfloat16"
     if "steps" in given:
-        del chosen["warmup"]
+        chosen["warmup"] = min(chosen["warmup"], given["steps"] // 10)
     return chosen

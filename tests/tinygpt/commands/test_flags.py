@@ -256,6 +256,8 @@ def test_a_preset_is_gpt2_and_flags_count_more() -> None:
     assert (model.width, model.heads, model.layers, model.context) == (1024, 16, 24, 1024)
     assert (training.dtype, training.lr, training.warmup) == ("bfloat16", 3e-4, 700)
     assert (training.weight_decay, training.beta1, training.beta2) == (0.1, 0.9, 0.95)
+    assert chosen("--preset", "gpt2", "--steps", "20000")[0].warmup_steps == 700
+    assert chosen("--preset", "gpt2", "--steps", "6000")[0].warmup_steps == 600
     training, model = chosen("--preset", "gpt2", "--layers", "3", "--steps", "50", "--lr", "0.1")
     assert (model.layers, training.lr, training.warmup_steps, training.dtype) == (
         3,
@@ -279,3 +281,5 @@ def test_presets_are_for_fresh_models(capsys: pytest.CaptureFixture[str]) -> Non
     for flag in ("--resume", "--init"):
         says = f"--preset cannot be chosen with {flag}"
         refused(capsys, "train", flag, "story-1", "--preset", "gpt2", says=says)
+    says = "--tf32 cannot be chosen with --resume"
+    refused(capsys, "train", "--resume", "story-1", "--tf32", says=says)
