@@ -104,9 +104,10 @@ def run(options: argparse.Namespace) -> int:
         config.validation,
         None if hasattr(options, "validation") else MEASURED,
     )
-    each = header.characters / header.tokens
+    each = f"{header.characters / header.tokens:.3g}"
+    unit = "character" if each == "1" else "characters"
     say(
-        f"tokens     {header.tokens:,} as {header.dtype}, {each:.3g} characters each, "
+        f"tokens     {header.tokens:,} as {header.dtype}, {each} {unit} each, "
         f"of {header.characters:,}"
     )
     kept = header.tokens - header.learned

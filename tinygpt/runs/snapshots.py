@@ -53,7 +53,7 @@ def described(model: Transformer, config: TrainConfig) -> str:
     steps, each = chosen(model, config), bytes_of(model)
     most = f"and {in_bytes(BUDGET)} is the most for all"
     if not config.snapshots:
-        return "none: as asked"
+        return "none: --snapshots is 0"
     if not steps:
         return f"none: one takes {in_bytes(each)} in float16, {most}"
     if BUDGET // each < config.snapshots:

@@ -212,7 +212,9 @@ def test_a_token_folder_trains_as_its_text_does(
     found = made(*chosen)
     assert ids_of(found.ids) == found.tokenizer.encode(text)
     assert found.header.characters == len(text)
-    assert f"{found.header.tokens:,} as uint16" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{found.header.tokens:,} as uint16" in said
+    assert (", 1 character each, " in said) == (kind == "character")
     assert sorted(path.name for path in Path("made").iterdir()) == [
         "tokenizer.json",
         "tokens.bin",

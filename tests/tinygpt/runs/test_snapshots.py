@@ -90,7 +90,7 @@ def test_no_more_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(snapshots, "BUDGET", budget)
         assert chosen(model, TrainConfig()) == steps_of(500, count)
         assert described(model, TrainConfig()) == said
-    assert described(model, TrainConfig(snapshots=0)) == "none: as asked"
+    assert described(model, TrainConfig(snapshots=0)) == "none: --snapshots is 0"
 
 
 def test_files_are_no_larger_than_was_said(text: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ def test_a_training_keeps_its_weights(dtype: str, text: None) -> None:
 
 def test_none_where_none_are_wanted(text: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *CHOICES, "--snapshots", "0", "--out", "runs/one"]) == 0
-    assert "snapshots none: as asked\n" in capsys.readouterr().out
+    assert "snapshots none: --snapshots is 0\n" in capsys.readouterr().out
     assert not Path("runs/one/snapshots").exists()
     assert snapshots.load(runs.load(Path("runs/one"))[0]) == []
     refused(capsys, "train", "--snapshots", "-1", says="--snapshots -1: a whole number, at least 0")
