@@ -68,8 +68,8 @@ ZOO = [
     Bug(
         row=94,  # a plan measures a model that does not fit
         file="tinygpt/commands/plan.py",
-        old="elif not why:",
-        new="else:",
+        old="if not why:",
+        new="if True:",
         test=TESTS + "test_bug_94_a_plan_of_what_does_not_fit",
     ),
     Bug(

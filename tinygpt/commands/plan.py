@@ -18,12 +18,14 @@ from tinygpt.data import grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK_TOKENS
-from tinygpt.terminal import say
+from tinygpt.terminal import nearest, say
 from tinygpt.training import gpu
 from tinygpt.training.jobs import check_device
-from tinygpt.training.planning import at_mfu, counted, predict, shortage, table
+from tinygpt.training.planning import Plan, at_mfu, counted, predict, shortage
+from tinygpt.training.table import table
 
-MFU = 0.4
+MFU, LEAST = 0.4, 0.001
+ELSEWHERE = "to plan for a GPU that is not here, add: --gpu-name H200"
 
 
 def arguments(parser: Parser) -> None:
@@ -32,13 +34,14 @@ def arguments(parser: Parser) -> None:
         "--vocabulary",
         metavar="N",
         type=reader(int),
-        help="number of different tokens, so that no text need be read (default: as of the text)",
+        help="number of different tokens, so that no text need be read (default: that of the text; "
+        f"with --preset and no text {VOCABULARY:,})",
     )
     parser.add_argument(
         "--gpu-name",
         metavar="NAME",
-        choices=gpu.PEAKS,
-        help=f"plan for a GPU that need not be here: {', '.join(gpu.PEAKS)}",
+        type=_gpu,
+        help=f"plan for a GPU that need not be here: {', '.join(gpu.GPUS)}",
     )
     parser.add_argument(
         "--mfu",
@@ -64,34 +67,60 @@ def run(options: argparse.Namespace) -> int:
     if vocabulary is None and "preset" in options and config.text is None:
         vocabulary = VOCABULARY
     model = shape(vocabulary_of(config, context) if vocabulary is None else vocabulary)
-    plan = counted(model, config, elsewhere=options.gpu_name is not None)
-    why = "" if options.gpu_name else shortage(plan)
-    if options.gpu_name or options.mfu:
-        name = options.gpu_name or gpu.name(config.device)
-        peak = gpu.peak_of(name)
-        if peak is None:
-            raise InputError(f"--mfu: the peak of {name} is not known here\nleave it out")
-        plan = at_mfu(plan, name, peak, options.mfu or MFU)
-    elif not why:
-        plan = predict(model, config)
+    there = options.gpu_name
+    plan = counted(model, config, elsewhere=there is not None)
+    why = shortage(plan, there=there)
+    if not why:
+        named = there or options.mfu
+        plan = _at_mfu(plan, there, options.mfu or MFU) if named else predict(model, config)
     for line in table(plan):
         say(line)
     if why:
-        say(f"\ntoo little memory: {why}; the speed was not measured")
+        say(f"\ntoo little memory: {why}; so no speed is given")
     return 0
+
+
+def _gpu(text: str) -> gpu.GPU:
+    """The GPU of a name."""
+    found = gpu.known(text)
+    if found is None:
+        near = nearest(text.upper(), gpu.GPUS)
+        raise argparse.ArgumentTypeError(f"no GPU is known by the name {text!r}{near}")
+    return found
+
+
+def _at_mfu(plan: Plan, there: gpu.GPU | None, mfu: float) -> Plan:
+    """The plan at a share of the peak of a GPU that is not here, or of the one that is."""
+    if there:
+        return at_mfu(plan, there.name, there.peak, mfu)
+    name = gpu.name(plan.training.device)
+    peak = gpu.peak_of(name)
+    if peak is None:
+        raise InputError(f"--mfu: the peak of {name} is not known here\nleave it out")
+    return at_mfu(plan, name, peak, mfu)
 
 
 def _check(options: argparse.Namespace, config: TrainConfig, model: ModelConfig) -> None:
     """Raise InputError for a GPU that is not there, or cannot be planned for."""
-    if config.device == "cpu" and (options.gpu_name or options.mfu is not None):
-        flag = "--gpu-name" if options.gpu_name else "--mfu"
-        raise InputError(f"{flag} is for a GPU, and --device is cpu\nadd: --device cuda")
-    if options.mfu is not None and not 0 < options.mfu <= 1:
-        raise InputError(f"--mfu {options.mfu}: above 0 and at most 1, such as --mfu 0.4")
+    if options.gpu_name and config.device != "cuda":
+        raise InputError(
+            f"--gpu-name plans for one GPU that is not here, and --device is {config.device}\n"
+            "leave out --device"
+        )
+    if options.mfu is not None and config.device == "cpu":
+        raise InputError(
+            "--mfu is for a GPU, and --device is cpu\n"
+            "add --gpu-name H200, or --device cuda on a machine with a GPU"
+        )
+    if options.mfu is not None and not LEAST <= options.mfu <= 1:
+        raise InputError(f"--mfu {options.mfu:g}: from {LEAST} to 1, such as --mfu {MFU}")
     if options.gpu_name:
-        gpu.check_formulas(model, config)
-    else:
+        gpu.check_formulas(options.gpu_name, model, config)
+        return
+    try:
         check_device(config.device)
+    except InputError as error:
+        raise InputError(f"{error}\n{ELSEWHERE}") from None
 
 
 def vocabulary_of(config: TrainConfig, context: int) -> int:

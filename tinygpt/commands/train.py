@@ -38,9 +38,9 @@ from tinygpt.training import jobs
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
 from tinygpt.training.measure import rows_between
-from tinygpt.training.planning import windows_of
 from tinygpt.training.profile import MOST, TRACE, Profile
 from tinygpt.training.step import arithmetic, learning_rate
+from tinygpt.training.table import windows_of
 
 
 def arguments(parser: Parser) -> None:
@@ -226,7 +226,7 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
         return f"of --preset {options.preset}" if "preset" in options else "as the run began"
 
     kinds = f" {data.unit}s" * (data.unit != "character")
-    yield f"text      {shown(data.name)}: {data.size}, {model.vocabulary} different{kinds}"
+    yield f"text      {shown(data.name)}: {data.size}, {model.vocabulary:,} different{kinds}"
     yield from _windows(data, config, options)
     if options.init is not None:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
@@ -251,7 +251,7 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if not job.progress.step:
         where = why("out", "the first free name; --out FOLDER for another")
     yield f"run       {job.run.name}: {where}\n"
-    unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary})"
+    unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary:,})"
     yield f"loss      {unknowing}: a model that knows nothing"
     if data.floor is not None:
         which = "these windows" if data.validation is None else "such stories"

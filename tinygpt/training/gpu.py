@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from tensor.dtypes import NARROW, as_dtype
+from tensor.kernels.cuda.attention import WIDTHS
 from tensor.kernels.cuda.cross_entropy import CHUNK
 from tensor.memory.devices import array_module
 from tinygpt.config import EncoderDecoderConfig, ModelConfig, TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.model.sizes import matrix_count
 
-# FLOP/s of matrix products in 16 bits with sums in float32, without sparsity, by the data sheets.
-# Of two names that fit, the first counts.
-PEAKS = {
-    "B200": 2250e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "GH200": 989e12,
-    "H100 PCIe": 756e12,
-    "H100 NVL": 835e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "A30": 165e12,
-    "A40": 150e12,
-    "A10": 125e12,
-    "A10G": 70e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "V100": 125e12,
-    "T4": 65e12,
-    "RTX 5090": 210e12,
-    "RTX 4090": 165e12,
-    "RTX 4080": 97e12,
-    "RTX 3090": 71e12,
+
+class GPU(NamedTuple):
+    """A GPU by its data sheet."""
+
+    name: str
+    peak: float  # FLOP/s
+    memory: int  # GiB
+
+
+# By the data sheets: FLOP/s of matrix products in 16 bits with sums in float32, without sparsity;
+# the GiB of the model with the most memory. Of two names that fit, the first counts.
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        GPU("B200", 2250e12, 180),
+        GPU("H200 NVL", 835e12, 141),
+        GPU("H200", 989e12, 141),
+        GPU("GH200", 989e12, 96),
+        GPU("H100 PCIe", 756e12, 80),
+        GPU("H100 NVL", 835e12, 94),
+        GPU("H100", 989e12, 80),
+        GPU("A100", 312e12, 80),
+        GPU("A30", 165e12, 24),
+        GPU("A40", 150e12, 48),
+        GPU("A10", 125e12, 24),
+        GPU("A10G", 70e12, 24),
+        GPU("L40S", 362e12, 48),
+        GPU("L40", 181e12, 48),
+        GPU("L4", 121e12, 24),
+        GPU("V100", 125e12, 32),
+        GPU("T4", 65e12, 16),
+        GPU("RTX 5090", 210e12, 32),
+        GPU("RTX 4090", 165e12, 24),
+        GPU("RTX 4080", 97e12, 16),
+        GPU("RTX 3090", 71e12, 24),
+    )
 }
+OLDER = "V100", "T4"  # without bfloat16, and without attention by cuDNN
 # a part of a GPU, or a slower GPU of nearly the same name
 OTHERS = r"(?!.*(?: MIG | Laptop| Ti\b| SUPER| D\b))"
 
@@ -49,15 +64,27 @@ def name(device: str) -> str:
 
 def peak(device: str) -> float | None:
     """FLOP/s of matrix products in 16 bits, by the data sheet; None for the CPU and for a GPU that
-    `PEAKS` does not name.
+    `GPUS` does not name.
     """
     return None if device == "cpu" else peak_of(name(device))
 
 
 def peak_of(name: str) -> float | None:
     """`peak` of the GPU of a name."""
-    fits = (rate for known, rate in PEAKS.items() if re.search(rf"{OTHERS}.*\b{known}\b", name))
-    return next(fits, None)
+    gpu = known(name)
+    return None if gpu is None else gpu.peak
+
+
+def known(name: str) -> GPU | None:
+    """The GPU that a driver or a user names, in any case and with or without spaces: NVIDIA H200,
+    h200, RTX4090. A name may say that there is less memory: A100-SXM4-40GB.
+    """
+    for gpu in GPUS.values():
+        words = gpu.name.replace(" ", "[ -]*")
+        if re.search(rf"{OTHERS}.*\b{words}\b", name, re.IGNORECASE):
+            size = re.search(r"\b(\d+) ?GB\b", name, re.IGNORECASE)
+            return gpu._replace(memory=min(gpu.memory, int(size[1]))) if size else gpu
+    return None
 
 
 def flops_per_token(config: ModelConfig) -> float:
@@ -76,14 +103,32 @@ def flops_per_token(config: ModelConfig) -> float:
 # -- memory, where every op has its kernel
 
 
-def check_formulas(model: ModelConfig, config: TrainConfig) -> None:
-    """Raise InputError for a model or a training that `kept_by_kernels` does not count."""
+def check_formulas(gpu: GPU, model: ModelConfig, config: TrainConfig) -> None:
+    """Raise InputError for a GPU, a model or a training that `kept_by_kernels` does not count, with
+    the flag that is in the way.
+    """
+    D = model.width // model.heads
     narrow = as_dtype(config.dtype) in NARROW
-    if not (config.kind == "gpt" and model.norm == "pre" and narrow and model.dropout == 0):
-        raise InputError(
-            "--gpu-name counts a GPT in 16 bits, with --norm pre, without dropout\n"
-            "add --dtype bfloat16; others are counted on a machine with the GPU: --device cuda"
-        )
+    multiples = f"multiples of {WIDTHS.step} up to {WIDTHS[-1]}"
+    refusals = (
+        (gpu.name in OLDER, f"a {gpu.name}", "cuDNN's attention needs an A100 or a later GPU"),
+        (
+            config.kind != "gpt",
+            f"a model of the kind {config.kind}",
+            "leave out --task and --pairs",
+        ),
+        (model.norm != "pre", f"--norm {model.norm}", "add --norm pre"),
+        (model.activation != "gelu", f"--activation {model.activation}", "add --activation gelu"),
+        (model.dropout > 0, f"--dropout {model.dropout}", "add --dropout 0"),
+        (not narrow, f"--dtype {config.dtype}", "add --dtype bfloat16"),
+        (D not in WIDTHS, f"heads of {D} numbers", f"choose --heads for {multiples}"),
+    )
+    for refused, choice, fix in refusals:
+        if refused:
+            raise InputError(
+                f"--gpu-name counts a GPT in 16 bits by formulas, and not {choice}\n"
+                f"{fix}; or plan on a machine with such a GPU: --device cuda"
+            )
 
 
 def kept_by_kernels(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:

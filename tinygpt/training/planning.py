@@ -18,6 +18,7 @@ import numpy as np
 from tensor.dtypes import NARROW, as_dtype
 from tensor.graph import Node, reachable
 from tensor.kernels import pick
+from tensor.kernels.cuda.attention import WIDTHS
 from tensor.memory.devices import array_module, move
 from tensor.optim import clipped_step
 from tensor.random import Key, keyed
@@ -27,8 +28,6 @@ from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.sizes import matrix_count, parameter_count
-from tinygpt.runs.run import described
-from tinygpt.terminal import number_of, short
 from tinygpt.training import gpu, memory
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
@@ -40,8 +39,9 @@ FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 # size. Attention goes by blocks beyond 128 tokens, and on a GPU by cuDNN for heads of 8, 16, ...,
 # 128 numbers: such a head is traced as PART times EIGHT.
 ROWS, HEADS, PART = 11, 5, 7
-EIGHT, EIGHTS = 8, range(8, 129, 8)
+EIGHT = 8
 SHORT, LONG = 61, 131
+SCALED = "scaled from a smaller step timed here"
 # the parts of the memory of a step, as a plan names them
 PARTS = "weights", "gradients", "moments", "activations", "logits", "windows"
 
@@ -104,14 +104,20 @@ def predict(model: ModelConfig, config: TrainConfig) -> Plan:
     """Count, and time a step. Draws from no generator, and leaves nothing behind. Raises
     DeviceError for a device that is not there.
     """
-    seconds = step_seconds(model, config)
-    return replace(counted(model, config), seconds=seconds, peak=gpu.peak(config.device))
+    plan, seconds = counted(model, config), step_seconds(model, config)
+    small = affordable(model, config.batch, work_on(config.device)) != (model, config.batch)
+    by = SCALED if small else Plan.by
+    return replace(plan, seconds=seconds, by=by, peak=gpu.peak(config.device))
 
 
 def at_mfu(plan: Plan, name: str, peak: float, mfu: float) -> Plan:
-    """The plan for a step that reaches a share of the peak of a GPU of some name."""
-    seconds = plan.tokens * gpu.flops_per_token(plan.model) / (mfu * peak)
-    by = f"at {mfu:.0%} of {peak / 1e12:,.0f} TFLOP/s"
+    """The plan for a step that reaches a share of the peak of a GPU of some name. What a layer
+    computes again takes its time, and does not count for MFU.
+    """
+    model, again = plan.model, plan.training.recompute
+    longer = flops(model, 1, again) / flops(model, 1)
+    seconds = longer * plan.tokens * gpu.flops_per_token(model) / (mfu * peak)
+    by = f"at {mfu:.1%} of {peak / 1e12:,.0f} TFLOP/s" + ", forward twice" * again
     return replace(plan, seconds=seconds, by=by, where=f"one {name}", peak=peak)
 
 
@@ -144,16 +150,20 @@ def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) ->
     )
 
 
-def shortage(plan: Plan, loaded: int = 0) -> str:
+def shortage(plan: Plan, loaded: int = 0, there: gpu.GPU | None = None) -> str:
     """Why the device has too little memory for a step: `12.0 GiB for a step, and 8.0 GiB are free`;
     "" where there is enough, or nobody knows.
 
-    loaded: the bytes of the plan that are in memory already.
+    loaded: the bytes of the plan that are in memory already.   there: a GPU that is not here
     """
-    free = memory.free(plan.training.device)
-    if free is None or plan.memory <= free + loaded:
-        return ""
-    return f"{in_bytes(plan.memory)} for a step, and {in_bytes(free + loaded)} are free"
+    if there is not None:
+        most, where = there.memory << 30, f"one {there.name} has {there.memory} GiB"
+    else:
+        free = memory.free(plan.training.device)
+        if free is None:
+            return ""
+        most, where = free + loaded, f"{in_bytes(free + loaded)} are free"
+    return "" if plan.memory <= most else f"{in_bytes(plan.memory)} for a step, and {where}"
 
 
 def check_memory(model: ModelConfig, config: TrainConfig, *loaded: str, fix: str) -> None:
@@ -199,7 +209,7 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
         of GPT-2 with a batch of 16                                         16 x 1024 x 12 x 64 x 4
     """
     head_width = model.width // model.heads
-    unit = EIGHT if head_width in EIGHTS else 1
+    unit = EIGHT if head_width in WIDTHS else 1
     context = LONG if model.context > 128 else SHORT
     sizes = {ROWS: config.batch, context: model.context, HEADS: model.heads}
     sizes[PART] = head_width // unit
@@ -271,8 +281,7 @@ def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
     """Seconds of a step. A step that takes too long is timed with a smaller model, and grows with
     the FLOPs; the update grows with the parameters.
     """
-    work = WORK if config.device == "cpu" else WORK_ON_GPU
-    small, rows = affordable(model, config.batch, work)
+    small, rows = affordable(model, config.batch, work_on(config.device))
     timed = _zero_model(small, config)
     optimizer = optimizer_of(timed, config)
     x, y = timed.example(rows)
@@ -287,6 +296,11 @@ def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
         / flops(small, rows, config.recompute)
     )
     return learn_seconds * times + update_seconds * parameter_count(model) / parameter_count(small)
+
+
+def work_on(device: str) -> float:
+    """The FLOPs of a step that is timed, at most."""
+    return WORK if device == "cpu" else WORK_ON_GPU
 
 
 def affordable(model: ModelConfig, rows: int, work: float) -> tuple[ModelConfig, int]:
@@ -323,72 +337,3 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
             module.cuda.Device().synchronize()
         taken.append(time.perf_counter() - start)
     return min(taken)
-
-
-# -- shown
-
-
-def windows_of(config: TrainConfig) -> str:
-    """The windows or pairs of a step: 16 windows, or 16 x 4 windows with accumulation."""
-    unit = "pair" if config.kind == "encoder-decoder" else "window"
-    if config.accumulation > 1:
-        return f"{config.batch} x {config.accumulation} {unit}s"
-    return number_of(config.batch, unit)
-
-
-def table(plan: Plan) -> list[str]:
-    """The lines that `tinygpt plan` prints."""
-    model, config = plan.model, plan.training
-    up_to = "up to " if config.kind == "encoder-decoder" else ""
-    kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
-    notes = {
-        "weights": config.dtype,
-        "gradients": "",
-        "moments": config.optimizer,
-        "activations": f"each layer keeps {in_bytes(plan.layer)} {kept}",
-        "logits": f"{model.vocabulary:,} a token, with what the loss makes of them",
-        "windows": "ids and targets",
-    }
-    lines = [
-        f"model        {described(model)}",
-        f"step         {plan.tokens:,} tokens: {windows_of(config)} of {up_to}{model.context}",
-        "",
-        *(
-            f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()
-            for kind in PARTS
-        ),
-        f"together     {in_bytes(plan.memory):>10}   and up to {in_bytes(plan.passing)} in passing",
-        "",
-    ]
-    work = f"work         {digits(plan.flops / 1e9):>10}   GFLOP a step"
-    if config.device != "cpu":
-        work += f"; {digits(gpu.flops_per_token(model) / 1e6)} MFLOP a token, as MFU counts"
-    lines.append(work)
-    if math.isnan(plan.seconds):
-        return lines
-    steps = "1 step takes" if config.steps == 1 else f"{config.steps:,} steps take"
-    lines.append(f"speed        {short(plan.speed):>10}   tokens/s, {plan.by}")
-    if plan.peak is not None and plan.where == Plan.where:
-        lines.append(
-            f"MFU          {plan.mfu:>10.0%}   of {plan.peak / 1e12:,.0f} TFLOP/s in 16 bits"
-        )
-    return [
-        *lines,
-        "",
-        f"On {plan.where} {steps} about {in_words(plan.seconds * config.steps)}, "
-        "without measuring and saving.",
-    ]
-
-
-def in_words(seconds: float) -> str:
-    """2 seconds, 25 minutes, 3.1 hours, 12 days"""
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= 1.5 * size:
-            count = seconds / size
-            return f"{count:.1f} {unit}s" if count < 10 else f"{count:,.0f} {unit}s"
-    return "a second" if seconds < 1.5 else f"{seconds:.0f} seconds"
-
-
-def digits(number: float) -> str:
-    """0.319, 12.5, 13,100"""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

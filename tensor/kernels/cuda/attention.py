@@ -24,7 +24,7 @@ from tensor.memory.layout import contiguous_strides
 from tensor.mode import MODE
 from tensor.random import Key
 
-WIDEST = 128  # numbers of a head
+WIDTHS = range(8, 129, 8)  # numbers of a head
 ALIGNED = 16  # bytes: what addresses and strides must be multiples of
 
 
@@ -35,8 +35,8 @@ def _refusal(
     dtype = arrays[0].dtype
     if dtype not in (bfloat16, float16) or any(x.dtype != dtype for x in arrays):
         return f"dtype {dtype}: cuDNN's attention takes bfloat16 and float16"
-    if D % 8 or D > WIDEST:
-        return f"heads of {D} numbers: cuDNN takes multiples of 8 up to {WIDEST}"
+    if D not in WIDTHS:
+        return f"heads of {D} numbers: cuDNN takes multiples of 8 up to {WIDTHS[-1]}"
     if masked or dropout:
         return "a mask: cuDNN takes none" if masked else f"dropout {dropout}: cuDNN's mask differs"
     if T == 1:

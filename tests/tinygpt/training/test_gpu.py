@@ -23,6 +23,9 @@ from tinygpt.training.step import StepRecord
         ("NVIDIA L40S", 362e12),
         ("NVIDIA L4", 121e12),
         ("NVIDIA GeForce RTX 4090", 165e12),
+        ("RTX4090", 165e12),
+        ("h200", 989e12),
+        ("h200 nvl", 835e12),
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA H200 MIG 1g.18gb", None),
@@ -31,6 +34,18 @@ from tinygpt.training.step import StepRecord
 )
 def test_the_peak_follows_from_the_name(name: str, rate: float | None) -> None:
     assert gpu.peak_of(name) == rate
+
+
+def test_a_name_may_say_that_there_is_less_memory() -> None:
+    for name, size in {
+        "NVIDIA A100-SXM4-40GB": 40,
+        "NVIDIA A100-SXM4-80GB": 80,
+        "NVIDIA GH200 480GB": 96,  # of the CPU
+        "H200": 141,
+    }.items():
+        found = gpu.known(name)
+        assert found is not None
+        assert found.memory == size
 
 
 def test_the_cpu_has_no_peak() -> None:
