@@ -83,7 +83,12 @@ def test_without_cupy(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     assert report("--device", "cpu")[0] == 0
 
 
-def test_with_a_broken_cupy(report: Report, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_broken_cupy(
+    report: Report,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.syspath_prepend(here)
     for content, said in {
         "raise ImportError('\\n===\\nlibcuda.so.1: not there')": "=== libcuda.so.1: not there",
@@ -97,7 +102,8 @@ def test_with_a_broken_cupy(report: Report, here: Path, monkeypatch: pytest.Monk
         assert code == 1
         assert f"device 'cuda' needs CuPy, which fails to load ({said}): install" in text
         for command in ("plan", "train"):
-            assert main([command, "--device", "cuda"]) == 2
+            says = f"device 'cuda' needs CuPy, which fails to load ({said}): install"
+            refused(capsys, command, "--device", "cuda", says=says)
         devices._is_of_cupy.cache_clear()
         assert not devices.is_cuda("no array")
 
