@@ -19,9 +19,10 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.program import PROGRAM, TINY, environment, losses, refused, sampled, start
+from tinygpt import GPT
 from tinygpt.__main__ import main
 from tinygpt.terminal import _row, duration, short, stop_signals, visible
-from tinygpt.training.progress import Interrupt
+from tinygpt.training.progress import STOPPING, Interrupt
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -79,7 +80,7 @@ def test_ctrl_c_saves(number: int, here: Path, capsys: pytest.CaptureFixture[str
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip("the tests run under nohup")
     code, out, err = stopped(here, number)
-    assert (code, err) == (128 + number, "")
+    assert (code, err) == (128 + number, f"{STOPPING}\n" if number == signal.SIGINT else "")
     records = losses(here / "runs/story-1")
     said = f"stopped after step {len(records)} of 1,000,000; go on: "
     assert said + "tinygpt train --resume runs/story-1" in out
@@ -119,6 +120,30 @@ def test_a_second_ctrl_c_stops_at_once(interrupt: Interrupt) -> None:
     assert interrupt.asked == signal.SIGTERM
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("saved", [0, 2])
+def test_a_second_ctrl_c_says_what_is_saved(
+    saved: int, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    healthy, steps = GPT.loss, iter(range(1000))
+
+    def loss(self: GPT, *arguments: Any, **options: Any) -> Any:
+        if self.training and len(arguments) == 3 and next(steps) == 2:  # step 3
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+        return healthy(self, *arguments, **options)
+
+    monkeypatch.setattr(GPT, "loss", loss)
+    monkeypatch.setattr("tinygpt.training.loop.SAVE_SECONDS", 0.0 if saved else 60.0)
+    assert main(["train", *TINY, "--steps", "5", "--out", "one"]) == 130
+    first, second, *_ = capfd.readouterr().err.splitlines()
+    assert first == STOPPING
+    said = "nothing is saved, for there was no checkpoint yet"
+    if saved:
+        said = "the run is saved up to step 2; go on: tinygpt train --resume one"
+    assert second == f"stopped at once: {said}"
+    assert Path("one/state.json").exists() == bool(saved)
 
 
 def test_only_the_main_thread_listens() -> None:

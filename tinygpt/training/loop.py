@@ -44,6 +44,7 @@ class Training:
         self.kept = snapshots.chosen(job.model, job.run.training)
         self.next_picture = time.monotonic() + PICTURE_SECONDS
         self.drawable = True  # until a drawing fails
+        self.saved = job.progress.step  # the step of the last checkpoint; 0 without one
         self.over = job.progress.step == job.run.training.steps  # the last step was taken
         validation = job.data.validation
         # the windows of a measuring on the way
@@ -58,7 +59,7 @@ class Training:
         """
         job, config, first = self.job, self.run.training, self.progress.step
         start = saved = time.monotonic()
-        with Interrupt() as stop, self.live, self.noting():
+        with Interrupt() as stop, self.live, self.telling(), self.noting():
             if first == 0:
                 self.keep(0)
             records = train(
@@ -101,6 +102,19 @@ class Training:
             yield
         finally:
             self.catch_up()
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """A second Ctrl-C, which does not save: say what is saved."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            kept = "nothing is saved, for there was no checkpoint yet"
+            if self.saved:
+                more = command("train", "--resume", self.run.folder)
+                kept = f"the run is saved up to step {self.saved:,}; go on: {more}"
+            self.live.note(f"stopped at once: {kept}")
+            raise
 
     def catch_up(self) -> None:
         """Note all steps, and wait for the one that is under way."""
@@ -152,6 +166,7 @@ class Training:
             self.follow()
             try:
                 runs.save(self.run, self.job.model, self.job.optimizer, self.progress)
+                self.saved = self.progress.step
                 return
             except InputError:
                 # else the folder was moved while it was written to

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from contextlib import suppress
 from types import FrameType
 
 from tinygpt.config import ModelConfig
 from tinygpt.terminal import Bar, Signals, duration, short, stop_signals
 from tinygpt.training import gpu
 from tinygpt.training.step import StepRecord
+
+STOPPING = "stopping after this step; Ctrl-C again stops at once and does not save"
 
 
 class LiveLine(Bar):
@@ -48,7 +53,7 @@ class LiveLine(Bar):
 
 class Interrupt(Signals):
     """`with Interrupt() as stop:` a signal sets `stop.asked` to its number, so that the step under
-    way can end and be saved.
+    way can end and be saved. Ctrl-C says so at once, for a step may take long.
 
     A second Ctrl-C stops at once. A second signal of another kind does not: a terminal that closes
     may send several.
@@ -62,3 +67,12 @@ class Interrupt(Signals):
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.asked = self.asked or number
+        if number == signal.SIGINT:
+            _tell(STOPPING)
+
+
+def _tell(text: str) -> None:
+    """A line on stderr, past its buffer: the signal may have come while that was written."""
+    with suppress(OSError, ValueError, AttributeError):  # nobody reads stderr, or there is none
+        start = "\n" if sys.stderr.isatty() else ""  # the live line ends in ^C
+        os.write(sys.stderr.fileno(), f"{start}{text}\n".encode())
