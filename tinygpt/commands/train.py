@@ -5,7 +5,8 @@ Leaves a run folder (runs/story-1, ...) with the weights, the losses and their c
 what has been learned so far, and
 `tinygpt train --resume RUN` goes on, as if it had never stopped. A second Ctrl-C does not wait for
 the end of the step, and does not save. A terminal that is closed is as good as one Ctrl-C; a pipe
-that nobody reads any more stops nothing. `--init RUN` starts from the weights and tokenizer of another run.
+that nobody reads any more stops nothing. `--init RUN` starts from the weights and tokenizer of
+another run.
 """
 
 from __future__ import annotations
