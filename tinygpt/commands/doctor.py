@@ -37,6 +37,7 @@ from tinygpt.training.step import arithmetic, optimizer_of, update
 
 LABEL, WIDTH = 13, 80  # characters
 TINY = GPTConfig(64, 64, 128, heads=2, layers=2)
+NONE_FOR_CPU = "no kernel for cpu"
 NOT_CALLED = kernels.latest("")[1]
 
 
@@ -45,7 +46,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="cpu, cuda or cuda:N, to be usable (default: look at the CPU and at a GPU)",
+        help="a device that must be usable, else the exit code is 1: cpu, cuda or cuda:N (default: "
+        "look at the CPU and at a GPU)",
     )
 
 
@@ -176,7 +178,8 @@ def _report(device: str, dtype: str) -> bool:
             reasons[reason].append(name)
     _say("kernels", ", ".join(ran) or "none")
     for reason, names in reasons.items():
-        _say("references", f"{', '.join(names)}: {reason}")
+        why = "as usual, their kernels are for a GPU" if reason == NONE_FOR_CPU else reason
+        _say("references", f"{', '.join(names)}: {why}")
     return True
 
 

@@ -41,7 +41,8 @@ def arguments(parser: Parser) -> None:
         "--gpu-name",
         metavar="NAME",
         type=_gpu,
-        help=f"plan for a GPU that need not be here: {', '.join(gpu.GPUS)}",
+        help="plan for a GPU that need not be here: "
+        f"{', '.join(name for name in gpu.GPUS if name not in gpu.OLDER)}",
     )
     parser.add_argument(
         "--mfu",
