@@ -272,8 +272,8 @@ def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.size != run.model.vocabulary:
         raise InputError(
-            f"{TOKENIZER} in {run.name} knows {tokenizer.size} tokens, the model "
-            f"{run.model.vocabulary}\n{TOGETHER}"
+            f"{TOKENIZER} in {run.name} knows {tokenizer.size:,} tokens, the model "
+            f"{run.model.vocabulary:,}\n{TOGETHER}"
         )
     if run.tokenizer and tokenizer.hash != run.tokenizer:
         raise InputError(

@@ -292,7 +292,7 @@ def _until(run: Run, request: Request) -> int:
     until = run.training.steps if request.until is None else request.until
     if not 1 <= until <= run.training.steps:
         raise InputError(
-            f"--until {until}: a step from 1 to {run.training.steps}, the number of --steps"
+            f"--until {until}: a step from 1 to {run.training.steps:,}, the number of --steps"
         )
     return until
 

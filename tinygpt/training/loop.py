@@ -310,7 +310,7 @@ class Training:
 
 def _skipped(record: StepRecord) -> str:
     text = (
-        f"step {record.step} skipped: its gradient norm is {record.gradient_norm}; "
+        f"step {record.step:,} skipped: its gradient norm is {record.gradient_norm}; "
         "the weights stay as they were"
     )
     if record.loss_scale is None:
