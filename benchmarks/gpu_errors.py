@@ -6,9 +6,10 @@
 The calls are those of `python -m tensor.gradcheck`, every op in several shapes. float64 and float32
 run in all seven memory layouts (C, F, permuted, step 2, negative step, expanded, offset slice), 16
 bits in C. An error is the largest difference to the float64 result of NumPy, over the largest
-number in this result, in eps of the dtype: 2^-52, 2^-23, 2^-10, 2^-7. One rounding is 0.5 eps. The
-inputs are rounded to the dtype first, so their rounding is no error. The gradients that come from
-above are random float64 numbers, and their rounding counts: up to 0.5 eps.
+number of all results, or of all gradients, of the call. It is given in eps of the dtype: 2^-52,
+2^-23, 2^-10, 2^-7. One rounding is 0.5 eps. The inputs are rounded to the dtype first, so their
+rounding is no error. The gradients that come from above are random float64 numbers, and their
+rounding counts: up to 0.5 eps.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ DTYPES = ["float64", "float32", "float16", "bfloat16"]
 HEAD = """# Errors of NumPy and of a GPU
 
 Made by `python benchmarks/gpu_errors.py`, which says what is measured. Values, then gradients, in
-eps of the largest number; the layout is the one with the largest error on the GPU.
+eps of the largest number of all results, or of all gradients; the layout is the one with the
+largest error on the GPU.
 
 {versions}
 
@@ -66,9 +68,15 @@ class Worst(NamedTuple):
         return f"{self.value:.2g}, {self.gradient:.2g}"
 
 
-def error(found: Fact | str, exact: Fact | str, eps: float) -> float:
-    """The largest difference over the largest number, in eps. Infinite where one raised and the
-    other did not, or one is finite and the other not.
+def largest(facts: Iterable[Fact | str]) -> float:
+    """The largest finite number of all, or 1 where there is none but 0."""
+    arrays = [np.abs(fact.values.astype(np.float64)) for fact in facts if not isinstance(fact, str)]
+    return max((x[np.isfinite(x)].max(initial=0) for x in arrays), default=0) or 1.0
+
+
+def error(found: Fact | str, exact: Fact | str, scale: float) -> float:
+    """The largest difference, over `scale`. Infinite where one raised and the other did not, or one
+    is finite and the other not.
     """
     if isinstance(found, str) or isinstance(exact, str):
         return 0.0 if isinstance(found, str) and isinstance(exact, str) else np.inf
@@ -78,19 +86,21 @@ def error(found: Fact | str, exact: Fact | str, eps: float) -> float:
         return np.inf
     if not np.isfinite(x[finite]).all():
         return np.inf
-    scale = np.abs(right[finite]).max(initial=0) or 1.0
-    return float(np.abs(x - right)[finite].max(initial=0) / scale / eps)
+    return float(np.abs(x - right)[finite].max(initial=0) / scale)
 
 
 def errors(found: Facts, exact: Facts, eps: float) -> tuple[float, float]:
-    """(of the results, of the gradients)"""
+    """(of the results, of the gradients), each in eps of the largest of its kind: a gradient may
+    cancel to nearly 0.
+    """
     if list(found) != list(exact):
         return np.inf, np.inf
-    kinds: dict[bool, float] = {False: 0.0, True: 0.0}
-    for name, fact in exact.items():
-        kind = name.startswith("gradient")
-        kinds[kind] = max(kinds[kind], error(found[name], fact, eps))
-    return kinds[False], kinds[True]
+    worst = []
+    for kind in (False, True):
+        names = [name for name in exact if name.startswith("gradient") is kind]
+        scale = eps * largest(exact[name] for name in names)
+        worst.append(max((error(found[name], exact[name], scale) for name in names), default=0.0))
+    return worst[0], worst[1]
 
 
 def rows_of(name: str, device: str) -> list[tuple[str, list[Worst]]]:
