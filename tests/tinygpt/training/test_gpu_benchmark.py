@@ -108,7 +108,9 @@ def test_errors_are_in_eps_of_the_largest_number() -> None:
     def fact(*values: float) -> Any:
         return errors.Fact(np.array(values), None)
 
-    assert errors.error(fact(1.0, 2.5), fact(1.0, 2.0), 0.125) == 2
+    found = {"result 0": fact(1.0, 2.5), "gradient 0": fact(1e-9), "gradient 1": fact(4.0)}
+    exact = {"result 0": fact(1.0, 2.0), "gradient 0": fact(0.0), "gradient 1": fact(4.0)}
+    assert errors.errors(found, exact, 0.125) == (2, 2e-9)
     assert errors.error(fact(np.nan, 2.0), fact(np.nan, 2.0), 0.125) == 0
     assert errors.error(fact(np.nan), fact(1.0), 0.125) == np.inf
     assert errors.error(fact(1.0), fact(np.inf), 0.125) == np.inf
