@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensor import Tensor, optim
+from tensor import Tensor, kernels, optim
 from tensor.kernels import KERNELS, Kernel, off
 from tensor.memory.devices import Array
 from tensor.optim import clipping
@@ -84,6 +84,7 @@ def device_decides(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, function in {"clipped_adamw": device_kernel, "adamw": adamw}.items():
         monkeypatch.setitem(KERNELS, name, [Kernel("cpu", function, lambda *_, **__: None)])
     monkeypatch.setattr(clipping, "is_cuda", lambda array: True)
+    monkeypatch.setattr(kernels, "_DISABLED", False)
     return
 
 
