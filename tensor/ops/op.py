@@ -255,11 +255,7 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
                     return composition(*inputs, **options)
                 result = _told(kernel, parents, mode)(*arrays, **options)
                 if result is not NotImplemented:
-                    if type(result) is list:
-                        out = as_results(result, inputs, arrays, mode)
-                    else:
-                        y, backward = result
-                        out = as_result(name, inputs, arrays, parents, y, backward, mode, False)
+                    out = _of_kernel(result, name, inputs, arrays, parents, mode)
                     if mode.observed:
                         _tell(mode, name, inputs, arrays, options, out, start)
                     return out
@@ -274,6 +270,16 @@ def fused_op(composition: Callable[P, Any]) -> Callable[P, Any]:
 
     FUSED[composition.__code__] = name
     return _registered(call, composition)
+
+
+def _of_kernel(
+    result: Any, name: str, inputs: Any, arrays: Any, parents: list[Any], mode: Mode
+) -> Any:
+    """The tensors of what a fused op's kernel returned."""
+    if type(result) is list:
+        return as_results(result, inputs, arrays, mode)
+    y, backward = result
+    return as_result(name, inputs, arrays, parents, y, backward, mode, False)
 
 
 def _of_integers(function: Function, *arrays: Any, **options: Any) -> tuple[Any, Any]:
