@@ -31,6 +31,15 @@ def _reduced(losses: Array, count: Any, reduction: str) -> Any:
     return total(losses) if reduction == "sum" else losses, lambda dloss: dloss
 
 
+def untreated(ignore_index: int | None, label_smoothing: float, reduction: str) -> str | None:
+    """Why a kernel of cross-entropy leaves these options to the reference; None if it need not."""
+    if not 0 <= label_smoothing <= 1 or reduction not in ("mean", "sum", "none"):
+        return f"label_smoothing {label_smoothing}, reduction {reduction!r}"
+    if not -(2**63) <= (ignore_index or 0) < 2**63:
+        return f"ignore_index {ignore_index}"
+    return None
+
+
 @compute_op
 def cross_entropy(
     logits: Array,

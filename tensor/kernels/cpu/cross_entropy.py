@@ -11,6 +11,7 @@ from tensor.dtypes import int64
 from tensor.kernels import kernel_for
 from tensor.kernels.cpu.compiled import library, refusal
 from tensor.memory.devices import Array
+from tensor.ops.losses import untreated
 from tensor.ops.op import reference_of
 from tensor.ops.reductions import total
 
@@ -26,10 +27,9 @@ def _supports(
 ) -> str | None:
     if weight is not None:
         return "class weights"
-    if not 0 <= label_smoothing <= 1 or reduction not in ("mean", "sum", "none"):
-        return f"label_smoothing {label_smoothing}, reduction {reduction!r}"
-    if not -(2**63) <= (ignore_index or 0) < 2**63:
-        return f"ignore_index {ignore_index}"
+    refused = untreated(ignore_index, label_smoothing, reduction)
+    if refused:
+        return refused
     fits = logits.size and logits.ndim and targets.shape == logits.shape[:-1]
     if not fits or targets.dtype != int64:
         return f"targets {targets.shape} {targets.dtype} of logits {logits.shape}"

@@ -11,6 +11,7 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, integers, wide, width_of
 from tensor.kernels.cuda.products import product
 from tensor.memory.devices import Array
+from tensor.ops.losses import untreated
 
 LOSSES = Source("cross_entropy.cu")
 THREADS = 1024  # a block, at most
@@ -19,16 +20,6 @@ SHARED = 112 * 1024  # bytes of a row in shared memory, so that two blocks fit a
 # 4 bytes an element for each chunk; more would be the peak of a step's memory.
 CHUNK = 2**30
 TILE = 128  # rows that a product computes together
-
-
-def _refusal(
-    targets: Array, ignore_index: int | None, label_smoothing: float, reduction: str
-) -> str | None:
-    if not 0 <= label_smoothing <= 1 or reduction not in ("mean", "sum", "none"):
-        return f"label_smoothing {label_smoothing}, reduction {reduction!r}"
-    if not -(2**63) <= (ignore_index or 0) < 2**63:
-        return f"ignore_index {ignore_index}"
-    return None if targets.dtype.kind in "iu" else f"targets {targets.dtype}"
 
 
 def _supports(
@@ -44,7 +35,9 @@ def _supports(
         return "class weights"
     if logits.dtype not in C_TYPES or logits.size == 0 or targets.shape != logits.shape[:-1]:
         return f"targets {targets.shape} of logits {logits.shape} {logits.dtype}"
-    return _refusal(targets, ignore_index, label_smoothing, reduction)
+    if targets.dtype.kind not in "iu":
+        return f"targets {targets.dtype}"
+    return untreated(ignore_index, label_smoothing, reduction)
 
 
 @kernel_for("cross_entropy", device="cuda", supports=_supports)
@@ -117,7 +110,9 @@ def _supports_product(
         return f"targets {targets.shape} of x {x.shape}, weight {weight.shape}"
     if x.dtype not in C_TYPES or 0 in (x.size, weight.size):
         return f"x {x.shape} {x.dtype}, weight {weight.shape}"
-    return _refusal(targets, ignore_index, label_smoothing, reduction)
+    if targets.dtype.kind not in "iu":
+        return f"targets {targets.dtype}"
+    return untreated(ignore_index, label_smoothing, reduction)
 
 
 @kernel_for("linear_cross_entropy", device="cuda", supports=_supports_product)
