@@ -70,7 +70,7 @@ def launches() -> Iterator[Launched]:
 
 def declared() -> Launched:
     """The names of the kernels in all .cu files."""
-    texts = [path.read_text() for path in sorted(FOLDER.glob("*.cu"))]
+    texts = [path.read_text() for path in sorted(FOLDER.rglob("*.cu*"))]
     bounds = r"(?:__launch_bounds__\([^)]*\)\s*)?"
     return set(re.findall(rf"^KERNEL\s+{bounds}(\w+)\(", "\n".join(texts), re.MULTILINE))
 

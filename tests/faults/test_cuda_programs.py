@@ -26,9 +26,9 @@ def test_equal_runs_have_the_same_bits_and_others_not(monkeypatch: pytest.Monkey
 
 
 def test_every_kernel_of_a_cu_file_must_be_launched() -> None:
-    files = sorted(FOLDER.glob("*.cu"))
+    files = sorted(FOLDER.rglob("*.cu*"))
     assert cuda_sanitizer.declared() == {
-        name for path in files for name in Source(path.name).parameters
+        name for path in files for name in Source(str(path.relative_to(FOLDER))).parameters
     }
     text = "".join(path.read_text() for path in files)
     assert len(cuda_sanitizer.declared()) == len(re.findall(r"^KERNEL\b", text, re.MULTILINE))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
-ATTENTION = "tensor/kernels/cuda/attention.py"
+ATTENTION = "tensor/kernels/cuda/attention/by_cudnn.py"
 CUDNN = "tensor/kernels/cuda/cudnn.py"
 TESTS = "tests/tensor/kernels/test_cuda_attention.py::"
 

@@ -154,7 +154,7 @@ def _cuda(cupy: Any) -> str:
 def _cudnn() -> str:
     frontend = cudnn.frontend()
     if isinstance(frontend, str):
-        return f"{frontend}; without it attention is a composition of ops"
+        return f"{frontend}; without it attention is by hand, slower"
     major, rest = divmod(frontend.backend_version(), 10_000)
     version = metadata.version("nvidia-cudnn-frontend")
     return f"{major}.{rest // 100}.{rest % 100}, through nvidia-cudnn-frontend {version}"

@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from tensor.dtypes import NARROW, as_dtype
-from tensor.kernels.cuda.attention import WIDTHS
+from tensor.kernels.cuda.attention.by_cudnn import WIDTHS
 from tensor.kernels.cuda.cross_entropy import CHUNK
 from tensor.memory.devices import array_module
 from tinygpt.config import EncoderDecoderConfig, ModelConfig, TrainConfig

@@ -18,7 +18,7 @@ import numpy as np
 from tensor.dtypes import NARROW, as_dtype
 from tensor.graph import Node, reachable
 from tensor.kernels import pick
-from tensor.kernels.cuda.attention import WIDTHS
+from tensor.kernels.cuda.attention.by_cudnn import WIDTHS
 from tensor.memory.devices import array_module, move
 from tensor.optim import clipped_step
 from tensor.random import Key, keyed

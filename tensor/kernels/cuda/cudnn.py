@@ -24,7 +24,7 @@ from tensor.memory.layout import contiguous_strides
 INSTALL = "pip install -e '.[cudnn]'"
 NOTE = (
     "attention by cuDNN: its backward adds in no fixed order, so two equal runs differ in their "
-    "last bits; `with kernels.deterministic():` gives equal bits, takes longer and more memory"
+    "last bits; `with kernels.deterministic():` gives equal bits and takes longer"
 )
 ITEMSIZE = 2  # bytes of float16 and bfloat16
 

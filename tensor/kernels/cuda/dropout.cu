@@ -8,10 +8,6 @@
 // The mask follows from the key alone: backward makes it again, and nothing is kept. Bytes moved
 // per element of bf16: 4 (x in, y out).
 
-__device__ inline unsigned word(uint4 words, int i) {
-    return i < 2 ? (i ? words.y : words.x) : (i == 2 ? words.z : words.w);
-}
-
 // One thread for each pack.
 KERNEL dropout(const T *x, T *y, unsigned rows, unsigned C, unsigned threshold, W scale,
                unsigned step, unsigned module, unsigned sample, unsigned seed_low,

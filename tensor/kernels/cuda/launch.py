@@ -86,9 +86,13 @@ class Ready:
     """
 
     def __init__(self, function: Any, kinds: list[DType | None], codes: list[str]):
-        """kinds: the dtypes of arrays, None for numbers   codes: of each argument, in `struct`"""
+        """kinds: the dtypes of arrays, None for numbers   codes: of each argument, in `struct`; of
+        a tuple more than one letter
+        """
         self.function = function
         self.pointers = [(i, kind) for i, kind in enumerate(kinds) if kind is not None]
+        # from the last: one becomes several numbers
+        self.tuples = [i for i, code in reversed([*enumerate(codes)]) if len(code) > 1]
         self.most_shared = 48 * 1024  # bytes that a kernel gets without asking
         self._layout = struct.Struct("@" + "".join(codes))
         self._memory = ctypes.create_string_buffer(self._layout.size)
@@ -115,10 +119,18 @@ class Ready:
 
 
 class Source:
-    """The kernels of one `.cu` file. The headers that it needs stand between common.cuh and it."""
+    """The kernels of one `.cu` file. The headers that it needs stand between common.cuh and it.
 
-    def __init__(self, file: str, *headers: str):
+    structs: types of parameters that the headers define, and the codes of their members, in
+    `struct`. Such an argument is a tuple of numbers.
+    constants: whole numbers that stand before everything
+    """
+
+    def __init__(
+        self, file: str, *headers: str, structs: dict[str, str] | None = None, **constants: int
+    ):
         self.files = "common.cuh", *headers, file
+        self.structs, self.constants = structs or {}, constants
         self._modules: dict[tuple[DType, int], Any] = {}
         self._ready: dict[tuple[str, DType, int], Ready] = {}
 
@@ -170,6 +182,8 @@ class Source:
                     f"kernel {kernel}: {name} must be {kind} and contiguous, not {value.dtype} "
                     f"with strides {value.strides}"
                 )
+        for i in ready.tuples:
+            values[i : i + 1] = arguments[i]
         if shared > ready.most_shared:
             ready.allow(shared)
         ready.run((*grid, 1, 1)[:3] + (*block, 1, 1)[:3], shared, values)
@@ -184,7 +198,8 @@ class Source:
                 codes.append("Q")
             else:
                 kinds.append(None)
-                codes.append(NUMBERS.get(c_type) or str(own[c_type].char))
+                code = NUMBERS.get(c_type) or self.structs.get(c_type)
+                codes.append(code or str(own[c_type].char))
         ready = Ready(self._module(dtype, width).get_function(kernel), kinds, codes)
         self._ready[kernel, dtype, width] = ready
         return ready
@@ -192,6 +207,8 @@ class Source:
     def _module(self, dtype: DType, width: int) -> Any:
         if (dtype, width) not in self._modules:
             types = f"using T = {C_TYPES[dtype]}; using W = {C_TYPES[wide(dtype)]};"
-            code = f"{INCLUDES}{types}\nconstexpr int V = {width};\n{self.text}"
+            numbers = {"V": width, **self.constants}
+            lines = [f"constexpr int {name} = {int(value)};\n" for name, value in numbers.items()]
+            code = f"{INCLUDES}{types}\n{''.join(lines)}{self.text}"
             self._modules[dtype, width] = cupy().RawModule(code=code, options=("--std=c++17",))
         return self._modules[dtype, width]

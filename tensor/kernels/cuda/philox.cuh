@@ -13,3 +13,7 @@ __device__ inline uint4 philox(uint4 counter, uint2 seed) {
     }
     return counter;
 }
+
+__device__ inline unsigned word(uint4 words, int i) {
+    return i < 2 ? (i ? words.y : words.x) : (i == 2 ? words.z : words.w);
+}

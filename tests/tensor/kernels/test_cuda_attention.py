@@ -20,7 +20,8 @@ import tensor
 from tensor import Tensor, kernels
 from tensor.errors import MutationError
 from tensor.kept_inputs import KEPT_INPUTS
-from tensor.kernels.cuda import attention, cudnn, launch
+from tensor.kernels.cuda import cudnn, launch
+from tensor.kernels.cuda.attention import by_cudnn as attention
 from tensor.ops.op import reference_of
 from tests.helpers.without_cudnn import CUDNN, CUPY, UnsupportedError, on_gpu
 

@@ -141,7 +141,7 @@ def test_what_a_gpu_runs(report: Report, monkeypatch: pytest.MonkeyPatch) -> Non
     assert code == 0
     assert "CuPy 14.2.0 GPU Test GPU, 3.0 GiB, compute capability 9.0" in text
     assert "CUDA driver for 13.1, runtime 13.0, compiler NVRTC 13.0" in text
-    assert "cuDNN no package: pip install it; without it attention is a composition" in text
+    assert "cuDNN no package: pip install it; without it attention is by hand" in text
     assert "TF32 off" in text
     assert "bfloat16 on cuda kernels adamw references gelu, relu: no kernel for cuda" in text
     assert text.endswith("note cuDNN adds in no fixed order")
