@@ -34,12 +34,14 @@ import numpy as np
 from tensor import Generator, kernels, ops
 from tensor.errors import DeviceError
 from tensor.gradient_cases import CASES
+from tensor.kernels.cuda.attention import by_hand, versions
 from tensor.kernels.cuda.gelu import gelu_backward_sums
 from tensor.kernels.cuda.launch import FOLDER, Source
 from tensor.kernels.cuda.sums import column_sums
-from tensor.memory.devices import cupy
+from tensor.memory.devices import cupy, move, to_host
 from tensor.random import Key
 from tests.helpers.agreement import Raised, found, laid
+from tests.helpers.attention_cases import UNITS, Example, errors
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import TrainConfig
 from tinygpt.training.step import optimizer_of, update
@@ -115,6 +117,25 @@ def call_larger(dtype: str) -> None:
         gelu_backward_sums(dy.array, x.array)
 
 
+def call_attention(dtype: str) -> None:
+    """Each version of attention by hand that takes the dtype: tiles that are full, and not."""
+    usual = by_hand.version_for
+    chosen = [versions.plain, versions.tiles]
+    chosen += [versions.tensor_cores] if dtype in ("float16", "bfloat16") else []
+    try:
+        for version in chosen:
+            by_hand.version_for = lambda *_, version=version: version
+            for example in (
+                Example(dtype, 2, 2, 130, 130, 64, True),
+                Example(dtype, 1, 2, 70, 201, 32, True, "padding", 0.3),
+                Example(dtype, 1, 1, 65, 129, 128, packed=False),
+            ):
+                if errors(example, lambda x: move(x, "cuda"), to_host) > UNITS[dtype]:
+                    raise SystemExit(f"wrong: {version.__name__} {example}")
+    finally:
+        by_hand.version_for = usual
+
+
 def any_cuda(known: list[kernels.Kernel]) -> bool:
     return any(kernel.device == "cuda" for kernel in known)
 
@@ -135,6 +156,7 @@ def calls(dtype: str) -> Launched:
     with launches() as launched, np.errstate(all="ignore"):
         call_ops(dtype)
         call_larger(dtype)
+        call_attention(dtype)
         train(dtype, width=64, heads=1, vocabulary=1025, context=130)
         train(dtype, width=51, heads=3, vocabulary=77, context=37)
     cupy().cuda.Device().synchronize()

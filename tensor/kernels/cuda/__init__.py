@@ -1,10 +1,9 @@
 """Kernels in CUDA: `.cu` files and what calls them. Importing this registers them; CuPy is imported
-when one first runs.
+when one first runs. The package `attention` stands above this one, and registers its own.
 """
 
 from tensor.kernels.cuda import (
     adamw,
-    attention,
     cross_entropy,
     dropout,
     embedding,
@@ -15,7 +14,6 @@ from tensor.kernels.cuda import (
 
 __all__ = [
     "adamw",
-    "attention",
     "cross_entropy",
     "dropout",
     "embedding",
