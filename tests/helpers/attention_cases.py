@@ -89,18 +89,20 @@ def wide(*arrays: Array) -> list[Array]:
 
 
 def errors(example: Example, there: Callable[[Array], Array], here: Callable[..., Array]) -> float:
-    """The largest error of y and the gradients, in shares of the largest number of each.
+    """The largest error of y and the gradients, in shares of the largest number of all: a gradient
+    may be 0.
 
     there: from NumPy to where the kernels run   here: back
     """
     run = _packed if example.packed else _apart
     pairs = [(here(found), right) for found, right in run(example, there)]
+    largest = max(np.abs(right).max() for _, right in pairs)
     worst = 0.0
     for found, right in pairs:
         assert found.shape == right.shape, example
         off = np.abs(np.asarray(found, np.float64) - right).max()
         assert np.isfinite(off), example
-        worst = max(worst, off / max(np.abs(right).max(), 1e-30))
+        worst = max(worst, off / max(largest, 1e-30))
     return worst
 
 

@@ -108,6 +108,7 @@ def test_which_version_takes_what(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(x, 64, -0.1) is tiles
     assert chosen(x[:, :, 1:], 64) is tiles
     assert chosen(x[:, :, 8:], 64) is tensor_cores
+    assert chosen(on_gpu(np.concatenate([x, x[:, :, :4]], -1)), 64) is tiles
     assert chosen(on_gpu(np.zeros((2, 5, 64), np.float32)), 64) is tiles
     monkeypatch.setattr(versions, "_has_instructions", lambda: False)
     assert chosen(x, 64) is tiles

@@ -224,7 +224,7 @@ KERNEL __launch_bounds__(128, 2) attention_cores_forward(Heads q, Heads k, Heads
 
     for (int s = 0; s < end; s += COLUMNS) {
         wait_for_copies();
-        __syncthreads();  // the tile is there, and nobody reads the other one any more
+        __syncthreads();  // the tile is there, and nobody reads the other one
         T *now = tiles + s / COLUMNS % 2 * 2 * TILE, *next = tiles + (s / COLUMNS + 1) % 2 * 2 * TILE;
         if (s + COLUMNS < end) {
             copy_rows<COLUMNS>(next, k, at, s + COLUMNS, is_key);
