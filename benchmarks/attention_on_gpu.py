@@ -190,6 +190,31 @@ def times() -> None:
         attempt("tensor_cores, dropout", SHAPES[0], "bfloat16", dropped)
 
 
+def host_time() -> None:
+    """Microseconds of the host for a call, with nothing to wait for."""
+    given, dy = inputs_of((2, 4, 64, 64, 64, True), "bfloat16")
+    options: Any = {"heads": 4, "causal": True}
+    for name, supports, kernel in (
+        ("cudnn", cudnn._supports_packed, cudnn.attention_by_cudnn),
+        ("by hand", by_hand.supports_packed, by_hand.attention_by_hand),
+    ):
+        if said := supports(*given, **options):
+            print(f"{name}: {said}")
+            continue
+        _, backward = kernel(*given, **options)
+        calls = partial(supports, *given, **options), partial(kernel, *given, **options)
+        spent = []
+        for call in (*calls, partial(backward, dy)):
+            call()
+            cupy().cuda.Device().synchronize()
+            start = time.perf_counter()
+            for _ in range(100):
+                call()
+            spent.append((time.perf_counter() - start) * 1e4)
+        took = ", ".join(f"{one:.1f}" for one in spent)
+        print(f"{name}: host us of supports, forward, backward: {took}")
+
+
 def torch_attention(shape: tuple[Any, ...]) -> None:
     """PyTorch's flash attention, where PyTorch is installed."""
     try:
@@ -277,6 +302,7 @@ def main() -> int:
         against_the_composition()
     if not options.no_times:
         resources()
+        host_time()
         times()
     if options.tune:
         tune()

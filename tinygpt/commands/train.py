@@ -21,6 +21,7 @@ from tensor import kernels
 from tensor.dtypes import as_dtype
 from tensor.kernels.cpu import compiled
 from tensor.memory.devices import array_module
+from tensor.random import Key
 from tinygpt.commands import sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
@@ -179,7 +180,12 @@ def _cuda_kernels(model: ModelConfig, config: TrainConfig) -> str:
     if config.kind == "gpt":
         shape = config.batch, model.context, 3 * model.width
         qkv = array_module(config.device).empty(shape, as_dtype(config.dtype))
-        options: Any = {"heads": model.heads, "causal": True, "dropout": model.dropout}
+        options: Any = {
+            "heads": model.heads,
+            "causal": True,
+            "dropout": model.dropout,
+            "key": Key(),
+        }
         if kernels.pick("multi_head_attention", qkv, **options) is None:
             reason = kernels.latest("multi_head_attention")[1]
             return f"CUDA, but none for attention, slower: {reason}"

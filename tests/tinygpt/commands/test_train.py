@@ -17,6 +17,7 @@ import pytest
 import tinygpt
 from tensor import kernels
 from tensor.optim import clipping
+from tensor.random import Key
 from tests.helpers.program import TINY, losses, sampled
 from tinygpt import GPTConfig, TrainConfig
 from tinygpt.__main__ import main
@@ -297,5 +298,5 @@ def test_attention_of_a_gpu_is_asked_beforehand(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(kernels, "NOTES", ["no fixed order"])
     assert train._cuda_kernels(model, config) == "CUDA, but none for attention, slower: dropout 0.5"
     assert train._cuda_kernels(replace(model, dropout=0), config) == "CUDA; no fixed order"
-    options = {"heads": 2, "causal": True, "dropout": 0.5}
+    options = {"heads": 2, "causal": True, "dropout": 0.5, "key": Key()}
     assert asked[0] == ("multi_head_attention", (3, 8, 48), "float16", options)
