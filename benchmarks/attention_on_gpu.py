@@ -195,7 +195,7 @@ def host_time() -> None:
     given, dy = inputs_of((2, 4, 64, 64, 64, True), "bfloat16")
     options: Any = {"heads": 4, "causal": True}
     for name, supports, kernel in (
-        ("cudnn", cudnn._supports_packed, cudnn.attention_by_cudnn),
+        ("cudnn", by_cudnn._supports_packed, by_cudnn.attention_by_cudnn),
         ("by hand", by_hand.supports_packed, by_hand.attention_by_hand),
     ):
         if said := supports(*given, **options):

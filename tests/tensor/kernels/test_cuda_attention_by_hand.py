@@ -164,14 +164,6 @@ def test_the_graph_knows_which_inputs_backward_keeps() -> None:
 # -- on a GPU
 
 
-@pytest.fixture
-def gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    if device == "cpu":
-        pytest.skip("these kernels are for a GPU: --device cuda")
-    monkeypatch.setattr(kernels, "_DISABLED", False)
-    return device
-
-
 @pytest.mark.parametrize("version", [plain, tiles, tensor_cores], ids=lambda v: v.__name__)
 def test_random_shapes(version: Choice, gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if version is not tensor_cores:
