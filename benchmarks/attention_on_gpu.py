@@ -12,8 +12,10 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from tensor.dtypes import as_dtype
 from tensor.kernels.cuda.attention import by_cudnn, by_hand
 from tensor.kernels.cuda.attention.versions import Version, plain, tensor_cores, tiles
 from tensor.memory.devices import cupy, move, to_host
-from tests.helpers.attention_cases import UNITS, errors, random_example
+from tests.helpers.attention_cases import UNITS, WIDTHS, errors, random_example
 
 VERSIONS = plain, tiles, tensor_cores
 NARROW = ["bfloat16", "float16"]
@@ -55,9 +57,35 @@ def chosen(version: Callable[..., Version]) -> Iterator[None]:
 # -- are they right?
 
 
+def dtypes_of(version: Callable[..., Version]) -> list[str]:
+    return NARROW if version is tensor_cores else ["float32", "float64", *NARROW]
+
+
+def compile_all() -> None:
+    """Every case that `check` may draw, on all cores."""
+    start = time.perf_counter()
+
+    def compiled(case: tuple[Any, ...]) -> None:
+        version, dtype, *options = case
+        made = version(as_dtype(dtype), *options)
+        made.source._module(as_dtype(dtype), 1).get_function("attention_totals")
+
+    cases = [
+        (version, dtype, D, masked, drops)
+        for version in VERSIONS
+        for dtype, D, masked, drops in product(
+            dtypes_of(version), set(WIDTHS), (False, True), (False, True)
+        )
+        if version is not tensor_cores or D % 16 == 0
+    ]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(compiled, cases))
+    print(f"{len(cases)} cases compiled in {time.perf_counter() - start:.0f} s", flush=True)
+
+
 def check(version: Callable[..., Version], count: int, longest: int) -> int:
     """Random shapes against the reference; how many were wrong."""
-    dtypes = NARROW if version is tensor_cores else ["float32", "float64", *NARROW]
+    dtypes = dtypes_of(version)
     rng = np.random.default_rng(1)
     wrong, worst, start = 0, dict.fromkeys(dtypes, 0.0), time.perf_counter()
     # heads that tensor cores refuse are given to tiles
@@ -145,8 +173,8 @@ def inputs_of(shape: tuple[Any, ...], dtype: str) -> tuple[list[Any], Any]:
     B, H, T, S, D, _ = shape
     C = H * D
     sizes = [(B, T, 3 * C)] if T == S else [(B, T, C), (B, S, 2 * C)]
-    made = cupy().random.default_rng(0).standard_normal
-    *given, dy = [made(size, np.float32).astype(as_dtype(dtype)) for size in (*sizes, (B, T, C))]
+    drawn = (tensor.randn(*size, dtype=dtype, device="cuda") for size in (*sizes, (B, T, C)))
+    *given, dy = [x.array for x in drawn]
     return given, dy
 
 
@@ -297,6 +325,7 @@ def main() -> int:
     options = parser.parse_args()
     wrong = 0
     if options.shapes:
+        compile_all()
         # the fastest first: it matters most
         wrong = sum(check(version, options.shapes, options.longest) for version in VERSIONS[::-1])
         against_the_composition()
