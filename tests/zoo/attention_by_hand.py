@@ -26,8 +26,8 @@ ZOO = [
     Bug(  # each head gets the mask of the first
         row=97,
         file=f"{FOLDER}heads.cuh",
-        old="((unsigned long long)at.h * c.queries + t)",
-        new="((unsigned long long)t)",
+        old="return ((unsigned long long)at.h * c.queries + t)",
+        new="return ((unsigned long long)t)",
         test=TESTS + "test_plain_on_the_cpu",
     ),
     Bug(  # 0 times NaN

@@ -63,14 +63,39 @@ __device__ inline bool hidden(const Case &c, const Mask &mask, const Place &at, 
     return MASKED && mask.query == 0 && s < c.keys && !seen(c, mask, at, c.queries - 1, s);
 }
 
-// What dropout multiplies the weight of query t and key s by: 0 or 1 / (1 - p). Weight i of a
-// sample, counted over (H, queries, keys), has word i % 4 of counter i / 4: as in dropout.cu.
+// The place of a weight of a sample, counted over (H, queries, keys). Weight i has word i % 4 of
+// counter i / 4: as in dropout.cu.
+__device__ inline unsigned long long place_of(const Case &c, const Place &at, int t, int s) {
+    return ((unsigned long long)at.h * c.queries + t) * c.keys + s;
+}
+
+__device__ inline uint4 words_of(const Case &c, const Place &at, unsigned long long i) {
+    uint4 counter = {(unsigned)(i / 4), c.step, c.module, c.sample + at.b};
+    return philox(counter, {c.seed_low, c.seed_high});
+}
+
+__device__ inline W factor_of(const Case &c, unsigned word) {
+    return word >= c.threshold ? (W)c.factor : (W)0;
+}
+
+// What dropout multiplies the weight of query t and key s by: 0 or 1 / (1 - p).
 __device__ inline W kept(const Case &c, const Place &at, int t, int s) {
     if (!DROPS) return 1;
-    unsigned long long i = ((unsigned long long)at.h * c.queries + t) * c.keys + s;
-    uint4 counter = {(unsigned)(i / 4), c.step, c.module, c.sample + at.b};
-    uint4 words = philox(counter, {c.seed_low, c.seed_high});
-    return word(words, i % 4) >= c.threshold ? (W)c.factor : (W)0;
+    unsigned long long i = place_of(c, at, t, s);
+    return factor_of(c, word(words_of(c, at, i), i % 4));
+}
+
+// The same for keys s and s + 1, mostly of one counter.
+struct Two {
+    W first, second;
+};
+
+__device__ inline Two kept_two(const Case &c, const Place &at, int t, int s) {
+    unsigned long long i = place_of(c, at, t, s);
+    uint4 words = words_of(c, at, i);
+    W first = factor_of(c, word(words, i % 4));
+    if (i % 4 == 3) words = words_of(c, at, i + 1);
+    return {first, factor_of(c, word(words, (i + 1) % 4))};
 }
 
 // totals[row] = sum over d of y dy, which the softmax backwards subtracts: a warp for each row.

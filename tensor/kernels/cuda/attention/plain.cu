@@ -2,7 +2,8 @@
 // Milakov and Gimelshein 2018; Dao et al. 2022
 //
 //   score[t, s] = scale q[t] . k[s]
-//   weight[t, s] = exp(score[t, s] - log_sum[t]),   log_sum[t] = log(sum over s of exp(score[t, s]))
+//   weight[t, s] = exp(score[t, s] - log_sum[t])
+//   log_sum[t] = log(sum over s of exp(score[t, s]))
 //   y[t] = sum over s of weight[t, s] v[s]
 //
 // q, y: (B, H, queries, D)   k, v: (B, H, keys, D)   log_sums, totals: (B, H, queries), W

@@ -187,7 +187,7 @@ __device__ inline void soften(float (&scores)[M][COLUMNS / 8][4], float (&larges
         }
 }
 
-// f(m, n, i, row, column) for each element i of `dots`, whose first element has this row and column.
+// f(m, n, i, row, column) for each element i of `dots`; the first has the given row and column.
 template <int R, int N, class F> __device__ inline void each(int row, int column, F f) {
     int r = row + lane() / 4, c = column + lane() % 4 * 2;
 #pragma unroll
@@ -198,8 +198,20 @@ template <int R, int N, class F> __device__ inline void each(int row, int column
             for (int i = 0; i < 4; i++) f(m, n, i, r + 16 * m + i / 2 * 8, c + 8 * n + i % 2);
 }
 
-KERNEL __launch_bounds__(128, 2) attention_cores_forward(Heads q, Heads k, Heads v, Mask mask, Heads y,
-                                                   W *log_sums, Case c) {
+// Dropout of weights, or of their gradients.   t, s: query and key of the first
+template <int R, int N>
+__device__ inline void drop(float (&weights)[R][N][4], const Case &c, const Place &at, int t,
+                            int s) {
+    each<R, N>(t, s, [&](int m, int n, int i, int t, int s) {
+        if (i % 2) return;
+        Two keep = kept_two(c, at, t, s);
+        weights[m][n][i] *= keep.first;
+        weights[m][n][i + 1] *= keep.second;
+    });
+}
+
+KERNEL __launch_bounds__(128, 2) attention_cores_forward(Heads q, Heads k, Heads v, Mask mask,
+                                                         Heads y, W *log_sums, Case c) {
     extern __shared__ uint4 memory[];
     constexpr int ROWS = 16 * M * WARPS, TILE = COLUMNS * STRIDE;
     T *queries = (T *)memory, *tiles = queries + ROWS * STRIDE;  // k, v; k, v of the next
@@ -225,7 +237,8 @@ KERNEL __launch_bounds__(128, 2) attention_cores_forward(Heads q, Heads k, Heads
     for (int s = 0; s < end; s += COLUMNS) {
         wait_for_copies();
         __syncthreads();  // the tile is there, and nobody reads the other one
-        T *now = tiles + s / COLUMNS % 2 * 2 * TILE, *next = tiles + (s / COLUMNS + 1) % 2 * 2 * TILE;
+        int turn = s / COLUMNS % 2;
+        T *now = tiles + 2 * turn * TILE, *next = tiles + 2 * (1 - turn) * TILE;
         if (s + COLUMNS < end) {
             copy_rows<COLUMNS>(next, k, at, s + COLUMNS, is_key);
             copy_rows<COLUMNS>(next + TILE, v, at, s + COLUMNS, is_key);
@@ -245,10 +258,7 @@ KERNEL __launch_bounds__(128, 2) attention_cores_forward(Heads q, Heads k, Heads
                 if (!seen(c, mask, at, t, s)) scores[m][n][i] = -INFINITY;
             });
         soften(scores, largest, sums, output, scale);
-        if (DROPS)
-            each<M, COLUMNS / 8>(own, s, [&](int m, int n, int i, int t, int s) {
-                scores[m][n][i] *= kept(c, at, t, s);
-            });
+        if (DROPS) drop<M, COLUMNS / 8>(scores, c, at, own, s);
         add_weighted(output, scores, now + TILE);
     }
     wait_for_copies();
@@ -273,9 +283,9 @@ KERNEL __launch_bounds__(128, 2) attention_cores_forward(Heads q, Heads k, Heads
 
 // -- backward
 
-KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dq(Heads q, Heads k, Heads v, Mask mask, Heads dy,
-                                              const W *log_sums, const W *totals, Heads dq,
-                                              Case c) {
+KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dq(Heads q, Heads k, Heads v, Mask mask,
+                                                         Heads dy, const W *log_sums,
+                                                         const W *totals, Heads dq, Case c) {
     extern __shared__ uint4 memory[];
     constexpr int ROWS = 16 * WARPS, TILE = BACK * STRIDE;
     T *queries = (T *)memory, *doutputs = queries + ROWS * STRIDE;
@@ -305,7 +315,8 @@ KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dq(Heads q, Heads k, Heads
     for (int s = 0; s < end; s += BACK) {
         wait_for_copies();
         __syncthreads();
-        T *now = tiles + s / BACK % 2 * 2 * TILE, *next = tiles + (s / BACK + 1) % 2 * 2 * TILE;
+        int turn = s / BACK % 2;
+        T *now = tiles + 2 * turn * TILE, *next = tiles + 2 * (1 - turn) * TILE;
         if (s + BACK < end) {
             copy_rows<BACK>(next, k, at, s + BACK, is_key);
             copy_rows<BACK>(next + TILE, v, at, s + BACK, is_key);
@@ -324,10 +335,10 @@ KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dq(Heads q, Heads k, Heads
             each<1, BACK / 8>(own, s, [&](int, int n, int i, int t, int s) {
                 if (!seen(c, mask, at, t, s)) scores[0][n][i] = -INFINITY;
             });
-        each<1, BACK / 8>(own, s, [&](int, int n, int i, int t, int s) {
+        if (DROPS) drop<1, BACK / 8>(dweights, c, at, own, s);
+        each<1, BACK / 8>(own, s, [&](int, int n, int i, int, int) {
             float weight = power_of_2(scores[0][n][i] * scale - log_sum[i / 2]);
-            float dweight = dweights[0][n][i] * kept(c, at, t, s);
-            dweights[0][n][i] = weight * (dweight - total[i / 2]);
+            dweights[0][n][i] = weight * (dweights[0][n][i] - total[i / 2]);
         });
         add_weighted(sums, dweights, now);
     }
@@ -338,9 +349,10 @@ KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dq(Heads q, Heads k, Heads
 }
 
 // Scores are transposed here: a row is a key, a column a query.
-KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dkv(Heads q, Heads k, Heads v, Mask mask, Heads dy,
-                                               const W *log_sums, const W *totals, Heads dk,
-                                               Heads dv, Case c) {
+KERNEL __launch_bounds__(128, BLOCKS) attention_cores_dkv(Heads q, Heads k, Heads v, Mask mask,
+                                                          Heads dy, const W *log_sums,
+                                                          const W *totals, Heads dk, Heads dv,
+                                                          Case c) {
     extern __shared__ uint4 memory[];
     constexpr int ROWS = 16 * WARPS, TILE = BACK * STRIDE;
     T *keys = (T *)memory, *values = keys + ROWS * STRIDE;

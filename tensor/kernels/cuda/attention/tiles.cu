@@ -7,7 +7,8 @@
 // a row. A thread has R x R scores of a tile, of rows and columns 16 apart, and as many rows of the
 // result: R + R numbers that it reads from shared memory serve R x R multiply-adds. The 16 threads
 // of a row are half a warp: they find its largest score by shuffles, and hand each other the
-// weights through shared memory without waiting for other warps. Tiles that nobody sees are skipped.
+// weights through shared memory without waiting for other warps. Tiles that no query sees are left
+// out.
 //
 // Multiply-adds of a pair (t, s) that is seen: 2 D forward, 7 D backward, as in plain.cu. Bytes
 // read from memory for a pair of float32: 8 D / TILE forward (k and v), 1/64 of plain.cu's. A warp
@@ -132,7 +133,7 @@ template <bool largest> __device__ inline W of_row(W value) {
 }
 
 KERNEL __launch_bounds__(256) attention_tiles_forward(Heads q, Heads k, Heads v, Mask mask, Heads y,
-                                                W *log_sums, Case c) {
+                                                      W *log_sums, Case c) {
     extern __shared__ uint4 memory[];
     W *queries = (W *)memory, *keys = queries + TILE * STRIDE, *values = keys + TILE * STRIDE;
     W *shown = values + TILE * STRIDE;
@@ -192,7 +193,8 @@ __device__ inline W dscore(W weight, W dweight, W total, bool hides) {
 }
 
 KERNEL __launch_bounds__(256) attention_tiles_dq(Heads q, Heads k, Heads v, Mask mask, Heads dy,
-                                           const W *log_sums, const W *totals, Heads dq, Case c) {
+                                                 const W *log_sums, const W *totals, Heads dq,
+                                                 Case c) {
     extern __shared__ uint4 memory[];
     W *queries = (W *)memory, *doutputs = queries + TILE * STRIDE;
     W *keys = doutputs + TILE * STRIDE, *values = keys + TILE * STRIDE;
@@ -231,8 +233,8 @@ KERNEL __launch_bounds__(256) attention_tiles_dq(Heads q, Heads k, Heads v, Mask
 
 // Scores are transposed here: a row is a key, a column a query.
 KERNEL __launch_bounds__(256) attention_tiles_dkv(Heads q, Heads k, Heads v, Mask mask, Heads dy,
-                                            const W *log_sums, const W *totals, Heads dk, Heads dv,
-                                            Case c) {
+                                                  const W *log_sums, const W *totals, Heads dk,
+                                                  Heads dv, Case c) {
     extern __shared__ uint4 memory[];
     W *keys = (W *)memory, *values = keys + TILE * STRIDE;
     W *queries = values + TILE * STRIDE, *doutputs = queries + TILE * STRIDE;
