@@ -74,7 +74,7 @@ def tensor_cores(
     M = 2 if D <= 64 and not (masked or drops) else 1
     columns = columns or (64 if D <= 64 else 32)
     constants = {"D": D, "MASKED": masked, "DROPS": drops, "M": M, "BACK": columns}
-    source = _source("tensor_cores.cu", "mma.cuh", **constants, BLOCKS=blocks)
+    source = _source("tensor_cores.cu", "mma.cuh", "warp_tiles.cuh", **constants, BLOCKS=blocks)
     row = 2 * (D + 8)  # bytes in shared memory
     shared = (2 * 64 + 4 * columns) * row
     return Version(
