@@ -32,7 +32,7 @@ from gpu_ours import versions
 from tensor import kernels
 from tensor.dtypes import as_dtype
 from tensor.gradient_cases import CASES
-from tests.helpers.agreement import Fact, Facts, layouts_of, of_case
+from tests.helpers.agreement import Fact, Facts, largest, layouts_of, of_case
 
 PAGE = Path(__file__).with_suffix(".md")
 DTYPES = ["float64", "float32", "float16", "bfloat16"]
@@ -66,12 +66,6 @@ class Worst(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.2g}, {self.gradient:.2g}"
-
-
-def largest(facts: Iterable[Fact | str]) -> float:
-    """The largest finite number of all, or 1 where there is none but 0."""
-    arrays = [np.abs(fact.values.astype(np.float64)) for fact in facts if not isinstance(fact, str)]
-    return max((x[np.isfinite(x)].max(initial=0) for x in arrays), default=0) or 1.0
 
 
 def error(found: Fact | str, exact: Fact | str, scale: float) -> float:

@@ -11,6 +11,8 @@ import pytest
 import threadpoolctl
 from hypothesis import HealthCheck, settings
 
+from tensor import kernels
+
 settings.register_profile(
     "default",
     max_examples=40,
@@ -53,3 +55,12 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 def device(request: pytest.FixtureRequest) -> str:
     """The device under test."""
     return str(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The GPU under test, with kernels, also where the environment turns them off."""
+    if device == "cpu":
+        pytest.skip("needs a GPU: --device cuda")
+    monkeypatch.setattr(kernels, "_DISABLED", False)
+    return device

@@ -5,6 +5,7 @@ twice gets both gradients.
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -65,9 +66,19 @@ def on_device(key: Key, shape: Shape, device: str) -> tuple[Key, Shape]:
         result = np.broadcast_to(np.uint8(0), shape)[probe].shape
     except IndexError as error:
         raise IndexingError(str(error)) from None
-    return tuple(
-        move(part, device) if isinstance(part, np.ndarray) else part for part in key
-    ), result
+    return tuple(_part_on(device, part) for part in key), result
+
+
+def _part_on(device: str, part: Any) -> Any:
+    """One part of a key, as CuPy takes it: its arrays on the device, the step of a slice no larger
+    than a C integer.
+    """
+    if isinstance(part, np.ndarray):
+        return move(part, device)
+    if isinstance(part, slice) and part.step is not None:
+        step = min(max(-sys.maxsize, part.step), sys.maxsize)
+        return slice(part.start, part.stop, step)
+    return part
 
 
 def write(target: Array, key: Key, value: Any) -> None:
@@ -116,7 +127,7 @@ def getitem(x: Any, key: Any) -> Any:
         if hasattr(part, "dtype")
     ]
     if x.device != "cpu":
-        on_device(parts, x.shape, x.device)  # raises what NumPy would
+        parts, _ = on_device(parts, x.shape, x.device)  # raises what NumPy would
         arrays = [a.to(x.device) for a in arrays]
     pattern = tuple("array" if hasattr(part, "dtype") else part for part in parts)
     return take(x, *arrays, pattern=pattern)

@@ -104,14 +104,14 @@ def _raises(error: BaseException) -> Callable[[], NoReturn]:
         (_raises(InputError("x" * 2000)), "traceback", "long message: 1 lines, 2,000 characters"),
         (_raises(KeyError("step")), "traceback", "KeyError"),
         (_raises(SystemExit(1)), "traceback", "SystemExit"),
-        (lambda: np.ones(20 << 20), "large", "1"),
-        (lambda: time.sleep(0.2), "slow", "0.2 s"),
+        (lambda: np.ones(30 << 20), "large", ""),
+        (lambda: time.sleep(0.7), "slow", "0.7 s"),
     ],
 )
 def test_verdicts(
     action: Callable[[], object], kind: str, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "SLOWEST", 0.1)
+    monkeypatch.setattr(watch, "SLOWEST", 0.6)
     verdict = attempt(action, 8)
     assert (verdict.kind, verdict.what.startswith(what)) == (kind, True), verdict
 

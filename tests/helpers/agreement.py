@@ -14,7 +14,7 @@ in NumPy must be so in CuPy: else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,10 +126,29 @@ def layouts_of(case: Case, dtype: str) -> list[str]:
     )
 
 
+def largest(facts: Iterable[Fact | str]) -> float:
+    """The largest finite number of all, or 1 where there is none but 0."""
+    arrays = [np.abs(fact.values.astype(np.float64)) for fact in facts if not isinstance(fact, str)]
+    return max((x[np.isfinite(x)].max(initial=0) for x in arrays), default=0) or 1.0
+
+
+def of_kind(facts: Mapping[str, Fact | str], name: str) -> list[Fact | str]:
+    """All gradients, or all results, whichever the name is one of. Rounding is measured by the
+    largest of them, because a gradient may cancel to nearly 0.
+    """
+    gradient = name.startswith("gradient")
+    return [fact for other, fact in facts.items() if other.startswith("gradient") is gradient]
+
+
 def disagreement(
-    ours: Fact | str, theirs: Fact | str, exact: Fact | str | None = None
+    ours: Fact | str,
+    theirs: Fact | str,
+    exact: Fact | str | None = None,
+    scale: float | None = None,
 ) -> str | None:
     """How a GPU's fact differs from NumPy's; None when they agree.
+
+    scale: the number that rounding is a share of; the largest of the fact by default.
 
     exact: the same in float64, for floats of fewer bits: a result may then be four times as far
     from it as NumPy's is, and a rounding more.
@@ -154,7 +173,7 @@ def disagreement(
     finite = np.isfinite(a)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
         return _worst(a, b, ~finite & ~((a == b) | (np.isnan(a) & np.isnan(b))))
-    scale = np.abs(right[finite]).max(initial=0) or 1.0
+    scale = scale or largest([ours if exact is None else exact])
     off, rounding = np.abs(np.where(finite, b - right, 0)), ROUNDING[ours.values.dtype.name]
     allowed = rounding * scale + (
         0 if exact is None else 4 * np.abs(np.where(finite, a - right, 0)).max(initial=0)
@@ -190,5 +209,6 @@ def assert_agreement(
     )
     assert list(ours) == list(theirs), f"{where}: {list(theirs)}, in NumPy {list(ours)}{said}"
     for name, fact in ours.items():
-        problem = disagreement(fact, theirs[name], exact and exact.get(name))
+        scale = largest(of_kind(exact or ours, name))
+        problem = disagreement(fact, theirs[name], exact and exact.get(name), scale)
         assert problem is None, f"{where}: {name} is {problem}{said}"

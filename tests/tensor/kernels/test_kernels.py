@@ -118,6 +118,7 @@ def test_kernels_of_other_devices_are_passed_over(
 @pytest.mark.usefixtures("planted")
 def test_explain_is_a_table() -> None:
     lines = kernels.explain().splitlines()
+    lines = lines[: len(lines) - len(kernels.NOTES)]
     assert lines[0].split() == ["op", "implementation", "reason"]
     assert row("silu") == ["silu", "-", "not called yet"]
     assert all(line == line.rstrip() for line in lines)

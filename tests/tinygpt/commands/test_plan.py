@@ -28,7 +28,8 @@ from tinygpt.model.kinds import KINDS
 from tinygpt.model.positions import SINUSOIDS
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.runs import checkpoint
-from tinygpt.training import gpu, planning
+from tinygpt.training import planning
+from tinygpt.training.gpu import kept_by_kernels, logits_by_kernels
 from tinygpt.training.planning import affordable, flops, kept_sizes, predict
 from tinygpt.training.step import optimizer_of, update
 from tinygpt.training.table import in_words, table
@@ -389,23 +390,19 @@ def test_plans_for_a_gpu_that_are_refused(
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_formulas_are_what_kernels_keep(recompute: bool, device: str) -> None:
-    if device == "cpu":
-        pytest.skip("needs a GPU")
+def test_formulas_are_what_kernels_keep(recompute: bool, gpu: str) -> None:
     model = GPTConfig(50257, 256, 128, 2, 3)
-    config = TrainConfig(batch=4, dtype="bfloat16", device=device, recompute=recompute)
-    assert planning.activations(model, config) == gpu.kept_by_kernels(model, config)
-    assert planning.logits_bytes(model, config) == gpu.logits_by_kernels(model, config)
+    config = TrainConfig(batch=4, dtype="bfloat16", device=gpu, recompute=recompute)
+    assert planning.activations(model, config) == kept_by_kernels(model, config)
+    assert planning.logits_bytes(model, config) == logits_by_kernels(model, config)
 
 
-def test_memory_of_a_step_on_a_gpu(device: str) -> None:
-    if device == "cpu":
-        pytest.skip("needs a GPU")
-    cupy: Any = array_module(device)
+def test_memory_of_a_step_on_a_gpu(gpu: str) -> None:
+    cupy: Any = array_module(gpu)
     model, config = GPTConfig(50257, 512, 768, 12, 3), TrainConfig(batch=16, dtype="bfloat16")
-    config = replace(config, device=device)
+    config = replace(config, device=gpu)
     plan, pool = planning.counted(model, config), cupy.get_default_memory_pool()
-    gpt = GPT(model, dtype="bfloat16", device=device)
+    gpt = GPT(model, dtype="bfloat16", device=gpu)
     optimizer = optimizer_of(gpt, config)
     for _ in range(2):
         pool.free_all_blocks()
