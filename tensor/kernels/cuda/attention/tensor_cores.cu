@@ -9,17 +9,22 @@
 // stay in its registers: the sums of one product are, rounded, the left operand of the next.
 // Tiles that no query sees are skipped.
 //
-// Multiply-adds of a pair (t, s): 2 D forward (q k, weight v); 7 D backward (dq: q k, dy v, dscore
-// k; dk and dv: k q, v dy, weight dy, dscore q), where 5 D would do with sums that are added in no
-// fixed order. Read from shared memory for a pair, of bf16 and D = 64: 8 bytes forward (a row of k
-// and v for 32 queries of a warp), 24 + 32 backward (for 16 rows). So a multiprocessor, which reads
-// 128 bytes a cycle, has 16 pairs a cycle, 4096 operations forward; mma.sync does about 2500.
-// Read from memory: q, k, v once (blocks side by side share a head's k and v in L2), so 4 bytes per
-// element of q and y, 4 of k and v: 200 MB for B 32, H 12, T 1024, D 64, of 52 GFLOP causal.
-// Registers of a thread on an H200, for bf16 and D = 32, 64, 128: forward 190, 250, 255; dq 154,
-// 234, 200; dk and dv 186, 248, 244, and none spilled. Shared memory of a block for D = 64: 54 KB.
-// So two blocks of 4 warps are on a multiprocessor at once, by their registers.
+// Counted as in plain.cu. A block has n = 128 queries forward, 64 queries or keys backward.
 //
+//                                forward                           backward: dq; dk and dv
+//   multiply-adds                2 D P = 25.8 G                    3 D P; 4 D P: 90.3 G
+//   bytes of k and v by blocks   2 B H D T (T + n) / n: 0.45 GB    0.86 GB for each
+//   shared bytes for a pair      4 D / 32 = 8                      6 D / 16 = 24; 8 D / 16 = 32
+//   registers, bytes spilled     250, 0                            234, 0; 248, 0
+//   shared memory of a block     55 KB                             55 KB; 56 KB
+//   blocks a multiprocessor      2 of 128 threads                  2
+//   time, rate                   0.261 ms, 197 TFLOP/s             0.836 ms, 154 TFLOP/s
+//
+// A multiprocessor reads 128 bytes of shared memory in a cycle: 16 pairs forward, 4096 operations.
+// That is also the most that its tensor cores do in a cycle, and mma.sync reaches about 60 % of it
+// (Luo et al. 2024). The registers allow only two blocks at once. For D = 32 and 128 a thread has
+// 190 and 255 registers forward, 154 and 200 for dq, 186 and 244 for dk and dv, none spilled.
+
 // The launcher defines M, the 16 queries of a warp forward, times 1 or 2; BACK, the queries or keys
 // of a tile in backward; BLOCKS, those of backward that fit on a multiprocessor at once.
 //

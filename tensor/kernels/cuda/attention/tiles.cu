@@ -3,18 +3,28 @@
 // q, y: (B, H, queries, D)   k, v: (B, H, keys, D)   log_sums, totals: (B, H, queries), W
 //
 // New here: a block of 16 x 16 threads works on a tile of TILE rows, and goes along tiles of the
-// other side. Rows lie in shared memory as W, so each is read from memory once a tile and not once
-// a row. A thread has R x R scores of a tile, of rows and columns 16 apart, and as many rows of the
-// result: R + R numbers that it reads from shared memory serve R x R multiply-adds. The 16 threads
-// of a row are half a warp: they find its largest score by shuffles, and hand each other the
-// weights through shared memory without waiting for other warps. Tiles that no query sees are left
-// out.
+// other side. Rows lie in shared memory as W, so each is read from memory once for a block. A
+// thread has R x R scores of a tile, of rows side by side and columns 16 apart, and as many rows of
+// the result: R + R numbers that it reads from shared memory serve R x R multiply-adds. The 16
+// threads of a row are half a warp: they find its largest score by shuffles, and hand each other
+// the weights through shared memory without waiting for other warps. Tiles that no query sees are
+// left out.
 //
-// Multiply-adds of a pair (t, s) that is seen: 2 D forward, 7 D backward, as in plain.cu. Bytes
-// read from memory for a pair of float32: 8 D / TILE forward (k and v), 1/64 of plain.cu's. A warp
-// reads shared memory 12 times for 64 multiply-adds of scores, 20 times for 64 of results; a
-// multiprocessor does 4 multiply-adds of warps in the time of a read, so the units that multiply
-// are busy more than half of the time, and not always.
+// Counted as in plain.cu, with n = TILE rows of a block, for bf16. For float32 the bytes from
+// memory are twice as many, and all else is alike.
+//
+//                                forward                           backward: dq; dk and dv
+//   multiply-adds                2 D P = 25.8 G                    3 D P; 4 D P: 90.3 G
+//   bytes of k and v by blocks   2 B H D T (T + n) / n: 0.86 GB    the same for each
+//   registers, bytes spilled     80, 0                             128, 0; 128, 0
+//   shared memory of a block     70 KB                             87 KB
+//   blocks a multiprocessor      3 of 256 threads                  2
+//   time, rate                   2.35 ms, 22.0 TFLOP/s             7.67 ms, 16.8 TFLOP/s
+//
+// For 64 multiply-adds of scores, a warp keeps shared memory busy for 12 cycles (16 bytes of a row
+// take 1, of 16 columns 2); for 64 of results, 20. A multiprocessor does 64 multiply-adds of warps
+// in 16 cycles. So neither limit is far from the 67 TFLOP/s of float32. The exponentials, the
+// conversions and the waits take the rest.
 
 constexpr int R = sizeof(W) == 8 ? 2 : 4;        // rows and columns of a thread
 constexpr int TILE = 16 * R, THREADS = 256;
