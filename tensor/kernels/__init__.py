@@ -29,11 +29,15 @@ from tensor.mode import MODE, Switch, switch
 
 
 class Kernel(NamedTuple):
-    """A kernel: `supports(*arrays, **options)` returns None, or a sentence that says why not."""
+    """A kernel: `supports(*arrays, **options)` returns None, or a sentence that says why not.
+
+    reason: for which the kernel is taken, said by `explain`
+    """
 
     device: str
     function: Callable[..., Any]
     supports: Callable[..., str | None]
+    reason: str = ""
 
 
 KERNELS: dict[str, list[Kernel]] = {}
@@ -52,12 +56,12 @@ WHEN_CUPY_IS_USED.append(load_cuda)
 
 
 def kernel_for(
-    name: str, *, supports: Callable[..., str | None], device: str = "cpu"
+    name: str, *, supports: Callable[..., str | None], device: str = "cpu", reason: str = ""
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a function as the kernel of op `name` on "cpu" or "cuda"."""
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        KERNELS.setdefault(name, []).append(Kernel(device, function, supports))
+        KERNELS.setdefault(name, []).append(Kernel(device, function, supports, reason))
         note_kept_inputs(function)
         return function
 
@@ -87,7 +91,7 @@ def choose(
         if kernel.device == device:
             refusal = kernel.supports(*arrays, **options)
             if refusal is None:
-                _last[name] = kernel.function.__name__, _TAKEN[device]
+                _last[name] = kernel.function.__name__, kernel.reason or _TAKEN[device]
                 return kernel.function
             refusals.append(refusal)
     _last[name] = "reference", "; ".join(refusals) or f"no kernel for {device}"

@@ -133,6 +133,11 @@ def _gpu(device: str) -> Iterator[tuple[str, str]]:
     yield "CUDA", _asked(functools.partial(_cuda, cupy))
     yield "cuDNN", _asked(_cudnn)
     yield "TF32", "off: `tinygpt train --tf32` multiplies matrices of float32 in it"
+    yield (
+        "equal bits",
+        "attention takes the faster way, cuDNN where it is installed; `tinygpt train "
+        "--deterministic` takes attention by hand, and equal runs have equal bits",
+    )
 
 
 def _name(cupy: Any, number: int) -> str:

@@ -107,6 +107,8 @@ OTHERS = {
     "--fp32": "--dtype",
     "--torch-dtype": "--dtype",
     "--gradient-checkpointing": "--recompute",
+    "--full-determinism": "--deterministic",
+    "--use-deterministic-algorithms": "--deterministic",
     "--amp": "--dtype",
     "--float16": "--dtype",
     "--half": "--dtype",

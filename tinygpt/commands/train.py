@@ -189,6 +189,8 @@ def _cuda_kernels(model: ModelConfig, config: TrainConfig) -> str:
         if kernels.pick("multi_head_attention", qkv, **options) is None:
             reason = kernels.latest("multi_head_attention")[1]
             return f"CUDA, but none for attention, slower: {reason}"
+    if config.deterministic:
+        return "CUDA; --deterministic: attention by hand, so equal runs have equal bits"
     return "; ".join(["CUDA", *kernels.NOTES])
 
 

@@ -147,6 +147,12 @@ class TrainConfig:
     dtype: str = option("float32", one_of(DTYPES))
     # 11 bits of an operand, and float32's range
     tf32: bool = option(False, "on a GPU, matrix products of float32 in TF32: faster, less exact")
+    # cuDNN's attention gives other last bits each time
+    deterministic: bool = option(
+        False,
+        "on a GPU, equal runs have equal bits: attention by hand, not by cuDNN; on a CPU they "
+        "always have",
+    )
     # the same numbers
     recompute: bool = option(
         False, "activations of each block are computed again in backward: less memory, more time"

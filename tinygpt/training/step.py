@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -265,10 +265,14 @@ def threads(model: ModelConfig, config: TrainConfig) -> int | None:
 
 @contextmanager
 def arithmetic(model: ModelConfig, config: TrainConfig) -> Iterator[None]:
-    """Compute as a training does: on that many BLAS threads, in TF32 if asked for, without warnings
-    of NumPy, since a step that is skipped says so.
+    """Compute as a training does: on that many BLAS threads, in TF32 and with equal bits each time
+    if asked for, without warnings of NumPy, since a step that is skipped says so.
     """
-    limits = threadpool_limits(threads(model, config), user_api="blas")
-    products = kernels.tf32() if config.tf32 else nullcontext()
-    with limits, products, np.errstate(all="ignore"):
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(threads(model, config), user_api="blas"))
+        stack.enter_context(np.errstate(all="ignore"))
+        if config.tf32:
+            stack.enter_context(kernels.tf32())
+        if config.deterministic:
+            stack.enter_context(kernels.deterministic())
         yield

@@ -24,7 +24,8 @@ from tensor.memory.layout import contiguous_strides
 INSTALL = "pip install -e '.[cudnn]'"
 NOTE = (
     "attention by cuDNN: its backward adds in no fixed order, so two equal runs differ in their "
-    "last bits; `with kernels.deterministic():` gives equal bits and takes longer"
+    "last bits; `with kernels.deterministic():` or `tinygpt train --deterministic` gives equal "
+    "bits, and takes longer"
 )
 ITEMSIZE = 2  # bytes of float16 and bfloat16
 

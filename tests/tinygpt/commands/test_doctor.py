@@ -143,6 +143,7 @@ def test_what_a_gpu_runs(report: Report, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "CUDA driver for 13.1, runtime 13.0, compiler NVRTC 13.0" in text
     assert "cuDNN no package: pip install it; without it attention is by hand" in text
     assert "TF32 off" in text
+    assert "`tinygpt train --deterministic` takes attention by hand" in text
     assert "bfloat16 on cuda kernels adamw references gelu, relu: no kernel for cuda" in text
     assert text.endswith("note cuDNN adds in no fixed order")
 

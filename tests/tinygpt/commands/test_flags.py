@@ -34,7 +34,7 @@ def test_a_prefix_wins_over_likeness() -> None:
         ("train", "--val", "--validation"),
         ("train", "--tok", "--tokenizer or --tokens"),
         ("train", "--lyers", "--layers"),
-        ("train", "--d", "--device or --dtype or --dropout or --decay-embeddings"),
+        ("train", "--de", "--device or --decay-embeddings or --deterministic"),
         ("sample", "--temp", "--temperature"),
         ("sample", "--topk", "--top-k"),
         ("plan", "--vocab", "--vocabulary"),

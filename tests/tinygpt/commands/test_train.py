@@ -298,5 +298,7 @@ def test_attention_of_a_gpu_is_asked_beforehand(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(kernels, "NOTES", ["no fixed order"])
     assert train._cuda_kernels(model, config) == "CUDA, but none for attention, slower: dropout 0.5"
     assert train._cuda_kernels(replace(model, dropout=0), config) == "CUDA; no fixed order"
+    equal, said = replace(config, deterministic=True), "so equal runs have equal bits"
+    assert train._cuda_kernels(replace(model, dropout=0), equal).endswith(said)
     options = {"heads": 2, "causal": True, "dropout": 0.5, "key": Key()}
     assert asked[0] == ("multi_head_attention", (3, 8, 48), "float16", options)

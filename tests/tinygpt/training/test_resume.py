@@ -77,7 +77,7 @@ def noted(run: str) -> list[dict[str, Any]]:
         ["--accumulation", "3"],
         ["--evaluate-share", "0.02"],
         ["--optimizer", "muon"],
-        ["--dtype", "bfloat16"],
+        ["--dtype", "bfloat16", "--deterministic"],
         ["--dtype", "float16", "--recompute"],
     ],
 )
@@ -88,6 +88,7 @@ def test_bug_51_a_resumed_run_equals_one_that_never_stopped(
     assert main(["train", *CHOICES, *more, "--out", "runs/parts", "--until", "4"]) == 0
     for until in (["--until", "5"], ["--until", "9"], []):
         assert main(["train", "--resume", "parts", *until]) == 0
+    assert runs.load(Path("runs", "parts"))[0].training.deterministic is ("--deterministic" in more)
     assert checkpoint_of("parts") == checkpoint_of("whole")
     assert noted("parts") == noted("whole")
     capsys.readouterr()

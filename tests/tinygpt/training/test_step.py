@@ -377,3 +377,11 @@ def test_tf32_while_it_computes() -> None:
         with arithmetic(model, TrainConfig(device="cuda", tf32=tf32)):
             assert MODE.get().tf32 is tf32
         assert not MODE.get().tf32
+
+
+def test_equal_bits_while_it_computes() -> None:
+    model = GPTConfig(22, 8, 8, 2, 1)
+    for asked in (False, True):
+        with arithmetic(model, TrainConfig(deterministic=asked)):
+            assert MODE.get().deterministic is asked
+        assert not MODE.get().deterministic

@@ -30,7 +30,12 @@ def _if_asked_for(supports: Callable[..., str | None]) -> Callable[..., str | No
 
 # kernels are asked in the order of registration
 for _name, (_function, _supports) in BY_HAND.items():
-    kernel_for(_name, device="cuda", supports=_if_asked_for(_supports))(_function)
+    kernel_for(
+        _name,
+        device="cuda",
+        supports=_if_asked_for(_supports),
+        reason="cuda kernel, since equal bits are asked for",
+    )(_function)
 
 from tensor.kernels.cuda.attention import by_cudnn  # noqa: E402
 
