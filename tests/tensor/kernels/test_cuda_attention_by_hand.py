@@ -12,11 +12,13 @@ import pytest
 
 import tensor
 from tensor import Tensor, kernels
+from tensor.dtypes import as_dtype
 from tensor.kept_inputs import KEPT_INPUTS
 from tensor.kernels.cuda import launch
 from tensor.kernels.cuda.attention import BY_HAND, by_hand, versions
-from tensor.kernels.cuda.attention.versions import plain, tensor_cores, tiles
+from tensor.kernels.cuda.attention.versions import decoding, plain, tensor_cores, tiles
 from tensor.memory.devices import move, to_host
+from tensor.ops.op import reference_of
 from tensor.random import Key
 from tests.helpers.attention_cases import UNITS, Example, errors, random_example
 from tests.helpers.cuda_on_cpu import COMPILER, CUPY_ON_CPU
@@ -37,7 +39,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, version: Choice) -> None:
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if COMPILER is None:
         pytest.skip("g++ is not installed")
-    caches = plain, tiles, tensor_cores, versions._has_instructions
+    caches = plain, tiles, tensor_cores, decoding, versions._has_instructions
     for module in (launch, by_hand, versions):
         monkeypatch.setattr(module, "cupy", lambda: CUPY_ON_CPU)
     monkeypatch.setattr(by_hand, "is_cuda", lambda _: True)
@@ -79,6 +81,30 @@ def test_tensor_cores_on_the_cpu() -> None:
 
 
 @pytest.mark.usefixtures("on_cpu")
+def test_decoding_on_the_cpu() -> None:
+    assert_right(Example("bfloat16", 2, 2, 6, 300, 64, True, packed=False))
+    assert_right(Example("float32", 2, 2, 1, 257, 20, False, "padding"))
+    assert_right(Example("float32", 1, 2, 16, 259, 37, True, "all", 0.3))
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_decoding_from_a_cache() -> None:
+    """Rows of unequal length, in arrays that have room for more: the rest is NaN."""
+    rng, dtype = np.random.default_rng(0), as_dtype("bfloat16")
+    k, v = (on_gpu(rng.standard_normal((3, 2, 500, 64)).astype(dtype)) for _ in range(2))
+    q = on_gpu(rng.standard_normal((3, 2, 2, 64)).astype(dtype))
+    seen = np.array([399, 130, 1])
+    visible = np.arange(400) < (seen[:, None] + [0, 1])[:, None, :, None]
+    for b, n in enumerate(seen):
+        k[b, :, n + 1 :] = v[b, :, n + 1 :] = np.nan
+    k, v = k[:, :, :400], v[:, :, :400]
+    y, _ = by_hand.attention_of_heads_by_hand(q, k, v, mask=on_gpu(visible))
+    clean = (np.nan_to_num(np.asarray(x, np.float64)) for x in (q, k, v))
+    right = reference_of("attention")(*clean, mask=visible)[0]
+    assert np.abs(np.asarray(y, np.float64) - right).max() < 0.02
+
+
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_padding_hides_does_not_get_out(dtype: str) -> None:
     """NaN in hidden keys and values, and a sequence of nothing else."""
@@ -98,9 +124,9 @@ def test_what_padding_hides_does_not_get_out(dtype: str) -> None:
 
 @pytest.mark.usefixtures("on_cpu")
 def test_which_version_takes_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(x: Array, D: int, scale: float = 0.1) -> Choice:
+    def chosen(x: Array, D: int, scale: float = 0.1, sizes: Any = (64, 64)) -> Choice:
         place: Any = by_hand._packed(x, 0, 1, D)
-        return versions.version_for(x.dtype, D, scale, (place,))
+        return versions.version_for(x.dtype, D, scale, sizes, (place,))
 
     x = on_gpu(Example("bfloat16", 1, 1, 1, 1, 1).draw(0, 2, 5, 80))
     assert chosen(x, 64) is tensor_cores
@@ -109,7 +135,15 @@ def test_which_version_takes_what(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(x[:, :, 1:], 64) is tiles
     assert chosen(x[:, :, 8:], 64) is tensor_cores
     assert chosen(on_gpu(np.concatenate([x, x[:, :, :4]], -1)), 64) is tiles
-    assert chosen(on_gpu(np.zeros((2, 5, 64), np.float32)), 64) is tiles
+    wide = on_gpu(np.zeros((2, 5, 64), np.float32))
+    assert chosen(wide, 64) is tiles
+    assert chosen(x, 64, sizes=(17, 256)) is chosen(x, 64, sizes=(16, 255)) is tensor_cores
+    few: Any = {"backward": tensor_cores, "queries": 4, "width": 8}
+    assert chosen(x, 64, sizes=(16, 256)).keywords == few
+    assert chosen(x, 64, sizes=(1, 256)).keywords == few | {"queries": 1}
+    others = chosen(wide, 64, sizes=(2, 256)), chosen(x, 20, sizes=(2, 256))
+    assert [one.keywords["width"] for one in others] == [4, 1]
+    assert all(one.keywords["backward"] is tiles for one in others)
     monkeypatch.setattr(versions, "_has_instructions", lambda: False)
     assert chosen(x, 64) is tiles
 
@@ -149,6 +183,7 @@ def test_by_hand_comes_first_where_equal_bits_are_asked_for() -> None:
     assert last.supports(x, heads=2) is None
     with kernels.deterministic():
         assert first.supports(x, heads=2) is None
+    assert first.reason == "cuda kernel, since equal bits are asked for"
 
 
 @pytest.mark.usefixtures("on_cpu")
@@ -164,16 +199,29 @@ def test_the_graph_knows_which_inputs_backward_keeps() -> None:
 # -- on a GPU
 
 
-@pytest.mark.parametrize("version", [plain, tiles, tensor_cores], ids=lambda v: v.__name__)
+@pytest.mark.parametrize(
+    "version", [plain, tiles, tensor_cores, decoding], ids=lambda v: v.__name__
+)
 def test_random_shapes(version: Choice, gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
     choose(monkeypatch, version)
-    wider = {plain: "float64", tiles: "float32"}
+    wider = {plain: "float64", tiles: "float32", decoding: "float32"}
     dtypes, widths = ["bfloat16", wider.get(version, "float16")], [64]
     rng = np.random.default_rng(0)
     for _ in range(25):
         example = random_example(rng, dtypes, 200, widths)
         error = errors(example, lambda x: move(x, gpu), to_host)
         assert error <= UNITS[example.dtype], example
+
+
+def test_few_queries(gpu: str) -> None:
+    """By the version that is chosen for them."""
+    rng = np.random.default_rng(1)
+    for dtype in ("bfloat16", "float16", "float32", "float64"):
+        for _ in range(8):
+            example = random_example(rng, [dtype], 700)
+            example = example._replace(T=int(rng.choice([1, 3, 16])), S=max(256, example.S))
+            error = errors(example, lambda x: move(x, gpu), to_host)
+            assert error <= UNITS[dtype], example
 
 
 def test_equal_bits_with_dropout(gpu: str) -> None:

@@ -8,7 +8,14 @@ import math
 from typing import Any, NamedTuple
 
 from tensor.dtypes import DType, bool_
-from tensor.kernels.cuda.attention.versions import ALIGNED, Heads, Tiling, Version, version_for
+from tensor.kernels.cuda.attention.versions import (
+    ALIGNED,
+    Heads,
+    Split,
+    Tiling,
+    Version,
+    version_for,
+)
 from tensor.kernels.cuda.dropout import words_of
 from tensor.kernels.cuda.launch import C_TYPES, contiguous, empty, wide
 from tensor.memory.devices import Array, cupy, is_cuda
@@ -17,6 +24,8 @@ from tensor.random import MASK, Key, threshold_of
 NO_MASK = 0, 0, 0, 0, 0
 WIDEST = 128  # numbers of a head
 MOST = 2**31  # rows of queries or keys of all heads: they are counted in 32 bits
+MOST_PARTS, LEAST_KEYS = 64, 32  # the parts of a head's keys, and the keys of a part
+MOST_WARPS = 4096  # for decoding: so many keep a GPU busy
 MOST_WEIGHTS = 2**34  # of a sample: a counter of dropout has 32 bits, for four
 
 
@@ -66,9 +75,30 @@ class Call(NamedTuple):
         """Fills y, and gives the log-sum-exp of each query's scores."""
         queries = self.case.queries
         log_sums = empty((self.batch, self.case.heads, queries), wide(self.dtype))
+        if self.version.split is not None:
+            self.decode(self.version.split, y, log_sums)
+            return log_sums
         given = *self.qkv, self.mask, y, log_sums, self.case
         self.launch("forward", self.version.forward, queries, *given)
         return log_sums
+
+    def decode(self, split: Split, y: Heads, log_sums: Array) -> None:
+        """The same, with the keys split over warps, 4 in a block."""
+        source, queries, width = split
+        case, D = self.case, source.constants["D"]
+        warps = self.batch * case.heads * -(-case.queries // queries)
+        count = max(1, min(MOST_PARTS, MOST_WARPS // warps, case.keys // LEAST_KEYS))
+        span, warps = -(-case.keys // count), warps * count
+        parts = empty((log_sums.size, count, D + 2), log_sums.dtype)
+        given = *self.qkv, self.mask, parts, case, count, span, warps
+        grid, block = (-(-warps // 4),), (32, 4)
+        name = "attention_decoding_parts"
+        source.launch(name, grid, block, *given, dtype=self.dtype, width=width)
+        joined = parts, y, log_sums, case, count, log_sums.size, self.version.unit
+        # a warp joins 8 numbers
+        grid = (-(-log_sums.size * -(-D // 8) // 4),)
+        name = "attention_decoding_join"
+        source.launch(name, grid, block, *joined, dtype=self.dtype, width=width)
 
     def backward(
         self, y: Heads, log_sums: Array, dy: Heads, dq: Heads, dk: Heads, dv: Heads
@@ -197,8 +227,10 @@ def attention_by_hand(
     places = tuple([_packed(x, part, heads, D) for x, part in pairs])
     looks, mask = _mask(mask)
     scale = 1 / math.sqrt(D)
-    case = _case(scale, (heads, T, keys.shape[1]), causal, dropout, key)
-    version = version_for(q.dtype, D, scale, places)(q.dtype, D, mask is not None, dropout > 0)
+    S = keys.shape[1]
+    case = _case(scale, (heads, T, S), causal, dropout, key)
+    chosen = version_for(q.dtype, D, scale, (T, S), places)
+    version = chosen(q.dtype, D, mask is not None, dropout > 0)
     call = Call(version, q.dtype, B, places, looks, case, mask)
     y = empty((B, T, C), q.dtype)
     log_sums = call.forward(_packed(y, 0, heads, D))
@@ -262,7 +294,8 @@ def attention_of_heads_by_hand(
     looks, mask = _mask(mask)
     places = tuple([_apart(x) for x in (q, k, v)])
     case = _case(scale, (H, T, S), causal, dropout, key)
-    version = version_for(q.dtype, D, scale, places)(q.dtype, D, mask is not None, dropout > 0)
+    chosen = version_for(q.dtype, D, scale, (T, S), places)
+    version = chosen(q.dtype, D, mask is not None, dropout > 0)
     call = Call(version, q.dtype, B, places, looks, case, mask)
     y = empty(q.shape, q.dtype)
     log_sums = call.forward(_apart(y))

@@ -1,10 +1,12 @@
 """The versions of attention by hand, from the plainest to the fastest: plain.cu, tiles.cu and
-tensor_cores.cu. plain.cu is there to be read; `version_for` chooses among the others.
+tensor_cores.cu; and decoding.cu for few queries. plain.cu is there to be read; `version_for`
+chooses among the others.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +17,10 @@ from tensor.memory.devices import cupy
 # what heads.cuh defines: the codes of the members, in `struct`
 STRUCTS = {"Heads": "Q3q", "Mask": "Q4q", "Case": "2d4i6I"}
 ALIGNED = 16  # bytes: what the rows for tensor cores start at multiples of
+# decoding.cu takes so many queries at most, and so many keys at least. A tile of the other versions
+# has 64 rows and goes along all keys: with fewer queries most of its work is for nothing, and few
+# blocks go a long way.
+FEW_QUERIES, MANY_KEYS = 16, 256
 
 Heads = tuple[int, int, int, int]  # an address, and the strides of batch, head and row in elements
 
@@ -29,10 +35,19 @@ class Tiling(NamedTuple):
     shared: int = 0
 
 
+class Split(NamedTuple):
+    """decoding.cu, compiled for one case.   queries: of a warp   width: numbers read at once"""
+
+    source: Source
+    queries: int
+    width: int
+
+
 class Version(NamedTuple):
     """A `.cu` file, compiled for one case, and how its kernels are launched.
 
     name: the kernels are attention_NAME_forward, attention_NAME_dq and attention_NAME_dkv
+    unit: log-sum-exps are kept times this   split: takes the place of attention_NAME_forward
     """
 
     name: str
@@ -40,6 +55,8 @@ class Version(NamedTuple):
     forward: Tiling
     dq: Tiling
     dkv: Tiling
+    unit: float = 1.0
+    split: Split | None = None
 
 
 def _source(file: str, *headers: str, **constants: int) -> Source:
@@ -83,7 +100,23 @@ def tensor_cores(
         Tiling(64 * M, 128, (64 * M + 4 * 64) * row),
         Tiling(64, 128, shared),
         Tiling(64, 128, shared + 4 * columns * 4),
+        unit=math.log2(math.e),
     )
+
+
+@functools.cache
+def decoding(
+    dtype: DType,
+    D: int,
+    masked: bool,
+    drops: bool,
+    backward: Callable[..., Version] = tiles,
+    queries: int = 4,
+    width: int = 1,
+) -> Version:
+    """Forward by decoding.cu, and backward by another version."""
+    source = _source("decoding.cu", D=D, MASKED=masked, DROPS=drops, QUERIES=queries)
+    return backward(dtype, D, masked, drops)._replace(split=Split(source, queries, width))
 
 
 @functools.cache
@@ -93,14 +126,23 @@ def _has_instructions() -> bool:
 
 
 def version_for(
-    dtype: DType, D: int, scale: float, places: tuple[Heads, ...]
+    dtype: DType, D: int, scale: float, sizes: tuple[int, int], places: tuple[Heads, ...]
 ) -> Callable[..., Version]:
-    """The fastest version that takes these heads."""
-    if dtype not in (bfloat16, float16) or D % 16 or scale <= 0:
+    """The fastest version that takes these heads.   sizes: queries, keys"""
+    few = sizes[0] <= FEW_QUERIES and sizes[1] >= MANY_KEYS
+    narrow = dtype in (bfloat16, float16) and D % 16 == 0 and scale > 0
+    if not few and not narrow:
         return tiles
     together = 0
     for address, *strides in places:
         together |= address
         for stride in strides:
             together |= stride * dtype.itemsize
-    return tensor_cores if together % ALIGNED == 0 and _has_instructions() else tiles
+    aligned = together % ALIGNED == 0
+    version = tensor_cores if narrow and aligned and _has_instructions() else tiles
+    if not few:
+        return version
+    chunk = ALIGNED // dtype.itemsize
+    width = chunk if aligned and D % chunk == 0 else 1
+    queries = 1 if sizes[0] == 1 else 4
+    return functools.partial(decoding, backward=version, queries=queries, width=width)
