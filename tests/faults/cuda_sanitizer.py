@@ -1,7 +1,7 @@
 """Every CUDA kernel under compute-sanitizer: bad addresses, races in shared memory, reads of memory
-that nothing wrote.
+that nothing wrote, threads that do not wait for all others.
 
-    python -m tests.faults.cuda_sanitizer                     memcheck, racecheck, initcheck
+    python -m tests.faults.cuda_sanitizer                     all four tools
     python -m tests.faults.cuda_sanitizer --tools memcheck    one of them
     python -m tests.faults.cuda_sanitizer --calls bfloat16    only the calls, without a sanitizer
 
@@ -46,10 +46,20 @@ from tinygpt import GPT, GPTConfig
 from tinygpt.config import TrainConfig
 from tinygpt.training.step import optimizer_of, update
 
-TOOLS = ["memcheck", "racecheck", "initcheck"]
+TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 LAUNCHED = "launched:"
 PLACES = ["/usr/local/cuda/bin", "/opt/nvidia/nsight-compute"]  # where PATH may not lead
+MANY = [
+    Example("", 2, 2, 130, 130, 64, True),
+    Example("", 1, 2, 70, 201, 32, True, "padding", 0.3),
+    Example("", 1, 1, 65, 129, 128, packed=False),
+]
+FEW = [
+    Example("", 2, 2, 1, 300, 64, packed=False),
+    Example("", 2, 2, 3, 257, 20, True, "padding", 0.3),
+    Example("", 1, 1, 16, 511, 128, True, packed=False),
+]
 Launched = set[str]
 
 
@@ -118,22 +128,26 @@ def call_larger(dtype: str) -> None:
 
 
 def call_attention(dtype: str) -> None:
-    """Each version of attention by hand that takes the dtype: tiles that are full, and not."""
+    """Each version of attention by hand that takes the dtype: tiles that are full, and not; and
+    few queries, by the version that is chosen for them.
+    """
     usual = by_hand.version_for
     chosen = [versions.plain, versions.tiles]
     chosen += [versions.tensor_cores] if dtype in ("float16", "bfloat16") else []
     try:
         for version in chosen:
             by_hand.version_for = lambda *_, version=version: version
-            for example in (
-                Example(dtype, 2, 2, 130, 130, 64, True),
-                Example(dtype, 1, 2, 70, 201, 32, True, "padding", 0.3),
-                Example(dtype, 1, 1, 65, 129, 128, packed=False),
-            ):
-                if errors(example, lambda x: move(x, "cuda"), to_host) > UNITS[dtype]:
-                    raise SystemExit(f"wrong: {version.__name__} {example}")
+            call_version(version.__name__, MANY, dtype)
     finally:
         by_hand.version_for = usual
+    call_version("decoding", FEW, dtype)
+
+
+def call_version(name: str, examples: list[Example], dtype: str) -> None:
+    for example in examples:
+        example = example._replace(dtype=dtype)
+        if not errors(example, lambda x: move(x, "cuda"), to_host) <= UNITS[dtype]:
+            raise SystemExit(f"wrong: {name} {example}")
 
 
 def any_cuda(known: list[kernels.Kernel]) -> bool:
