@@ -2,6 +2,7 @@
 
     python benchmarks/attention_on_gpu.py --shapes 500     # random shapes, then times
     python benchmarks/attention_on_gpu.py --shapes 0 --tune
+    python benchmarks/attention_on_gpu.py --shapes 0 --no-times --memory   # of a step of GPT-2
 
 Operations are counted for the pairs of a query and a key that it sees: 4 D forward, 10 D backward.
 """
@@ -11,9 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -22,15 +22,32 @@ from typing import Any
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+import gpu_decoding
+import gpu_memory
+from gpu_decoding import chosen
+
 import tensor
 from tensor import Tensor, kernels
 from tensor.dtypes import as_dtype
 from tensor.kernels.cuda.attention import by_cudnn, by_hand
-from tensor.kernels.cuda.attention.versions import Version, plain, tensor_cores, tiles
+from tensor.kernels.cuda.attention.versions import (
+    FEW_QUERIES,
+    MANY_KEYS,
+    Tiling,
+    Version,
+    decoding,
+    plain,
+    tensor_cores,
+    tiles,
+)
+from tensor.kernels.cuda.launch import Source
 from tensor.memory.devices import cupy, move, to_host
 from tests.helpers.attention_cases import UNITS, WIDTHS, errors, random_example
 
 VERSIONS = plain, tiles, tensor_cores
+# the fastest first: it matters most
+CHECKED = {version.__name__: version for version in (tensor_cores, decoding, tiles, plain)}
+FEW_WIDTHS = [64, 64, 32, 128, 20]  # of heads, for decoding
 NARROW = ["bfloat16", "float16"]
 # B, H, T, S, D, causal
 SHAPES = [
@@ -44,16 +61,6 @@ SHAPES = [
 ]
 
 
-@contextmanager
-def chosen(version: Callable[..., Version]) -> Iterator[None]:
-    usual = by_hand.version_for
-    by_hand.version_for = lambda *_: version
-    try:
-        yield
-    finally:
-        by_hand.version_for = usual
-
-
 # -- are they right?
 
 
@@ -61,23 +68,27 @@ def dtypes_of(version: Callable[..., Version]) -> list[str]:
     return NARROW if version is tensor_cores else ["float32", "float64", *NARROW]
 
 
-def compile_all() -> None:
-    """Every case that `check` may draw, on all cores."""
+def compile_all(names: list[str]) -> None:
+    """Every case of these versions that `check` may draw, on all cores."""
     start = time.perf_counter()
 
     def compiled(case: tuple[Any, ...]) -> None:
         version, dtype, *options = case
         made = version(as_dtype(dtype), *options)
-        made.source._module(as_dtype(dtype), 1).get_function("attention_totals")
+        source, width = (made.source, 1) if made.split is None else made.split[::2]
+        source._module(as_dtype(dtype), width).get_function("attention_totals")
 
-    cases = [
-        (version, dtype, D, masked, drops)
-        for version in VERSIONS
-        for dtype, D, masked, drops in product(
-            dtypes_of(version), set(WIDTHS), (False, True), (False, True)
-        )
+    masks = list(product((False, True), (False, True)))
+    cases: list[tuple[Any, ...]] = [
+        (version, dtype, D, *mask)
+        for version in {CHECKED[name] for name in names} - {decoding}
+        for dtype, D, mask in product(dtypes_of(version), set(WIDTHS), masks)
         if version is not tensor_cores or D % 16 == 0
     ]
+    few = (1, 4) if decoding.__name__ in names else ()
+    for dtype, D, mask, queries in product(dtypes_of(decoding), set(FEW_WIDTHS), masks, few):
+        chunk = 16 // as_dtype(dtype).itemsize
+        cases.append((decoding, dtype, D, *mask, tiles, queries, chunk if D % chunk == 0 else 1))
     with ThreadPoolExecutor() as pool:
         list(pool.map(compiled, cases))
     print(f"{len(cases)} cases compiled in {time.perf_counter() - start:.0f} s", flush=True)
@@ -88,11 +99,14 @@ def check(version: Callable[..., Version], count: int, longest: int) -> int:
     dtypes = dtypes_of(version)
     rng = np.random.default_rng(1)
     wrong, worst, start = 0, dict.fromkeys(dtypes, 0.0), time.perf_counter()
-    # heads that tensor cores refuse are given to tiles
-    which = chosen(version) if version is not tensor_cores else chosen_as_usual()
-    with which:
+    # heads that tensor cores refuse are given to tiles, and the choice fits decoding to its case
+    with chosen(None if version in (tensor_cores, decoding) else version):
         for _ in range(count):
-            example = random_example(rng, dtypes, longest)
+            widths = FEW_WIDTHS if version is decoding else WIDTHS
+            example = random_example(rng, dtypes, longest, widths)
+            if version is decoding:
+                few = int(rng.integers(1, FEW_QUERIES + 1))
+                example = example._replace(T=few, S=max(MANY_KEYS, example.S))
             try:
                 error = errors(example, lambda x: move(x, "cuda"), to_host)
             except Exception as failure:
@@ -106,11 +120,6 @@ def check(version: Callable[..., Version], count: int, longest: int) -> int:
     seconds = time.perf_counter() - start
     print(f"{version.__name__}: {wrong} of {count} wrong; largest errors {found}; {seconds:.0f} s")
     return wrong
-
-
-@contextmanager
-def chosen_as_usual() -> Iterator[None]:
-    yield
 
 
 def against_the_composition() -> None:
@@ -297,44 +306,72 @@ def tune() -> None:
 
 
 def resources() -> None:
-    """Registers, spilled bytes, shared memory and blocks at once of each kernel."""
-    driver = cupy().cuda.driver
+    """Lines of code, and of each kernel the registers, spilled bytes, shared memory and blocks at
+    once.
+    """
+    for version in VERSIONS:
+        made = version(as_dtype("bfloat16"), 64, False, False)
+        print(f"{version.__name__}: {lines_of(made.source)} lines, headers included")
+    split = decoding(as_dtype("bfloat16"), 64, False, False).split
+    assert split is not None
+    print(f"decoding: {lines_of(split.source)} lines, headers included")
     for version, dtype in ((plain, "bfloat16"), (tiles, "float32"), (tensor_cores, "bfloat16")):
         for D in (32, 64, 128):
             made = version(as_dtype(dtype), D, False, False)
             for kernel in ("forward", "dq", "dkv"):
-                name, tiling = f"attention_{made.name}_{kernel}", getattr(made, kernel)
-                function = made.source._module(as_dtype(dtype), 1).get_function(name)
-                function.max_dynamic_shared_size_bytes = max(tiling.shared, 48 * 1024)
-                blocks = driver.occupancyMaxActiveBlocksPerMultiprocessor(
-                    function.kernel.ptr, tiling.threads, tiling.shared
-                )
-                print(
-                    f"{name:26} {dtype:9} D {D:3}: {function.num_regs:3} registers, "
-                    f"{function.local_size_bytes:5} bytes of local memory, {tiling.shared:6} "
-                    f"shared, {blocks} blocks of {tiling.threads} threads"
-                )
+                name = f"attention_{made.name}_{kernel}"
+                describe(made.source, name, dtype, D, getattr(made, kernel))
+    for D, queries in product((64, 128), (1, 4)):
+        split = decoding(as_dtype("bfloat16"), D, False, False, tiles, queries, 8).split
+        assert split is not None
+        for kernel in ("parts", "join"):
+            name = f"attention_decoding_{kernel}"
+            describe(split.source, name, "bfloat16", D, Tiling(queries, 128), split.width)
+
+
+def lines_of(source: Source) -> int:
+    """Lines that are neither empty nor a comment."""
+    lines = map(str.strip, source.text.splitlines())
+    return sum(bool(line) and not line.startswith(("//", "#line")) for line in lines)
+
+
+def describe(source: Source, name: str, dtype: str, D: int, tiling: Tiling, width: int = 1) -> None:
+    function = source._module(as_dtype(dtype), width).get_function(name)
+    function.max_dynamic_shared_size_bytes = max(tiling.shared, 48 * 1024)
+    blocks = cupy().cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+        function.kernel.ptr, tiling.threads, tiling.shared
+    )
+    print(
+        f"{name:26} {dtype:9} D {D:3}, tile of {tiling.rows:3}: {function.num_regs:3} registers, "
+        f"{function.local_size_bytes:5} bytes of local memory, {tiling.shared:6} shared, {blocks} "
+        f"blocks of {tiling.threads} threads"
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shapes", type=int, default=500, help="random shapes of each version")
+    parser.add_argument("--versions", nargs="+", choices=CHECKED, default=[*CHECKED])
     parser.add_argument("--longest", type=int, default=400, help="of their queries and keys")
     parser.add_argument("--no-times", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="of a step with more and more tokens")
     parser.add_argument("--tune", action="store_true", help="time other tiles of backward too")
     options = parser.parse_args()
     wrong = 0
     if options.shapes:
-        compile_all()
-        # the fastest first: it matters most
-        wrong = sum(check(version, options.shapes, options.longest) for version in VERSIONS[::-1])
-        against_the_composition()
+        compile_all(options.versions)
+        for name in options.versions:
+            wrong += check(CHECKED[name], options.shapes, options.longest)
     if not options.no_times:
+        against_the_composition()
         resources()
         host_time()
+        gpu_decoding.measure()
         times()
     if options.tune:
         tune()
+    if options.memory:
+        gpu_memory.measure()
     return int(wrong > 0)
 
 

@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                          # gpt2, baby and story
     python benchmarks/gpu.py gpt2 --peers ""          # one size, without PyTorch
     python benchmarks/gpu.py gpt2 --peers "compile bfloat16 cudnn, eager autocast flash"
+    python benchmarks/gpu.py gpt2 --peers "ours bfloat16 by-hand"    # beside attention by hand
     python benchmarks/gpu.py --losses                 # the losses of 200 steps in each precision
     python benchmarks/gpu.py --parts                  # each part of the gpt2 step and its floor
     python benchmarks/gpu.py --out benchmarks         # adds to gpu.md, gpu.json and gpu.png there
@@ -181,7 +182,7 @@ def facts(results: list[dict[str, Any]]) -> str:
     for row in rows:
         known |= {key: text for key, text in row["facts"].items() if key != "attention"}
         if row["side"].startswith("ours"):
-            known["our attention:"] = row["facts"]["attention"]
+            known.setdefault("our attention:", row["facts"]["attention"])
     steps = min((row["steps"] for row in rows), default=0)
     said = ", ".join(f"{key} {text}" for key, text in known.items())
     return f"{said}. The median of at least {steps} steps of each side, after {WARM}."

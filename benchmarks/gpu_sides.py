@@ -110,11 +110,14 @@ def text_batches(size: Size, count: int, seed: int) -> list[Batch]:
 
 
 def new_trainer(side: str, size: Size, device: str, seed: int = 0) -> Trainer:
-    """ "ours bfloat16", or PyTorch's "kind precision attention", as "compile autocast flash"."""
+    """ "ours bfloat16"; "ours bfloat16 by-hand", with attention by hand; or PyTorch's "kind
+    precision attention", as "compile autocast flash".
+    """
     if side.startswith("ours"):
         from gpu_ours import Ours
 
-        return Ours(size._replace(dtype=side.split()[1]), device, seed)
+        _, dtype, *attention = side.split()
+        return Ours(size._replace(dtype=dtype), device, seed, by_hand=attention == ["by-hand"])
     from gpu_peers import Theirs
 
     return Theirs(size, device, seed, *side.split())

@@ -20,8 +20,9 @@ gpu: Any = importlib.import_module("gpu")
 
 
 def test_a_race_of_our_own_step_is_a_table(tmp_path: Path, device: str) -> None:
-    result = gpu.race("tiny", ["ours bfloat16"], 1, device)
-    (row,) = result["rows"]
+    result = gpu.race("tiny", ["ours bfloat16", "ours bfloat16 by-hand"], 1, device)
+    row, by_hand = result["rows"]
+    assert by_hand["side"] == "ours bfloat16 by-hand"
     assert row["side"] == "ours bfloat16"
     assert row["steps"] == gpu.TURN
     assert row["tokens/s"] == pytest.approx(4 * 16 / row["ms"] * 1e3)
@@ -30,7 +31,7 @@ def test_a_race_of_our_own_step_is_a_table(tmp_path: Path, device: str) -> None:
     for one in (result, other, result):  # a size that is measured again has new rows
         gpu.save({"race": [one]}, tmp_path)
     text = (tmp_path / "gpu.md").read_text()
-    assert (text.count("| tiny | ours"), text.count("| other | ours")) == (1, 1)
+    assert (text.count("| tiny | ours"), text.count("| other | ours")) == (2, 2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
