@@ -1,10 +1,12 @@
-"""The CUDA kernels of the lesson on the matrix product, compiled for the CPU."""
+"""The lessons on a GPU, on the CPU: their CUDA kernels, and the times that they quote."""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import ctypes
 import io
+import re
 import runpy
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import pytest
 
 from tests.helpers.cuda_on_cpu import COMPILER, compiled
 
-LESSON = Path(__file__).parents[1] / "examples" / "2_tensors" / "4_a_product_on_a_gpu.py"
+ROOT = Path(__file__).parents[1]
+LESSON = ROOT / "examples" / "2_tensors" / "4_a_product_on_a_gpu.py"
+LADDER = ROOT / "examples" / "5_attention" / "7_attention_on_a_gpu.py"
 # in the place of the instruction of tensor cores
 LOOPS = """
 #define __uint_as_float float_of
@@ -49,3 +53,14 @@ def test_kernels_of_the_lesson(lesson: dict[str, Any]) -> None:
         sizes = (ctypes.c_uint * 6)(N // columns, M // rows, 1, *(*block, 1, 1)[:3])
         library[f"run_{name}"](places, sizes)
         assert np.array_equal(c, exact), name
+
+
+def test_times_of_attention() -> None:
+    """The lesson quotes the page of the GPU."""
+    table = re.search(r"^H200 = (\{.*?^\})", LADDER.read_text(), re.MULTILINE | re.DOTALL)
+    assert table
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ")]
+    times = {tuple(row[1:4:2]) for row in rows if len(row) == 6}
+    for forward, backward in ast.literal_eval(table[1]).values():
+        assert (f"{forward:.3f} ms", f"{backward:.3f} ms") in times

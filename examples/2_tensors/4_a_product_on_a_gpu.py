@@ -432,4 +432,5 @@ else:
 # cuBLASLt uses what is left out here. Its tiles are larger. The next tile is copied while this one
 # is multiplied. `wgmma`, the instruction of the H200 for four warps, reads the operands from shared
 # memory itself. tensor/kernels/cuda/attention/mma.cuh shows two of the steps in between: `ldmatrix`
-# fetches four registers in one instruction, and `cp.async` copies while the warps go on.
+# fetches four registers in one instruction, and `cp.async` copies while the warps go on. The same
+# ladder for attention is 5_attention/7_attention_on_a_gpu.py.
