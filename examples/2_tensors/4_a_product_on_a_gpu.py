@@ -422,10 +422,14 @@ def race(cp, size):
 
 try:
     cp = cupy()
-except DeviceError as reason:
-    print("\nThe kernels did not run:", reason)
+    capability = int(cp.cuda.Device().compute_capability)
+    reason = "" if capability >= 80 else f"compute capability {capability}, mma.sync needs 80"
+except DeviceError as error:
+    reason = str(error)
+print()
+if reason:
+    print("The kernels did not run:", reason)
 else:
-    print()
     race(cp, 4096)
 
 # %% [markdown]

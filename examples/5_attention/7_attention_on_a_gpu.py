@@ -487,8 +487,12 @@ def race(cp):
 
 try:
     cp = cupy()
-except DeviceError as reason:
-    print("\nThe versions did not run:", reason)
+    capability = int(cp.cuda.Device().compute_capability)
+    reason = "" if capability >= 80 else f"compute capability {capability}, mma.sync needs 80"
+except DeviceError as error:
+    reason = str(error)
+print()
+if reason:
+    print("The versions did not run:", reason)
 else:
-    print()
     race(cp)
