@@ -3,6 +3,7 @@ that nothing wrote, threads that do not wait for all others.
 
     python -m tests.faults.cuda_sanitizer                     all four tools
     python -m tests.faults.cuda_sanitizer --tools memcheck    one of them
+    python -m tests.faults.cuda_sanitizer --attention         the kernels of attention alone
     python -m tests.faults.cuda_sanitizer --calls bfloat16    only the calls, without a sanitizer
 
 The calls are the gradient checks of the ops that have CUDA kernels, and steps of two small GPTs of
@@ -80,9 +81,9 @@ def launches() -> Iterator[Launched]:
         Source.launch = launch  # type: ignore[method-assign]
 
 
-def declared() -> Launched:
+def declared(folder: Path = FOLDER) -> Launched:
     """The names of the kernels in all .cu files."""
-    texts = [path.read_text() for path in sorted(FOLDER.rglob("*.cu*"))]
+    texts = [path.read_text() for path in sorted(folder.rglob("*.cu*"))]
     bounds = r"(?:__launch_bounds__\([^)]*\)\s*)?"
     return set(re.findall(rf"^KERNEL\s+{bounds}(\w+)\(", "\n".join(texts), re.MULTILINE))
 
@@ -164,15 +165,16 @@ def train(dtype: str, width: int, heads: int, vocabulary: int, context: int) -> 
         update(model, optimizer, ids[:, :-1], ids[:, 1:], 1.0)
 
 
-def calls(dtype: str) -> Launched:
-    """Call everything in one dtype; the kernels that were launched."""
+def calls(dtype: str, attention: bool) -> Launched:
+    """Call everything in one dtype, or attention alone; the kernels that were launched."""
     cupy().cuda.set_allocator(None)
     with launches() as launched, np.errstate(all="ignore"):
-        call_ops(dtype)
-        call_larger(dtype)
         call_attention(dtype)
-        train(dtype, width=64, heads=1, vocabulary=1025, context=130)
-        train(dtype, width=51, heads=3, vocabulary=77, context=37)
+        if not attention:
+            call_ops(dtype)
+            call_larger(dtype)
+            train(dtype, width=64, heads=1, vocabulary=1025, context=130)
+            train(dtype, width=51, heads=3, vocabulary=77, context=37)
     cupy().cuda.Device().synchronize()
     return launched
 
@@ -186,10 +188,11 @@ def sanitizer() -> str | None:
     return next((path for path in found_there if os.access(path, os.X_OK)), None)
 
 
-def run(program: str, tool: str, dtype: str) -> tuple[int, Launched]:
+def run(program: str, attention: bool, tool: str, dtype: str) -> tuple[int, Launched]:
     """The calls in a dtype under a tool: (exit code, kernels that were launched)."""
     start = time.perf_counter()
     child = [sys.executable, "-m", "tests.faults.cuda_sanitizer", "--calls", dtype]
+    child += ["--attention"] if attention else []
     command = [program, "--tool", tool, "--error-exitcode", "1", "--print-limit", "20", *child]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -202,19 +205,21 @@ def run(program: str, tool: str, dtype: str) -> tuple[int, Launched]:
     return done.returncode, set(launched.removeprefix(LAUNCHED).split())
 
 
-def check(program: str, tools: list[str]) -> int:
+def check(program: str, tools: list[str], attention: bool) -> int:
     """All tools and dtypes; 1 where one found something or a kernel was never launched."""
     pairs = [(tool, dtype) for tool in tools for dtype in DTYPES]
     with ThreadPoolExecutor(len(pairs)) as pool:
-        ended = list(pool.map(lambda pair: run(program, *pair), pairs))
-    missed = declared() - set().union(*(launched for _, launched in ended))
-    print(f"never launched: {', '.join(sorted(missed)) or 'none'} of {len(declared())} kernels")
+        ended = list(pool.map(lambda pair: run(program, attention, *pair), pairs))
+    all_kernels = declared(FOLDER / "attention" if attention else FOLDER)
+    missed = all_kernels - set().union(*(launched for _, launched in ended))
+    print(f"never launched: {', '.join(sorted(missed)) or 'none'} of {len(all_kernels)} kernels")
     return int(bool(missed) or any(code for code, _ in ended))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
+    parser.add_argument("--attention", action="store_true", help="its kernels alone")
     parser.add_argument("--calls", choices=DTYPES, help="only the calls, in a dtype")
     options = parser.parse_args()
     try:
@@ -223,13 +228,13 @@ def main() -> int:
         print(f"skipped: {error}")
         return 0
     if options.calls:
-        print(LAUNCHED, *sorted(calls(options.calls)))
+        print(LAUNCHED, *sorted(calls(options.calls, options.attention)))
         return 0
     program = sanitizer()
     if program is None:
         print("skipped: no compute-sanitizer here; it comes with the CUDA toolkit")
         return 0
-    return check(program, options.tools)
+    return check(program, options.tools, options.attention)
 
 
 if __name__ == "__main__":
