@@ -1,4 +1,6 @@
-"""Bugs of decoding by hand on a GPU, and of the choice of equal bits. None of them says a word."""
+"""Bugs of decoding by hand on a GPU, of the cache, and of the choice of equal bits. None of them
+says a word.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +44,14 @@ ZOO = [
         old="kept(c, at, t + i, first + n * GROUPS)",
         new="kept(c, at, t, first + n * GROUPS)",
         test=TESTS + "test_decoding_on_the_cpu",
+    ),
+    Bug(  # a graph keeps keys that the next token changes
+        row=97,
+        file="tinygpt/model/cache.py",
+        old="if MODE.get().recording or not",
+        new="if not",
+        test="tests/tinygpt/model/test_cache.py"
+        "::test_keys_are_copied_only_for_a_graph_and_for_some_rows",
     ),
     Bug(  # a training that was asked for equal bits takes cuDNN's attention
         row=97,

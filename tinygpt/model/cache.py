@@ -21,6 +21,7 @@ import tensor
 from tensor import Tensor
 from tensor.errors import ShapeError
 from tensor.memory.devices import Array
+from tensor.mode import MODE
 from tinygpt.config import ModelConfig
 from tinygpt.ids import Ids
 
@@ -102,6 +103,9 @@ class Cache:
         values[rows[:, None], :, time] = v.swapaxes(1, 2)
         total = int(seen[rows].max()) + T  # S: the longest row's
         visible = np.arange(total) <= time[:, None, :, None]  # (B, 1, T, S)
-        k, v = keys[rows, :, :total], values[rows, :, :total]  # (B, H, S, D)
+        k, v = keys[:, :, :total], values[:, :, :total]
+        # a graph would keep k and v, which later tokens change
+        if MODE.get().recording or not np.array_equal(rows, np.arange(len(seen))):
+            k, v = k[rows], v[rows]  # copies, (B, H, S, D)
         y = tensor.attention(*map(Tensor.from_array, (q, k, v)), mask=visible)  # (B, H, T, D)
         return y.transpose(1, 2).reshape(B, T, C3 // 3)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tensor
 from tensor import Tensor, kernels, no_grad, optim, random
 from tensor.errors import ShapeError
 from tensor.kernels import KERNELS
@@ -335,3 +336,27 @@ def test_bug_33_what_a_cache_forgot_harms_nobody(on: bool, compiled_kernels: Any
                 model(ids_of(1, length), cache.of([row]))
         a, b = (model(ids_of(2, 3), cache).numpy() for cache in (stained, clean))
     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("recording", [False, True])
+def test_keys_are_copied_only_for_a_graph_and_for_some_rows(
+    recording: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph keeps keys and values, and the next token would change them."""
+    attend, shared = tensor.attention, []
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        pairs = (k.array, cache.keys), (v.array, cache.values)
+        shared.append([np.shares_memory(*pair) for pair in pairs])
+        return attend(q, k, v, **options)
+
+    monkeypatch.setattr(tensor, "attention", attention)
+    cache = Cache(GPTConfig(**SIZES), 3, like=np.zeros(0, np.float32))
+    qkv = tensor.randn(3, 2, 72)
+    with nullcontext() if recording else no_grad():
+        cache.attend(0, qkv)
+        cache.of([0, 1, 2]).attend(0, qkv)
+        cache.of([2, 1, 0]).attend(0, qkv)
+        cache.of([0, 2]).attend(0, qkv[:2])
+    whole = [not recording] * 2
+    assert shared == [whole, whole, [False] * 2, [False] * 2]
