@@ -442,6 +442,9 @@ for name, (forward, backward) in H200.items():
 # uses `wgmma`. This instruction reads its operands from shared memory by itself, and runs while the
 # warps compute the exponentials of another tile.
 #
+# A fourth file, decoding.cu, is for a model that writes its next token: one query makes too few
+# blocks for 132 multiprocessors, so there the keys are split over the warps.
+#
 # ## 7. On a GPU
 
 # %%
