@@ -108,7 +108,8 @@ def check(version: Callable[..., Version], count: int, longest: int) -> int:
                 few = int(rng.integers(1, FEW_QUERIES + 1))
                 example = example._replace(T=few, S=max(MANY_KEYS, example.S))
             try:
-                error = errors(example, lambda x: move(x, "cuda"), to_host)
+                with tensor.no_grad():  # as decoding is
+                    error = errors(example, lambda x: move(x, "cuda"), to_host)
             except Exception as failure:
                 error = float("inf")
                 print(f"{type(failure).__name__}: {str(failure)[:300]}")
