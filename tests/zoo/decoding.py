@@ -117,7 +117,7 @@ ZOO = [
     Bug(  # <eos> is written out
         row=97,
         file="tinygpt/commands/sample.py",
-        old='new = "" if step.token == begun.end else texts[i].add(step.token)',
+        old='new = "" if step.token in begun.ends else texts[i].add(step.token)',
         new="new = texts[i].add(step.token)",
         test="tests/tinygpt/commands/test_sample_pairs.py::"
         "test_a_line_is_the_prompt_and_its_answer",

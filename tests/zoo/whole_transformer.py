@@ -34,7 +34,13 @@ ZOO = [
         97, JOBS, "'text' if config.pairs is None else 'pairs'", "'text'", MOVED
     ),
     Bug(97, JOBS, "if other != kind and", "if other == kind and", MOVED),
-    Bug(97, JOBS, '_refuse(request, ["stride"], "pairs:', '_refuse(request, [], "pairs:', MOVED),
+    Bug(
+        97,
+        JOBS,
+        '_refuse(request, ["stride", "documents"], "pairs:',
+        '_refuse(request, [], "pairs:',
+        MOVED,
+    ),
     Bug(  # a beam of 1,000 takes 1,000 times the memory
         97,
         "tinygpt/commands/eval.py",

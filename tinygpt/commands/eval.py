@@ -22,7 +22,7 @@ import numpy as np
 
 from tinygpt.commands.cli import Parser, add_run, read_config, reader
 from tinygpt.config import SampleConfig
-from tinygpt.data import grammar, token_files
+from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
@@ -30,10 +30,11 @@ from tinygpt.data.windows import CorpusError, SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.generation.answers import answers
-from tinygpt.ids import IGNORED, Ids
+from tinygpt.ids import IGNORED, MASK_TOKENS, Ids
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
-from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, WordTokenizer
+from tinygpt.tokenizers import CharacterTokenizer, SpecialTokenizer, Tokenizer, WordTokenizer
+from tinygpt.tokenizers.byte_pair import END
 from tinygpt.training.jobs import check_device, own_text
 from tinygpt.training.measure import batch_of, mean_loss, measured_rows, wrong_share
 from tinygpt.training.step import arithmetic
@@ -151,8 +152,9 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     size = byte_count(tokenizer, targets)
     bits = loss * len(targets) / math.log(2) / size
     say(f"bits        {bits:.4f} a byte, over {number_of(size, 'byte')}")
-    unknown = int(np.count_nonzero(targets == 0))
-    if isinstance(tokenizer, WordTokenizer) and unknown:
+    words = tokenizer.inner if isinstance(tokenizer, SpecialTokenizer) else tokenizer
+    unknown = int(np.count_nonzero(targets == tokenizer.size - words.size))
+    if isinstance(words, WordTokenizer) and unknown:
         say(
             f"unknown     {unknown:,} of the targets are words it does not know, 5 bytes of <unk> "
             "each"
@@ -247,17 +249,20 @@ def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     if token_files.is_token_folder(text):
         found = token_files.read(text, tokenizer)
         return Measured(f"{shown(text)}: {len(found.ids):,} tokens", SideBySide(found.ids, context))
-    content = data.without_end(data.read(text), tokenizer)
+    between = documents.between_files(run.training.documents, tokenizer)
+    content = data.read(text, between)
+    several = between == END and END in content
+    content = content if several else data.without_end(content, tokenizer)
     name = "the story that comes with tinygpt" if text == "story" else shown(text)
-    return Measured(
-        f"{name}: {len(content):,} characters", SideBySide(tokenizer.encode(content), context)
-    )
+    ids = documents.encode_text(tokenizer, content, several)
+    return Measured(f"{name}: {len(content):,} characters", SideBySide(ids, context))
 
 
 def _hidden(text: str, run: runs.Run, tokenizer: Any) -> Measured:
     """All of a text, in which a BERT is to fill in tokens."""
     shape = replace(run.model, context=inner_context(run.model.context))
-    name, windows, *_ = _given(text, replace(run, model=shape, kind="gpt"), tokenizer.inner)
+    inner = tokenizer.without(len(MASK_TOKENS))
+    name, windows, *_ = _given(text, replace(run, model=shape, kind="gpt"), inner)
     return Measured(name, Masked(windows, tokenizer.size, run.training.seed))
 
 
@@ -269,6 +274,8 @@ def targets_of(windows: Windows, rows: Ids | None = None) -> Ids:
 
 
 def byte_count(tokenizer: Tokenizer, ids: Ids) -> int:
-    """The bytes of UTF-8 that the tokens stand for, also where one is only part of a character."""
-    tokens, counts = np.unique(ids, return_counts=True)
+    """The bytes of UTF-8 that the tokens stand for, also where one is only part of a character. The
+    end of a document stands for none.
+    """
+    tokens, counts = np.unique(ids[ids != tokenizer.specials.get(END)], return_counts=True)
     return int(counts @ [len(tokenizer.decode_bytes([token])) for token in tokens.tolist()])

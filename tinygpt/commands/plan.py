@@ -14,7 +14,7 @@ from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, reader
 from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.config.presets import VOCABULARY
-from tinygpt.data import grammar, token_files
+from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK_TOKENS
@@ -138,4 +138,5 @@ def _tokens_of_text(config: TrainConfig) -> int:
         return token_files.read(str(config.text)).tokenizer.size
     if config.tokenizer == "bpe":
         return config.tokens
-    return data.make_tokenizer(config, data.read(config.text)).size
+    between = documents.between_files(config.documents, None)
+    return data.make_tokenizer(config, data.read(config.text, between)).size

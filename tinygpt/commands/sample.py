@@ -1,8 +1,10 @@
 """Let a trained GPT continue a text: `tinygpt sample` takes the run saved last, `tinygpt sample
 story-1` takes story-1.
 
-An encoder-decoder answers the prompt. A line of the output is the prompt, a tab and the answer: of
-likeliest tokens, unless a flag for draws is given. A BERT fills in the tokens that `--fill` hides.
+A text ends where the model writes the special token <|endoftext|>, if its training text had several
+documents. An encoder-decoder answers the prompt. A line of the output is the prompt, a tab and the
+answer: of likeliest tokens, unless a flag for draws is given. A BERT fills in the tokens that
+`--fill` hides.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from tinygpt.config import SampleConfig
 from tinygpt.data.reading import name_of, read_text
 from tinygpt.errors import InputError
 from tinygpt.files import brief
-from tinygpt.generation.beam import NO_END, beam_search
+from tinygpt.generation.beam import beam_search
 from tinygpt.generation.fill import SIGN, fill, masked_ids
 from tinygpt.generation.generate import Decoder, Step, steps
 from tinygpt.generation.sampling import draws
@@ -31,7 +33,7 @@ from tinygpt.runs import run as runs
 from tinygpt.runs.prompts import prompt_ids
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, number_of, say, shown, visible
-from tinygpt.tokenizers import Tokenizer, word_of
+from tinygpt.tokenizers import Tokenizer, end_tokens, word_of
 
 MOST = 1_000  # samples of a prompt
 TOGETHER = 16  # texts that are continued side by side
@@ -163,7 +165,7 @@ class Begun(NamedTuple):
     model: Decoder
     ids: list[list[int]]  # the tokens before those that are written
     texts: list[str]  # what is printed before the text that is written
-    end: int  # the token that ends a text
+    ends: list[int]  # the tokens that end a text
 
 
 def _begin(
@@ -175,28 +177,28 @@ def _begin(
     ids = [prompt_ids(run, tokenizer, prompt) for prompt in prompts]
     if run.kind == "encoder-decoder":
         given = model.given(ids)
-        return Begun(given, [[SOS] for _ in prompts], [f"{prompt}\t" for prompt in prompts], EOS)
-    stop = config.stop or run.separator
+        return Begun(given, [[SOS] for _ in prompts], [f"{prompt}\t" for prompt in prompts], [EOS])
+    stop, ends = config.stop or run.separator, end_tokens(tokenizer)
     if config.beam is None or not stop:
-        return Begun(model, ids, list(prompts), NO_END)
+        return Begun(model, ids, list(prompts), ends)
     end = tokenizer.encode(stop)
     if len(end) != 1:
         raise InputError(
             f"--stop {shown(stop)!r} is {len(end)} tokens of this run, and with --beam one token "
             "ends a text\ngive a shorter text, or leave --beam out"
         )
-    return Begun(model, ids, list(prompts), end[0])
+    return Begun(model, ids, list(prompts), [*ends, *end])
 
 
 def _searched(begun: Begun, tokenizer: Tokenizer, config: SampleConfig, best: int) -> list[str]:
     """The best texts of each prompt, with the prompt."""
     assert config.beam is not None
-    model, ids, texts, end = begun
-    found = beam_search(model, ids, config.beam, config.length, end, best=best)
+    model, ids, texts, ends = begun
+    found = beam_search(model, ids, config.beam, config.length, ends, best=best)
     written = []
     for text, hypotheses in zip(texts, found, strict=True):
         for hypothesis in hypotheses:
-            new = tokenizer.decode([token for token in hypothesis.tokens if token != end])
+            new = tokenizer.decode([token for token in hypothesis.tokens if token not in ends])
             written.append(text + (new.partition(config.stop)[0] if config.stop else new))
     return written
 
@@ -216,7 +218,8 @@ def write(
     are done.
 
     `number` is that of the first prompt, `show` makes the text that is printed, and `between` is a
-    line between two texts. A text ends at the run's separator, unless another stop was chosen.
+    line between two texts. A text ends at the run's separator, unless another stop was chosen, and
+    at a special token that ends texts.
     """
     ended: set[int] = set()
     begun = _begin(run, model, tokenizer, config, prompts)
@@ -226,8 +229,8 @@ def write(
     def follow() -> Iterator[tuple[int, Step, str]]:
         """Number of the prompt, step, and the text that is certain after it."""
         for i, step in steps(begun.model, begun.ids, config, generators, ended):
-            new = "" if step.token == begun.end else texts[i].add(step.token)
-            if step.token == begun.end or texts[i].ended:
+            new = "" if step.token in begun.ends else texts[i].add(step.token)
+            if step.token in begun.ends or texts[i].ended:
                 ended.add(i)
             yield i, step, new
 

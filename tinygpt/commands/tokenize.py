@@ -4,7 +4,9 @@ train --text FOLDER`.
 The text is read, and its tokens are written, part by part: neither need fit in memory, here or in
 training. The folder holds the tokens of the whole text, the tokenizer, and how many tokens are to
 learn from: all but the last tenth, which is at most a million tokens unless --validation says
-otherwise. Byte pairs and words are learned from the first 33,554,432 characters of a longer text.
+otherwise. A text of several documents has the special token <|endoftext|> after each: the files of
+a folder are documents, and so are the parts of a file between two <|endoftext|>. Byte pairs and
+words are learned from the first 33,554,432 characters of a longer text.
 """
 
 from __future__ import annotations
@@ -17,19 +19,20 @@ from pathlib import Path
 
 from tinygpt.commands.cli import Parser, add_flags, read_config
 from tinygpt.config import TrainConfig
+from tinygpt.data import documents, token_files
 from tinygpt.data import prepare as data
-from tinygpt.data import token_files
 from tinygpt.data.reading import STANDARD_INPUT, read_parts
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
 from tinygpt.terminal import Bar, command, duration, say, short, shown
-from tinygpt.tokenizers import CharacterTokenizer, Tokenizer
+from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
+from tinygpt.tokenizers.byte_pair import END
 
 SEEN = 1 << 25  # characters that byte pairs and words are learned from, at most: ten seconds
 # tokens kept back to measure on, at most, unless a share is asked for: more only take longer
 MEASURED = 1_000_000
-CHOICES = "tokenizer", "tokens", "validation"
+CHOICES = "tokenizer", "tokens", "validation", "documents"
 
 
 class Source:
@@ -47,8 +50,8 @@ class Source:
             next(read_parts(file))
         self.bytes = sum(os.path.getsize(file) for file in self.files)
 
-    def parts(self, doing: str) -> Iterator[str]:
-        """All of it, from the start."""
+    def parts(self, doing: str, between: str = documents.EMPTY_LINE) -> Iterator[str]:
+        """All of it, from the start. `between` stands between two files."""
         start, done = time.monotonic(), 0
 
         def progress(count: int) -> None:
@@ -60,7 +63,7 @@ class Source:
             bar.draw(done, self.bytes, f"{text}  {left} left", count=f"{done / self.bytes:4.0%}")
 
         with Bar() as bar:
-            yield from data.parts(self.files, progress)
+            yield from data.parts(self.files, progress, between)
 
 
 def arguments(parser: Parser) -> None:
@@ -93,16 +96,21 @@ def run(options: argparse.Namespace) -> int:
     token_files.check_free(out)
     source, start = Source(path), time.monotonic()
     token_files.check_apart(out, source.files)
-    tokenizer, how = _of_run(options) if options.run is not None else _made(config, source)
+    of_run = _of_run(options) if options.run is not None else None
+    between = documents.between_files(config.documents, of_run and of_run[0])
+    # the tokens of a text of one document are those of the whole text, to the last line end
+    several = between == END and documents.holds_end(source.parts("looking", between))
+    tokenizer, how = of_run or _made(config, source, between, several)
     among = f" in {len(source.files):,} files" * (len(source.files) > 1)
     say(f"text       {source.name}: {short(source.bytes)} bytes{among}")
     say(f"tokenizer  {tokenizer.size:,} different tokens: {how}")
     header = token_files.write(
         out,
         tokenizer,
-        source.parts("encoding"),
+        source.parts("encoding", between),
         config.validation,
         None if hasattr(options, "validation") else MEASURED,
+        several,
     )
     each = f"{header.characters / header.tokens:.3g}"
     unit = "character" if each == "1" else "characters"
@@ -131,22 +139,25 @@ def _of_run(options: argparse.Namespace) -> tuple[Tokenizer, str]:
     return tokenizer, f"those of {shown(folder)}"
 
 
-def _made(config: TrainConfig, source: Source) -> tuple[Tokenizer, str]:
+def _made(
+    config: TrainConfig, source: Source, between: str, several: bool
+) -> tuple[Tokenizer, str]:
     """The tokenizer that was chosen, and what it was made from. The text is read for its characters
     or, to learn from, for its start and its length.
     """
     if config.tokenizer == "byte":
-        return data.make_tokenizer(config, ""), "bytes"
+        return data.learn_tokenizer(config, "", several), "bytes"
     characters, start, count = dict[str, None](), list[str](), 0
-    for part in source.parts("reading"):
-        if config.tokenizer == "character":
-            characters |= dict.fromkeys(part)
-        elif count < SEEN:
+    parts = source.parts("reading", between)
+    if config.tokenizer == "character":
+        for part in documents.marked(parts) if several else parts:
+            characters |= dict.fromkeys(part if part != END else "")
+        return data.learn_tokenizer(config, "".join(characters), several), "characters"
+    for part in parts:
+        if count < SEEN:
             start.append(part)
         count += len(part)
-    if config.tokenizer == "character":
-        return CharacterTokenizer("".join(characters)), "characters"
     seen = "".join(start)[: min(SEEN, count - int(count * config.validation))]
     kind = "words" if config.tokenizer == "word" else "byte pairs"
     how = f"{kind} learned from the first {len(seen):,} of {count:,} characters"
-    return data.learn_tokenizer(config, seen), how
+    return data.learn_tokenizer(config, seen, several), how

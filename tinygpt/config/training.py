@@ -61,6 +61,10 @@ class TrainConfig:
     tokens: int = option(
         1024, "different tokens that bpe learns, or word keeps", least=2, most=VOCABULARY
     )
+    # those of a folder's files, and the parts of a file between two literal <|endoftext|>
+    documents: bool = option(
+        True, "of several documents, each ends with the special token <|endoftext|>"
+    )
     # each of `context` tokens
     batch: int = option(16, "windows in one step, B", least=1, most=100_000)
     # as one batch that many times larger

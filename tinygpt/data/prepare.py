@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from codecs import BOM_UTF8
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from tinygpt.config import TrainConfig
-from tinygpt.data import grammar, masked, token_files
+from tinygpt.data import documents, grammar, masked, token_files
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
 from tinygpt.data.tasks import task_pairs
@@ -48,7 +49,9 @@ from tinygpt.tokenizers import (
     Tokenizer,
     TokenizerError,
     WordTokenizer,
+    with_end,
 )
+from tinygpt.tokenizers.byte_pair import END
 
 TEXTS = ".txt", ".md"  # how the files of text in a folder end
 BUILT_IN = (None, "story", "grammar")  # texts that are no files; None: the story
@@ -57,6 +60,8 @@ GRAMMAR_CHARACTERS = 2_000_000
 GRAMMAR_MEASURED = 100_000  # characters of other stories to measure on
 # tokens up to which the floor of a text measured on itself is counted: more take seconds
 LARGEST_FLOOR = 100_000
+# between two documents, for a tokenizer that learns from a text: neither a token nor a pair
+JOINT = {"character": "", "byte": "", "word": " ", "bpe": END}
 
 
 @dataclass(frozen=True)
@@ -102,17 +107,23 @@ def _text(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Dat
         return _mapped(config, context, tokenizer)
     is_story = config.text in (None, "story")
     paths = [] if is_story else files(str(config.text))
-    text = story() if is_story else "".join(parts(paths))
-    if tokenizer is not None:
+    between = documents.between_files(config.documents, tokenizer)
+    text = story() if is_story else "".join(parts(paths, between=between))
+    several = between == END and END in text
+    if tokenizer is not None and not several:
         text = without_end(text, tokenizer)
     tokenizer = tokenizer or make_tokenizer(config, text)
-    ids = np.array(tokenizer.encode(text), dtype=np.int64)
+    ids = np.array(documents.encode_text(tokenizer, text, several), dtype=np.int64)
     kept = kept_back(len(ids), 0.0 if is_story else config.validation, context)
     cut = _cut(ids, len(ids) - kept, context, config.stride)
     name = "standard input" if config.text == STANDARD_INPUT else str(config.text)
     name = "the story that comes with tinygpt" if is_story else name
     size, first, digest = _facts(text)
-    if paths and paths != [config.text]:  # of a folder
+    if several:
+        pieces = Counter(documents.marked([text]))
+        characters = sum(len(piece) * count for piece, count in pieces.items() if piece != END)
+        size = f"{number_of(pieces[END], 'document')}, {characters:,} characters"
+    elif paths and paths != [config.text]:  # of a folder
         size = f"{number_of(len(paths), 'file')}, {size}"
     return Data(name, size, first, digest, tokenizer, *cut)
 
@@ -158,7 +169,9 @@ def _cut(
 
 def _masked(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
     """The data of a text: what was there is learned. All its tokens can be targets."""
-    inner = tokenizer.inner if isinstance(tokenizer, SpecialTokenizer) else None
+    inner = None
+    if isinstance(tokenizer, SpecialTokenizer):
+        inner = tokenizer.without(len(MASK_TOKENS))
     least = grammar.greatest_length(grammar.STORY) + 2
     if config.text == "grammar" and context < least:
         raise CorpusError(
@@ -220,11 +233,13 @@ def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> 
 # -- texts
 
 
-def read(text: str | None) -> str:
-    """The text of a file, or of all files of text in a folder and below, by name, with an empty
-    line between two files. None and "story": the story.
+def read(text: str | None, between: str = documents.EMPTY_LINE) -> str:
+    """The text of a file, or of all files of text in a folder and below, by name. None and "story":
+    the story.
     """
-    return story() if text in (None, "story") else "".join(parts(files(str(text))))
+    if text in (None, "story"):
+        return story()
+    return "".join(parts(files(str(text)), between=between))
 
 
 def files(path: str) -> list[str]:
@@ -259,11 +274,17 @@ def _no_text(file: Path, folder: Path) -> str | None:
     return None
 
 
-def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> Iterator[str]:
-    """The text of these files, part by part. progress is called with the bytes of each part."""
+def parts(
+    paths: list[str],
+    progress: Callable[[int], None] | None = None,
+    between: str = documents.EMPTY_LINE,
+) -> Iterator[str]:
+    """The text of these files, part by part. progress is called with the bytes of each part, and
+    `between` stands between two files.
+    """
     for i, path in enumerate(paths):
         if i:
-            yield "\n\n"
+            yield between
         yield from read_parts(path, progress=progress)
 
 
@@ -271,16 +292,23 @@ def parts(paths: list[str], progress: Callable[[int], None] | None = None) -> It
 
 
 def make_tokenizer(config: TrainConfig, text: str) -> Tokenizer:
-    """The tokenizer that was chosen. Words and byte pairs are learned from the part of the text
-    that the model learns from, characters from all of it.
+    """The tokenizer that was chosen, with END if the text has several documents. Words and byte
+    pairs are learned from the part of the text that the model learns from, characters from all of
+    it.
     """
     whole = config.tokenizer == "character" or config.text in (None, "story")
     kept = 0 if whole else int(len(text) * config.validation)
-    return learn_tokenizer(config, text[: len(text) - kept])
+    several = config.documents and END in text
+    return learn_tokenizer(config, text[: len(text) - kept], several)
 
 
-def learn_tokenizer(config: TrainConfig, seen: str) -> Tokenizer:
-    """The chosen tokenizer of a text. A bar shows how far byte pairs are."""
+def learn_tokenizer(config: TrainConfig, seen: str, several: bool = False) -> Tokenizer:
+    """The chosen tokenizer of a text, with END if it is one of several documents. A bar shows how
+    far byte pairs are.
+    """
+    if several:
+        pieces = [document.strip() for document in documents.without_cut(seen).split(END)]
+        return with_end(learn_tokenizer(config, JOINT[config.tokenizer].join(pieces)))
     if config.tokenizer == "character":
         return CharacterTokenizer(seen)
     if config.tokenizer == "byte":

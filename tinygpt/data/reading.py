@@ -13,10 +13,12 @@ from typing import BinaryIO
 
 from tinygpt.errors import InputError
 from tinygpt.files import brief, open_regular, reason, refuse_pointer
+from tinygpt.tokenizers.byte_pair import END
 
 STANDARD_INPUT = "-"  # the path that means: what another program pipes in
 PATIENCE = 2.0  # seconds of silence while standard input is read
 PART = 1 << 18  # bytes of a file that are read at a time
+START = 1000  # characters in which the first words of a text are looked for
 
 
 def story() -> str:
@@ -139,6 +141,9 @@ def _decoded(
 
 
 def opening(text: str, words: int = 5) -> str:
-    """The first words of a text: "The cat sat on the" of the story."""
+    """The first words of a text, or of its first document: "The cat sat on the" of the story."""
+    start = text[:START]
+    if END in start:
+        text = next(filter(None, map(str.strip, start.split(END))), start)
     found = re.match(rf"\s*(\S+\s+){{0,{words - 1}}}\S+", text)
     return (found.group() if found else text)[:80]

@@ -25,7 +25,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 import numpy as np
 
-from tinygpt.data.reading import opening
+from tinygpt.data.documents import encode_documents
+from tinygpt.data.reading import START, opening
 from tinygpt.data.windows import MappedIds, kept_back
 from tinygpt.errors import InputError
 from tinygpt.files import lock, open_regular, parse_json, read_bytes, reading, reason, write_json
@@ -233,8 +234,10 @@ def write(
     text: Iterable[str],
     validation: float,
     most: int | None = None,
+    several: bool = False,
 ) -> Header:
-    """Write the ids of a text that comes in parts. The ids are never all in memory.
+    """Write the ids of a text that comes in parts. The ids are never all in memory. several: the
+    text has several documents, and each ends with the tokenizer's END.
 
     validation: the share of the tokens, the last ones, that is kept back to measure on, but at most
     `most` tokens. Raises InputError where the folder cannot be written, and CorpusError where the
@@ -245,16 +248,17 @@ def write(
     def seen() -> Iterator[str]:
         nonlocal start, characters
         for part in text:
-            start += part[: max(0, 1000 - len(start))]
+            start += part[: max(0, START - len(start))]
             characters += len(part)
             yield part
 
     dtype: Literal["uint16", "uint32"] = "uint16" if tokenizer.size <= 1 << 16 else "uint32"
     hashed, tokens = sha256(), 0
+    encoded = encode_documents(tokenizer, seen()) if several else tokenizer.encode_parts(seen())
     with _new(folder):
         (folder / IDS).unlink(missing_ok=True)  # may be a link, or a FIFO
         with (folder / IDS).open("xb") as file:
-            for ids in tokenizer.encode_parts(seen()):
+            for ids in encoded:
                 # raises for an id that is too large
                 data = np.fromiter(ids, DTYPES[dtype], len(ids)).tobytes()
                 file.write(data)

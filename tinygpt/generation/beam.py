@@ -27,8 +27,6 @@ from tinygpt.generation.generate import Decoder, next_logits, prompt_tokens, roo
 from tinygpt.generation.sampling import BROKEN, Floats
 from tinygpt.ids import Ids
 
-NO_END = -1  # an end token that no model writes
-
 
 class Hypothesis(NamedTuple):
     """A text after a prompt."""
@@ -50,7 +48,7 @@ def beam_search(
     prompts: Sequence[Any],
     width: int,
     length: int,
-    end: int = NO_END,
+    end: int | Sequence[int] = (),
     *,
     best: int = 1,
     alpha: float = 0.6,
@@ -58,8 +56,9 @@ def beam_search(
     """For each prompt, (T,) ids of its own length, the `best` texts found, the best score first.
 
     Of all continuations of a prompt's hypotheses, V each, the `width` likeliest go on. A text ends
-    with the token `end`, after `length` tokens, or where the model stops (Decoder.slides). A prompt
-    is done when no hypothesis can reach the score of the texts that have ended: ln p only falls.
+    with the token `end`, or one of these, after `length` tokens, or where the model stops
+    (Decoder.slides). A prompt is done when no hypothesis can reach the score of the texts that have
+    ended: ln p only falls.
 
     The hypothesis of greedy decoding always goes on. So width 1 is greedy decoding, and a larger
     width never gives a lower score than greedy decoding.   alpha: of the penalty; 0: the score is
@@ -84,7 +83,7 @@ def beam_search(
         cache.reorder(origin.ravel())
         written = zip(origin.ravel().tolist(), token.ravel().tolist(), strict=True)
         rows = [[*rows[row], new] for row, new in written]
-        ends = np.equal(token, end) | np.equal(most, count)[:, None]
+        ends = np.isin(token, end) | np.equal(most, count)[:, None]
         for b, k in np.argwhere(ends & (log_p > -np.inf)).tolist():
             p = float(log_p[b, k])
             ended = Hypothesis(rows[b * width + k][-count:], p, p / penalty(count, alpha))

@@ -267,8 +267,11 @@ def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
         )
     schema: Any = Choices[KINDS[kind].config]  # type: ignore[misc]
     run = Run(**vars(read_json(folder / CONFIG, schema)), folder=folder)
-    if "scaled" not in read_json(folder / CONFIG, dict[str, Any])["model"]:  # of an older version
+    written = read_json(folder / CONFIG, dict[str, Any])
+    if "scaled" not in written["model"]:  # of an older version
         run = replace(run, model=replace(run.model, scaled=False))
+    if "documents" not in written["training"]:  # of an older version
+        run = replace(run, training=replace(run.training, documents=False))
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if tokenizer.size != run.model.vocabulary:
         raise InputError(

@@ -124,7 +124,8 @@ class BytePairTokenizer(Tokenizer):
         merges: Iterable[tuple[bytes, bytes]],
         specials: Mapping[str, int],
     ):
-        self.tokens, self.specials = tuple(tokens), dict(specials)
+        self.tokens = tuple(tokens)
+        self.specials: dict[str, int] = dict(specials)
         self._ids = ids = numbered(self.tokens, self.specials)
         # 100,000 merges take 20 MB: a rank a pair, and the token that each rank makes
         self._ranks: dict[Pair, int] = {}

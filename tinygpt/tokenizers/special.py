@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from tinygpt.tokenizers.byte import Bytes, ByteTokenizer
-from tinygpt.tokenizers.byte_pair import BytePairs, BytePairTokenizer
+from tinygpt.tokenizers.byte_pair import END, BytePairs, BytePairTokenizer
 from tinygpt.tokenizers.character import Characters, CharacterTokenizer
 from tinygpt.tokenizers.tokenizer import Content, Tokenizer, TokenizerError, checked, quoted, utf8
 from tinygpt.tokenizers.word import Pieces, WordTokenizer
@@ -27,6 +27,7 @@ INNER: tuple[type[Tokenizer], ...] = (
     BytePairTokenizer,
 )
 MOST = 256  # special tokens
+ENDS = (END,)  # the special tokens at which a text ends
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -41,20 +42,28 @@ class SpecialTokenizer(Tokenizer):
     """The special tokens have the ids 0 to k - 1. Id i of the inner tokenizer becomes i + k.
 
     `encode` never gives a special token: the text "<pad>" is five characters like any other.
-    `decode` writes a special token as its name. Raises TokenizerError for a name that is empty, is
-    there twice, or is a token of the inner tokenizer.
+    `decode` writes a special token as its name. The special tokens of an inner tokenizer of this
+    class come after the new ones. Raises TokenizerError for a name that is empty, is there twice,
+    or is a token of the inner tokenizer.
     """
 
     schema = SpecialAndInner
 
+    inner: Tokenizer
+    special: tuple[str, ...]
+
     def __init__(self, inner: Tokenizer, special: Sequence[str]):
+        if isinstance(inner, SpecialTokenizer):
+            special, inner = (*special, *inner.special), inner.inner
         if not isinstance(inner, INNER):
             raise TokenizerError(
                 f"{type(inner).__name__} cannot be the inner tokenizer\n"
                 f"give one of {', '.join(kind.__name__ for kind in INNER)}"
             )
         self.inner, self.special, self.unit = inner, tuple(special), inner.unit
-        self.tokens = (*self.special, *inner.tokens)
+        self.tokens, k = (*self.special, *inner.tokens), len(self.special)
+        self.specials = {name: i for i, name in enumerate(self.special)}
+        self.specials |= {name: i + k for name, i in inner.specials.items()}
         known = {inner.decode([i]) for i in range(inner.size)}
         for i, name in enumerate(self.special):
             if not utf8(name) or name in self.special[:i] or name in known:
@@ -62,6 +71,11 @@ class SpecialTokenizer(Tokenizer):
                     f"special token {quoted(name)}: each name is some text, is there once, and is "
                     "no token of the inner tokenizer"
                 )
+
+    def without(self, count: int) -> Tokenizer:
+        """The tokenizer that lacks the first `count` special tokens: its ids are lower by count."""
+        rest = self.special[count:]
+        return SpecialTokenizer(self.inner, rest) if rest else self.inner
 
     def encode(self, text: str) -> list[int]:
         """The ids of the inner tokenizer, each plus k. Raises what the inner tokenizer raises."""
@@ -108,3 +122,13 @@ class SpecialTokenizer(Tokenizer):
         """The tokenizer of that content. Raises TokenizerError as the constructor does."""
         kind = next(kind for kind in INNER if kind.schema is type(content.inner))
         return cls(kind.from_content(content.inner), content.special)
+
+
+def end_tokens(tokenizer: Tokenizer) -> list[int]:
+    """The ids at which a text ends: those of the tokenizer's special tokens that are in ENDS."""
+    return [tokenizer.specials[name] for name in ENDS if name in tokenizer.specials]
+
+
+def with_end(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with the special token END: itself, if it has this token."""
+    return tokenizer if END in tokenizer.specials else SpecialTokenizer(tokenizer, (END,))

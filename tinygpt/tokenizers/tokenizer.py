@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, Union
 
 import msgspec
@@ -36,6 +37,7 @@ class Tokenizer(ABC):
     schema: ClassVar[type[Content]]
     unit = "token"  # the word for one of them
     tokens: Sequence[Any]  # tokens[i]: the text of id i; where `decode` says so, the bytes
+    specials: Mapping[str, int] = MappingProxyType({})  # the ids of special tokens, by their names
 
     @property
     def size(self) -> int:

@@ -90,12 +90,12 @@ def fresh(request: Request) -> Job:
             "leave it out, or train on a text of your own: --text FILE",
         )
     if config.kind == "encoder-decoder":
-        _refuse(request, ["stride"], "pairs: each pair is read whole\nleave it out")
+        _refuse(request, ["stride", "documents"], "pairs: each pair is read whole\nleave it out")
     if is_token_folder(config.text):
         text = shown(config.text)
         _refuse(
             request,
-            ("tokenizer", "tokens", "validation"),
+            ("tokenizer", "tokens", "documents", "validation"),
             f"--text {text}: its tokens are made\nleave it out, or choose it with tinygpt tokenize",
         )
     if request.init is not None:

@@ -97,7 +97,8 @@ def test_stop_at_the_end_of_a_document(
 
     monkeypatch.setattr(sample, "steps", drawn)
     assert sampled(capsys, "text-1", "--prompt", "c", "--stop", "<|endoftext|>") == "cat.\n"
-    assert sampled(capsys, "text-1", "--prompt", "c") == "cat.<|endoftext|>The dog\n"
+    assert sampled(capsys, "text-1", "--prompt", "c") == "cat.\n"
+    assert sampled(capsys, "text-1", "--prompt", "c", "--stop", "t") == "ca\n"
 
 
 def test_explain_shows_candidates_of_each_prompt(

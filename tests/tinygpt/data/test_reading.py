@@ -63,7 +63,7 @@ def test_a_folder_says_how_many_files_were_read(
 ) -> None:
     Path("texts").mkdir()
     flags = ["train", "--text", "texts", *TINY, "--steps", "1", "--validation", "0"]
-    for name, said in (("a", "1 file, 196 characters"), ("b", "2 files, 394 characters")):
+    for name, said in (("a", "1 file, 196 characters"), ("b", "2 documents, 390 characters")):
         Path("texts", f"{name}.txt").write_text(TEXT)
         assert main(flags) == 0
         assert f"text      texts: {said}, " in capsys.readouterr().out

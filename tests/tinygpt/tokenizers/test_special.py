@@ -99,9 +99,22 @@ def test_names_that_are_tokens() -> None:
         SpecialTokenizer(ByteTokenizer(), ["a"])
     with pytest.raises(TokenizerError, match="no token of the inner"):
         SpecialTokenizer(WordTokenizer("a"), ["<unk>"])
-    inside = SpecialTokenizer(CharacterTokenizer("cat"), PAIR_TOKENS)
-    with pytest.raises(TokenizerError, match="SpecialTokenizer cannot be the inner tokenizer\n"):
-        SpecialTokenizer(inside, ["<a>"])
+    with pytest.raises(TokenizerError, match="is there once"):
+        SpecialTokenizer(SpecialTokenizer(CharacterTokenizer("cat"), PAIR_TOKENS), ["<pad>"])
+
+
+def test_special_tokens_before_special_tokens() -> None:
+    """They are one tokenizer, and those in front can be taken off again."""
+    inside = SpecialTokenizer(CharacterTokenizer("cat"), ("<a>", "<b>"))
+    both = SpecialTokenizer(inside, ("<c>",))
+    assert both.tokens == ("<c>", "<a>", "<b>", "c", "a", "t")
+    assert both.specials == {"<c>": 0, "<a>": 1, "<b>": 2}
+    assert both.encode("cat") == [3, 4, 5]
+    assert both.without(1).hash == inside.hash
+    assert both.without(3) is inside.inner
+    pairs = BytePairTokenizer.train("cat cat", 260)
+    found = SpecialTokenizer(pairs, ("<a>",)).specials
+    assert found == {"<a>": 0, **{name: i + 1 for name, i in pairs.specials.items()}}
 
 
 def test_unknown_ids_are_named_with_their_position() -> None:
