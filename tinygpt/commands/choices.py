@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tinygpt.commands.cli import read_config
 from tinygpt.config import ModelConfig, TrainConfig
-from tinygpt.config.presets import COMMON, PRESETS, preset
+from tinygpt.config.presets import COMMON, PLANNED, PRESETS, preset
 from tinygpt.data.tasks import DEFAULTS
 from tinygpt.errors import InputError
 from tinygpt.model.kinds import KINDS
@@ -21,7 +21,8 @@ def add_preset(parser: argparse._ActionsContainer) -> None:
         default=argparse.SUPPRESS,
         help="a size of GPT-2, with its learning rate, 524,288 tokens a step, "
         f"{COMMON['steps']:,} steps, {COMMON['warmup']} of warm-up, beta2 {COMMON['beta2']}, no "
-        "snapshots, and bfloat16 on a GPU; other flags change single ones",
+        f"snapshots, and bfloat16 on a GPU; other flags change single ones; {PLANNED} is for "
+        "tinygpt plan alone",
     )
 
 

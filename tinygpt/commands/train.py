@@ -26,6 +26,7 @@ from tinygpt.commands import sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
+from tinygpt.config.presets import PLANNED
 from tinygpt.data.masked import TARGETS
 from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
@@ -83,6 +84,12 @@ def run(options: argparse.Namespace) -> int:
     if options.profile is not None and not 1 <= options.profile <= MOST:
         raise InputError(
             f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20"
+        )
+    if getattr(options, "preset", None) == PLANNED:
+        raise InputError(
+            f"--preset {PLANNED} is for tinygpt plan alone: the weights, gradients and moments of "
+            "its 175 billion parameters take 2.5 TiB\n"
+            f"plan for it: {command('plan', '--preset', PLANNED)}; or train --preset gpt2"
         )
     training, model = read_choices(options)
     request = jobs.Request(

@@ -2,6 +2,7 @@
 
 The sizes are GPT-2's (Radford et al. 2019, table 2), the learning rates those of GPT-3 for such
 sizes (Brown et al. 2020, table 2.1). A step is 524,288 tokens, and a training 10.5 billion.
+GPT-3 itself is for `tinygpt plan` alone: a step is 3.2 million tokens, a training 300 billion.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ PRESETS = {
     "gpt2-medium": _size(1024, 16, 24, lr=3e-4, batch=16),
     "gpt2-large": _size(1280, 20, 36, lr=2.5e-4, batch=8),
     "gpt2-xl": _size(1600, 25, 48, lr=2e-4, batch=8),
+    "gpt3": COMMON
+    | {"context": 2048, "width": 12288, "heads": 96, "layers": 96, "lr": 6e-5}
+    | {"batch": 1, "accumulation": 1562, "steps": 93_750, "warmup": 117},
 }
+PLANNED = "gpt3"  # to plan for, not to train
 
 
 def preset(name: str, given: dict[str, Any]) -> dict[str, Any]:

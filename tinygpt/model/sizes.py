@@ -16,23 +16,37 @@ def matrix_count(config: ModelConfig) -> int:
     return (blocks * config.layers + isinstance(config, BERTConfig)) * config.width**2
 
 
-def parameter_count(config: ModelConfig) -> int:
-    """V C (twice, where the head is not tied) + T C (where positions are learned) + 2 C for the
-    norm after the blocks, and for a block 12 C^2 + 4 C + 9 C of biases; with cross-attention
-    4 C^2 + 2 C + 4 C of biases more. BERT has S C for S segments, and a head of C^2 + 2 C, with
-    C + V of biases; of its two norms outside the blocks post-norm needs the first alone.
+def parts(config: ModelConfig) -> dict[str, int]:
+    """The parameters of each part of the model. b: 1 if linear layers have biases, else 0
+
+    token table      V C
+    position table   T C, where positions are learned
+    segment table    S C, of BERT
+    attention        4 C^2 + 4 C b for q, k, v and the projection, in each block; as much again for
+                     the cross-attention of a decoder
+    feed-forward     8 C^2 + 5 C b in each block
+    norms            2 C for each: two in a block, three in a decoder's; one after the blocks
+    head             V C, where it is not tied; of BERT also C^2 + 2 C + (C + V) b
     """
-    V, T, C = config.vocabulary, config.context, config.width
-    tables = V * C * (1 if config.tied else 2) + T * C * (config.positions == "learned")
-    block, cross = 4 * C + 9 * C * config.bias, 2 * C + 4 * C * config.bias
-    if isinstance(config, EncoderDecoderConfig):
-        vectors = 4 * C + config.layers * (2 * block + cross)
-    else:
-        vectors = 2 * C + config.layers * block
-    if isinstance(config, BERTConfig):
-        vectors += 2 * C + (C + V) * config.bias  # of the head
-        vectors += config.segments * C + 2 * C * (config.norm == "pre")
-    return tables + matrix_count(config) + vectors
+    V, T, C, b = config.vocabulary, config.context, config.width, int(config.bias)
+    of_pairs, bert = isinstance(config, EncoderDecoderConfig), isinstance(config, BERTConfig)
+    blocks = config.layers * (1 + of_pairs)
+    # BERT has a norm after the embeddings; with post-norm none after the blocks
+    norms = 2 * blocks + config.layers * of_pairs + 1 + of_pairs + (bert and config.norm == "pre")
+    return {
+        "token table": V * C,
+        "position table": T * C * (config.positions == "learned"),
+        "segment table": config.segments * C if isinstance(config, BERTConfig) else 0,
+        "attention": (blocks + config.layers * of_pairs) * (4 * C**2 + 4 * C * b),
+        "feed-forward": blocks * (8 * C**2 + 5 * C * b),
+        "norms": norms * 2 * C,
+        "head": V * C * (not config.tied) + bert * (C**2 + 2 * C + (C + V) * b),
+    }
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """The parameters of all parts."""
+    return sum(parts(config).values())
 
 
 def least_bytes(config: ModelConfig, itemsize: int = 2) -> int:

@@ -6,7 +6,8 @@ import math
 
 from tensor.dtypes import NARROW, as_dtype
 from tensor.recording import in_bytes
-from tinygpt.config import TrainConfig
+from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.model.sizes import parts
 from tinygpt.runs.run import described
 from tinygpt.terminal import number_of, short
 from tinygpt.training import gpu
@@ -29,6 +30,8 @@ def table(plan: Plan) -> list[str]:
     lines = [
         f"model        {described(model)}",
         f"step         {plan.tokens:,} tokens: {windows_of(config)} of {up_to}{model.context}",
+        "",
+        *parts_table(model, config.dtype),
         "",
         *(
             f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()
@@ -60,6 +63,19 @@ def table(plan: Plan) -> list[str]:
         f"On {plan.where} {steps} about {in_words(plan.seconds * config.steps)}, "
         "without measuring and saving.",
     ]
+
+
+def parts_table(model: ModelConfig, dtype: str) -> list[str]:
+    """Where the parameters are: a line for each part, with its share and its bytes."""
+    size, found = as_dtype(dtype).itemsize, parts(model)
+    total = sum(found.values())
+    lines = [f"{'part':<20}{'parameters':>15}{'share':>9}{dtype:>13}"]
+    for part, count in [*found.items(), ("together", total)]:
+        if count:
+            part += " = head" * (part == "token table" and not found["head"])
+            share = f"{count / total:.2%}"
+            lines.append(f"{part:<20}{count:>15,}{share:>9}{in_bytes(count * size):>13}")
+    return lines
 
 
 def notes_of(plan: Plan) -> dict[str, str]:

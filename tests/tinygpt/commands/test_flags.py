@@ -269,11 +269,23 @@ def test_a_preset_is_gpt2_and_flags_count_more() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_sizes_of_presets(name: str) -> None:
-    """As published, in millions of parameters; 2^19 tokens a step."""
+    """As published, in millions of parameters; 2^19 tokens a step, and of GPT-3 3.2 million."""
     training, model = chosen("--preset", name)
     published = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
-    assert round(parameter_count(model) / 1e6) == published[name]
-    assert training.batch * training.accumulation * model.context == 2**19
+    assert round(parameter_count(model) / 1e6) == (published | {"gpt3": 174_604})[name]
+    tokens = training.batch * training.accumulation * model.context
+    if name == "gpt3":
+        assert (model.layers, model.width, model.heads) == (96, 12288, 96)
+        assert round(tokens * training.steps / 1e9) == 300
+        assert round(tokens / 1e5) == 32
+    else:
+        assert tokens == 2**19
+
+
+def test_gpt3_is_not_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    says = "--preset gpt3 is for tinygpt plan alone: the weights, gradients and moments of its 175"
+    for more in ([], ["--ignore-memory"], ["--layers", "1"]):
+        refused(capsys, "train", "--preset", "gpt3", *more, says=says)
 
 
 @pytest.mark.usefixtures("run")

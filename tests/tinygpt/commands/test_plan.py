@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import tracemalloc
 from dataclasses import replace
@@ -26,7 +27,7 @@ from tinygpt.config import EncoderDecoderConfig, ModelConfig
 from tinygpt.ids import PAD, SourceTarget
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.positions import SINUSOIDS
-from tinygpt.model.sizes import least_bytes, parameter_count
+from tinygpt.model.sizes import least_bytes, parameter_count, parts
 from tinygpt.runs import checkpoint
 from tinygpt.training import planning
 from tinygpt.training.gpu import kept_by_kernels, logits_by_kernels
@@ -301,6 +302,86 @@ def test_predicting_draws_nothing() -> None:
     before = dict(random.default.state())
     predict(GPTConfig(22, dropout=0.1), TrainConfig())
     assert random.default.state() == before
+
+
+# -- the parts
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "table", "position", "attention", "feed_forward", "norms"),
+    [
+        ("gpt2", 124_439_808, 38_597_376, 786_432, 28_348_416, 56_669_184, 38_400),
+        ("gpt2-medium", 354_823_168, 51_463_168, 1_048_576, 100_761_600, 201_449_472, 100_352),
+        (
+            "gpt3",
+            174_604_259_328,
+            617_558_016,
+            25_165_824,
+            57_986_777_088,
+            115_970_015_232,
+            4_743_168,
+        ),
+    ],
+)
+def test_where_each_million_is(
+    name: str,
+    count: int,
+    table: int,
+    position: int,
+    attention: int,
+    feed_forward: int,
+    norms: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No text is read, and nothing is timed where a step does not fit."""
+    monkeypatch.setattr(planning.memory, "free", lambda device: 1 << 30)
+    assert main(["plan", "--preset", name]) == 0
+    out = capsys.readouterr().out
+    found = {}
+    for line in out.partition("\npart ")[2].partition("\n\n")[0].splitlines()[1:]:
+        part, number, share, size = re.split(" {2,}", line)
+        found[part] = int(number.replace(",", ""))
+        assert share == f"{found[part] / count:.2%}"
+        assert size == in_bytes(4 * found[part])
+    assert found == {
+        "token table = head": table,
+        "position table": position,
+        "attention": attention,
+        "feed-forward": feed_forward,
+        "norms": norms,
+        "together": count,
+    }
+    assert "too little memory" in out
+
+
+@pytest.mark.parametrize(
+    ("kind", "choices"),
+    [
+        ("gpt", {}),
+        ("gpt", {"tied": False, "bias": False, "positions": "sinusoidal"}),
+        ("encoder-decoder", {}),
+        ("encoder-decoder", {"bias": False, "positions": "learned"}),
+        ("bert", {}),
+        ("bert", {"norm": "pre", "bias": False}),
+    ],
+)
+def test_the_parts_are_those_of_the_model(kind: str, choices: dict[str, Any]) -> None:
+    """Each parameter of a model is in one part, by its name."""
+    names = {
+        "token table": r"token_embedding\.weight",
+        "position table": r"position_embedding",
+        "segment table": r"segment_embedding\.weight",
+        "attention": r".*attention\..*",
+        "feed-forward": r".*feed_forward\..*",
+        "norms": r"(?!transform).*norm\.(gain|bias)",
+    }
+    found = dict.fromkeys([*names, "head"], 0)
+    config = KINDS[kind].config(7, 5, 12, 3, 2, **choices)
+    for name, parameter in KINDS[kind].model(config, draw=False).named_parameters():
+        own = (part for part, pattern in names.items() if re.fullmatch(pattern, name))
+        found[next(own, "head")] += parameter.size
+    assert parts(config) == found
 
 
 # -- for a GPU
