@@ -21,6 +21,9 @@ PAIR_TOKENS = "<pad>", "<sos>", "<eos>"
 CLS, SEP, MASK = 1, 2, 3
 MASK_TOKENS = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
 
+# the special tokens of a conversation: before a question, before its answer, after the answer
+CHAT_TOKENS = USER, ASSISTANT, ANSWERED = "<|user|>", "<|assistant|>", "<|end|>"
+
 
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Ids, Ids]:
     """The rows as an array, with PAD after each, and their lengths.   (N, longest), (N,)"""

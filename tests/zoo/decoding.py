@@ -103,15 +103,15 @@ ZOO = [
     Bug(  # an answer that goes on after the target counts as right
         row=97,
         file="tinygpt/commands/eval.py",
-        old="if both[0].target != both[1]]",
-        new="if not both[1].startswith(both[0].target)]",
+        old="if given[i] != text]",
+        new="if not text.startswith(given[i])]",
         test="tests/tinygpt/commands/test_eval_pairs.py::test_answers_are_right_to_the_letter",
     ),
     Bug(  # the answer of the first source for the first of each batch
         row=97,
         file="tinygpt/commands/eval.py",
-        old="sources[start : start + together]",
-        new="sources[: min(together, len(sources) - start)]",
+        old="ids[start : start + together]",
+        new="ids[: min(together, len(ids) - start)]",
         test="tests/tinygpt/commands/test_eval_pairs.py::test_answers_are_right_to_the_letter",
     ),
     Bug(  # <eos> is written out

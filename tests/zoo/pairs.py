@@ -54,8 +54,8 @@ ZOO = [
     Bug(  # a source with two targets is learned from and measured on
         row=97,
         file=FILE,
-        old="pairs if pair.source not in held_out]",
-        new="pairs[: len(pairs) - kept]]",
+        old="pairs if pair.source not in kept]",
+        new="pairs[: len(pairs) - len(kept)]]",
         test=TESTS + "test_no_source_is_in_both_parts",
     ),
 ]

@@ -31,9 +31,13 @@ ZOO = [
         BRANCH + "[cos-True]",
     ),
     Bug(  # a run on pairs is told to say where its text is
-        97, JOBS, "'text' if config.pairs is None else 'pairs'", "'text'", MOVED
+        97,
+        "tinygpt/config/training.py",
+        '"text" if self.pairs is None else "pairs"',
+        '"text"',
+        MOVED,
     ),
-    Bug(97, JOBS, "if other != kind and", "if other == kind and", MOVED),
+    Bug(97, JOBS, "if other != kind and getattr", "if other == kind and getattr", MOVED),
     Bug(
         97,
         JOBS,

@@ -7,6 +7,7 @@ from __future__ import annotations
 # name -> the line in `tinygpt --help`
 COMMANDS = {
     "train": "train a GPT, on a story that comes with it or on your text",
+    "finetune": "teach a trained GPT to answer instructions",
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",
     "embed": "the vectors of texts, by a trained BERT",

@@ -226,10 +226,13 @@ def output_path(command: str, flag: str, text: str, types: Sequence[str]) -> Pat
 
 
 def add_flags(
-    parser: argparse.ArgumentParser, config: type, only: Collection[str] | None = None
+    parser: argparse.ArgumentParser,
+    config: type,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
 ) -> None:
-    """A flag for each field that has a default, or for those of `only`; one without (the
-    vocabulary) follows from the text and is nobody's to choose.
+    """A flag for each field that has a default, or for those of `only`, but none for those of
+    `without`; one without a default (the vocabulary) follows from the text.
 
     What is not given stays out of the parsed options, so that the default has one home, the
     dataclass.
@@ -239,7 +242,7 @@ def add_flags(
         summary = " ".join((config.__doc__ or "").split("\n\n")[0].split())
         group = parser.add_argument_group(config.__name__, summary)
     for field in _choosable(config):
-        if only is not None and field.name not in only:
+        if field.name in without or (only is not None and field.name not in only):
             continue
         kind, choices, _ = kinds(config)[field.name]
         text = field.metadata["help"].replace("%", "%%")

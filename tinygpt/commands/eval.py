@@ -6,8 +6,9 @@ other tokens can be compared by. Each token but the first is a target once. A tr
 nothing back is measured on all windows it learned from, as `tinygpt train` does at its end. Nothing
 is changed or written.
 
-An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`. Printed is how
-many answers are exactly right, and the first wrong ones. A BERT fills in hidden tokens of the text.
+An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`, and a
+fine-tuned run the instructions kept back, or those of `--data FILE`. Printed is how many answers
+are exactly right, and the first wrong ones. A BERT fills in hidden tokens of the text.
 Printed is how many it gets wrong.
 """
 
@@ -24,12 +25,13 @@ from tinygpt.commands.cli import Parser, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
+from tinygpt.data.instructions import Instructions, check_known, read_examples
 from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.windows import CorpusError, SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.files import brief
-from tinygpt.generation.answers import answers
+from tinygpt.generation.answers import answers, continued
 from tinygpt.ids import IGNORED, MASK_TOKENS, Ids
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
@@ -39,6 +41,8 @@ from tinygpt.training.jobs import check_device, own_text
 from tinygpt.training.measure import batch_of, mean_loss, measured_rows, wrong_share
 from tinygpt.training.step import arithmetic
 
+# the flag that names what a run is measured on, and how people call that
+SOURCES = {"text": "a text", "pairs": "pairs", "data": "examples"}
 ANSWERED = 10_000  # pairs that are answered, at most: of more, evenly spread ones
 WRONG = 5  # wrong answers that are shown
 
@@ -72,6 +76,12 @@ def arguments(parser: Parser) -> None:
         metavar="FILE",
         help="for an encoder-decoder: a file of pairs, a source, a tab and a target a line "
         "(default: the pairs that the run's training kept back)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        help="for a fine-tuned run: a file of examples, as `tinygpt finetune` reads "
+        "(default: the examples that the run's training kept back)",
     )
     parser.add_argument(
         "--beam",
@@ -109,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
         )
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
     _report(loss, measured, tokenizer)
-    if isinstance(measured.windows, Pairs):
+    if isinstance(measured.windows, Pairs | Instructions):
         _report_answers(model, measured, tokenizer, config)
     if isinstance(measured.windows, Masked):
         wrong, hidden = wrong_share(model, measured.windows, measured.rows)
@@ -120,13 +130,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _answering(options: argparse.Namespace, run: runs.Run) -> SampleConfig:
-    """How an encoder-decoder answers. Raises InputError for a flag that is not for this run."""
-    pairs = run.kind == "encoder-decoder"
-    wrong = [name for name in (("text",) if pairs else ("pairs", "beam")) if vars(options)[name]]
+    """How a run answers. Raises InputError for a flag that is not for this run."""
+    source = run.training.source
+    if run.kind == "encoder-decoder":
+        source = "pairs"  # also of a task
+    fitting = {source} if source == "text" else {source, "beam"}
+    wrong = [name for name in (*SOURCES, "beam") if vars(options)[name] and name not in fitting]
     if wrong:
-        has, instead = ("pairs", "--pairs FILE") if pairs else ("a text", "--text FILE")
         raise InputError(
-            f"--{wrong[0]}: {run.name} learned from {has}\nleave it out, or name others: {instead}"
+            f"--{wrong[0]}: {run.name} learned from {SOURCES[source]}\n"
+            f"leave it out, or name others: --{source} FILE"
         )
     chosen = argparse.Namespace(**{} if options.beam is None else {"beam": options.beam})
     return read_config(SampleConfig, chosen, length=run.model.context, temperature=0)
@@ -135,8 +148,8 @@ def _answering(options: argparse.Namespace, run: runs.Run) -> SampleConfig:
 def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     """The loss, and what follows from the loss."""
     targets, floor = targets_of(measured.windows, measured.rows), measured.floor
-    of_pairs = isinstance(measured.windows, Pairs)
-    say(f"{'pairs' if of_pairs else 'text '}       {measured.name}")
+    answered = isinstance(measured.windows, Pairs | Instructions)
+    say(f"{data.example_of(measured.windows) + 's' if answered else 'text':12}{measured.name}")
     over = number_of(len(targets), "target")
     say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {over}")
     if floor is not None:
@@ -147,7 +160,7 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     with np.errstate(over="ignore"):
         many = f"{np.exp(loss):.4g}"
     say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
-    if isinstance(measured.windows, Pairs | Masked):
+    if answered or isinstance(measured.windows, Masked):
         return
     size = byte_count(tokenizer, targets)
     bits = loss * len(targets) / math.log(2) / size
@@ -165,19 +178,28 @@ def _report_answers(
     model: Any, measured: Measured, tokenizer: Tokenizer, config: SampleConfig
 ) -> None:
     """How many answers are the target, to the letter, and the first that are not."""
-    every = measured.windows.pairs
-    pairs = every[:: -(-len(every) // ANSWERED)]
-    sources, written = [tokenizer.encode(pair.source) for pair in pairs], list[str]()
+    windows = measured.windows
+    asked, given = (windows.questions, windows.answers)
+    some = np.arange(0, len(asked), -(-len(asked) // ANSWERED)).tolist()
+    ids, written = [windows.prompts[i] for i in some], list[str]()
     together = max(1, batch_of(model.config, model.context) // (config.beam or 1))
-    for start in range(0, len(pairs), together):
-        found = answers(model, sources[start : start + together], config)
+    for start in range(0, len(ids), together):
+        part = ids[start : start + together]
+        found = (
+            answers(model, part, config)
+            if isinstance(windows, Pairs)
+            else continued(model, part, config, windows.end)
+        )
         written += map(tokenizer.decode, found)
-    wrong = [both for both in zip(pairs, written, strict=True) if both[0].target != both[1]]
-    right = len(pairs) - len(wrong)
+    wrong = [(i, text) for i, text in zip(some, written, strict=True) if given[i] != text]
+    right = len(some) - len(wrong)
     how = "likeliest tokens" if config.beam is None else f"a beam of {config.beam}"
-    say(f"exact       {right:,} of {number_of(len(pairs), 'answer')}, of {how}")
-    for (source, target), answer in wrong[:WRONG]:
-        say(f"wrong       {brief(source)} -> {brief(answer)}, right: {brief(target)}")
+    say(
+        f"exact       {right / len(some):.1%}, {right:,} of {number_of(len(some), 'answer')}, of "
+        f"{how}"
+    )
+    for i, text in wrong[:WRONG]:
+        say(f"wrong       {brief(asked[i])} -> {brief(text)}, right: {brief(given[i])}")
 
 
 # -- what to measure on
@@ -194,6 +216,12 @@ def _measured(options: argparse.Namespace, run: runs.Run, tokenizer: Tokenizer) 
         except CorpusError as error:  # its advice is for a training
             problem = str(error).partition("\n")[0]
             raise InputError(f"{problem}\nleave the longer pairs out") from None
+    if options.data is not None:
+        examples, _ = read_examples(options.data, 0)
+        special: Any = tokenizer
+        check_known(special, examples)
+        name = f"{shown(options.data)}: {number_of(len(examples), 'example')}"
+        return Measured(name, Instructions(examples, special, run.model.context))
     if options.text is not None:
         return _given(options.text, run, tokenizer)
     return _own(run, tokenizer)
@@ -211,19 +239,17 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
             f"{run.name} was not trained here, so no text was kept back\n"
             "name one to measure on: --text FILE"
         )
-    of_pairs = run.kind == "encoder-decoder"
-    another = "name a text to measure on: --text FILE"
-    if of_pairs:
-        another = "name pairs to measure on: --pairs FILE"
+    source = "pairs" if run.kind == "encoder-decoder" else config.source
+    another = f"name {SOURCES[source]} to measure on: --{source} FILE"
     found = own_text(run, tokenizer, missing=another, changed=another)
     if found.validation is None:
         rows = measured_rows(found.windows)
-        unit = "pair" if of_pairs else "window"
-        name = f"{shown(found.name)}: the {number_of(len(rows), unit)} of its training"
+        name = f"{shown(found.name)}: the {number_of(len(rows), found.example)} of its training"
         return Measured(name, found.windows, found.floor, rows)
     kept: Any = found.validation
-    if of_pairs:
-        name = f"{shown(found.name)}: {number_of(len(kept), 'pair')}, not learned from"
+    if source != "text":
+        count = number_of(len(kept), found.example)
+        name = f"{shown(found.name)}: {count}, not learned from"
         return Measured(name, kept)
     ids = kept.windows.tokens if run.kind == "bert" else kept.tokens
     name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"

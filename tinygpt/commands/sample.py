@@ -3,8 +3,8 @@ story-1` takes story-1.
 
 A text ends where the model writes the special token <|endoftext|>, if its training text had several
 documents. An encoder-decoder answers the prompt. A line of the output is the prompt, a tab and the
-answer: of likeliest tokens, unless a flag for draws is given. A BERT fills in the tokens that
-`--fill` hides.
+answer: of likeliest tokens, unless a flag for draws is given. A fine-tuned run answers the prompt
+as an instruction, on the line after it. A BERT fills in the tokens that `--fill` hides.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     given = _prompts(options, config, run, tokenizer)
     drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
-    if run.kind == "encoder-decoder" and not drawn:
+    if (run.kind == "encoder-decoder" or run.stage == "finetune") and not drawn:
         config = replace(config, temperature=0)
     together = 1 if config.explain else max(1, TOGETHER // (config.beam or 1))
     between = BETWEEN if options.samples > 1 else None
@@ -179,6 +179,8 @@ def _begin(
         given = model.given(ids)
         return Begun(given, [[SOS] for _ in prompts], [f"{prompt}\t" for prompt in prompts], [EOS])
     stop, ends = config.stop or run.separator, end_tokens(tokenizer)
+    if run.stage == "finetune":
+        return Begun(model, ids, [f"{prompt}\n" for prompt in prompts], ends)
     if config.beam is None or not stop:
         return Begun(model, ids, list(prompts), ends)
     end = tokenizer.encode(stop)

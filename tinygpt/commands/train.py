@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tensor import kernels
@@ -50,20 +50,27 @@ def arguments(parser: Parser) -> None:
     """Where to start; then the fields of the two dataclasses: --layers, --steps and so on."""
     start = parser.add_argument_group("where to start", "by default with fresh weights")
     start.add_argument(
+        "--init", metavar="RUN", help="start with the weights and the tokenizer of another run"
+    )
+    add_course(parser)
+    add_preset(parser)
+    add_flags(parser, TrainConfig)
+    add_flags(parser, ModelConfig)
+
+
+def add_course(parser: Parser) -> None:
+    """The flags that belong to no run: where to go on and to stop, what to note."""
+    parser.add_argument(
         "--resume",
         metavar="RUN",
         help="go on with a run where its last checkpoint stands, with its own choices",
     )
-    start.add_argument(
-        "--init", metavar="RUN", help="start with the weights and the tokenizer of another run"
-    )
-    start.add_argument(
+    parser.add_argument(
         "--until",
         metavar="N",
         type=int,
         help="stop after step N of --steps, to go on later with --resume",
     )
-    add_preset(parser)
     parser.add_argument(
         "--profile",
         metavar="N",
@@ -75,23 +82,27 @@ def arguments(parser: Parser) -> None:
         action="store_true",
         help="train also where a step seems to need more memory than is free",
     )
-    add_flags(parser, TrainConfig)
-    add_flags(parser, ModelConfig)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prepare, train, measure, sample."""
-    if options.profile is not None and not 1 <= options.profile <= MOST:
-        raise InputError(
-            f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20"
-        )
     if getattr(options, "preset", None) == PLANNED:
         raise InputError(
             f"--preset {PLANNED} is for tinygpt plan alone: the weights, gradients and moments of "
             "its 175 billion parameters take 2.5 TiB\n"
             f"plan for it: {command('plan', '--preset', PLANNED)}; or train --preset gpt2"
         )
-    training, model = read_choices(options)
+    return start(*read_choices(options), options)
+
+
+def start(
+    training: TrainConfig, model: Callable[[int], ModelConfig], options: argparse.Namespace
+) -> int:
+    """A training of these choices, from its first step or from where it stands."""
+    if options.profile is not None and not 1 <= options.profile <= MOST:
+        raise InputError(
+            f"--profile {options.profile}: from 1 to {MOST:,} steps, such as --profile 20"
+        )
     request = jobs.Request(
         training=training,
         model=model,
@@ -140,7 +151,10 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
 
 def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
     """What the model makes of the opening of what it learned, and the next command."""
-    if run.kind == "gpt":
+    if run.stage == "finetune":
+        sample.write(run, model, tokenizer, SampleConfig(temperature=0), run.opening)
+        say(f"\nask it yourself: {command('sample', run.folder, '--prompt', 'TEXT')}")
+    elif run.kind == "gpt":
         sample.write(run, model, tokenizer, SampleConfig(), run.opening)
         more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
         say(f"\nmore of it: {more}")
@@ -204,14 +218,14 @@ def _cuda_kernels(model: ModelConfig, config: TrainConfig) -> str:
 def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> Iterator[str]:
     """What is learned from and measured on, and how often."""
     kept, context, unit = data.validation, data.windows.context, data.unit
-    of_pairs, count = config.kind == "encoder-decoder", _different(data)
-    others = "" if of_pairs else ", all there are" * (config.stride == 1)
+    whole, count = data.example != "window", _different(data)
+    others = "" if whole else ", all there are" * (config.stride == 1)
     if kept is not None:
         others = f", and {number_of(len(kept), 'other')} to measure on"
         if kept.context < context:
             others = f", and a shorter one of {kept.context} to measure on"
-    name, of = ("pairs    ", "at most ") if of_pairs else ("windows  ", "")
-    yield f"{name} {count:,} of {of}{context} {unit}s{others}"
+    of = "at most " if whole else ""
+    yield f"{data.example + 's':9} {count:,} of {of}{context} {unit}s{others}"
     if config.kind == "bert":
         yield f"targets   {TARGETS:.0%} of the {unit}s, others each time that a window comes"
     chosen = [flag(name) for name in ("evaluate", "patience") if hasattr(options, name)]

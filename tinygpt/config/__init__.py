@@ -4,15 +4,21 @@ of `tensor`.
 
 from __future__ import annotations
 
+from tinygpt.config.finetuning import FinetuneConfig
 from tinygpt.config.model import BERTConfig, EncoderDecoderConfig, GPTConfig, ModelConfig
 from tinygpt.config.options import ConfigError
 from tinygpt.config.sampling import LookConfig, SampleConfig
 from tinygpt.config.training import TrainConfig
 
+# the stage of a run -> its choices
+STAGES = {config.stage: config for config in (TrainConfig, FinetuneConfig)}
+
 __all__ = [
+    "STAGES",
     "BERTConfig",
     "ConfigError",
     "EncoderDecoderConfig",
+    "FinetuneConfig",
     "GPTConfig",
     "LookConfig",
     "ModelConfig",

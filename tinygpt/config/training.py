@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tinygpt.config.options import (
     DTYPES,
@@ -33,6 +33,7 @@ class TrainConfig:
     follows half a cosine.
     """
 
+    stage: ClassVar[str] = "train"  # the name of the command, in config.json
     # UTF-8
     text: str | None = option(
         None,
@@ -219,6 +220,11 @@ class TrainConfig:
         """The name of the task, or of the file or folder."""
         made = None if self.task == "masked" else self.task
         return made or self.pairs or self.text or "story"
+
+    @property
+    def source(self) -> str:
+        """The field that names the file or folder."""
+        return "text" if self.pairs is None else "pairs"
 
     @property
     def evaluate_steps(self) -> int:

@@ -41,14 +41,19 @@ class Pairs:
     tokens than the context, or where a target and its EOS have more.
     """
 
+    example = "pair"
+
     def __init__(self, pairs: Sequence[Pair], tokenizer: SpecialTokenizer, context: int):
         if not pairs:
             raise CorpusError("no pairs to learn from or to measure on\ngive at least one pair")
         self.pairs, self.context = pairs, context
-        sources = [tokenizer.encode(pair.source) for pair in pairs]
+        # what is asked and what is right, as text; and the sources as ids
+        self.questions = [pair.source for pair in pairs]
+        self.answers = [pair.target for pair in pairs]
+        self.prompts = [tokenizer.encode(pair.source) for pair in pairs]
         targets = [tokenizer.encode(pair.target) for pair in pairs]
-        _check_lengths(pairs, sources, targets, context)
-        self.sources, self.source_lengths = padded(sources)
+        _check_lengths(pairs, self.prompts, targets, context)
+        self.sources, self.source_lengths = padded(self.prompts)
         self.targets, self.target_lengths = padded([[SOS, *target, EOS] for target in targets])
 
     def __len__(self) -> int:
@@ -95,18 +100,25 @@ def read_pairs(path: str, validation: float) -> tuple[list[Pair], list[Pair]]:
     """
     lines = read_text(path).removesuffix("\n").split("\n")
     pairs = [_pair(line, f"{name_of(path)}, line {i}") for i, line in enumerate(lines, 1)]
-    sources = list(dict.fromkeys(pair.source for pair in pairs))
-    kept = int(len(sources) * validation)
+    kept = held_back([pair.source for pair in pairs], validation, "source")
+    learned = [pair for pair in pairs if pair.source not in kept]
+    return learned, [pair for pair in pairs if pair.source in kept]
+
+
+def held_back(texts: Sequence[str], validation: float, word: str) -> set[str]:
+    """Of the different texts, in their order, the last: this share of them. Raises CorpusError for
+    a share that keeps back none. word: for people, what a text is.
+    """
+    different = list(dict.fromkeys(texts))
+    kept = int(len(different) * validation)
     if validation and not kept:
-        least = math.ceil(1000 / len(sources)) / 1000  # a share that keeps one back
+        least = math.ceil(1000 / len(different)) / 1000  # a share that keeps one back
         larger = f"--validation {least:g} or " if least < 1 else ""
         raise CorpusError(
-            f"validation {validation:g} of {number_of(len(sources), 'source')} keeps none back to "
-            f"measure on\nuse more pairs, or {larger}--validation 0, which learns from all"
+            f"validation {validation:g} of {number_of(len(different), word)} keeps none back to "
+            f"measure on\nuse more of them, or {larger}--validation 0, which learns from all"
         )
-    held_out = set(sources[len(sources) - kept :])
-    learned = [pair for pair in pairs if pair.source not in held_out]
-    return learned, [pair for pair in pairs if pair.source in held_out]
+    return set(different[len(different) - kept :])
 
 
 def _pair(line: str, where: str) -> Pair:

@@ -4,6 +4,7 @@ to learn from and one to measure on.
 story      149 characters, learned by heart and measured on itself        floor: counted
 grammar    stories from a grammar, and other stories to measure on        floor: computed
 pairs      of a task, or of a file, with other pairs to measure on        floor: unknown
+examples   of a file, or made by rule, with others to measure on          floor: unknown
 a file     its first tokens to learn from, its last to measure on         floor: unknown
 masked     tokens of one of these texts that are hidden                   floor: unknown
 tokens     the same of a token folder, which may be larger than memory    floor: unknown
@@ -22,9 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.config import TrainConfig
+from tinygpt.config import FinetuneConfig, TrainConfig
 from tinygpt.data import documents, grammar, masked, token_files
+from tinygpt.data.instructions import Instructions, check_known, hash_of, read_examples
 from tinygpt.data.pairs import Pairs, read_pairs
+from tinygpt.data.questions import QUESTIONS, questions
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
 from tinygpt.data.tasks import task_pairs
 from tinygpt.data.windows import (
@@ -79,8 +82,8 @@ class Data:
 
     @property
     def example(self) -> str:
-        """The word for one of what is learned from: pair or window."""
-        return "pair" if isinstance(self.windows, Pairs) else "window"
+        """The word for one of what is learned from: window, pair or example."""
+        return example_of(self.windows)
 
     @property
     def unit(self) -> str:
@@ -88,10 +91,17 @@ class Data:
         return self.tokenizer.unit
 
 
+def example_of(windows: Examples) -> str:
+    """The word for one of these: window, pair or example."""
+    return getattr(windows, "example", "window")
+
+
 def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = None) -> Data:
     """The data of a training. `tokenizer`: the one of the run that goes on or is fine-tuned; by
     default one is made from the text.
     """
+    if isinstance(config, FinetuneConfig):
+        return _instructions(config, context, tokenizer)
     if config.kind == "encoder-decoder":
         return _pairs(config, context, tokenizer)
     if config.kind == "bert":
@@ -206,6 +216,26 @@ def _pairs(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Da
         tokenizer,
         Pairs(learned, tokenizer, context),
         Pairs(others, tokenizer, context) if others else None,
+        None,
+    )
+
+
+def _instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The instructions of a file, or questions about stories."""
+    if config.data == QUESTIONS:
+        learned, others = questions(config.seed, context)
+    else:
+        learned, others = read_examples(config.data, config.validation)
+    assert isinstance(tokenizer, SpecialTokenizer)
+    check_known(tokenizer, [*learned, *others])
+    return Data(
+        "questions about stories" if config.data == QUESTIONS else config.data,
+        number_of(len(learned), "example"),
+        (others or learned)[0].question,
+        hash_of([*learned, *others]),
+        tokenizer,
+        Instructions(learned, tokenizer, context, config.packing),
+        Instructions(others, tokenizer, context) if others else None,
         None,
     )
 

@@ -1,4 +1,4 @@
-"""Answers: what an encoder-decoder writes for its sources, up to <eos>."""
+"""Answers: what a model writes up to the token that ends an answer."""
 
 from __future__ import annotations
 
@@ -28,19 +28,31 @@ def answers(
     With `config.beam`, the best answer of a beam search, else drawn tokens: temperature 0 takes the
     likeliest. number: that of the first source, whose draws follow from it and the seed.
     """
-    prompts, decoder = [[SOS]] * len(sources), model.given(sources)
+    return continued(model.given(sources), [[SOS]] * len(sources), config, EOS, number)
+
+
+def continued(
+    model: Decoder,
+    prompts: Sequence[Sequence[int]],
+    config: SampleConfig,
+    end: int,
+    number: int = 0,
+) -> list[list[int]]:
+    """The ids that the model writes after each prompt, up to the token `end`, without it. The
+    options are those of `answers`.
+    """
     if config.beam is not None:
-        found = beam_search(decoder, prompts, config.beam, config.length, EOS)
-        return [_without_end(text.tokens) for best in found for text in best]
-    generators = [draws(config.seed, number + i) for i in range(len(sources))]
-    written: list[list[int]] = [[] for _ in sources]
+        found = beam_search(model, prompts, config.beam, config.length, end)
+        return [_before(end, text.tokens) for best in found for text in best]
+    generators = [draws(config.seed, number + i) for i in range(len(prompts))]
+    written: list[list[int]] = [[] for _ in prompts]
     ended: set[int] = set()
-    for i, step in steps(decoder, prompts, config, generators, ended):
+    for i, step in steps(model, prompts, config, generators, ended):
         written[i].append(step.token)
-        if step.token == EOS:
+        if step.token == end:
             ended.add(i)
-    return [_without_end(tokens) for tokens in written]
+    return [_before(end, tokens) for tokens in written]
 
 
-def _without_end(tokens: list[int]) -> list[int]:
-    return tokens[:-1] if tokens[-1:] == [EOS] else tokens
+def _before(end: int, tokens: list[int]) -> list[int]:
+    return tokens[:-1] if tokens[-1:] == [end] else tokens

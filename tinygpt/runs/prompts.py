@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from tinygpt.data.instructions import prompt_of
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.runs.run import Run
 from tinygpt.terminal import number_of
-from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import SpecialTokenizer, Tokenizer
 
 
 def prompt_ids(run: Run, tokenizer: Tokenizer, prompt: str | None) -> list[int]:
-    """The tokens of a prompt, after the run's separator. None: the opening of what it learned from.
+    """The tokens of a prompt, after the run's separator; of a run that answers, as an instruction.
+    None: the opening of what it learned from.
 
     Raises InputError where the prompt is the source of an encoder-decoder, which has to read all of
     it, and does not fit the context.
     """
     text = run.opening if prompt is None else prompt
+    if run.stage == "finetune":
+        assert isinstance(tokenizer, SpecialTokenizer)
+        return prompt_of(tokenizer, text)
     ids, most = tokenizer.encode(run.separator + text), run.model.context
     if run.kind == "encoder-decoder" and not 0 < len(ids) <= most:
         raise InputError(

@@ -30,7 +30,7 @@ import msgspec
 
 from tensor.dtypes import as_dtype
 from tensor.optim import Optimizer
-from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config import STAGES, ModelConfig, TrainConfig
 from tinygpt.config.options import one_of
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
@@ -46,6 +46,7 @@ from tinygpt.tokenizers import Tokenizer
 from tinygpt.tokenizers import load as load_tokenizer
 
 M = TypeVar("M", bound=ModelConfig)
+T = TypeVar("T", bound=TrainConfig)
 
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
@@ -56,25 +57,27 @@ ELSEWHERE = "name a folder you may write to: --out FOLDER"
 
 
 class Named(msgspec.Struct):
-    """The kind of model in config.json."""
+    """The kind of model in config.json, and the stage of its training."""
 
     kind: str = "gpt"
+    stage: str = "train"
 
 
 @dataclass(frozen=True)
-class Choices(Generic[M]):
+class Choices(Generic[M, T]):
     """config.json"""
 
     model: M
-    training: TrainConfig
+    training: T
     opening: str  # the first words of its text: what a sample continues when no prompt is given
     text: str = ""  # sha256 of the text, so that a run goes on with the text it began with
     tokenizer: str = ""  # hash of the tokenizer: with another one the weights mean nothing
     kind: str = "gpt"  # of the model, as model/kinds.py names them
+    stage: str = "train"  # the command that made the run, as config.STAGES names them
 
 
 @dataclass(frozen=True)
-class Run(Choices[Any]):
+class Run(Choices[Any, Any]):
     """A run folder and the choices in its config.json."""
 
     folder: Path = RUNS
@@ -259,13 +262,17 @@ def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
     """
     if not (folder / CONFIG).exists():
         raise InputError(no_run(folder))
-    kind = read_json(folder / CONFIG, Named).kind
-    if kind not in KINDS:
-        raise InputError(
-            f"{shown(folder / CONFIG)}: no kind of model is named {kind!r}\n"
-            f"the kinds are {one_of(tuple(KINDS))}: a newer tinygpt may know it"
-        )
-    schema: Any = Choices[KINDS[kind].config]  # type: ignore[misc]
+    named = read_json(folder / CONFIG, Named)
+    for what, name, known in (
+        ("kind of model", named.kind, tuple(KINDS)),
+        ("stage of training", named.stage, tuple(STAGES)),
+    ):
+        if name not in known:
+            raise InputError(
+                f"{shown(folder / CONFIG)}: no {what} is named {name!r}\n"
+                f"there is {one_of(known)}: a newer tinygpt may know it"
+            )
+    schema: Any = Choices[KINDS[named.kind].config, STAGES[named.stage]]  # type: ignore[misc]
     run = Run(**vars(read_json(folder / CONFIG, schema)), folder=folder)
     written = read_json(folder / CONFIG, dict[str, Any])
     if "scaled" not in written["model"]:  # of an older version

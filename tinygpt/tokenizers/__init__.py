@@ -15,7 +15,7 @@ from __future__ import annotations
 from tinygpt.tokenizers.byte import ByteTokenizer
 from tinygpt.tokenizers.byte_pair import BytePairTokenizer
 from tinygpt.tokenizers.character import CharacterTokenizer
-from tinygpt.tokenizers.special import SpecialTokenizer, end_tokens, with_end
+from tinygpt.tokenizers.special import SpecialTokenizer, end_tokens, with_end, with_special
 from tinygpt.tokenizers.tokenizer import Tokenizer, TokenizerError, word_of
 from tinygpt.tokenizers.word import WordTokenizer
 
@@ -30,6 +30,7 @@ __all__ = [
     "end_tokens",
     "load",
     "with_end",
+    "with_special",
     "word_of",
 ]
 

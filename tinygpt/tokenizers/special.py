@@ -14,6 +14,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
+from tinygpt.ids import ANSWERED
 from tinygpt.tokenizers.byte import Bytes, ByteTokenizer
 from tinygpt.tokenizers.byte_pair import END, BytePairs, BytePairTokenizer
 from tinygpt.tokenizers.character import Characters, CharacterTokenizer
@@ -27,7 +28,7 @@ INNER: tuple[type[Tokenizer], ...] = (
     BytePairTokenizer,
 )
 MOST = 256  # special tokens
-ENDS = (END,)  # the special tokens at which a text ends
+ENDS = END, ANSWERED  # the special tokens at which a text ends
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
@@ -132,3 +133,13 @@ def end_tokens(tokenizer: Tokenizer) -> list[int]:
 def with_end(tokenizer: Tokenizer) -> Tokenizer:
     """The tokenizer with the special token END: itself, if it has this token."""
     return tokenizer if END in tokenizer.specials else SpecialTokenizer(tokenizer, (END,))
+
+
+def with_special(tokenizer: Tokenizer, names: Sequence[str]) -> SpecialTokenizer:
+    """The tokenizer with these special tokens too. Its own special tokens keep their ids, then come
+    the new ones, and all other ids move up.
+    """
+    if not isinstance(tokenizer, SpecialTokenizer):
+        return SpecialTokenizer(tokenizer, names)
+    new = [name for name in names if name not in tokenizer.special]
+    return SpecialTokenizer(tokenizer.inner, (*tokenizer.special, *new))

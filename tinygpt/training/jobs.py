@@ -13,17 +13,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from tensor import Tensor
 from tensor.errors import DeviceError
 from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
 from tensor.random import Generator
-from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
+from tinygpt.data.questions import QUESTIONS
 from tinygpt.data.reading import STANDARD_INPUT, name_of
 from tinygpt.data.tasks import DEFAULTS
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
+from tinygpt.ids import CHAT_TOKENS
+from tinygpt.model.growing import with_new_tokens
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
@@ -31,13 +35,13 @@ from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import check_tensorboard
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, shown
-from tinygpt.tokenizers import Tokenizer, TokenizerError
+from tinygpt.tokenizers import Tokenizer, TokenizerError, with_special
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
 SMALLER = "take a smaller --batch, --context, --width or --layers"
 MODEL_FIELDS, TRAIN_FIELDS = ModelConfig.__dataclass_fields__, TrainConfig.__dataclass_fields__
-MOVED = "text", "pairs"  # what may lie elsewhere when a run goes on
+MOVED = "text", "pairs", "data"  # what may lie elsewhere when a run goes on
 
 
 class Job(NamedTuple):
@@ -63,7 +67,7 @@ class Request:
     training: TrainConfig
     model: Callable[[int], ModelConfig]
     chosen: Collection[str] = ()
-    init: str | None = None  # the run whose weights and tokenizer to start with
+    init: str | None = None  # the run whose weights and tokenizer to start with; of finetune, RUN
     resume: str | None = None  # the run to go on with
     until: int | None = None  # the step to stop after
     ignore_memory: bool = False  # train also where a step seems to need more memory than is free
@@ -75,6 +79,8 @@ def fresh(request: Request) -> Job:
     """
     config = request.training
     _check(config)
+    if isinstance(config, FinetuneConfig):
+        return _finetuned(request, config)
     if config.task in DEFAULTS:
         _refuse(
             request,
@@ -124,7 +130,27 @@ def _initialised(request: Request, init: str) -> Job:
         # the usual advice names flags that --init refuses
         problem = str(error).partition("\n")[0]
         raise InputError(f"{problem}\nuse another text, or train without --init") from None
-    return _job(request, data, replace(before.model, dropout=dropout), model)
+    return _job(request, data, replace(before.model, dropout=dropout), model.state_dict())
+
+
+def _finetuned(request: Request, config: FinetuneConfig) -> Job:
+    """Another run's model, its tokenizer with the tokens of a conversation, and examples."""
+    if config.data == QUESTIONS:
+        _refuse(
+            request,
+            ["validation"],
+            "--data questions, which keeps its own back to measure on\n"
+            "leave it out, or learn from examples of your own: --data FILE",
+        )
+    before, model, tokenizer = runs.load(runs.find(request.init), best=True)
+    runs.check_kind(before, "finetune", "gpt")
+    known = with_special(tokenizer, CHAT_TOKENS)
+    data = prepare(config, before.model.context, known)
+    dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
+    shape = replace(before.model, vocabulary=known.size, dropout=dropout)
+    new = known.size - tokenizer.size  # after the special tokens that there were
+    first = len(known.special) - new
+    return _job(request, data, shape, with_new_tokens(model.state_dict(), first, new, config.seed))
 
 
 def resumed(request: Request) -> Job:
@@ -202,7 +228,7 @@ def reopened(
     if moved:
         data = _unchanged(run, tokenizer)
     else:
-        place = f"{missing} --{'text' if config.pairs is None else 'pairs'} PATH" if missing else ""
+        place = f"{missing} --{config.source} PATH" if missing else ""
         data = own_text(run, tokenizer, place, changed)
     if data is None:
         raise InputError(
@@ -246,10 +272,11 @@ def _unchanged(run: Run, tokenizer: Tokenizer) -> Data | None:
 def _moved(run: Run, kind: str, path: str) -> Run:
     """The run, with its text or its pairs where they are now."""
     before = run.training
-    if getattr(before, kind) in BUILT_IN or path in BUILT_IN:
+    made = *BUILT_IN, QUESTIONS
+    if getattr(before, kind, None) in made or path in made:
         why, fix = ", and only a file or a folder can have moved", "start a new run: --init"
         for other in MOVED:
-            if other != kind and getattr(before, other) not in BUILT_IN:
+            if other != kind and getattr(before, other, None) not in made:
                 why, fix = "", f"say where that is now: --{other} PATH"
         raise InputError(
             f"--{kind} {shown(path)}: {run.name} learns from {shown(before.learned_from)}{why}\n"
@@ -266,8 +293,10 @@ def _refuse(request: Request, names: Iterable[str], why: str) -> None:
             raise InputError(f"--{name.replace('_', '-')} cannot be chosen with {why}")
 
 
-def _job(request: Request, data: Data, shape: ModelConfig, start: Transformer | None = None) -> Job:
-    """The job of a new run. start: a model whose weights the new model gets."""
+def _job(
+    request: Request, data: Data, shape: ModelConfig, start: Mapping[str, Tensor] | None = None
+) -> Job:
+    """The job of a new run. start: the weights that the new model gets."""
     config = request.training
     if not request.ignore_memory:
         loaded, fix = ([], SMALLER) if start is None else (["weights"], "take a smaller --batch")
@@ -280,10 +309,10 @@ def _job(request: Request, data: Data, shape: ModelConfig, start: Transformer | 
         draw=start is None,
     )
     if start is not None:
-        weights = start.state_dict().items()
-        model.load_state_dict({name: array.to(dtype=config.dtype) for name, array in weights})
+        model.load_state_dict({name: x.to(dtype=config.dtype) for name, x in start.items()})
     folder = Path(config.out or runs.RUNS)
-    run = Run(shape, config, data.opening, data.hash, kind=config.kind, folder=folder)
+    stages = {"kind": config.kind, "stage": config.stage}
+    run = Run(shape, config, data.opening, data.hash, **stages, folder=folder)
     until = _until(run, request)
     return Job(run, data, model, optimizer_of(model, config), Progress(), until)
 

@@ -47,7 +47,7 @@ def test_the_pairs_that_were_kept_back(
     assert lines[1] == "pairs own.tsv: 2 pairs, not learned from"
     assert lines[2] == f"loss {loss:.4f} nats a character, the mean over {count} targets"
     assert lines[3].startswith(f"perplexity {np.exp(loss):.4g}: ")
-    assert lines[4] == "exact 0 of 2 answers, of likeliest tokens"
+    assert lines[4] == "exact 0.0%, 0 of 2 answers, of likeliest tokens"
     assert [line.partition(" -> ")[0] for line in lines[5:]] == ["wrong eb", "wrong bad"]
     FILE.unlink()
     refused(capsys, "eval", says="or name pairs to measure on: --pairs FILE")
@@ -79,13 +79,14 @@ def test_answers_are_right_to_the_letter(
     loss, count = by_hand(pairs_run, list(zip(sources, targets, strict=True)))
     assert found[1] == "pairs more.tsv: 40 pairs"
     assert found[2] == f"loss {loss:.4f} nats a character, the mean over {count} targets"
-    assert found[4] == f"exact {sum(right)} of 40 answers, of {how}"
+    assert found[4] == f"exact {sum(right) / 40:.1%}, {sum(right)} of 40 answers, of {how}"
     first = right.index(False)
     wrong = f"wrong {sources[first]} -> {written[first]}, right: {targets[first]}"
     assert found[5] == " ".join(wrong.split())
     assert len(found) == 5 + command.WRONG
     monkeypatch.setattr(command, "ANSWERED", 20)
-    assert told(capsys, *flags)[4] == f"exact {sum(right[::2])} of 20 answers, of {how}"
+    some = sum(right[::2])
+    assert told(capsys, *flags)[4] == f"exact {some / 20:.1%}, {some} of 20 answers, of {how}"
 
 
 def test_a_wide_beam_answers_fewer_sources_at_once(
@@ -104,7 +105,7 @@ def test_a_wide_beam_answers_fewer_sources_at_once(
     monkeypatch.setattr(Given, "new_cache", counted)
     flags = ["--pairs", "many.tsv", "--beam", "30"]
     Path("many.tsv").write_text("".join(f"{source}\tbad\n" for source in SOURCES))
-    assert told(capsys, *flags)[4] == "exact 0 of 10 answers, of a beam of 30"
+    assert told(capsys, *flags)[4] == "exact 0.0%, 0 of 10 answers, of a beam of 30"
     assert rows == [60] * 5  # of at most 64
     rows.clear()
     Path("prompts.txt").write_text("\n".join(SOURCES))

@@ -138,5 +138,5 @@ def test_a_share_that_keeps_nothing_back(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"--validation 0\.334 or"):
         read_pairs(file(tmp_path, "a\tb\nb\ta\nc\tc\n"), 0.1)
     assert len(read_pairs(file(tmp_path, "a\tb\nb\ta\nc\tc\n"), 0.334)[1]) == 1
-    with pytest.raises(CorpusError, match=r"1 source keeps none .*\nuse more pairs, or --valid"):
+    with pytest.raises(CorpusError, match=r"1 source keeps none .*\nuse more of them, or --valid"):
         read_pairs(file(tmp_path, "a\tb"), 0.9)

@@ -1,0 +1,112 @@
+"""`tinygpt finetune`: from a run to a run that answers.   Tests: commands/finetune.py,
+model/growing.py, training/jobs.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers.program import losses, refused
+from tinygpt.__main__ import main
+from tinygpt.model.growing import with_new_tokens
+from tinygpt.runs import run as runs
+
+BASE = ["train", "--tokenizer", "byte", "--context", "48", "--width", "16", "--heads", "2"]
+BASE += ["--layers", "1", "--steps", "2", "--batch", "4", "--snapshots", "0", "--out", "runs/base"]
+WORDS = ["one", "two", "six", "ten", "red", "blue", "green", "cat", "dog", "owl"]
+LINES = [
+    {"instruction": f"say {word}", "answer": word, "input": "as it is" * (i % 2)}
+    for i, word in enumerate(WORDS)
+]
+QUICK = ["--batch", "4", "--snapshots", "0", "--data", "examples.jsonl"]
+
+
+@pytest.fixture
+def base(here: Path) -> Path:
+    """A run of bytes, and a file of examples."""
+    (here / "text.txt").write_text("one two six ten red blue green cat dog owl\n" * 40)
+    assert main([*BASE, "--text", "text.txt"]) == 0
+    (here / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
+    return here
+
+
+def weights(folder: str) -> dict[str, Any]:
+    _, model, _ = runs.load(Path("runs") / folder)
+    return {name: x.numpy() for name, x in model.state_dict().items()}
+
+
+def test_a_run_that_answers(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--steps", "200", "--lr", "0.01", "--validation", "0", "--dropout", "0"]
+    assert main(["finetune", "base", *QUICK, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "examples  10 of at most 48 bytes" in out
+    assert "start     the best weights of base" in out.replace("runs/", "")
+    run, _, tokenizer = runs.load(Path("runs/examples-1"))
+    assert (run.stage, run.kind) == ("finetune", "gpt")
+    assert tokenizer.size == 259
+    assert main(["eval", "examples-1"]) == 0
+    assert "exact       100.0%, 10 of 10 answers" in capsys.readouterr().out
+    assert main(["sample", "examples-1", "--prompt", "say red\nas it is"]) == 0
+    # the odd ones have an input
+    assert main(["sample", "examples-1", "--prompt", "say two\nas it is"]) == 0
+    assert capsys.readouterr().out.endswith("say two\nas it is\ntwo\n")
+    refused(capsys, "eval", "examples-1", "--text", "story", says="learned from examples")
+    refused(capsys, "eval", "base", "--data", "examples.jsonl", says="learned from a text")
+
+
+def test_the_base_is_kept_and_new_tokens_are_added(base: Path) -> None:
+    before = weights("base")
+    assert main(["finetune", "base", *QUICK, "--steps", "1", "--lr", "1e-9"]) == 0
+    after = weights("examples-1")
+    assert all(np.array_equal(x, weights("base")[name]) for name, x in before.items())
+    table = after["token_embedding.weight"]
+    np.testing.assert_allclose(table[3:], before["token_embedding.weight"], atol=1e-6)
+    assert table[:3].std() > 0.01
+
+
+def test_a_stopped_fine_tuning_goes_on_with_the_same_bits(base: Path) -> None:
+    flags = ["finetune", "base", *QUICK, "--steps", "6", "--packing"]
+    assert main([*flags, "--out", "whole"]) == 0
+    assert main([*flags, "--out", "parts", "--until", "3"]) == 0
+    (base / "examples.jsonl").rename(base / "moved.jsonl")
+    assert main(["finetune", "--resume", "parts", "--data", "moved.jsonl"]) == 0
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        assert Path("whole", name).read_bytes() == Path("parts", name).read_bytes()
+    one, other = ([x.get("loss") for x in losses(Path(name))] for name in ("whole", "parts"))
+    assert one == other
+
+
+def test_what_cannot_be(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, says in (
+        (["none"], "no run is named"),
+        (["base", "--data", "gone.jsonl"], "gone.jsonl"),
+        (["base", "--data", "text.txt"], "is no example"),
+        (["base"], "do not fit a context of 48"),
+        (["base", "--validation", "0.2"], "--data questions"),
+        (["base", "--resume", "base"], "leave one of the two out"),
+        (["--resume", "base"], "goes on"),
+    ):
+        if flags != ["--resume", "base"]:
+            refused(capsys, "finetune", *flags, says=says)
+    (base / "long.jsonl").write_text(json.dumps({"instruction": "x" * 60, "answer": "y"}))
+    refused(capsys, "finetune", "base", "--data", "long.jsonl", "--validation", "0", says="48")
+    config = json.loads(Path("runs/base/config.json").read_text())
+    Path("runs/base/config.json").write_text(json.dumps(config | {"stage": "teach"}))
+    refused(capsys, "sample", "base", says="no stage of training is named 'teach'")
+
+
+def test_rows_of_new_tokens_stand_in_between() -> None:
+    """The ids before keep their rows, those after move up; a head of its own grows too."""
+    from tensor import Tensor
+
+    table, head = np.arange(12.0).reshape(4, 3), np.arange(12.0).reshape(3, 4)
+    given = {"token_embedding.weight": Tensor(table), "head.weight": Tensor(head)}
+    grown = {name: x.numpy() for name, x in with_new_tokens(given, 1, 2, seed=0).items()}
+    np.testing.assert_array_equal(grown["token_embedding.weight"][[0, 3, 4, 5]], table)
+    np.testing.assert_array_equal(grown["head.weight"][:, [0, 3, 4, 5]], head)
+    assert np.abs(grown["token_embedding.weight"][1:3]).max() < 0.1

@@ -1,0 +1,190 @@
+"""Instructions and their answers, as batches of token ids.
+
+    example     instruction: Tell who slept.     input: Tom slept.      answer: Tom
+
+    ids         <|user|> T e ... . <|assistant|> T o m <|end|>
+    x           <|user|> T e ... . <|assistant|> T o m
+    y           -1       -1 ... -1 T             o m <|end|>
+
+A model learns the answer and its end. The instruction is read, and is no target: a model that
+answers need not learn how people ask.      Ouyang et al. 2022, section 3.5
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from tinygpt.data.pairs import held_back
+from tinygpt.data.reading import name_of, read_text
+from tinygpt.data.windows import CorpusError
+from tinygpt.files import brief
+from tinygpt.ids import ANSWERED, ASSISTANT, IGNORED, PAD, USER, Ids
+from tinygpt.terminal import number_of
+from tinygpt.tokenizers import SpecialTokenizer, TokenizerError
+
+
+class Example(NamedTuple):
+    """What is asked, the text that the question is about, and the right answer."""
+
+    instruction: str
+    answer: str
+    input: str = ""
+
+    @property
+    def question(self) -> str:
+        """The instruction, and the input on the next line."""
+        return f"{self.instruction}\n{self.input}" if self.input else self.instruction
+
+
+def prompt_of(tokenizer: SpecialTokenizer, question: str) -> list[int]:
+    """The ids after which the model writes the answer."""
+    user, assistant = (tokenizer.special.index(name) for name in (USER, ASSISTANT))
+    return [user, *tokenizer.encode(question), assistant]
+
+
+def end_of(tokenizer: SpecialTokenizer) -> int:
+    """The id that ends an answer."""
+    return tokenizer.special.index(ANSWERED)
+
+
+class Instructions:
+    """Examples in the place of windows: i[rows] gives x, y: (len(rows), T), T <= context.
+
+    y is -1 but for the answers and their ends. packing: a row holds as many examples as fit, one
+    after the other, and a token sees all tokens of the row before it, also those of other examples;
+    else a row is one example. Raises CorpusError for no example, and for one that does not fit.
+    """
+
+    example = "example"
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: SpecialTokenizer,
+        context: int,
+        packing: bool = False,
+    ):
+        if not examples:
+            raise CorpusError("no example to learn from or to measure on\ngive at least one")
+        self.examples, self.context, self.end = examples, context, end_of(tokenizer)
+        self.questions = [example.question for example in examples]
+        self.answers = [example.answer for example in examples]
+        self.prompts = [prompt_of(tokenizer, question) for question in self.questions]
+        answers = [[*tokenizer.encode(answer), self.end] for answer in self.answers]
+        rows = [_row(*both) for both in zip(self.prompts, answers, strict=True)]
+        _check_lengths(examples, rows, context)
+        self.rows = _packed(rows, context) if packing else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, numbers: Any) -> tuple[Ids, Ids]:
+        rows = [self.rows[number] for number in np.asarray(numbers).tolist()]
+        shape = len(rows), max(x.size for x, _ in rows)
+        batch_x, batch_y = np.full(shape, PAD), np.full(shape, IGNORED)
+        for row, (x, y) in enumerate(rows):
+            batch_x[row, : x.size], batch_y[row, : y.size] = x, y
+        return batch_x, batch_y
+
+
+Row = tuple[Ids, Ids]  # x, y: (T,)
+
+
+def _row(prompt: list[int], answer: list[int]) -> Row:
+    """One example. The last token of the prompt predicts the first of the answer."""
+    ids = np.array([*prompt, *answer])
+    y = np.where(np.arange(1, ids.size) < len(prompt), IGNORED, ids[1:])
+    return ids[:-1], y
+
+
+def _packed(rows: Sequence[Row], context: int) -> list[Row]:
+    """Rows of as many examples as fit, in their order. The end of each answer stands between."""
+    packed: list[Row] = []
+    for x, y in rows:
+        last_x, last_y = packed[-1] if packed else (np.zeros(context, np.int64), y)
+        if last_x.size + 1 + x.size > context:
+            packed.append((x, y))
+            continue
+        end = last_y[-1:]
+        joined_x, joined_y = (last_x, end, x), (last_y, [IGNORED], y)
+        packed[-1] = np.concatenate(joined_x), np.concatenate(joined_y)
+    return packed
+
+
+def _check_lengths(examples: Sequence[Example], rows: Sequence[Row], context: int) -> None:
+    """Raise CorpusError for the first example that does not fit the context."""
+    longest = max(x.size for x, _ in rows)
+    if longest <= context:
+        return
+    number = next(i for i, (x, _) in enumerate(rows) if x.size > context)
+    raise CorpusError(
+        f"example {number + 1} does not fit the context of {context}: "
+        f"'{brief(examples[number].instruction)}' and its answer are {rows[number][0].size} tokens"
+        f"\nleave the longer examples out, or start from a run with --context {longest} or more"
+    )
+
+
+# -- examples of a file
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A line of a .jsonl file."""
+
+    instruction: str
+    answer: str
+    input: str = ""
+
+
+def read_examples(path: str, validation: float) -> tuple[list[Example], list[Example]]:
+    """The examples of a file to learn from, and those kept back to measure on: the last of the
+    different questions, this share of them. A line is a JSON object with "instruction", "answer",
+    and "input" where the instruction is about a text.
+
+    Raises InputError, as `read_parts` does, for a file that is no text, and CorpusError for a line
+    that is no example, with its number.
+    """
+    lines = read_text(path).removesuffix("\n").split("\n")
+    examples = [_example(line, f"{name_of(path)}, line {i}") for i, line in enumerate(lines, 1)]
+    kept = held_back([example.question for example in examples], validation, "question")
+    learned = [example for example in examples if example.question not in kept]
+    return learned, [example for example in examples if example.question in kept]
+
+
+def _example(line: str, where: str) -> Example:
+    """The example of a line. Raises CorpusError where the line is none."""
+    try:
+        found = msgspec.json.decode(line, type=Line)
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    else:
+        if found.instruction.strip() and found.answer.strip():
+            return Example(found.instruction, found.answer, found.input)
+        problem = "the instruction or the answer is empty"
+    raise CorpusError(
+        f"{where} is no example ({brief(problem)}): '{brief(line)}'\n"
+        'write each as a line of its own: {"instruction": "Say hello.", "answer": "Hello."}'
+    )
+
+
+def hash_of(examples: Sequence[Example]) -> str:
+    """SHA-256 of the examples."""
+    return sha256(json.dumps(examples).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def check_known(tokenizer: SpecialTokenizer, examples: Sequence[Example]) -> None:
+    """Raise CorpusError for an example that the tokenizer cannot encode, with its number."""
+    for number, example in enumerate(examples, 1):
+        try:
+            tokenizer.encode(example.question + example.answer)
+        except TokenizerError as error:
+            raise CorpusError(
+                f"example {number} of {number_of(len(examples), 'example')}: {error}\n"
+                "write it with the base run's characters, or start from a run whose --tokenizer is "
+                "byte or bpe"
+            ) from None

@@ -1,0 +1,123 @@
+"""Questions about stories of the grammar, with their answers by rule.
+
+    Tell who went home.                                                         Tom
+    Mia was a small dog. She liked the park. She met a cat named Tom. ... He went home. ...
+
+A question and a story are kept back from learning where their key is: the question, the first
+animal and the second, the place. So it is for a tenth of all keys, and a model that answers those
+has learned to read.
+
+The answers are read off the text of the story, sentence by sentence. The words use no character but
+those of the stories, so any run that learned stories can read them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tensor.random import Generator
+from tinygpt.data import grammar
+from tinygpt.data.instructions import Example
+from tinygpt.data.tasks import withheld
+from tinygpt.data.windows import CorpusError
+
+QUESTIONS = "questions"  # the name of this data
+LEARNED, MEASURED = 20_000, 500  # examples
+ROOM = 40  # characters of a question, its answer and the special tokens, at most
+LEAST = 160  # the context that one story in eight fits beside a question
+
+
+class Facts(NamedTuple):
+    """What a story says."""
+
+    names: tuple[str, ...]  # of one animal, or two
+    kinds: tuple[str, ...]
+    sizes: tuple[str, ...]  # "" where nothing is said
+    place: str
+    verb: str
+    weather: str  # "" where nothing is said
+    home: str  # the name of the one who went home
+
+
+def facts(story: str) -> Facts:
+    """What the sentences of a story say."""
+    animals = re.findall(r"(\w+) was a (big |small |)(cat|dog)\.", story)
+    animals += [
+        (name, size, kind)
+        for size, kind, name in re.findall(r"met a (big |small |)(cat|dog) named (\w+)\.", story)
+    ]
+    names, sizes, kinds = zip(*animals, strict=True)
+    weather = re.match(r"It was a (\w+) day\.", story)
+    verb = re.search(r" (played|ran|slept) ", story)
+    place = re.search(r"liked the (\w+)\.", story)
+    goes = re.search(r"([\w ]+) went home\.", story)
+    assert verb is not None
+    assert place is not None
+    assert goes is not None
+    told = tuple(size.strip() for size in sizes)
+    day = weather[1] if weather else ""
+    found = Facts(names, kinds, told, place[1], verb[1], day, home="")
+    return found._replace(home=_called(goes[1].strip(), found))
+
+
+def _called(who: str, story: Facts) -> str:
+    """The name of the animal that a name, a kind or a pronoun means."""
+    for name, kind in zip(story.names, story.kinds, strict=True):
+        if who in (name, f"The {kind}", grammar.NAMES[name]):
+            return name
+    raise AssertionError(f"{who!r} is nobody in {story}")
+
+
+def asked(story: Facts) -> dict[str, str]:
+    """Each question that the story answers, and the answer."""
+    first, *others = story.names
+    known = {
+        "Tell who went home.": story.home,
+        "Tell the place.": story.place,
+        "Tell what they did." if others else f"Tell what {first} did.": story.verb,
+        "How many animals are there.": "two" if others else "one",
+        "How was the day.": story.weather or "not told",
+    }
+    for name, kind, size in zip(story.names, story.kinds, story.sizes, strict=True):
+        known[f"Tell what {name} was."] = kind
+        known[f"Tell who was a {kind}."] = name
+        known[f"Tell if {name} was big or small."] = size or "not told"
+    if others:
+        known["Tell who stayed."] = next(name for name in story.names if name != story.home)
+        known[f"Tell who met {others[0]}."] = first
+    return known
+
+
+def questions(
+    seed: int, context: int, learned: int = LEARNED, measured: int = MEASURED
+) -> tuple[list[Example], list[Example]]:
+    """Examples to learn from, and others with different keys to measure on. Stories that do not fit
+    a context beside a question are left out. Raises CorpusError for a context that few stories fit.
+    """
+    if context < LEAST:
+        raise CorpusError(
+            f"stories and questions do not fit a context of {context}\n"
+            f"start from a run with a --context of {LEAST} or more: 256 takes nearly all stories"
+        )
+    learn, measure = list[Example](), list[Example]()
+    source = _examples(seed, context - ROOM)
+    while len(learn) < learned or len(measure) < measured:
+        example, key = next(source)
+        (measure if withheld(key, seed) else learn).append(example)
+    return learn[:learned], measure[:measured]
+
+
+def _examples(seed: int, longest: int) -> Iterator[tuple[Example, str]]:
+    """Endless examples, each with its key."""
+    draws = Generator(seed)
+    for story in grammar.stories(seed + (1 << 33)):
+        text = story.removesuffix(grammar.END)
+        if len(text) > longest:
+            continue
+        known = facts(text)
+        options = list(asked(known).items())
+        question, answer = options[int(draws.uniform((1,)).item() * len(options))]
+        key = f"{question} {known.names} {known.kinds} {known.place}"
+        yield Example(question, answer, text), key
