@@ -75,7 +75,7 @@ def compile_all(names: list[str]) -> None:
     def compiled(case: tuple[Any, ...]) -> None:
         version, dtype, *options = case
         made = version(as_dtype(dtype), *options)
-        source, width = (made.source, 1) if made.split is None else made.split[::2]
+        source, width = (made.source, made.width) if made.split is None else made.split[::2]
         source._module(as_dtype(dtype), width).get_function("attention_totals")
 
     masks = list(product((False, True), (False, True)))
@@ -296,14 +296,12 @@ def torch_attention(shape: tuple[Any, ...]) -> None:
 
 
 def tune() -> None:
-    """Backward with other tiles, and with fewer registers a thread."""
-    for shape in SHAPES[:3]:
-        for columns in (32, 64):
-            for blocks in (2, 3):
-                version: Any = partial(tensor_cores, columns=columns, blocks=blocks)
-                with chosen(version):
-                    name = f"columns {columns} blocks {blocks}"
-                    attempt(name, shape, "bfloat16", by_hand.attention_by_hand)
+    """With 16 and 32 rows a warp, and with fewer registers a thread."""
+    for shape, M, blocks in product(SHAPES[:3], (1, 2), (2, 3)):
+        version: Any = partial(tensor_cores, M=M, blocks=blocks)
+        with chosen(version):
+            name = f"M {M} blocks {blocks}"
+            attempt(name, shape, "bfloat16", by_hand.attention_by_hand)
 
 
 def resources() -> None:
@@ -321,7 +319,7 @@ def resources() -> None:
             made = version(as_dtype(dtype), D, False, False)
             for kernel in ("forward", "dq", "dkv"):
                 name = f"attention_{made.name}_{kernel}"
-                describe(made.source, name, dtype, D, getattr(made, kernel))
+                describe(made.source, name, dtype, D, getattr(made, kernel), made.width)
     for D, queries in product((64, 128), (1, 4)):
         split = decoding(as_dtype("bfloat16"), D, False, False, tiles, queries, 8).split
         assert split is not None
@@ -356,7 +354,7 @@ def main() -> int:
     parser.add_argument("--longest", type=int, default=400, help="of their queries and keys")
     parser.add_argument("--no-times", action="store_true")
     parser.add_argument("--memory", action="store_true", help="of a step with more and more tokens")
-    parser.add_argument("--tune", action="store_true", help="time other tiles of backward too")
+    parser.add_argument("--tune", action="store_true", help="time other tiles too")
     options = parser.parse_args()
     wrong = 0
     if options.shapes:

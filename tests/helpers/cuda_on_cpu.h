@@ -113,6 +113,13 @@ template <class X> X __shfl_xor_sync(unsigned, X x, int step) {
     return other;
 }
 
+template <class X> X __shfl_sync(unsigned, X x, int lane) {
+    show_warp(x);
+    X other = shown<X>(lane);
+    __syncwarp();
+    return other;
+}
+
 inline std::vector<std::pair<void *, size_t>> shared_memories;
 
 inline void run_block() {

@@ -77,6 +77,7 @@ def test_tensor_cores_on_the_cpu() -> None:
     assert_right(Example("bfloat16", 1, 1, 70, 100, 128, True, packed=False))
     assert_right(Example("bfloat16", 2, 2, 70, 70, 32, True, "padding", 0.3))
     assert_right(Example("bfloat16", 2, 2, 65, 9, 32, False, "all", 0.5, packed=False))
+    assert_right(Example("bfloat16", 1, 2, 72, 132, 32, True, dropout=0.3))
     assert_right(Example("float16", 1, 1, 65, 129, 16))
 
 

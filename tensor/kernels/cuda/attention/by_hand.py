@@ -68,6 +68,7 @@ class Call(NamedTuple):
             (tiling.threads,),
             *arguments,
             dtype=self.dtype,
+            width=self.version.width,
             shared=tiling.shared,
         )
 
@@ -105,8 +106,13 @@ class Call(NamedTuple):
     ) -> None:
         """Fills dq, dk and dv."""
         version, totals = self.version, empty(log_sums.shape, log_sums.dtype)
-        grid, sums = (-(-totals.size // 4),), (y, dy, totals, self.case, totals.size)
-        version.source.launch("attention_totals", grid, (32, 4), *sums, dtype=self.dtype)
+        width = version.width
+        reads = -(-version.source.constants["D"] // width)
+        threads = min(32, 1 << (reads - 1).bit_length())  # of a row
+        grid, block = (-(-totals.size * threads // 128),), (threads, 128 // threads)
+        sums = y, dy, totals, self.case, totals.size
+        name = "attention_totals"
+        version.source.launch(name, grid, block, *sums, dtype=self.dtype, width=width)
         given = *self.qkv, self.mask, dy, log_sums, totals
         self.launch("dq", version.dq, self.case.queries, *given, dq, self.case)
         self.launch("dkv", version.dkv, self.case.keys, *given, dk, dv, self.case)

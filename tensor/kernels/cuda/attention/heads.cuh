@@ -52,10 +52,18 @@ __device__ inline int keys_before(const Case &c, int t) {
     return c.causal ? min(c.keys, max(0, t + 1 + c.keys - c.queries)) : c.keys;
 }
 
-__device__ inline bool seen(const Case &c, const Mask &mask, const Place &at, int t, int s) {
-    if (t >= c.queries || s >= keys_before(c, t)) return false;
+// Key s is seen by the queries from this one on, so far as the mask allows.
+__device__ inline int first_query(const Case &c, int s) {
+    return c.causal ? s - (c.keys - c.queries) : 0;
+}
+
+__device__ inline bool allowed(const Mask &mask, const Place &at, int t, int s) {
     if (!MASKED) return true;
     return mask.start[at.b * mask.batch + at.h * mask.head + t * mask.query + s * mask.key];
+}
+
+__device__ inline bool seen(const Case &c, const Mask &mask, const Place &at, int t, int s) {
+    return t < c.queries && s < keys_before(c, t) && allowed(mask, at, t, s);
 }
 
 // Whether the mask hides key s from all queries alike: a padding mask, (B, 1, 1, keys).
@@ -69,44 +77,62 @@ __device__ inline unsigned long long place_of(const Case &c, const Place &at, in
     return ((unsigned long long)at.h * c.queries + t) * c.keys + s;
 }
 
-__device__ inline uint4 words_of(const Case &c, const Place &at, unsigned long long i) {
-    uint4 counter = {(unsigned)(i / 4), c.step, c.module, c.sample + at.b};
-    return philox(counter, {c.seed_low, c.seed_high});
-}
-
-__device__ inline W factor_of(const Case &c, unsigned word) {
-    return word >= c.threshold ? (W)c.factor : (W)0;
+__device__ inline uint4 words_of(const Case &c, const Place &at, unsigned counter) {
+    return philox({counter, c.step, c.module, c.sample + at.b}, {c.seed_low, c.seed_high});
 }
 
 // What dropout multiplies the weight of query t and key s by: 0 or 1 / (1 - p).
 __device__ inline W kept(const Case &c, const Place &at, int t, int s) {
     if (!DROPS) return 1;
     unsigned long long i = place_of(c, at, t, s);
-    return factor_of(c, word(words_of(c, at, i), i % 4));
+    return word(words_of(c, at, i / 4), i % 4) >= c.threshold ? (W)c.factor : (W)0;
 }
 
-// The same for keys s and s + 1, mostly of one counter.
-struct Two {
-    W first, second;
-};
-
-__device__ inline Two kept_two(const Case &c, const Place &at, int t, int s) {
-    unsigned long long i = place_of(c, at, t, s);
-    uint4 words = words_of(c, at, i);
-    W first = factor_of(c, word(words, i % 4));
-    if (i % 4 == 3) words = words_of(c, at, i + 1);
-    return {first, factor_of(c, word(words, (i + 1) % 4))};
+// Whether dropout keeps four weights, those of a counter: a bit each.
+__device__ inline unsigned kept_bits(const Case &c, const Place &at, unsigned counter) {
+    uint4 words = words_of(c, at, counter);
+    unsigned bits = words.x >= c.threshold;
+    if (words.y >= c.threshold) bits |= 2;
+    if (words.z >= c.threshold) bits |= 4;
+    if (words.w >= c.threshold) bits |= 8;
+    return bits;
 }
 
-// totals[row] = sum over d of y dy, which the softmax backwards subtracts: a warp for each row.
+// The same for N times the keys s to s + 3 of query t, four bits each; from one to the next are
+// `queries` queries and `keys` keys.   s, keys: multiples of 4
+template <int N>
+__device__ inline unsigned kept_bits(const Case &c, const Place &at, int t, int s, int queries,
+                                     int keys) {
+    unsigned bits = 0;
+    if (c.keys % 4 == 0) {
+#pragma unroll
+        for (int n = 0; n < N; n++) {
+            unsigned row = (unsigned)at.h * c.queries + t + n * queries;
+            bits |= kept_bits(c, at, row * (c.keys / 4) + (s + n * keys) / 4) << 4 * n;
+        }
+        return bits;
+    }
+#pragma unroll 1
+    for (int n = 0; n < N; n++) {  // of two counters
+        unsigned long long i = place_of(c, at, t + n * queries, s + n * keys);
+        unsigned eight = kept_bits(c, at, i / 4) | kept_bits(c, at, i / 4 + 1) << 4;
+        bits |= (eight >> i % 4 & 15) << 4 * n;
+    }
+    return bits;
+}
+
+// totals[row] = sum over d of y dy, which the softmax backwards subtracts. The threads of a block
+// with one threadIdx.y share a row: 2^i of them, at most a warp.
 KERNEL attention_totals(Heads y, Heads dy, W *totals, Case c, int rows) {
-    int row = blockIdx.x * blockDim.y + threadIdx.y;
-    if (row >= rows) return;
-    int head = row / c.queries, t = row % c.queries;
-    const T *one = y.at(head / c.heads, head % c.heads, t);
-    const T *other = dy.at(head / c.heads, head % c.heads, t);
+    int row = blockIdx.x * blockDim.y + threadIdx.y, head = row / c.queries, t = row % c.queries;
+    bool there = row < rows;
     W total = 0;
-    for (int d = threadIdx.x; d < D; d += 32) total += (W)one[d] * (W)other[d];
-    total = warp_sum(total);
-    if (threadIdx.x == 0) totals[row] = total;
+    for (int d = V * threadIdx.x; there && d < D; d += V * blockDim.x) {
+        Pack one = load(y.at(head / c.heads, head % c.heads, t) + d);
+        Pack other = load(dy.at(head / c.heads, head % c.heads, t) + d);
+#pragma unroll
+        for (int v = 0; v < V; v++) total += (W)one.v[v] * (W)other.v[v];
+    }
+    for (int step = blockDim.x / 2; step; step /= 2) total += __shfl_xor_sync(ALL, total, step);
+    if (there && threadIdx.x == 0) totals[row] = total;
 }

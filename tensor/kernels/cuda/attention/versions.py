@@ -48,7 +48,8 @@ class Version(NamedTuple):
     """A `.cu` file, compiled for one case, and how its kernels are launched.
 
     name: the kernels are attention_NAME_forward, attention_NAME_dq and attention_NAME_dkv
-    unit: log-sum-exps are kept times this   split: takes the place of attention_NAME_forward
+    unit: log-sum-exps are kept times this   width: numbers of y and dy read at once
+    split: takes the place of attention_NAME_forward
     """
 
     name: str
@@ -57,6 +58,7 @@ class Version(NamedTuple):
     dq: Tiling
     dkv: Tiling
     unit: float = 1.0
+    width: int = 1
     split: Split | None = None
 
 
@@ -83,25 +85,29 @@ def tiles(dtype: DType, D: int, masked: bool, drops: bool) -> Version:
 
 @functools.cache
 def tensor_cores(
-    dtype: DType, D: int, masked: bool, drops: bool, columns: int = 0, blocks: int = 2
+    dtype: DType, D: int, masked: bool, drops: bool, M: int = 0, blocks: int = 0
 ) -> Version:
-    """columns: of a tile of scores in backward   blocks: of backward at once on a multiprocessor,
-    which decides the registers of a thread
+    """M: a warp has 16 queries times 1 or 2   blocks: at once on a multiprocessor, which decides
+    the registers of a thread
     """
-    # a warp has 32 queries where its registers suffice
-    M = 2 if D <= 64 and not (masked or drops) else 1
-    columns = columns or (64 if D <= 64 else 32)
-    constants = {"D": D, "MASKED": masked, "DROPS": drops, "M": M, "BACK": columns}
+    # with 32 rows a warp reads half of what it reads with 16 for a product, where its registers
+    # suffice
+    M = M or (2 if D > 32 and not (masked or drops) else 1)
+    M_keys = M if D <= 64 else 1
+    blocks = blocks or (3 if D <= 32 else 2)
+    constants = {"D": D, "MASKED": masked, "DROPS": drops, "M": M, "M_KEYS": M_keys}
     source = _source("tensor_cores.cu", "mma.cuh", "warp_tiles.cuh", **constants, BLOCKS=blocks)
     row = 2 * (D + 8)  # bytes in shared memory
-    shared = (2 * 64 + 4 * columns) * row
+    # own rows, and two tiles of the other side twice: in backward with 64 / M rows
+    dq, dkv = (Tiling(64 * m, 128, (128 * m + 4 * 64 // m) * row) for m in (M, M_keys))
     return Version(
         "cores",
         source,
         Tiling(64 * M, 128, (64 * M + 4 * 64) * row),
-        Tiling(64, 128, shared),
-        Tiling(64, 128, shared + 4 * columns * 4),
+        dq,
+        dkv._replace(shared=dkv.shared + 4 * 64 // M_keys * 4),
         unit=math.log2(math.e),
+        width=ALIGNED // dtype.itemsize,
     )
 
 
