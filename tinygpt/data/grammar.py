@@ -237,6 +237,32 @@ def alphabet(part: Part = STORY) -> frozenset[str]:
     return frozenset().union(*(alphabet(each) for _, parts in choices(part) for each in parts))
 
 
+def log_probability(start: Symbol, story: str) -> float:
+    """ln p(story), by reading the story. Raises ValueError for a text that is not one whole story,
+    with the position up to which the text may be one.
+    """
+    reached = 0
+    open_ends: list[tuple[int, float, tuple[Part, ...]]] = [(0, 0.0, (start,))]
+    while open_ends:
+        position, log_p, parts = open_ends.pop()
+        if not parts:
+            if position == len(story):
+                return log_p
+            continue
+        head, rest = parts[0], parts[1:]
+        if not isinstance(head, str):
+            open_ends += [
+                (position, log_p + math.log(p), inner + rest) for p, inner in choices(head)
+            ]
+            continue
+        while head and story.startswith(head[0], position):
+            head, position = head[1:], position + 1
+        reached = max(reached, position)
+        if not head:
+            open_ends.append((position, log_p, rest))
+    raise ValueError(f"no story of this grammar: {story[reached:]!r} cannot come")
+
+
 # -- drawing
 
 

@@ -29,6 +29,7 @@ from tinygpt.data.grammar import (
     Symbol,
     grammar_text,
     grammar_tokenizer,
+    log_probability,
     stories,
 )
 from tinygpt.data.windows import CorpusError, Windows
@@ -84,32 +85,6 @@ def enumerated(parts: tuple[Part, ...]) -> Iterator[tuple[str, float]]:
         else [(t, p * q) for p, inner in grammar.choices(head) for t, q in enumerated(inner)]
     )
     yield from ((a + b, p * q) for a, p in heads for b, q in rest)
-
-
-def log_probability(start: Symbol, story: str) -> float:
-    """ln p(story), by reading the story. Raises ValueError for a text that is not one whole story,
-    with the position up to which the text may be one.
-    """
-    reached = 0
-    open_ends: list[tuple[int, float, tuple[Part, ...]]] = [(0, 0.0, (start,))]
-    while open_ends:
-        position, log_p, parts = open_ends.pop()
-        if not parts:
-            if position == len(story):
-                return log_p
-            continue
-        head, rest = parts[0], parts[1:]
-        if not isinstance(head, str):
-            open_ends += [
-                (position, log_p + math.log(p), inner + rest) for p, inner in grammar.choices(head)
-            ]
-            continue
-        while head and story.startswith(head[0], position):
-            head, position = head[1:], position + 1
-        reached = max(reached, position)
-        if not head:
-            open_ends.append((position, log_p, rest))
-    raise ValueError(f"no story of this grammar: {story[reached:]!r} cannot come")
 
 
 LOOKAHEAD = 40  # characters by which two choices must differ
