@@ -10,6 +10,10 @@ An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FI
 fine-tuned run the instructions kept back, or those of `--data FILE`. Printed is how many answers
 are exactly right, and the first wrong ones. A BERT fills in hidden tokens of the text.
 Printed is how many it gets wrong.
+
+A GPT that learned from examples in the text (`--task copy`, `map` or `patterns`) is measured on
+rules that it has never seen. Printed is how many answers are right, by the number of examples
+before, and which heads find the example.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +30,7 @@ from tinygpt.commands.cli import Parser, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
+from tinygpt.data.in_context import InContext
 from tinygpt.data.instructions import Instructions, check_known, read_examples
 from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
@@ -33,17 +39,25 @@ from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.generation.answers import answers, continued
 from tinygpt.ids import IGNORED, MASK_TOKENS, Ids
+from tinygpt.inside.induction import induction_scores
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
 from tinygpt.tokenizers import CharacterTokenizer, SpecialTokenizer, Tokenizer, WordTokenizer
 from tinygpt.tokenizers.byte_pair import END
 from tinygpt.training.jobs import check_device, own_text
-from tinygpt.training.measure import batch_of, mean_loss, measured_rows, wrong_share
+from tinygpt.training.measure import (
+    batch_of,
+    mean_loss,
+    measured_rows,
+    right_answers,
+    wrong_share,
+)
 from tinygpt.training.step import arithmetic
 
 # the flag that names what a run is measured on, and how people call that
 SOURCES = {"text": "a text", "pairs": "pairs", "data": "examples"}
 ANSWERED = 10_000  # pairs that are answered, at most: of more, evenly spread ones
+EXAMPLES = 0, 1, 2, 4, 8  # numbers of them that are reported
 WRONG = 5  # wrong answers that are shown
 
 
@@ -118,7 +132,10 @@ def run(options: argparse.Namespace) -> int:
             f"{other}, or train again"
         )
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
+    before = hash_of(model)
     _report(loss, measured, tokenizer)
+    if isinstance(measured.windows, InContext):
+        _report_in_context(model, measured.windows, before)
     if isinstance(measured.windows, Pairs | Instructions):
         _report_answers(model, measured, tokenizer, config)
     if isinstance(measured.windows, Masked):
@@ -160,7 +177,7 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     with np.errstate(over="ignore"):
         many = f"{np.exp(loss):.4g}"
     say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
-    if answered or isinstance(measured.windows, Masked):
+    if answered or isinstance(measured.windows, Masked | InContext):
         return
     size = byte_count(tokenizer, targets)
     bits = loss * len(targets) / math.log(2) / size
@@ -172,6 +189,36 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
             f"unknown     {unknown:,} of the targets are words it does not know, 5 bytes of <unk> "
             "each"
         )
+
+
+def _report_in_context(model: Any, texts: InContext, before: str) -> None:
+    """How many answers are right, by the number of examples before; then the induction heads.
+    before: the hash of the weights before the first question.
+    """
+    right = right_answers(model, texts)
+    shown = [n for n in EXAMPLES if n in right]
+    shares = [right[n][0] / right[n][1] for n in shown]
+    say(f"examples    {''.join(f'{n:>8}' for n in shown)}   in the text before")
+    say(f"right       {''.join(f'{share:8.1%}' for share in shares)}   of answers by unseen rules")
+    say(f"chance      {1 / texts.task.answers:8.1%}   a guess")
+    after = hash_of(model)
+    said = "the same" if after == before else after[:16]
+    say(f"weights     {before[:16]} before all answers, {said} after: SHA-256")
+    drawn = texts.drawn(np.arange(100))
+    scores, equal = induction_scores(model, drawn.ids[:, :-1], drawn.known[:, 1:])
+    for layer, heads in enumerate(scores):
+        name = "" if layer else "induction"
+        say(f"{name:12}layer {layer}: {'  '.join(f'{score:.2f}' for score in heads)}")
+    say(f"{'':12}the share of each head on the token after the same one; {equal:.2f} by chance")
+
+
+def hash_of(model: Any) -> str:
+    """SHA-256 of all weights."""
+    digest = sha256()
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.to("cpu").numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _report_answers(
@@ -251,6 +298,9 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
         count = number_of(len(kept), found.example)
         name = f"{shown(found.name)}: {count}, not learned from"
         return Measured(name, kept)
+    if isinstance(kept, InContext):
+        name = f"{shown(found.name)}: {len(kept):,} texts, of rules that were not learned from"
+        return Measured(name, kept, found.floor)
     ids = kept.windows.tokens if run.kind == "bert" else kept.tokens
     name = f"{shown(found.name)}: the last {len(ids):,} {found.unit}s, not learned from"
     return Measured(name, kept if run.kind == "bert" else SideBySide(ids, context))

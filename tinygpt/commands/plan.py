@@ -16,6 +16,7 @@ from tinygpt.config import ModelConfig, TrainConfig
 from tinygpt.config.presets import VOCABULARY
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
+from tinygpt.data.in_context import task_tokenizer
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK_TOKENS
 from tinygpt.terminal import nearest, say
@@ -128,6 +129,8 @@ def vocabulary_of(config: TrainConfig, context: int) -> int:
     """How many different tokens a training has; of byte pairs, the most that it may have."""
     if config.kind == "encoder-decoder":
         return data.prepare(config, context).tokenizer.size
+    if config.in_context:
+        return task_tokenizer(str(config.task)).size
     return _tokens_of_text(config) + len(MASK_TOKENS) * (config.kind == "bert")
 
 

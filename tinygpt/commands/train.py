@@ -154,6 +154,9 @@ def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
     if run.stage == "finetune":
         sample.write(run, model, tokenizer, SampleConfig(temperature=0), run.opening)
         say(f"\nask it yourself: {command('sample', run.folder, '--prompt', 'TEXT')}")
+    elif run.training.in_context:
+        sample.write(run, model, tokenizer, SampleConfig(temperature=0, length=1), run.opening)
+        say(f"\nright answers by the number of examples: {command('eval', run.folder)}")
     elif run.kind == "gpt":
         sample.write(run, model, tokenizer, SampleConfig(), run.opening)
         more = command("sample", run.folder, "--length", 200, "--temperature", 0.8)
@@ -218,14 +221,15 @@ def _cuda_kernels(model: ModelConfig, config: TrainConfig) -> str:
 def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> Iterator[str]:
     """What is learned from and measured on, and how often."""
     kept, context, unit = data.validation, data.windows.context, data.unit
-    whole, count = data.example != "window", _different(data)
+    whole, count = data.example in ("pair", "example"), _different(data)
     others = "" if whole else ", all there are" * (config.stride == 1)
     if kept is not None:
         others = f", and {number_of(len(kept), 'other')} to measure on"
         if kept.context < context:
             others = f", and a shorter one of {kept.context} to measure on"
     of = "at most " if whole else ""
-    yield f"{data.example + 's':9} {count:,} of {of}{context} {unit}s{others}"
+    number = "new ones each time," if config.in_context else f"{count:,}"
+    yield f"{data.example + 's':9} {number} of {of}{context} {unit}s{others}"
     if config.kind == "bert":
         yield f"targets   {TARGETS:.0%} of the {unit}s, others each time that a window comes"
     chosen = [flag(name) for name in ("evaluate", "patience") if hasattr(options, name)]
@@ -284,6 +288,7 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary:,})"
     yield f"loss      {unknowing}: a model that knows nothing"
     if data.floor is not None:
-        which = "these windows" if data.validation is None else "such stories"
+        kept = "such texts" if config.in_context else "such stories"
+        which = "these windows" if data.validation is None else kept
         yield f"          {data.floor:.3f} is the floor: no model can be better on {which}"
     yield ""

@@ -26,6 +26,8 @@ from tinygpt.config.options import (
     option,
 )
 
+IN_CONTEXT = "copy", "map", "patterns"  # tasks of a GPT: each text has a rule of its own
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -41,12 +43,14 @@ class TrainConfig:
         "if none is given)",
         "TEXT",
     )
-    # masked: words of a text; the others are pairs made by rule
-    task: Literal["reverse", "sort", "dates", "translate", "masked"] | None = option(
+    # masked: words of a text; copy, map, patterns: texts made by rule; the others: pairs
+    task: (
+        Literal["reverse", "sort", "dates", "translate", "copy", "map", "patterns", "masked"] | None
+    ) = option(
         None,
         "learn a task: to reverse or sort letters, to write dates as 2021-03-03, to translate "
-        "phrases to French, or to fill in masked tokens of --text (the next token of a text, if "
-        "not given)",
+        "phrases to French; to learn from examples in the text itself: copy, map or patterns; or "
+        "to fill in masked tokens of --text (the next token of a text, if not given)",
     )
     # two columns with a tab between
     pairs: str | None = option(
@@ -191,7 +195,7 @@ class TrainConfig:
         )
         check(
             self.task in (None, "masked") or self.text is self.pairs is None,
-            f"task {self.task} makes its own pairs: leave out text and pairs",
+            f"task {self.task} makes its own examples: leave out text and pairs",
         )
         check(
             self.pairs is None or self.text is self.task is None,
@@ -213,7 +217,14 @@ class TrainConfig:
         """The kind of model that is trained: "gpt", "encoder-decoder" or "bert"."""
         if self.task == "masked":
             return "bert"
-        return "gpt" if self.task is self.pairs is None else "encoder-decoder"
+        if self.in_context or self.task is self.pairs is None:
+            return "gpt"
+        return "encoder-decoder"
+
+    @property
+    def in_context(self) -> bool:
+        """Whether each text has a rule of its own, and examples of the rule."""
+        return self.task in IN_CONTEXT
 
     @property
     def learned_from(self) -> str:

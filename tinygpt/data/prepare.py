@@ -5,6 +5,7 @@ story      149 characters, learned by heart and measured on itself        floor:
 grammar    stories from a grammar, and other stories to measure on        floor: computed
 pairs      of a task, or of a file, with other pairs to measure on        floor: unknown
 examples   of a file, or made by rule, with others to measure on          floor: unknown
+in context texts whose rule is in the text, of rules that were kept back   floor: 0
 a file     its first tokens to learn from, its last to measure on         floor: unknown
 masked     tokens of one of these texts that are hidden                   floor: unknown
 tokens     the same of a token folder, which may be larger than memory    floor: unknown
@@ -25,11 +26,12 @@ import numpy as np
 
 from tinygpt.config import FinetuneConfig, TrainConfig
 from tinygpt.data import documents, grammar, masked, token_files
+from tinygpt.data.in_context import InContext, task_tokenizer
 from tinygpt.data.instructions import Instructions, check_known, hash_of, read_examples
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.questions import QUESTIONS, questions
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
-from tinygpt.data.tasks import task_pairs
+from tinygpt.data.tasks import MEASURED, task_pairs
 from tinygpt.data.windows import (
     CorpusError,
     Examples,
@@ -82,7 +84,7 @@ class Data:
 
     @property
     def example(self) -> str:
-        """The word for one of what is learned from: window, pair or example."""
+        """The word for one of what is learned from: window, pair, example or text."""
         return example_of(self.windows)
 
     @property
@@ -92,7 +94,7 @@ class Data:
 
 
 def example_of(windows: Examples) -> str:
-    """The word for one of these: window, pair or example."""
+    """The word for one of these: window, pair, example or text."""
     return getattr(windows, "example", "window")
 
 
@@ -106,6 +108,8 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
         return _pairs(config, context, tokenizer)
     if config.kind == "bert":
         return _masked(config, context, tokenizer)
+    if config.in_context:
+        return _in_context(config, context, tokenizer)
     return _text(config, context, tokenizer)
 
 
@@ -237,6 +241,25 @@ def _instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | N
         Instructions(learned, tokenizer, context, config.packing),
         Instructions(others, tokenizer, context) if others else None,
         None,
+    )
+
+
+def _in_context(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """Texts of a task that have a rule of their own. What is known is certain: the floor is 0."""
+    task = str(config.task)
+    tokenizer = tokenizer or task_tokenizer(task)
+    learned = InContext(task, context, config.seed, tokenizer)
+    others = InContext(task, context, config.seed, tokenizer, measured=MEASURED)
+    texts = [each.drawn(np.arange(100)).ids.tobytes() for each in (learned, others)]
+    return Data(
+        config.learned_from,
+        "new texts each time",
+        tokenizer.decode(others.question()),
+        sha256(b"".join(texts)).hexdigest(),
+        tokenizer,
+        learned,
+        others,
+        0.0,
     )
 
 

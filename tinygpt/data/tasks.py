@@ -169,11 +169,16 @@ EXAMPLES: dict[str, Callable[[int], Iterator[Example]]] = {
 # of pairs is learned in less than 3 minutes on 2 cores.
 COMMON = {"width": 64, "heads": 2, "layers": 2, "batch": 32, "lr": 3e-3, "final_lr": 0.01}
 LETTERS, WORDS = COMMON | {"tokenizer": "character"}, COMMON | {"tokenizer": "word"}
+IN_CONTEXT = {"positions": "sinusoidal", "optimizer": "muon", "batch": 32, "final_lr": 0.01}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "reverse": LETTERS | {"context": 13, "steps": 1500},
     "sort": LETTERS | {"context": 13, "steps": 3000, "batch": 64},
     "dates": LETTERS | {"context": 40, "steps": 3500},
     "translate": WORDS | {"context": 24, "steps": 1800},
+    # a text has room for 8 examples
+    "copy": IN_CONTEXT | {"context": 72, "steps": 600},
+    "map": IN_CONTEXT | {"context": 36, "steps": 1500, "batch": 64},
+    "patterns": IN_CONTEXT | {"context": 45, "steps": 1000},
     # learned positions and AdamW take several times as many steps
     "masked": {"norm": "pre", "positions": "sinusoidal", "optimizer": "muon"},
 }

@@ -22,7 +22,6 @@ from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
 from tinygpt.data.questions import QUESTIONS
 from tinygpt.data.reading import STANDARD_INPUT, name_of
-from tinygpt.data.tasks import DEFAULTS
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
@@ -81,7 +80,13 @@ def fresh(request: Request) -> Job:
     _check(config)
     if isinstance(config, FinetuneConfig):
         return _finetuned(request, config)
-    if config.task in DEFAULTS:
+    if config.in_context:
+        _refuse(
+            request,
+            ["validation", "stride", "documents", "tokenizer", "tokens"],
+            f"--task {config.task}, which makes its own texts\nleave it out",
+        )
+    elif config.task not in (None, "masked"):
         _refuse(
             request,
             ["validation"],

@@ -10,6 +10,7 @@ import numpy as np
 from tensor import no_grad
 from tensor.nn import evaluating
 from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.data.in_context import InContext
 from tinygpt.data.prepare import Data
 from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, MASK, Ids
@@ -44,6 +45,22 @@ def wrong_share(model: Any, windows: Examples, rows: Ids | None = None) -> tuple
             wrong += int(np.count_nonzero(answers[places] != y[places]))
             hidden += int(np.count_nonzero(places))
     return wrong / max(hidden, 1), hidden
+
+
+def right_answers(model: Any, texts: InContext) -> dict[int, tuple[int, int]]:
+    """How many answers are right, and how many there are, by the number of examples before. The
+    answer is the likeliest token.
+    """
+    hits, examples = list[Any](), list[Any]()
+    with no_grad(), evaluating():
+        for rows in np.array_split(np.arange(len(texts)), -(-len(texts) // 64)):
+            drawn = texts.drawn(rows)
+            answers = model(drawn.ids[:, :-1]).to("cpu").numpy().argmax(axis=-1)
+            hits.append(answers == drawn.ids[:, 1:])
+            examples.append(drawn.examples[:, 1:])
+    right, before = np.concatenate(hits), np.concatenate(examples)
+    numbers = [int(n) for n in np.unique(before) if n != IGNORED]
+    return {n: (int(right[before == n].sum()), int((before == n).sum())) for n in numbers}
 
 
 def batches(
