@@ -207,9 +207,7 @@ class InContext:
         return found._replace(ids=self.ids[found.ids])
 
     def _attempt(self, rows: Ids, attempt: int) -> Drawn:
-        # texts to measure on have numbers of their own
-        seed = self.seed + (1 << 32) * (self.measured > 0)
-        return self.task.draw(Numbers(seed, rows, attempt), self.context + 1)
+        return self.task.draw(Numbers(self.seed, rows, attempt), self.context + 1)
 
     def _wrong(self, rules: Ids) -> Ids:
         """The numbers of those rules that are for the other kind of texts."""

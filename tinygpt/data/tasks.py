@@ -177,7 +177,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "translate": WORDS | {"context": 24, "steps": 1800},
     # a text has room for 8 examples
     "copy": IN_CONTEXT | {"context": 72, "steps": 600},
-    "map": IN_CONTEXT | {"context": 36, "steps": 1500, "batch": 64},
+    "map": IN_CONTEXT | {"context": 36, "steps": 2500, "batch": 64},
     "patterns": IN_CONTEXT | {"context": 45, "steps": 1000},
     # learned positions and AdamW take several times as many steps
     "masked": {"norm": "pre", "positions": "sinusoidal", "optimizer": "muon"},

@@ -15,8 +15,9 @@ from tinygpt.training.planning import PARTS, Plan
 
 
 def windows_of(config: TrainConfig) -> str:
-    """The windows or pairs of a step: 16 windows, or 16 x 4 windows with accumulation."""
+    """What a step learns from: 16 windows, pairs or texts, or 16 x 4 of them with accumulation."""
     unit = "pair" if config.kind == "encoder-decoder" else "window"
+    unit = "text" if config.in_context else unit
     if config.accumulation > 1:
         return f"{config.batch} x {config.accumulation} {unit}s"
     return number_of(config.batch, unit)
