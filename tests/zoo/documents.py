@@ -80,4 +80,11 @@ ZOO = [
         new="rest = self.special[:count]",
         test="tests/tinygpt/tokenizers/test_special.py::test_special_tokens_before_special_tokens",
     ),
+    Bug(  # white space that ends the list of characters is no token
+        row=97,
+        file="tinygpt/commands/tokenize.py",
+        old='CharacterTokenizer("".join(characters))',
+        new='CharacterTokenizer("".join(characters).strip())',
+        test=TESTS + "test_white_space_in_a_document_is_a_token",
+    ),
 ]

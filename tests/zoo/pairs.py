@@ -12,7 +12,7 @@ ZOO = [
     Bug(  # letters take the ids of special tokens
         row=97,
         file="tinygpt/tokenizers/special.py",
-        old="[i + len(self.special) for i in ids]",
+        old="[i + k for i in ids]",
         new="ids",
         test=SPECIAL + "test_a_text_gives_no_special_token",
     ),

@@ -25,7 +25,7 @@ from tinygpt.data.reading import STANDARD_INPUT, read_parts
 from tinygpt.errors import InputError
 from tinygpt.runs import run as runs
 from tinygpt.terminal import Bar, command, duration, say, short, shown
-from tinygpt.tokenizers import Tokenizer
+from tinygpt.tokenizers import CharacterTokenizer, Tokenizer, with_end
 from tinygpt.tokenizers import load as load_tokenizer
 from tinygpt.tokenizers.byte_pair import END
 
@@ -152,7 +152,8 @@ def _made(
     if config.tokenizer == "character":
         for part in documents.marked(parts) if several else parts:
             characters |= dict.fromkeys(part if part != END else "")
-        return data.learn_tokenizer(config, "".join(characters), several), "characters"
+        tokenizer = CharacterTokenizer("".join(characters))
+        return with_end(tokenizer) if several else tokenizer, "characters"
     for part in parts:
         if count < SEEN:
             start.append(part)

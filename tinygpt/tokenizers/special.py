@@ -87,7 +87,8 @@ class SpecialTokenizer(Tokenizer):
         return map(self._shifted, self.inner.encode_parts(parts))
 
     def _shifted(self, ids: list[int]) -> list[int]:
-        return [i + len(self.special) for i in ids]
+        k = len(self.special)
+        return [i + k for i in ids]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of the ids. A special token gives its name."""

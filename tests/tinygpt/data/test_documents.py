@@ -91,6 +91,16 @@ def test_a_folder_and_a_file_and_tokens_are_the_same(texts: Path, kind: str) -> 
         assert again.hash == data.hash
 
 
+def test_white_space_in_a_document_is_a_token(texts: Path) -> None:
+    """Also where it is the last character that is new."""
+    Path("lines.txt").write_text(f"cat\nact{END}cat")
+    assert main(["tokenize", "lines.txt", "--out", "tokens", "--validation", "0"]) == 0
+    found = token_files.read("tokens")
+    assert found.tokenizer.decode(np.asarray(found.ids)) == f"cat\nact{END}cat{END}"
+    config = TrainConfig(text="lines.txt", validation=0.0)
+    assert found.tokenizer.hash == prepare(config, 4).tokenizer.hash
+
+
 def test_a_text_of_one_document_stays_as_it_is(
     texts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
