@@ -109,7 +109,8 @@ def check(version: Callable[..., Version], count: int, longest: int) -> int:
                 example = example._replace(T=few, S=max(MANY_KEYS, example.S))
             try:
                 with tensor.no_grad():  # as decoding is
-                    error = errors(example, lambda x: move(x, "cuda"), to_host)
+                    there, gradients = partial(move, device="cuda"), version is not decoding
+                    error = errors(example, there, to_host, gradients)
             except Exception as failure:
                 error = float("inf")
                 print(f"{type(failure).__name__}: {str(failure)[:300]}")

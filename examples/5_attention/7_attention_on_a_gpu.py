@@ -406,11 +406,11 @@ assert 0 < np.abs(one_order - other_order).max() < 1e-5
 
 # %%
 H200 = {  # ms forward, ms backward
-    "plain": (11.923, 23.876),
-    "tiles": (2.347, 7.669),
-    "tensor_cores": (0.261, 0.836),
-    "PyTorch's flash": (0.278, 0.907),
-    "cuDNN": (0.182, 0.553),
+    "plain": (11.777, 23.961),
+    "tiles": (2.399, 7.775),
+    "tensor_cores": (0.275, 0.712),
+    "PyTorch's flash": (0.272, 0.874),
+    "cuDNN": (0.194, 0.569),
 }
 SHARING = {"plain": 32, "tiles": 64, "tensor_cores": 128}  # queries that share a read from memory
 BOUNDS = {

@@ -90,14 +90,20 @@ def wide(*arrays: Array) -> list[Array]:
     return [np.asarray(x, np.float64) for x in arrays]
 
 
-def errors(example: Example, there: Callable[[Array], Array], here: Callable[..., Array]) -> float:
-    """The largest error of y and the gradients, in shares of the largest number of all: a gradient
-    may be 0.
+def errors(
+    example: Example,
+    there: Callable[[Array], Array],
+    here: Callable[..., Array],
+    gradients: bool = True,
+) -> float:
+    """The largest error of y, and of the gradients, in shares of the largest number of all: a
+    gradient may be 0.
 
     there: from NumPy to where the kernels run   here: back
     """
     run = _packed if example.packed else _apart
     pairs = [(here(found), right) for found, right in run(example, there)]
+    pairs = pairs if gradients else pairs[:1]
     largest = max(np.abs(right).max() for _, right in pairs)
     worst = 0.0
     for found, right in pairs:
