@@ -31,6 +31,7 @@ from tinygpt.data.masked import TARGETS
 from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK
+from tinygpt.model.freezing import learning
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.metrics import Metrics
@@ -265,6 +266,9 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if options.init is not None:
         yield f"start     the best weights of {shown(options.init)}, and its tokenizer"
     yield f"model     {runs.described(model)}"
+    learn, whole = learning(job.model)
+    if learn < whole:
+        yield f"learning  {learn:,} of the {whole:,} parameters, {learn / whole:.2%}"
     drawn = config.steps * config.batch * config.accumulation
     unit = data.example
     often = f"{drawn:,} of the {unit}s, once each"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tinygpt.config.options import changed, option
+from tinygpt.config.options import changed, check, option
 from tinygpt.config.training import TrainConfig
 
 # fields of TrainConfig that the base run decides, or that belong to a text
 FIXED = "text", "pairs", "documents", "tokenizer", "tokens", "stride"
+# what can be frozen; a number of blocks is from 1 on
+FROZEN = re.compile(r"embeddings|blocks(:[1-9][0-9]{0,8})?")
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,23 @@ class FinetuneConfig(TrainConfig):
     packing: bool = option(
         False, "a row holds as many examples as fit the context; else one, and padding"
     )
+    freeze: str | None = option(
+        None,
+        "parts that do not learn, with commas between: embeddings, blocks, or blocks:N for the "
+        "first N (all parts learn, if not given)",
+        "PARTS",
+    )
     steps: int = changed(TrainConfig, "steps", 1500)
     lr: float = changed(TrainConfig, "lr", 1e-3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for part in [] if self.freeze is None else self.freeze.split(","):
+            check(
+                FROZEN.fullmatch(part) is not None,
+                f"freeze {self.freeze!a}: {part!a} is no part of a model\nname parts with commas "
+                "between: embeddings, blocks, or blocks:2 for the first two",
+            )
 
     @property
     def kind(self) -> str:

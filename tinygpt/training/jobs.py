@@ -26,6 +26,7 @@ from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
 from tinygpt.ids import CHAT_TOKENS
+from tinygpt.model.freezing import freeze
 from tinygpt.model.growing import with_new_tokens
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.transformer import Transformer
@@ -242,6 +243,7 @@ def reopened(
             f"name the same text, or start a new run with this one: --init {run.name}"
         )
     model.to(device=config.device)
+    _freeze(model, config)
     optimizer = optimizer_of(model.train(), config)
     return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
 
@@ -315,11 +317,18 @@ def _job(
     )
     if start is not None:
         model.load_state_dict({name: x.to(dtype=config.dtype) for name, x in start.items()})
+    _freeze(model, config)
     folder = Path(config.out or runs.RUNS)
     stages = {"kind": config.kind, "stage": config.stage}
     run = Run(shape, config, data.opening, data.hash, **stages, folder=folder)
     until = _until(run, request)
     return Job(run, data, model, optimizer_of(model, config), Progress(), until)
+
+
+def _freeze(model: Transformer, config: TrainConfig) -> None:
+    """Freeze the parts of the model that were chosen, before an optimiser is made."""
+    if isinstance(config, FinetuneConfig) and config.freeze is not None:
+        freeze(model, config.freeze)
 
 
 def _until(run: Run, request: Request) -> int:

@@ -81,6 +81,29 @@ def test_a_stopped_fine_tuning_goes_on_with_the_same_bits(base: Path) -> None:
     assert one == other
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_frozen_parts_stay_bit_for_bit(
+    optimizer: str, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in a run that was stopped, whose optimiser keeps nothing for them."""
+    flags = ["finetune", "base", *QUICK, "--steps", "4", "--freeze", "blocks", "--lr", "0.1"]
+    flags += ["--optimizer", optimizer, "--weight-decay", "0.5"]
+    assert main([*flags, "--out", "whole"]) == 0
+    # the table of 259 tokens and 48 places, and the last norm
+    assert "learning  4,944 of the 8,224 parameters, 60.12%" in capsys.readouterr().out
+    assert main([*flags, "--out", "parts", "--until", "2"]) == 0
+    assert main(["finetune", "--resume", "parts"]) == 0
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        assert Path("whole", name).read_bytes() == Path("parts", name).read_bytes()
+    state = json.loads(Path("whole/state.json").read_text())
+    learned = {"token_embedding.weight", "position_embedding", "final_norm.gain", "final_norm.bias"}
+    assert set(state["optimizer"]["counts"]) == learned
+    before, after = weights("base"), weights("../whole")
+    same = {name for name, x in after.items() if np.array_equal(x, before[name])}
+    assert same == set(after) - learned
+    assert main(["step", "whole", "--train", "--plain"]) == 0
+
+
 def test_what_cannot_be(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, says in (
         (["none"], "no run is named"),
@@ -88,6 +111,8 @@ def test_what_cannot_be(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["base", "--data", "text.txt"], "is no example"),
         (["base"], "do not fit a context of 48"),
         (["base", "--validation", "0.2"], "--data questions"),
+        (["base", "--data", "examples.jsonl", "--freeze", "blocks:2"], "at most blocks:1"),
+        (["base", "--freeze", "head"], "'head' is no part of a model"),
         (["base", "--resume", "base"], "leave one of the two out"),
         (["--resume", "base"], "goes on"),
     ):
