@@ -252,7 +252,9 @@ def add_flags(
         if kind is bool:
             options["action"] = argparse.BooleanOptionalAction
         elif choices:
-            options["choices"] = choices
+            options["choices"], name = choices, field.metadata["metavar"]
+            if name:  # they are too many for the line of usage
+                options |= {"metavar": name, "help": f"{', '.join(choices)}: {text}"}
         else:
             options["type"] = unescaped if field.name in WRITTEN else reader(kind)
             options["metavar"] = field.metadata["metavar"] or METAVARS[kind]

@@ -51,6 +51,7 @@ class TrainConfig:
         "learn a task: to reverse or sort letters, to write dates as 2021-03-03, to translate "
         "phrases to French; to learn from examples in the text itself: copy, map or patterns; or "
         "to fill in masked tokens of --text (the next token of a text, if not given)",
+        "TASK",
     )
     # two columns with a tab between
     pairs: str | None = option(
