@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import warnings
@@ -51,6 +52,27 @@ def reversing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     how = "--steps 500 --batch 32 --lr 1e-2 --warmup 10 --validation 0 --snapshots 3"
     files = ["--pairs", str(folder / "pairs.txt"), "--out", str(folder / "run")]
     assert main(["train", *files, *shape.split(), *how.split()]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of bytes that has learned to answer: say red -> red. Beside it `base`, which it began
+    with, and its examples.
+    """
+    folder = tmp_path_factory.mktemp("answering")
+    words = ["one", "two", "six", "ten", "red", "blue", "green", "cat", "dog", "owl"]
+    lines = [{"instruction": f"say {word}", "answer": word} for word in words]
+    lines += [line | {"input": "as it is"} for line in lines]
+    (folder / "text.txt").write_text(f"{' '.join(words)}\n" * 40)
+    (folder / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    base, run, quick = str(folder / "base"), str(folder / "run"), ["--validation", "0"]
+    shape = "--tokenizer byte --context 48 --width 16 --heads 2 --layers 1 --snapshots 0"
+    text = ["--text", str(folder / "text.txt"), "--steps", "2", "--out", base]
+    assert main(["train", *shape.split(), *text, *quick]) == 0
+    how = "--steps 200 --batch 4 --lr 0.01 --snapshots 2 --dropout 0"
+    examples = ["--data", str(folder / "examples.jsonl"), "--out", run]
+    assert main(["finetune", base, *how.split(), *examples, *quick]) == 0
     return folder / "run"
 
 

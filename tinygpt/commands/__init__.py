@@ -10,6 +10,7 @@ COMMANDS = {
     "finetune": "teach a trained GPT to answer instructions",
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",
+    "chat": "talk with a fine-tuned GPT in the terminal",
     "embed": "the vectors of texts, by a trained BERT",
     "look": "see what a trained model makes of a text, in a page or pictures",
     "step": "step through a trained model op by op, forward and backward",

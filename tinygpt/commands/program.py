@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _open_streams() -> None:
-    """See that stdout and stderr can be written to.
+    """See that stdin can be read, and that stdout and stderr can be written to.
 
     The next file to be opened would take the number of one that is closed (`2>&-`).
     """
@@ -52,6 +52,8 @@ def _open_streams() -> None:
         while (descriptor := os.open(os.devnull, os.O_RDWR)) < 3:
             pass
         os.close(descriptor)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (never closed)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (never closed)

@@ -154,7 +154,7 @@ def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
     """What the model makes of the opening of what it learned, and the next command."""
     if run.stage == "finetune":
         sample.write(run, model, tokenizer, SampleConfig(temperature=0), run.opening)
-        say(f"\nask it yourself: {command('sample', run.folder, '--prompt', 'TEXT')}")
+        say(f"\ntalk with it: {command('chat', run.folder)}")
     elif run.training.in_context:
         sample.write(run, model, tokenizer, SampleConfig(temperature=0, length=1), run.opening)
         say(f"\nright answers by the number of examples: {command('eval', run.folder)}")

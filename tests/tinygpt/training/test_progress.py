@@ -88,6 +88,7 @@ def test_bug_84_streams_that_are_closed(closed: str, capfd: pytest.CaptureFixtur
     for arguments, code in (
         (["sample", "one"], 0),
         (["sample", "nowhere"], 2),
+        (["sample", "one", "--prompt-file", "-"], 2),
         (["--help"], 0),
         (["plan"], 0),
         (["tokenize", "text.txt", "--out", "made"], 0),
