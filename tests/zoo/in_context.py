@@ -34,6 +34,20 @@ ZOO = [
         new="return texts.ids[:, 1:].copy(), np.where",
         test=SHOWN,
     ),
+    Bug(  # a text follows from its place in the batch, so the same texts come again and again
+        row=97,
+        file=FILE,
+        old="self.rows[:, None].astype(np.uint64)), self.seed)",
+        new="np.arange(len(self.rows), dtype=np.uint64)[:, None]), self.seed)",
+        test=TEXTS + "test_a_text_follows_from_the_seed_and_its_number",
+    ),
+    Bug(  # letters that a tokenizer does not know are all the same token
+        row=97,
+        file=FILE,
+        old="if len({i for (i, *others) in ids if not others}) < len(ids):",
+        new="if False:",
+        test=TEXTS + "test_another_tokenizer",
+    ),
     Bug(  # the first answers count, which nobody can know
         row=97,
         file=FILE,

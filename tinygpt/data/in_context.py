@@ -178,7 +178,13 @@ class InContext:
                 f"a context of {context} is too short for --task {task}: no answer could be known"
                 f"\nuse a --context of at least {self.task.least}"
             )
-        self.ids = np.array([tokenizer.encode(token) for token in self.task.tokens])[:, 0]
+        ids = [tokenizer.encode(token) for token in self.task.tokens]
+        if len({i for (i, *others) in ids if not others}) < len(ids):
+            raise CorpusError(
+                f"--task {task} needs a token for each of '{self.task.tokens}', and the tokenizer "
+                "does not have them\nuse a tokenizer of characters"
+            )
+        self.ids = np.array(ids)[:, 0]
 
     def __len__(self) -> int:
         return self.measured or TEXTS

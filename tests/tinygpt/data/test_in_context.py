@@ -14,7 +14,12 @@ from tinygpt.data.prepare import prepare
 from tinygpt.data.tasks import DEFAULTS, withheld
 from tinygpt.data.windows import CorpusError
 from tinygpt.ids import IGNORED
-from tinygpt.tokenizers import ByteTokenizer, CharacterTokenizer
+from tinygpt.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    TokenizerError,
+    WordTokenizer,
+)
 
 each_task = pytest.mark.parametrize("task", TASKS)
 
@@ -163,5 +168,7 @@ def test_another_tokenizer() -> None:
     assert bytes(of_bytes[rows][0][0].tolist()).decode() == task_tokenizer(task).decode(
         own[rows][0][0]
     )
-    with pytest.raises(Exception, match="' '"):
+    with pytest.raises(CorpusError, match="needs a token for each of 'abc"):
+        InContext(task, 45, 0, WordTokenizer("the cat sat"))
+    with pytest.raises(TokenizerError, match="' '"):
         InContext(task, 45, 0, CharacterTokenizer("abcdefghijklmnopqrstuvwxyz"))
