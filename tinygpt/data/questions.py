@@ -3,9 +3,9 @@
     Tell who went home.                                                         Tom
     Mia was a small dog. She liked the park. She met a cat named Tom. ... He went home. ...
 
-A question and a story are kept back from learning where their key is: the question, the first
-animal and the second, the place. So it is for a tenth of all keys, and a model that answers those
-has learned to read.
+A question and a story are kept back from learning where their key is: the question, the names of
+the animals, the place. So it is for a tenth of all keys. A model that answers those has learned to
+read, since it never saw the question in a story with these names and this place.
 
 The answers are read off the text of the story, sentence by sentence. The words use no character but
 those of the stories, so any run that learned stories can read them.
@@ -119,5 +119,5 @@ def _examples(seed: int, longest: int) -> Iterator[tuple[Example, str]]:
         known = facts(text)
         options = list(asked(known).items())
         question, answer = options[int(draws.uniform((1,)).item() * len(options))]
-        key = f"{question} {known.names} {known.kinds} {known.place}"
+        key = f"{question} {known.names} {known.place}"
         yield Example(question, answer, text), key
