@@ -11,13 +11,11 @@ GROWN = "tests/tinygpt/commands/test_finetune.py::test_rows_of_new_tokens_stand_
 
 ZOO = [
     # the prompt is learned too
-    Bug(97, FILE, "y = np.where(np.arange(1, ids.size) < len(prompt), IGNORED, ids[1:])",
-        "y = ids[1:]", LEARNED),
+    Bug(97, FILE, "np.where(counts[1:], whole[1:], IGNORED)", "whole[1:]", LEARNED),
     # the first token of the answer is no target
-    Bug(97, FILE, "np.arange(1, ids.size) < len(prompt)", "np.arange(ids.size - 1) < len(prompt)",
-        LEARNED),
+    Bug(97, FILE, "np.where(counts[1:],", "np.where(counts[:-1],", LEARNED),
     # the target of a place is the token there
-    Bug(97, FILE, "len(prompt), IGNORED, ids[1:])", "len(prompt), IGNORED, ids[:-1])", LEARNED),
+    Bug(97, FILE, "counts[1:], whole[1:]", "counts[1:], whole[:-1]", LEARNED),
     # padding counts
     Bug(97, FILE, "np.full(shape, PAD), np.full(shape, IGNORED)",
         "np.full(shape, PAD), np.full(shape, PAD)", LEARNED),
@@ -25,8 +23,7 @@ ZOO = [
     Bug(97, FILE, "(last_y, [IGNORED], y)", "(last_y, x[:1], y)",
         TESTS + "test_packed_rows_hold_the_same_targets"),
     # what is measured on is learned from
-    Bug(97, "tinygpt/data/questions.py", "(measure if withheld(key, seed) else learn)",
-        "(measure if len(measure) < measured else learn)",
+    Bug(97, "tinygpt/data/questions.py", "if not kept]", "]",
         TESTS + "test_questions_kept_back_have_keys_that_are_not_learned"),
     # the rows of old tokens stay, and their ids move
     Bug(97, GROWING, "np.concatenate([before, rows, after], axis)",

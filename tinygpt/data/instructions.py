@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
@@ -30,11 +31,14 @@ from tinygpt.tokenizers import SpecialTokenizer, TokenizerError
 
 
 class Example(NamedTuple):
-    """What is asked, the text that the question is about, and the right answer."""
+    """What is asked, the text that the question is about, and the right answer; then more questions
+    and their answers, as a conversation goes on.
+    """
 
     instruction: str
     answer: str
     input: str = ""
+    later: tuple[tuple[str, str], ...] = ()
 
     @property
     def question(self) -> str:
@@ -76,8 +80,7 @@ class Instructions:
         self.questions = [example.question for example in examples]
         self.answers = [example.answer for example in examples]
         self.prompts = [prompt_of(tokenizer, question) for question in self.questions]
-        answers = [[*tokenizer.encode(answer), self.end] for answer in self.answers]
-        rows = [_row(*both) for both in zip(self.prompts, answers, strict=True)]
+        rows = [_row(example, tokenizer) for example in examples]
         _check_lengths(examples, rows, context)
         self.rows = _packed(rows, context) if packing else rows
 
@@ -96,11 +99,16 @@ class Instructions:
 Row = tuple[Ids, Ids]  # x, y: (T,)
 
 
-def _row(prompt: list[int], answer: list[int]) -> Row:
-    """One example. The last token of the prompt predicts the first of the answer."""
-    ids = np.array([*prompt, *answer])
-    y = np.where(np.arange(1, ids.size) < len(prompt), IGNORED, ids[1:])
-    return ids[:-1], y
+def _row(example: Example, tokenizer: SpecialTokenizer) -> Row:
+    """One example. The last token of a prompt predicts the first of the answer."""
+    ids, counts = list[int](), list[bool]()
+    for question, answer in ((example.question, example.answer), *example.later):
+        prompt = prompt_of(tokenizer, question)
+        answered = [*tokenizer.encode(answer), end_of(tokenizer)]
+        ids += prompt + answered
+        counts += [False] * len(prompt) + [True] * len(answered)
+    whole = np.array(ids)
+    return whole[:-1], np.where(counts[1:], whole[1:], IGNORED)
 
 
 def _packed(rows: Sequence[Row], context: int) -> list[Row]:
@@ -139,12 +147,14 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     instruction: str
     answer: str
     input: str = ""
+    later: tuple[tuple[str, str], ...] = ()
 
 
 def read_examples(path: str, validation: float) -> tuple[list[Example], list[Example]]:
     """The examples of a file to learn from, and those kept back to measure on: the last of the
     different questions, this share of them. A line is a JSON object with "instruction", "answer",
-    and "input" where the instruction is about a text.
+    "input" where the instruction is about a text, and "later" where a conversation goes on: a list
+    of pairs of a question and its answer.
 
     Raises InputError, as `read_parts` does, for a file that is no text, and CorpusError for a line
     that is no example, with its number.
@@ -164,7 +174,7 @@ def _example(line: str, where: str) -> Example:
         problem = str(error)
     else:
         if found.instruction.strip() and found.answer.strip():
-            return Example(found.instruction, found.answer, found.input)
+            return Example(found.instruction, found.answer, found.input, found.later)
         problem = "the instruction or the answer is empty"
     raise CorpusError(
         f"{where} is no example ({brief(problem)}): '{brief(line)}'\n"
@@ -181,7 +191,7 @@ def check_known(tokenizer: SpecialTokenizer, examples: Sequence[Example]) -> Non
     """Raise CorpusError for an example that the tokenizer cannot encode, with its number."""
     for number, example in enumerate(examples, 1):
         try:
-            tokenizer.encode(example.question + example.answer)
+            tokenizer.encode("".join([example.question, example.answer, *chain(*example.later)]))
         except TokenizerError as error:
             raise CorpusError(
                 f"example {number} of {number_of(len(examples), 'example')}: {error}\n"

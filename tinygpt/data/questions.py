@@ -4,8 +4,9 @@
     Mia was a small dog. She liked the park. She met a cat named Tom. ... He went home. ...
 
 A question and a story are kept back from learning where their key is: the question, the names of
-the animals, the place. So it is for a tenth of all keys. A model that answers those has learned to
-read, since it never saw the question in a story with these names and this place.
+the animals, the place. So it is for a tenth of all keys, and the stories are others. A model that
+answers those has learned to read: it never saw the question in a story with these names and this
+place.
 
 The answers are read off the text of the story, sentence by sentence. The words use no character but
 those of the stories, so any run that learned stories can read them.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 from tensor.random import Generator
@@ -24,7 +26,8 @@ from tinygpt.data.tasks import withheld
 from tinygpt.data.windows import CorpusError
 
 QUESTIONS = "questions"  # the name of this data
-LEARNED, MEASURED = 20_000, 500  # examples
+LEARNED, MEASURED = 10_000, 500  # examples
+KEPT = 0.1  # share of the stories that are kept back too
 ROOM = 40  # characters of a question, its answer and the special tokens, at most
 LEAST = 160  # the context that one story in eight fits beside a question
 
@@ -102,22 +105,36 @@ def questions(
             f"start from a run with a --context of {LEAST} or more: 256 takes nearly all stories"
         )
     learn, measure = list[Example](), list[Example]()
-    source = _examples(seed, context - ROOM)
+    source = _examples(seed, context)
     while len(learn) < learned or len(measure) < measured:
-        example, key = next(source)
-        (measure if withheld(key, seed) else learn).append(example)
+        example, kept = next(source)
+        (measure if kept else learn).append(example)
     return learn[:learned], measure[:measured]
 
 
-def _examples(seed: int, longest: int) -> Iterator[tuple[Example, str]]:
-    """Endless examples, each with its key."""
+def _examples(seed: int, context: int) -> Iterator[tuple[Example, bool]]:
+    """Endless examples, and whether each is kept back. One to learn from has as many questions about
+    a story as fit the context, in any order. One that is kept back has one.
+    """
     draws = Generator(seed)
     for story in grammar.stories(seed + (1 << 33)):
         text = story.removesuffix(grammar.END)
-        if len(text) > longest:
+        if len(text) + ROOM > context:
             continue
         known = facts(text)
-        options = list(asked(known).items())
-        question, answer = options[int(draws.uniform((1,)).item() * len(options))]
-        key = f"{question} {known.names} {known.place}"
-        yield Example(question, answer, text), key
+        every = list(asked(known).items())
+        options = [every[i] for i in draws.permutation(len(every))]
+        held = [
+            withheld(f"{question} {known.names} {known.place}", seed) for question, _ in options
+        ]
+        if draws.uniform((1,)).item() < KEPT:
+            for (question, answer), kept in zip(options, held, strict=True):
+                if kept:
+                    yield Example(question, answer, text), True
+            continue
+        learnable = [option for option, kept in zip(options, held, strict=True) if not kept]
+        # with the three special tokens of a question and its answer, and the line end
+        sizes = accumulate(len(question) + len(answer) + 3 for question, answer in learnable)
+        fitting = sum(len(text) + 1 + size <= context for size in sizes)
+        first, *later = learnable[:fitting]
+        yield Example(*first, text, tuple(later)), False

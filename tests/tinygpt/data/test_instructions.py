@@ -119,16 +119,24 @@ def test_answers_are_read_off_the_story() -> None:
 
 
 def test_questions_kept_back_have_keys_that_are_not_learned() -> None:
-    learned, kept = questions(3, 256, 500, 60)
-    assert (len(learned), len(kept)) == (500, 60)
-    assert not {example.question for example in learned} & {example.question for example in kept}
+    learned, kept = questions(3, 256, 300, 60)
+    assert (len(learned), len(kept)) == (300, 60)
+    assert not {example.input for example in learned} & {example.input for example in kept}
+    assert not any(example.later for example in kept)
+    assert sum(len(example.later) for example in learned) > 300
     for example, expected in [*((e, False) for e in learned), *((e, True) for e in kept)]:
         story = facts(example.input)
-        assert asked(story)[example.instruction] == example.answer
-        key = f"{example.instruction} {story.names} {story.place}"
-        assert withheld(key, 3) is expected
-        assert set(example.question + example.answer) <= grammar.alphabet()
-    assert questions(3, 256, 500, 60)[0] == learned
+        for question, answer in ((example.instruction, example.answer), *example.later):
+            assert asked(story)[question] == answer
+            assert withheld(f"{question} {story.names} {story.place}", 3) is expected
+            assert set(example.input + question + answer) <= grammar.alphabet()
+    assert questions(3, 256, 300, 60)[0] == learned
     assert max(len(example.input) for example in questions(3, 160, 50, 5)[0]) <= 120
     with pytest.raises(CorpusError, match="context of 159"):
         questions(3, 159)
+
+
+def test_a_conversation_is_one_row() -> None:
+    x, y = Instructions([Example("a", "x", "d", (("b", "yz"),))], BYTES, 16)[[0]]
+    assert BYTES.decode(x[0]) == "<|user|>a\nd<|assistant|>x<|end|><|user|>b<|assistant|>yz"
+    assert targets(y) == [["x", "<|end|>", "y", "z", "<|end|>"]]
