@@ -28,7 +28,7 @@ from tinygpt.data.windows import CorpusError
 QUESTIONS = "questions"  # the name of this data
 LEARNED, MEASURED = 10_000, 500  # examples
 KEPT = 0.1  # share of the stories that are kept back too
-ROOM = 40  # characters of a question, its answer and the special tokens, at most
+ROOM = 41  # tokens of a question and its answer, at most, and of the line end before a story
 LEAST = 160  # the context that one story in eight fits beside a question
 
 
@@ -113,8 +113,8 @@ def questions(
 
 
 def _examples(seed: int, context: int) -> Iterator[tuple[Example, bool]]:
-    """Endless examples, and whether each is kept back. One to learn from has as many questions about
-    a story as fit the context, in any order. One that is kept back has one.
+    """Endless examples, and whether each is kept back. One to learn from has as many questions
+    about a story as fit the context, in any order. One that is kept back has one.
     """
     draws = Generator(seed)
     for story in grammar.stories(seed + (1 << 33)):
@@ -124,16 +124,15 @@ def _examples(seed: int, context: int) -> Iterator[tuple[Example, bool]]:
         known = facts(text)
         every = list(asked(known).items())
         options = [every[i] for i in draws.permutation(len(every))]
-        held = [
-            withheld(f"{question} {known.names} {known.place}", seed) for question, _ in options
-        ]
+        cell = f"{known.names} {known.place}"
+        held = [withheld(f"{question} {cell}", seed) for question, _ in options]
         if draws.uniform((1,)).item() < KEPT:
             for (question, answer), kept in zip(options, held, strict=True):
                 if kept:
                     yield Example(question, answer, text), True
             continue
         learnable = [option for option, kept in zip(options, held, strict=True) if not kept]
-        # with the three special tokens of a question and its answer, and the line end
+        # with the three special tokens of a question and its answer
         sizes = accumulate(len(question) + len(answer) + 3 for question, answer in learnable)
         fitting = sum(len(text) + 1 + size <= context for size in sizes)
         first, *later = learnable[:fitting]
