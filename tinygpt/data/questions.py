@@ -135,5 +135,5 @@ def _examples(seed: int, context: int) -> Iterator[tuple[Example, bool]]:
         # with the three special tokens of a question and its answer
         sizes = accumulate(len(question) + len(answer) + 3 for question, answer in learnable)
         fitting = sum(len(text) + 1 + size <= context for size in sizes)
-        first, *later = learnable[:fitting]
-        yield Example(*first, text, tuple(later)), False
+        (question, answer), *later = learnable[:fitting]
+        yield Example(question, answer, text, tuple(later)), False
