@@ -1,7 +1,8 @@
 """Talk with a fine-tuned GPT: `tinygpt chat RUN` reads a question a line, and writes the answer
-token by token. The model sees the earlier questions and answers too.
+token by token.
 
-In a question \\n is a line end, after which the text stands that the question is about. Ctrl-C
+A run that learned with --packing sees the earlier questions and answers too. Any other run learned
+from one question at a time, and so each question is answered by itself. In a question \\n is a line end, after which the text stands that the question is about. Ctrl-C
 stops an answer, /reset begins anew, Ctrl-D or /quit ends. A pipe as standard input works as well:
 then an answer a line is printed, and nothing else. Answers are of likeliest tokens, unless a flag
 for draws is given.
@@ -31,12 +32,19 @@ from tinygpt.tokenizers import end_tokens
 
 RESET, QUIT = "/reset", "/quit"
 LONGEST = 1 << 16  # characters of a line of a pipe
+ALONE = "each question by itself: --remember shows it the earlier ones as well"
 HOW = f"Ctrl-C stops an answer, {RESET} begins anew, Ctrl-D or {QUIT} ends; \\n is a line end"
 
 
 def arguments(parser: Parser) -> None:
     """The run, and how freely it answers."""
     add_run(parser)
+    parser.add_argument(
+        "--remember",
+        action=argparse.BooleanOptionalAction,
+        help="the model sees the earlier questions and answers (default: if the run learned with "
+        "--packing)",
+    )
     add_flags(parser, SampleConfig, only=("length", *DRAWS))
 
 
@@ -48,9 +56,11 @@ def run(options: argparse.Namespace) -> int:
     runs.check_kind(run, "chat", "gpt")
     _check_stage(run)
     asked = sys.stdin.isatty() and sys.stdout.isatty()
+    remember = run.training.packing if options.remember is None else options.remember
     if asked:
-        say(f"{run.name} answers\n{HOW}")
-    chat = Chat(run, model, tokenizer, config)
+        how = "and sees the earlier questions as well" if remember else ALONE
+        say(f"{run.name} answers {how}\n{HOW}")
+    chat = Chat(run, model, tokenizer, config, remember)
     for number, line in enumerate(_typed() if asked else _piped(), 1):
         if line.strip() == QUIT:
             break
@@ -79,14 +89,15 @@ def _check_stage(run: Run) -> None:
 class Chat:
     """A conversation on the terminal."""
 
-    def __init__(self, run: Run, model: Any, tokenizer: Any, config: SampleConfig):
+    def __init__(self, run: Run, model: Any, tokenizer: Any, config: SampleConfig, remember: bool):
         self.run, self.model, self.tokenizer, self.config = run, model, tokenizer, config
+        self.alone = not remember
         self.begin()
 
     def begin(self) -> None:
         """Forget all, and draw as at the start."""
         end, ends = end_of(self.tokenizer), end_tokens(self.tokenizer)
-        self.conversation = Conversation(self.model, self.config, end, ends)
+        self.conversation = Conversation(self.model, self.config, end, ends, self.alone)
 
     def take(self, line: str) -> None:
         """Do what a line says, or answer the line."""

@@ -21,14 +21,23 @@ class Conversation:
     """What was asked and answered, and the cache of it.
 
     end: the token after each answer.   ends: the tokens at which the model ends an answer; `end` is
-    one of them. An answer has `config.length` tokens at most.
+    one of them. An answer has `config.length` tokens at most.   alone: each question is answered by
+    itself, as if it was the first; only the draws go on.
 
     Where the context is full, the oldest turn is forgotten, and the rest is read again. A turn that
     is longer than the context by itself goes on, and the model sees its last tokens.
     """
 
-    def __init__(self, model: Decoder, config: SampleConfig, end: int, ends: Collection[int]):
+    def __init__(
+        self,
+        model: Decoder,
+        config: SampleConfig,
+        end: int,
+        ends: Collection[int],
+        alone: bool = False,
+    ):
         self.model, self.config, self.end, self.ends = model, config, end, ends
+        self.alone = alone
         self.turns: list[list[int]] = []  # each a prompt and its answer, without `end`
         self.forgotten = 0  # turns
         self.cache, self.generator = model.new_cache(1), draws(config.seed, 0)
@@ -51,6 +60,9 @@ class Conversation:
                 f"{self.model.context} at once\nask a shorter one"
             )
         turn = list(prompt)
+        if self.alone:
+            self.cache.clear()
+            self.turns.clear()
         self.turns.append(turn)
         for _ in range(self.config.length):
             self._make_room()

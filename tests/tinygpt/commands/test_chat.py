@@ -34,7 +34,7 @@ def test_questions_of_a_pipe(
     lines = ["say red", "", "say two\\nas it is", "/reset", "say owl", *["say cat"] * 4, "/quit"]
     lines += ["say six"]
     pipe("\r\n".join(lines).encode())
-    assert main(["chat", run]) == 0
+    assert main(["chat", run, "--remember"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "red"
     assert out.splitlines()[2] == "owl"
@@ -49,6 +49,23 @@ def test_questions_of_a_pipe(
         capsys, run, "--prompt", prompt, *draws
     )
     assert answer[: len(answer) // 2] == answer[len(answer) // 2 :]
+
+
+def test_questions_by_themselves(
+    answering: Path, pipe: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that learned one example a row sees one question, unless it is told to remember."""
+    words = "red blue owl dog one ten red cat".split()
+    asked = "\n".join(f"say {word}" for word in words).encode()
+    found = []
+    for more in ([], ["--no-remember"], ["--remember"]):
+        pipe(asked)
+        assert main(["chat", str(answering), *more]) == 0
+        found.append(capsys.readouterr())
+    assert found[0].out.split() == words
+    assert found[1] == found[0]
+    assert found[2].out != found[0].out
+    assert [bool(each.err) for each in found] == [False, False, True]
 
 
 def test_control_characters_are_escaped(
@@ -114,6 +131,7 @@ def test_a_terminal(
     monkeypatch.setattr(Conversation, "ask", interrupted)
     assert main(["chat", str(answering)]) == 0
     out = capsys.readouterr().out.splitlines()
+    assert "each question by itself" in out[0]
     assert "Ctrl-C stops an answer" in out[1]
     rest = ["no command is named /rest", "there are /reset and /quit", "red", ""]
     assert out[2:] == ["bl", "", *rest]

@@ -82,6 +82,17 @@ def test_a_token_is_read_once() -> None:
     assert len(conversation.ids) - len(read) <= 1  # the last one was drawn, and ended the answer
 
 
+def test_a_question_alone_sees_no_other() -> None:
+    """Its answer is that of a new conversation with the same draws."""
+    model, greedy = gpt(24), SampleConfig(length=5, temperature=0)
+    alone = Conversation(model, greedy, END, [END], alone=True)
+    for prompt in PROMPTS:
+        stopped = list(islice(alone.ask(prompt), 2))
+        assert stopped == list(islice(Conversation(model, greedy, END, [END]).ask(prompt), 2))
+        assert alone.turns == [[*prompt, *stopped]]
+    assert alone.forgotten == 0
+
+
 @pytest.mark.parametrize("after", [False, True])
 def test_an_interrupt_leaves_cache_and_text_together(after: bool) -> None:
     """Ctrl-C comes before the model reads a token, or after, when nothing was drawn yet."""
