@@ -1,8 +1,11 @@
 """Talk with a fine-tuned GPT: `tinygpt chat RUN` reads a question a line, and writes the answer
 token by token.
 
-A run that learned with --packing sees the earlier questions and answers too. Any other run learned
-from one question at a time, and so each question is answered by itself. In a question \\n is a line end, after which the text stands that the question is about. Ctrl-C
+A run that learned conversations (the built-in questions, or --packing) sees the earlier questions
+and answers too. Any other run learned from one question at a time, and so each question is answered
+by itself.
+
+In a question \\n is a line end, after which the text stands that the question is about. Ctrl-C
 stops an answer, /reset begins anew, Ctrl-D or /quit ends. A pipe as standard input works as well:
 then an answer a line is printed, and nothing else. Answers are of likeliest tokens, unless a flag
 for draws is given.
@@ -42,8 +45,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--remember",
         action=argparse.BooleanOptionalAction,
-        help="the model sees the earlier questions and answers (default: if the run learned with "
-        "--packing)",
+        help="the model sees the earlier questions and answers (default: if the run learned "
+        "conversations)",
     )
     add_flags(parser, SampleConfig, only=("length", *DRAWS))
 
@@ -56,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     runs.check_kind(run, "chat", "gpt")
     _check_stage(run)
     asked = sys.stdin.isatty() and sys.stdout.isatty()
-    remember = run.training.packing if options.remember is None else options.remember
+    remember = run.training.conversations if options.remember is None else options.remember
     if asked:
         how = "and sees the earlier questions as well" if remember else ALONE
         say(f"{run.name} answers {how}\n{HOW}")

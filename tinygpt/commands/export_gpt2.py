@@ -16,7 +16,7 @@ from tinygpt.runs import gpt2
 from tinygpt.runs import run as runs
 from tinygpt.runs.tensors import CONFIG
 from tinygpt.terminal import say, shown
-from tinygpt.tokenizers import BytePairTokenizer
+from tinygpt.tokenizers import BytePairTokenizer, SpecialTokenizer
 
 WITHOUT = f"restore it from a copy, or delete it: without it the usual {CONFIG} is written"
 
@@ -42,8 +42,11 @@ def run(options: argparse.Namespace) -> int:
     files = ", ".join(sorted(path.name for path in Path(options.folder).iterdir()))
     say(f"wrote {files} to {shown(options.folder)}: {run.name}, its {which} weights")
     if pairs is None:
+        what = "are no byte pairs"
+        if isinstance(tokenizer, SpecialTokenizer):
+            what = f"begin with {', '.join(tokenizer.special)}"
         say(
-            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run are no byte pairs; "
+            f"no {gpt2.VOCABULARY} and {gpt2.MERGES}: the tokens of this run {what}; "
             f"its ids mean what its {runs.TOKENIZER} says"
         )
     return 0

@@ -2,7 +2,8 @@
 
 The page shows every array on the way from the text to the next token, what each token looks at, and
 how this was learned. An encoder-decoder reads the prompt, its source, and writes the target; the
-page shows the attention in each of the two texts, and from the target to the source.
+page shows the attention in each of the two texts, and from the target to the source. A fine-tuned
+run answers the prompt, up to <|end|>.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from tinygpt.commands.cli import Parser, output_path
 from tinygpt.errors import InputError
-from tinygpt.files import VOCABULARY, drawing, read_bytes, write_picture
+from tinygpt.files import VOCABULARY, drawing, read_bytes, read_json, write_picture
 from tinygpt.runs import metrics
 from tinygpt.runs import run as runs
 from tinygpt.runs.curves import axes_of, logarithmic, plot_losses, smooth
@@ -28,6 +28,7 @@ class Curve(NamedTuple):
 
     name: str
     tokenizer: bytes  # its content: losses a token compare only where tokens are the same
+    stage: str  # "train": the losses of all tokens; "finetune": those of answers
     found: metrics.Losses
 
 
@@ -61,7 +62,12 @@ def run(options: argparse.Namespace) -> int:
             best = min(loss for _, loss in validation)
             said += f"  validation {validation[-1][1]:.4f}, at best {best:.4f}"
         say(said)
-    if len({curve.tokenizer for curve in curves}) > 1:
+    if len({curve.stage for curve in curves}) > 1:
+        say(
+            "the loss of a fine-tuned run is that of its answers alone: it does not compare with "
+            "the loss of a text"
+        )
+    elif len({curve.tokenizer for curve in curves}) > 1:
         say(
             "these runs have different tokens: a loss a token of one is not that of another; "
             "`tinygpt eval` prints bits a byte"
@@ -79,7 +85,7 @@ def read(folder: Path) -> Curve:
     tokenizer = read_bytes(folder / runs.TOKENIZER, VOCABULARY, TRAINED)
     if not found.steps:
         raise InputError(f"{name} has taken no step yet, or none with a finite loss\ndraw it later")
-    return Curve(name, tokenizer, found)
+    return Curve(name, tokenizer, read_json(folder / runs.CONFIG, runs.Named).stage, found)
 
 
 @drawing()

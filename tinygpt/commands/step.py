@@ -1,5 +1,6 @@
 """Walk through a trained model op by op: forward from the text to the loss, then backward from the
-loss to every parameter. Of an encoder-decoder, a pair of a source and a target is walked.
+loss to every parameter. Of an encoder-decoder, a pair of a source and a target is walked; of a
+fine-tuned run an instruction and its answer, which alone is predicted.
 
 Without --plain this is a full-screen program (? lists its keys); with it, the same walk as text. At
 each op it shows the inputs and outputs with shape, strides, bytes and values, the arrays that are
@@ -36,7 +37,8 @@ from tinygpt.training import jobs
 WALKED = {
     "--prompt TEXT": "the text, each token predicted from those before; of an encoder-decoder the "
     "source (default: the first words of the run's text, or a source of its pairs)",
-    "--target TEXT": "of an encoder-decoder: what it is to write (default: what it writes)",
+    "--target TEXT": "of an encoder-decoder or a fine-tuned run: what it is to write (default: "
+    "what it writes)",
     "--as-run": "the kernels and fused ops that really run, not the readable ops they stand for",
     "--train": "the next step of the run's training, to the optimiser's update; "
     "the run stays as it is",

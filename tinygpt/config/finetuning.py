@@ -55,6 +55,11 @@ class FinetuneConfig(TrainConfig):
         return "gpt"
 
     @property
+    def conversations(self) -> bool:
+        """Whether a row may hold several questions, one after the other."""
+        return self.packing or self.data == "questions"
+
+    @property
     def source(self) -> str:
         """The field that names the file."""
         return "data"

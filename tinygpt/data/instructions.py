@@ -13,7 +13,7 @@ answers need not learn how people ask.      Ouyang et al. 2022, section 3.5
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import chain
 from typing import Any, NamedTuple
@@ -100,13 +100,20 @@ Row = tuple[Ids, Ids]  # x, y: (T,)
 
 
 def _row(example: Example, tokenizer: SpecialTokenizer) -> Row:
-    """One example. The last token of a prompt predicts the first of the answer."""
+    """One example."""
+    texts = (example.question, example.answer), *example.later
+    end = end_of(tokenizer)
+    return row_of((prompt_of(tokenizer, q), [*tokenizer.encode(a), end]) for q, a in texts)
+
+
+def row_of(turns: Iterable[tuple[Sequence[int], Sequence[int]]]) -> Row:
+    """Prompts, and after each its answer with the end. The last token of a prompt predicts the
+    first of the answer.
+    """
     ids, counts = list[int](), list[bool]()
-    for question, answer in ((example.question, example.answer), *example.later):
-        prompt = prompt_of(tokenizer, question)
-        answered = [*tokenizer.encode(answer), end_of(tokenizer)]
-        ids += prompt + answered
-        counts += [False] * len(prompt) + [True] * len(answered)
+    for prompt, answer in turns:
+        ids += [*prompt, *answer]
+        counts += [False] * len(prompt) + [True] * len(answer)
     whole = np.array(ids)
     return whole[:-1], np.where(counts[1:], whole[1:], IGNORED)
 

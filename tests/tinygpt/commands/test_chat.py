@@ -55,7 +55,7 @@ def test_questions_by_themselves(
     answering: Path, pipe: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run that learned one example a row sees one question, unless it is told to remember."""
-    words = "red blue owl dog one ten red cat".split()
+    words = ["red", "blue", "owl", "dog", "one", "ten", "red", "cat"]
     asked = "\n".join(f"say {word}" for word in words).encode()
     found = []
     for more in ([], ["--no-remember"], ["--remember"]):

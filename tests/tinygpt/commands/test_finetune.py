@@ -135,3 +135,16 @@ def test_rows_of_new_tokens_stand_in_between() -> None:
     np.testing.assert_array_equal(grown["token_embedding.weight"][[0, 3, 4, 5]], table)
     np.testing.assert_array_equal(grown["head.weight"][:, [0, 3, 4, 5]], head)
     assert np.abs(grown["token_embedding.weight"][1:3]).max() < 0.1
+
+
+def test_plot_and_export_say_what_differs(
+    answering: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loss of answers is not that of a text; special tokens have no place in vocab.json."""
+    run, base = str(answering), str(answering.parent / "base")
+    assert main(["plot", run, base, "--out", "a.png"]) == 0
+    assert "does not compare with the loss of a text" in capsys.readouterr().out
+    assert main(["plot", run, "--out", "a.png"]) == 0
+    assert "compare" not in capsys.readouterr().out
+    assert main(["export-gpt2", run, "made"]) == 0
+    assert "the tokens of this run begin with <|user|>, <|ass" in capsys.readouterr().out

@@ -26,7 +26,7 @@ from tinygpt.runs.metrics import Losses
 from tinygpt.runs.prompts import prompt_ids
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, shown
-from tinygpt.tokenizers import Tokenizer, word_of
+from tinygpt.tokenizers import Tokenizer, end_tokens, word_of
 
 CANDIDATES = 8  # tokens that are named for each position
 # tokens in the map of embeddings, and those of the text; the first ones are the most frequent
@@ -46,6 +46,7 @@ class Text:
     words: list[str]  # each token, safe to show
     given: str
     written: str
+    answer: bool = False  # whether the prompt is an instruction, which is read and not predicted
 
     @property
     def x(self) -> Any:
@@ -64,8 +65,10 @@ class Text:
     @property
     def guessed(self) -> range:
         """The places of tokens that are predicted, and count in the loss that is shown: of the
-        prompt, or of the target.
+        prompt, of the answer to an instruction, or of the target.
         """
+        if self.answer:
+            return range(self.prompt, len(self.ids))
         return range(self.source + 1, len(self.ids) if self.source else self.prompt)
 
 
@@ -110,13 +113,16 @@ class Look:
 
     @property
     def start(self) -> int:
-        """The place in the prompt, or in the target, after which the model is least sure. Not the
-        first, which sees no other token of its text.
+        """The place in the prompt, in the answer or in the target, after which the model is least
+        sure. Not the first of a text, which sees no other token of the text.
         """
-        first, last = self.text.source, self.text.guessed.stop
-        p = floats(self.arrays["probabilities"].array[0, : last - first])
-        entropy = -(p * np.log(np.maximum(p, 1e-300))).sum(-1)  # nats
-        return first + (int(entropy[1:].argmax()) + 1 if len(entropy) > 1 else 0)
+        source, guessed = self.text.source, self.text.guessed
+        places = range(max(source + 1, guessed.start - 1), guessed.stop)
+        if not places:
+            return source
+        p = self.arrays["probabilities"].array[0, places.start - source : places.stop - source]
+        entropy = -(floats(p) * np.log(np.maximum(floats(p), 1e-300))).sum(-1)  # nats
+        return places[int(entropy.argmax())]
 
 
 def gather(
@@ -130,7 +136,8 @@ def gather(
     text = _text(run, model, tokenizer, given, [])
     with tensor.no_grad(), evaluating():  # nothing can be drawn from broken logits
         check_finite(run, logits_of(model, text.x).numpy(), last=not best)
-    new = _written(run, model, given, length, config)
+    ends = end_tokens(tokenizer)
+    new = _written(run, model, given, length, config, ends)
     text = _text(run, model, tokenizer, given, new)
     ids = text.ids
     check_size(run, text)
@@ -144,7 +151,7 @@ def gather(
         arrays = own if is_shown else arrays_of(weights, text.x)
         # a snapshot that is broken leaves the last weights broken too
         check_finite(run, arrays["logits"].array, last=not (best and is_shown))
-        written = new if is_shown else _written(run, weights, given, length, config)
+        written = new if is_shown else _written(run, weights, given, length, config, ends)
         points = ((_table(weights)[mapped] - centre) @ axes).astype(np.float32)
         facts: dict[str, Any] = {"step": at, "shown": is_shown, "best": is_shown and went_on}
         facts |= {"written": shown(tokenizer.decode(written)), "points": points}
@@ -170,12 +177,13 @@ def _text(
 ) -> Text:
     """The text of the given tokens and the new ones."""
     source, ids = 0, given + new
-    parts = [shown(tokenizer.decode(part)) for part in (given, new)]
+    before, written = (shown(tokenizer.decode(part)) for part in (given, new))
     if run.kind == "encoder-decoder":
-        source, parts[0] = len(given), f"{parts[0]} -> "
+        source, before = len(given), f"{before} -> "
         ids = given + [SOS, *new][: model.context]
     prompt = len(given) + (source > 0)
-    return Text(ids, source, prompt, words_of(tokenizer, ids), *parts)
+    answer = run.stage == "finetune"
+    return Text(ids, source, prompt, words_of(tokenizer, ids), before, written, answer)
 
 
 def _length(run: Run, ids: list[int], config: LookConfig) -> int:
@@ -212,12 +220,21 @@ def check_finite(run: Run, logits: Any, last: bool) -> None:
         )
 
 
-def _written(run: Run, model: Any, ids: list[int], length: int, config: LookConfig) -> list[int]:
-    """What the model writes after a prompt; of an encoder-decoder, its answer up to <eos>."""
+def _written(
+    run: Run, model: Any, ids: list[int], length: int, config: LookConfig, ends: list[int]
+) -> list[int]:
+    """What the model writes after a prompt, with the first of `ends` as the last token; of an
+    encoder-decoder, its answer up to <eos>.
+    """
     how = SampleConfig(None, length, config.temperature, config.top_k, config.top_p, config.seed)
     if run.kind == "encoder-decoder":
         return answers(model, [ids], how)[0]
-    return [step.token for _, step in generate(model, [ids], how, [draws(how.seed, 0)])]
+    written: list[int] = []
+    for _, step in generate(model, [ids], how, [draws(how.seed, 0)]):
+        written.append(step.token)
+        if step.token in ends:
+            break
+    return written
 
 
 def words_of(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
@@ -258,7 +275,8 @@ def _sight(run: Run, arrays: dict[str, Value], text: Text, facts: dict[str, Any]
     p = arrays["probabilities"].array[0]  # (T, V)
     candidates = np.argsort(-p, axis=-1, kind="stable")[:, :CANDIDATES]
     ids = [text.ids[place] for place in text.guessed]
-    guessed = floats(p[np.arange(len(ids)), ids])
+    before = np.array(text.guessed, dtype=int) - text.source - 1
+    guessed = floats(p[before, ids])
     weights = [arrays[step.name].array[0] for step in steps(run.model) if step.map]
     return Sight(
         attention=[array.astype(np.float32) for array in weights],

@@ -112,7 +112,7 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
     named = np.unique(np.concatenate([look.mapped, text.ids, columns, *candidates])).tolist()
     return {
         "run": look.run.name,
-        **SAYS[look.run.kind],
+        **SAYS[look.run.kind] | ({"lossOn": "loss on the answer"} if text.answer else {}),
         **fields_of(text, "given", "written", "ids", "source", "prompt"),
         "start": look.start,
         "maps": [_map(look, step) for step in look.maps],

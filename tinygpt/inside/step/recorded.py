@@ -1,7 +1,8 @@
 """The walk of a run and a prompt: the forward pass over the prompt, the loss of predicting each
 next token, and the backward pass, all recorded.
 
-Of an encoder-decoder, the prompt is the source, and the tokens of a target are predicted.
+Of an encoder-decoder, the prompt is the source, and the tokens of a target are predicted. Of a
+fine-tuned run, the prompt is an instruction, and the tokens of its answer are predicted.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 import tensor
 from tensor.recording import Recording
 from tinygpt.config import SampleConfig
+from tinygpt.data.instructions import end_of, row_of
 from tinygpt.errors import InputError
-from tinygpt.generation.answers import answers
+from tinygpt.generation.answers import answers, continued
 from tinygpt.ids import EOS, SOS, Ids, SourceTarget
 from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.stops import Stop, holders, stops_of
@@ -61,16 +63,21 @@ def recorded(
     target: str | None = None,
 ) -> Session:
     """Record the prompt, by default the opening of the run's text. target: what an encoder-decoder
-    is to write, by default what it writes. Raises InputError for a text that is too long, too
-    short, or has unknown tokens.
+    or a fine-tuned run is to write, by default what it writes. Raises InputError for a text that is
+    too long, too short, or has unknown tokens.
     """
     config, pair = model.config, run.kind == "encoder-decoder"
-    if target is not None and not pair:
+    instructed = run.stage == "finetune"
+    if target is not None and not (pair or instructed):
         raise InputError(
-            f"--target is for an encoder-decoder, and {run.name} is a GPT, which predicts the "
-            "tokens of the prompt itself\nleave --target out"
+            f"--target is for an encoder-decoder or a fine-tuned run, and {run.name} is a GPT, "
+            "which predicts the tokens of the prompt itself\nleave --target out"
         )
-    task = _pair(run, model, tokenizer, prompt, target) if pair else _text(run, tokenizer, prompt)
+    if pair or instructed:
+        make = _pair if pair else _answer
+        task = make(run, model, tokenizer, prompt, target)
+    else:
+        task = _text(run, tokenizer, prompt)
     with np.errstate(all="ignore"):
         bad = holders((name, parameter.numpy()) for name, parameter in model.named_parameters())
         recording, other = record(how, lambda how: model.loss(task.x, task.y).backward())
@@ -107,21 +114,11 @@ def _pair(
 ) -> Task:
     """Each token of a target and <eos>, from the source and the tokens of the target before."""
     source, most = prompt_ids(run, tokenizer, prompt), run.model.context
-    why = "as given"
-    if target is None:
-        config, why = SampleConfig(length=most, temperature=0), "as the model writes it"
-        try:
-            (ids,) = answers(model, [source], config)
-        except InputError:  # the weights are broken, and a walk shows where
-            ids, why = [], "since its logits are not finite"
-    else:
-        ids = tokenizer.encode(target)
-        if len(ids) >= most:
-            raise InputError(
-                f"the target has {len(ids)} tokens and <eos>, but the model writes {most}, its "
-                f"context\ngive one of at most {most - 1}: --target TEXT"
-            )
-    ids = [*ids, EOS][:most]
+
+    def write(config: SampleConfig) -> list[int]:
+        return answers(model, [source], config)[0]
+
+    ids, why = _target(tokenizer, target, EOS, most, write)
     x = SourceTarget(np.array([source]), np.array([[SOS, *ids[:-1]]]))
     texts = [shown(repr(tokenizer.decode(part))) for part in (source, ids)]
     sizes = f"ids {x.source.shape} and {x.target.shape}"
@@ -131,6 +128,59 @@ def _pair(
         f"task     from the source and the tokens before, predict each of the target: {sizes}",
     ]
     return Task(x, np.array([ids]), " -> ".join(texts), facts)
+
+
+def _answer(run: Run, model: Any, tokenizer: Any, prompt: str | None, target: str | None) -> Task:
+    """Each token of an answer and <|end|>, from the instruction and the tokens of the answer
+    before.
+    """
+    given, context, end = prompt_ids(run, tokenizer, prompt), run.model.context, end_of(tokenizer)
+    most = context + 1 - len(given)
+    if most < 1:
+        raise InputError(
+            f"the prompt has {len(given)} tokens, but the model sees {context} at once\n"
+            "give a shorter one: --prompt TEXT"
+        )
+
+    def write(config: SampleConfig) -> list[int]:
+        return continued(model, [given], config, end)[0]
+
+    ids, why = _target(tokenizer, target, end, most, write)
+    x, y = (row[None] for row in row_of([(given, ids)]))
+    texts = [shown(repr(tokenizer.decode(part))) for part in (given, ids)]
+    facts = [
+        f"prompt   {texts[0]}: {number_of(len(given), 'token')}, no targets: -1 in y",
+        f"answer   {texts[1]}: {number_of(len(ids), 'token')}, {why}",
+        f"task     from the prompt and the tokens before, predict the answer: ids {x.shape}",
+    ]
+    return Task(x, y, " -> ".join(texts), facts)
+
+
+def _target(
+    tokenizer: Tokenizer,
+    target: str | None,
+    end: int,
+    most: int,
+    write: Callable[[SampleConfig], list[int]],
+) -> tuple[list[int], str]:
+    """The tokens that are to be predicted, at most so many with the end, and where they are from.
+    write: what gives the model's own, without the end.
+    """
+    ids, why = [], "as given"
+    if target is None:
+        why = "as the model writes it"
+        try:
+            ids = write(SampleConfig(length=most, temperature=0))
+        except InputError:  # the weights are broken, and a walk shows where
+            why = "since its logits are not finite"
+    else:
+        ids = tokenizer.encode(target)
+        if len(ids) >= most:
+            raise InputError(
+                f"the target has {len(ids)} tokens and {tokenizer.decode([end])}, but the model "
+                f"writes {most}, up to its context\ngive one of at most {most - 1}: --target TEXT"
+            )
+    return [*ids, end][:most], why
 
 
 def record(how: How, compute: Callable[[How], object]) -> tuple[Recording, Recording]:

@@ -23,7 +23,7 @@ from tensor.random import Key
 from tensor.recording import Moment
 from tensor.recording.replay import replay
 from tinygpt.errors import InputError
-from tinygpt.ids import Ids, SourceTarget
+from tinygpt.ids import IGNORED, Ids, SourceTarget
 from tinygpt.inside.arrays import floats, norm, number, value_of
 from tinygpt.inside.step.names import Names
 from tinygpt.inside.step.recorded import How, Session, facts, record
@@ -185,6 +185,10 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     lr = f"learning rate {step.lr:.4g}"
     clipping = f"gradient norm {step.norm:.4g}, limit {step.limit:g}"
     examples = f"{number_of(len(y), 'window')} of {number_of(y.shape[1], 'token')}"
+    if job.run.stage == "finetune":
+        learned = number_of(int((y != IGNORED).sum()), "token")
+        examples = f"{number_of(len(y), 'row')} of up to {number_of(y.shape[1], 'token')}"
+        examples += f", {learned} of answers to predict"
     if isinstance(x, SourceTarget):
         sizes = f"up to {number_of(x.source.shape[1], 'token')} and {y.shape[1]} to predict"
         examples = f"{number_of(len(y), 'pair')} of {sizes}"
