@@ -1,10 +1,11 @@
 """Trainings that are killed, that run out of disk, that are started twice: what is lost, mixed or
 left over is counted.
 
-    python -m tests.faults.kills --kills 200 --full 50 --together 20
+    python -m tests.faults.kills --kills 200 --finetune 10 --full 50 --together 20
 
 kills       kill -9 at a random moment of a training that saves at every step, the best weights too;
             each next one goes on from there
+finetune    the same of a fine-tuning
 full        on a disk with room for a part of a save: the training ends; then there is room again
 together    two trainings into one folder at once
 
@@ -19,13 +20,14 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,22 +39,10 @@ from tinygpt.runs import run as runs
 from tinygpt.training.step import optimizer_of
 
 WIDTH = ["--width", "32", "--heads", "2", "--layers", "2", "--context", "16", "--batch", "2"]
-CHOICES = [
-    "train",
-    *WIDTH,
-    "--text",
-    "text.txt",
-    "--evaluate",
-    "1",
-    "--steps",
-    "100000",
-    "--lr",
-    "1e-4",
-    "--warmup",
-    "0",
-    "--validation",
-    "0.3",
-]
+OFTEN = ["--evaluate", "1", "--steps", "100000", "--validation", "0.3"]
+SAVING = [*OFTEN, "--lr", "1e-4", "--warmup", "0"]
+CHOICES = ["train", *WIDTH, "--text", "text.txt", *SAVING]
+TUNING = ["finetune", "base", "--data", "examples.jsonl", "--batch", "2", *SAVING]
 SECONDS = 0.25  # from the first step that a process saved, a kill comes within
 FILES = (runs.MODEL, runs.OPTIMIZER, runs.BEST, runs.STATE)
 DISK = 1 << 22  # bytes of a small disk
@@ -70,12 +60,12 @@ def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def again(folder: Path) -> list[str]:
+def again(folder: Path, choices: Sequence[str]) -> list[str]:
     """Begin the run, or go on with it."""
     return (
-        ["train", "--resume", "run"]
+        [choices[0], "--resume", "run"]
         if checkpoint.current(folder / "run", runs.MODEL).exists()
-        else [*CHOICES, "--out", "run"]
+        else [*choices, "--out", "run"]
     )
 
 
@@ -117,10 +107,10 @@ def left_over(folder: Path) -> list[str]:
     ]
 
 
-def go_on(folder: Path, steps: int) -> Iterator[str]:
+def go_on(folder: Path, steps: int, choices: Sequence[str] = CHOICES) -> Iterator[str]:
     """A few steps more, to the end of which nothing is left over."""
     before = saved(folder)
-    process = start(*again(folder), "--until", str(before + steps), cwd=folder)
+    process = start(*again(folder, choices), "--until", str(before + steps), cwd=folder)
     _, said = process.communicate()
     if process.returncode or saved(folder) != before + steps:
         yield f"lost: it did not go on: {said[-300:]}"
@@ -130,10 +120,10 @@ def go_on(folder: Path, steps: int) -> Iterator[str]:
 # -- killed
 
 
-def kill(folder: Path, chance: random.Random) -> Iterator[str]:
+def kill(folder: Path, chance: random.Random, choices: Sequence[str]) -> Iterator[str]:
     """A training that is killed after its first steps, or before them."""
     before = saved(folder)
-    process = start(*again(folder), cwd=folder)
+    process = start(*again(folder, choices), cwd=folder)
     assert process.stderr is not None
     while saved(folder) == before and process.poll() is None:
         time.sleep(0.002)
@@ -146,11 +136,11 @@ def kill(folder: Path, chance: random.Random) -> Iterator[str]:
     yield from faults(folder, seen)
 
 
-def compare(folder: Path) -> Iterator[str]:
+def compare(folder: Path, choices: Sequence[str] = CHOICES) -> Iterator[str]:
     """With a run that takes as many steps at once."""
     step = saved(folder)
     done = subprocess.run(
-        [*PROGRAM, *CHOICES, "--out", "whole", "--until", str(step)],
+        [*PROGRAM, *choices, "--out", "whole", "--until", str(step)],
         cwd=folder,
         env=environment(),
         capture_output=True,
@@ -203,7 +193,7 @@ def fill(disk: Path, chance: random.Random) -> Iterator[str]:
     # by a save that is the best one
     needed = sum((disk / "run" / name).stat().st_size for name in FILES)
     (disk / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - chance.randrange(needed)))
-    process = start(*again(disk), "--until", str(before + 200), cwd=disk)
+    process = start(*again(disk, CHOICES), "--until", str(before + 200), cwd=disk)
     _, said = process.communicate()
     (disk / "ballast").unlink()
     if "Traceback" in said or process.returncode != 2 or "No space left" not in said:
@@ -242,21 +232,41 @@ def together(folder: Path, number: int) -> Iterator[str]:
 # -- the table
 
 
-def run_kills(count: int, seed: int) -> Counter[str]:
+def run_kills(count: int, seed: int, choices: Sequence[str] = CHOICES) -> Counter[str]:
     found: Counter[str] = Counter()
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        (folder / "text.txt").write_text(story() * 5)
+        prepare(folder)
         for number in range(count):
-            found.update(told(f"kill {number}", kill(folder, chance)))
+            found.update(told(f"kill {number}", kill(folder, chance, choices)))
             found["files a kill left"] += len(left_over(folder))
             if number % 10 == 9:
-                found.update(told(f"after kill {number}", go_on(folder, 3)))
-        found.update(told("the end", go_on(folder, 3)))
+                found.update(told(f"after kill {number}", go_on(folder, 3, choices)))
+        found.update(told("the end", go_on(folder, 3, choices)))
         found["steps"] = saved(folder)
-        found.update(told("the end", compare(folder)))
+        found.update(told("the end", compare(folder, choices)))
     return found
+
+
+def run_tuning(count: int, seed: int) -> Counter[str]:
+    """The kills of a fine-tuning."""
+    return run_kills(count, seed, TUNING)
+
+
+def prepare(folder: Path) -> None:
+    """A text, a run of one step to start from, and examples."""
+    (folder / "text.txt").write_text(story() * 5)
+    words = sorted(set(re.findall("[a-z]+", story())))
+    lines = [json.dumps({"instruction": word, "answer": word[0]}) for word in words]
+    (folder / "examples.jsonl").write_text("\n".join(lines))
+    subprocess.run(
+        [*PROGRAM, "train", *WIDTH, "--text", "text.txt", "--steps", "1", "--out", "base"],
+        cwd=folder,
+        env=environment(),
+        check=True,
+        capture_output=True,
+    )
 
 
 def run_full(count: int, seed: int) -> Counter[str]:
@@ -290,6 +300,12 @@ def told(what: str, problems: Iterator[str]) -> Iterator[str]:
         yield problem.partition(":")[0]
 
 
+WORK: dict[str, Callable[[int, int], Counter[str]]] = {
+    "kills": run_kills,
+    "finetune": run_tuning,
+    "full": run_full,
+    "together": run_together,
+}
 KINDS = ("lost", "mixed", "left over", "different")
 
 
@@ -297,7 +313,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name in ("kills", "full", "together"):
+    for name in WORK:
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -307,7 +323,7 @@ def main() -> int:
         + "   files left for the next save to remove"
     )
     bad = 0
-    for name, work in (("kills", run_kills), ("full", run_full), ("together", run_together)):
+    for name, work in WORK.items():
         count = getattr(options, name)
         if count:
             found = work(count, options.seed)

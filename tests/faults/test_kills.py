@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.faults.kills import KINDS, run_full, run_kills, run_together
+from tests.faults.kills import KINDS, run_full, run_kills, run_together, run_tuning
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 
@@ -16,6 +16,12 @@ def test_bug_80_ten_kills() -> None:
     found = run_kills(10, seed=1)
     assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
     assert found["steps"] > 10
+
+
+def test_kills_of_a_fine_tuning() -> None:
+    found = run_tuning(3, seed=1)
+    assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
+    assert found["steps"] > 3
 
 
 def test_bug_80_a_disk_that_fills() -> None:
