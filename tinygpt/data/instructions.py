@@ -42,8 +42,8 @@ class Example(NamedTuple):
 
     @property
     def question(self) -> str:
-        """The instruction, and the input on the next line."""
-        return f"{self.instruction}\n{self.input}" if self.input else self.instruction
+        """The input, and the instruction on the next line."""
+        return f"{self.input}\n{self.instruction}" if self.input else self.instruction
 
 
 def prompt_of(tokenizer: SpecialTokenizer, question: str) -> list[int]:

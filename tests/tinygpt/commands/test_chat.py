@@ -31,7 +31,7 @@ def test_questions_of_a_pipe(
 ) -> None:
     """An answer a line. The context of 48 bytes is soon full, and that is said once."""
     run = str(answering)
-    lines = ["say red", "", "say two\\nas it is", "/reset", "say owl", *["say cat"] * 4, "/quit"]
+    lines = ["say red", "", "say two", "/reset", "say owl", *["say cat"] * 4, "/quit"]
     lines += ["say six"]
     pipe("\r\n".join(lines).encode())
     assert main(["chat", run, "--remember"]) == 0
@@ -40,9 +40,9 @@ def test_questions_of_a_pipe(
     assert out.splitlines()[2] == "owl"
     assert len(out.splitlines()) == 7
     assert err == "the context of 48 tokens is full: the oldest turns are forgotten\n"
-    prompt = "say two\nas it is"
+    prompt = "as it is\nsay two"
     draws = ["--temperature", "1.5", "--seed", "4", "--length", "9"]
-    pipe(b"\xef\xbb\xbfsay two\\nas it is\n/reset\nsay two\\nas it is")  # a byte order mark first
+    pipe(b"\xef\xbb\xbfas it is\\nsay two\n/reset\nas it is\\nsay two")  # a byte order mark first
     assert main(["chat", run, *draws]) == 0
     answer = capsys.readouterr().out
     assert prompt + "\n" + answer[: len(answer) // 2] == sampled(

@@ -51,10 +51,10 @@ def test_a_run_that_answers(base: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert tokenizer.size == 259
     assert main(["eval", "examples-1"]) == 0
     assert "exact       100.0%, 10 of 10 answers" in capsys.readouterr().out
-    assert main(["sample", "examples-1", "--prompt", "say red\nas it is"]) == 0
+    assert main(["sample", "examples-1", "--prompt", "as it is\nsay red"]) == 0
     # the odd ones have an input
-    assert main(["sample", "examples-1", "--prompt", "say two\nas it is"]) == 0
-    assert capsys.readouterr().out.endswith("say two\nas it is\ntwo\n")
+    assert main(["sample", "examples-1", "--prompt", "as it is\nsay two"]) == 0
+    assert capsys.readouterr().out.endswith("as it is\nsay two\ntwo\n")
     refused(capsys, "eval", "examples-1", "--text", "story", says="learned from examples")
     refused(capsys, "eval", "base", "--data", "examples.jsonl", says="learned from a text")
 

@@ -38,7 +38,7 @@ def targets(y: np.ndarray) -> list[list[str]]:
 def test_the_answer_and_its_end_alone_are_learned() -> None:
     x, y = Instructions(EXAMPLES, BYTES, 16)[[0, 1]]
     assert BYTES.decode(x[0]) == "<|user|>a<|assistant|>xy" + 2 * "<|user|>"  # padding
-    assert BYTES.decode(x[1]) == "<|user|>bc\nd<|assistant|>z"
+    assert BYTES.decode(x[1]) == "<|user|>d\nbc<|assistant|>z"
     assert targets(y) == [["x", "y", "<|end|>"], ["z", "<|end|>"]]
     # the target of a place is the token after it
     for row_x, row_y in zip(x, y, strict=True):
@@ -52,7 +52,7 @@ def test_packed_rows_hold_the_same_targets() -> None:
     one, packed = (Instructions(EXAMPLES, BYTES, 16, packing) for packing in (False, True))
     assert len(packed) == 2
     x, y = packed[[0, 1]]
-    assert BYTES.decode(x[0]) == "<|user|>a<|assistant|>xy<|end|><|user|>bc\nd<|assistant|>z"
+    assert BYTES.decode(x[0]) == "<|user|>a<|assistant|>xy<|end|><|user|>d\nbc<|assistant|>z"
     assert [*chain(*targets(y))] == [*chain(*targets(one[[0, 1, 2]][1]))]
     assert x.shape[1] <= 16
 
@@ -138,5 +138,5 @@ def test_questions_kept_back_have_keys_that_are_not_learned() -> None:
 
 def test_a_conversation_is_one_row() -> None:
     x, y = Instructions([Example("a", "x", "d", (("b", "yz"),))], BYTES, 16)[[0]]
-    assert BYTES.decode(x[0]) == "<|user|>a\nd<|assistant|>x<|end|><|user|>b<|assistant|>yz"
+    assert BYTES.decode(x[0]) == "<|user|>d\na<|assistant|>x<|end|><|user|>b<|assistant|>yz"
     assert targets(y) == [["x", "<|end|>", "y", "z", "<|end|>"]]
