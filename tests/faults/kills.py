@@ -6,6 +6,7 @@ left over is counted.
 kills       kill -9 at a random moment of a training that saves at every step, the best weights too;
             each next one goes on from there
 finetune    the same of a fine-tuning
+adapters    the same of a fine-tuning with adapters (LoRA), which saves its other weights once
 full        on a disk with room for a part of a save: the training ends; then there is room again
 together    two trainings into one folder at once
 
@@ -43,6 +44,7 @@ OFTEN = ["--evaluate", "1", "--steps", "100000", "--validation", "0.3"]
 SAVING = [*OFTEN, "--lr", "1e-4", "--warmup", "0"]
 CHOICES = ["train", *WIDTH, "--text", "text.txt", *SAVING]
 TUNING = ["finetune", "base", "--data", "examples.jsonl", "--batch", "2", *SAVING]
+ADAPTERS = [*TUNING, "--lora", "2"]
 SECONDS = 0.25  # from the first step that a process saved, a kill comes within
 FILES = (runs.MODEL, runs.OPTIMIZER, runs.BEST, runs.STATE)
 DISK = 1 << 22  # bytes of a small disk
@@ -78,7 +80,7 @@ def saved(folder: Path) -> int:
 def faults(folder: Path, least: int) -> Iterator[str]:
     """What is wrong with the run: lost, mixed."""
     try:
-        run, model, _ = runs.load(folder / "run")
+        run, model, _ = runs.load(folder / "run", plain=False)
         runs.load(folder / "run", best=True)
         progress = runs.resume(run, model, optimizer_of(model, run.training))
     except InputError as error:
@@ -149,7 +151,7 @@ def compare(folder: Path, choices: Sequence[str] = CHOICES) -> Iterator[str]:
     if done.returncode:
         yield f"different: the other one failed: {done.stderr[-300:]}"
         return
-    for name in FILES:
+    for name in (*FILES, *[runs.BASE] * (folder / "whole" / runs.BASE).exists()):
         if (folder / "run" / name).read_bytes() != (folder / "whole" / name).read_bytes():
             yield f"different: {name} after {step} steps"
     if noted(folder / "run") != noted(folder / "whole"):
@@ -254,6 +256,11 @@ def run_tuning(count: int, seed: int) -> Counter[str]:
     return run_kills(count, seed, TUNING)
 
 
+def run_adapters(count: int, seed: int) -> Counter[str]:
+    """The kills of a fine-tuning with adapters."""
+    return run_kills(count, seed, ADAPTERS)
+
+
 def prepare(folder: Path) -> None:
     """A text, a run of one step to start from, and examples."""
     (folder / "text.txt").write_text(story() * 5)
@@ -303,6 +310,7 @@ def told(what: str, problems: Iterator[str]) -> Iterator[str]:
 WORK: dict[str, Callable[[int, int], Counter[str]]] = {
     "kills": run_kills,
     "finetune": run_tuning,
+    "adapters": run_adapters,
     "full": run_full,
     "together": run_together,
 }

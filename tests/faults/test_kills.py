@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
-from tests.faults.kills import KINDS, run_full, run_kills, run_together, run_tuning
+from tests.faults.kills import (
+    KINDS,
+    run_adapters,
+    run_full,
+    run_kills,
+    run_together,
+    run_tuning,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 
@@ -18,8 +27,9 @@ def test_bug_80_ten_kills() -> None:
     assert found["steps"] > 10
 
 
-def test_kills_of_a_fine_tuning() -> None:
-    found = run_tuning(3, seed=1)
+@pytest.mark.parametrize("work", [run_tuning, run_adapters])
+def test_kills_of_a_fine_tuning(work: Callable[[int, int], Counter[str]]) -> None:
+    found = work(3, 1)
     assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
     assert found["steps"] > 3
 

@@ -89,7 +89,7 @@ ZOO = [
     Bug(
         row=81,  # the weights of one, the means of the next
         file="tinygpt/runs/run.py",
-        old="    model.load_state_dict(arrays[MODEL])\n    optimizer",
+        old="    model.load_state_dict(arrays[MODEL] | arrays.get(BASE, {}))\n    optimizer",
         new="    optimizer",
         test="tests/tinygpt/runs/test_run.py::test_bug_81_all_that_resumes_is_of_one_checkpoint",
     ),

@@ -292,7 +292,7 @@ ZOO = [
     Bug(
         row=51,  # the weights are the best ones, not the last
         file="tinygpt/runs/run.py",
-        old="    model.load_state_dict(arrays[MODEL])\n    optimizer",
+        old="    model.load_state_dict(arrays[MODEL] | arrays.get(BASE, {}))\n    optimizer",
         new=(
             "    model.load_state_dict(checkpoint.load(run.folder, {BEST: "
             "model.state_dict()})[1][BEST])\n    optimizer"

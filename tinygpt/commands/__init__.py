@@ -8,6 +8,7 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train a GPT, on a story that comes with it or on your text",
     "finetune": "teach a trained GPT to answer instructions",
+    "merge": "make a plain run of a run with adapters (LoRA)",
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",
     "chat": "talk with a fine-tuned GPT in the terminal",

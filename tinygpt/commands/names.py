@@ -44,6 +44,12 @@ OTHERS = {
     "--resid-pdrop": "--dropout",
     "--activation-function": "--activation",
     "--weight-tying": "--tied",
+    # fine-tuning
+    "--freeze-layers": "--freeze",
+    "--lora-dim": "--lora",
+    "--lora-r": "--lora",
+    "--lora-rank": "--lora",
+    "--use-lora": "--lora",
     # the text
     "--corpus": "--text",
     "--data": "--text",
@@ -219,5 +225,7 @@ ABSENT = {
     "--num-workers": "nothing is loaded in the background, so there are no workers",
     "--workers": "nothing is loaded in the background, so there are no workers",
     "--num-threads": "the variable TENSOR_THREADS sets it",
+    "--target-modules": "--lora is for all linear layers of the blocks",
+    "--lora-target-modules": "--lora is for all linear layers of the blocks",
     "--threads": "the variable TENSOR_THREADS sets it",
 }

@@ -31,6 +31,7 @@ from tinygpt.data.masked import TARGETS
 from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK
+from tinygpt.model.adapters import merged
 from tinygpt.model.freezing import learning
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
@@ -146,7 +147,7 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         say(f"saved in {run.name}{shows}")
         if code == 0:
             say()
-            _say_sample(run, job.model, job.data.tokenizer)
+            _say_sample(run, merged(job.model), job.data.tokenizer)
     return code
 
 

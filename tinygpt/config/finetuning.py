@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tinygpt.config.options import changed, check, option
+from tinygpt.config.options import LARGE, changed, check, option
 from tinygpt.config.training import TrainConfig
 
 # fields of TrainConfig that the base run decides, or that belong to a text
@@ -37,6 +37,17 @@ class FinetuneConfig(TrainConfig):
         "first N (all parts learn, if not given)",
         "PARTS",
     )
+    lora: int | None = option(
+        None,
+        "LoRA: the model stays, and small matrices of this rank beside its own learn (no such "
+        "matrices, if not given)",
+        "RANK",
+        least=1,
+        most=LARGE,
+    )
+    lora_alpha: float = option(
+        16.0, "what these matrices add is scaled by alpha / RANK", above=0, most=LARGE
+    )
     steps: int = changed(TrainConfig, "steps", 1500)
     lr: float = changed(TrainConfig, "lr", 1e-3)
 
@@ -48,6 +59,11 @@ class FinetuneConfig(TrainConfig):
                 f"freeze {self.freeze!a}: {part!a} is no part of a model\nname parts with commas "
                 "between: embeddings, blocks, or blocks:2 for the first two",
             )
+
+        check(
+            self.lora is None or self.freeze is None,
+            "lora trains its own matrices alone, so freeze has nothing to freeze: leave one out",
+        )
 
     @property
     def kind(self) -> str:

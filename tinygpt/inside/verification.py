@@ -232,9 +232,9 @@ def _copy(run: Run, folder: Path) -> int:
     """Copy the checkpoint of the run, which may be in training meanwhile. The copy has more steps
     left than will be taken, and measures nothing. Returns the step of the checkpoint.
     """
-    state, contents = checkpoint.contents(
-        run.folder, dict.fromkeys((runs.MODEL, runs.OPTIMIZER), sys.maxsize)
-    )
+    files = [runs.MODEL, runs.OPTIMIZER]
+    files += [runs.BASE] * checkpoint.current(run.folder, runs.BASE).exists()
+    state, contents = checkpoint.contents(run.folder, dict.fromkeys(files, sys.maxsize))
     if state is None:
         raise InputError(f"{runs.STATE} in {run.name} is missing\n{RESTORE}")
     folder.mkdir()

@@ -8,6 +8,8 @@ import tensor
 from tensor import Tensor, nn
 from tinygpt.config import ModelConfig
 
+FORMS = {"gelu": "tanh", "gelu_erf": "erf"}
+
 
 class FeedForward(nn.Module):
     """y = activation(x W1 + b1) W2 + b2.   x, y: (B, T, C), 4C between."""
@@ -25,6 +27,7 @@ class FeedForward(nn.Module):
 
 def activated(x: Tensor, layer: nn.Linear, activation: str) -> Tensor:
     """activation(x W + b), the activation by its name in the configuration."""
-    if activation == "gelu":
+    if activation == "gelu" and type(layer) is nn.Linear:  # without an adapter
         return tensor.linear_gelu(x, layer.weight, layer.bias)
-    return layer(x).gelu(form="erf") if activation == "gelu_erf" else layer(x).relu()
+    y = layer(x)
+    return y.relu() if activation == "relu" else y.gelu(form=FORMS[activation])

@@ -115,7 +115,7 @@ class Transformer(nn.Module):
     @property
     def device(self) -> str:
         """Where the parameters are."""
-        return self.token_embedding.weight.device
+        return self.position_embedding.device
 
     def check_ids(self, ids: Any) -> Tensor:
         """ids as integers (B, T) on the model's device. Raises ShapeError, DTypeError and
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
                     )
         if ids.ndim == 1:
             ids = Tensor.from_array(ids.array[None])
-        return _there(ids, self.token_embedding.weight.device)
+        return _there(ids, self.device)
 
     def mask(self, ids: Any) -> Tensor | None:
         """Where the ids are no padding: bools (B, 1, 1, T), None where nothing is padding."""

@@ -40,12 +40,14 @@ Arrays: TypeAlias = "dict[str, HostArray]"
 Like: TypeAlias = "Mapping[str, Any]"  # {name: an array or a tensor of the shape and dtype to come}
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**53)]
 
-MODEL, OPTIMIZER, STATE, BEST = (
+MODEL, OPTIMIZER, STATE, BEST, BASE = (
     "model.safetensors",
     "optimizer.safetensors",
     "state.json",
     "best.safetensors",
+    "base.safetensors",
 )
+STAYING = BASE, BEST  # a save that does not write one leaves the one that is there
 SNAPSHOTS = "snapshots"
 # what a save leaves when it is cut short; the last is how the safetensors library names its own
 LEFT = re.compile(r"(.+\.(safetensors|jsonl?)(\.new)?|loss\.png)\.(new|tmp)|\.tmp\w{6}")
@@ -132,11 +134,11 @@ def save(folder: Path, arrays: Mapping[str, Mapping[str, Array]], state: State) 
     """Replace the checkpoint in `folder` by one of these files, {file name: {array name: array}},
     and this state with their seals.
 
-    The best weights of the checkpoint before belong to this one too, unless `arrays` has new ones.
-    Raises OSError; what was there then holds.
+    The best weights of the checkpoint before belong to this one too, unless `arrays` has new ones;
+    so do the weights that do not learn. Raises OSError; what was there then holds.
     """
     before = settle(folder)
-    kept = {} if BEST in arrays else _kept(folder, before)
+    kept = _kept(folder, before, [name for name in STAYING if name not in arrays])
     try:
         written = {
             name: write_arrays(_new(folder, name), content) for name, content in arrays.items()
@@ -202,16 +204,16 @@ def _move(folder: Path, names: Collection[str]) -> None:
         files.replace(_new(folder, name), folder / name)
 
 
-def _kept(folder: Path, before: State | None) -> dict[str, Seal]:
-    """The best weights with their seal, where they are there: as it was, or made now for those of
+def _kept(folder: Path, before: State | None, names: Collection[str]) -> dict[str, Seal]:
+    """Those of these files that are there, with their seals: as they were, or made now for files of
     a version without seals.
     """
-    path = folder / BEST
-    if not path.is_file():
-        return {}
+    paths = {name: folder / name for name in names if (folder / name).is_file()}
     if before is None or before.files is None:
-        return {BEST: Seal.of(read_bytes(path, path.stat().st_size))}
-    return {name: seal for name, seal in before.files.items() if name == BEST}
+        return {
+            name: Seal.of(read_bytes(path, path.stat().st_size)) for name, path in paths.items()
+        }
+    return {name: seal for name, seal in before.files.items() if name in paths}
 
 
 def _sealed(path: Path, seal: Seal) -> bytes | None:

@@ -8,9 +8,9 @@ it and go on with it.
     model.safetensors      the weights                                 }
     optimizer.safetensors  the optimiser's means                       }  one checkpoint
     state.json             step, losses, the optimiser's counts        }
+    base.safetensors       with adapters: the weights that do not learn, which are in no other file
     best.safetensors       the weights with the lowest validation loss so far, where one is measured
-    snapshots/STEP.safetensors   a few small copies of the weights as they were learned; see
-    snapshots.py
+    snapshots/STEP.safetensors   small copies of the weights as they were learned: snapshots.py
 
 checkpoint.py says how a checkpoint is replaced and never half there.
 """
@@ -35,11 +35,12 @@ from tinygpt.config.options import one_of
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, read_json, write_json, writing
+from tinygpt.model import adapters
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
-from tinygpt.runs.checkpoint import Numbers, Progress, State
+from tinygpt.runs.checkpoint import Count, Numbers, Progress, State
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import nearest, number_of, shown
 from tinygpt.tokenizers import Tokenizer
@@ -51,7 +52,7 @@ T = TypeVar("T", bound=TrainConfig)
 RUNS = Path("runs")
 CONFIG, TOKENIZER, METRICS, PICTURE = "config.json", "tokenizer.json", "metrics.jsonl", "loss.png"
 MODEL, OPTIMIZER = checkpoint.MODEL, checkpoint.OPTIMIZER
-STATE, BEST = checkpoint.STATE, checkpoint.BEST
+STATE, BEST, BASE = checkpoint.STATE, checkpoint.BEST, checkpoint.BASE
 TOGETHER = "put the files of one run together, or train again"
 ELSEWHERE = "name a folder you may write to: --out FOLDER"
 
@@ -74,6 +75,7 @@ class Choices(Generic[M, T]):
     tokenizer: str = ""  # hash of the tokenizer: with another one the weights mean nothing
     kind: str = "gpt"  # of the model, as model/kinds.py names them
     stage: str = "train"  # the command that made the run, as config.STAGES names them
+    new_rows: tuple[Count, Count] = (0, 0)  # of tokens that its base did not know: first, number
 
 
 @dataclass(frozen=True)
@@ -252,11 +254,12 @@ def find(name: str | None) -> Path:
     )
 
 
-def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
+def load(folder: Path, best: bool = False, plain: bool = True) -> tuple[Run, Any, Tokenizer]:
     """The run in a folder: its choices, its model with the weights of the checkpoint, its
     tokenizer, on the CPU.
 
-    best: the weights with the lowest validation loss, where one was measured.
+    best: the weights with the lowest validation loss, where one was measured.   plain: adapters
+    are merged into the model, which is then as any other; else they stay, to learn on.
 
     Raises InputError when a file is missing or damaged, or when two of them do not belong together.
     """
@@ -290,7 +293,8 @@ def load(folder: Path, best: bool = False) -> tuple[Run, Any, Tokenizer]:
             f"{TOKENIZER} in {run.name} is not the one its model was trained with: its ids mean "
             f"other tokens\n{TOGETHER}"
         )
-    return run, _load_model(run, BEST if best and run.has_best else MODEL), tokenizer
+    model = _load_model(run, BEST if best and run.has_best else MODEL)
+    return run, adapters.merged(model) if plain else model, tokenizer
 
 
 def check_kind(run: Run, program: str, *kinds: str) -> None:
@@ -314,17 +318,25 @@ def no_run(folder: Path) -> str:
 
 def _load_model(run: Run, file: str) -> Any:
     path, dtype = checkpoint.current(run.folder, file), as_dtype(run.training.dtype)
-    least = least_bytes(run.model, dtype.itemsize)
+    base = checkpoint.current(run.folder, BASE)
+    found = sum(part.stat().st_size for part in (path, base) if part.exists())
     # before memory is asked for on the word of a damaged file
-    if path.exists() and least > path.stat().st_size:
+    if path.exists() and least_bytes(run.model, dtype.itemsize) > found:
         raise InputError(
             f"{shown(path)} is too small for the model of {CONFIG}: one of them is damaged\n"
             f"{TOGETHER}"
         )
     model = KINDS[run.kind].model(run.model, dtype=run.training.dtype, draw=False)
-    _, arrays = checkpoint.load(run.folder, {file: model.state_dict()})
-    model.load_state_dict(arrays[file])
+    adapters.adapt(model, run.training, run.new_rows)
+    _, arrays = checkpoint.load(run.folder, _parts(model, file))
+    model.load_state_dict(arrays[file] | arrays.get(BASE, {}))
     return model.eval()
+
+
+def _parts(model: Transformer, file: str = MODEL) -> dict[str, dict[str, Any]]:
+    """The weights of a model as the files of a checkpoint: of a model with adapters two."""
+    staying, learning = adapters.parted(model)
+    return {file: learning} | ({BASE: staying} if staying else {})
 
 
 # -- saving one
@@ -334,12 +346,14 @@ def save(run: Run, model: Transformer, optimizer: Optimizer, progress: Progress)
     """Write a checkpoint; also as the best one, when its loss, measured at this very step, is the
     lowest so far.
     """
-    weights = {name: parameter.array for name, parameter in model.state_dict().items()}
     moments = optimizer.state_dict()
-    arrays = {MODEL: weights, OPTIMIZER: moments.pop("arrays")}
+    arrays = _parts(model)
+    if (run.folder / BASE).exists():
+        arrays.pop(BASE, None)
+    arrays[OPTIMIZER] = moments.pop("arrays")
     numbers = {**moments, "lr": moments["groups"][0]["lr"]}
     if progress.at_best:
-        arrays[BEST] = weights
+        arrays[BEST] = arrays[MODEL]
     state = State(**asdict(progress), optimizer=msgspec.convert(numbers, Numbers))
     advice = "free some space there; the checkpoint before this one, if any, is whole"
     with writing(run.folder, advice, "save"):
@@ -353,13 +367,13 @@ def resume(run: Run, model: Transformer, optimizer: Optimizer) -> Progress:
     All that can be wrong in state.json is found here, before a step is taken.
     """
     moments = optimizer.state_dict()["arrays"]
-    state, arrays = checkpoint.load(run.folder, {MODEL: model.state_dict(), OPTIMIZER: moments})
+    state, arrays = checkpoint.load(run.folder, {**_parts(model), OPTIMIZER: moments})
     problem = "it is missing" if state is None else _unfit(state, run, optimizer)
     if state is None or state.optimizer is None or problem:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
     numbers = {"groups": [{"lr": state.optimizer.lr}], "taken": state.step}
     numbers |= asdict(state.optimizer)
-    model.load_state_dict(arrays[MODEL])
+    model.load_state_dict(arrays[MODEL] | arrays.get(BASE, {}))
     optimizer.load_state_dict({**numbers, "arrays": arrays[OPTIMIZER]})
     return msgspec.convert(state, Progress, from_attributes=True)
 

@@ -14,6 +14,7 @@ from tensor.recording import in_bytes
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.files import replacing
+from tinygpt.model.adapters import plain_weights
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
@@ -66,7 +67,7 @@ def save(run: Run, model: Transformer, step: int) -> None:
     weight is beyond float16, OverflowError.
     """
     state = {}
-    for name, weights in model.state_dict().items():
+    for name, weights in plain_weights(model).items():
         with np.errstate(over="ignore"):
             state[name] = np.asarray(devices.to_host(weights.array)).astype(np.float16)
         if not np.isfinite(state[name]).all():

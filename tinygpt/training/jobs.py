@@ -26,12 +26,13 @@ from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
 from tinygpt.ids import CHAT_TOKENS
+from tinygpt.model.adapters import adapt, draw
 from tinygpt.model.freezing import freeze
 from tinygpt.model.growing import with_new_tokens
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
-from tinygpt.runs.checkpoint import Progress
+from tinygpt.runs.checkpoint import Progress, state_of
 from tinygpt.runs.metrics import check_tensorboard
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, shown
@@ -40,7 +41,7 @@ from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
 SMALLER = "take a smaller --batch, --context, --width or --layers"
-MODEL_FIELDS, TRAIN_FIELDS = ModelConfig.__dataclass_fields__, TrainConfig.__dataclass_fields__
+MODEL_FIELDS = ModelConfig.__dataclass_fields__
 MOVED = "text", "pairs", "data"  # what may lie elsewhere when a run goes on
 
 
@@ -156,14 +157,16 @@ def _finetuned(request: Request, config: FinetuneConfig) -> Job:
     shape = replace(before.model, vocabulary=known.size, dropout=dropout)
     new = known.size - tokenizer.size  # after the special tokens that there were
     first = len(known.special) - new
-    return _job(request, data, shape, with_new_tokens(model.state_dict(), first, new, config.seed))
+    start = with_new_tokens(model.state_dict(), first, new, config.seed)
+    return _job(request, data, shape, start, (first, new))
 
 
 def resumed(request: Request) -> Job:
     """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
     text is another one now.
     """
-    fixed = [name for name in [*TRAIN_FIELDS, *MODEL_FIELDS] if name not in ("steps", *MOVED)]
+    fields = [*request.training.__dataclass_fields__, *MODEL_FIELDS]
+    fixed = [name for name in fields if name not in ("steps", *MOVED)]
     _refuse(
         request,
         ["preset", *fixed, *["init"] * (request.init is not None)],
@@ -221,8 +224,10 @@ def reopened(
     `text` or `pairs` are now, by default where they were. Raises InputError, as `own_text` does,
     when its text is another one now. missing: what can be done then, up to the flag for the text.
     """
-    run, model, tokenizer = runs.load(runs.find(name))
-    if not run.text:
+    run, model, tokenizer = runs.load(runs.find(name), plain=False)
+    state = state_of(run.folder)
+    sealed = None if state is None else state.files
+    if not run.text or (sealed is not None and runs.OPTIMIZER not in sealed):
         raise InputError(
             f"{run.name} was not trained here: there is no training to go on with\n"
             f"start one from its weights: {command('train', '--init', run.folder)}"
@@ -301,9 +306,15 @@ def _refuse(request: Request, names: Iterable[str], why: str) -> None:
 
 
 def _job(
-    request: Request, data: Data, shape: ModelConfig, start: Mapping[str, Tensor] | None = None
+    request: Request,
+    data: Data,
+    shape: ModelConfig,
+    start: Mapping[str, Tensor] | None = None,
+    new_rows: tuple[int, int] = (0, 0),
 ) -> Job:
-    """The job of a new run. start: the weights that the new model gets."""
+    """The job of a new run. start: the weights that the new model gets.   new_rows: which rows in
+    them are of new tokens, the first one and their number.
+    """
     config = request.training
     if not request.ignore_memory:
         loaded, fix = ([], SMALLER) if start is None else (["weights"], "take a smaller --batch")
@@ -317,10 +328,12 @@ def _job(
     )
     if start is not None:
         model.load_state_dict({name: x.to(dtype=config.dtype) for name, x in start.items()})
-    _freeze(model, config)
     folder = Path(config.out or runs.RUNS)
-    stages = {"kind": config.kind, "stage": config.stage}
+    stages: dict[str, Any] = {"kind": config.kind, "stage": config.stage, "new_rows": new_rows}
     run = Run(shape, config, data.opening, data.hash, **stages, folder=folder)
+    adapt(model, config, new_rows)
+    draw(model, Generator(config.seed))
+    _freeze(model, config)
     until = _until(run, request)
     return Job(run, data, model, optimizer_of(model, config), Progress(), until)
 

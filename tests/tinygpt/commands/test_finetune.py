@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests.helpers.program import losses, refused
 from tinygpt.__main__ import main
 from tinygpt.model.growing import with_new_tokens
 from tinygpt.runs import run as runs
+from tinygpt.runs import snapshots
 
 BASE = ["train", "--tokenizer", "byte", "--context", "48", "--width", "16", "--heads", "2"]
 BASE += ["--layers", "1", "--steps", "2", "--batch", "4", "--snapshots", "0", "--out", "runs/base"]
@@ -104,6 +106,95 @@ def test_frozen_parts_stay_bit_for_bit(
     assert main(["step", "whole", "--train", "--plain"]) == 0
 
 
+LORA = ["--lora", "3", "--lr", "0.02", "--steps", "6", "--out"]
+
+
+@pytest.mark.parametrize("more", [[], ["--optimizer", "muon"], ["--dtype", "float16"]])
+def test_a_stopped_lora_goes_on_with_the_same_bits(more: list[str], base: Path) -> None:
+    flags = ["finetune", "base", *QUICK, *more]
+    assert main([*flags, *LORA, "whole"]) == 0
+    assert main([*flags, *LORA, "parts", "--until", "1"]) == 0
+    kept = Path("parts/base.safetensors").stat().st_mtime_ns
+    for until in (["--until", "4"], []):
+        assert main(["finetune", "--resume", "parts", *until]) == 0
+    assert Path("parts/base.safetensors").stat().st_mtime_ns == kept  # written once
+    for name in ("model", "optimizer", "best", "base"):
+        file = f"{name}.safetensors"
+        assert Path("whole", file).read_bytes() == Path("parts", file).read_bytes()
+    assert Path("whole/state.json").read_bytes() == Path("parts/state.json").read_bytes()
+    names = set(load_file("parts/model.safetensors"))
+    assert {name.rpartition(".")[2] for name in names} == {"A", "B", "new"}
+    assert all(x.any() for x in load_file("parts/model.safetensors").values())  # all has learned
+    counts = json.loads(Path("parts/state.json").read_text())["optimizer"]["counts"]
+    assert set(counts) == names
+
+
+def test_every_command_takes_a_run_with_adapters_as_a_plain_one(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["finetune", "base", *QUICK, "--snapshots", "2", *LORA, "lora"]
+    assert main([*flags, "--validation", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "learning  816 of the 9,040 parameters, 9.03%" in out
+    before, after = weights("base"), weights("../lora")
+    shapes = {name: x.shape for name, x in before.items()}
+    assert {name: x.shape for name, x in after.items()} == shapes | {
+        "token_embedding.weight": (259, 16)
+    }
+    table = after["token_embedding.weight"]
+    np.testing.assert_array_equal(table[3:], before["token_embedding.weight"])
+    _, snapshot = snapshots.load(runs.load(Path("lora"))[0])[-1]
+    for name, x in after.items():
+        np.testing.assert_array_equal(snapshot[name], x.astype(np.float16))
+    assert main(["merge", "lora", "--out", "plain"]) == 0
+    assert not Path("plain/base.safetensors").exists()
+    one, other = weights("../lora"), weights("../plain")
+    assert all(np.array_equal(x, other[name]) for name, x in one.items())
+    capsys.readouterr()
+    for command in (["sample", "--prompt", "say red"], ["eval"], ["inspect"]):
+        said = []
+        for run in ("lora", "plain"):
+            assert main([command[0], run, *command[1:]]) == 0
+            said.append(capsys.readouterr().out.partition("\n")[2])
+        assert said[0] == said[1]
+    assert main(["step", "lora", "--train", "--plain"]) == 0
+    assert main(["finetune", "lora", *QUICK, *LORA, "again"]) == 0  # its base is the merged one
+    assert main(["verify", "resume", "lora"]) == 0
+    capsys.readouterr()
+    refused(capsys, "merge", "plain", says="has no adapters")
+    refused(capsys, "merge", "base", says="has no adapters")
+    refused(capsys, "merge", "lora", "--out", "plain", says="is not empty")
+    refused(capsys, "train", "--resume", "plain", says="there is no training to go on with")
+    refused(capsys, "finetune", "--resume", "lora", "--lora", "4", says="--lora cannot be chosen")
+
+
+def test_weights_that_do_not_fit_the_adapters(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", "base", *QUICK, *LORA, "lora"]) == 0
+    capsys.readouterr()
+    config = json.loads(Path("lora/config.json").read_text())
+    training = config["training"]
+    for changes, says in (
+        ({"training": training | {"lora": 4}}, "best.safetensors"),
+        ({"training": training | {"lora": None}}, "token_embedding.weight"),
+        ({"new_rows": [0, 2]}, "token_embedding.new"),
+        ({"new_rows": [300, 3]}, "token_embedding.new"),
+        ({"new_rows": [-1, 3]}, "config.json"),
+    ):
+        Path("lora/config.json").write_text(json.dumps(config | changes))
+        refused(capsys, "sample", "lora", says=says)
+    Path("lora/config.json").write_text(json.dumps(config))
+    file = Path("lora/base.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    refused(capsys, "sample", "lora", says="base.safetensors is not the file")
+    refused(capsys, "finetune", "--resume", "lora", says="base.safetensors is not the file")
+    file.unlink()
+    refused(capsys, "sample", "lora", says="is too small")
+
+
 def test_what_cannot_be(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags, says in (
         (["none"], "no run is named"),
@@ -113,6 +204,8 @@ def test_what_cannot_be(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["base", "--validation", "0.2"], "--data questions"),
         (["base", "--data", "examples.jsonl", "--freeze", "blocks:2"], "at most blocks:1"),
         (["base", "--freeze", "head"], "'head' is no part of a model"),
+        (["base", "--freeze", "blocks", "--lora", "8"], "leave one out"),
+        (["base", "--lora", "0"], "at least 1"),
         (["base", "--resume", "base"], "leave one of the two out"),
         (["--resume", "base"], "goes on"),
     ):
