@@ -5,10 +5,10 @@ A run that learned conversations (the built-in questions, or --packing) sees the
 and answers too. Any other run learned from one question at a time, and so each question is answered
 by itself.
 
-In a question \\n is a line end, after which the text stands that the question is about. Ctrl-C
-stops an answer, /reset begins anew, Ctrl-D or /quit ends. A pipe as standard input works as well:
-then an answer a line is printed, and nothing else. Answers are of likeliest tokens, unless a flag
-for draws is given.
+In a line \\n is a line end: a text stands before it, and the question about the text after it.
+Ctrl-C stops an answer, /reset begins anew, Ctrl-D or /quit ends. A pipe as standard input works as
+well: then an answer a line is printed, and nothing else. Answers are of likeliest tokens, unless a
+flag for draws is given.
 """
 
 from __future__ import annotations

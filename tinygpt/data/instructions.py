@@ -1,9 +1,9 @@
 """Instructions and their answers, as batches of token ids.
 
-    example     instruction: Tell who slept.     input: Tom slept.      answer: Tom
+    example     input: Tom slept.      instruction: Tell who slept.     answer: Tom
 
-    ids         <|user|> T e ... . <|assistant|> T o m <|end|>
-    x           <|user|> T e ... . <|assistant|> T o m
+    ids         <|user|> T o ... . <|assistant|> T o m <|end|>
+    x           <|user|> T o ... . <|assistant|> T o m
     y           -1       -1 ... -1 T             o m <|end|>
 
 A model learns the answer and its end. The instruction is read, and is no target: a model that

@@ -29,7 +29,7 @@ EXAMPLES = [
 # the same, by hand: for each row the prompts and the answers, with <|user|> 0, <|assistant|> 1 and
 # <|end|> 2 before the bytes
 TURNS = [
-    [("Tell who slept.\nTom slept.", "Tom")],
+    [("Tom slept.\nTell who slept.", "Tom")],
     [("Say it.", "a")],
     [("Tell what.", "the dog"), ("And who?", "Mia")],
     [("?", "nobody at all")],
