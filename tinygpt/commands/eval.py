@@ -9,7 +9,8 @@ is changed or written.
 An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`, and a
 fine-tuned run the instructions kept back, or those of `--data FILE`. Printed is how many answers
 are exactly right, and the first wrong ones. A BERT fills in hidden tokens of the text.
-Printed is how many it gets wrong.
+Printed is how many it gets wrong. A classifier names the labels of the texts kept back, or of
+`--data FILE`. Printed is how many are right, and which labels it confuses.
 
 A GPT that learned from examples in the text (`--task copy`, `map` or `patterns`) is measured on
 rules that it has never seen. Printed is how many answers are right, by the number of examples
@@ -26,12 +27,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinygpt.commands import classes
 from tinygpt.commands.cli import Parser, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.in_context import InContext
 from tinygpt.data.instructions import Instructions, check_known, read_examples
+from tinygpt.data.labels import Labelled, read_labelled
 from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.windows import CorpusError, SideBySide, Windows
@@ -47,6 +50,7 @@ from tinygpt.tokenizers.byte_pair import END
 from tinygpt.training.jobs import check_device, own_text
 from tinygpt.training.measure import (
     batch_of,
+    confusion,
     mean_loss,
     measured_rows,
     right_answers,
@@ -136,6 +140,9 @@ def run(options: argparse.Namespace) -> int:
     _report(loss, measured, tokenizer)
     if isinstance(measured.windows, InContext):
         _report_in_context(model, measured.windows, before)
+    if isinstance(measured.windows, Labelled):
+        for line in classes.report(run.model.labels, confusion(model, measured.windows)):
+            say(line)
     if isinstance(measured.windows, Pairs | Instructions):
         _report_answers(model, measured, tokenizer, config)
     if isinstance(measured.windows, Masked):
@@ -151,7 +158,8 @@ def _answering(options: argparse.Namespace, run: runs.Run) -> SampleConfig:
     source = run.training.source
     if run.kind == "encoder-decoder":
         source = "pairs"  # also of a task
-    fitting = {source} if source == "text" else {source, "beam"}
+    searched = source != "text" and not run.model.labels
+    fitting = {source, "beam"} if searched else {source}
     wrong = [name for name in (*SOURCES, "beam") if vars(options)[name] and name not in fitting]
     if wrong:
         raise InputError(
@@ -165,10 +173,11 @@ def _answering(options: argparse.Namespace, run: runs.Run) -> SampleConfig:
 def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     """The loss, and what follows from the loss."""
     targets, floor = targets_of(measured.windows, measured.rows), measured.floor
-    answered = isinstance(measured.windows, Pairs | Instructions)
+    answered = isinstance(measured.windows, Pairs | Instructions | Labelled)
+    unit = getattr(measured.windows, "target", tokenizer.unit)
     say(f"{data.example_of(measured.windows) + 's' if answered else 'text':12}{measured.name}")
     over = number_of(len(targets), "target")
-    say(f"loss        {loss:.4f} nats a {tokenizer.unit}, the mean over {over}")
+    say(f"loss        {loss:.4f} nats a {unit}, the mean over {over}")
     if floor is not None:
         say(
             f"floor       {floor:.4f}: no model can be better on such windows; {loss - floor:.4f} "
@@ -176,7 +185,8 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
         )
     with np.errstate(over="ignore"):
         many = f"{np.exp(loss):.4g}"
-    say(f"perplexity  {many}: as unsure as between that many {tokenizer.unit}s, all as likely")
+    between = "label" if isinstance(measured.windows, Labelled) else unit
+    say(f"perplexity  {many}: as unsure as between that many {between}s, all as likely")
     if answered or isinstance(measured.windows, Masked | InContext):
         return
     size = byte_count(tokenizer, targets)
@@ -263,10 +273,16 @@ def _measured(options: argparse.Namespace, run: runs.Run, tokenizer: Tokenizer) 
         except CorpusError as error:  # its advice is for a training
             problem = str(error).partition("\n")[0]
             raise InputError(f"{problem}\nleave the longer pairs out") from None
+    if options.data is not None and run.model.labels:
+        labelled, _ = read_labelled(options.data, 0)
+        check_known(tokenizer, [example.text for example in labelled])
+        name = f"{shown(options.data)}: {number_of(len(labelled), 'text')}"
+        base, context = run.training.base, run.model.context
+        return Measured(name, Labelled(labelled, tokenizer, context, base, run.model.labels))
     if options.data is not None:
         examples, _ = read_examples(options.data, 0)
         special: Any = tokenizer
-        check_known(special, examples)
+        check_known(special, [example.text for example in examples])
         name = f"{shown(options.data)}: {number_of(len(examples), 'example')}"
         return Measured(name, Instructions(examples, special, run.model.context))
     if options.text is not None:

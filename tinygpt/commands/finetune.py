@@ -1,9 +1,11 @@
 """Teach a trained GPT to answer: `tinygpt finetune RUN --data FILE`, or without a file questions
-about stories of the grammar.
+about stories of the grammar. Teach a trained GPT or BERT to name the label of a text: `--task
+classify`.
 
 A line of the file is {"instruction": ..., "answer": ...}, with "input" where the instruction is
-about a text. Only the answers are learned. Leaves a run folder of its own, as `tinygpt train` does;
-the run that it starts from stays as it is.
+about a text. Only the answers are learned. To classify, a line is {"text": ..., "label": ...}, or
+the file is CSV with the columns text and label. Leaves a run folder of its own, as `tinygpt train`
+does; the run that it starts from stays as it is.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
 from tinygpt.runs.metrics import finite
 from tinygpt.runs.run import Run
-from tinygpt.terminal import nearest, say
+from tinygpt.terminal import nearest, number_of, say
 
 WIDTH = 80
 ROWS, COLUMNS = 8, 32  # cells of the picture of a matrix, at most
@@ -85,6 +85,8 @@ def graph_view(run: Run, model: Transformer, which: str) -> Iterator[str]:
     """The tree as a table, the totals, and the parts of the model with their parameters."""
     root, config = weights.tree(model), run.model
     sizes = f"V {config.vocabulary:,} tokens, T {config.context:,} places, C {config.width:,} wide"
+    if config.labels:
+        sizes += f", K {number_of(len(config.labels), 'label')}"
     yield f"run         {run.name}, its {which} weights"
     yield f"model       {sizes}, B windows at once"
     yield ""

@@ -4,7 +4,9 @@ story-1` takes story-1.
 A text ends where the model writes the special token <|endoftext|>, if its training text had several
 documents. An encoder-decoder answers the prompt. A line of the output is the prompt, a tab and the
 answer: of likeliest tokens, unless a flag for draws is given. A fine-tuned run answers the prompt
-as an instruction, on the line after it. A BERT fills in the tokens that `--fill` hides.
+as an instruction, on the line after it. A BERT fills in the tokens that `--fill` hides. Of a
+classifier, a line of the output is the prompt, a tab, its label and the label's probability; with
+`--explain N` the N likeliest labels.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensor import Tensor
+from tinygpt.commands import classes
 from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data.reading import name_of, read_text
@@ -76,6 +79,10 @@ def run(options: argparse.Namespace) -> int:
         fill_in(run, model, tokenizer, options.fill, config.explain, show)
         return 0
     given = _prompts(options, config, run, tokenizer)
+    if run.model.labels:
+        _check_useless(options, f"{run.name} names the label of a text")
+        classes.say_classes(run, model, tokenizer, given, config.explain, show)
+        return 0
     drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
     if (run.kind == "encoder-decoder" or run.stage == "finetune") and not drawn:
         config = replace(config, temperature=0)
@@ -110,13 +117,8 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
             f"--beam searches for the likeliest text and draws nothing, so --{chosen[0]} has no "
             "meaning\nleave one of the two out".replace("_", "-")
         )
-    useless = [name for name in (*DRAWS, "beam", "length", "stop") if hasattr(options, name)]
-    useless += ["samples"] * (options.samples > 1)
-    if options.fill is not None and useless:
-        raise InputError(
-            f"--fill takes the likeliest token for each {SIGN}, so --{useless[0]} has no "
-            "meaning\nleave one of the two out".replace("_", "-")
-        )
+    if options.fill is not None:
+        _check_useless(options, f"--fill takes the likeliest token for each {SIGN}")
     if config.beam is not None and options.samples > config.beam:
         raise InputError(
             f"--samples {options.samples} of --beam {config.beam}: a search finds at most as many "
@@ -128,6 +130,15 @@ def _check(options: argparse.Namespace, config: SampleConfig) -> None:
             f"--raw is for a pipe or a file: {why} control characters escaped\n"
             "leave it out, or send the output on: tinygpt sample --raw > sample.txt"
         )
+
+
+def _check_useless(options: argparse.Namespace, why: str) -> None:
+    """Raise InputError for a flag that is for writing on, where nothing is written on."""
+    useless = [name for name in (*DRAWS, "beam", "length", "stop") if hasattr(options, name)]
+    useless += ["samples"] * (options.samples > 1)
+    if useless:
+        flag = useless[0].replace("_", "-")
+        raise InputError(f"{why}, so --{flag} has no meaning\nleave it out")
 
 
 def _prompts(

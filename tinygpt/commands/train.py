@@ -22,7 +22,7 @@ from tensor.dtypes import as_dtype
 from tensor.kernels.cpu import compiled
 from tensor.memory.devices import array_module
 from tensor.random import Key
-from tinygpt.commands import sample
+from tinygpt.commands import classes, sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
@@ -153,7 +153,10 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
 
 def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
     """What the model makes of the opening of what it learned, and the next command."""
-    if run.stage == "finetune":
+    if run.model.labels:
+        classes.say_classes(run, model, tokenizer, [run.opening], show=visible)
+        say(f"\nhow many labels are right, beside the most frequent: {command('eval', run.folder)}")
+    elif run.stage == "finetune":
         sample.write(run, model, tokenizer, SampleConfig(temperature=0), run.opening)
         say(f"\ntalk with it: {command('chat', run.folder)}")
     elif run.training.in_context:
@@ -290,7 +293,7 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if not job.progress.step:
         where = why("out", "the first free name; --out FOLDER for another")
     yield f"run       {job.run.name}: {where}\n"
-    unknowing = f"{math.log(model.vocabulary):.3f} nats a {data.unit} is ln({model.vocabulary:,})"
+    unknowing = f"{math.log(model.outcomes):.3f} nats a {data.target} is ln({model.outcomes:,})"
     yield f"loss      {unknowing}: a model that knows nothing"
     if data.floor is not None:
         kept = "such texts" if config.in_context else "such stories"

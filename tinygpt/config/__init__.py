@@ -5,7 +5,14 @@ of `tensor`.
 from __future__ import annotations
 
 from tinygpt.config.finetuning import FinetuneConfig
-from tinygpt.config.model import BERTConfig, EncoderDecoderConfig, GPTConfig, ModelConfig
+from tinygpt.config.model import (
+    BERTClassifierConfig,
+    BERTConfig,
+    EncoderDecoderConfig,
+    GPTClassifierConfig,
+    GPTConfig,
+    ModelConfig,
+)
 from tinygpt.config.options import ConfigError
 from tinygpt.config.sampling import LookConfig, SampleConfig
 from tinygpt.config.training import TrainConfig
@@ -15,10 +22,12 @@ STAGES = {config.stage: config for config in (TrainConfig, FinetuneConfig)}
 
 __all__ = [
     "STAGES",
+    "BERTClassifierConfig",
     "BERTConfig",
     "ConfigError",
     "EncoderDecoderConfig",
     "FinetuneConfig",
+    "GPTClassifierConfig",
     "GPTConfig",
     "LookConfig",
     "ModelConfig",

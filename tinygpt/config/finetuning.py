@@ -10,9 +10,10 @@ from tinygpt.config.options import LARGE, changed, check, option
 from tinygpt.config.training import TrainConfig
 
 # fields of TrainConfig that the base run decides, or that belong to a text
-FIXED = "text", "pairs", "documents", "tokenizer", "tokens", "stride"
+FIXED = "text", "pairs", "documents", "tokenizer", "tokens", "stride", "base"
 # what can be frozen; a number of blocks is from 1 on
 FROZEN = re.compile(r"embeddings|blocks(:[1-9][0-9]{0,8})?")
+DATA = {"answer": "questions", "classify": "larger"}  # a task -> the data that is made by rule
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,17 @@ class FinetuneConfig(TrainConfig):
     """How a trained model learns a narrower task from examples."""
 
     stage: ClassVar[str] = "finetune"
-    data: str = option(
-        "questions",
-        "file of examples (.jsonl), or `questions`: about stories of the grammar, made by rule",
+    data: str | None = option(
+        None,
+        "file of examples (.jsonl, or .csv to classify); or made by rule about stories of the "
+        "grammar: `questions`, or to classify `larger`, which animal is larger (the one that fits "
+        "the task, if not given)",
         "DATA",
     )
-    task: Literal["answer"] = option(  # type: ignore[assignment]
-        "answer", "learn to answer instructions"
+    task: Literal["answer", "classify"] = option(  # type: ignore[assignment]
+        "answer", "learn to answer instructions, or to name the label of a text"
     )
+    base: Literal["gpt", "bert"] = option("gpt", "the kind of the run that it starts from")
     packing: bool = option(
         False, "a row holds as many examples as fit the context; else one, and padding"
     )
@@ -59,6 +63,21 @@ class FinetuneConfig(TrainConfig):
                 f"freeze {self.freeze!a}: {part!a} is no part of a model\nname parts with commas "
                 "between: embeddings, blocks, or blocks:2 for the first two",
             )
+        if self.data is None:
+            object.__setattr__(self, "data", DATA[self.task])
+        for task, data in DATA.items():
+            check(
+                self.data != data or self.task == task,
+                f"data {data} is for --task {task}: leave one of the two out",
+            )
+        check(
+            self.task == "answer" or not self.packing,
+            "packing is for --task answer: a text to classify is a row of its own",
+        )
+        check(
+            self.task == "classify" or self.base == "gpt",
+            f"base {self.base}: a GPT is needed to answer, for a BERT writes no text",
+        )
 
         check(
             self.lora is None or self.freeze is None,
@@ -68,7 +87,7 @@ class FinetuneConfig(TrainConfig):
     @property
     def kind(self) -> str:
         """The kind of model that is trained."""
-        return "gpt"
+        return "gpt" if self.task == "answer" else f"{self.base}-classifier"
 
     @property
     def conversations(self) -> bool:
@@ -82,5 +101,5 @@ class FinetuneConfig(TrainConfig):
 
     @property
     def learned_from(self) -> str:
-        """`questions`, or the name of the file."""
-        return self.data
+        """The name of what is made by rule, or of the file."""
+        return str(self.data)

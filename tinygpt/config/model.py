@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass
 from typing import Literal
 
-from tinygpt.config.options import VOCABULARY, ConfigError, changed, check_fields, option
+from tinygpt.config.options import VOCABULARY, ConfigError, changed, check, check_fields, option
+
+LABELS = 1000  # of a classifier, at most
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """A transformer of any kind."""
 
+    labels = tuple[str, ...]()  # of a classifier, where it is a field: the names of its classes
     # as many as the tokenizer knows
     vocabulary: int = option(MISSING, "number of different tokens, V", least=1, most=VOCABULARY)
     # the window: what lies further back is forgotten
@@ -56,6 +59,11 @@ class ModelConfig:
                 f"evenly: try width {wider} or heads {fewer}"
             )
 
+    @property
+    def outcomes(self) -> int:
+        """How many different targets there are: the labels of a classifier, else V."""
+        return len(self.labels) or self.vocabulary
+
 
 @dataclass(frozen=True)
 class GPTConfig(ModelConfig):
@@ -85,3 +93,32 @@ class BERTConfig(ModelConfig):
     activation: Literal["gelu", "gelu_erf", "relu"] = changed(ModelConfig, "activation", "gelu_erf")
     epsilon: float = changed(ModelConfig, "epsilon", 1e-12)
     segments: int = option(2, "texts in one input, each with an embedding", least=1, most=1_000)
+
+
+@dataclass(frozen=True)
+class GPTClassifierConfig(GPTConfig):
+    """A GPT whose head gives a logit for each label, in the place of the next token."""
+
+    labels: tuple[str, ...] = option((), "the names of the classes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_labels(self.labels)
+
+
+@dataclass(frozen=True)
+class BERTClassifierConfig(BERTConfig):
+    """A BERT whose head gives a logit for each label, in the place of the masked token."""
+
+    labels: tuple[str, ...] = option((), "the names of the classes")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_labels(self.labels)
+
+
+def check_labels(labels: tuple[str, ...]) -> None:
+    """Raise ConfigError for no label, for too many, and for two that are equal."""
+    count = len(labels)
+    check(1 <= count <= LABELS, f"labels: there are {count:,}, and from 1 to {LABELS:,} are needed")
+    check(len(set(labels)) == count, "labels: two are the same, and each class needs its own")

@@ -39,6 +39,7 @@ KINDS: dict[type, tuple[type, str]] = {
     float: (Real, "a number"),
     bool: (bool, "true or false"),
     str: (str, "text"),
+    tuple: (tuple, "a list of texts"),
 }
 
 LIMITS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {  # in the order of messages
@@ -81,6 +82,8 @@ def _kind(hint: Any) -> Kind:
     parts = [part for part in typing.get_args(hint) if part is not type(None)]
     if typing.get_origin(hint) is Literal:
         return Kind(str, tuple(parts))
+    if typing.get_origin(hint) is tuple:
+        return Kind(tuple)
     return _kind(parts[0])._replace(optional=True) if parts else Kind(hint)
 
 

@@ -183,8 +183,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("text", "pairs", "out"):
-            value = getattr(self, name) or ""
+        for name in ("text", "pairs", "data", "out"):
+            value = getattr(self, name, None) or ""
             check(
                 value == value.encode("utf-8", "ignore").decode(),
                 f"{name} {value!a}: config.json cannot hold a name that is no UTF-8: give it "

@@ -27,7 +27,7 @@ from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
 from tinygpt.ids import ANSWERED, ASSISTANT, IGNORED, PAD, USER, Ids
 from tinygpt.terminal import number_of
-from tinygpt.tokenizers import SpecialTokenizer, TokenizerError
+from tinygpt.tokenizers import SpecialTokenizer, Tokenizer, TokenizerError
 
 
 class Example(NamedTuple):
@@ -44,6 +44,11 @@ class Example(NamedTuple):
     def question(self) -> str:
         """The input, and the instruction on the next line."""
         return f"{self.input}\n{self.instruction}" if self.input else self.instruction
+
+    @property
+    def text(self) -> str:
+        """All that is encoded."""
+        return "".join([self.question, self.answer, *chain(*self.later)])
 
 
 def prompt_of(tokenizer: SpecialTokenizer, question: str) -> list[int]:
@@ -189,19 +194,21 @@ def _example(line: str, where: str) -> Example:
     )
 
 
-def hash_of(examples: Sequence[Example]) -> str:
+def hash_of(examples: Sequence[tuple[Any, ...]]) -> str:
     """SHA-256 of the examples."""
     return sha256(json.dumps(examples).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def check_known(tokenizer: SpecialTokenizer, examples: Sequence[Example]) -> None:
-    """Raise CorpusError for an example that the tokenizer cannot encode, with its number."""
-    for number, example in enumerate(examples, 1):
+def check_known(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Raise CorpusError for the text of an example that the tokenizer cannot encode, with the
+    number of the example.
+    """
+    for number, text in enumerate(texts, 1):
         try:
-            tokenizer.encode("".join([example.question, example.answer, *chain(*example.later)]))
+            tokenizer.encode(text)
         except TokenizerError as error:
             raise CorpusError(
-                f"example {number} of {number_of(len(examples), 'example')}: {error}\n"
+                f"example {number} of {number_of(len(texts), 'example')}: {error}\n"
                 "write it with the base run's characters, or start from a run whose --tokenizer is "
                 "byte or bpe"
             ) from None

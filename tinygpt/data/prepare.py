@@ -5,6 +5,7 @@ story      149 characters, learned by heart and measured on itself        floor:
 grammar    stories from a grammar, and other stories to measure on        floor: computed
 pairs      of a task, or of a file, with other pairs to measure on        floor: unknown
 examples   of a file, or made by rule, with others to measure on          floor: unknown
+labelled   texts and labels, likewise                                     floor: unknown
 in context texts whose rule is in the text, of rules that were kept back   floor: 0
 a file     its first tokens to learn from, its last to measure on         floor: unknown
 masked     tokens of one of these texts that are hidden                   floor: unknown
@@ -28,6 +29,8 @@ from tinygpt.config import FinetuneConfig, TrainConfig
 from tinygpt.data import documents, grammar, masked, token_files
 from tinygpt.data.in_context import InContext, task_tokenizer
 from tinygpt.data.instructions import Instructions, check_known, hash_of, read_examples
+from tinygpt.data.labels import Labelled, read_labelled
+from tinygpt.data.larger import LARGER, larger
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.questions import QUESTIONS, questions
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
@@ -92,6 +95,11 @@ class Data:
         """The word for a token: character, byte or token."""
         return self.tokenizer.unit
 
+    @property
+    def target(self) -> str:
+        """The word for what the loss is a mean over: a token, or of a classifier a text."""
+        return getattr(self.windows, "target", self.unit)
+
 
 def example_of(windows: Examples) -> str:
     """The word for one of these: window, pair, example or text."""
@@ -103,7 +111,8 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     default one is made from the text.
     """
     if isinstance(config, FinetuneConfig):
-        return _instructions(config, context, tokenizer)
+        make = _labelled if config.task == "classify" else _instructions
+        return make(config, context, tokenizer)
     if config.kind == "encoder-decoder":
         return _pairs(config, context, tokenizer)
     if config.kind == "bert":
@@ -229,11 +238,11 @@ def _instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | N
     if config.data == QUESTIONS:
         learned, others = questions(config.seed, context)
     else:
-        learned, others = read_examples(config.data, config.validation)
+        learned, others = read_examples(config.learned_from, config.validation)
     assert isinstance(tokenizer, SpecialTokenizer)
-    check_known(tokenizer, [*learned, *others])
+    check_known(tokenizer, [example.text for example in (*learned, *others)])
     return Data(
-        "questions about stories" if config.data == QUESTIONS else config.data,
+        "questions about stories" if config.data == QUESTIONS else config.learned_from,
         number_of(len(learned), "example"),
         (others or learned)[0].question,
         hash_of([*learned, *others]),
@@ -260,6 +269,33 @@ def _in_context(config: TrainConfig, context: int, tokenizer: Tokenizer | None) 
         learned,
         others,
         0.0,
+    )
+
+
+def _labelled(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The texts and labels of a file, or of stories."""
+    if config.data == LARGER:
+        learned, others = larger(config.seed, context - (config.base == "bert"))
+    else:
+        learned, others = read_labelled(config.learned_from, config.validation)
+    assert tokenizer is not None
+    check_known(tokenizer, [example.text for example in (*learned, *others)])
+    windows = Labelled(learned, tokenizer, context, config.base)
+    if len(windows.labels) < 2:
+        raise CorpusError(
+            f"all texts to learn from have the label '{brief(windows.labels[0])}'\n"
+            "give texts of at least two labels"
+        )
+    options = tokenizer, context, config.base, windows.labels
+    return Data(
+        "stories, and which animal is larger" if config.data == LARGER else config.learned_from,
+        f"{number_of(len(learned), 'text')} of {number_of(len(windows.labels), 'label')}",
+        (others or learned)[0].text,
+        hash_of([*learned, *others]),
+        tokenizer,
+        windows,
+        Labelled(others, *options) if others else None,
+        None,
     )
 
 

@@ -123,10 +123,10 @@ def _in_order(module: nn.Module) -> list[tuple[str, Any]]:
 
 def notes(config: ModelConfig) -> dict[str, str]:
     """What each module does, by its path without the numbers of blocks."""
-    of_block = _block_notes(config)
+    of_block, outcomes = _block_notes(config), "K" if config.labels else "V"
     if not isinstance(config, EncoderDecoderConfig):
         return {
-            "": "ids (B, T) -> logits (B, T, V)",
+            "": f"ids (B, T) -> logits (B, T, {outcomes})",
             "token_embedding": "a row for each token",
             "segment_embedding": "a row for each segment",
             "embedding_norm": "x = norm(token + position + segment)",
@@ -218,14 +218,17 @@ def shares(model: Transformer) -> list[Share]:
     }
     if config.positions != "learned":
         what["position table"] = "computed, not learned"
-    if config.tied:
+    if config.labels:
+        what["head"] = "K C: how much each label is expected"
+    elif config.tied:
         what["token table"] += ", and the head too"
         what["head"] = "tied: the token table once more"
     if isinstance(config, BERTConfig):
         what["attention"] = what["attention"].replace("look back", "look around")
         what["segment table"] = "S C: a row for each segment"
-        before = "C C + C + V: a layer and the biases of the tokens"
-        what["head"] = f"{before}; {what['head']}"
+        if not config.labels:
+            before = "C C + C + V: a layer and the biases of the tokens"
+            what["head"] = f"{before}; {what['head']}"
     counts = dict.fromkeys(what, 0)
     for matrix in matrices(model):
         if matrix.learned:

@@ -42,9 +42,13 @@ class BERT(Transformer):
         self.final_norm: nn.LayerNorm | None = None
         if config.norm == "pre":
             self.final_norm = nn.LayerNorm(config.width, config.epsilon)
+
+    def _add_head(self) -> None:
+        config = self.config
         self.transform = nn.Linear(config.width, config.width, bias=config.bias)
         self.transform_norm = nn.LayerNorm(config.width, config.epsilon)
         self.output_bias = nn.Parameter(tensor.zeros(config.vocabulary)) if config.bias else None
+        super()._add_head()
 
     def __call__(self, ids: Any, segments: Any = None) -> Tensor:
         return self.logits(self.hidden(ids, segments))

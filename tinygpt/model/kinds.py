@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from tinygpt.config import BERTConfig, EncoderDecoderConfig, GPTConfig
+from tinygpt.config import (
+    BERTClassifierConfig,
+    BERTConfig,
+    EncoderDecoderConfig,
+    GPTClassifierConfig,
+    GPTConfig,
+)
 from tinygpt.model.bert import BERT
 from tinygpt.model.encoder_decoder import EncoderDecoder
 from tinygpt.model.gpt import GPT
+from tinygpt.model.heads import BERTClassifier, GPTClassifier
 
 
 class Kind(NamedTuple):
@@ -21,4 +28,6 @@ KINDS = {
     "gpt": Kind(GPTConfig, GPT),
     "encoder-decoder": Kind(EncoderDecoderConfig, EncoderDecoder),
     "bert": Kind(BERTConfig, BERT),
+    "gpt-classifier": Kind(GPTClassifierConfig, GPTClassifier),
+    "bert-classifier": Kind(BERTClassifierConfig, BERTClassifier),
 }

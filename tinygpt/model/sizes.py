@@ -13,7 +13,8 @@ def matrix_count(config: ModelConfig) -> int:
     cross-attention. BERT has C^2 more, in its head.
     """
     blocks = 28 if isinstance(config, EncoderDecoderConfig) else 12
-    return (blocks * config.layers + isinstance(config, BERTConfig)) * config.width**2
+    transform = isinstance(config, BERTConfig) and not config.labels
+    return (blocks * config.layers + transform) * config.width**2
 
 
 def parts(config: ModelConfig) -> dict[str, int]:
@@ -26,9 +27,11 @@ def parts(config: ModelConfig) -> dict[str, int]:
                      the cross-attention of a decoder
     feed-forward     8 C^2 + 5 C b in each block
     norms            2 C for each: two in a block, three in a decoder's; one after the blocks
-    head             V C, where it is not tied; of BERT also C^2 + 2 C + (C + V) b
+    head             V C, where it is not tied; of BERT also C^2 + 2 C + (C + V) b; of a
+                     classifier K C alone
     """
     V, T, C, b = config.vocabulary, config.context, config.width, int(config.bias)
+    K = len(config.labels)
     of_pairs, bert = isinstance(config, EncoderDecoderConfig), isinstance(config, BERTConfig)
     blocks = config.layers * (1 + of_pairs)
     # BERT has a norm after the embeddings; with post-norm none after the blocks
@@ -40,7 +43,7 @@ def parts(config: ModelConfig) -> dict[str, int]:
         "attention": (blocks + config.layers * of_pairs) * (4 * C**2 + 4 * C * b),
         "feed-forward": blocks * (8 * C**2 + 5 * C * b),
         "norms": norms * 2 * C,
-        "head": V * C * (not config.tied) + bert * (C**2 + 2 * C + (C + V) * b),
+        "head": K * C or V * C * (not config.tied) + bert * (C**2 + 2 * C + (C + V) * b),
     }
 
 
@@ -55,11 +58,13 @@ def least_bytes(config: ModelConfig, itemsize: int = 2) -> int:
 
     A smaller file is of another model. Compare before time and memory are spent on a config.json.
     """
-    block, tables = 8 + 4 * config.bias, (config.positions == "learned") + (not config.tied)
+    block, classes = 8 + 4 * config.bias, bool(config.labels)
+    tables = (config.positions == "learned") + (classes or not config.tied)
     if isinstance(config, EncoderDecoderConfig):
         tensors = 5 + tables + config.layers * (2 * block + 5 + 3 * config.bias)
     else:
         tensors = 3 + tables + config.layers * block
     if isinstance(config, BERTConfig):
-        tensors += 4 + 2 * config.bias + 2 * (config.norm == "pre")
+        tensors += 1 + 2 * (config.norm == "pre")
+        tensors += 0 if classes else 3 + 2 * config.bias
     return parameter_count(config) * itemsize + tensors * ENTRY

@@ -53,9 +53,7 @@ class Transformer(nn.Module):
             self.position_embedding = position_table(config)
             self.dropout = nn.Dropout(config.dropout)
             self._add_blocks()
-            self.head = None
-            if not config.tied:
-                self.head = nn.Linear(config.width, config.vocabulary, bias=False, role="head")
+            self._add_head()
         # each dropout draws masks of its own: the embedding's is number 0
         dropouts = [part for _, part in self.named_modules() if isinstance(part, nn.Dropout)]
         for number, dropout in enumerate(dropouts):
@@ -67,6 +65,13 @@ class Transformer(nn.Module):
     @abstractmethod
     def _add_blocks(self) -> None:
         """Set the blocks and the norms after them."""
+
+    def _add_head(self) -> None:
+        """Set the layers that make logits of `hidden`."""
+        config = self.config
+        self.head = None
+        if not config.tied:
+            self.head = nn.Linear(config.width, config.vocabulary, bias=False, role="head")
 
     def _draw(self, generator: random.Generator) -> None:
         """Draw matrices and tables from N(0, 0.02^2). Biases stay 0, and gains 1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinygpt.data.instructions import prompt_of
+from tinygpt.data.labels import text_ids
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.runs.run import Run
@@ -18,6 +19,8 @@ def prompt_ids(run: Run, tokenizer: Tokenizer, prompt: str | None) -> list[int]:
     it, and does not fit the context.
     """
     text = run.opening if prompt is None else prompt
+    if run.model.labels:
+        return text_ids(tokenizer, text, run.training.base)
     if run.stage == "finetune":
         assert isinstance(tokenizer, SpecialTokenizer)
         return prompt_of(tokenizer, text)

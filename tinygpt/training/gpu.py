@@ -96,7 +96,7 @@ def flops_per_token(config: ModelConfig) -> float:
     seen. An encoder-decoder has three attentions a layer.
     """
     attentions = config.layers * (3 if isinstance(config, EncoderDecoderConfig) else 1)
-    met = matrix_count(config) + config.vocabulary * config.width
+    met = matrix_count(config) + config.outcomes * config.width
     return 6.0 * met + 12.0 * attentions * config.width * config.context
 
 
@@ -148,8 +148,8 @@ def kept_by_kernels(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
 def logits_by_kernels(model: ModelConfig, config: TrainConfig) -> int:
     """Bytes of one chunk of logits, and of the float32 sum of the head's gradient."""
     size = as_dtype(config.dtype).itemsize
-    logits = config.batch * model.context * model.vocabulary * size
-    return min(CHUNK, logits) + max(size, 4) * model.vocabulary * model.width
+    logits = config.batch * model.context * model.outcomes * size
+    return min(CHUNK, logits) + max(size, 4) * model.outcomes * model.width
 
 
 def pool_bytes(device: str) -> int:

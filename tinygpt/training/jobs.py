@@ -19,8 +19,9 @@ from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
 from tensor.random import Generator
 from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
+from tinygpt.config.finetuning import DATA
+from tinygpt.data.labels import Labelled
 from tinygpt.data.prepare import BUILT_IN, Data, prepare
-from tinygpt.data.questions import QUESTIONS
 from tinygpt.data.reading import STANDARD_INPUT, name_of
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
@@ -29,6 +30,7 @@ from tinygpt.ids import CHAT_TOKENS
 from tinygpt.model.adapters import adapt, draw
 from tinygpt.model.freezing import freeze
 from tinygpt.model.growing import with_new_tokens
+from tinygpt.model.heads import with_fresh_head
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
@@ -142,14 +144,16 @@ def _initialised(request: Request, init: str) -> Job:
 
 def _finetuned(request: Request, config: FinetuneConfig) -> Job:
     """Another run's model, its tokenizer with the tokens of a conversation, and examples."""
-    if config.data == QUESTIONS:
+    if config.data in DATA.values():
         _refuse(
             request,
             ["validation"],
-            "--data questions, which keeps its own back to measure on\n"
+            f"--data {config.data}, which keeps its own back to measure on\n"
             "leave it out, or learn from examples of your own: --data FILE",
         )
     before, model, tokenizer = runs.load(runs.find(request.init), best=True)
+    if config.task == "classify":
+        return _classifier(request, config, before, model.state_dict(), tokenizer)
     runs.check_kind(before, "finetune", "gpt")
     known = with_special(tokenizer, CHAT_TOKENS)
     data = prepare(config, before.model.context, known)
@@ -159,6 +163,26 @@ def _finetuned(request: Request, config: FinetuneConfig) -> Job:
     first = len(known.special) - new
     start = with_new_tokens(model.state_dict(), first, new, config.seed)
     return _job(request, data, shape, start, (first, new))
+
+
+def _classifier(
+    request: Request,
+    config: FinetuneConfig,
+    before: Run,
+    weights: Mapping[str, Tensor],
+    tokenizer: Tokenizer,
+) -> Job:
+    """The blocks of another run's model, a fresh head, and texts with labels."""
+    runs.check_kind(before, "finetune --task classify", "gpt", "bert")
+    base: Any = before.kind
+    config = replace(config, base=base)
+    request = replace(request, training=config)
+    data = prepare(config, before.model.context, tokenizer)
+    assert isinstance(data.windows, Labelled)
+    dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
+    kind, fields = KINDS[config.kind], vars(before.model) | {"dropout": dropout}
+    shape = kind.config(**fields, labels=data.windows.labels)
+    return _job(request, data, shape, with_fresh_head(weights, kind.model, shape, config.seed))
 
 
 def resumed(request: Request) -> Job:
@@ -284,7 +308,7 @@ def _unchanged(run: Run, tokenizer: Tokenizer) -> Data | None:
 def _moved(run: Run, kind: str, path: str) -> Run:
     """The run, with its text or its pairs where they are now."""
     before = run.training
-    made = *BUILT_IN, QUESTIONS
+    made = *BUILT_IN, *DATA.values()
     if getattr(before, kind, None) in made or path in made:
         why, fix = ", and only a file or a folder can have moved", "start a new run: --init"
         for other in MOVED:

@@ -296,9 +296,9 @@ class Training:
             curves.draw(
                 self.run.folder / runs.METRICS,
                 self.run.folder / runs.PICTURE,
-                unknowing=math.log(self.run.model.vocabulary),
+                unknowing=math.log(self.run.model.outcomes),
                 floor=self.job.data.floor,
-                unit=self.job.data.unit,
+                unit=self.job.data.target,
             )
         except InputError as error:
             if self.drawable:

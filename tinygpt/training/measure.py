@@ -63,6 +63,18 @@ def right_answers(model: Any, texts: InContext) -> dict[int, tuple[int, int]]:
     return {n: (int(right[before == n].sum()), int((before == n).sum())) for n in numbers}
 
 
+def confusion(model: Any, texts: Examples, rows: Ids | None = None) -> Ids:
+    """How many texts of each label (row) the classifier gives each label (column).   (K, K)"""
+    labels = len(model.config.labels)
+    table = np.zeros((labels, labels), np.int64)
+    with no_grad(), evaluating():
+        for x, y in batches(model, texts, rows=rows):
+            places = y != IGNORED
+            answers = model(x).to("cpu").numpy()[places].argmax(axis=-1)
+            np.add.at(table, (y[places], answers), 1)
+    return table
+
+
 def batches(
     model: Any, windows: Examples, batch: int | None = None, rows: Ids | None = None
 ) -> Iterator[tuple[Any, Ids]]:

@@ -185,10 +185,10 @@ def flops(model: ModelConfig, rows: int, recompute: bool = False) -> float:
     (multiply-adds); 4 x 2 in layers that are computed again.
 
     A token of a layer meets 12 C^2 weights, and (T + 1) / 2 keys and as many values of C numbers;
-    in the head, V C weights. A token of an encoder meets all T keys, and one of a decoder those of
-    the memory too.
+    in the head, V C weights, or K C of a classifier. A token of an encoder meets all T keys, and
+    one of a decoder those of the memory too.
     """
-    V, T, C = model.vocabulary, model.context, model.width
+    V, T, C = model.outcomes, model.context, model.width
     keys = model.layers * (T + 1)
     if isinstance(model, EncoderDecoderConfig):
         keys += model.layers * 4 * T
@@ -215,6 +215,9 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     sizes[PART] = head_width // unit
     width = HEADS * PART * unit
     small = replace(model, vocabulary=1, context=context, heads=HEADS, width=width, layers=1)
+    if model.labels:
+        one: Any = {"labels": model.labels[:1]}
+        small = replace(small, **one)
 
     def scaled(size: int) -> int:
         factor = 1 if size % ROWS == 0 else 0  # a copy of a weight is counted with the weights
@@ -245,7 +248,7 @@ def logits_bytes(model: ModelConfig, config: TrainConfig, elsewhere: bool = Fals
         return gpu.logits_by_kernels(model, config)
     kernel = pick("cross_entropy", x, targets, **options) if dtype not in NARROW else None
     wide = max(dtype.itemsize, 4)
-    return config.batch * model.context * model.vocabulary * (2 * wide if kernel else 4 * wide + 8)
+    return config.batch * model.context * model.outcomes * (2 * wide if kernel else 4 * wide + 8)
 
 
 def kept_sizes(model: ModelConfig, config: TrainConfig, rows: int) -> list[int]:

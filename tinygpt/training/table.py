@@ -83,7 +83,7 @@ def notes_of(plan: Plan) -> dict[str, str]:
     """What is said beside each part of the memory."""
     model, config = plan.model, plan.training
     kept = f"of its {in_bytes(plan.again)} for backward" if plan.again else "for backward"
-    logits = f"{model.vocabulary:,} a token, with what the loss makes of them"
+    logits = f"{model.outcomes:,} a token, with what the loss makes of them"
     if config.device != "cpu" and plan.logits == gpu.logits_by_kernels(model, config):
         logits = "a chunk at a time, and the gradient of the head"
     masters = ", with the weights in float32" * (as_dtype(config.dtype) in NARROW)

@@ -64,7 +64,7 @@ def test_examples_that_do_not_fit_are_named() -> None:
         Instructions([], BYTES, 6)
     known = with_special(CharacterTokenizer("abcxyz\n"), CHAT_TOKENS)
     with pytest.raises(CorpusError, match="example 2 of 3"):
-        check_known(known, EXAMPLES)
+        check_known(known, [example.text for example in EXAMPLES])
 
 
 def test_examples_of_a_file(tmp_path: Path) -> None:

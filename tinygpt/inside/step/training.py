@@ -188,14 +188,17 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     if job.run.stage == "finetune":
         learned = number_of(int((y != IGNORED).sum()), "token")
         examples = f"{number_of(len(y), 'row')} of up to {number_of(y.shape[1], 'token')}"
-        examples += f", {learned} of answers to predict"
+        examples += (
+            ", a label each" if job.run.model.labels else f", {learned} of answers to predict"
+        )
     if isinstance(x, SourceTarget):
         sizes = f"up to {number_of(x.source.shape[1], 'token')} and {y.shape[1]} to predict"
         examples = f"{number_of(len(y), 'pair')} of {sizes}"
+    target = getattr(job.data.windows, "target", "token")
     said = [
         f"run      {job.run.name}: step {step.number:,}, {which}; nothing is saved",
         f"batch    {examples}, by the step's number and the seed",
-        f"loss     {step.loss:.4f} nats a token",
+        f"loss     {step.loss:.4f} nats a {target}",
         f"rule     {config.optimizer}, {lr}; {clipping}, so gradients times {step.factor:.4g}",
         *facts(stops, recording, other),
     ]
