@@ -67,7 +67,7 @@ ZOO = [
     ),
     Bug(97, "tinygpt/commands/embed.py", "if not np.isfinite(every).all():", "if False:", BROKEN),
     Bug(  # what is asked for is left out without a word
-        97, "tinygpt/commands/sample.py", "if options.fill is not None and useless:", "if 0:", ASKED
+        97, "tinygpt/commands/sample.py", "if options.fill is not None:", "if 0:", ASKED
     ),
     Bug(
         97,

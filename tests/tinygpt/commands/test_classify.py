@@ -53,7 +53,9 @@ def test_a_run_that_classifies(bases: Path, base: str, capsys: pytest.CaptureFix
     assert "none     7   0  100.0%" in out
     (bases / "others.jsonl").write_text('{"text": "two owl", "label": "none"}\n')
     assert main(["eval", "labelled-1", "--data", "others.jsonl"]) == 0
-    assert "accuracy    0.00%, 0 of 1 text" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "accuracy    0.00%, 0 of 1 text" in out
+    assert out.endswith("none     0  1   0.0%\no        0  0   none\n")
     assert sampled(capsys, "labelled-1", "--prompt", "two red").startswith("two red\to 9")
     said = sampled(capsys, "labelled-1", "--prompt", "red ten", "--explain", "2")
     assert said.startswith("red ten\tnone 9")
