@@ -52,6 +52,13 @@ def parameter_count(config: ModelConfig) -> int:
     return sum(parts(config).values())
 
 
+def adapter_count(config: ModelConfig, rank: int) -> int:
+    """The parameters of adapters (LoRA): r (I + O) for each matrix of a block, together 16 r C. The
+    rows of new tokens are not counted.
+    """
+    return config.layers * 16 * rank * config.width
+
+
 def least_bytes(config: ModelConfig, itemsize: int = 2) -> int:
     """The least size of a safetensors file of the parameters: numbers, and ENTRY bytes for each
     tensor.

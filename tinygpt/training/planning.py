@@ -23,11 +23,17 @@ from tensor.memory.devices import array_module, move
 from tensor.optim import clipped_step
 from tensor.random import Key, keyed
 from tensor.recording import in_bytes
-from tinygpt.config import BERTConfig, EncoderDecoderConfig, ModelConfig, TrainConfig
+from tinygpt.config import (
+    BERTConfig,
+    EncoderDecoderConfig,
+    FinetuneConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
 from tinygpt.model.kinds import KINDS
-from tinygpt.model.sizes import matrix_count, parameter_count
+from tinygpt.model.sizes import adapter_count, matrix_count, parameter_count
 from tinygpt.training import gpu, memory
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
@@ -127,7 +133,9 @@ def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) ->
     elsewhere: on a GPU that is not here, by the formulas of its kernels.
     """
     size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
-    matrices = matrix_count(model) if config.optimizer == "muon" else 0
+    adapters = _adapters(model, config)
+    learning = adapters or count
+    matrices = min(matrix_count(model), learning) if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
     of_pairs = config.kind == "encoder-decoder"  # of three arrays: sources, targets, predictions
     kept = gpu.kept_by_kernels if elsewhere else activations
@@ -138,9 +146,9 @@ def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) ->
     return Plan(
         model,
         config,
-        weights=count * size + copies,
-        gradients=count * size,
-        moments=wide * (2 * (count - matrices) + matrices + narrow * count),
+        weights=(count + adapters) * size + copies,
+        gradients=learning * size,
+        moments=wide * (2 * (learning - matrices) + matrices + narrow * learning),
         layer=layer,
         again=again,
         activations=model.layers * layer + ends,
@@ -148,6 +156,12 @@ def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) ->
         windows=(3 if of_pairs else 2) * 8 * config.batch * config.accumulation * model.context,
         flops=flops(model, config.batch, config.recompute) * config.accumulation,
     )
+
+
+def _adapters(model: ModelConfig, config: TrainConfig) -> int:
+    """The parameters of the adapters, which alone learn; 0 without adapters."""
+    rank = config.lora if isinstance(config, FinetuneConfig) else None
+    return 0 if rank is None else adapter_count(model, rank)
 
 
 def shortage(plan: Plan, loaded: int = 0, there: gpu.GPU | None = None) -> str:

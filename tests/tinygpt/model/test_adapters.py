@@ -18,6 +18,8 @@ from tinygpt import GPT, GPTConfig
 from tinygpt.config import FinetuneConfig
 from tinygpt.ids import Ids
 from tinygpt.model.adapters import LoRA, adapt, draw, merged, parted, plain_weights
+from tinygpt.model.freezing import learning
+from tinygpt.training.planning import counted
 from tinygpt.training.step import optimizer_of, update
 
 V, T, C, LAYERS = 11, 8, 16, 2
@@ -121,8 +123,8 @@ def test_all_but_the_adapters_stays_bit_for_bit(tied: bool, more: dict[str, Any]
     expected = {f"{name}.{part}" for name in names for part in "AB"} | {"token_embedding.new"}
     expected |= set() if tied else {"head.weight"}
     assert moved == expected == set(optimizer.counts)
-    staying, learning = parted(model)
-    assert set(learning) == moved
+    staying, learned = parted(model)
+    assert set(learned) == moved
     assert set(staying) == set(after) - moved
     rows = plain_weights(model)["token_embedding.weight"].numpy()
     assert [i for i in range(V) if rows[i].tobytes() != table[i].tobytes()] == [2, 3, 4]
@@ -157,3 +159,18 @@ def test_the_scale_is_alpha_by_rank() -> None:
         added = (layer(x) - tensor.linear(x, layer.base, layer.bias)).numpy()
     np.testing.assert_allclose(added, np.full((1, 3 * C), 2 * layer.A.numpy().sum()), rtol=1e-5)
     assert np.abs(layer.A.numpy()).max() <= 1 / np.sqrt(C)
+
+
+@pytest.mark.parametrize("more", [{}, {"optimizer": "muon"}])
+def test_a_plan_counts_what_learns(more: dict[str, Any]) -> None:
+    """But the rows of new tokens, and the padding of packing."""
+    model, config = plain_gpt(), FinetuneConfig(lora=3, **more)
+    adapt(model, config)
+    learn, _ = learning(model)
+    plan = counted(model.config, config)
+    assert plan.gradients == 4 * learn
+    assert plan.weights == 4 * sum(parameter.size for parameter in model.parameters())
+    optimizer = optimizer_of(model, config)
+    kinds = [len(optimizer.state_names_of(flat)) for flat in optimizer.flats]
+    sizes = [sum(slot.stop - slot.start for slot in flat.slots) for flat in optimizer.flats]
+    assert plan.moments == 4 * int(np.dot(kinds, sizes))
