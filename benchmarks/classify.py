@@ -2,7 +2,8 @@
 
     tinygpt train --text grammar --context 256 --steps 800 --optimizer muon --out runs/gpt
     tinygpt train --task masked --text grammar --context 258 --steps 2000 --out runs/bert
-    python benchmarks/classify.py gpt bert          # three seeds each: some minutes
+    python benchmarks/classify.py gpt               # three seeds: some minutes
+    python benchmarks/classify.py bert --steps 600
 
 A training is that of `tinygpt finetune RUN --task classify`: which animal of a story is larger.
 "Majority" is the share of the most frequent label among the stories kept back.
@@ -47,7 +48,7 @@ def measure(base: str, config: FinetuneConfig) -> Result:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("bases", nargs="+", metavar="RUN", help="runs to start from")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     options = parser.parse_args()
     print(COLUMNS.format("base", "seed", "steps", "s", "right", "majority"))
