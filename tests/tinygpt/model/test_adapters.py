@@ -14,6 +14,7 @@ from tensor import Tensor
 from tensor.kernels import off
 from tensor.optim import Optimizer
 from tensor.random import Generator
+from tests.tinygpt.model.test_heads import made
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import FinetuneConfig
 from tinygpt.ids import Ids
@@ -174,3 +175,20 @@ def test_a_plan_counts_what_learns(more: dict[str, Any]) -> None:
     kinds = [len(optimizer.state_names_of(flat)) for flat in optimizer.flats]
     sizes = [sum(slot.stop - slot.start for slot in flat.slots) for flat in optimizer.flats]
     assert plan.moments == 4 * int(np.dot(kinds, sizes))
+
+
+@pytest.mark.parametrize("base", ["gpt", "bert"])
+def test_the_head_of_a_classifier_learns_too(base: str) -> None:
+    model: Any = made(base)
+    training = FinetuneConfig(lora=2, lr=0.05)
+    adapt(model, training)
+    draw(model, Generator(1))
+    optimizer, x, y = optimizer_of(model, training), batch(0), batch(1) % 3
+    for _ in range(2):
+        update(model, optimizer, x, y, clip=1.0)
+    learned = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert {name.rpartition(".")[2] for name in learned} == {"A", "B", "weight"}
+    assert "head.weight" in learned
+    plain = merged(model.eval())
+    assert not plain.training
+    np.testing.assert_allclose(plain(x).numpy(), model(x).numpy(), rtol=0, atol=1e-12)
