@@ -1,0 +1,103 @@
+"""How many questions about stories a model answers exactly: after fine-tuning all of its weights,
+and after fine-tuning adapters of some rank (LoRA).
+
+    tinygpt train --text grammar --context 256 --width 256 --heads 8 --optimizer muon --steps 600 \\
+        --out runs/wide
+    python benchmarks/lora.py wide --ranks 8      # three seeds
+
+A training is that of `tinygpt finetune RUN --lora RANK`; rank 0 stands for all weights. The keys of
+the questions were kept back. "merged" is the largest difference of a logit between the model with
+its adapters and the merged model, as a share of the largest logit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tensor import no_grad
+from tinygpt.config import FinetuneConfig, GPTConfig, SampleConfig
+from tinygpt.generation.answers import continued
+from tinygpt.model.adapters import merged
+from tinygpt.model.freezing import learning
+from tinygpt.training.jobs import Job, Request, fresh
+from tinygpt.training.step import arithmetic, train
+
+COLUMNS = "{:>4} {:>6} {:>6} {:>8} {:>8} {:>8}"
+TOGETHER = 50  # questions that are answered together
+LONGEST = 20  # tokens of an answer, at most
+
+
+class Result(NamedTuple):
+    """What came of a training."""
+
+    seconds: float
+    learning: float  # share of the parameters
+    exact: float  # share of the answers
+    merged: float
+
+
+def measure(base: str, config: FinetuneConfig) -> Result:
+    """Fine-tune the base run, and let it answer each question that was kept back."""
+    job = fresh(Request(config, lambda vocabulary: GPTConfig(vocabulary), init=base))
+    learns, whole = learning(job.model)
+    with arithmetic(job.run.model, config):
+        records = train(job.model, job.data.windows, config, job.optimizer)
+        seconds = sum(record.seconds for record in records)
+        plain = merged(job.model.eval())
+        return Result(seconds, learns / whole, exact(plain, job), difference(job, plain))
+
+
+def exact(model: Any, job: Job) -> float:
+    """The share of answers that are right to the letter, of likeliest tokens."""
+    kept: Any = job.data.validation
+    config = SampleConfig(temperature=0, length=LONGEST)
+    written: list[str] = []
+    for start in range(0, len(kept.prompts), TOGETHER):
+        found = continued(model, kept.prompts[start : start + TOGETHER], config, kept.end)
+        written += map(job.data.tokenizer.decode, found)
+    return float(np.mean([a == b for a, b in zip(written, kept.answers, strict=True)]))
+
+
+def difference(job: Job, plain: Any) -> float:
+    """Of the logits of a batch, with adapters and merged."""
+    assert job.data.validation is not None
+    x, _ = job.data.validation[np.arange(8)]
+    with no_grad():
+        logits = job.model(x).numpy()
+        return float(np.abs(logits - plain(x).numpy()).max() / np.abs(logits).max())
+
+
+def row(rank: int, seed: str, found: Result) -> str:
+    """A line of the table."""
+    seconds, learns, right, apart = found
+    numbers = f"{seconds:.0f}", f"{learns:.2%}", f"{right:.1%}", f"{apart:.0e}"
+    return COLUMNS.format(rank, seed, *numbers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("base", metavar="RUN", help="the run to start from")
+    parser.add_argument("--ranks", nargs="+", type=int, default=[0, 8])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--lr", type=float, default=6e-3)
+    options = parser.parse_args()
+    chosen = {"steps": options.steps, "batch": options.batch, "lr": options.lr, "weight_decay": 0.0}
+    print(COLUMNS.format("rank", "seed", "s", "learning", "exact", "merged"))
+    for rank in options.ranks:
+        found = []
+        for seed in options.seeds:
+            config = FinetuneConfig(lora=rank or None, seed=seed, **chosen)
+            found.append(measure(options.base, config))
+            print(row(rank, str(seed), found[-1]), flush=True)
+        middle = Result(*(statistics.median(column) for column in zip(*found, strict=True)))
+        print(row(rank, "median", middle), flush=True)
+
+
+if __name__ == "__main__":
+    main()
