@@ -207,8 +207,9 @@ def check_known(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
         try:
             tokenizer.encode(text)
         except TokenizerError as error:
+            problem = str(error).partition("\n")[0]  # the rest is advice for a training
             raise CorpusError(
-                f"example {number} of {number_of(len(texts), 'example')}: {error}\n"
+                f"example {number} of {number_of(len(texts), 'example')}: {problem}\n"
                 "write it with the base run's characters, or start from a run whose --tokenizer is "
                 "byte or bpe"
             ) from None

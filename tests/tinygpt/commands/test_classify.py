@@ -4,6 +4,7 @@ commands/classes.py, training/jobs.py
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,33 @@ def test_the_report() -> None:
         "confused    4 times 'label 5' for 'label 2'",
         "confused    2 times 'label 1' for 'label 7'",
     ]
+
+
+def test_adapters_and_frozen_parts(bases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The head learns in both, and a merged run says the same."""
+    assert main(["finetune", "bert", *QUICK, "--steps", "3", "--lora", "2", "--out", "low"]) == 0
+    assert main(["merge", "low", "--out", "plain"]) == 0
+    capsys.readouterr()
+    said = [sampled(capsys, name, "--prompt", "two red") for name in ("low", "plain")]
+    assert said[0] == said[1]
+    flags = ["--freeze", "blocks,embeddings", "--validation", "0", "--lr", "1", "--out", "runs/top"]
+    assert main(["finetune", "gpt", *QUICK, "--steps", "3", *flags]) == 0
+    before, after = weights("gpt"), weights("top")
+    same = [name for name, x in before.items() if np.array_equal(after[name], x)]
+    assert [name for name in before if name not in same] == ["final_norm.gain", "final_norm.bias"]
+    assert np.abs(after["head.weight"]).max() > 0.1
+
+
+def test_damaged_labels(bases: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["finetune", "gpt", *QUICK, "--steps", "1", "--out", "made"]) == 0
+    path = Path("made/config.json")
+    content = json.loads(path.read_text())
+    for labels, says in (
+        ([], "labels: there are 0"),
+        (["o", "o"], "labels: two are the same"),
+        ("o", "labels"),
+        (["a", "b", "c"], "head.weight is (16, 2)"),
+    ):
+        path.write_text(json.dumps(content | {"model": content["model"] | {"labels": labels}}))
+        capsys.readouterr()
+        refused(capsys, "sample", "made", "--prompt", "one", says=says)

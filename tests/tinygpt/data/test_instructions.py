@@ -63,8 +63,9 @@ def test_examples_that_do_not_fit_are_named() -> None:
     with pytest.raises(CorpusError, match="at least one"):
         Instructions([], BYTES, 6)
     known = with_special(CharacterTokenizer("abcxyz\n"), CHAT_TOKENS)
-    with pytest.raises(CorpusError, match="example 2 of 3"):
+    with pytest.raises(CorpusError, match="example 2 of 3") as raised:
         check_known(known, [example.text for example in EXAMPLES])
+    assert str(raised.value).count("\n") == 1
 
 
 def test_examples_of_a_file(tmp_path: Path) -> None:
