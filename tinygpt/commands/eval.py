@@ -331,12 +331,9 @@ def _given(text: str, run: runs.Run, tokenizer: Tokenizer) -> Measured:
         return _hidden(text, run, tokenizer)
     if text == "grammar":
         stories = grammar.grammar_text(data.GRAMMAR_MEASURED, run.training.seed + (1 << 32))
-        if isinstance(tokenizer, CharacterTokenizer):
-            return Measured(
-                "stories from a grammar, not learned from",
-                grammar.StoryWindows(stories, context, tokenizer),
-                grammar.floor(),
-            )
+        if run.training.text == "grammar" or isinstance(tokenizer, CharacterTokenizer):
+            windows = grammar.StoryWindows(stories, context, tokenizer)
+            return Measured("stories from a grammar, not learned from", windows, windows.floor())
         return Measured("stories from a grammar", SideBySide(tokenizer.encode(stories), context))
     if token_files.is_token_folder(text):
         found = token_files.read(text, tokenizer)

@@ -135,7 +135,7 @@ def vocabulary_of(config: TrainConfig, context: int) -> int:
 
 
 def _tokens_of_text(config: TrainConfig) -> int:
-    if config.text == "grammar":
+    if config.text == "grammar" and config.tokenizer == "character":
         return grammar.grammar_tokenizer().size
     if token_files.is_token_folder(config.text):
         return token_files.read(str(config.text)).tokenizer.size

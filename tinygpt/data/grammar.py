@@ -332,6 +332,7 @@ class StoryWindows(Windows):
 
     def __init__(self, text: str, context: int, tokenizer: Tokenizer):
         (end,), ids = tokenizer.encode(END), np.array(tokenizer.encode(text), dtype=np.int64)
+        self.of_characters = isinstance(tokenizer, CharacterTokenizer)
         if not text.endswith(END):
             raise CorpusError(
                 "the last story has no end, or there is none: each is a line, with a line feed "
@@ -346,9 +347,15 @@ class StoryWindows(Windows):
         longest = int(self.lengths.max())
         if longest > context:
             raise CorpusError(
-                f"a story of {longest} characters does not fit a context of {context}\n"
+                f"a story of {longest} {tokenizer.unit}s does not fit a context of {context}\n"
                 f"the longest stories of the grammar fit --context {greatest_length(STORY)}"
             )
+
+    def floor(self) -> float:
+        """The mean loss that no model goes below, nats a token: for characters of all stories, for
+        other tokens of about these.
+        """
+        return floor() if self.of_characters else entropy(STORY) / float(self.lengths.mean())
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 
 from tinygpt.data import grammar
 from tinygpt.data.labels import Example
-from tinygpt.data.questions import LEAST, facts
+from tinygpt.data.questions import facts
 from tinygpt.data.tasks import withheld
 from tinygpt.data.windows import CorpusError
 
 LARGER = "larger"  # the name of this data
 LEARNED, MEASURED = 20_000, 1_000  # stories
+LEAST = 160  # characters that four stories in ten fit
 SIZES = "small", "", "big"  # from small to large
 NEITHER = "neither"
 

@@ -196,7 +196,7 @@ def _masked(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> D
     if isinstance(tokenizer, SpecialTokenizer):
         inner = tokenizer.without(len(MASK_TOKENS))
     least = grammar.greatest_length(grammar.STORY) + 2
-    if config.text == "grammar" and context < least:
+    if config.text == "grammar" and config.tokenizer == "character" and context < least:
         raise CorpusError(
             f"the longest stories of the grammar do not fit a context of {context}, beside [CLS]\n"
             f"use --context {least}"
@@ -235,11 +235,11 @@ def _pairs(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Da
 
 def _instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
     """The instructions of a file, or questions about stories."""
+    assert isinstance(tokenizer, SpecialTokenizer)
     if config.data == QUESTIONS:
-        learned, others = questions(config.seed, context)
+        learned, others = questions(config.seed, context, tokenizer)
     else:
         learned, others = read_examples(config.learned_from, config.validation)
-    assert isinstance(tokenizer, SpecialTokenizer)
     check_known(tokenizer, [example.text for example in (*learned, *others)])
     return Data(
         "questions about stories" if config.data == QUESTIONS else config.learned_from,
@@ -300,22 +300,20 @@ def _labelled(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None)
 
 
 def _stories(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
-    if tokenizer is not None and not isinstance(tokenizer, CharacterTokenizer):
-        raise InputError(
-            "the stories of the grammar are told in characters, which this run's tokenizer does "
-            "not use\nstart from a run whose tokenizer is `character`"
-        )
-    known = tokenizer or grammar.grammar_tokenizer()
     text = grammar.grammar_text(GRAMMAR_CHARACTERS, config.seed)
     # of another seed: drawn anew, so equal stories are chance
     others = grammar.grammar_text(GRAMMAR_MEASURED, config.seed + (1 << 32))
+    if tokenizer is None:
+        of_characters = config.tokenizer == "character"
+        tokenizer = grammar.grammar_tokenizer() if of_characters else learn_tokenizer(config, text)
+    measured = grammar.StoryWindows(others, context, tokenizer)
     return Data(
         "stories from a grammar",
         *_facts(text),
-        known,
-        grammar.StoryWindows(text, context, known),
-        grammar.StoryWindows(others, context, known),
-        grammar.floor(),
+        tokenizer,
+        grammar.StoryWindows(text, context, tokenizer),
+        measured,
+        measured.floor(),
     )
 
 

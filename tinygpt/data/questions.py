@@ -24,12 +24,12 @@ from tinygpt.data import grammar
 from tinygpt.data.instructions import Example
 from tinygpt.data.tasks import withheld
 from tinygpt.data.windows import CorpusError
+from tinygpt.tokenizers import Tokenizer
 
 QUESTIONS = "questions"  # the name of this data
 LEARNED, MEASURED = 10_000, 500  # examples
 KEPT = 0.1  # share of the stories that are kept back too
-ROOM = 41  # tokens of a question and its answer, at most, and of the line end before a story
-LEAST = 160  # the context that one story in eight fits beside a question
+TRIED = 100  # stories of which a tenth must fit the context
 
 
 class Facts(NamedTuple):
@@ -94,46 +94,52 @@ def asked(story: Facts) -> dict[str, str]:
 
 
 def questions(
-    seed: int, context: int, learned: int = LEARNED, measured: int = MEASURED
+    seed: int,
+    context: int,
+    tokenizer: Tokenizer,
+    learned: int = LEARNED,
+    measured: int = MEASURED,
 ) -> tuple[list[Example], list[Example]]:
     """Examples to learn from, and others with different keys to measure on. Stories that do not fit
     a context beside a question are left out. Raises CorpusError for a context that few stories fit.
     """
-    if context < LEAST:
-        raise CorpusError(
-            f"stories and questions do not fit a context of {context}\n"
-            f"start from a run with a --context of {LEAST} or more: 256 takes nearly all stories"
-        )
     learn, measure = list[Example](), list[Example]()
-    source = _examples(seed, context)
+    source = _examples(seed, context, tokenizer)
     while len(learn) < learned or len(measure) < measured:
         example, kept = next(source)
         (measure if kept else learn).append(example)
     return learn[:learned], measure[:measured]
 
 
-def _examples(seed: int, context: int) -> Iterator[tuple[Example, bool]]:
+def _examples(seed: int, context: int, tokenizer: Tokenizer) -> Iterator[tuple[Example, bool]]:
     """Endless examples, and whether each is kept back. One to learn from has as many questions
     about a story as fit the context, in any order. One that is kept back has one.
     """
-    draws = Generator(seed)
-    for story in grammar.stories(seed + (1 << 33)):
+    draws, fitting = Generator(seed), 0
+    for number, story in enumerate(grammar.stories(seed + (1 << 33))):
+        if number == TRIED and fitting < TRIED // 10:
+            raise CorpusError(
+                f"stories and questions do not fit a context of {context} tokens\n"
+                "start from a run with a larger --context, such as 256 for characters"
+            )
         text = story.removesuffix(grammar.END)
-        if len(text) + ROOM > context:
-            continue
         known = facts(text)
         every = list(asked(known).items())
         options = [every[i] for i in draws.permutation(len(every))]
         cell = f"{known.names} {known.place}"
         held = [withheld(f"{question} {cell}", seed) for question, _ in options]
-        if draws.uniform((1,)).item() < KEPT:
-            for (question, answer), kept in zip(options, held, strict=True):
-                if kept:
+        keeps = draws.uniform((1,)).item() < KEPT
+        chosen = [option for option, kept in zip(options, held, strict=True) if kept is keeps]
+        # with three special tokens for each question, and the line end after the story
+        story_size = len(tokenizer.encode(text)) + 1
+        sizes = [len(tokenizer.encode(f"{question}{answer}")) + 3 for question, answer in chosen]
+        if keeps:
+            for (question, answer), size in zip(chosen, sizes, strict=True):
+                if story_size + size <= context:
                     yield Example(question, answer, text), True
             continue
-        learnable = [option for option, kept in zip(options, held, strict=True) if not kept]
-        # with the three special tokens of a question and its answer
-        sizes = accumulate(len(question) + len(answer) + 3 for question, answer in learnable)
-        fitting = sum(len(text) + 1 + size <= context for size in sizes)
-        (question, answer), *later = learnable[:fitting]
-        yield Example(question, answer, text, tuple(later)), False
+        count = sum(story_size + size <= context for size in accumulate(sizes))
+        if count:
+            fitting += 1
+            (question, answer), *later = chosen[:count]
+            yield Example(question, answer, text, tuple(later)), False

@@ -33,6 +33,7 @@ from tinygpt.data.grammar import (
     stories,
 )
 from tinygpt.data.windows import CorpusError, Windows
+from tinygpt.tokenizers import BytePairTokenizer
 
 TOM, MIA, ANN = Actor("Tom", "cat"), Actor("Mia", "dog"), Actor("Ann", "dog")
 IN = "in the park"
@@ -456,3 +457,16 @@ def test_a_context_too_short_for_stories_names_one_that_fits_every_seed(
     refused(capsys, "train", "--text", "grammar", says=says)
     drawn = max(map(len, islice(stories(3), 20_000)))
     assert 230 <= drawn <= grammar.greatest_length(STORY) == 242
+
+
+def test_stories_in_other_tokens() -> None:
+    """A story is a window, and the floor is the entropy of a story over its mean tokens."""
+    text = grammar.grammar_text(20_000, 0)
+    known = BytePairTokenizer.train(text, 400)
+    windows = grammar.StoryWindows(text, 128, known)
+    x, y = windows[np.arange(3)]
+    stories = text.splitlines(keepends=True)
+    assert [known.decode(row[row != -1]) for row in y] == stories[:3]
+    assert known.decode(x[0, :1]) == grammar.END
+    tokens = len(known.encode(text)) / len(stories)
+    assert windows.floor() == pytest.approx(grammar.entropy(grammar.STORY) / tokens)

@@ -120,7 +120,7 @@ def test_answers_are_read_off_the_story() -> None:
 
 
 def test_questions_kept_back_have_keys_that_are_not_learned() -> None:
-    learned, kept = questions(3, 256, 300, 60)
+    learned, kept = questions(3, 256, BYTES, 300, 60)
     assert (len(learned), len(kept)) == (300, 60)
     assert not {example.input for example in learned} & {example.input for example in kept}
     assert not any(example.later for example in kept)
@@ -131,10 +131,10 @@ def test_questions_kept_back_have_keys_that_are_not_learned() -> None:
             assert asked(story)[question] == answer
             assert withheld(f"{question} {story.names} {story.place}", 3) is expected
             assert set(example.input + question + answer) <= grammar.alphabet()
-    assert questions(3, 256, 300, 60)[0] == learned
-    assert max(len(example.input) for example in questions(3, 160, 50, 5)[0]) <= 120
-    with pytest.raises(CorpusError, match="context of 159"):
-        questions(3, 159)
+    assert questions(3, 256, BYTES, 300, 60)[0] == learned
+    assert max(len(example.input) for example in questions(3, 160, BYTES, 50, 5)[0]) <= 139
+    with pytest.raises(CorpusError, match="context of 130"):
+        questions(3, 130, BYTES)
 
 
 def test_a_conversation_is_one_row() -> None:
