@@ -7,7 +7,7 @@ from __future__ import annotations
 # name -> the line in `tinygpt --help`
 COMMANDS = {
     "train": "train a GPT, on a story that comes with it or on your text",
-    "finetune": "teach a trained model to answer instructions, or to classify texts",
+    "finetune": "teach a trained model to answer, or to classify texts",
     "merge": "make a plain run of a run with adapters (LoRA)",
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",

@@ -125,7 +125,7 @@ def test_bug_95_a_long_curve_is_drawn_as_a_short_one(
     losses = [3.0 + i % 7 / 10 for i in range(count)]
     losses[7777], losses[12345] = 50.0, 0.5
     found = Losses(list(range(count)), losses, list(enumerate(losses)), None)
-    curve = Curve("long", b"", found)
+    curve = Curve("long", b"", "train", found)
     plot.draw([curve], tmp_path / "a.png")
     records: list[dict[str, Any]] = [
         {"step": i, "loss": loss, "lr": 0.1, "validation_loss": loss}
