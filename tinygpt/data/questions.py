@@ -29,6 +29,7 @@ from tinygpt.tokenizers import Tokenizer
 QUESTIONS = "questions"  # the name of this data
 LEARNED, MEASURED = 10_000, 500  # examples
 KEPT = 0.1  # share of the stories that are kept back too
+ORDER = "first animal", "other animal"
 TRIED = 100  # stories of which a tenth must fit the context
 
 
@@ -83,12 +84,11 @@ def asked(story: Facts) -> dict[str, str]:
         "How many animals are there.": "two" if others else "one",
         "How was the day.": story.weather or "not told",
     }
-    for name, kind, size in zip(story.names, story.kinds, story.sizes, strict=True):
-        known[f"Tell what {name} was."] = kind
-        known[f"Tell who was a {kind}."] = name
-        known[f"Tell if {name} was big or small."] = size or "not told"
+    for order, name, kind, size in zip(ORDER, story.names, story.kinds, story.sizes, strict=False):
+        known[f"Tell the name of the {order}."] = name
+        known[f"Tell what the {order} was."] = kind
+        known[f"Tell if the {order} was big or small."] = size or "not told"
     if others:
-        known["Tell who stayed."] = next(name for name in story.names if name != story.home)
         known[f"Tell who met {others[0]}."] = first
     return known
 
