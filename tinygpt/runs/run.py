@@ -34,7 +34,7 @@ from tinygpt.config import STAGES, ModelConfig, TrainConfig
 from tinygpt.config.options import one_of
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
-from tinygpt.files import RESTORE, read_json, write_json, writing
+from tinygpt.files import RESTORE, brief, read_json, write_json, writing
 from tinygpt.model import adapters
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.sizes import least_bytes, parameter_count
@@ -272,7 +272,7 @@ def load(folder: Path, best: bool = False, plain: bool = True) -> tuple[Run, Any
     ):
         if name not in known:
             raise InputError(
-                f"{shown(folder / CONFIG)}: no {what} is named {name!r}\n"
+                f"{shown(folder / CONFIG)}: no {what} is named '{brief(name)}'\n"
                 f"there is {one_of(known)}: a newer tinygpt may know it"
             )
     schema: Any = Choices[KINDS[named.kind].config, STAGES[named.stage]]  # type: ignore[misc]
