@@ -32,6 +32,7 @@ from tinygpt.commands.cli import Parser, add_run, read_config, reader
 from tinygpt.config import SampleConfig
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
+from tinygpt.data.data import example_of
 from tinygpt.data.in_context import InContext
 from tinygpt.data.instructions import Instructions, check_known, read_examples
 from tinygpt.data.labels import Labelled, read_labelled
@@ -175,7 +176,7 @@ def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
     targets, floor = targets_of(measured.windows, measured.rows), measured.floor
     answered = isinstance(measured.windows, Pairs | Instructions | Labelled)
     unit = getattr(measured.windows, "target", tokenizer.unit)
-    say(f"{data.example_of(measured.windows) + 's' if answered else 'text':12}{measured.name}")
+    say(f"{example_of(measured.windows) + 's' if answered else 'text':12}{measured.name}")
     over = number_of(len(targets), "target")
     say(f"loss        {loss:.4f} nats a {unit}, the mean over {over}")
     if floor is not None:

@@ -27,8 +27,8 @@ from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
 from tinygpt.config.presets import PLANNED
+from tinygpt.data.data import Data
 from tinygpt.data.masked import TARGETS
-from tinygpt.data.prepare import Data
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK
 from tinygpt.model.adapters import merged

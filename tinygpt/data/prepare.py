@@ -18,7 +18,7 @@ import os
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,14 @@ import numpy as np
 
 from tinygpt.config import FinetuneConfig, TrainConfig
 from tinygpt.data import documents, grammar, masked, token_files
+from tinygpt.data.data import Data
+from tinygpt.data.finetuning import instructions, labels
 from tinygpt.data.in_context import InContext, task_tokenizer
-from tinygpt.data.instructions import Instructions, check_known, hash_of, read_examples
-from tinygpt.data.labels import Labelled, read_labelled
-from tinygpt.data.larger import LARGER, larger
 from tinygpt.data.pairs import Pairs, read_pairs
-from tinygpt.data.questions import QUESTIONS, questions
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
 from tinygpt.data.tasks import MEASURED, task_pairs
 from tinygpt.data.windows import (
     CorpusError,
-    Examples,
     MappedIds,
     SideBySide,
     Windows,
@@ -72,46 +69,12 @@ LARGEST_FLOOR = 100_000
 JOINT = {"character": "", "byte": "", "word": " ", "bpe": END}
 
 
-@dataclass(frozen=True)
-class Data:
-    """Windows to learn from, and to measure on (None: the same ones)."""
-
-    name: str  # for people
-    size: str  # for people: 149 characters
-    opening: str  # the first words of the text
-    hash: str  # SHA-256 of the text, or the hash of a token folder
-    tokenizer: Tokenizer
-    windows: Examples
-    validation: Examples | None
-    floor: float | None  # lower bound of the loss, nats a token; None where nobody knows
-
-    @property
-    def example(self) -> str:
-        """The word for one of what is learned from: window, pair, example or text."""
-        return example_of(self.windows)
-
-    @property
-    def unit(self) -> str:
-        """The word for a token: character, byte or token."""
-        return self.tokenizer.unit
-
-    @property
-    def target(self) -> str:
-        """The word for what the loss is a mean over: a token, or of a classifier a text."""
-        return getattr(self.windows, "target", self.unit)
-
-
-def example_of(windows: Examples) -> str:
-    """The word for one of these: window, pair, example or text."""
-    return getattr(windows, "example", "window")
-
-
 def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = None) -> Data:
     """The data of a training. `tokenizer`: the one of the run that goes on or is fine-tuned; by
     default one is made from the text.
     """
     if isinstance(config, FinetuneConfig):
-        make = _labelled if config.task == "classify" else _instructions
+        make = labels if config.task == "classify" else instructions
         return make(config, context, tokenizer)
     if config.kind == "encoder-decoder":
         return _pairs(config, context, tokenizer)
@@ -233,26 +196,6 @@ def _pairs(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Da
     )
 
 
-def _instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
-    """The instructions of a file, or questions about stories."""
-    assert isinstance(tokenizer, SpecialTokenizer)
-    if config.data == QUESTIONS:
-        learned, others = questions(config.seed, context, tokenizer)
-    else:
-        learned, others = read_examples(config.learned_from, config.validation)
-    check_known(tokenizer, [example.text for example in (*learned, *others)])
-    return Data(
-        "questions about stories" if config.data == QUESTIONS else config.learned_from,
-        number_of(len(learned), "example"),
-        (others or learned)[0].question,
-        hash_of([*learned, *others]),
-        tokenizer,
-        Instructions(learned, tokenizer, context, config.packing),
-        Instructions(others, tokenizer, context) if others else None,
-        None,
-    )
-
-
 def _in_context(config: TrainConfig, context: int, tokenizer: Tokenizer | None) -> Data:
     """Texts of a task that have a rule of their own. What is known is certain: the floor is 0."""
     task = str(config.task)
@@ -269,33 +212,6 @@ def _in_context(config: TrainConfig, context: int, tokenizer: Tokenizer | None) 
         learned,
         others,
         0.0,
-    )
-
-
-def _labelled(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
-    """The texts and labels of a file, or of stories."""
-    if config.data == LARGER:
-        learned, others = larger(config.seed, context - (config.base == "bert"))
-    else:
-        learned, others = read_labelled(config.learned_from, config.validation)
-    assert tokenizer is not None
-    check_known(tokenizer, [example.text for example in (*learned, *others)])
-    windows = Labelled(learned, tokenizer, context, config.base)
-    if len(windows.labels) < 2:
-        raise CorpusError(
-            f"all texts to learn from have the label '{brief(windows.labels[0])}'\n"
-            "give texts of at least two labels"
-        )
-    options = tokenizer, context, config.base, windows.labels
-    return Data(
-        "stories, and which animal is larger" if config.data == LARGER else config.learned_from,
-        f"{number_of(len(learned), 'text')} of {number_of(len(windows.labels), 'label')}",
-        (others or learned)[0].text,
-        hash_of([*learned, *others]),
-        tokenizer,
-        windows,
-        Labelled(others, *options) if others else None,
-        None,
     )
 
 

@@ -20,8 +20,9 @@ from tensor.optim import Optimizer
 from tensor.random import Generator
 from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
 from tinygpt.config.finetuning import DATA
+from tinygpt.data.data import Data
 from tinygpt.data.labels import Labelled
-from tinygpt.data.prepare import BUILT_IN, Data, prepare
+from tinygpt.data.prepare import BUILT_IN, prepare
 from tinygpt.data.reading import STANDARD_INPUT, name_of
 from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError

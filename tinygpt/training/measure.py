@@ -10,8 +10,8 @@ import numpy as np
 from tensor import no_grad
 from tensor.nn import evaluating
 from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.data.data import Data
 from tinygpt.data.in_context import InContext
-from tinygpt.data.prepare import Data
 from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, MASK, Ids
 

@@ -199,6 +199,7 @@ def supports_packed(
     key: Key | None = None,
     **_: Any,
 ) -> str | None:
+    """Why the kernels do not take these packed heads, as a sentence; None where they do."""
     keys, count = (q, 3) if kv is None else (kv, 1)
     if not q.ndim == keys.ndim == 3 or 0 in (q.size, keys.size) or heads < 1:
         return f"shape {q.shape} with {heads} heads"
@@ -272,6 +273,7 @@ def supports(
     key: Key | None = None,
     **_: Any,
 ) -> str | None:
+    """Why the kernels do not take these heads, (..., T, D), as a sentence; None where they do."""
     if bias is not None:
         return "a bias: its gradient is left to the reference"
     fits = q.ndim == k.ndim == 4 and k.shape == v.shape and q.shape[:2] == k.shape[:2]

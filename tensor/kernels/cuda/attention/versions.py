@@ -69,12 +69,14 @@ def _source(file: str, *headers: str, **constants: int) -> Source:
 
 @functools.cache
 def plain(dtype: DType, D: int, masked: bool, drops: bool) -> Version:
+    """plain.cu: a thread for each row."""
     one = Tiling(64, 64)
     return Version("plain", _source("plain.cu", D=D, MASKED=masked, DROPS=drops), one, one, one)
 
 
 @functools.cache
 def tiles(dtype: DType, D: int, masked: bool, drops: bool) -> Version:
+    """tiles.cu: tiles in shared memory, for any float dtype and any strides."""
     size = wide(dtype).itemsize
     rows = 32 if size == 8 else 64
     tile, weights = (rows * (-(-n // 16) * 16 * size + 16) for n in (D, rows))

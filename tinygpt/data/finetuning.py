@@ -1,0 +1,61 @@
+"""The data of a fine-tuning: instructions and their answers, or texts and their labels."""
+
+from __future__ import annotations
+
+from tinygpt.config import FinetuneConfig
+from tinygpt.data.data import Data
+from tinygpt.data.instructions import Instructions, check_known, hash_of, read_examples
+from tinygpt.data.labels import Labelled, read_labelled
+from tinygpt.data.larger import LARGER, larger
+from tinygpt.data.questions import QUESTIONS, questions
+from tinygpt.data.windows import CorpusError
+from tinygpt.files import brief
+from tinygpt.terminal import number_of
+from tinygpt.tokenizers import SpecialTokenizer, Tokenizer
+
+
+def instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The instructions of a file, or questions about stories."""
+    assert isinstance(tokenizer, SpecialTokenizer)
+    if config.data == QUESTIONS:
+        learned, others = questions(config.seed, context, tokenizer)
+    else:
+        learned, others = read_examples(config.learned_from, config.validation)
+    check_known(tokenizer, [example.text for example in (*learned, *others)])
+    return Data(
+        "questions about stories" if config.data == QUESTIONS else config.learned_from,
+        number_of(len(learned), "example"),
+        (others or learned)[0].question,
+        hash_of([*learned, *others]),
+        tokenizer,
+        Instructions(learned, tokenizer, context, config.packing),
+        Instructions(others, tokenizer, context) if others else None,
+        None,
+    )
+
+
+def labels(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The texts and labels of a file, or of stories."""
+    if config.data == LARGER:
+        learned, others = larger(config.seed, context - (config.base == "bert"))
+    else:
+        learned, others = read_labelled(config.learned_from, config.validation)
+    assert tokenizer is not None
+    check_known(tokenizer, [example.text for example in (*learned, *others)])
+    windows = Labelled(learned, tokenizer, context, config.base)
+    if len(windows.labels) < 2:
+        raise CorpusError(
+            f"all texts to learn from have the label '{brief(windows.labels[0])}'\n"
+            "give texts of at least two labels"
+        )
+    options = tokenizer, context, config.base, windows.labels
+    return Data(
+        "stories, and which animal is larger" if config.data == LARGER else config.learned_from,
+        f"{number_of(len(learned), 'text')} of {number_of(len(windows.labels), 'label')}",
+        (others or learned)[0].text,
+        hash_of([*learned, *others]),
+        tokenizer,
+        windows,
+        Labelled(others, *options) if others else None,
+        None,
+    )
