@@ -16,8 +16,9 @@ import statistics
 from typing import NamedTuple
 
 from tinygpt.config import FinetuneConfig, GPTConfig
-from tinygpt.training.jobs import Request, fresh
+from tinygpt.training.jobs import Request
 from tinygpt.training.measure import confusion
+from tinygpt.training.starting import fresh
 from tinygpt.training.step import arithmetic, train
 
 COLUMNS = "{:12} {:>6} {:>6} {:>6} {:>9} {:>9}"

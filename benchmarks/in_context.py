@@ -23,8 +23,9 @@ from tinygpt.data.in_context import TASKS, InContext
 from tinygpt.data.tasks import DEFAULTS
 from tinygpt.inside.induction import induction_scores
 from tinygpt.model.sizes import parameter_count
-from tinygpt.training.jobs import Job, Request, fresh
+from tinygpt.training.jobs import Job, Request
 from tinygpt.training.measure import right_answers
+from tinygpt.training.starting import fresh
 from tinygpt.training.step import arithmetic, train
 
 EXAMPLES = 0, 1, 2, 4, 8

@@ -23,7 +23,8 @@ from tinygpt.config import FinetuneConfig, GPTConfig, SampleConfig
 from tinygpt.generation.answers import continued
 from tinygpt.model.adapters import merged
 from tinygpt.model.freezing import learning
-from tinygpt.training.jobs import Job, Request, fresh
+from tinygpt.training.jobs import Job, Request
+from tinygpt.training.starting import fresh
 from tinygpt.training.step import arithmetic, train
 
 COLUMNS = "{:>4} {:>6} {:>6} {:>8} {:>8} {:>8}"

@@ -25,7 +25,8 @@ from tinygpt.data.pairs import Pair, Pairs
 from tinygpt.data.tasks import EXAMPLES
 from tinygpt.generation.answers import answers
 from tinygpt.model.encoder_decoder import EncoderDecoder
-from tinygpt.training.jobs import Job, Request, fresh
+from tinygpt.training.jobs import Job, Request
+from tinygpt.training.starting import fresh
 from tinygpt.training.step import arithmetic, train
 
 COLUMNS = "{:10} {:>6} {:>6} {:>9} {:>9} {:>7} {:>9}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train a GPT, on a story that comes with it or on your text",
     "finetune": "teach a trained model to answer, or to classify texts",
+    "reward": "teach a fine-tuned GPT which of two replies is better",
+    "align": "let a fine-tuned GPT learn to write better replies: PPO, DPO",
     "merge": "make a plain run of a run with adapters (LoRA)",
     "tokenize": "make the tokens of a text beforehand, however large it is",
     "sample": "let a trained GPT continue a text",

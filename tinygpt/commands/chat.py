@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_stage(run: Run) -> None:
     """Raise InputError where the run has not learned to answer."""
-    if run.stage != "finetune":
+    if not run.answers:
         raise InputError(
             f"{run.name} has learned to go on with a text, not to answer\n"
             f"teach it: {command('finetune', run.folder)}; or let it go on with a text: "

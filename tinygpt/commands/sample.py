@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
         classes.say_classes(run, model, tokenizer, given, config.explain, show)
         return 0
     drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
-    if (run.kind == "encoder-decoder" or run.stage == "finetune") and not drawn:
+    if (run.kind == "encoder-decoder" or run.answers) and not drawn:
         config = replace(config, temperature=0)
     together = 1 if config.explain else max(1, TOGETHER // (config.beam or 1))
     between = BETWEEN if options.samples > 1 else None
@@ -190,7 +190,7 @@ def _begin(
         given = model.given(ids)
         return Begun(given, [[SOS] for _ in prompts], [f"{prompt}\t" for prompt in prompts], [EOS])
     stop, ends = config.stop or run.separator, end_tokens(tokenizer)
-    if run.stage == "finetune":
+    if run.answers:
         return Begun(model, ids, [f"{prompt}\n" for prompt in prompts], ends)
     if config.beam is None or not stop:
         return Begun(model, ids, list(prompts), ends)

@@ -25,21 +25,22 @@ from tensor.random import Key
 from tinygpt.commands import classes, sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
-from tinygpt.config import ModelConfig, SampleConfig, TrainConfig
+from tinygpt.config import AlignConfig, ModelConfig, SampleConfig, TrainConfig
 from tinygpt.config.presets import PLANNED
 from tinygpt.data.data import Data
 from tinygpt.data.masked import TARGETS
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK
-from tinygpt.model.adapters import merged
 from tinygpt.model.freezing import learning
+from tinygpt.model.prepared import plain_model
 from tinygpt.runs import run as runs
 from tinygpt.runs import snapshots
 from tinygpt.runs.metrics import Metrics
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import command, number_of, outliving, say, shown, visible
 from tinygpt.tokenizers import Tokenizer
-from tinygpt.training import jobs
+from tinygpt.training import jobs, starting
+from tinygpt.training.aligning import Aligning
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
 from tinygpt.training.measure import rows_between
@@ -120,7 +121,7 @@ def start(
                 job = jobs.resumed(request)
                 runs.change(job.run)
                 return _train(job, owner, options)
-        job = jobs.fresh(request)
+        job = starting.fresh(request)
         with runs.create(job.run, job.data.tokenizer) as (run, owner):
             return _train(job._replace(run=run), owner, options)
 
@@ -133,7 +134,8 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         for line in _choices(job, options):
             say(line)
         with Metrics(noted, job.progress.step, config.tensorboard) as metrics:
-            training = Training(job, owner, metrics)
+            loop = Aligning if isinstance(config, AlignConfig) else Training
+            training = loop(job, owner, metrics)
             code = 0 if training.over else training.take_steps(profile)
             if code == 0 and training.over:
                 training.measure()
@@ -147,16 +149,19 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         say(f"saved in {run.name}{shows}")
         if code == 0:
             say()
-            _say_sample(run, merged(job.model), job.data.tokenizer)
+            _say_sample(run, plain_model(job.model), job.data.tokenizer)
     return code
 
 
 def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
     """What the model makes of the opening of what it learned, and the next command."""
-    if run.model.labels:
+    if run.stage == "reward":
+        say(f"let a model learn from its scores: {command('align', '--reward', run.folder)}")
+        say(f"which of two replies it prefers, and how surely: {command('eval', run.folder)}")
+    elif run.model.labels:
         classes.say_classes(run, model, tokenizer, [run.opening], show=visible)
         say(f"\nhow many labels are right, beside the most frequent: {command('eval', run.folder)}")
-    elif run.stage == "finetune":
+    elif run.answers:
         sample.write(run, model, tokenizer, SampleConfig(temperature=0), run.opening)
         say(f"\ntalk with it: {command('chat', run.folder)}")
     elif run.training.in_context:
@@ -293,7 +298,8 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if not job.progress.step:
         where = why("out", "the first free name; --out FOLDER for another")
     yield f"run       {job.run.name}: {where}\n"
-    unknowing = f"{math.log(model.outcomes):.3f} nats a {data.target} is ln({model.outcomes:,})"
+    outcomes = data.outcomes(model)
+    unknowing = f"{math.log(outcomes):.3f} nats a {data.target} is ln({outcomes:,})"
     yield f"loss      {unknowing}: a model that knows nothing"
     if data.floor is not None:
         kept = "such texts" if config.in_context else "such stories"

@@ -4,6 +4,7 @@ of `tensor`.
 
 from __future__ import annotations
 
+from tinygpt.config.aligning import AlignConfig, PreferencesConfig, RewardConfig
 from tinygpt.config.finetuning import FinetuneConfig
 from tinygpt.config.model import (
     BERTClassifierConfig,
@@ -18,10 +19,13 @@ from tinygpt.config.sampling import LookConfig, SampleConfig
 from tinygpt.config.training import TrainConfig
 
 # the stage of a run -> its choices
-STAGES = {config.stage: config for config in (TrainConfig, FinetuneConfig)}
+STAGES = {
+    config.stage: config for config in (TrainConfig, FinetuneConfig, RewardConfig, AlignConfig)
+}
 
 __all__ = [
     "STAGES",
+    "AlignConfig",
     "BERTClassifierConfig",
     "BERTConfig",
     "ConfigError",
@@ -31,6 +35,8 @@ __all__ = [
     "GPTConfig",
     "LookConfig",
     "ModelConfig",
+    "PreferencesConfig",
+    "RewardConfig",
     "SampleConfig",
     "TrainConfig",
 ]

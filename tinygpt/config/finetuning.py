@@ -13,7 +13,9 @@ from tinygpt.config.training import TrainConfig
 FIXED = "text", "pairs", "documents", "tokenizer", "tokens", "stride", "base"
 # what can be frozen; a number of blocks is from 1 on
 FROZEN = re.compile(r"embeddings|blocks(:[1-9][0-9]{0,8})?")
-DATA = {"answer": "questions", "classify": "larger"}  # a task -> the data that is made by rule
+# a task -> the data that are made by rule, the first if none is named
+DATA = {"answer": ("questions", "replies"), "classify": ("larger",)}
+MADE = tuple(name for names in DATA.values() for name in names)
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,8 @@ class FinetuneConfig(TrainConfig):
     data: str | None = option(
         None,
         "file of examples (.jsonl, or .csv to classify); or made by rule about stories of the "
-        "grammar: `questions`, or to classify `larger`, which animal is larger (the one that fits "
-        "the task, if not given)",
+        "grammar: `questions` and right answers, `replies` that may be wrong or rude, or to "
+        "classify `larger`, which animal is larger (questions or larger, if not given)",
         "DATA",
     )
     task: Literal["answer", "classify"] = option(  # type: ignore[assignment]
@@ -64,11 +66,11 @@ class FinetuneConfig(TrainConfig):
                 "between: embeddings, blocks, or blocks:2 for the first two",
             )
         if self.data is None:
-            object.__setattr__(self, "data", DATA[self.task])
-        for task, data in DATA.items():
+            object.__setattr__(self, "data", DATA[self.task][0])
+        for task, names in DATA.items():
             check(
-                self.data != data or self.task == task,
-                f"data {data} is for --task {task}: leave one of the two out",
+                self.data not in names or self.task == task,
+                f"data {self.data} is for --task {task}: leave one of the two out",
             )
         check(
             self.task == "answer" or not self.packing,
@@ -92,7 +94,7 @@ class FinetuneConfig(TrainConfig):
     @property
     def conversations(self) -> bool:
         """Whether a row may hold several questions, one after the other."""
-        return self.packing or self.data == "questions"
+        return self.packing or self.data in DATA["answer"]
 
     @property
     def source(self) -> str:

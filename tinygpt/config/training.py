@@ -239,6 +239,11 @@ class TrainConfig:
         return "text" if self.pairs is None else "pairs"
 
     @property
+    def updates(self) -> int:
+        """The updates of the weights in a step."""
+        return 1
+
+    @property
     def evaluate_steps(self) -> int:
         """The steps between two measurings: as given, else a tenth of all."""
         return max(1, self.steps // 10) if self.evaluate is None else self.evaluate

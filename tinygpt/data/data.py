@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinygpt.config import ModelConfig
 from tinygpt.data.windows import Examples
 from tinygpt.tokenizers import Tokenizer
 
@@ -35,6 +36,10 @@ class Data:
     def target(self) -> str:
         """The word for what the loss is a mean over: a token, or of a classifier a text."""
         return getattr(self.windows, "target", self.unit)
+
+    def outcomes(self, model: ModelConfig) -> int:
+        """What a model that knows nothing guesses among."""
+        return getattr(self.windows, "outcomes", model.outcomes)
 
 
 def example_of(windows: Examples) -> str:

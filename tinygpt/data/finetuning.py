@@ -1,29 +1,44 @@
-"""The data of a fine-tuning: instructions and their answers, or texts and their labels."""
+"""The data of all that comes after pretraining: instructions and their answers, texts and their
+labels, pairs of replies.
+"""
 
 from __future__ import annotations
 
-from tinygpt.config import FinetuneConfig
+from tinygpt.config import FinetuneConfig, PreferencesConfig
+from tinygpt.config.aligning import PREFERENCES
 from tinygpt.data.data import Data
 from tinygpt.data.instructions import Instructions, check_known, hash_of, read_examples
 from tinygpt.data.labels import Labelled, read_labelled
 from tinygpt.data.larger import LARGER, larger
+from tinygpt.data.preferences import Preferences, read_preferences, texts_of
 from tinygpt.data.questions import QUESTIONS, questions
+from tinygpt.data.replies import REPLIES, preferences, replies
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
 from tinygpt.terminal import number_of
 from tinygpt.tokenizers import SpecialTokenizer, Tokenizer
 
+# what is made by rule, for people
+MADE = {
+    QUESTIONS: "questions about stories",
+    REPLIES: "questions about stories, and replies",
+    PREFERENCES: "pairs of replies to questions about stories",
+}
+
 
 def instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) -> Data:
     """The instructions of a file, or questions about stories."""
     assert isinstance(tokenizer, SpecialTokenizer)
+    name = MADE.get(config.learned_from, config.learned_from)
     if config.data == QUESTIONS:
         learned, others = questions(config.seed, context, tokenizer)
+    elif config.data == REPLIES:
+        learned, others = replies(config.seed, context, tokenizer)
     else:
         learned, others = read_examples(config.learned_from, config.validation)
     check_known(tokenizer, [example.text for example in (*learned, *others)])
     return Data(
-        "questions about stories" if config.data == QUESTIONS else config.learned_from,
+        name,
         number_of(len(learned), "example"),
         (others or learned)[0].question,
         hash_of([*learned, *others]),
@@ -57,5 +72,25 @@ def labels(config: FinetuneConfig, context: int, tokenizer: Tokenizer | None) ->
         tokenizer,
         windows,
         Labelled(others, *options) if others else None,
+        None,
+    )
+
+
+def pairs_of_replies(config: PreferencesConfig, context: int, tokenizer: Tokenizer | None) -> Data:
+    """The pairs of a file, or of replies to questions about stories."""
+    assert isinstance(tokenizer, SpecialTokenizer)
+    if config.data == PREFERENCES:
+        learned, others = preferences(config.seed, context, tokenizer)
+    else:
+        learned, others = read_preferences(config.data, config.validation)
+    check_known(tokenizer, texts_of([*learned, *others]))
+    return Data(
+        MADE.get(config.data, config.data),
+        number_of(len(learned), "pair"),
+        (others or learned)[0].question,
+        hash_of([*learned, *others]),
+        tokenizer,
+        Preferences(learned, tokenizer, context),
+        Preferences(others, tokenizer, context) if others else None,
         None,
     )

@@ -6,6 +6,7 @@ grammar    stories from a grammar, and other stories to measure on        floor:
 pairs      of a task, or of a file, with other pairs to measure on        floor: unknown
 examples   of a file, or made by rule, with others to measure on          floor: unknown
 labelled   texts and labels, likewise                                     floor: unknown
+replies    pairs of which one is better, likewise                         floor: unknown
 in context texts whose rule is in the text, of rules that were kept back   floor: 0
 a file     its first tokens to learn from, its last to measure on         floor: unknown
 masked     tokens of one of these texts that are hidden                   floor: unknown
@@ -25,10 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from tinygpt.config import FinetuneConfig, TrainConfig
+from tinygpt.config import FinetuneConfig, PreferencesConfig, TrainConfig
 from tinygpt.data import documents, grammar, masked, token_files
 from tinygpt.data.data import Data
-from tinygpt.data.finetuning import instructions, labels
+from tinygpt.data.finetuning import instructions, labels, pairs_of_replies
 from tinygpt.data.in_context import InContext, task_tokenizer
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.reading import STANDARD_INPUT, opening, read_parts, story
@@ -76,6 +77,8 @@ def prepare(config: TrainConfig, context: int, tokenizer: Tokenizer | None = Non
     if isinstance(config, FinetuneConfig):
         make = labels if config.task == "classify" else instructions
         return make(config, context, tokenizer)
+    if isinstance(config, PreferencesConfig):
+        return pairs_of_replies(config, context, tokenizer)
     if config.kind == "encoder-decoder":
         return _pairs(config, context, tokenizer)
     if config.kind == "bert":

@@ -15,9 +15,9 @@ those of the stories, so any run that learned stories can read them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from tensor.random import Generator
 from tinygpt.data import grammar
@@ -93,53 +93,88 @@ def asked(story: Facts) -> dict[str, str]:
     return known
 
 
+class Case(NamedTuple):
+    """A story, and those of its questions that are learned, or else those that are kept back."""
+
+    story: str
+    known: dict[str, str]  # every question that the story answers, and the answer
+    questions: list[str]  # in any order
+    kept: bool
+
+
+# (question, what the story answers, draws) -> what is answered
+Reply: TypeAlias = "Callable[[str, dict[str, str], Generator], str]"
+
+
+def right(question: str, known: dict[str, str], draws: Generator) -> str:
+    """The answer, and no other word."""
+    return known[question]
+
+
 def questions(
     seed: int,
     context: int,
     tokenizer: Tokenizer,
     learned: int = LEARNED,
     measured: int = MEASURED,
+    reply: Reply = right,
 ) -> tuple[list[Example], list[Example]]:
     """Examples to learn from, and others with different keys to measure on. Stories that do not fit
     a context beside a question are left out. Raises CorpusError for a context that few stories fit.
     """
     learn, measure = list[Example](), list[Example]()
-    source = _examples(seed, context, tokenizer)
+    source = _examples(seed, context, tokenizer, reply)
     while len(learn) < learned or len(measure) < measured:
         example, kept = next(source)
         (measure if kept else learn).append(example)
     return learn[:learned], measure[:measured]
 
 
-def _examples(seed: int, context: int, tokenizer: Tokenizer) -> Iterator[tuple[Example, bool]]:
+def cases(seed: int, stories: int, draws: Generator) -> Iterator[Case]:
+    """Endless cases. seed: what decides which keys are kept back.   stories: the seed of the
+    stories.
+    """
+    for story in grammar.stories(stories):
+        text = story.removesuffix(grammar.END)
+        found = facts(text)
+        known = asked(found)
+        every = list(known)
+        options = [every[i] for i in draws.permutation(len(every))]
+        cell = f"{found.names} {found.place}"
+        kept = draws.uniform((1,)).item() < KEPT
+        chosen = [one for one in options if withheld(f"{one} {cell}", seed) is kept]
+        yield Case(text, known, chosen, kept)
+
+
+def _examples(
+    seed: int, context: int, tokenizer: Tokenizer, reply: Reply
+) -> Iterator[tuple[Example, bool]]:
     """Endless examples, and whether each is kept back. One to learn from has as many questions
-    about a story as fit the context, in any order. One that is kept back has one.
+    about a story as fit the context. One that is kept back has one.
     """
     draws, fitting = Generator(seed), 0
-    for number, story in enumerate(grammar.stories(seed + (1 << 33))):
-        if number == TRIED and fitting < TRIED // 10:
-            raise CorpusError(
-                f"stories and questions do not fit a context of {context} tokens\n"
-                "start from a run with a larger --context, such as 256 for characters"
-            )
-        text = story.removesuffix(grammar.END)
-        known = facts(text)
-        every = list(asked(known).items())
-        options = [every[i] for i in draws.permutation(len(every))]
-        cell = f"{known.names} {known.place}"
-        held = [withheld(f"{question} {cell}", seed) for question, _ in options]
-        keeps = draws.uniform((1,)).item() < KEPT
-        chosen = [option for option, kept in zip(options, held, strict=True) if kept is keeps]
+    for number, case in enumerate(cases(seed, seed + (1 << 33), draws)):
+        check_fitting(number, fitting, context)
+        chosen = [(question, reply(question, case.known, draws)) for question in case.questions]
         # with three special tokens for each question, and the line end after the story
-        story_size = len(tokenizer.encode(text)) + 1
+        story_size = len(tokenizer.encode(case.story)) + 1
         sizes = [len(tokenizer.encode(f"{question}{answer}")) + 3 for question, answer in chosen]
-        if keeps:
+        if case.kept:
             for (question, answer), size in zip(chosen, sizes, strict=True):
                 if story_size + size <= context:
-                    yield Example(question, answer, text), True
+                    yield Example(question, answer, case.story), True
             continue
         count = sum(story_size + size <= context for size in accumulate(sizes))
         if count:
             fitting += 1
             (question, answer), *later = chosen[:count]
-            yield Example(question, answer, text, tuple(later)), False
+            yield Example(question, answer, case.story, tuple(later)), False
+
+
+def check_fitting(number: int, fitting: int, context: int) -> None:
+    """Raise CorpusError where of the first stories too few fit the context."""
+    if number == TRIED and fitting < TRIED // 10:
+        raise CorpusError(
+            f"stories and questions do not fit a context of {context} tokens\n"
+            "start from a run with a larger --context, such as 256 for characters"
+        )

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import tensor
 from tensor import Generator, Tensor, nn
-from tensor.memory.devices import Array
 from tinygpt.config import FinetuneConfig, TrainConfig
 from tinygpt.model.freezing import BLOCK
 from tinygpt.model.transformer import Transformer
@@ -84,15 +83,15 @@ def adapt(model: Transformer, config: TrainConfig, new_rows: tuple[int, int] = (
 def draw(model: Transformer, generator: Generator) -> None:
     """Draw each A as the weights of a linear layer are drawn: uniform in +-1 / sqrt(I)."""
     with tensor.no_grad():
-        for layer in _adapters(model).values():
+        for layer in adapters_of(model).values():
             if isinstance(layer, LoRA):
                 drawn = (2 * generator.uniform(layer.A.shape) - 1) / layer.A.shape[0] ** 0.5
                 layer.A[...] = Tensor(drawn, dtype=layer.A.dtype, device=layer.A.device)
 
 
-def plain_weights(model: Transformer) -> dict[str, Tensor]:
+def merged_weights(model: Transformer) -> dict[str, Tensor]:
     """The `state_dict` of the model without adapters that computes the same."""
-    adapters = _adapters(model)
+    adapters = adapters_of(model)
     own = {f"{name}.{part}" for name in adapters for part in ("base", "A", "B", "new")}
     weights = {name: x for name, x in model.state_dict().items() if name not in own}
     with tensor.no_grad():
@@ -101,25 +100,14 @@ def plain_weights(model: Transformer) -> dict[str, Tensor]:
 
 def merged(model: M) -> M:
     """The model without adapters that computes the same; the model itself where it has none."""
-    if not _adapters(model):
+    if not adapters_of(model):
         return model
     dtype, device = model.token_embedding.weight.dtype, model.device
     plain = type(model)(model.config, dtype=dtype, device=device, draw=False)
-    plain.load_state_dict(plain_weights(model))
+    plain.load_state_dict(merged_weights(model))
     return plain.train(model.training)
 
 
-def parted(model: Transformer) -> tuple[dict[str, Array], dict[str, Array]]:
-    """(arrays that are kept once, arrays that each checkpoint has): of a model with adapters what
-    stays, and what learns; of another model nothing, and all.
-    """
-    arrays = {name: x.array for name, x in model.state_dict().items()}
-    if not _adapters(model):
-        return {}, arrays
-    learning = {name for name, x in model.named_parameters() if x.requires_grad}
-    staying = {name: x for name, x in arrays.items() if name not in learning}
-    return staying, {name: x for name, x in arrays.items() if name in learning}
-
-
-def _adapters(model: Transformer) -> dict[str, LoRA | NewRows]:
+def adapters_of(model: Transformer) -> dict[str, LoRA | NewRows]:
+    """The adapters by their names."""
     return {name: part for name, part in model.named_modules() if isinstance(part, (LoRA, NewRows))}

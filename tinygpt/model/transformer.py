@@ -163,15 +163,20 @@ def last_of(h: Tensor) -> Tensor:
     return h[:, -1:].contiguous() if h.shape[1] > 1 else h
 
 
+def widened(logits: Tensor) -> Tensor:
+    """The logits in float32 where they have 16 bits: three digits of a loss are too few, and a
+    float16 sum of many ends at 65504.
+    """
+    return logits.to("float32") if logits.dtype in NARROW else logits
+
+
 def token_loss(
     logits: Tensor, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0
 ) -> Tensor:
     """-ln p(target) in nats, as `tensor.cross_entropy`. A target of -1 counts for nothing.
     logits: (B, T, V)   targets: (B, T) or (T,)
     """
-    # three digits of a loss are too few, and a float16 sum of many ends at 65504
-    if logits.dtype in NARROW:
-        logits = logits.to("float32")
+    logits = widened(logits)
     targets = aligned(targets, logits)
     return tensor.cross_entropy(
         logits,

@@ -101,7 +101,8 @@ class Progress:
     loss: float | None = None  # the last measured, over the validation windows or all of the text
     best: float | None = None  # the lowest of these
     best_step: Count = 0  # when that was
-    worse: Count = 0  # measurings since then
+    worse: Count = 0  # measurements since then
+    price: Annotated[float, Meta(ge=0)] | None = None  # of a nat of KL, where PPO steers it
 
     @property
     def at_best(self) -> bool:

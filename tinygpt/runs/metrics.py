@@ -29,6 +29,12 @@ SCALARS = {  # in a record: in TensorBoard
     "lr": "learning_rate",
     "gradient_norm": "gradient_norm",
     "loss_scale": "loss_scale",
+    "reward": "reward",
+    "kl": "kl",
+    "entropy": "entropy",
+    "clipped": "clipped",
+    "length": "length",
+    "true_score": "true_score",
 }
 
 
@@ -127,6 +133,13 @@ class Record(msgspec.Struct):
     lr: float | None = None
     gradient_norm: float | None = None
     windows: int | None = None
+    # of a step of PPO, which has all but the last
+    reward: Loss | None = None
+    kl: Loss | None = None
+    entropy: Loss | None = None
+    clipped: Loss | None = None
+    length: Loss | None = None
+    true_score: Loss | None = None
 
 
 DECODER = msgspec.json.Decoder(Record)

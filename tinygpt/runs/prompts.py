@@ -21,7 +21,7 @@ def prompt_ids(run: Run, tokenizer: Tokenizer, prompt: str | None) -> list[int]:
     text = run.opening if prompt is None else prompt
     if run.model.labels:
         return text_ids(tokenizer, text, run.training.base)
-    if run.stage == "finetune":
+    if run.answers:
         assert isinstance(tokenizer, SpecialTokenizer)
         return prompt_of(tokenizer, text)
     ids, most = tokenizer.encode(run.separator + text), run.model.context

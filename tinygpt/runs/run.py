@@ -8,7 +8,8 @@ it and go on with it.
     model.safetensors      the weights                                 }
     optimizer.safetensors  the optimiser's means                       }  one checkpoint
     state.json             step, losses, the optimiser's counts        }
-    base.safetensors       with adapters: the weights that do not learn, which are in no other file
+    base.safetensors       the weights that do not learn, which are in no other file: of adapters
+                           what is beside them, of a policy the reference and the reward model
     best.safetensors       the weights with the lowest validation loss so far, where one is measured
     snapshots/STEP.safetensors   small copies of the weights as they were learned: snapshots.py
 
@@ -30,13 +31,13 @@ import msgspec
 
 from tensor.dtypes import as_dtype
 from tensor.optim import Optimizer
-from tinygpt.config import STAGES, ModelConfig, TrainConfig
+from tinygpt.config import STAGES, GPTClassifierConfig, ModelConfig, TrainConfig
 from tinygpt.config.options import one_of
 from tinygpt.data.grammar import END
 from tinygpt.errors import InputError
 from tinygpt.files import RESTORE, brief, read_json, write_json, writing
-from tinygpt.model import adapters
 from tinygpt.model.kinds import KINDS
+from tinygpt.model.prepared import parted, plain_model, prepared
 from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
@@ -76,6 +77,7 @@ class Choices(Generic[M, T]):
     kind: str = "gpt"  # of the model, as model/kinds.py names them
     stage: str = "train"  # the command that made the run, as config.STAGES names them
     new_rows: tuple[Count, Count] = (0, 0)  # of tokens that its base did not know: first, number
+    reward: GPTClassifierConfig | None = None  # of PPO: the model that scores the replies
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Run(Choices[Any, Any]):
     def has_best(self) -> bool:
         """Whether there are weights with the lowest validation loss."""
         return (self.folder / BEST).exists()
+
+    @property
+    def answers(self) -> bool:
+        """Whether it learned to answer what it is asked."""
+        return self.stage in ("finetune", "align") and not self.model.labels
 
     @property
     def separator(self) -> str:
@@ -258,8 +265,8 @@ def load(folder: Path, best: bool = False, plain: bool = True) -> tuple[Run, Any
     """The run in a folder: its choices, its model with the weights of the checkpoint, its
     tokenizer, on the CPU.
 
-    best: the weights with the lowest validation loss, where one was measured.   plain: adapters
-    are merged into the model, which is then as any other; else they stay, to learn on.
+    best: the weights with the lowest validation loss, where one was measured.   plain: the model
+    as any other; else with what its training needs: adapters, or what stands beside a policy.
 
     Raises InputError when a file is missing or damaged, or when two of them do not belong together.
     """
@@ -294,7 +301,7 @@ def load(folder: Path, best: bool = False, plain: bool = True) -> tuple[Run, Any
             f"other tokens\n{TOGETHER}"
         )
     model = _load_model(run, BEST if best and run.has_best else MODEL)
-    return run, adapters.merged(model) if plain else model, tokenizer
+    return run, plain_model(model) if plain else model, tokenizer
 
 
 def check_kind(run: Run, program: str, *kinds: str) -> None:
@@ -327,15 +334,15 @@ def _load_model(run: Run, file: str) -> Any:
             f"{TOGETHER}"
         )
     model = KINDS[run.kind].model(run.model, dtype=run.training.dtype, draw=False)
-    adapters.adapt(model, run.training, run.new_rows)
+    model = prepared(model, run.training, run.new_rows, run.reward)
     _, arrays = checkpoint.load(run.folder, _parts(model, file))
     model.load_state_dict(arrays[file] | arrays.get(BASE, {}))
     return model.eval()
 
 
 def _parts(model: Transformer, file: str = MODEL) -> dict[str, dict[str, Any]]:
-    """The weights of a model as the files of a checkpoint: of a model with adapters two."""
-    staying, learning = adapters.parted(model)
+    """The weights of a model as the files of a checkpoint: two, where some weights stay."""
+    staying, learning = parted(model)
     return {file: learning} | ({BASE: staying} if staying else {})
 
 
@@ -371,7 +378,7 @@ def resume(run: Run, model: Transformer, optimizer: Optimizer) -> Progress:
     problem = "it is missing" if state is None else _unfit(state, run, optimizer)
     if state is None or state.optimizer is None or problem:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
-    numbers = {"groups": [{"lr": state.optimizer.lr}], "taken": state.step}
+    numbers = {"groups": [{"lr": state.optimizer.lr}], "taken": state.step * run.training.updates}
     numbers |= asdict(state.optimizer)
     model.load_state_dict(arrays[MODEL] | arrays.get(BASE, {}))
     optimizer.load_state_dict({**numbers, "arrays": arrays[OPTIMIZER]})
@@ -391,8 +398,9 @@ def _unfit(state: State, run: Run, optimizer: Optimizer) -> str | None:
         return f"best {state.best} at best_step {state.best_step:,}"
     if set(numbers.counts) != set(optimizer.counts):
         return "it counts the steps of other parameters"
-    if max(numbers.counts.values()) > state.step:
-        return f"a parameter took {max(numbers.counts.values()):,} steps, the run {state.step:,}"
+    updates = state.step * run.training.updates
+    if max(numbers.counts.values()) > updates:
+        return f"a parameter took {max(numbers.counts.values()):,} updates, the run {updates:,}"
     if (numbers.loss_scale is None) != (scale is None):
         return f"loss_scale {numbers.loss_scale} with {run.training.dtype}"
     if scale and numbers.loss_scale and numbers.loss_scale.good >= scale.patience:

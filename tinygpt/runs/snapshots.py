@@ -14,8 +14,8 @@ from tensor.recording import in_bytes
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
 from tinygpt.files import replacing
-from tinygpt.model.adapters import plain_weights
 from tinygpt.model.kinds import KINDS
+from tinygpt.model.prepared import plain_weights
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import Arrays
@@ -46,7 +46,7 @@ def chosen(model: Transformer, config: TrainConfig) -> tuple[int, ...]:
 
 def bytes_of(model: Transformer) -> int:
     """What one takes, at most."""
-    return sum(2 * parameter.size + HEADER for parameter in model.parameters())
+    return sum(2 * weights.size + HEADER for weights in plain_weights(model).values())
 
 
 def described(model: Transformer, config: TrainConfig) -> str:

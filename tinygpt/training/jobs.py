@@ -9,37 +9,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tensor import Tensor
 from tensor.errors import DeviceError
 from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
-from tensor.random import Generator
 from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
-from tinygpt.config.finetuning import DATA
+from tinygpt.config.finetuning import MADE
 from tinygpt.data.data import Data
-from tinygpt.data.labels import Labelled
 from tinygpt.data.prepare import BUILT_IN, prepare
 from tinygpt.data.reading import STANDARD_INPUT, name_of
-from tinygpt.data.token_files import is_token_folder
 from tinygpt.data.windows import CorpusError
 from tinygpt.errors import InputError
-from tinygpt.ids import CHAT_TOKENS
-from tinygpt.model.adapters import adapt, draw
 from tinygpt.model.freezing import freeze
-from tinygpt.model.growing import with_new_tokens
-from tinygpt.model.heads import with_fresh_head
-from tinygpt.model.kinds import KINDS
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import run as runs
 from tinygpt.runs.checkpoint import Progress, state_of
 from tinygpt.runs.metrics import check_tensorboard
 from tinygpt.runs.run import Run
 from tinygpt.terminal import command, shown
-from tinygpt.tokenizers import Tokenizer, TokenizerError, with_special
+from tinygpt.tokenizers import Tokenizer, TokenizerError
 from tinygpt.training.planning import check_memory
 from tinygpt.training.step import optimizer_of
 
@@ -53,7 +43,7 @@ class Job(NamedTuple):
 
     run: Run
     data: Data
-    model: Transformer
+    model: Any  # a Transformer, or an Aligned
     optimizer: Optimizer
     progress: Progress
     until: int  # the step to stop after
@@ -77,122 +67,13 @@ class Request:
     ignore_memory: bool = False  # train also where a step seems to need more memory than is free
 
 
-def fresh(request: Request) -> Job:
-    """A model with fresh weights, or those of `init`, and the data that was chosen. No folder is
-    made yet.
-    """
-    config = request.training
-    _check(config)
-    if isinstance(config, FinetuneConfig):
-        return _finetuned(request, config)
-    if config.in_context:
-        _refuse(
-            request,
-            ["validation", "stride", "documents", "tokenizer", "tokens"],
-            f"--task {config.task}, which makes its own texts\nleave it out",
-        )
-    elif config.task not in (None, "masked"):
-        _refuse(
-            request,
-            ["validation"],
-            f"--task {config.task}, which makes its own pairs to measure on\n"
-            "leave it out, or learn from pairs of your own: --pairs FILE",
-        )
-    elif config.pairs is None and config.text in BUILT_IN:
-        _refuse(
-            request,
-            ["validation"],
-            f"--text {config.text or 'story'}: no part of it is kept back to measure on\n"
-            "leave it out, or train on a text of your own: --text FILE",
-        )
-    if config.kind == "encoder-decoder":
-        _refuse(request, ["stride", "documents"], "pairs: each pair is read whole\nleave it out")
-    if is_token_folder(config.text):
-        text = shown(config.text)
-        _refuse(
-            request,
-            ("tokenizer", "tokens", "documents", "validation"),
-            f"--text {text}: its tokens are made\nleave it out, or choose it with tinygpt tokenize",
-        )
-    if request.init is not None:
-        return _initialised(request, request.init)
-    data = prepare(config, request.model(1).context)
-    return _job(request, data, request.model(data.tokenizer.size))
-
-
-def _initialised(request: Request, init: str) -> Job:
-    """Another run's model and tokenizer, another text: fine-tuning."""
-    _refuse(
-        request,
-        ["preset", *(name for name in MODEL_FIELDS if name != "dropout"), "tokenizer", "tokens"],
-        "--init: the model and the tokenizer are that run's\nleave it out, or train from the start",
-    )
-    before, model, tokenizer = runs.load(runs.find(init), best=True)
-    if before.kind != request.training.kind:
-        raise InputError(
-            f"--init {before.name}: its kind of model is {before.kind}, and this training's is "
-            f"{request.training.kind}\nstart from a run of the same kind, or leave --init out"
-        )
-    dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
-    try:
-        data = prepare(request.training, before.model.context, tokenizer)
-    except (CorpusError, TokenizerError) as error:
-        # the usual advice names flags that --init refuses
-        problem = str(error).partition("\n")[0]
-        raise InputError(f"{problem}\nuse another text, or train without --init") from None
-    return _job(request, data, replace(before.model, dropout=dropout), model.state_dict())
-
-
-def _finetuned(request: Request, config: FinetuneConfig) -> Job:
-    """Another run's model, its tokenizer with the tokens of a conversation, and examples."""
-    if config.data in DATA.values():
-        _refuse(
-            request,
-            ["validation"],
-            f"--data {config.data}, which keeps its own back to measure on\n"
-            "leave it out, or learn from examples of your own: --data FILE",
-        )
-    before, model, tokenizer = runs.load(runs.find(request.init), best=True)
-    if config.task == "classify":
-        return _classifier(request, config, before, model.state_dict(), tokenizer)
-    runs.check_kind(before, "finetune", "gpt")
-    known = with_special(tokenizer, CHAT_TOKENS)
-    data = prepare(config, before.model.context, known)
-    dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
-    shape = replace(before.model, vocabulary=known.size, dropout=dropout)
-    new = known.size - tokenizer.size  # after the special tokens that there were
-    first = len(known.special) - new
-    start = with_new_tokens(model.state_dict(), first, new, config.seed)
-    return _job(request, data, shape, start, (first, new))
-
-
-def _classifier(
-    request: Request,
-    config: FinetuneConfig,
-    before: Run,
-    weights: Mapping[str, Tensor],
-    tokenizer: Tokenizer,
-) -> Job:
-    """The blocks of another run's model, a fresh head, and texts with labels."""
-    runs.check_kind(before, "finetune --task classify", "gpt", "bert")
-    base: Any = before.kind
-    config = replace(config, base=base)
-    request = replace(request, training=config)
-    data = prepare(config, before.model.context, tokenizer)
-    assert isinstance(data.windows, Labelled)
-    dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
-    kind, fields = KINDS[config.kind], vars(before.model) | {"dropout": dropout}
-    shape = kind.config(**fields, labels=data.windows.labels)
-    return _job(request, data, shape, with_fresh_head(weights, kind.model, shape, config.seed))
-
-
 def resumed(request: Request) -> Job:
     """The run, its model and optimiser as its last checkpoint left them. Raises InputError when its
     text is another one now.
     """
     fields = [*request.training.__dataclass_fields__, *MODEL_FIELDS]
     fixed = [name for name in fields if name not in ("steps", *MOVED)]
-    _refuse(
+    refuse(
         request,
         ["preset", *fixed, *["init"] * (request.init is not None)],
         "--resume: a run goes on with its own choices\n"
@@ -212,7 +93,7 @@ def resumed(request: Request) -> Job:
     if not request.ignore_memory:
         fix = "end other programs"  # the sizes of the run are fixed
         check_memory(run.model, run.training, "weights", "moments", fix=fix)
-    job = job._replace(until=_until(run, request))
+    job = job._replace(until=until_of(run, request))
     if step == run.training.steps:
         if runs.drawn(run):
             more = command("train", "--resume", run.folder, "--steps", 2 * step)
@@ -260,7 +141,7 @@ def reopened(
     for kind, path in moved.items():
         run = _moved(run, kind, path)
     config = run.training
-    _check(config)
+    check(config)
     if moved:
         data = _unchanged(run, tokenizer)
     else:
@@ -273,7 +154,7 @@ def reopened(
             f"name the same text, or start a new run with this one: --init {run.name}"
         )
     model.to(device=config.device)
-    _freeze(model, config)
+    frozen(model, config)
     optimizer = optimizer_of(model.train(), config)
     return Job(run, data, model, optimizer, runs.resume(run, model, optimizer), config.steps)
 
@@ -309,7 +190,7 @@ def _unchanged(run: Run, tokenizer: Tokenizer) -> Data | None:
 def _moved(run: Run, kind: str, path: str) -> Run:
     """The run, with its text or its pairs where they are now."""
     before = run.training
-    made = *BUILT_IN, *DATA.values()
+    made = *BUILT_IN, *MADE
     if getattr(before, kind, None) in made or path in made:
         why, fix = ", and only a file or a folder can have moved", "start a new run: --init"
         for other in MOVED:
@@ -323,53 +204,20 @@ def _moved(run: Run, kind: str, path: str) -> Run:
     return replace(run, training=replace(before, **place))
 
 
-def _refuse(request: Request, names: Iterable[str], why: str) -> None:
+def refuse(request: Request, names: Iterable[str], why: str) -> None:
     """Raise InputError for the first of these fields that was chosen."""
     for name in names:
         if name in request.chosen:
             raise InputError(f"--{name.replace('_', '-')} cannot be chosen with {why}")
 
 
-def _job(
-    request: Request,
-    data: Data,
-    shape: ModelConfig,
-    start: Mapping[str, Tensor] | None = None,
-    new_rows: tuple[int, int] = (0, 0),
-) -> Job:
-    """The job of a new run. start: the weights that the new model gets.   new_rows: which rows in
-    them are of new tokens, the first one and their number.
-    """
-    config = request.training
-    if not request.ignore_memory:
-        loaded, fix = ([], SMALLER) if start is None else (["weights"], "take a smaller --batch")
-        check_memory(shape, config, *loaded, fix=fix)
-    model = KINDS[config.kind].model(
-        shape,
-        generator=Generator(config.seed),
-        dtype=config.dtype,
-        device=config.device,
-        draw=start is None,
-    )
-    if start is not None:
-        model.load_state_dict({name: x.to(dtype=config.dtype) for name, x in start.items()})
-    folder = Path(config.out or runs.RUNS)
-    stages: dict[str, Any] = {"kind": config.kind, "stage": config.stage, "new_rows": new_rows}
-    run = Run(shape, config, data.opening, data.hash, **stages, folder=folder)
-    adapt(model, config, new_rows)
-    draw(model, Generator(config.seed))
-    _freeze(model, config)
-    until = _until(run, request)
-    return Job(run, data, model, optimizer_of(model, config), Progress(), until)
-
-
-def _freeze(model: Transformer, config: TrainConfig) -> None:
+def frozen(model: Transformer, config: TrainConfig) -> None:
     """Freeze the parts of the model that were chosen, before an optimiser is made."""
     if isinstance(config, FinetuneConfig) and config.freeze is not None:
         freeze(model, config.freeze)
 
 
-def _until(run: Run, request: Request) -> int:
+def until_of(run: Run, request: Request) -> int:
     until = run.training.steps if request.until is None else request.until
     if not 1 <= until <= run.training.steps:
         raise InputError(
@@ -378,7 +226,7 @@ def _until(run: Run, request: Request) -> int:
     return until
 
 
-def _check(config: TrainConfig) -> None:
+def check(config: TrainConfig) -> None:
     """Raise InputError where the device, or a package that was asked for, is missing."""
     if config.tensorboard:
         check_tensorboard()

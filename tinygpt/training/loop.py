@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinygpt.data.windows import Examples
 from tinygpt.errors import InputError
 from tinygpt.files import reason
 from tinygpt.ids import Ids
@@ -62,14 +63,12 @@ class Training:
         with Interrupt() as stop, self.live, self.telling(), self.noting():
             if first == 0:
                 self.keep(0)
-            records = train(
-                job.model, job.data.windows, config, job.optimizer, first, objective_of(config)
-            )
+            records = self.records(first)
             for record in records if profile is None else profile.watch(records):
-                self.progress = replace(self.progress, step=record.step)
+                self.progress = replace(self.progress, step=record.step, **record.carried)
                 self.count(record)
                 self.keep(record.step)
-                measured = job.data.validation is not None and (
+                measured = self.rows is not None and (
                     record.step % config.evaluate_steps == 0 or record.step == config.steps
                 )
                 if measured:
@@ -85,6 +84,12 @@ class Training:
                     saved = time.monotonic()
             self.save()  # while signals still wait
         return self.ended(self.progress.step - first, time.monotonic() - start, stop.asked)
+
+    def records(self, first: int) -> Iterator[StepRecord]:
+        """The steps from `first` on, each as it is taken."""
+        job, config = self.job, self.run.training
+        objective = objective_of(config)
+        return train(job.model, job.data.windows, config, job.optimizer, first, objective)
 
     def count(self, record: StepRecord) -> None:
         """Note a step, and show it: at once if it was taken. On a GPU it may be under way, and is
@@ -223,10 +228,15 @@ class Training:
         """The mean loss over these of the windows kept back, noted."""
         assert self.job.data.validation is not None
         start = time.monotonic()
-        loss = mean_loss(self.job.model, self.job.data.validation, rows=rows)
+        loss = self.mean_loss(self.job.data.validation, rows)
         record = {"step": self.progress.step, "validation_loss": loss, "windows": len(rows)}
         self.metrics.note(record | {"seconds": time.monotonic() - start})
         return loss
+
+    def mean_loss(self, windows: Examples, rows: Ids) -> float:
+        """Of the model as it is now."""
+        objective = objective_of(self.run.training, measuring=True)
+        return mean_loss(self.job.model, windows, rows=rows, objective=objective)
 
     def measure(self) -> None:
         """The mean loss at the end: printed, saved, and the last line of the metrics."""
@@ -261,7 +271,7 @@ class Training:
                 f"measuring the loss on {len(rows):,} of the {len(windows):,} {name}s, evenly "
                 "spread ..."
             )
-        loss = mean_loss(self.job.model, windows, rows=rows)
+        loss = self.mean_loss(windows, rows)
         self.metrics.note({"step": self.progress.step, "loss": loss, "windows": len(rows)})
         self.progress = replace(self.progress, loss=finite(loss))
         self.save()
@@ -296,7 +306,7 @@ class Training:
             curves.draw(
                 self.run.folder / runs.METRICS,
                 self.run.folder / runs.PICTURE,
-                unknowing=math.log(self.run.model.outcomes),
+                unknowing=math.log(self.job.data.outcomes(self.run.model)),
                 floor=self.job.data.floor,
                 unit=self.job.data.target,
             )

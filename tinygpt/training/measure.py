@@ -14,12 +14,18 @@ from tinygpt.data.data import Data
 from tinygpt.data.in_context import InContext
 from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, MASK, Ids
+from tinygpt.training.objectives.preferences import compared_scores
+from tinygpt.training.step import Objective, own_loss
 
 LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
 
 
 def mean_loss(
-    model: Any, windows: Examples, batch: int | None = None, rows: Ids | None = None
+    model: Any,
+    windows: Examples,
+    batch: int | None = None,
+    rows: Ids | None = None,
+    objective: Objective = own_loss,
 ) -> float:
     """The mean loss over the targets of the windows, in nats a token. Dropout is off; nothing is
     recorded.
@@ -30,7 +36,7 @@ def mean_loss(
     total, targets = 0.0, 0
     with no_grad(), evaluating():
         for x, y in batches(model, windows, batch, rows):
-            total += float(model.loss(x, y, reduction="sum"))
+            total += float(objective(model, x, y, "sum"))
             targets += int(np.count_nonzero(y != IGNORED))
     return total / max(targets, 1)
 
@@ -73,6 +79,15 @@ def confusion(model: Any, texts: Examples, rows: Ids | None = None) -> Ids:
             answers = model(x).to("cpu").numpy()[places].argmax(axis=-1)
             np.add.at(table, (y[places], answers), 1)
     return table
+
+
+def pair_scores(model: Any, pairs: Examples) -> Any:
+    """The scores of the better and the worse reply of each pair, in float64.   (pairs, 2)"""
+    found = list[Any]()
+    with no_grad(), evaluating():
+        for x, _ in batches(model, pairs):
+            found.append(compared_scores(model, x).to("cpu").numpy().astype(np.float64))
+    return np.concatenate(found)
 
 
 def batches(

@@ -37,9 +37,8 @@ class LiveLine(Bar):
         self._tokens = 0.95 * self._tokens + record.tokens
         speed = self._tokens / max(self._seconds, 1e-9)
         left = (self.total - record.step) * record.tokens / max(speed, 1e-9)
-        parts = [f"loss {record.loss:.4f}"]
-        if self.device == "cpu":
-            parts += [f"lr {record.lr:.1e}", f"norm {record.gradient_norm:.2f}"]
+        # beside what a GPU has to say, 80 columns hold one number of a step of a model's own loss
+        parts = record.said if self.device == "cpu" else record.said[:1]
         parts += [f"{short(speed)} tok/s", *self._of_gpu(speed), f"{duration(left)} left"]
         self.draw(record.step, self.total, "  ".join(parts))
 

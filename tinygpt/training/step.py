@@ -28,10 +28,11 @@ from tensor.optim import (
     warmup_cosine,
 )
 from tensor.random import Key, keyed
-from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config import AlignConfig, ModelConfig, RewardConfig, TrainConfig
 from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.model.transformer import Transformer
+from tinygpt.training.objectives.preferences import dpo_loss, reward_loss
 from tinygpt.training.order import batch_rows, random_rows
 from tinygpt.training.reading import Moment, Number, Reading
 
@@ -45,9 +46,15 @@ def own_loss(model: Any, x: Any, y: Ids, reduction: str) -> Tensor:
     return loss
 
 
-def objective_of(config: TrainConfig) -> Objective:
-    """The model's own loss, with smoothed labels where they were chosen."""
-    if not config.label_smoothing:
+def objective_of(config: TrainConfig, measuring: bool = False) -> Objective:
+    """The model's own loss, with smoothed labels where they were chosen and nothing is measured;
+    that of pairs of replies for what learns from pairs.
+    """
+    if isinstance(config, RewardConfig):
+        return reward_loss
+    if isinstance(config, AlignConfig):
+        return dpo_loss(config.kl)
+    if measuring or not config.label_smoothing:
         return own_loss
     return lambda model, x, y, reduction: model.loss(x, y, reduction, config.label_smoothing)
 
@@ -62,6 +69,16 @@ class StepRecord:
         self.lr = lr
         self.tokens = tokens  # targets in the batch
         self._reading = reading  # of the loss, the norm, and the loss scale where there is one
+
+    @property
+    def carried(self) -> dict[str, Any]:
+        """What of a checkpoint's progress is new after the step, beside its number."""
+        return {}
+
+    @property
+    def said(self) -> list[str]:
+        """What a live line says of the step."""
+        return [f"loss {self.loss:.4f}", f"lr {self.lr:.1e}", f"norm {self.gradient_norm:.2f}"]
 
     @property
     def ready(self) -> bool:
@@ -119,7 +136,7 @@ def optimizer_of(model: Transformer, config: TrainConfig) -> Optimizer:
 
 
 def train(
-    model: Transformer,
+    model: Any,  # a Transformer, or an Aligned
     windows: Examples,
     config: TrainConfig,
     optimizer: Optimizer | None = None,
@@ -165,17 +182,18 @@ def _number(x: Tensor) -> Number:
 
 
 def update(
-    model: Transformer,
+    model: Any,
     optimizer: Optimizer,
-    x: Ids,
+    x: Any,
     y: Ids,
     clip: float,
     accumulation: int = 1,
     key: Key = Key(),  # noqa: B008 (immutable)
     objective: Objective = own_loss,
 ) -> tuple[Number, Number]:
-    """One step on one batch x, y: (B, T). Returns the loss before the step and the gradient norm; a
-    norm that is not finite changes nothing. On a GPU both are tensors, () of the device.
+    """One step on one batch: x, y: (B, T) for a model's own loss. Returns the loss before the step
+    and the gradient norm; a norm that is not finite changes nothing. On a GPU both are tensors, ()
+    of the device.
 
     With a loss scale, the gradients are too large by that factor until the update; the norm
     returned is the true one.
@@ -185,9 +203,9 @@ def update(
 
 
 def gradients(
-    model: Transformer,
+    model: Any,
     optimizer: Optimizer,
-    x: Ids,
+    x: Any,
     y: Ids,
     accumulation: int = 1,
     key: Key = Key(),  # noqa: B008

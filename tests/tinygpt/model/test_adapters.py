@@ -18,8 +18,9 @@ from tests.tinygpt.model.test_heads import made
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import FinetuneConfig
 from tinygpt.ids import Ids
-from tinygpt.model.adapters import LoRA, adapt, draw, merged, parted, plain_weights
+from tinygpt.model.adapters import LoRA, adapt, draw, merged
 from tinygpt.model.freezing import learning
+from tinygpt.model.prepared import parted, plain_weights
 from tinygpt.training.planning import counted
 from tinygpt.training.step import optimizer_of, update
 

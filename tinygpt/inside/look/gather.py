@@ -182,7 +182,7 @@ def _text(
         source, before = len(given), f"{before} -> "
         ids = given + [SOS, *new][: model.context]
     prompt = len(given) + (source > 0)
-    answer = run.stage == "finetune"
+    answer = run.answers
     return Text(ids, source, prompt, words_of(tokenizer, ids), before, written, answer)
 
 

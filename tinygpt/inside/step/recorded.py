@@ -67,7 +67,7 @@ def recorded(
     too long, too short, or has unknown tokens.
     """
     config, pair = model.config, run.kind == "encoder-decoder"
-    instructed = run.stage == "finetune"
+    instructed = run.answers
     if target is not None and not (pair or instructed):
         raise InputError(
             f"--target is for an encoder-decoder or a fine-tuned run, and {run.name} is a GPT, "

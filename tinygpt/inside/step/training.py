@@ -185,7 +185,7 @@ def trained(job: Job, how: How, only: str | None = None) -> tuple[Session, Step]
     lr = f"learning rate {step.lr:.4g}"
     clipping = f"gradient norm {step.norm:.4g}, limit {step.limit:g}"
     examples = f"{number_of(len(y), 'window')} of {number_of(y.shape[1], 'token')}"
-    if job.run.stage == "finetune":
+    if job.run.answers:
         learned = number_of(int((y != IGNORED).sum()), "token")
         examples = f"{number_of(len(y), 'row')} of up to {number_of(y.shape[1], 'token')}"
         examples += (

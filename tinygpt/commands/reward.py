@@ -1,0 +1,27 @@
+"""Teach a fine-tuned GPT which of two replies is better: `tinygpt reward RUN --data FILE`, or
+without a file replies to questions about stories, judged by rule.
+
+A line of the file is {"prompt": ..., "better": ..., "worse": ...}, with "input" where the prompt is
+about a text. The reward model gives a reply a score; e^score says how much more often it is
+preferred. `tinygpt align` makes use of such a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tinygpt.commands import finetune
+from tinygpt.commands.cli import Parser
+from tinygpt.config import RewardConfig
+from tinygpt.config.aligning import FIXED
+
+
+def arguments(parser: Parser) -> None:
+    """The run to start from, and the fields of RewardConfig."""
+    finetune.add_start(parser)
+    finetune.add_choices(parser, RewardConfig, FIXED)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prepare, train, measure."""
+    return finetune.start(options, RewardConfig)

@@ -1,0 +1,96 @@
+"""The loop of an alignment: that of a training, with steps of PPO, a picture of their numbers, and
+replies at the end: how good they are beside those of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+from typing import Any
+
+import numpy as np
+
+from tinygpt.config import AlignConfig
+from tinygpt.data.preferences import Preferences
+from tinygpt.errors import InputError
+from tinygpt.model.aligned import Aligned
+from tinygpt.runs import panels
+from tinygpt.runs import run as runs
+from tinygpt.terminal import number_of, say
+from tinygpt.training.loop import Training
+from tinygpt.training.ppo import numbers_of, ppo, true_scores
+from tinygpt.training.rollouts import roll_out
+from tinygpt.training.step import StepRecord
+
+ASKED = 500  # prompts that are answered at the end, at most
+TOGETHER = 100
+FIRST = 1 << 31  # the number of the first of their replies: none of a rollout has it
+COLUMNS = "{:11} {:>9} {:>9}"
+
+
+class Aligning(Training):
+    """An alignment that runs. With DPO its steps are those of any training on pairs."""
+
+    def __init__(self, *job: Any):
+        super().__init__(*job)
+        self.by_ppo = self.run.training.method == "ppo"
+        if self.by_ppo:
+            self.rows = None  # no loss is measured: that of PPO says nothing about the replies
+
+    def records(self, first: int) -> Iterator[StepRecord]:
+        if not self.by_ppo:
+            return super().records(first)
+        job, price = self.job, self.progress.price
+        pairs: Any = job.data.windows
+        return ppo(job.model, pairs, self.run.training, job.optimizer, first, price)
+
+    def measure(self) -> None:
+        """The replies to prompts that were kept back, beside those of the reference."""
+        if not self.by_ppo:
+            super().measure()
+        kept: Any = self.job.data.validation or self.job.data.windows
+        say(f"replies to {number_of(min(len(kept), ASKED), 'prompt')} that were kept back:")
+        for line in compared(self.job.model, kept, self.run.training):
+            say(line)
+
+    def draw(self) -> bool:
+        """The picture of the numbers so far: whether it was drawn."""
+        if not self.by_ppo:
+            return super().draw()
+        try:
+            panels.draw(self.run.folder / runs.METRICS, self.run.folder / runs.PICTURE)
+        except InputError as error:
+            if self.drawable:
+                self.live.note(str(error).splitlines()[0])
+            self.drawable = False
+            return False
+        return True
+
+
+def compared(model: Aligned, prompts: Preferences, config: AlignConfig) -> Iterator[str]:
+    """A table of the reference's replies and the policy's."""
+    before = copy(model)
+    before.policy = model.reference
+    columns = [assessed(each, prompts, config) for each in (before, model)]
+    yield COLUMNS.format("", "reference", "policy")
+    for name in columns[0]:
+        yield COLUMNS.format(name, *(f"{column[name]:.3f}" for column in columns))
+
+
+def assessed(model: Aligned, prompts: Preferences, config: AlignConfig) -> dict[str, float]:
+    """The numbers of one reply to each prompt, means over the replies. The same replies each time
+    for the same weights.
+    """
+    found: list[dict[str, float]] = []
+    rows = np.arange(min(len(prompts), ASKED))
+    for part in np.array_split(rows, -(-len(rows) // TOGETHER)):
+        asked, first = [prompts.prompts[i] for i in part], FIRST + int(part[0])
+        rollout = roll_out(model, asked, prompts.end, config.length, config.seed, first)
+        numbers = numbers_of(rollout)
+        if config.true_score:
+            numbers["true score"] = float(true_scores(rollout, prompts, part).mean())
+        if model.reward is None:
+            del numbers["reward"]
+        del numbers["gap"]
+        found.append(numbers)
+    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}

@@ -1,0 +1,119 @@
+"""Rollouts: the policy writes a reply to each of some prompts, and the reward model scores them.
+
+The replies are drawn as the policy says, at temperature 1. So the log-probabilities of the sampler,
+which reads token after token into a cache, are those of the policy that training goes through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tensor import no_grad
+from tensor.nn import evaluating
+from tinygpt.config import SampleConfig
+from tinygpt.data.preferences import after_prompts
+from tinygpt.generation.generate import steps
+from tinygpt.generation.sampling import draws
+from tinygpt.ids import IGNORED, Ids
+from tinygpt.model.aligned import Aligned
+from tinygpt.model.gpt import GPT
+from tinygpt.training.objectives.ppo import Floats, token_log_p
+from tinygpt.training.objectives.preferences import scores_of
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Replies, and what the models say of each of their tokens: (N, T), at the token before."""
+
+    replies: list[list[int]]  # with the end, where there is one
+    ids: Ids  # (N, T): prompts and replies
+    targets: Ids  # (N, T): the tokens of the replies
+    log_p: Floats  # (N, T): the sampler's
+    entropy: Floats  # (N, T): of what each token was drawn from, in nats
+    log_q: Floats  # (N, T): the reference's
+    passed: Floats  # (N, T): the policy's in a training pass, which are to be `log_p`
+    values: Floats  # (N, T)
+    scores: Floats  # (N,): of the reward model; zeros without one
+
+    @property
+    def kl(self) -> float:
+        """KL(policy, reference) in nats a reply: the mean of ln p(reply) - ln q(reply)."""
+        return float((self.log_p - self.log_q).sum(axis=1).mean())
+
+    @property
+    def gap(self) -> float:
+        """How far the sampler's log-probabilities are from those of training, at most."""
+        return float(np.abs(self.log_p - self.passed).max())
+
+
+def roll_out(
+    model: Aligned,
+    prompts: Sequence[Sequence[int]],
+    end: int,
+    length: int,
+    seed: int,
+    first: int,
+) -> Rollout:
+    """A reply of at most `length` tokens to each prompt, (T,) ids of its own length. Prompt i draws
+    as number first + i of this seed.
+    """
+    with no_grad(), evaluating():
+        replies, logits = written(model.policy, prompts, end, length, seed, first)
+        ids, targets = after_prompts(list(zip(prompts, replies, strict=True)))
+        places = targets != IGNORED
+        log_distributions = log_softmax(np.concatenate(logits))  # (M, V), row after row
+        tokens = np.arange(len(log_distributions)), targets[places]
+        entropies = -(np.exp(log_distributions) * log_distributions).sum(axis=1)
+
+        def placed(numbers: Any) -> Floats:
+            whole = np.zeros(targets.shape)
+            whole[places] = numbers
+            return whole
+
+        log_q = -model.reference.loss(ids, targets, reduction="none").to("cpu").numpy()
+        scores, values = np.zeros(len(ids)), np.zeros(len(tokens[0]))
+        passed = log_distributions[tokens]
+        if model.reward is not None:
+            scores = scores_of(model.reward, ids, targets).to("cpu").numpy().astype(np.float64)
+            passed, values = (x.to("cpu").numpy() for x in token_log_p(model, ids, targets))
+    return Rollout(
+        replies,
+        ids,
+        targets,
+        placed(log_distributions[tokens]),
+        placed(entropies),
+        np.where(places, log_q, 0.0),
+        placed(passed),
+        placed(values),
+        scores,
+    )
+
+
+def written(
+    policy: GPT, prompts: Sequence[Sequence[int]], end: int, length: int, seed: int, first: int
+) -> tuple[list[list[int]], list[Any]]:
+    """The ids that the policy writes after each prompt, with the token `end` that a reply stops at,
+    and the logits that each was drawn from: (tokens, V) for each prompt.
+    """
+    config = SampleConfig(length=length)
+    generators = [draws(seed, first + i) for i in range(len(prompts))]
+    replies: list[list[int]] = [[] for _ in prompts]
+    logits: list[list[Any]] = [[] for _ in prompts]
+    ended: set[int] = set()
+    for i, step in steps(policy, prompts, config, generators, ended):
+        replies[i].append(step.token)
+        logits[i].append(step.logits)
+        if step.token == end:
+            ended.add(i)
+    return replies, [np.array(rows, dtype=np.float64) for rows in logits]
+
+
+def log_softmax(logits: Floats) -> Floats:
+    """ln softmax over the last axis, in float64."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    found: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return found
