@@ -24,7 +24,7 @@ from tinygpt.data.questions import MEASURED, cases, check_fitting, questions
 from tinygpt.tokenizers import Tokenizer
 
 REPLIES = "replies"  # the name of the data to fine-tune on
-LEARNED = 10_000  # pairs
+LEARNED = 30_000  # pairs
 KIND = "Thank you.", "My good friend.", "I am happy to help."
 RUDE = "Ask no more.", "A fool can read.", "So what."
 RIGHT, POLITE = 0.8, 0.4  # shares of the replies

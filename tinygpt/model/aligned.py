@@ -5,6 +5,10 @@
     reference    the policy as it was at first: it stays
     reward       PPO: the reward model, which scores a reply: it stays
 
+Scores are known up to a constant, and their size follows from how long the reward model learned.
+PPO's are (score - mean) / spread, where the reference's replies have mean 0 and spread 1.
+Ziegler et al. 2019, section 2.1
+
 All but the policy is for its training alone.
 """
 
@@ -12,7 +16,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensor import nn
+import tensor
+from tensor import Tensor, nn
 from tinygpt.config import GPTClassifierConfig, GPTConfig
 from tinygpt.model.gpt import GPT
 from tinygpt.model.heads import GPTClassifier
@@ -20,6 +25,9 @@ from tinygpt.model.heads import GPTClassifier
 
 class Aligned(nn.Module):
     """The policy, and what stands beside it. The value head starts at 0."""
+
+    mean: Tensor  # ()
+    spread: Tensor  # ()
 
     def __init__(self, policy: GPT, reward: GPTClassifierConfig | None = None):
         options: Any = {"dtype": policy.token_embedding.weight.dtype, "device": policy.device}
@@ -30,6 +38,9 @@ class Aligned(nn.Module):
             with nn.undrawn():
                 self.value = nn.Linear(policy.config.width, 1, role="head").to(**options)
             self.reward = GPTClassifier(reward, draw=False, **options).requires_grad_(False)
+        # of the scores that the reward model gives the reference's replies
+        self.register_buffer("mean", tensor.zeros(()))
+        self.register_buffer("spread", tensor.ones(()))
 
     @property
     def config(self) -> GPTConfig:

@@ -24,6 +24,8 @@ from tinygpt.model.gpt import GPT
 from tinygpt.training.objectives.ppo import Floats, token_log_p
 from tinygpt.training.objectives.preferences import scores_of
 
+STANDARD = 1 << 30  # the number of the first reply by which scores are standardised
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -79,6 +81,7 @@ def roll_out(
         passed = log_distributions[tokens]
         if model.reward is not None:
             scores = scores_of(model.reward, ids, targets).to("cpu").numpy().astype(np.float64)
+            scores = (scores - float(model.mean)) / float(model.spread)
             passed, values = (x.to("cpu").numpy() for x in token_log_p(model, ids, targets))
     return Rollout(
         replies,
@@ -91,6 +94,16 @@ def roll_out(
         placed(values),
         scores,
     )
+
+
+def standardise(model: Aligned, prompts: Sequence[Sequence[int]], end: int, length: int) -> None:
+    """Set the mean and the spread of the scores to those of the policy's replies to these prompts,
+    before the policy learns.
+    """
+    scores = roll_out(model, prompts, end, length, seed=0, first=STANDARD).scores
+    with no_grad():
+        model.mean[...] = float(scores.mean())
+        model.spread[...] = float(scores.std()) or 1.0
 
 
 def written(

@@ -47,7 +47,10 @@ from tinygpt.training.jobs import (
     until_of,
 )
 from tinygpt.training.planning import check_memory
+from tinygpt.training.rollouts import standardise
 from tinygpt.training.step import optimizer_of
+
+JUDGED = 256  # replies by which scores are standardised
 
 
 def fresh(request: Request) -> Job:
@@ -191,6 +194,9 @@ def _preferring(request: Request, config: PreferencesConfig) -> Job:
         job = _job(request, data, shape, weights, reward=judge.model)
         job.model.reward.load_state_dict(_in_dtype(reward.state_dict(), config.dtype))
     job.model.reference.load_state_dict(job.model.policy.state_dict())
+    if config.method == "ppo":
+        pairs: Any = data.windows
+        standardise(job.model, pairs.prompts[:JUDGED], pairs.end, config.length)
     return job
 
 
