@@ -76,6 +76,29 @@ def answering(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="session")
+def preferring(answering: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with preferences.jsonl, and runs that began with `answering`: `reward`, which has
+    learned that the word of the question is better than another, and `ppo` and `dpo` after two of
+    four steps.
+    """
+    folder = tmp_path_factory.mktemp("preferring")
+    words = ["one", "two", "six", "ten", "red", "blue", "green", "cat", "dog", "owl"]
+    pairs = [(better, worse) for better in words for worse in words if better != worse]
+    lines = [{"prompt": f"say {a}", "better": a, "worse": b} for a, b in pairs]
+    (folder / "preferences.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = ["--data", str(folder / "preferences.jsonl"), "--validation", "0.2", "--batch", "8"]
+    reward, some = str(folder / "reward"), ["--steps", "4", "--until", "2", "--length", "6"]
+    quick = ["--snapshots", "2", "--out"]
+    how = ["--steps", "60", "--lr", "0.01"]
+    assert main(["reward", str(answering), *data, *how, *quick, reward]) == 0
+    for method in ("ppo", "dpo"):
+        by = ["--method", method] + ["--reward", reward] * (method == "ppo")
+        out = str(folder / method)
+        assert main(["align", str(answering), *data, *by, *some, *quick, out]) == 0
+    return folder
+
+
 @pytest.fixture
 def run(trained: Path, here: Path) -> Path:
     """A copy of that run, to be damaged."""

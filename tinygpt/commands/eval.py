@@ -3,14 +3,19 @@ FILE` on any other.
 
 Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which texts cut into
 other tokens can be compared by. Each token but the first is a target once. A training that kept
-nothing back is measured on all windows it learned from, as `tinygpt train` does at its end. Nothing
-is changed or written.
+nothing back is measured on all windows it learned from, as `tinygpt train` does at its end. No
+weight is changed.
 
 An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`, and a
 fine-tuned run the instructions kept back, or those of `--data FILE`. Printed is how many answers
 are exactly right, and the first wrong ones. A BERT fills in hidden tokens of the text.
 Printed is how many it gets wrong. A classifier names the labels of the texts kept back, or of
 `--data FILE`. Printed is how many are right, and which labels it confuses.
+
+A reward model orders the pairs of replies kept back, or those of `--data FILE`. Printed is how many
+are ordered rightly, and how surely; calibration.png in the run's folder shows this. An aligned run
+answers the prompts of the pairs. Printed are the numbers of its replies beside those of the
+reference, and of DPO how it orders the pairs.
 
 A GPT that learned from examples in the text (`--task copy`, `map` or `patterns`) is measured on
 rules that it has never seen. Printed is how many answers are right, by the number of examples
@@ -27,9 +32,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.commands import classes
+from tinygpt.commands import classes, replies
 from tinygpt.commands.cli import Parser, add_run, read_config, reader
-from tinygpt.config import SampleConfig
+from tinygpt.config import PreferencesConfig, SampleConfig
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.data import example_of
@@ -38,12 +43,14 @@ from tinygpt.data.instructions import Instructions, check_known, read_examples
 from tinygpt.data.labels import Labelled, read_labelled
 from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
+from tinygpt.data.preferences import Preferences
 from tinygpt.data.windows import CorpusError, SideBySide, Windows
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.generation.answers import answers, continued
 from tinygpt.ids import IGNORED, MASK_TOKENS, Ids
 from tinygpt.inside.induction import induction_scores
+from tinygpt.model.prepared import plain_model
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
 from tinygpt.tokenizers import CharacterTokenizer, SpecialTokenizer, Tokenizer, WordTokenizer
@@ -57,7 +64,7 @@ from tinygpt.training.measure import (
     right_answers,
     wrong_share,
 )
-from tinygpt.training.step import arithmetic
+from tinygpt.training.step import arithmetic, objective_of
 
 # the flag that names what a run is measured on, and how people call that
 SOURCES = {"text": "a text", "pairs": "pairs", "data": "examples"}
@@ -99,8 +106,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         metavar="FILE",
-        help="for a fine-tuned run: a file of examples, as `tinygpt finetune` reads "
-        "(default: the examples that the run's training kept back)",
+        help="for a fine-tuned run: a file of examples, as `tinygpt finetune` reads; for a reward "
+        "model or an aligned run: a file of pairs, as `tinygpt reward` reads "
+        "(default: those that the run's training kept back)",
     )
     parser.add_argument(
         "--beam",
@@ -115,7 +123,10 @@ def arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Load, measure, print."""
-    run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+    folder, best = runs.find(options.run), not options.last
+    run, model, tokenizer = runs.load(folder, best, plain=False)
+    if not isinstance(run.training, PreferencesConfig):
+        model = plain_model(model)
     best = not options.last and run.has_best
     if options.best and not best:
         raise InputError(
@@ -129,7 +140,8 @@ def run(options: argparse.Namespace) -> int:
     rows = batch_of(run.model, measured.windows.context)
     step = replace(run.training, batch=rows, device=options.device)
     with arithmetic(run.model, step):
-        loss = mean_loss(model, measured.windows, rows=measured.rows)
+        objective = objective_of(run.training, measuring=True)
+        loss = mean_loss(model, measured.windows, rows=measured.rows, objective=objective)
     if not math.isfinite(loss):
         other = "try --last" if best else "restore them from a copy"
         raise InputError(
@@ -137,6 +149,11 @@ def run(options: argparse.Namespace) -> int:
             f"{other}, or train again"
         )
     say(f"run         {run.name}, its {'best' if best else 'last'} weights")
+    if isinstance(measured.windows, Preferences):
+        say(f"pairs       {measured.name}")
+        for line in replies.report(run, model, measured.name, measured.windows, measured.rows):
+            say(line)
+        return 0
     before = hash_of(model)
     _report(loss, measured, tokenizer)
     if isinstance(measured.windows, InContext):
@@ -159,16 +176,22 @@ def _answering(options: argparse.Namespace, run: runs.Run) -> SampleConfig:
     source = run.training.source
     if run.kind == "encoder-decoder":
         source = "pairs"  # also of a task
-    searched = source != "text" and not run.model.labels
+    preferring = isinstance(run.training, PreferencesConfig)
+    searched = source != "text" and not run.model.labels and not preferring
     fitting = {source, "beam"} if searched else {source}
     wrong = [name for name in (*SOURCES, "beam") if vars(options)[name] and name not in fitting]
     if wrong:
         raise InputError(
-            f"--{wrong[0]}: {run.name} learned from {SOURCES[source]}\n"
+            f"--{wrong[0]}: {run.name} learned from {_learned_from(run, source)}\n"
             f"leave it out, or name others: --{source} FILE"
         )
     chosen = argparse.Namespace(**{} if options.beam is None else {"beam": options.beam})
     return read_config(SampleConfig, chosen, length=run.model.context, temperature=0)
+
+
+def _learned_from(run: runs.Run, source: str) -> str:
+    """What a run learned from, for people."""
+    return "pairs of replies" if isinstance(run.training, PreferencesConfig) else SOURCES[source]
 
 
 def _report(loss: float, measured: Measured, tokenizer: Tokenizer) -> None:
@@ -265,15 +288,17 @@ def _report_answers(
 
 def _measured(options: argparse.Namespace, run: runs.Run, tokenizer: Tokenizer) -> Measured:
     """What the flags name, or what is the run's own."""
+    known: Any = tokenizer
     if options.pairs is not None:
         pairs, _ = read_pairs(options.pairs, 0)
-        known: Any = tokenizer
         name = f"{shown(options.pairs)}: {number_of(len(pairs), 'pair')}"
         try:
             return Measured(name, Pairs(pairs, known, run.model.context))
         except CorpusError as error:  # its advice is for a training
             problem = str(error).partition("\n")[0]
             raise InputError(f"{problem}\nleave the longer pairs out") from None
+    if options.data is not None and isinstance(run.training, PreferencesConfig):
+        return Measured(*replies.pairs_of(options.data, known, run.model.context))
     if options.data is not None and run.model.labels:
         labelled, _ = read_labelled(options.data, 0)
         check_known(tokenizer, [example.text for example in labelled])
@@ -282,10 +307,9 @@ def _measured(options: argparse.Namespace, run: runs.Run, tokenizer: Tokenizer) 
         return Measured(name, Labelled(labelled, tokenizer, context, base, run.model.labels))
     if options.data is not None:
         examples, _ = read_examples(options.data, 0)
-        special: Any = tokenizer
-        check_known(special, [example.text for example in examples])
+        check_known(known, [example.text for example in examples])
         name = f"{shown(options.data)}: {number_of(len(examples), 'example')}"
-        return Measured(name, Instructions(examples, special, run.model.context))
+        return Measured(name, Instructions(examples, known, run.model.context))
     if options.text is not None:
         return _given(options.text, run, tokenizer)
     return _own(run, tokenizer)
@@ -304,7 +328,7 @@ def _own(run: runs.Run, tokenizer: Tokenizer) -> Measured:
             "name one to measure on: --text FILE"
         )
     source = "pairs" if run.kind == "encoder-decoder" else config.source
-    another = f"name {SOURCES[source]} to measure on: --{source} FILE"
+    another = f"name {_learned_from(run, source)} to measure on: --{source} FILE"
     found = own_text(run, tokenizer, missing=another, changed=another)
     if found.validation is None:
         rows = measured_rows(found.windows)

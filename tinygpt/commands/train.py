@@ -25,7 +25,7 @@ from tensor.random import Key
 from tinygpt.commands import classes, sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
-from tinygpt.config import AlignConfig, ModelConfig, SampleConfig, TrainConfig
+from tinygpt.config import AlignConfig, ModelConfig, RewardConfig, SampleConfig, TrainConfig
 from tinygpt.config.presets import PLANNED
 from tinygpt.data.data import Data
 from tinygpt.data.masked import TARGETS
@@ -40,13 +40,16 @@ from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import command, number_of, outliving, say, shown, visible
 from tinygpt.tokenizers import Tokenizer
 from tinygpt.training import jobs, starting
-from tinygpt.training.aligning import Aligning
+from tinygpt.training.aligning import Aligning, Preferring
 from tinygpt.training.jobs import Job
 from tinygpt.training.loop import Training
 from tinygpt.training.measure import rows_between
 from tinygpt.training.profile import MOST, TRACE, Profile
 from tinygpt.training.step import arithmetic, learning_rate
 from tinygpt.training.table import windows_of
+
+# the loop of a training of this configuration, where it is not that of any other
+LOOPS = {RewardConfig: Preferring, AlignConfig: Aligning}
 
 
 def arguments(parser: Parser) -> None:
@@ -134,8 +137,7 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         for line in _choices(job, options):
             say(line)
         with Metrics(noted, job.progress.step, config.tensorboard) as metrics:
-            loop = Aligning if isinstance(config, AlignConfig) else Training
-            training = loop(job, owner, metrics)
+            training = LOOPS.get(type(config), Training)(job, owner, metrics)
             code = 0 if training.over else training.take_steps(profile)
             if code == 0 and training.over:
                 training.measure()

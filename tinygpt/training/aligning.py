@@ -1,5 +1,6 @@
-"""The loop of an alignment: that of a training, with steps of PPO, a picture of their numbers, and
-replies at the end: how good they are beside those of the reference.
+"""The loops of trainings on pairs of replies: at the end they say how often the better reply is the
+preferred one. An alignment takes steps of PPO, draws their numbers, and compares its replies with
+those of the reference.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import numpy as np
 from tinygpt.config import AlignConfig
 from tinygpt.data.preferences import Preferences
 from tinygpt.errors import InputError
+from tinygpt.ids import Ids
 from tinygpt.model.aligned import Aligned
 from tinygpt.runs import panels
 from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say
+from tinygpt.training import calibration
 from tinygpt.training.loop import Training
+from tinygpt.training.measure import better_p
 from tinygpt.training.ppo import numbers_of, ppo, true_scores
-from tinygpt.training.rollouts import roll_out
-from tinygpt.training.step import StepRecord
+from tinygpt.training.rollouts import Rollout, roll_out
+from tinygpt.training.step import StepRecord, objective_of
 
 ASKED = 500  # prompts that are answered at the end, at most
 TOGETHER = 100
@@ -28,7 +32,23 @@ FIRST = 1 << 31  # the number of the first of their replies: none of a rollout h
 COLUMNS = "{:11} {:>9} {:>9}"
 
 
-class Aligning(Training):
+class Preferring(Training):
+    """A training of a reward model that runs."""
+
+    def measure(self) -> None:
+        """The loss, and how many of the pairs that were kept back are ordered rightly."""
+        super().measure()
+        data, config = self.job.data, self.run.training
+        pairs = data.validation or data.windows
+        p = better_p(self.job.model, pairs, objective_of(config, measuring=True))
+        say(f"right on {calibration.accuracy(p)}; a guess is right in {calibration.GUESS:.0%}")
+        try:
+            calibration.draw(p, data.name, self.run.folder / calibration.PICTURE)
+        except InputError as error:
+            self.live.note(str(error).splitlines()[0])
+
+
+class Aligning(Preferring):
     """An alignment that runs. With DPO its steps are those of any training on pairs."""
 
     def __init__(self, *job: Any):
@@ -69,12 +89,17 @@ class Aligning(Training):
 
 def compared(model: Aligned, prompts: Preferences, config: AlignConfig) -> Iterator[str]:
     """A table of the reference's replies and the policy's."""
-    before = copy(model)
-    before.policy = model.reference
-    columns = [assessed(each, prompts, config) for each in (before, model)]
+    columns = [assessed(each, prompts, config) for each in (unaligned(model), model)]
     yield COLUMNS.format("", "reference", "policy")
     for name in columns[0]:
-        yield COLUMNS.format(name, *(f"{column[name]:.3f}" for column in columns))
+        yield COLUMNS.format(name, *(f"{column[name]:z.3f}" for column in columns))
+
+
+def unaligned(model: Aligned) -> Aligned:
+    """The same with the reference as the policy."""
+    before = copy(model)
+    before.policy = model.reference
+    return before
 
 
 def assessed(model: Aligned, prompts: Preferences, config: AlignConfig) -> dict[str, float]:
@@ -83,9 +108,9 @@ def assessed(model: Aligned, prompts: Preferences, config: AlignConfig) -> dict[
     """
     found: list[dict[str, float]] = []
     rows = np.arange(min(len(prompts), ASKED))
-    for part in np.array_split(rows, -(-len(rows) // TOGETHER)):
-        asked, first = [prompts.prompts[i] for i in part], FIRST + int(part[0])
-        rollout = roll_out(model, asked, prompts.end, config.length, config.seed, first)
+    parts = np.array_split(rows, -(-len(rows) // TOGETHER))
+    for part in parts:
+        rollout = replied(model, prompts, part, config)
         numbers = numbers_of(rollout)
         if config.true_score:
             numbers["true score"] = float(true_scores(rollout, prompts, part).mean())
@@ -93,4 +118,13 @@ def assessed(model: Aligned, prompts: Preferences, config: AlignConfig) -> dict[
             del numbers["reward"]
         del numbers["gap"]
         found.append(numbers)
-    return {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+    sizes = list(map(len, parts))
+    return {
+        name: float(np.average([each[name] for each in found], weights=sizes)) for name in found[0]
+    }
+
+
+def replied(model: Aligned, prompts: Preferences, rows: Ids, config: AlignConfig) -> Rollout:
+    """A reply to each of some neighbouring prompts, as drawn whenever replies are compared."""
+    asked, first = [prompts.prompts[i] for i in rows], FIRST + int(rows[0])
+    return roll_out(model, asked, prompts.end, config.length, config.seed, first)

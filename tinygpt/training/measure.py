@@ -14,7 +14,6 @@ from tinygpt.data.data import Data
 from tinygpt.data.in_context import InContext
 from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, MASK, Ids
-from tinygpt.training.objectives.preferences import compared_scores
 from tinygpt.training.step import Objective, own_loss
 
 LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
@@ -81,13 +80,13 @@ def confusion(model: Any, texts: Examples, rows: Ids | None = None) -> Ids:
     return table
 
 
-def pair_scores(model: Any, pairs: Examples) -> Any:
-    """The scores of the better and the worse reply of each pair, in float64.   (pairs, 2)"""
-    found = list[Any]()
+def better_p(model: Any, pairs: Examples, objective: Objective, rows: Ids | None = None) -> Any:
+    """The probability of the better reply of each pair, in float64; its -ln is the pair's loss."""
+    losses = list[Any]()
     with no_grad(), evaluating():
-        for x, _ in batches(model, pairs):
-            found.append(compared_scores(model, x).to("cpu").numpy().astype(np.float64))
-    return np.concatenate(found)
+        for x, y in batches(model, pairs, rows=rows):
+            losses.append(objective(model, x, y, "none").to("cpu").numpy().astype(np.float64))
+    return np.exp(-np.concatenate(losses))
 
 
 def batches(
