@@ -23,7 +23,8 @@ ZOO = [
     Bug(97, FILE, "(last_y, [IGNORED], y)", "(last_y, x[:1], y)",
         TESTS + "test_packed_rows_hold_the_same_targets"),
     # what is measured on is learned from
-    Bug(97, "tinygpt/data/questions.py", "if kept is keeps]", "]",
+    Bug(97, "tinygpt/data/questions.py",
+        "[one for one in options if withheld(f\"{one} {cell}\", seed) is kept]", "options",
         TESTS + "test_questions_kept_back_have_keys_that_are_not_learned"),
     # the rows of old tokens stay, and their ids move
     Bug(97, GROWING, "np.concatenate([before, rows, after], axis)",

@@ -53,7 +53,7 @@ ZOO = [
     ),
     Bug(
         row=94,  # fresh weights are drawn first
-        file="tinygpt/training/jobs.py",
+        file="tinygpt/training/starting.py",
         old="    if not request.ignore_memory:\n        loaded",
         new="    if False:\n        loaded",
         test=TESTS + "test_bug_94_what_does_not_fit_is_not_built",

@@ -19,7 +19,7 @@ ZOO = [
     Bug(97, FREEZING, "if role_of(parameter) == \"table\"]", "if role_of(parameter) == \"head\"]",
         FROZEN),
     # a run that goes on learns what was frozen
-    Bug(97, JOBS, "    _freeze(model, config)\n    optimizer = optimizer_of(model.train(), config)",
+    Bug(97, JOBS, "    frozen(model, config)\n    optimizer = optimizer_of(model.train(), config)",
         "    optimizer = optimizer_of(model.train(), config)",
         RUN + "test_frozen_parts_stay_bit_for_bit"),
     # what the adapters add is not scaled; or it is, but not when they are merged
@@ -35,7 +35,7 @@ ZOO = [
     # the head of a model without a tied one stays as it was
     Bug(97, ADAPTERS, "        model.head.requires_grad_()\n", "        pass\n", STAYS),
     # A and B both start at 0: nothing is ever learned
-    Bug(97, JOBS, "    draw(model, Generator(config.seed))\n", "",
+    Bug(97, "tinygpt/training/starting.py", "    draw(model, Generator(config.seed))\n", "",
         RUN + "test_a_stopped_lora_goes_on_with_the_same_bits"),
     # a flag of fine-tuning is accepted when a run goes on, and does nothing
     Bug(97, JOBS, "fields = [*request.training.__dataclass_fields__, *MODEL_FIELDS]",

@@ -72,7 +72,7 @@ ZOO = [
     ),
     Bug(
         row=88,  # --validation is read past
-        file="tinygpt/training/jobs.py",
+        file="tinygpt/training/starting.py",
         old="    elif config.pairs is None and config.text in BUILT_IN:\n",
         new="    elif False:\n",
         test=SPLIT + "test_bug_88_texts_of_which_nothing_can_be_kept_back",

@@ -116,10 +116,13 @@ ZOO = [
         row=44,  # measuring: the mean of the batches' means
         file="tinygpt/training/measure.py",
         old=(
-            '            total += float(model.loss(x, y, reduction="sum"))\n'
+            '            total += float(objective(model, x, y, "sum"))\n'
             "            targets += int(np.count_nonzero(y != IGNORED))\n"
         ),
-        new="            total += float(model.loss(x, y))\n            targets += 1\n",
+        new=(
+            '            total += float(objective(model, x, y, "mean"))\n'
+            "            targets += 1\n"
+        ),
         test=RESUME + "test_bug_44_measuring_counts_each_target_once",
     ),
     # -- row 45: steps

@@ -40,9 +40,9 @@ ZOO = [
     Bug(97, JOBS, "if other != kind and getattr", "if other == kind and getattr", MOVED),
     Bug(
         97,
-        JOBS,
-        '_refuse(request, ["stride", "documents"], "pairs:',
-        '_refuse(request, [], "pairs:',
+        "tinygpt/training/starting.py",
+        'refuse(request, ["stride", "documents"], "pairs:',
+        'refuse(request, [], "pairs:',
         MOVED,
     ),
     Bug(  # a beam of 1,000 takes 1,000 times the memory

@@ -25,7 +25,7 @@ from tinygpt.config import LookConfig
 from tinygpt.config.options import LIMITS, kinds
 from tinygpt.model.gpt import GPT
 from tinygpt.terminal import MOST, brief
-from tinygpt.training import jobs, memory, planning, step
+from tinygpt.training import memory, planning, starting, step
 
 # -- flags
 
@@ -96,7 +96,7 @@ def test_bug_93_values_that_nobody_means(
         raise InputError("all flags are good")
 
     # training takes seconds; its flags are checked before
-    monkeypatch.setattr(jobs, "prepare", stop)
+    monkeypatch.setattr(starting, "prepare", stop)
     monkeypatch.setattr(planning, "step_seconds", lambda model, config: 1.0)
     Path("text.txt").write_text("the cat sat on the mat. " * 20)
     parser = cli.Parser()
@@ -190,8 +190,8 @@ def test_bug_94_what_does_not_fit_is_not_built(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free", lambda device: 8 << 30)
-    kinds = {"gpt": jobs.KINDS["gpt"]._replace(model=no_model)}
-    monkeypatch.setattr(jobs, "KINDS", kinds)
+    kinds = {"gpt": starting.KINDS["gpt"]._replace(model=no_model)}
+    monkeypatch.setattr(starting, "KINDS", kinds)
     plain = os.environ.get("TENSOR_KERNELS") == "off" or compiled.unavailable()
     activations = "41.3 GiB" if plain else "26.3 GiB"  # the kernels keep less for backward
     for arguments, says in (
