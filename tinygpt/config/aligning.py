@@ -13,6 +13,8 @@ from tinygpt.config.training import TrainConfig
 PREFERENCES = "preferences"  # the data that is made by rule
 # fields of TrainConfig that the base run decides, or that belong to a text
 FIXED = "text", "task", "pairs", "documents", "tokenizer", "tokens", "stride", "label_smoothing"
+# of a nat of KL. DPO's scores are not standardised, and it learns pairs by heart if KL is cheap
+PRICES = {"ppo": 0.1, "dpo": 2.0}
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class RewardConfig(PreferencesConfig):
     """How a reward model learns which of two replies is better."""
 
     stage: ClassVar[str] = "reward"
-    steps: int = changed(TrainConfig, "steps", 600)
-    lr: float = changed(TrainConfig, "lr", 1e-3)
+    batch: int = changed(TrainConfig, "batch", 32)
+    steps: int = changed(TrainConfig, "steps", 2500)
+    lr: float = changed(TrainConfig, "lr", 1.5e-3)
 
     @property
     def kind(self) -> str:
@@ -66,9 +69,9 @@ class AlignConfig(PreferencesConfig):
         None, "ppo: the run of `tinygpt reward` whose model scores the replies", "RUN"
     )
     # the strength of the pull back to the reference, in both
-    kl: float = option(
-        0.1,
-        "ppo: what a nat of KL to the reference costs; dpo: beta",
+    kl: float | None = option(
+        None,
+        "beta, the price of a nat of KL to the reference (0.1 for ppo, 2 for dpo, if not given)",
         least=0,
         most=LARGE,
     )
@@ -104,9 +107,20 @@ class AlignConfig(PreferencesConfig):
     true_score: bool = option(
         False, "note the true score of the replies too, for data of which a rule knows the truth"
     )
-    steps: int = changed(TrainConfig, "steps", 150)
-    lr: float = changed(TrainConfig, "lr", 1e-3)
+    steps: int = changed(TrainConfig, "steps", 200)
+    lr: float = changed(TrainConfig, "lr", 5e-4)
     weight_decay: float = changed(TrainConfig, "weight_decay", 0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kl is None:
+            object.__setattr__(self, "kl", PRICES[self.method])
+
+    @property
+    def beta(self) -> float:
+        """The price of a nat of KL; of PPO in the first step."""
+        assert self.kl is not None
+        return self.kl
 
     @property
     def kind(self) -> str:

@@ -74,7 +74,7 @@ def ppo(
     """Take the steps `first` to `config.steps` (from 0); yield a record after each. price: of a nat
     of KL, by default that of the first step.
     """
-    price = config.kl if price is None else price
+    price = config.beta if price is None else price
     model.train()
     for step in range(first, config.steps):
         start = Moment(model.device)

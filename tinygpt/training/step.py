@@ -53,7 +53,7 @@ def objective_of(config: TrainConfig, measuring: bool = False) -> Objective:
     if isinstance(config, RewardConfig):
         return reward_loss
     if isinstance(config, AlignConfig):
-        return dpo_loss(config.kl)
+        return dpo_loss(config.beta)
     if measuring or not config.label_smoothing:
         return own_loss
     return lambda model, x, y, reduction: model.loss(x, y, reduction, config.label_smoothing)
