@@ -52,6 +52,15 @@ class Aligned(nn.Module):
         """Where the parameters are."""
         return self.policy.device
 
+    @property
+    def recompute(self) -> bool:
+        """Whether backward computes the activations of the policy's blocks again."""
+        return self.policy.recompute
+
+    @recompute.setter
+    def recompute(self, chosen: bool) -> None:
+        self.policy.recompute = chosen
+
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Any:
         """That of the policy."""
         return self.policy.loss(ids, targets, reduction)

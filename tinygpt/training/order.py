@@ -7,6 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 from tensor.random import Generator
+from tinygpt.config import TrainConfig
 from tinygpt.ids import Ids
 
 # the draw that shuffles epoch 0: far from the draws that made the weights, which count from 0
@@ -14,6 +15,12 @@ EPOCHS = 1 << 32
 
 WHOLE = 1 << 22  # windows of which an epoch is shuffled as a whole: an array of 32 MB
 BLOCK = 1 << 16  # windows that are shuffled together in a longer epoch
+
+
+def rows_of(step: int, config: TrainConfig, windows: int) -> Ids:
+    """The numbers of the windows in all batches of a step (from 0), as was chosen."""
+    rows = batch_rows if config.batches == "epochs" else random_rows
+    return rows(step, config.batch * config.accumulation, windows, config.seed)
 
 
 def batch_rows(step: int, batch: int, windows: int, seed: int) -> Ids:

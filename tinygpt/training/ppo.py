@@ -28,7 +28,7 @@ from tinygpt.training.objectives.ppo import (
     token_rewards,
     whitened,
 )
-from tinygpt.training.order import batch_rows
+from tinygpt.training.order import rows_of
 from tinygpt.training.reading import Moment, Reading
 from tinygpt.training.rollouts import Rollout, roll_out
 from tinygpt.training.step import StepRecord, learning_rate, update
@@ -75,13 +75,14 @@ def ppo(
     of KL, by default that of the first step.
     """
     price = config.beta if price is None else price
+    model.recompute = config.recompute
     model.train()
     for step in range(first, config.steps):
         start = Moment(model.device)
         optimizer.lr = learning_rate(step, config)
-        rows = batch_rows(step, config.batch, len(prompts), config.seed)
-        asked, number = [prompts.prompts[i] for i in rows], step * config.batch
-        rollout = roll_out(model, asked, prompts.end, config.length, config.seed, number)
+        rows = rows_of(step, config, len(prompts))
+        asked, drawn = [prompts.prompts[i] for i in rows], step * config.batch
+        rollout = roll_out(model, asked, prompts.end, config.length, config.seed, drawn)
         replies = learned_from(rollout, config, price)
         numbers = numbers_of(rollout) | {"kl_price": price}
         if config.true_score:
@@ -98,7 +99,9 @@ def ppo(
         numbers["clipped"] = float(np.mean(objective.clipped))
         numbers["value_loss"] = float(np.mean(objective.value_losses))
         price = steered(price, numbers["kl"], config.kl_target)
-        reading = Reading(start, float(np.mean(losses)), max(norms))
+        # a step is skipped where each of its updates was
+        norm = max(filter(math.isfinite, norms), default=math.inf)
+        reading = Reading(start, float(np.mean(losses)), norm)
         tokens = int(np.count_nonzero(rollout.targets != IGNORED))
         yield AlignRecord(numbers, price, step + 1, optimizer.lr, tokens, reading)
 

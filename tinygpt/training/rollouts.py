@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor import no_grad
+from tensor import Tensor, no_grad
 from tensor.nn import evaluating
 from tinygpt.config import SampleConfig
 from tinygpt.data.preferences import after_prompts
@@ -39,7 +39,7 @@ class Rollout:
     log_q: Floats  # (N, T): the reference's
     passed: Floats  # (N, T): the policy's in a training pass, which are to be `log_p`
     values: Floats  # (N, T)
-    scores: Floats  # (N,): of the reward model; zeros without one
+    scores: Floats  # (N,): of the reward model, as `judged`; zeros without one
 
     @property
     def kl(self) -> float:
@@ -60,8 +60,9 @@ def roll_out(
     seed: int,
     first: int,
 ) -> Rollout:
-    """A reply of at most `length` tokens to each prompt, (T,) ids of its own length. Prompt i draws
-    as number first + i of this seed.
+    """A reply of at most `length` tokens to each prompt, (T,) ids of its own length; also the last
+    token of a reply fits the context, for the reward model reads it. Prompt i draws as number
+    first + i of this seed.
     """
     with no_grad(), evaluating():
         replies, logits = written(model.policy, prompts, end, length, seed, first)
@@ -80,7 +81,7 @@ def roll_out(
         scores, values = np.zeros(len(ids)), np.zeros(len(tokens[0]))
         passed = log_distributions[tokens]
         if model.reward is not None:
-            scores = scores_of(model.reward, ids, targets).to("cpu").numpy().astype(np.float64)
+            scores = judged(scores_of(model.reward, ids, targets), replies, end)
             scores = (scores - float(model.mean)) / float(model.spread)
             passed, values = (x.to("cpu").numpy() for x in token_log_p(model, ids, targets))
     return Rollout(
@@ -120,9 +121,19 @@ def written(
     for i, step in steps(policy, prompts, config, generators, ended):
         replies[i].append(step.token)
         logits[i].append(step.logits)
-        if step.token == end:
+        if step.token == end or len(prompts[i]) + len(replies[i]) == policy.context:
             ended.add(i)
     return replies, [np.array(rows, dtype=np.float64) for rows in logits]
+
+
+def judged(scores: Tensor, replies: Sequence[Sequence[int]], end: int) -> Floats:
+    """The scores on the host in float64, where a reply that was cut off has the lowest of all: the
+    reward model has seen whole replies alone, so its score of a part says nothing.   (N,)
+    Ziegler et al. 2019 give such replies a fixed low score
+    """
+    found: Floats = scores.to("cpu").numpy().astype(np.float64)
+    whole = np.array([reply[-1] == end for reply in replies])
+    return np.where(whole, found, found.min())
 
 
 def log_softmax(logits: Floats) -> Floats:

@@ -33,7 +33,7 @@ from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, Ids
 from tinygpt.model.transformer import Transformer
 from tinygpt.training.objectives.preferences import dpo_loss, reward_loss
-from tinygpt.training.order import batch_rows, random_rows
+from tinygpt.training.order import rows_of
 from tinygpt.training.reading import Moment, Number, Reading
 
 # (model, x, y, reduction) -> the loss of a batch; reduction is "mean" or "sum"
@@ -156,8 +156,7 @@ def train(
     device = optimizer.flats[0].weights.device
     for step in range(first, config.steps):
         start = Moment(device)
-        rows = batch_rows if config.batches == "epochs" else random_rows
-        x, y = windows[rows(step, config.batch * config.accumulation, len(windows), config.seed)]
+        x, y = windows[rows_of(step, config, len(windows))]
         optimizer.lr = learning_rate(step, config)
         # before the step adapts the scale
         scales = [] if optimizer.loss_scale is None else [_number(optimizer.loss_scale.tensor())]
