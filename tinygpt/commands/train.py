@@ -245,7 +245,9 @@ def _windows(data: Data, config: TrainConfig, options: argparse.Namespace) -> It
     if config.kind == "bert":
         yield f"targets   {TARGETS:.0%} of the {unit}s, others each time that a window comes"
     chosen = [flag(name) for name in ("evaluate", "patience") if hasattr(options, name)]
-    if kept is not None:
+    if not config.measures:
+        yield f"measured  the replies at the end{' to the others' * (kept is not None)}"
+    elif kept is not None:
         some = len(rows_between(data, config))
         on = "all" if some == len(kept) else f"{some:,}"
         steps = "step" if config.evaluate_steps == 1 else f"{config.evaluate_steps:,} steps"
@@ -300,6 +302,13 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
     if not job.progress.step:
         where = why("out", "the first free name; --out FOLDER for another")
     yield f"run       {job.run.name}: {where}\n"
+    if config.measures:
+        yield from _losses(data, config, model)
+        yield ""
+
+
+def _losses(data: Data, config: TrainConfig, model: ModelConfig) -> Iterator[str]:
+    """The losses of models that know nothing, and all that can be known."""
     outcomes = data.outcomes(model)
     unknowing = f"{math.log(outcomes):.3f} nats a {data.target} is ln({outcomes:,})"
     yield f"loss      {unknowing}: a model that knows nothing"
@@ -307,4 +316,3 @@ def _choices(job: Job, options: argparse.Namespace) -> Iterator[str]:
         kept = "such texts" if config.in_context else "such stories"
         which = "these windows" if data.validation is None else kept
         yield f"          {data.floor:.3f} is the floor: no model can be better on {which}"
-    yield ""

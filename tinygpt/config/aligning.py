@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from tinygpt.config.options import LARGE, changed, option
+from tinygpt.config.options import LARGE, changed, check, option
 from tinygpt.config.training import TrainConfig
 
 PREFERENCES = "preferences"  # the data that is made by rule
@@ -15,6 +15,10 @@ PREFERENCES = "preferences"  # the data that is made by rule
 FIXED = "text", "task", "pairs", "documents", "tokenizer", "tokens", "stride", "label_smoothing"
 # of a nat of KL. DPO's scores are not standardised, and it learns pairs by heart if KL is cheap
 PRICES = {"ppo": 0.1, "dpo": 2.0}
+# fields of AlignConfig of which one method makes no use
+OF_ROLLOUTS = "epochs", "minibatches", "clip_range", "gamma", "gae", "value_weight"
+PPO_ALONE = "reward", "kl_target", *OF_ROLLOUTS
+DPO_ALONE = "accumulation", "evaluate", "evaluate_share", "patience"
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class AlignConfig(PreferencesConfig):
     value_weight: float = option(
         0.1, "ppo: weight of the value head's loss beside the policy's", least=0, most=LARGE
     )
-    length: int = option(24, "ppo: tokens of a reply, at most", least=1, most=100_000)
+    length: int = option(24, "tokens of a reply, at most", least=1, most=100_000)
     true_score: bool = option(
         False, "note the true score of the replies too, for data of which a rule knows the truth"
     )
@@ -115,6 +119,16 @@ class AlignConfig(PreferencesConfig):
         super().__post_init__()
         if self.kl is None:
             object.__setattr__(self, "kl", PRICES[self.method])
+        check(
+            self.method == "dpo" or self.minibatches <= self.batch,
+            f"minibatches {self.minibatches}: a rollout of {self.batch} replies cannot be cut into "
+            "more parts than that: take fewer, or a larger batch",
+        )
+        check(
+            self.method == "ppo" or self.beta > 0,
+            "kl 0: DPO's scores are beta times a logarithm, so with beta 0 nothing is learned: "
+            "take a larger one",
+        )
 
     @property
     def beta(self) -> float:
@@ -126,6 +140,11 @@ class AlignConfig(PreferencesConfig):
     def kind(self) -> str:
         """The kind of model that is trained."""
         return "gpt"
+
+    @property
+    def measures(self) -> bool:
+        """Whether a loss is measured: that of PPO says nothing about the replies."""
+        return self.method == "dpo"
 
     @property
     def updates(self) -> int:

@@ -239,6 +239,11 @@ class TrainConfig:
         return "text" if self.pairs is None else "pairs"
 
     @property
+    def measures(self) -> bool:
+        """Whether a loss is measured on what was kept back."""
+        return True
+
+    @property
     def updates(self) -> int:
         """The updates of the weights in a step."""
         return 1

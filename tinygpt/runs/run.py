@@ -401,6 +401,9 @@ def _unfit(state: State, run: Run, optimizer: Optimizer) -> str | None:
     updates = state.step * run.training.updates
     if max(numbers.counts.values()) > updates:
         return f"a parameter took {max(numbers.counts.values()):,} updates, the run {updates:,}"
+    by_ppo = not run.training.measures
+    if (state.price is not None) != (by_ppo and state.step > 0):
+        return f"price {state.price} of a nat of KL"
     if (numbers.loss_scale is None) != (scale is None):
         return f"loss_scale {numbers.loss_scale} with {run.training.dtype}"
     if scale and numbers.loss_scale and numbers.loss_scale.good >= scale.patience:

@@ -54,8 +54,6 @@ class Aligning(Preferring):
     def __init__(self, *job: Any):
         super().__init__(*job)
         self.by_ppo = self.run.training.method == "ppo"
-        if self.by_ppo:
-            self.rows = None  # no loss is measured: that of PPO says nothing about the replies
 
     def records(self, first: int) -> Iterator[StepRecord]:
         if not self.by_ppo:
@@ -69,7 +67,8 @@ class Aligning(Preferring):
         if not self.by_ppo:
             super().measure()
         kept: Any = self.job.data.validation or self.job.data.windows
-        say(f"replies to {number_of(min(len(kept), ASKED), 'prompt')} that were kept back:")
+        which = "not learned from" if self.job.data.validation else "learned from"
+        say(f"replies to {number_of(min(len(kept), ASKED), 'prompt')}, {which}:")
         for line in compared(self.job.model, kept, self.run.training):
             say(line)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from tinygpt.files import reason
 from tinygpt.ids import Ids
 from tinygpt.runs import curves, snapshots
 from tinygpt.runs import run as runs
-from tinygpt.runs.checkpoint import Progress
 from tinygpt.runs.metrics import Metrics, finite
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import command, duration, number_of, say, short
@@ -49,7 +49,8 @@ class Training:
         self.over = job.progress.step == job.run.training.steps  # the last step was taken
         validation = job.data.validation
         # the windows of a measuring on the way
-        self.rows = None if validation is None else rows_between(job.data, job.run.training)
+        measures = validation is not None and job.run.training.measures
+        self.rows = rows_between(job.data, job.run.training) if measures else None
         self.tokens, self.seconds = 0, 0.0  # of the steps taken
         self.skipped = self.in_a_row = 0  # steps: all, and the last ones
         self.waiting: list[StepRecord] = []  # steps that are not noted yet
@@ -217,7 +218,8 @@ class Training:
         on = f" on {number_of(len(self.rows), self.job.data.example)}" if part else ""
         said = f"step {progress.step:,}: validation loss {loss:.4f}{on}{self.above(loss, ', ')}"
         if math.isfinite(loss) and (progress.best is None or loss < progress.best):
-            self.progress = Progress(progress.step, loss, best=loss, best_step=progress.step)
+            best: dict[str, Any] = {"best": loss, "best_step": progress.step, "worse": 0}
+            self.progress = replace(progress, loss=loss, **best)
         else:
             self.progress = replace(progress, loss=finite(loss), worse=progress.worse + 1)
             if progress.best is not None:

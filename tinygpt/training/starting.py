@@ -17,7 +17,7 @@ from tinygpt.config import (
     PreferencesConfig,
     RewardConfig,
 )
-from tinygpt.config.aligning import PREFERENCES
+from tinygpt.config.aligning import DPO_ALONE, PPO_ALONE, PREFERENCES
 from tinygpt.config.finetuning import MADE
 from tinygpt.data.data import Data
 from tinygpt.data.labels import Labelled
@@ -173,11 +173,15 @@ def _preferring(request: Request, config: PreferencesConfig) -> Job:
             f"--data {PREFERENCES}, which keeps its own back to measure on\n"
             "leave it out, or learn from pairs of your own: --data FILE",
         )
+    if isinstance(config, AlignConfig):
+        _refuse_of_other_method(request, config)
     before, model, tokenizer = runs.load(runs.find(request.init), best=True)
     if not before.answers:
+        other = f"name one: {command(config.stage, 'RUN')}"
+        teach = f"teach it: {command('finetune', before.folder)}"
         raise InputError(
             f"{before.name} has not learned to answer: tinygpt {config.stage} starts from a "
-            f"fine-tuned run\nteach it: {command('finetune', before.folder)}"
+            f"fine-tuned run\n{teach if before.stage == 'train' else other}"
         )
     data = prepare(config, before.model.context, tokenizer)
     weights, shape = model.state_dict(), replace(before.model, dropout=0.0)
@@ -198,6 +202,31 @@ def _preferring(request: Request, config: PreferencesConfig) -> Job:
         pairs: Any = data.windows
         standardise(job.model, pairs.prompts[:JUDGED], pairs.end, config.length)
     return job
+
+
+def _refuse_of_other_method(request: Request, config: AlignConfig) -> None:
+    """Raise InputError for a choice that would do nothing."""
+    if config.method == "dpo":
+        refuse(
+            request,
+            PPO_ALONE,
+            "--method dpo, which learns from pairs alone\nleave it out, or learn from scores: "
+            "--method ppo",
+        )
+    else:
+        refuse(
+            request,
+            DPO_ALONE,
+            "PPO: a rollout is cut into --minibatches, and its numbers are noted at each step\n"
+            "leave it out, or learn from pairs: --method dpo",
+        )
+    if config.data != PREFERENCES:
+        refuse(
+            request,
+            ["true_score"],
+            "--data FILE: no rule knows how good a reply to its prompts is\n"
+            "leave it out, or leave out --data, for the replies that come with tinygpt",
+        )
 
 
 def _reward_run(config: AlignConfig, before: Run) -> tuple[Run, Any]:
