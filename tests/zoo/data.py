@@ -38,8 +38,8 @@ ZOO = [
     Bug(
         row=50,  # a resumed run begins its data anew
         file=TRAINING,
-        old="windows[rows(step, config.batch",
-        new="windows[rows(step - first, config.batch",
+        old="windows[rows_of(step, config",
+        new="windows[rows_of(step - first, config",
         test=TESTS + "test_bug_50_the_same_batches_after_resuming",
     ),
     Bug(

@@ -120,8 +120,7 @@ ZOO = [
             "            targets += int(np.count_nonzero(y != IGNORED))\n"
         ),
         new=(
-            '            total += float(objective(model, x, y, "mean"))\n'
-            "            targets += 1\n"
+            '            total += float(objective(model, x, y, "mean"))\n            targets += 1\n'
         ),
         test=RESUME + "test_bug_44_measuring_counts_each_target_once",
     ),
@@ -142,9 +141,9 @@ ZOO = [
     ),
     Bug(
         row=45,  # a batch is cut into parts instead of being that many times larger
-        file="tinygpt/training/step.py",
-        old="rows(step, config.batch * config.accumulation, len(windows), config.seed)",
-        new="rows(step, config.batch, len(windows), config.seed)",
+        file="tinygpt/training/order.py",
+        old="rows(step, config.batch * config.accumulation, windows, config.seed)",
+        new="rows(step, config.batch, windows, config.seed)",
         test=RESUME + "test_bug_45_steps_count_updates",
     ),
     Bug(
@@ -267,8 +266,8 @@ ZOO = [
     Bug(
         row=51,  # batches start anew
         file="tinygpt/training/step.py",
-        old="x, y = windows[rows(step, config.batch",
-        new="x, y = windows[rows(step - first, config.batch",
+        old="x, y = windows[rows_of(step, config",
+        new="x, y = windows[rows_of(step - first, config",
         test=SAME,
     ),
     Bug(

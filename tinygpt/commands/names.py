@@ -50,6 +50,18 @@ OTHERS = {
     "--lora-r": "--lora",
     "--lora-rank": "--lora",
     "--use-lora": "--lora",
+    # alignment
+    "--clip-eps": "--clip-range",
+    "--cliprange": "--clip-range",
+    "--init-kl-coef": "--kl",
+    "--kl-coef": "--kl",
+    "--lam": "--gae",
+    "--num-mini-batches": "--minibatches",
+    "--num-ppo-epochs": "--epochs",
+    "--ppo-epochs": "--epochs",
+    "--reward-model-path": "--reward",
+    "--target-kl": "--kl-target",
+    "--vf-coef": "--value-weight",
     # the text
     "--corpus": "--text",
     "--data": "--text",

@@ -28,10 +28,8 @@ def asked(answering: Path, here: Path) -> Path:
     """A run that answers, pairs of replies, and a reward model that has seen them."""
     shutil.copytree(answering, "run")
     shutil.copytree(answering.parent / "base", "base")
-    lines = [
-        {"prompt": f"say {word}", "better": f"{word}!", "worse": word, "input": "as it is" * (i % 2)}
-        for i, word in enumerate(WORDS)
-    ]
+    lines = [{"prompt": f"say {word}", "better": f"{word}!", "worse": word} for word in WORDS]
+    lines = [line | {"input": "as it is" * (i % 2)} for i, line in enumerate(lines)]
     Path("pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return here
 
@@ -114,13 +112,8 @@ def test_ppo_raises_the_reward_and_the_models_beside_it_stay(
         if model in of:
             assert np.array_equal(x, of[model][rest]), name
     assert {name.partition(".")[0] for name in staying} == {"reference", "reward", "mean", "spread"}
-    before = of["reference"]
-    moved = {
-        name
-        for name, x in learned.items()
-        if name.startswith("policy.") and not np.array_equal(x, before[name.removeprefix("policy.")])
-    }
-    assert moved == {f"policy.{name}" for name in before}
+    for name, x in of["reference"].items():
+        assert not np.array_equal(x, learned[f"policy.{name}"]), name
     assert all(learned[f"value.{name}"].any() for name in ("weight", "bias"))
 
 

@@ -45,12 +45,12 @@ def test_a_prefix_wins_over_likeness() -> None:
 
 def test_flags_of_other_programs_are_answered() -> None:
     """Each answer is a flag of some command, and none of the names is one of ours, but `--data` of
-    finetune.
+    finetune and `--epochs` of align.
     """
     parsers = {name: cli.parser_of(name) for name in COMMANDS}
     known = {flag for parser in parsers.values() for flag in parser._option_string_actions}
     assert set(OTHERS.values()) <= known
-    assert set(OTHERS) & known == {"--data"}
+    assert set(OTHERS) & known == {"--data", "--epochs"}
     assert not set(ABSENT) & {*OTHERS, *parsers["train"].flags, *parsers["sample"].flags}
     for theirs, ours in OTHERS.items():
         for name, parser in parsers.items():
