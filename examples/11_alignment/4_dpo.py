@@ -195,8 +195,7 @@ while len(pairs) < 4000:
         a, b = b, a
     pairs.append(Preference("a", better=REPLIES[a], worse=REPLIES[b]))
 
-aligned = Aligned(model)
-aligned.reference.load_state_dict(model.state_dict())
+aligned = Aligned(model)  # the policy, and a copy of it that stays: the reference
 reference, _ = five(aligned.reference)
 choices = AlignConfig(method="dpo", kl=beta, steps=125, batch=64, lr=3e-3)
 preferences, optimizer = Preferences(pairs, tokenizer, CONTEXT), optimizer_of(aligned, choices)

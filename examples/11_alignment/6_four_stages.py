@@ -205,7 +205,6 @@ best = candidates[judged(candidates).argmax()]
 
 # %%
 aligned = Aligned(model, config)
-aligned.reference.load_state_dict(model.state_dict())
 aligned.reward.load_state_dict(judge.state_dict())
 choices = AlignConfig(steps=25, batch=64, lr=2e-3, length=10, kl=0.2, epochs=2, minibatches=2)
 # PPO reads the prompts alone, and no reply of a pair

@@ -24,7 +24,9 @@ from tinygpt.model.heads import GPTClassifier
 
 
 class Aligned(nn.Module):
-    """The policy, and what stands beside it. The value head starts at 0."""
+    """The policy, and what stands beside it. The reference is a copy of the policy as it is now.
+    The value head starts at 0. The reward model is 0 until its weights are loaded.
+    """
 
     mean: Tensor  # ()
     spread: Tensor  # ()
@@ -33,6 +35,7 @@ class Aligned(nn.Module):
         options: Any = {"dtype": policy.token_embedding.weight.dtype, "device": policy.device}
         self.policy = policy
         self.reference = GPT(policy.config, draw=False, **options).requires_grad_(False)
+        self.reference.load_state_dict(policy.state_dict())
         self.value = self.reward = None
         if reward is not None:
             with nn.undrawn():

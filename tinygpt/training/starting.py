@@ -197,7 +197,6 @@ def _preferring(request: Request, config: PreferencesConfig) -> Job:
         judge, reward = _reward_run(config, before)
         job = _job(request, data, shape, weights, reward=judge.model)
         job.model.reward.load_state_dict(_in_dtype(reward.state_dict(), config.dtype))
-    job.model.reference.load_state_dict(job.model.policy.state_dict())
     if config.method == "ppo":
         pairs: Any = data.windows
         standardise(job.model, pairs.prompts[:JUDGED], pairs.end, config.length)
