@@ -1,12 +1,13 @@
 """Trainings that are killed, that run out of disk, that are started twice: what is lost, mixed or
 left over is counted.
 
-    python -m tests.faults.kills --kills 200 --finetune 10 --full 50 --together 20
+    python -m tests.faults.kills --kills 200 --finetune 10 --align 10 --full 50 --together 20
 
 kills       kill -9 at a random moment of a training that saves at every step, the best weights too;
             each next one goes on from there
 finetune    the same of a fine-tuning
 adapters    the same of a fine-tuning with adapters (LoRA), which saves its other weights once
+align       the same of PPO, which writes its own replies and steers its price of KL
 full        on a disk with room for a part of a save: the training ends; then there is room again
 together    two trainings into one folder at once
 
@@ -32,19 +33,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.helpers.program import PROGRAM, environment
+from tests.helpers.program import environment
 from tinygpt import story
 from tinygpt.errors import InputError
 from tinygpt.runs import checkpoint
 from tinygpt.runs import run as runs
 from tinygpt.training.step import optimizer_of
 
+PROGRAM = [sys.executable, "-m", "tests.faults.saving"]
 WIDTH = ["--width", "32", "--heads", "2", "--layers", "2", "--context", "16", "--batch", "2"]
-OFTEN = ["--evaluate", "1", "--steps", "100000", "--validation", "0.3"]
-SAVING = [*OFTEN, "--lr", "1e-4", "--warmup", "0"]
+LONG = ["--steps", "100000", "--validation", "0.3", "--lr", "1e-4", "--warmup", "0"]
+SAVING = [*LONG, "--evaluate", "1"]
 CHOICES = ["train", *WIDTH, "--text", "text.txt", *SAVING]
 TUNING = ["finetune", "base", "--data", "examples.jsonl", "--batch", "2", *SAVING]
 ADAPTERS = [*TUNING, "--lora", "2"]
+PREFERRING = ["--data", "pairs.jsonl", "--batch", "4", *LONG]
+ALIGNING = ["align", "tuned", "--reward", "judge", "--kl-target", "0.05", *PREFERRING]
 SECONDS = 0.25  # from the first step that a process saved, a kill comes within
 FILES = (runs.MODEL, runs.OPTIMIZER, runs.BEST, runs.STATE)
 DISK = 1 << 22  # bytes of a small disk
@@ -89,7 +93,7 @@ def faults(folder: Path, least: int) -> Iterator[str]:
     if progress.step < least:
         yield f"lost: it stands at step {progress.step}, and {least} had been saved"
     counts = optimizer_counts(folder)
-    if counts != {progress.step}:
+    if counts != {progress.step * run.training.updates}:
         yield f"mixed: the optimiser took {counts} steps, the run {progress.step}"
 
 
@@ -151,11 +155,18 @@ def compare(folder: Path, choices: Sequence[str] = CHOICES) -> Iterator[str]:
     if done.returncode:
         yield f"different: the other one failed: {done.stderr[-300:]}"
         return
-    for name in (*FILES, *[runs.BASE] * (folder / "whole" / runs.BASE).exists()):
-        if (folder / "run" / name).read_bytes() != (folder / "whole" / name).read_bytes():
+    whole, run = (contents(folder / name) for name in ("whole", "run"))
+    for name in {*whole, *run}:
+        if whole.get(name) != run.get(name):
             yield f"different: {name} after {step} steps"
     if noted(folder / "run") != noted(folder / "whole"):
         yield f"different: {runs.METRICS} after {step} steps"
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """Those of its files that a checkpoint may have."""
+    paths = [run / name for name in (*FILES, runs.BASE)]
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
 def noted(run: Path) -> list[dict[str, object]]:
@@ -239,7 +250,7 @@ def run_kills(count: int, seed: int, choices: Sequence[str] = CHOICES) -> Counte
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        prepare(folder)
+        prepare(folder, choices)
         for number in range(count):
             found.update(told(f"kill {number}", kill(folder, chance, choices)))
             found["files a kill left"] += len(left_over(folder))
@@ -261,19 +272,32 @@ def run_adapters(count: int, seed: int) -> Counter[str]:
     return run_kills(count, seed, ADAPTERS)
 
 
-def prepare(folder: Path) -> None:
-    """A text, a run of one step to start from, and examples."""
+def run_aligning(count: int, seed: int) -> Counter[str]:
+    """The kills of PPO."""
+    return run_kills(count, seed, ALIGNING)
+
+
+def prepare(folder: Path, choices: Sequence[str]) -> None:
+    """A text, examples, and the runs of one step that a training of these choices starts from."""
     (folder / "text.txt").write_text(story() * 5)
     words = sorted(set(re.findall("[a-z]+", story())))
     lines = [json.dumps({"instruction": word, "answer": word[0]}) for word in words]
     (folder / "examples.jsonl").write_text("\n".join(lines))
-    subprocess.run(
-        [*PROGRAM, "train", *WIDTH, "--text", "text.txt", "--steps", "1", "--out", "base"],
-        cwd=folder,
-        env=environment(),
-        check=True,
-        capture_output=True,
-    )
+    pairs = [
+        json.dumps({"prompt": word, "better": word[0], "worse": word[:2]})
+        for word in words
+        if len(word) > 1
+    ]
+    (folder / "pairs.jsonl").write_text("\n".join(pairs))
+    brief = ["--steps", "1", "--out"]
+    made = [["train", *WIDTH, "--text", "text.txt", *brief, "base"]]
+    if choices[0] == "align":
+        made.append(["finetune", "base", "--data", "examples.jsonl", *brief, "tuned"])
+        made.append(["reward", "tuned", "--data", "pairs.jsonl", *brief, "judge"])
+    for arguments in made:
+        subprocess.run(
+            [*PROGRAM, *arguments], cwd=folder, env=environment(), check=True, capture_output=True
+        )
 
 
 def run_full(count: int, seed: int) -> Counter[str]:
@@ -311,6 +335,7 @@ WORK: dict[str, Callable[[int, int], Counter[str]]] = {
     "kills": run_kills,
     "finetune": run_tuning,
     "adapters": run_adapters,
+    "align": run_aligning,
     "full": run_full,
     "together": run_together,
 }

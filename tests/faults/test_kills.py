@@ -12,6 +12,7 @@ import pytest
 from tests.faults.kills import (
     KINDS,
     run_adapters,
+    run_aligning,
     run_full,
     run_kills,
     run_together,
@@ -27,8 +28,8 @@ def test_bug_80_ten_kills() -> None:
     assert found["steps"] > 10
 
 
-@pytest.mark.parametrize("work", [run_tuning, run_adapters])
-def test_kills_of_a_fine_tuning(work: Callable[[int, int], Counter[str]]) -> None:
+@pytest.mark.parametrize("work", [run_tuning, run_adapters, run_aligning])
+def test_kills_of_what_follows_pretraining(work: Callable[[int, int], Counter[str]]) -> None:
     found = work(3, 1)
     assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
     assert found["steps"] > 3
