@@ -45,7 +45,7 @@ def report(
 def pairs_of(path: str, tokenizer: Any, context: int) -> tuple[str, Preferences]:
     """The pairs of a file, all of them, and their name for people."""
     pairs, _ = read_preferences(path, 0)
-    check_known(tokenizer, texts_of(pairs))
+    check_known(tokenizer, texts_of(pairs), "pair")
     name = f"{shown(path)}: {number_of(len(pairs), 'pair')}"
     return name, Preferences(pairs, tokenizer, context)
 

@@ -83,7 +83,7 @@ def pairs_of_replies(config: PreferencesConfig, context: int, tokenizer: Tokeniz
         learned, others = preferences(config.seed, context, tokenizer)
     else:
         learned, others = read_preferences(config.data, config.validation)
-    check_known(tokenizer, texts_of([*learned, *others]))
+    check_known(tokenizer, texts_of([*learned, *others]), "pair")
     return Data(
         MADE.get(config.data, config.data),
         number_of(len(learned), "pair"),

@@ -199,9 +199,9 @@ def hash_of(examples: Sequence[tuple[Any, ...]]) -> str:
     return sha256(json.dumps(examples).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def check_known(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+def check_known(tokenizer: Tokenizer, texts: Sequence[str], unit: str = "example") -> None:
     """Raise CorpusError for the text of an example that the tokenizer cannot encode, with the
-    number of the example.
+    number of the example.   unit: what an example is called
     """
     for number, text in enumerate(texts, 1):
         try:
@@ -209,7 +209,7 @@ def check_known(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
         except TokenizerError as error:
             problem = str(error).partition("\n")[0]  # the rest is advice for a training
             raise CorpusError(
-                f"example {number} of {number_of(len(texts), 'example')}: {problem}\n"
+                f"{unit} {number} of {number_of(len(texts), unit)}: {problem}\n"
                 "write it with the base run's characters, or start from a run whose --tokenizer is "
                 "byte or bpe"
             ) from None

@@ -5,84 +5,30 @@ beside finite differences of them.   Tests: training/objectives/ppo.py, training
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from tensor import no_grad
-from tensor.nn import evaluating
-from tests.helpers.alignment import CONTEXT, END, PROMPTS, made
+from tests.helpers.alignment import END, PROMPTS, Spoken, all_spoken, made, placed, rolled
 from tinygpt.config import AlignConfig
 from tinygpt.ids import IGNORED
-from tinygpt.model.aligned import Aligned
 from tinygpt.training.objectives.ppo import PPOLoss, Replies, advantages_of, whitened
-from tinygpt.training.ppo import learned_from, numbers_of, parts_of, steered
-from tinygpt.training.rollouts import Rollout, roll_out
+from tinygpt.training.order import batch_rows
+from tinygpt.training.ppo import learned_from, parts_of, ppo, steered
+from tinygpt.training.rollouts import roll_out
+from tinygpt.training.step import learning_rate, optimizer_of, update
 
-LENGTH = 4
 CHOICES = AlignConfig(dtype="float64", gamma=0.9, gae=0.8, clip_range=0.15, value_weight=0.3)
-
-
-def rolled(model: Aligned, seed: int = 3, prompts: Any = PROMPTS) -> Rollout:
-    return roll_out(model, prompts, END, LENGTH, seed, first=0)
-
-
-# -- the same, written otherwise: one reply at a time, without padding
-
-
-class Spoken(NamedTuple):
-    """What the models say of the tokens of a reply, in its order."""
-
-    log_p: list[float]
-    log_q: list[float]
-    entropy: list[float]
-    values: list[float]
-    score: float
-
-
-def logarithms(logits: Any) -> list[float]:
-    top = max(logits)
-    total = math.log(math.fsum(math.exp(x - top) for x in logits)) + top
-    return [x - total for x in logits]
-
-
-def spoken(model: Any, prompt: list[int], reply: list[int]) -> Spoken:
-    """Of one reply. The whole of it goes through each model, alone in its batch."""
-    whole, first = [*prompt, *reply], len(prompt) - 1
-    with no_grad(), evaluating():
-        h = model.policy.hidden([whole]).numpy()[0]
-        p, q = (each([whole]).numpy()[0].tolist() for each in (model.policy, model.reference))
-        score = model.reward([whole]).numpy()[0, -1, 0]
-    weight, bias = model.value.weight.numpy()[:, 0], float(model.value.bias.numpy()[0])
-    found = Spoken([], [], [], [], (float(score) - 0.25) / 1.5)
-    for place, token in enumerate(reply, first):
-        logs = logarithms(p[place])
-        found.log_p.append(logs[token])
-        found.log_q.append(logarithms(q[place])[token])
-        found.entropy.append(-math.fsum(math.exp(x) * x for x in logs))
-        found.values.append(math.fsum(h[place] * weight) + bias)
-    return found
-
-
-def all_spoken(model: Aligned, rollout: Rollout) -> list[Spoken]:
-    """With the score of a reply that was cut off: the lowest of all."""
-    told = [spoken(model, *each) for each in zip(PROMPTS, rollout.replies, strict=True)]
-    lowest = min(one.score for one in told)
-    ended = [reply[-1] == END for reply in rollout.replies]
-    return [
-        one if whole else one._replace(score=lowest) for one, whole in zip(told, ended, strict=True)
-    ]
 
 
 def summed(rewards: list[float], values: list[float], gamma: float, gae: float) -> list[float]:
     """A_t = sum_k (gamma lambda)^k d_t+k, as it is defined."""
     ends = [*values, 0.0]
     d = [r + gamma * ends[t + 1] - ends[t] for t, r in enumerate(rewards)]
-    return [
-        math.fsum((gamma * gae) ** k * later for k, later in enumerate(d[t:]))
-        for t in range(len(d))
-    ]
+    weight = gamma * gae
+    return [math.fsum(weight**k * x for k, x in enumerate(d[t:])) for t in range(len(d))]
 
 
 class Learned(NamedTuple):
@@ -127,86 +73,6 @@ def terms(now: list[Spoken], before: list[Learned], config: AlignConfig) -> list
 def loss_of(told: list[Spoken], lessons: list[Learned], config: AlignConfig) -> float:
     values = [value for value, _ in terms(told, lessons, config)]
     return math.fsum(values) / len(values)
-
-
-def placed(rollout: Rollout, rows: list[list[float]]) -> Any:
-    """At the token before the one it is about; 0 elsewhere."""
-    whole = np.zeros(rollout.ids.shape)
-    for i, row in enumerate(rows):
-        start = len(PROMPTS[i]) - 1
-        whole[i, start : start + len(row)] = row
-    return whole
-
-
-# -- a rollout
-
-
-def test_replies_end_early_are_cut_off_and_fill_the_context() -> None:
-    """What the other tests need, and what a rollout is: nothing is written after the end, and the
-    last token fits the context.
-    """
-    model = made()
-    replies = rolled(model).replies
-    assert any(len(reply) < LENGTH and reply[-1] == END for reply in replies)
-    assert any(len(reply) == LENGTH and reply[-1] != END for reply in replies)
-    assert len(PROMPTS[-1]) + len(replies[-1]) == CONTEXT
-    assert all(reply.count(END) == (reply[-1] == END) for reply in replies)
-
-
-def test_a_rollout_is_that_of_the_formulas() -> None:
-    model = made()
-    rollout = rolled(model)
-    told = all_spoken(model, rollout)
-    close: Any = {"rtol": 0, "atol": 1e-12}
-    for name in ("log_p", "log_q", "entropy", "values"):
-        expected = placed(rollout, [getattr(one, name) for one in told])
-        np.testing.assert_allclose(getattr(rollout, name), expected, **close)
-    np.testing.assert_allclose(rollout.passed, placed(rollout, [x.log_p for x in told]), **close)
-    np.testing.assert_allclose(rollout.scores, [one.score for one in told], **close)
-    kl = [math.fsum(p - q for p, q in zip(one.log_p, one.log_q, strict=True)) for one in told]
-    numbers = numbers_of(rollout)
-    entropies = [x for one in told for x in one.entropy]
-    assert numbers["kl"] == pytest.approx(math.fsum(kl) / len(kl), abs=1e-12)
-    assert numbers["reward"] == pytest.approx(np.mean([one.score for one in told]), abs=1e-12)
-    assert numbers["entropy"] == pytest.approx(math.fsum(entropies) / len(entropies), abs=1e-12)
-    assert numbers["length"] == len(entropies) / len(told)
-
-
-def test_kl_is_the_divergence_of_the_distributions() -> None:
-    """The mean over many replies of one token is sum_v p_v (ln p_v - ln q_v)."""
-    model, prompt, count = made(), PROMPTS[0], 4000
-    rollout = roll_out(model, [prompt] * count, END, 1, seed=1, first=0)
-    with no_grad(), evaluating():
-        p, q = (
-            np.array(logarithms(each([prompt]).numpy()[0, -1].tolist()))
-            for each in (model.policy, model.reference)
-        )
-    exact = float((np.exp(p) * (p - q)).sum())
-    spread = float(np.sqrt((np.exp(p) * (p - q - exact) ** 2).sum() / count))
-    assert exact > 10 * spread
-    assert abs(rollout.kl - exact) < 4 * spread
-
-
-@pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-12), ("float32", 1e-6)])
-def test_the_sampler_says_what_training_says(dtype: str, limit: float) -> None:
-    """Log-probabilities, relative to the size of the logits."""
-    model = made(dtype)
-    for seed in range(4):
-        rollout = rolled(model, seed)
-        with no_grad(), evaluating():
-            size = float(np.abs(model.policy(rollout.ids).numpy()).max())
-        assert rollout.gap <= limit * max(size, 1)
-        assert (rollout.log_p[rollout.targets != IGNORED] < 0).all()
-
-
-def test_a_reply_follows_from_its_number() -> None:
-    """Not from the other prompts, which are padded beside it."""
-    model = made()
-    together = rolled(model)
-    for i, prompt in enumerate(PROMPTS):
-        alone = roll_out(model, [prompt], END, LENGTH, seed=3, first=i)
-        assert alone.replies[0] == together.replies[i]
-    assert rolled(model, seed=4).replies != together.replies
 
 
 # -- the loss
@@ -255,13 +121,10 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert {name.partition(".")[0] for name in learning} == {"policy", "value"}
     for x in learning.values():
         x.detach()[...] = x.numpy() + 0.05 * rng.standard_normal(x.shape)
-    PPOLoss(CHOICES.clip_range, CHOICES.value_weight)(
-        model, replies, replies.targets, "mean"
-    ).backward()
-    assert any(
-        case in ("above+", "below-")
-        for _, case in terms(all_spoken(model, rollout), lessons, CHOICES)
-    )
+    objective = PPOLoss(CHOICES.clip_range, CHOICES.value_weight)
+    objective(model, replies, replies.targets, "mean").backward()
+    cases = {case for _, case in terms(all_spoken(model, rollout), lessons, CHOICES)}
+    assert cases & {"above+", "below-"}
     for name, x in learning.items():
         assert x.grad is not None
         direction, before = rng.standard_normal(x.shape), x.numpy().copy()
@@ -342,3 +205,72 @@ def test_the_price_of_kl_is_steered_to_the_target() -> None:
     assert steered(0.5, kl=100, target=None) == 0.5
     for kl, expected in ((6.0, 0.5), (6.6, 0.505), (600.0, 0.51), (5.4, 0.495), (-3.0, 0.49)):
         assert steered(0.5, kl, target=6.0) == pytest.approx(expected, rel=1e-12)
+
+
+class Prompts:
+    """In the place of pairs: what PPO asks."""
+
+    prompts, end = PROMPTS, END
+
+    def __len__(self) -> int:
+        return len(PROMPTS)
+
+
+def test_a_step_is_a_rollout_and_its_updates() -> None:
+    """Each update learns from the rollout of the step, whose log-probabilities stay, while the
+    policy moves.
+    """
+    config = AlignConfig(dtype="float64", batch=5, steps=3, length=4, epochs=2, kl_target=0.5)
+    prompts: Any = Prompts()
+    model, other = made(), made()
+    records = list(ppo(model, prompts, config, optimizer_of(model, config)))
+    optimizer, price = optimizer_of(other, config), config.beta
+    for step, record in enumerate(records):
+        rows = batch_rows(step, 5, len(PROMPTS), config.seed)
+        asked = [PROMPTS[i] for i in rows]
+        rollout = roll_out(other, asked, END, 4, config.seed, 5 * step)
+        replies = learned_from(rollout, config, price)
+        optimizer.lr = learning_rate(step, config)
+        moved = []
+        for part in parts_of(5, config, step):
+            objective = PPOLoss(config.clip_range, config.value_weight)
+            some = replies[part]
+            update(other, optimizer, some, some.targets, config.clip, objective=objective)
+            moved += objective.clipped
+        assert record.numbers["clipped"] == np.mean(moved)
+        assert record.numbers["kl_price"] == price
+        assert record.numbers["kl"] == rollout.kl
+        price = price * (1 + 0.1 * min(max(rollout.kl / 0.5 - 1, -0.2), 0.2))
+        assert record.carried == {"price": price}
+        assert record.tokens == sum(map(len, rollout.replies))
+    for (name, x), (_, y) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        assert np.array_equal(x.numpy(), y.numpy()), name
+    again = made()
+    last = [*ppo(again, prompts, replace(config, steps=1), optimizer_of(again, config))]
+    assert last[0].as_dict() | {"seconds": 0, "lr": 0} == records[0].as_dict() | {
+        "seconds": 0,
+        "lr": 0,
+    }
+
+
+def test_a_step_is_skipped_where_each_of_its_updates_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights then stay; else the norm is the largest of those that were taken."""
+    config = AlignConfig(dtype="float64", batch=5, steps=1, length=4)
+    prompts: Any = Prompts()
+    model = made()
+    before = {name: x.numpy().copy() for name, x in model.named_parameters()}
+    assert model.value is not None
+    model.value.bias.detach()[...] = np.inf
+    record = next(ppo(model, prompts, config, optimizer_of(model, config)))
+    assert record.skipped
+    for name, x in model.policy.named_parameters():
+        assert np.array_equal(x.numpy(), before[f"policy.{name}"])
+    norms = iter([math.inf, 2.0, math.nan, 1.0])
+
+    def seeming(model: Any, _: Any, x: Any, y: Any, *more: Any) -> tuple[float, float]:
+        return float(more[-1](model, x, y, "mean")), next(norms)
+
+    monkeypatch.setattr("tinygpt.training.ppo.update", seeming)
+    record = next(ppo(made(), prompts, config, optimizer_of(model, config)))
+    assert not record.skipped
+    assert record.gradient_norm == 2.0
