@@ -84,7 +84,8 @@ pairs = np.array(two_to_one)
 loss = tensor.cross_entropy(logits[pairs], np.zeros(3, int))  # class 0 is the better reply
 loss.backward()
 by_hand = loss_and_gradient(start, two_to_one)
-print(f"\nby hand {by_hand[0]:.6f} {by_hand[1]}, by the engine {loss.item():.6f} {logits.grad}")
+print(f"\nby hand        loss {by_hand[0]:.6f}, gradient {by_hand[1].round(6)}")
+print(f"by the engine  loss {loss.item():.6f}, gradient {logits.grad.numpy().round(6)}")
 assert np.isclose(loss.item(), by_hand[0])
 assert np.allclose(logits.grad.numpy(), by_hand[1])
 

@@ -154,8 +154,8 @@ def on_one_rollout(clip, counts=(0, 1, 4, 16, 64)):
         p = probabilities(model)
         ratio = (p / old)[actions]
         promised, kl = (ratio * advantages).mean(), (p * np.log(p / old)).sum()
-        rows.append((promised, p @ WORTH, kl, ratio.max()))
-        print(f"{count:5} {promised:12.3f} {p @ WORTH:8.3f} {kl:8.3f} {ratio.max():7.2f}")
+        rows.append(np.round((promised, p @ WORTH, kl, ratio.max()), 9) + 0.0)
+        print("{:5} {:12.3f} {:8.3f} {:8.3f} {:7.2f}".format(count, *rows[-1]))
     return np.array(rows)
 
 
@@ -173,9 +173,9 @@ assert after[E][-1][3] < 2.5
 
 # %% [markdown]
 # Without the clip the policy puts nearly all on the reply that was luckiest in this rollout. The
-# rollout promises ever more, and the worth does not follow. With the clip the policy stops early.
-# The clip is no wall: a ratio can pass 1.2, because replies share weights and Adam has momentum.
-# But nothing pushes further.
+# rollout promises ever more. The worth follows for some steps, and then falls: nothing in the
+# rollout says when to stop. With the clip the policy stops early. The clip is no wall: a ratio can
+# pass 1.2, because replies share weights and Adam has momentum. But nothing pushes further.
 #
 # ## 4. Rollout after rollout
 #

@@ -113,7 +113,8 @@ STEPS = 300
 def watched(p):
     """The proxy, the true score and the KL of a policy."""
     of_p = probabilities(p)
-    return of_p @ proxy, of_p @ truth, (p * np.log(p / q)).sum()
+    kl = (p * np.log(p / q)).sum()
+    return of_p @ proxy, of_p @ truth, max(kl, 0.0)  # rounding can make it -1e-17
 
 
 def ascended(beta):
