@@ -36,7 +36,8 @@ ZOO = [
     Bug(97, "tinygpt/inside/look/gather.py", "        if step.token in ends:\n            break\n",
         "", ANSWERS + "test_a_look_ends_with_the_answer"),
     # a walk predicts the instruction too
-    Bug(97, "tinygpt/inside/step/recorded.py", "make = _pair if pair else _answer",
-        "make = _pair if pair else (lambda *given: _text(run, tokenizer, prompt))",
+    Bug(97, "tinygpt/inside/step/tasks.py",
+        "return _answer(run, model, tokenizer, prompt, target)",
+        "return _text(run, tokenizer, prompt)",
         ANSWERS + "test_a_step_predicts_the_answer_alone"),
 ]  # fmt: skip

@@ -78,6 +78,12 @@ def run(options: argparse.Namespace) -> int:
     if run.kind == "bert" or options.fill is not None:
         fill_in(run, model, tokenizer, options.fill, config.explain, show)
         return 0
+    if run.stage == "reward":
+        words = "--prompt", "Say hello.", "--target", "Hello.", "--plain"
+        raise InputError(
+            f"{run.name} gives scores to replies, and writes none\n"
+            f"score one: {command('step', run.folder, *words)}"
+        )
     given = _prompts(options, config, run, tokenizer)
     if run.model.labels:
         _check_useless(options, f"{run.name} names the label of a text")

@@ -1,6 +1,7 @@
 """Walk through a trained model op by op: forward from the text to the loss, then backward from the
 loss to every parameter. Of an encoder-decoder, a pair of a source and a target is walked; of a
-fine-tuned run an instruction and its answer, which alone is predicted.
+fine-tuned run an instruction and its answer, which alone is predicted; of a classifier a text and
+its label; of a reward model an instruction, a reply, and the score of the reply.
 
 Without --plain this is a full-screen program (? lists its keys); with it, the same walk as text. At
 each op it shows the inputs and outputs with shape, strides, bytes and values, the arrays that are
@@ -28,7 +29,8 @@ from tinygpt.errors import InputError
 from tinygpt.inside.arrays import written
 from tinygpt.inside.step import plain
 from tinygpt.inside.step.recorded import How, Session, recorded
-from tinygpt.inside.step.training import Step, notes_of, trained
+from tinygpt.inside.step.training import trained
+from tinygpt.inside.step.updates import Step, notes_of
 from tinygpt.inside.step.walk import KINDS, Walk
 from tinygpt.runs import run as runs
 from tinygpt.terminal import say, shown
@@ -38,7 +40,8 @@ WALKED = {
     "--prompt TEXT": "the text, each token predicted from those before; of an encoder-decoder the "
     "source (default: the first words of the run's text, or a source of its pairs)",
     "--target TEXT": "of an encoder-decoder or a fine-tuned run: what it is to write (default: "
-    "what it writes)",
+    "what it writes); of a classifier: the label (default: the likeliest); of a reward model: the "
+    "reply that gets a score",
     "--as-run": "the kernels and fused ops that really run, not the readable ops they stand for",
     "--train": "the next step of the run's training, to the optimiser's update; "
     "the run stays as it is",
@@ -101,7 +104,7 @@ def _session(options: argparse.Namespace) -> tuple[Session, Step | None]:
         if options.weight is not None:
             raise InputError("--weight NAME belongs to a step of training: give --train too")
         run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
-        runs.check_kind(run, "step", "gpt", "encoder-decoder")
+        runs.check_kind(run, "step", "gpt", "encoder-decoder", "gpt-classifier", "bert-classifier")
         return recorded(run, model, tokenizer, options.prompt, how, options.target), None
     chosen = [name for name in ("prompt", "target") if getattr(options, name) is not None]
     if chosen or options.last:
@@ -160,8 +163,9 @@ def _print(session: Session, step: Step | None, options: argparse.Namespace) -> 
     one = options.weight is not None
     numbers = plain.chosen(walk, options.only)
     if one and options.only is None:
-        names = f"{options.weight}.grad", "clip", "update"
-        numbers = [i for name in names for i, _ in walk.called[name]]
+        numbers = [i for i, _ in walk.called[f"{options.weight}.grad"]]
+        phases = "clip", "update"  # an op has the name clip too
+        numbers += [i for i, stop in enumerate(walk.stops) if stop.phase in phases]
     style = plain.Style(width, options.values or bool(walk.breaks), options.into)
     lines: Iterable[str]
     if options.show is not None:

@@ -104,6 +104,12 @@ def number(value: float) -> str:
     return f"{int(value)}" if abs(value) < 1e6 else f"{value:.3e}"
 
 
+def term(value: float) -> str:
+    """0.0123, (-1.5000): a number behind an operator."""
+    text = f"{value:z.4f}"
+    return f"({text})" if text.startswith("-") else text
+
+
 def share(count: int, size: int) -> str:
     """0 %, 43 %; `<1 %` for some elements, but less than one in a hundred."""
     percent = 100 * count / size

@@ -64,6 +64,13 @@ class Aligned(nn.Module):
     def recompute(self, chosen: bool) -> None:
         self.policy.recompute = chosen
 
+    def __call__(self, objective: Any, x: Any, y: Any, reduction: str) -> Tensor:
+        """The loss of an objective. In a recording of the call, the names of all parts begin
+        here.
+        """
+        loss: Tensor = objective(self, x, y, reduction)
+        return loss
+
     def loss(self, ids: Any, targets: Any, reduction: str = "mean") -> Any:
         """That of the policy."""
         return self.policy.loss(ids, targets, reduction)

@@ -80,18 +80,14 @@ def ppo(
     for step in range(first, config.steps):
         start = Moment(model.device)
         optimizer.lr = learning_rate(step, config)
-        rows = rows_of(step, config, len(prompts))
-        asked, drawn = [prompts.prompts[i] for i in rows], step * config.batch
-        rollout = roll_out(model, asked, prompts.end, config.length, config.seed, drawn)
+        rows, rollout = rolled_out(model, prompts, config, step)
         replies = learned_from(rollout, config, price)
         numbers = numbers_of(rollout) | {"kl_price": price}
         if config.true_score:
             numbers["true_score"] = true_scores(rollout, prompts, rows).mean()
         objective = PPOLoss(config.clip_range, config.value_weight)
         losses, norms = [], []
-        for number, part in enumerate(parts_of(len(rows), config, step)):
-            x = replies[part]
-            key = Key(config.seed, step * config.updates + number)
+        for x, key in minibatches(replies, config, step):
             clip = config.clip or math.inf
             loss, norm = update(model, optimizer, x, x.targets, clip, 1, key, objective)
             losses.append(float(loss))
@@ -106,6 +102,15 @@ def ppo(
         yield AlignRecord(numbers, price, step + 1, optimizer.lr, tokens, reading)
 
 
+def rolled_out(
+    model: Aligned, prompts: Preferences, config: AlignConfig, step: int
+) -> tuple[Ids, Rollout]:
+    """The numbers of the prompts of a step (from 0), and a reply to each."""
+    rows = rows_of(step, config, len(prompts))
+    asked, drawn = [prompts.prompts[i] for i in rows], step * config.batch
+    return rows, roll_out(model, asked, prompts.end, config.length, config.seed, drawn)
+
+
 def learned_from(rollout: Rollout, config: AlignConfig, price: float) -> Replies:
     """The replies with their advantages and returns."""
     targets = rollout.targets
@@ -113,6 +118,12 @@ def learned_from(rollout: Rollout, config: AlignConfig, price: float) -> Replies
     found = advantages_of(rewards, rollout.values, targets, config.gamma, config.gae)
     returns = found + rollout.values
     return Replies(rollout.ids, targets, rollout.log_p, whitened(found, targets), returns)
+
+
+def minibatches(replies: Replies, config: AlignConfig, step: int) -> Iterator[tuple[Replies, Key]]:
+    """What each update of a step learns from, and its key."""
+    for number, part in enumerate(parts_of(len(replies), config, step)):
+        yield replies[part], Key(config.seed, step * config.updates + number)
 
 
 def parts_of(count: int, config: AlignConfig, step: int) -> Iterator[Ids]:

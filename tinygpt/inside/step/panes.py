@@ -169,6 +169,7 @@ def arrays(walk: Walk, view: View, width: int, height: int, names: Names) -> Tex
         if stop.formula:
             lines = 2 if height < 20 else 6
             text.append(f"{fitted(stop.formula, lines * width - 8)}\n", "italic")
+        text.append("".join(f"{line}\n" for line in stop.notes))
     if others:
         text.append(shown("   ".join(others)) + "\n", "italic")
     chosen = view.array % max(len(found), 1)

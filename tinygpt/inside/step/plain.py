@@ -55,6 +55,8 @@ class Style:
             yield from wrapped(stop.formula, self.width, HANG, HANG)
         for seen in stop.seen:
             yield from self.array(seen)
+        for note in stop.notes:
+            yield from wrapped(note, self.width, HANG, HANG)
         if stop.phase == "forward":
             yield from self._parts("kept", kept(stop))
             yield from self._parts("by", [stop.by, stop.line.split(" `")[0]])
@@ -203,6 +205,7 @@ def text(
 
 
 HEADINGS = {
+    "rollout": "rollout: replies of the policy, and how much better than expected each token is",
     "forward": "forward: from the ids to the loss",
     "backward": "backward: dL/d of everything, from the loss to the parameters",
     "clip": "clip: gradients that are too long together are shortened",

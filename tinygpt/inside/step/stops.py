@@ -1,5 +1,6 @@
 """Stops: the positions where a walk can halt. A stop is an op forward or an op backward; in a step
-of training also the clipping and the update of each parameter.
+of training also the clipping and the update of each parameter, and of PPO, before all, what is made
+of a rollout.
 
 All stops have the same fields: names, the arrays that are seen there, source and lines.
 """
@@ -28,7 +29,7 @@ from tensor.recording import (
 )
 from tinygpt.inside.arrays import floats, is_finite, norm, statistics, value_of
 
-Phase: TypeAlias = Literal["forward", "backward", "clip", "update"]
+Phase: TypeAlias = Literal["rollout", "forward", "backward", "clip", "update"]
 # gradient -> the ops that have contributed to it in this backward pass, and the sum so far
 Arrived: TypeAlias = dict[str, tuple[list[str], Any]]
 
@@ -68,6 +69,7 @@ class Stop:
     by: str = ""  # the implementation, and why it was chosen
     ran: Forward | None = None  # the op forward; of a backward the op that it belongs to
     function: Any = None  # whose source is shown; None: the op's reference
+    notes: Sequence[str] = ()  # its arithmetic by hand
 
     @property
     def line(self) -> str:
