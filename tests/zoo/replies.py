@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from tests.zoo.bug import Bug
 
+ROLLOUT = "tinygpt/inside/step/rollout.py"
 FILE = "tinygpt/training/calibration.py"
 TESTS = "tests/tinygpt/training/test_calibration.py::"
 COMMANDS = "tests/tinygpt/commands/test_eval_replies.py::"
+STEP = "tests/tinygpt/inside/test_step_replies.py::"
+HAND = STEP + "test_one_reply_by_hand"
 
 ZOO = [
     # a model that is sure of the worse reply counts as unsure
@@ -28,4 +31,26 @@ ZOO = [
     Bug(97, "tinygpt/commands/replies.py", "replace(config, true_score=known)",
         "replace(config, true_score=True)",
         COMMANDS + "test_an_aligned_run_is_compared_with_its_reference[ppo]"),
+    # -- a step, by hand
+    # the value after a token is that of the token itself
+    Bug(97, ROLLOUT, "d = r + gamma * next_v - v", "d = r + gamma * v - v", HAND),
+    # the score is told at each token
+    Bug(97, ROLLOUT, "if last else", "if True else", HAND),
+    # the numbers of another reply are told
+    Bug(97, ROLLOUT, "return int(order[0])", "return 0", STEP + "test_ratio_and_clip_of_one_token"),
+    # the updates after the first one are left out
+    Bug(97, ROLLOUT, "1, 1 + LATER)", "1, 2)",
+        STEP + "test_the_updates_are_those_of_the_training[reference]"),
+    # the first pair is explained by the numbers of another
+    Bug(97, "tinygpt/inside/step/preferred.py", "inputs[0].value.array)[0]",
+        "inputs[0].value.array)[1]", STEP + "test_a_pair_by_hand[dpo]"),
+    # the score of a reply without its end
+    Bug(97, "tinygpt/inside/step/tasks.py", "[*reply, end_of(tokenizer)]", "reply",
+        STEP + "test_the_score_of_a_reply_is_that_of_its_end"),
+    # the label of a BERT's text is read at its last token
+    Bug(97, "tinygpt/inside/step/tasks.py", "y[0, place] = number", "y[0, -1] = number",
+        "tests/tinygpt/commands/test_classify.py::test_a_step_walks_to_the_loss_of_the_label[bert]"),
+    # an op named clip stands for the clipping of the gradients
+    Bug(97, "tinygpt/commands/step.py", "if stop.phase in phases]", "if stop.name in phases]",
+        STEP + "test_a_weight_of_the_policy_and_its_update"),
 ]  # fmt: skip

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from tests.helpers.program import losses, refused, sampled
+from tests.tinygpt.inside.test_step import stepped
 from tinygpt.__main__ import main
 from tinygpt.commands.classes import report
+from tinygpt.ids import CLS
 from tinygpt.runs import run as runs
 
 BASE = ["train", "--text", "text.txt", "--context", "24", "--width", "16", "--heads", "2"]
@@ -77,7 +79,9 @@ def test_what_a_classifier_does_not_do(bases: Path, capsys: pytest.CaptureFixtur
     taking = "takes a run of kind gpt"
     for words, says in (
         (["look", "made"], taking),
-        (["step", "made", "--plain"], taking),
+        (["step", "made", "--plain", "--target", "x"], "no label has that name"),
+        (["step", "made", "--plain", "--prompt", ""], "reads 1 to 24"),
+        (["step", "made", "--plain", "--prompt", "one " * 9], "reads 1 to 24"),
         (["verify", "made"], taking),
         (["embed", "made", "--prompt", "one"], "takes a run of kind bert"),
         (["export-gpt2", "made", "folder"], taking),
@@ -108,6 +112,24 @@ def test_what_a_classifier_does_not_do(bases: Path, capsys: pytest.CaptureFixtur
     (bases / "long.csv").write_text(f"text,label\n{'one ' * 9},owl\ntwo,a\n")
     flags[3] = "long.csv"
     refused(capsys, "finetune", "gpt", *flags, says="does not fit the context of 24")
+
+
+@pytest.mark.parametrize("base", ["gpt", "bert"])
+def test_a_step_walks_to_the_loss_of_the_label(
+    bases: Path, base: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["finetune", base, *QUICK, "--steps", "1", "--out", "runs/made"]) == 0
+    _, model, tokenizer = runs.load(Path("runs/made"), best=True)
+    ids = [CLS] * (base == "bert") + tokenizer.encode("two ox")
+    place = 0 if base == "bert" else -1
+    p = model(np.array([ids])).to(dtype="float64").softmax().numpy()[0, place]
+    for more, number in (([], p.argmax()), (["--target", "o"], 1), (["--target", "none"], 0)):
+        out = " ".join(stepped(capsys, "made", "--prompt", "two ox", *more).split())
+        label = ("none", "o")[number]
+        assert f"predict the label '{label}', {'as given' if more else 'the likeliest'}, at" in out
+        assert f"at token {place % len(ids) + 1}, " in out
+        assert f"loss {-np.log(p[number]):.4f} nats a text" in out
+        assert f"{('none', 'o')[p.argmax()]} {p.max():.1%}, " in out
 
 
 @pytest.mark.parametrize("base", ["gpt", "bert"])

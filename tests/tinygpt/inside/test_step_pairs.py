@@ -104,8 +104,8 @@ def test_refuses(reversing: Path, run: Path, capsys: pytest.CaptureFixture[str])
     for arguments, says in (
         (
             ["story-1", "--target", "cat"],
-            "--target is for an encoder-decoder or a fine-tuned run, and runs/story-1 is a GPT, "
-            "which predicts the tokens of the prompt itself",
+            "--target is for a run that answers, or names a label, and runs/story-1 predicts the "
+            "tokens of the prompt itself",
         ),
         ([pairs, "--prompt", "abcabcabc"], "'abcabcabc' has 9 characters, and"),
         ([pairs, "--prompt", ""], "'' has 0 characters, and"),

@@ -40,7 +40,7 @@ def _pair(job: Job, rows: Ids) -> Iterator[str]:
     yield f"better: '{brief(pair.better)}'   worse: '{brief(pair.worse)}'"
     if not isinstance(job.run.training, AlignConfig):
         return
-    beta, (x, _) = job.run.training.kl, windows[rows[:1]]
+    beta, (x, _) = job.run.training.beta, windows[rows[:1]]
     with no_grad():
         p, q = (
             reply_log_p(model, x.ids[0], x.targets[0]).tolist()

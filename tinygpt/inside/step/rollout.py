@@ -65,7 +65,7 @@ LABELS = {
 def rollout_of(job: Job) -> RolledOut:
     """The rollout of the job's next step."""
     config, step, price = job.run.training, job.progress.step, job.progress.price
-    price = config.kl if price is None else price
+    price = config.beta if price is None else price
     model = job.model.train()
     rollout = rolled_out(model, job.data.windows, config, step)[1]  # type: ignore[arg-type]
     return RolledOut(job, rollout, learned_from(rollout, config, price), price)

@@ -137,9 +137,10 @@ def _label(
 ) -> Task:
     """The label of a text, at the one token that has seen all of the text."""
     ids, labels = prompt_ids(run, tokenizer, prompt), run.model.labels
-    if prompt == "" or len(ids) > run.model.context:
+    text = run.opening if prompt is None else prompt
+    if not text.strip() or len(ids) > run.model.context:
         raise InputError(
-            f"'{brief(prompt)}' has {number_of(len(ids), 'token')}, and {run.name} reads 1 to "
+            f"'{brief(text)}' has {number_of(len(ids), 'token')}, and {run.name} reads 1 to "
             f"{run.model.context}, its context\ngive another text: --prompt TEXT"
         )
     if target is not None and target not in labels:
@@ -157,14 +158,14 @@ def _label(
     y = np.full(x.shape, IGNORED)
     y[0, place] = number
     says = ", ".join(f"{shown(labels[i])} {p[i]:.1%}" for i in likeliest)
-    text, at = shown(repr(tokenizer.decode(ids))), quoted(word_of(tokenizer, ids[place]))
+    said, at = shown(repr(tokenizer.decode(ids))), quoted(word_of(tokenizer, ids[place]))
     facts = [
-        f"text     {text}: {number_of(len(ids), 'token')}",
+        f"text     {said}: {number_of(len(ids), 'token')}",
         f"says     {says}",
         f"task     predict the label '{shown(labels[number])}', {why}, at token {place + 1}, {at}; "
         f"-1 in y elsewhere: ids {x.shape}",
     ]
-    return Task(x, y, f"{text} -> {shown(labels[number])}", facts, unit="nats a text")
+    return Task(x, y, f"{said} -> {shown(labels[number])}", facts, unit="nats a text")
 
 
 def _reply(run: Run, model: Any, tokenizer: Any, prompt: str | None, target: str | None) -> Task:
