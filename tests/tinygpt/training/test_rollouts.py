@@ -37,6 +37,7 @@ def test_replies_end_early_are_cut_off_and_fill_the_context() -> None:
     assert any(len(reply) < LENGTH and reply[-1] == END for reply in replies)
     assert any(len(reply) == LENGTH and reply[-1] != END for reply in replies)
     assert len(PROMPTS[-1]) + len(replies[-1]) == CONTEXT
+    assert replies[-1][-1] != END
     assert all(reply.count(END) == (reply[-1] == END) for reply in replies)
 
 
@@ -91,7 +92,7 @@ def test_a_reply_follows_from_its_number() -> None:
     model = made()
     together = rolled(model)
     for i, prompt in enumerate(PROMPTS):
-        alone = roll_out(model, [prompt], END, LENGTH, seed=3, first=i)
+        alone = roll_out(model, [prompt], END, LENGTH, seed=2, first=i)
         assert alone.replies[0] == together.replies[i]
     assert rolled(model, seed=4).replies != together.replies
 
