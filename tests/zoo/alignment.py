@@ -41,8 +41,8 @@ ZOO = [
     Bug(97, LOSS, "model.policy.hidden(ids)[places]",
         "model.policy.hidden(ids)[places[0], places[1] + 1]", FORMULAS),
     # the sampler's distribution of one token is noted with another
-    Bug(97, ROLLOUTS, "tokens = np.arange(len(log_distributions)), targets[places]",
-        "tokens = np.arange(len(log_distributions)), ids[places]", ROLLOUT),
+    Bug(97, ROLLOUTS, "log_p[np.arange(len(reply)), reply]",
+        "log_p[np.arange(len(reply)), np.roll(reply, 1)]", ROLLOUT),
     # a target is the token that is there
     Bug(97, PAIRS, "np.roll(ids, -1, axis=1)", "ids", PLACES),
     # the last token of the prompt is a target, and the end is none
@@ -98,10 +98,11 @@ ZOO = [
     Bug(97, LOSS, "ratio = tensor.exp(log_p - old)", "ratio = tensor.exp(log_p - log_p.detach())",
         FORMULAS),
     # each update writes new replies
-    Bug(97, STEPS, "            x = replies[part]",
-        "            end = prompts.end\n"
-        "            more = roll_out(model, asked, end, config.length, config.seed, drawn)\n"
-        "            x = learned_from(more, config, price)[part]", STEP),
+    Bug(97, STEPS, "        for x, key in minibatches(replies, config, step):\n",
+        "        for number, part in enumerate(parts_of(len(rows), config, step)):\n"
+        "            key = Key(config.seed, step * config.updates + number)\n"
+        "            rollout = rolled_out(model, prompts, config, step)[1]\n"
+        "            x = learned_from(rollout, config, price)[part]\n", STEP),
     # an epoch leaves replies out
     Bug(97, STEPS, "draws.permutation(count)", "draws.integers(0, count, (count,))",
         TESTS + "test_each_epoch_learns_from_each_reply_once"),

@@ -68,9 +68,8 @@ def roll_out(
         replies, logits = written(model.policy, prompts, end, length, seed, first)
         ids, targets = after_prompts(list(zip(prompts, replies, strict=True)))
         places = targets != IGNORED
-        log_distributions = log_softmax(np.concatenate(logits))  # (M, V), row after row
-        tokens = np.arange(len(log_distributions)), targets[places]
-        entropies = -(np.exp(log_distributions) * log_distributions).sum(axis=1)
+        said = map(told, logits, replies)
+        log_p, entropies = (np.concatenate(each) for each in zip(*said, strict=True))  # (M,)
 
         def placed(numbers: Any) -> Floats:
             whole = np.zeros(targets.shape)
@@ -78,8 +77,7 @@ def roll_out(
             return whole
 
         log_q = -model.reference.loss(ids, targets, reduction="none").to("cpu").numpy()
-        scores, values = np.zeros(len(ids)), np.zeros(len(tokens[0]))
-        passed = log_distributions[tokens]
+        scores, values, passed = np.zeros(len(ids)), np.zeros(len(log_p)), log_p
         if model.reward is not None:
             scores = judged(scores_of(model.reward, ids, targets), replies, end)
             scores = (scores - float(model.mean)) / float(model.spread)
@@ -88,7 +86,7 @@ def roll_out(
         replies,
         ids,
         targets,
-        placed(log_distributions[tokens]),
+        placed(log_p),
         placed(entropies),
         np.where(places, log_q, 0.0),
         placed(passed),
@@ -111,7 +109,7 @@ def written(
     policy: GPT, prompts: Sequence[Sequence[int]], end: int, length: int, seed: int, first: int
 ) -> tuple[list[list[int]], list[Any]]:
     """The ids that the policy writes after each prompt, with the token `end` that a reply stops at,
-    and the logits that each was drawn from: (tokens, V) for each prompt.
+    and the logits that each was drawn from: (V,) for each token of each prompt.
     """
     config = SampleConfig(length=length)
     generators = [draws(seed, first + i) for i in range(len(prompts))]
@@ -123,7 +121,15 @@ def written(
         logits[i].append(step.logits)
         if step.token == end or len(prompts[i]) + len(replies[i]) == policy.context:
             ended.add(i)
-    return replies, [np.array(rows, dtype=np.float64) for rows in logits]
+    return replies, logits
+
+
+def told(logits: Sequence[Any], reply: Sequence[int]) -> tuple[Floats, Floats]:
+    """ln p of the tokens of a reply, and the entropy of what each was drawn from.   logits: (V,) of
+    each token   both: (tokens,)
+    """
+    log_p = log_softmax(np.array(logits, dtype=np.float64))  # (tokens, V)
+    return log_p[np.arange(len(reply)), reply], -(np.exp(log_p) * log_p).sum(axis=1)
 
 
 def judged(scores: Tensor, replies: Sequence[Sequence[int]], end: int) -> Floats:

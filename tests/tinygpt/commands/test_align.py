@@ -189,7 +189,8 @@ def test_a_reward_model_must_read_what_the_policy_writes(
     text, tune = ["--text", str(judged / "text.txt")], ["--data", "tune.jsonl"]
     Path("text.txt").write_text("say one two six ten red blue green cat dog owl as it is!\n" * 5)
     Path("tune.jsonl").write_text('{"instruction": "say red", "answer": "red"}\n')
-    for name, how in (("short", "--tokenizer byte --context 40"), ("other", "--context 48")):
+    hows = "--tokenizer byte --context 40", "--context 48", "--tokenizer byte --context 50"
+    for name, how in zip(("short", "other", "wide"), hows, strict=True):
         assert main(["train", *text, *shape.split(), *how.split(), "--out", f"{name}-base"]) == 0
         quick = ["--steps", "1", "--snapshots", "0", "--validation", "0"]
         assert main(["finetune", f"{name}-base", *tune, *quick, "--out", f"{name}-run"]) == 0
@@ -200,6 +201,8 @@ def test_a_reward_model_must_read_what_the_policy_writes(
     refused(capsys, *ask, "short", says="its context is 40, and that of run is 48")
     refused(capsys, *ask, "other", says="it reads other tokens than run writes")
     assert not Path("al").exists()
+    assert main([*ask, "wide", "--until", "3"]) == 0  # of another size than the policy
+    assert main(["align", "--resume", "al"]) == 0
 
 
 def test_a_state_without_its_price_is_not_gone_on_with(
