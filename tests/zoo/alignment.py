@@ -130,6 +130,12 @@ ZOO = [
         "GPTClassifier(reward, draw=False, **options)", STAYING),
     # the policy's blocks learn nothing from the value head
     Bug(97, LOSS, "widened(model.value(h))", "widened(model.value(h.detach()))", GRADIENTS),
+    # activations are computed again for nobody
+    Bug(97, MODELS, "self.policy.recompute = chosen", "self.policy.recompute = False",
+        TESTS + "test_recomputing_gives_the_same_bits"),
+    # a policy with dropout is not the one that wrote the replies
+    Bug(97, "tinygpt/training/starting.py", "replace(before.model, dropout=0.0)", "before.model",
+        COMMAND + "test_dropout_of_the_base_is_off"),
     # DPO without the reference
     Bug(97, COMPARED, "(reply_log_p(model.policy, ids, targets) - log_q)",
         "reply_log_p(model.policy, ids, targets)", DPO),

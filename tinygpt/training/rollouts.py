@@ -16,6 +16,7 @@ from tensor import Tensor, no_grad
 from tensor.nn import evaluating
 from tinygpt.config import SampleConfig
 from tinygpt.data.preferences import after_prompts
+from tinygpt.errors import InputError
 from tinygpt.generation.generate import steps
 from tinygpt.generation.sampling import draws
 from tinygpt.ids import IGNORED, Ids
@@ -97,9 +98,14 @@ def roll_out(
 
 def standardise(model: Aligned, prompts: Sequence[Sequence[int]], end: int, length: int) -> None:
     """Set the mean and the spread of the scores to those of the policy's replies to these prompts,
-    before the policy learns.
+    before the policy learns. Raises InputError where a score is not finite.
     """
     scores = roll_out(model, prompts, end, length, seed=0, first=STANDARD).scores
+    if not np.isfinite(scores).all():
+        raise InputError(
+            "the reward model's scores are not finite numbers: its weights are broken, or beyond "
+            "float16\ntrain another one with a lower --lr, or align in --dtype float32"
+        )
     with no_grad():
         model.mean[...] = float(scores.mean())
         model.spread[...] = float(scores.std()) or 1.0

@@ -217,6 +217,17 @@ def test_a_state_without_its_price_is_not_gone_on_with(
     refused(capsys, "align", "--resume", "al", says="price None of a nat of KL")
 
 
+def test_dropout_of_the_base_is_off(judged: Path) -> None:
+    """With it the policy that is trained would not be the one that wrote the replies."""
+    flags = "--data tune.jsonl --steps 1 --snapshots 0 --validation 0 --dropout 0.5 --out tuned"
+    Path("tune.jsonl").write_text('{"instruction": "say red", "answer": "red"}\n')
+    assert main(["finetune", "base", *flags.split()]) == 0
+    assert main(["align", "tuned", "--reward", "judge", *STEPS, "--out", "al"]) == 0
+    assert runs.load(Path("tuned"))[0].model.dropout == 0.5
+    assert runs.load(Path("al"))[0].model.dropout == 0
+    assert losses(Path("al"))[0]["gap"] < 1e-5
+
+
 def test_an_aligned_run_is_a_run_as_any_other(judged: Path) -> None:
     """It has the policy alone, and can be aligned again; its reference is then the policy."""
     assert main([*PPO, "--out", "first"]) == 0

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+import tensor
 from tests.helpers.alignment import END, PROMPTS, Spoken, all_spoken, made, placed, rolled
 from tinygpt.config import AlignConfig
 from tinygpt.ids import IGNORED
@@ -251,6 +252,26 @@ def test_a_step_is_a_rollout_and_its_updates() -> None:
         "seconds": 0,
         "lr": 0,
     }
+
+
+def test_recomputing_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The activations of the policy's blocks, once for each block and update."""
+    prompts: Any = Prompts()
+    again, models = tensor.checkpoint, [made(), made()]
+    blocks = list[Any]()
+
+    def counted(block: Any, *inputs: Any) -> Any:
+        blocks.append(block)
+        return again(block, *inputs)
+
+    monkeypatch.setattr(tensor, "checkpoint", counted)
+    for model, recompute in zip(models, (False, True), strict=True):
+        config = AlignConfig(dtype="float64", batch=5, steps=1, length=4, recompute=recompute)
+        next(ppo(model, prompts, config, optimizer_of(model, config)))
+        assert len(blocks) == recompute * 2 * config.updates
+    assert set(blocks) == set(models[1].policy.blocks)
+    for x, y in zip(*(model.parameters() for model in models), strict=True):
+        assert np.array_equal(x.numpy(), y.numpy())
 
 
 def test_a_step_is_skipped_where_each_of_its_updates_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from tests.helpers.alignment import (
     placed,
     rolled,
 )
+from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
 from tinygpt.training.ppo import numbers_of
 from tinygpt.training.rollouts import roll_out, standardise
@@ -104,3 +105,7 @@ def test_scores_are_standardised_by_the_replies_of_the_start() -> None:
     rollout = roll_out(model, PROMPTS * 20, END, LENGTH, seed=0, first=1 << 30)
     assert rollout.scores.mean() == pytest.approx(0, abs=1e-6)
     assert rollout.scores.std() == pytest.approx(1, rel=1e-6)
+    assert model.reward is not None
+    next(iter(model.reward.parameters())).detach()[...] = np.inf
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="scores are not finite"):
+        standardise(model, PROMPTS, END, LENGTH)
