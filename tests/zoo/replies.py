@@ -9,6 +9,7 @@ FILE = "tinygpt/training/calibration.py"
 TESTS = "tests/tinygpt/training/test_calibration.py::"
 COMMANDS = "tests/tinygpt/commands/test_eval_replies.py::"
 STEP = "tests/tinygpt/inside/test_step_replies.py::"
+STAGES, PLANS = "tinygpt/training/stages.py", "tests/tinygpt/commands/test_plan_stages.py::"
 HAND = STEP + "test_one_reply_by_hand"
 
 ZOO = [
@@ -53,4 +54,15 @@ ZOO = [
     # an op named clip stands for the clipping of the gradients
     Bug(97, "tinygpt/commands/step.py", "if stop.phase in phases]", "if stop.name in phases]",
         STEP + "test_a_weight_of_the_policy_and_its_update"),
+    # -- plans
+    # a pair is one row
+    Bug(97, STAGES, "replace(config, batch=2 * config.batch)", "config", PLANS + "test_rows_and_work"),
+    # the reference and the reward model are in memory, and nobody counts them
+    Bug(97, "tinygpt/training/planning.py", "            + self.reference\n", "",
+        PLANS + "test_too_little_memory_for_the_models_beside"),
+    Bug(97, STAGES, "judge = 0 if reward is None else parameter_count(reward)", "judge = 0",
+        PLANS + "test_the_weights_are_those_of_all_models"),
+    # a rollout takes no time
+    Bug(97, "tinygpt/training/planning.py", "seconds += _rollout_seconds(model, config)", "pass",
+        PLANS + "test_a_step_of_ppo_is_timed_with_its_rollout"),
 ]  # fmt: skip

@@ -4,6 +4,9 @@
 Prints the parameters, the memory by kind, the work of a step, and the speed, by timing a step on
 this machine. Where the free memory does not hold a step, the program says so and times nothing.
 With `--gpu-name H200` nothing is timed, and no GPU is needed. Nothing is trained or written.
+
+What starts from a run has a flag for this: `tinygpt finetune RUN --plan`, `tinygpt reward RUN
+--plan`, `tinygpt align RUN --reward REWARD_RUN --plan`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import argparse
 
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, reader
-from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config import GPTClassifierConfig, ModelConfig, TrainConfig
 from tinygpt.config.presets import VOCABULARY
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
@@ -69,12 +72,24 @@ def run(options: argparse.Namespace) -> int:
     if vocabulary is None and "preset" in options and config.text is None:
         vocabulary = VOCABULARY
     model = shape(vocabulary_of(config, context) if vocabulary is None else vocabulary)
-    there = options.gpu_name
-    plan = counted(model, config, elsewhere=there is not None)
+    return say_plan(model, config, there=options.gpu_name, mfu=options.mfu)
+
+
+def say_plan(
+    model: ModelConfig,
+    config: TrainConfig,
+    reward: GPTClassifierConfig | None = None,
+    there: gpu.GPU | None = None,
+    mfu: float | None = None,
+) -> int:
+    """Print the plan of a training; the exit code. reward: of PPO, the reward model.   there: a GPU
+    that is not here.   mfu: the share of a GPU's peak, in the place of a step that is timed
+    """
+    plan = counted(model, config, elsewhere=there is not None, reward=reward)
     why = shortage(plan, there=there)
     if not why:
-        named = there or options.mfu
-        plan = _at_mfu(plan, there, options.mfu or MFU) if named else predict(model, config)
+        known = there or mfu
+        plan = _at_mfu(plan, there, mfu or MFU) if known else predict(model, config, reward)
     for line in table(plan):
         say(line)
     if why:

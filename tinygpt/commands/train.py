@@ -22,7 +22,7 @@ from tensor.dtypes import as_dtype
 from tensor.kernels.cpu import compiled
 from tensor.memory.devices import array_module
 from tensor.random import Key
-from tinygpt.commands import classes, sample
+from tinygpt.commands import classes, plan, sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import AlignConfig, ModelConfig, RewardConfig, SampleConfig, TrainConfig
@@ -84,6 +84,11 @@ def add_course(parser: Parser) -> None:
         help=f"record N steps: time and memory by module and by op, and {TRACE} for Chrome",
     )
     parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="say what the training will take, as tinygpt plan does, and train nothing",
+    )
+    parser.add_argument(
         "--ignore-memory",
         action="store_true",
         help="train also where a step seems to need more memory than is free",
@@ -122,9 +127,14 @@ def start(
         if options.resume is not None:
             with Owner(runs.find(options.resume)) as owner:
                 job = jobs.resumed(request)
+                if options.plan:
+                    return plan.say_plan(job.run.model, job.run.training, job.run.reward)
                 runs.change(job.run)
                 return _train(job, owner, options)
-        job = starting.fresh(request)
+        start = starting.started(request)
+        if options.plan:
+            return plan.say_plan(start.shape, start.request.training, start.reward)
+        job = starting.job_of(start)
         with runs.create(job.run, job.data.tokenizer) as (run, owner):
             return _train(job._replace(run=run), owner, options)
 

@@ -92,7 +92,8 @@ def resumed(request: Request) -> Job:
     run, step = job.run, job.progress.step
     if not request.ignore_memory:
         fix = "end other programs"  # the sizes of the run are fixed
-        check_memory(run.model, run.training, "weights", "moments", fix=fix)
+        loaded = "weights", "moments", "reference", "reward"
+        check_memory(run.model, run.training, *loaded, fix=fix, reward=run.reward)
     job = job._replace(until=until_of(run, request))
     if step == run.training.steps:
         if runs.drawn(run):

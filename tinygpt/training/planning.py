@@ -27,6 +27,7 @@ from tinygpt.config import (
     BERTConfig,
     EncoderDecoderConfig,
     FinetuneConfig,
+    GPTClassifierConfig,
     ModelConfig,
     TrainConfig,
 )
@@ -34,7 +35,7 @@ from tinygpt.errors import InputError
 from tinygpt.ids import IGNORED
 from tinygpt.model.kinds import KINDS
 from tinygpt.model.sizes import adapter_count, matrix_count, parameter_count
-from tinygpt.training import gpu, memory
+from tinygpt.training import gpu, memory, stages
 from tinygpt.training.step import arithmetic, gradients, optimizer_of
 
 SECONDS = 0.1  # for timing, at least
@@ -48,8 +49,9 @@ ROWS, HEADS, PART = 11, 5, 7
 EIGHT = 8
 SHORT, LONG = 61, 131
 SCALED = "scaled from a smaller step timed here"
-# the parts of the memory of a step, as a plan names them
+# the parts of the memory of a step, as a plan names them; those of an alignment alone
 PARTS = "weights", "gradients", "moments", "activations", "logits", "windows"
+OF_ALIGNING = "reference", "reward", "rollout"
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,9 @@ class Plan:
     logits: int  # these, their gradient, and what cross-entropy makes of them on the way
     windows: int  # the ids and targets of a step
     flops: float  # a step
+    reference: int = 0  # the weights of an alignment that stay
+    reward: int = 0  # those of the reward model
+    rollout: int = 0  # of PPO, while the policy writes: nothing is kept for backward then
     seconds: float = math.nan  # a step; NaN where nothing was measured
     by: str = "by a step timed here just now"  # how the seconds are known
     where: str = "this machine"
@@ -76,14 +81,22 @@ class Plan:
     @property
     def memory(self) -> int:
         """At the peak of a step, without Python and its libraries; `passing` comes on top."""
+        passing = self.activations + max(self.logits, self.again)
         return (
             self.weights
+            + self.reference
+            + self.reward
             + self.gradients
             + self.moments
-            + self.activations
             + self.windows
-            + max(self.logits, self.again)
+            + max(passing, self.rollout)
         )
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The bytes of each part of the memory."""
+        names = [name for name in OF_ALIGNING if getattr(self, name)]
+        return {name: getattr(self, name) for name in (*PARTS, *names)}
 
     @property
     def passing(self) -> int:
@@ -93,7 +106,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """A step."""
-        return self.training.batch * self.training.accumulation * self.model.context
+        return stages.rows_of(self.training) * self.model.context
 
     @property
     def speed(self) -> float:
@@ -106,12 +119,19 @@ class Plan:
         return self.speed * gpu.flops_per_token(self.model) / (self.peak or math.nan)
 
 
-def predict(model: ModelConfig, config: TrainConfig) -> Plan:
+def predict(
+    model: ModelConfig, config: TrainConfig, reward: GPTClassifierConfig | None = None
+) -> Plan:
     """Count, and time a step. Draws from no generator, and leaves nothing behind. Raises
-    DeviceError for a device that is not there.
+    DeviceError for a device that is not there.   reward: of PPO, the reward model
     """
-    plan, seconds = counted(model, config), step_seconds(model, config)
-    small = affordable(model, config.batch, work_on(config.device)) != (model, config.batch)
+    plan, passed = counted(model, config, reward=reward), stages.passed(config)
+    seconds = step_seconds(model, passed) * config.updates
+    if not stages.by_ppo(config):
+        seconds *= stages.work(config)
+    else:
+        seconds += _rollout_seconds(model, config)
+    small = affordable(model, passed.batch, work_on(config.device)) != (model, passed.batch)
     by = SCALED if small else Plan.by
     return replace(plan, seconds=seconds, by=by, peak=gpu.peak(config.device))
 
@@ -127,20 +147,28 @@ def at_mfu(plan: Plan, name: str, peak: float, mfu: float) -> Plan:
     return replace(plan, seconds=seconds, by=by, where=f"one {name}", peak=peak)
 
 
-def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) -> Plan:
+def counted(
+    model: ModelConfig,
+    config: TrainConfig,
+    elsewhere: bool = False,
+    reward: GPTClassifierConfig | None = None,
+) -> Plan:
     """Count alone, which takes a fraction of a second for a model of any size.
 
-    elsewhere: on a GPU that is not here, by the formulas of its kernels.
+    elsewhere: on a GPU that is not here, by the formulas of its kernels.   reward: of PPO, the
+    reward model.
     """
-    size, count = as_dtype(config.dtype).itemsize, parameter_count(model)
+    size, passed = as_dtype(config.dtype).itemsize, stages.passed(config)
+    reference, judge, value = stages.beside(model, config, reward)
+    count = parameter_count(model) + value
     adapters = _adapters(model, config)
     learning = adapters or count
     matrices = min(matrix_count(model), learning) if config.optimizer == "muon" else 0
     wide, narrow = max(size, 4), as_dtype(config.dtype) in NARROW
     of_pairs = config.kind == "encoder-decoder"  # of three arrays: sources, targets, predictions
     kept = gpu.kept_by_kernels if elsewhere else activations
-    layer, ends = kept(model, config)
-    again = kept(model, replace(config, recompute=False))[0] if config.recompute else 0
+    layer, ends = kept(model, passed)
+    again = kept(model, replace(passed, recompute=False))[0] if config.recompute else 0
     # on a CPU 16-bit weights are widened, all at once at the most
     copies = 4 * count if narrow and config.device == "cpu" else 0
     return Plan(
@@ -152,9 +180,12 @@ def counted(model: ModelConfig, config: TrainConfig, elsewhere: bool = False) ->
         layer=layer,
         again=again,
         activations=model.layers * layer + ends,
-        logits=logits_bytes(model, config, elsewhere),
-        windows=(3 if of_pairs else 2) * 8 * config.batch * config.accumulation * model.context,
-        flops=flops(model, config.batch, config.recompute) * config.accumulation,
+        logits=logits_bytes(model, passed, elsewhere),
+        windows=(3 if of_pairs else 2) * 8 * stages.rows_of(config) * model.context,
+        flops=flops(model, stages.rows_of(config), config.recompute) * stages.work(config),
+        reference=reference * size,
+        reward=judge * size,
+        rollout=stages.rollout_bytes(model, config),
     )
 
 
@@ -180,14 +211,20 @@ def shortage(plan: Plan, loaded: int = 0, there: gpu.GPU | None = None) -> str:
     return "" if plan.memory <= most else f"{in_bytes(plan.memory)} for a step, and {where}"
 
 
-def check_memory(model: ModelConfig, config: TrainConfig, *loaded: str, fix: str) -> None:
+def check_memory(
+    model: ModelConfig,
+    config: TrainConfig,
+    *loaded: str,
+    fix: str,
+    reward: GPTClassifierConfig | None = None,
+) -> None:
     """Raise InputError, with the numbers of the plan, where the free memory does not hold a step.
 
-    loaded: which of weights and moments are in memory already.   fix: what the user can do.
+    loaded: which of the parts are in memory already.   fix: what the user can do.
     """
-    plan = counted(model, config)
+    plan = counted(model, config, reward=reward)
     if why := shortage(plan, sum(getattr(plan, kind) for kind in loaded)):
-        parts = ", ".join(f"{kind} {in_bytes(getattr(plan, kind))}" for kind in PARTS)
+        parts = ", ".join(f"{kind} {in_bytes(size)}" for kind, size in plan.parts.items())
         raise InputError(f"too little memory: {why} ({parts})\n{fix}, or try it: --ignore-memory")
 
 
@@ -313,6 +350,13 @@ def step_seconds(model: ModelConfig, config: TrainConfig) -> float:
         / flops(small, rows, config.recompute)
     )
     return learn_seconds * times + update_seconds * parameter_count(model) / parameter_count(small)
+
+
+def _rollout_seconds(model: ModelConfig, config: Any) -> float:
+    """Of one with a smaller model, where this takes too long."""
+    small, rows = affordable(model, config.batch, work_on(config.device))
+    times = flops(model, config.batch) / flops(small, rows)
+    return times * stages.rollout_seconds(small, config, rows)
 
 
 def work_on(device: str) -> float:

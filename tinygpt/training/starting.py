@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensor import Tensor
 from tensor.random import Generator
@@ -53,10 +53,31 @@ from tinygpt.training.step import optimizer_of
 JUDGED = 256  # replies by which scores are standardised
 
 
+class Start(NamedTuple):
+    """All that the job of a new run is made of."""
+
+    request: Request  # with the training as it was decided
+    data: Data
+    shape: ModelConfig
+    weights: Mapping[str, Tensor] | None = None  # that the model gets; else fresh ones
+    new_rows: tuple[int, int] = (0, 0)  # in the weights, of new tokens: the first, and their number
+    judge: Any = None  # of PPO: the reward model
+
+    @property
+    def reward(self) -> GPTClassifierConfig | None:
+        """The shape of the reward model."""
+        return None if self.judge is None else self.judge.config
+
+
 def fresh(request: Request) -> Job:
     """A model with fresh weights, or those of `init`, and the data that was chosen. No folder is
     made yet.
     """
+    return job_of(started(request))
+
+
+def started(request: Request) -> Start:
+    """What was chosen, read and checked; no model is made yet."""
     config = request.training
     check(config)
     if isinstance(config, FinetuneConfig):
@@ -95,10 +116,10 @@ def fresh(request: Request) -> Job:
     if request.init is not None:
         return _initialised(request, request.init)
     data = prepare(config, request.model(1).context)
-    return _job(request, data, request.model(data.tokenizer.size))
+    return Start(request, data, request.model(data.tokenizer.size))
 
 
-def _initialised(request: Request, init: str) -> Job:
+def _initialised(request: Request, init: str) -> Start:
     """Another run's model and tokenizer, another text: fine-tuning."""
     refuse(
         request,
@@ -118,10 +139,10 @@ def _initialised(request: Request, init: str) -> Job:
         # the usual advice names flags that --init refuses
         problem = str(error).partition("\n")[0]
         raise InputError(f"{problem}\nuse another text, or train without --init") from None
-    return _job(request, data, replace(before.model, dropout=dropout), model.state_dict())
+    return Start(request, data, replace(before.model, dropout=dropout), model.state_dict())
 
 
-def _finetuned(request: Request, config: FinetuneConfig) -> Job:
+def _finetuned(request: Request, config: FinetuneConfig) -> Start:
     """Another run's model, its tokenizer with the tokens of a conversation, and examples."""
     if config.data in MADE:
         refuse(
@@ -141,7 +162,7 @@ def _finetuned(request: Request, config: FinetuneConfig) -> Job:
     new = known.size - tokenizer.size  # after the special tokens that there were
     first = len(known.special) - new
     start = with_new_tokens(model.state_dict(), first, new, config.seed)
-    return _job(request, data, shape, start, (first, new))
+    return Start(request, data, shape, start, (first, new))
 
 
 def _classifier(
@@ -150,7 +171,7 @@ def _classifier(
     before: Run,
     weights: Mapping[str, Tensor],
     tokenizer: Tokenizer,
-) -> Job:
+) -> Start:
     """The blocks of another run's model, a fresh head, and texts with labels."""
     runs.check_kind(before, "finetune --task classify", "gpt", "bert")
     base: Any = before.kind
@@ -161,10 +182,10 @@ def _classifier(
     dropout = request.model(1).dropout if "dropout" in request.chosen else before.model.dropout
     kind, fields = KINDS[config.kind], vars(before.model) | {"dropout": dropout}
     shape = kind.config(**fields, labels=data.windows.labels)
-    return _job(request, data, shape, with_fresh_head(weights, kind.model, shape, config.seed))
+    return Start(request, data, shape, with_fresh_head(weights, kind.model, shape, config.seed))
 
 
-def _preferring(request: Request, config: PreferencesConfig) -> Job:
+def _preferring(request: Request, config: PreferencesConfig) -> Start:
     """A fine-tuned run's model, as a reward model or as a policy, and pairs of replies."""
     if config.data == PREFERENCES:
         refuse(
@@ -187,20 +208,12 @@ def _preferring(request: Request, config: PreferencesConfig) -> Job:
     weights, shape = model.state_dict(), replace(before.model, dropout=0.0)
     if isinstance(config, RewardConfig):
         shape = GPTClassifierConfig(**vars(shape), labels=(config.stage,))
-        return _job(
+        return Start(
             request, data, shape, with_fresh_head(weights, GPTClassifier, shape, config.seed)
         )
     assert isinstance(config, AlignConfig)
-    if config.method == "dpo":
-        job = _job(request, data, shape, weights)
-    else:
-        judge, reward = _reward_run(config, before)
-        job = _job(request, data, shape, weights, reward=judge.model)
-        job.model.reward.load_state_dict(_in_dtype(reward.state_dict(), config.dtype))
-    if config.method == "ppo":
-        pairs: Any = data.windows
-        standardise(job.model, pairs.prompts[:JUDGED], pairs.end, config.length)
-    return job
+    judge = _reward_model(config, before) if config.method == "ppo" else None
+    return Start(request, data, shape, weights, judge=judge)
 
 
 def _refuse_of_other_method(request: Request, config: AlignConfig) -> None:
@@ -228,10 +241,8 @@ def _refuse_of_other_method(request: Request, config: AlignConfig) -> None:
         )
 
 
-def _reward_run(config: AlignConfig, before: Run) -> tuple[Run, Any]:
-    """The run of the reward model, and the model. Raises InputError where it cannot read what the
-    policy writes.
-    """
+def _reward_model(config: AlignConfig, before: Run) -> Any:
+    """The reward model. Raises InputError where it cannot read what the policy writes."""
     if config.reward is None:
         raise InputError(
             "PPO learns from the scores of a reward model, and none is named\n"
@@ -254,34 +265,27 @@ def _reward_run(config: AlignConfig, before: Run) -> tuple[Run, Any]:
             f"--reward {run.name}: its context is {run.model.context}, and that of {before.name} "
             f"is {before.model.context}\nmake one of this run: {command('reward', before.folder)}"
         )
-    return run, model
+    return model
 
 
-def _job(
-    request: Request,
-    data: Data,
-    shape: ModelConfig,
-    start: Mapping[str, Tensor] | None = None,
-    new_rows: tuple[int, int] = (0, 0),
-    reward: GPTClassifierConfig | None = None,
-) -> Job:
-    """The job of a new run. start: the weights that the new model gets.   new_rows: which rows in
-    them are of new tokens, the first one and their number.   reward: the shape of the model that
-    scores the replies.
-    """
-    config = request.training
+def job_of(start: Start) -> Job:
+    """The job of a new run. Raises InputError where the free memory does not hold a step."""
+    request, data, shape, weights, new_rows, judge = start
+    config, reward = request.training, start.reward
     if not request.ignore_memory:
-        loaded, fix = ([], SMALLER) if start is None else (["weights"], "take a smaller --batch")
-        check_memory(shape, config, *loaded, fix=fix)
-    model = KINDS[config.kind].model(
+        loaded, fix = [], SMALLER
+        if weights is not None:
+            loaded, fix = ["weights", *["reward"] * (judge is not None)], "take a smaller --batch"
+        check_memory(shape, config, *loaded, fix=fix, reward=reward)
+    model: Any = KINDS[config.kind].model(
         shape,
         generator=Generator(config.seed),
         dtype=config.dtype,
         device=config.device,
-        draw=start is None,
+        draw=weights is None,
     )
-    if start is not None:
-        model.load_state_dict(_in_dtype(start, config.dtype))
+    if weights is not None:
+        model.load_state_dict(_in_dtype(weights, config.dtype))
     folder = Path(config.out or runs.RUNS)
     stages: dict[str, Any] = {"kind": config.kind, "stage": config.stage, "new_rows": new_rows}
     run = Run(shape, config, data.opening, data.hash, **stages, reward=reward, folder=folder)
@@ -289,7 +293,12 @@ def _job(
     draw(model, Generator(config.seed))
     frozen(model, config)
     until = until_of(run, request)
-    return Job(run, data, model, optimizer_of(model, config), Progress(), until)
+    job = Job(run, data, model, optimizer_of(model, config), Progress(), until)
+    if isinstance(config, AlignConfig) and judge is not None:
+        pairs: Any = data.windows
+        model.reward.load_state_dict(_in_dtype(judge.state_dict(), config.dtype))
+        standardise(model, pairs.prompts[:JUDGED], pairs.end, config.length)
+    return job
 
 
 def _in_dtype(weights: Mapping[str, Tensor], dtype: str) -> dict[str, Tensor]:

@@ -6,18 +6,20 @@ import math
 
 from tensor.dtypes import NARROW, as_dtype
 from tensor.recording import in_bytes
-from tinygpt.config import ModelConfig, TrainConfig
+from tinygpt.config import FinetuneConfig, ModelConfig, PreferencesConfig, TrainConfig
 from tinygpt.model.sizes import parts
 from tinygpt.runs.run import described
 from tinygpt.terminal import number_of, short
-from tinygpt.training import gpu
-from tinygpt.training.planning import PARTS, Plan
+from tinygpt.training import gpu, stages
+from tinygpt.training.planning import Plan
 
 
 def windows_of(config: TrainConfig) -> str:
     """What a step learns from: 16 windows, pairs or texts, or 16 x 4 of them with accumulation."""
     unit = "pair" if config.kind == "encoder-decoder" else "window"
     unit = "text" if config.in_context else unit
+    if isinstance(config, PreferencesConfig):
+        unit = "prompt" if stages.by_ppo(config) else "pair"
     if config.accumulation > 1:
         return f"{config.batch} x {config.accumulation} {unit}s"
     return number_of(config.batch, unit)
@@ -26,7 +28,8 @@ def windows_of(config: TrainConfig) -> str:
 def table(plan: Plan) -> list[str]:
     """The lines that `tinygpt plan` prints."""
     model, config, notes = plan.model, plan.training, notes_of(plan)
-    up_to = "up to " if config.kind == "encoder-decoder" else ""
+    learned = isinstance(config, FinetuneConfig | PreferencesConfig)
+    up_to = "up to " if config.kind == "encoder-decoder" or learned else ""
     passing = f"and up to {in_bytes(plan.passing)} while backward runs"
     lines = [
         f"model        {described(model)}",
@@ -35,8 +38,8 @@ def table(plan: Plan) -> list[str]:
         *parts_table(model, config.dtype),
         "",
         *(
-            f"{kind:<13}{in_bytes(getattr(plan, kind)):>10}   {notes[kind]}".rstrip()
-            for kind in PARTS
+            f"{kind:<13}{in_bytes(size):>10}   {notes[kind]}".rstrip()
+            for kind, size in plan.parts.items()
         ),
         f"together     {in_bytes(plan.memory):>10}   {passing}",
         "",
@@ -94,6 +97,9 @@ def notes_of(plan: Plan) -> dict[str, str]:
         "activations": f"each layer keeps {in_bytes(plan.layer)} {kept}",
         "logits": logits,
         "windows": "ids and targets",
+        "reference": "the policy as it was at first",
+        "reward": "the reward model",
+        "rollout": "in the place of activations and logits, while the policy writes",
     }
 
 

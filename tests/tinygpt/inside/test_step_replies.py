@@ -131,6 +131,10 @@ def test_one_reply_by_hand(walked: tuple[Session, RolledOut]) -> None:
     white = rolled.replies.advantages[row, places]
     assert numbers(notes(session, "whitened"), "A") == pytest.approx(white[-12:], abs=1e-3)
     assert f" = {rollout.scores[row]:z.4f}, standardised" in notes(session, "roll_out")
+    for name in ("token_rewards", "advantages_of", "whitened"):
+        for line in notes(session, name).splitlines():
+            left, _, right = line.replace("becomes", "=").partition(" = ")[2].rpartition(" = ")
+            assert eval(left) == pytest.approx(float(right), abs=2e-3), line
 
 
 def test_a_long_reply_is_told_from_its_end(walked: tuple[Session, RolledOut]) -> None:
@@ -145,6 +149,7 @@ def test_ratio_and_clip_of_one_token(walked: tuple[Session, RolledOut]) -> None:
     """The token is the least likely one of its reply. Its ratio is followed to the last update."""
     session, rolled = walked
     row, place = rolled.row, rolled.chosen
+    assert np.array_equal(rolled.first[0].ids[0], rolled.replies.ids[row])
     log_p = rolled.rollout.log_p[row]
     assert log_p[place] == log_p[rolled.places].min()
     gain = rolled.replies.advantages[row, place]
