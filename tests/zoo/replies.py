@@ -38,7 +38,8 @@ ZOO = [
     # the score is told at each token
     Bug(97, ROLLOUT, "if last else", "if True else", HAND),
     # the numbers of another reply are told
-    Bug(97, ROLLOUT, "return int(order[0])", "return 0", STEP + "test_ratio_and_clip_of_one_token"),
+    Bug(97, ROLLOUT, "return int(order[0])", "return int(order[-1])",
+        STEP + "test_ratio_and_clip_of_one_token"),
     # the updates after the first one are left out
     Bug(97, ROLLOUT, "1, 1 + LATER)", "1, 2)",
         STEP + "test_the_updates_are_those_of_the_training[reference]"),
@@ -56,10 +57,11 @@ ZOO = [
         STEP + "test_a_weight_of_the_policy_and_its_update"),
     # -- plans
     # a pair is one row
-    Bug(97, STAGES, "replace(config, batch=2 * config.batch)", "config", PLANS + "test_rows_and_work"),
+    Bug(97, STAGES, "replace(config, batch=2 * config.batch)", "config",
+        PLANS + "test_rows_and_work"),
     # the reference and the reward model are in memory, and nobody counts them
     Bug(97, "tinygpt/training/planning.py", "            + self.reference\n", "",
-        PLANS + "test_too_little_memory_for_the_models_beside"),
+        PLANS + "test_the_weights_are_those_of_all_models"),
     Bug(97, STAGES, "judge = 0 if reward is None else parameter_count(reward)", "judge = 0",
         PLANS + "test_the_weights_are_those_of_all_models"),
     # a rollout takes no time

@@ -6,6 +6,7 @@ Tests: training/stages.py, training/planning.py
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def test_the_weights_are_those_of_all_models() -> None:
     ]
     assert [plan.reference, plan.reward] == sizes[:2]
     assert plan.weights + plan.reference + plan.reward == sizes[2]
+    assert plan.memory - replace(plan, reference=0).memory == plan.reference
+    assert plan.memory - replace(plan, reward=0).memory == plan.reward
     learning = sum(parameter.size for parameter in model.parameters() if parameter.requires_grad)
     assert plan.gradients == 4 * learning
     state = optimizer_of(model, PPO).state_dict()["arrays"]
