@@ -17,7 +17,7 @@ from tinygpt.config import AlignConfig, GPTClassifierConfig, GPTConfig, RewardCo
 from tinygpt.model.aligned import Aligned
 from tinygpt.model.gpt import GPT
 from tinygpt.training import memory, planning, stages
-from tinygpt.training.planning import counted, flops, predict
+from tinygpt.training.planning import activations, counted, flops, predict
 from tinygpt.training.step import optimizer_of
 
 SHAPE = GPTConfig(11, 16, 8, 2, 1)
@@ -60,6 +60,7 @@ def test_rows_and_work() -> None:
     one = counted(SCORER, RewardConfig(batch=4))
     two = counted(SCORER, RewardConfig(batch=8))
     assert two.activations == 2 * one.activations
+    assert one.activations == sum(activations(SCORER, RewardConfig(batch=8)))  # of one layer
     assert two.flops == flops(SCORER, 16)
     assert two.tokens == 2 * 8 * 16
     assert counted(SHAPE, DPO).flops == pytest.approx(flops(SHAPE, 16) * (1 + 1 / 3))
