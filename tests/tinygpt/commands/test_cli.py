@@ -50,6 +50,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         "cli",
         "names",
         "program",
+        "replies",
     }
     assert {name.replace("-", "_") for name in COMMANDS} == modules
 
