@@ -26,7 +26,7 @@ from tinygpt.training.rollouts import roll_out
 
 FORWARD = 1 / 3  # of the work of a step is its forward pass
 READERS = 4  # forward passes of a rollout: it is written, and read three times
-COPIES = 3  # float64 arrays of the logits of a rollout
+COPIES = 3  # float64 arrays of the logits of one reply
 NONE = -1  # a token that ends no reply
 
 
@@ -71,9 +71,9 @@ def rollout_bytes(model: ModelConfig, config: TrainConfig) -> int:
     """Of the cache of keys and values, and of the logits that the tokens are drawn from."""
     if not (isinstance(config, AlignConfig) and config.method == "ppo"):
         return 0
-    cache = 2 * 4 * model.layers * model.context * model.width
-    logits = COPIES * 8 * min(config.length, model.context) * model.vocabulary
-    return config.batch * (cache + logits)
+    cache = 2 * 4 * model.layers * model.context * model.width  # of a reply, as its logits
+    logits = min(config.length, model.context) * model.vocabulary
+    return config.batch * (cache + 4 * logits) + COPIES * 8 * logits
 
 
 def rollout_seconds(model: Any, config: AlignConfig, rows: int) -> float:

@@ -75,7 +75,7 @@ def test_a_rollout_is_there_before_the_activations() -> None:
     """So the larger of the two counts."""
     long = counted(SHAPE, AlignConfig(batch=8, length=16), reward=JUDGE)
     short = counted(SHAPE, AlignConfig(batch=8, length=1), reward=JUDGE)
-    assert long.rollout - short.rollout == 8 * 15 * 11 * 3 * 8
+    assert long.rollout - short.rollout == 15 * 11 * (8 * 4 + 3 * 8)
     passing = short.activations + short.logits
     assert long.memory - short.memory == max(passing, long.rollout) - max(passing, short.rollout)
 
