@@ -10,6 +10,7 @@ TESTS = "tests/tinygpt/training/test_calibration.py::"
 COMMANDS = "tests/tinygpt/commands/test_eval_replies.py::"
 STEP = "tests/tinygpt/inside/test_step_replies.py::"
 STAGES, PLANS = "tinygpt/training/stages.py", "tests/tinygpt/commands/test_plan_stages.py::"
+LOOK = "tests/tinygpt/inside/test_look_labels.py::"
 HAND = STEP + "test_one_reply_by_hand"
 
 ZOO = [
@@ -55,6 +56,16 @@ ZOO = [
     # an op named clip stands for the clipping of the gradients
     Bug(97, "tinygpt/commands/step.py", "if stop.phase in phases]", "if stop.name in phases]",
         STEP + "test_a_weight_of_the_policy_and_its_update"),
+    # the labels on a page have the names of tokens
+    Bug(97, "tinygpt/inside/look/gather.py", "return config.vocabulary if config.labels else 0",
+        "return 0", LOOK + "test_labels_stand_in_the_place_of_tokens"),
+    # the page begins at the first token, which has not seen the text
+    Bug(97, "tinygpt/inside/look/gather.py", "return len(self.text.ids) - 1", "return 0",
+        LOOK + "test_labels_stand_in_the_place_of_tokens"),
+    # the label of a page is that of the first token
+    Bug(97, "tinygpt/inside/look/gather.py", 'arrays["probabilities"].array[0, -1]',
+        'arrays["probabilities"].array[0, 0]',
+        LOOK + "test_labels_stand_in_the_place_of_tokens"),
     # -- plans
     # a pair is one row
     Bug(97, STAGES, "replace(config, batch=2 * config.batch)", "config",

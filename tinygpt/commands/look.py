@@ -3,7 +3,7 @@
 The page shows every array on the way from the text to the next token, what each token looks at, and
 how this was learned. An encoder-decoder reads the prompt, its source, and writes the target; the
 page shows the attention in each of the two texts, and from the target to the source. A fine-tuned
-run answers the prompt, up to <|end|>.
+run answers the prompt, up to <|end|>. The page of a classifier shows how it comes to the label.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import argparse
 from tensor.recording import in_bytes
 from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, output_path, read_config
 from tinygpt.config import LookConfig
+from tinygpt.errors import InputError
 from tinygpt.inside.look import learning, page, pictures
 from tinygpt.inside.look.gather import gather
 from tinygpt.runs import run as runs
-from tinygpt.terminal import say, shown
+from tinygpt.terminal import command, say, shown
 
 PAGE = "look.html"
 FLAGS = {
@@ -41,10 +42,16 @@ def run(options: argparse.Namespace) -> int:
     given = {flag: getattr(options, flag) for flag in TYPES if getattr(options, flag) is not None}
     files = {flag: output_path("look", flag, text, TYPES[flag]) for flag, text in given.items()}
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
-    runs.check_kind(run, "look", "gpt", "encoder-decoder")
+    runs.check_kind(run, "look", "gpt", "encoder-decoder", "gpt-classifier")
+    if run.stage == "reward":
+        words = "--prompt", "Say hello.", "--target", "Hello.", "--plain"
+        raise InputError(
+            f"{run.name} gives a score to a reply, and predicts nothing that a page could show\n"
+            f"see the score at each token: {command('step', run.folder, *words)}"
+        )
     files = files or {"out": run.folder / PAGE}
     look = gather(run, model, tokenizer, config, best=not options.last)
-    said = [look.text.given + look.text.written]
+    said = [look.text.given + (look.sight.written if look.text.labelled else look.text.written)]
     if "attention" in files:
         pictures.attention(look, files["attention"])
         said.append(f"what each head looks at: {shown(files['attention'])}")

@@ -78,7 +78,7 @@ def test_what_a_classifier_does_not_do(bases: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     taking = "takes a run of kind gpt"
     for words, says in (
-        (["look", "made"], taking),
+        (["look", "made", "--length", "2"], "--length has no meaning"),
         (["step", "made", "--plain", "--target", "x"], "no label has that name"),
         (["step", "made", "--plain", "--prompt", ""], "reads 1 to 24"),
         (["step", "made", "--plain", "--prompt", "one " * 9], "reads 1 to 24"),

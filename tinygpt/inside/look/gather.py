@@ -11,7 +11,7 @@ import numpy as np
 import tensor
 from tensor.nn import evaluating
 from tensor.recording import Value
-from tinygpt.config import LookConfig, SampleConfig
+from tinygpt.config import LookConfig, ModelConfig, SampleConfig
 from tinygpt.config.sampling import LENGTH
 from tinygpt.errors import InputError
 from tinygpt.generation.answers import answers
@@ -47,6 +47,7 @@ class Text:
     given: str
     written: str
     answer: bool = False  # whether the prompt is an instruction, which is read and not predicted
+    labelled: bool = False  # whether the text is read for its label, and nothing is predicted
 
     @property
     def x(self) -> Any:
@@ -67,6 +68,8 @@ class Text:
         """The places of tokens that are predicted, and count in the loss that is shown: of the
         prompt, of the answer to an instruction, or of the target.
         """
+        if self.labelled:
+            return range(0)
         if self.answer:
             return range(self.prompt, len(self.ids))
         return range(self.source + 1, len(self.ids) if self.source else self.prompt)
@@ -114,8 +117,11 @@ class Look:
     @property
     def start(self) -> int:
         """The place in the prompt, in the answer or in the target, after which the model is least
-        sure. Not the first of a text, which sees no other token of the text.
+        sure. Not the first of a text, which sees no other token of the text. Of a classifier the
+        last place, where the label is read.
         """
+        if self.text.labelled:
+            return len(self.text.ids) - 1
         source, guessed = self.text.source, self.text.guessed
         places = range(max(source + 1, guessed.start - 1), guessed.stop)
         if not places:
@@ -128,8 +134,8 @@ class Look:
 def gather(
     run: Run, model: Transformer, tokenizer: Tokenizer, config: LookConfig, best: bool = True
 ) -> Look:
-    """Continue or answer the prompt, and look at the whole text with all weights that were kept.
-    Raises InputError for a text that is too long.
+    """Continue or answer the prompt, or read it for its label, and look at the whole text with all
+    weights that were kept. Raises InputError for a text that is too long.
     """
     given = _given(run, tokenizer, config)
     length = _length(run, given, config)
@@ -154,7 +160,8 @@ def gather(
         written = new if is_shown else _written(run, weights, given, length, config, ends)
         points = ((_table(weights)[mapped] - centre) @ axes).astype(np.float32)
         facts: dict[str, Any] = {"step": at, "shown": is_shown, "best": is_shown and went_on}
-        facts |= {"written": shown(tokenizer.decode(written)), "points": points}
+        said = _label(run, arrays) if text.labelled else shown(tokenizer.decode(written))
+        facts |= {"written": said, "points": points}
         sights.append(_sight(run, arrays, text, facts))
     sights.sort(key=lambda sight: sight.step or 0)
     why = "this run kept no snapshots of its weights on the way (train with --snapshots 8)"
@@ -183,7 +190,14 @@ def _text(
         ids = given + [SOS, *new][: model.context]
     prompt = len(given) + (source > 0)
     answer = run.answers
-    return Text(ids, source, prompt, words_of(tokenizer, ids), before, written, answer)
+    words, labelled = words_of(tokenizer, ids), bool(run.model.labels)
+    return Text(ids, source, prompt, words, before, written, answer, labelled)
+
+
+def _label(run: Run, arrays: dict[str, Value]) -> str:
+    """What a classifier says at the last token."""
+    p = floats(arrays["probabilities"].array[0, -1])
+    return f" -> {shown(run.model.labels[int(p.argmax())])} {p.max():.1%}"
 
 
 def _length(run: Run, ids: list[int], config: LookConfig) -> int:
@@ -191,6 +205,10 @@ def _length(run: Run, ids: list[int], config: LookConfig) -> int:
     context = run.model.context
     if not ids:
         raise InputError("the prompt has no token\ngive it at least one: --prompt TEXT")
+    if run.model.labels and config.length is not None:
+        raise InputError(
+            f"{run.name} names the label of a text, so --length has no meaning\nleave it out"
+        )
     if run.kind == "encoder-decoder":
         return min(context, context if config.length is None else config.length)
     space = context - len(ids)
@@ -227,6 +245,8 @@ def _written(
     encoder-decoder, its answer up to <eos>.
     """
     how = SampleConfig(None, length, config.temperature, config.top_k, config.top_p, config.seed)
+    if run.model.labels:
+        return []
     if run.kind == "encoder-decoder":
         return answers(model, [ids], how)[0]
     written: list[int] = []
@@ -266,6 +286,13 @@ def weights_of(step: Step, text: Text) -> Any:
     return np.tri(rows, dtype=bool) if step.sees == "past" else np.ones((rows, columns), bool)
 
 
+def first_outcome(config: ModelConfig) -> int:
+    """The number that the page gives the first column of the logits: 0 where columns are tokens;
+    of a classifier labels, which come after all tokens.
+    """
+    return config.vocabulary if config.labels else 0
+
+
 def _table(model: Transformer) -> Floats:
     return floats(model.token_embedding.weight.numpy())
 
@@ -280,7 +307,7 @@ def _sight(run: Run, arrays: dict[str, Value], text: Text, facts: dict[str, Any]
     weights = [arrays[step.name].array[0] for step in steps(run.model) if step.map]
     return Sight(
         attention=[array.astype(np.float32) for array in weights],
-        candidates=candidates.astype(np.int32),
+        candidates=candidates.astype(np.int32) + first_outcome(run.model),
         probabilities=np.take_along_axis(p, candidates, -1).astype(np.float32),
         loss=float(-np.log(np.maximum(guessed, 1e-30)).mean()) if len(guessed) else None,
         **facts,

@@ -25,6 +25,10 @@ function makeHead() {
   $("sees").textContent = facts.sees;
   $("example").textContent = facts.example;
   $("loss-on").textContent = facts.lossOn;
+  if (facts.labels) {
+    $("outcome").textContent = "label";
+    $("walking").textContent = "From the text to its label, step by step";
+  }
   $("end").textContent = "One file, which asks for nothing from the network. Made by tinygpt look.";
 }
 

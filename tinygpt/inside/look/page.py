@@ -19,8 +19,9 @@ import numpy as np
 
 from tensor.recording import Value
 from tinygpt.files import write_output
-from tinygpt.inside.look.gather import Look, weights_of, words_of
+from tinygpt.inside.look.gather import Look, first_outcome, weights_of, words_of
 from tinygpt.inside.look.steps import Step, read, steps
+from tinygpt.terminal import shown
 from tinygpt.tokenizers import Tokenizer
 
 # in this order
@@ -40,6 +41,14 @@ SAYS: dict[str, dict[str, Any]] = {
         "sees": "A token sees itself and what comes before it, never what comes after.",
         "example": "blocks.0.attention.weights[0, 2]",
         "lossOn": "loss on the prompt",
+        "map": 0,
+    },
+    "gpt-classifier": {
+        "kind": "a classifier of",
+        "sees": "A token sees itself and what comes before it, never what comes after. So the last "
+        "token alone has seen all of the text, and the label is read there.",
+        "example": "blocks.0.attention.weights[0, 2]",
+        "lossOn": "loss: no label is given",
         "map": 0,
     },
     "encoder-decoder": {
@@ -116,7 +125,8 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
         **fields_of(text, "given", "written", "ids", "source", "prompt"),
         "start": look.start,
         "maps": [_map(look, step) for step in look.maps],
-        "words": dict(zip(named, words_of(tokenizer, named), strict=True)),
+        "words": dict(zip(named, _words(look, tokenizer, named), strict=True)),
+        "labels": len(config.labels),
         **fields_of(config, "layers", "heads", "width", "context", "vocabulary"),
         "parameters": sum(parameter.size for parameter in look.model.parameters()),
         "dtype": look.model.token_embedding.weight.dtype.name,
@@ -127,6 +137,13 @@ def _facts(look: Look, tokenizer: Tokenizer, blocks: Blocks) -> dict[str, Any]:
         "share": look.share,
         "whyFew": look.why_few,
     }
+
+
+def _words(look: Look, tokenizer: Tokenizer, named: list[int]) -> list[str]:
+    """Tokens, or labels, safe to show."""
+    labels, count = look.run.model.labels, look.run.model.vocabulary
+    words = words_of(tokenizer, [number for number in named if number < count])
+    return words + [shown(labels[number - count]) for number in named if number >= count]
 
 
 def _map(look: Look, step: Step) -> dict[str, Any]:
@@ -173,12 +190,12 @@ def _sight(look: Look, number: int, first: int, blocks: Blocks) -> dict[str, Any
 
 
 def _columns(look: Look) -> list[int]:
-    """The tokens that are columns of the logits: all, or of a large vocabulary the likeliest."""
-    V = look.run.model.vocabulary
-    if V <= 2 * VOCABULARY:
-        return list(range(V))
+    """The tokens, or labels, that are columns of the logits: all, or of many the likeliest."""
+    first, count = first_outcome(look.run.model), look.run.model.outcomes
+    if count <= 2 * VOCABULARY:
+        return list(range(first, first + count))
     likeliest = look.arrays["probabilities"].array[0].max(0)
-    return sorted(np.argsort(-likeliest, kind="stable")[:VOCABULARY].tolist())
+    return sorted((first + np.argsort(-likeliest, kind="stable")[:VOCABULARY]).tolist())
 
 
 def _rows_of_steps(look: Look) -> int:
@@ -200,7 +217,8 @@ def _step(look: Look, step: Step, keep: int, columns: list[int], blocks: Blocks)
     places, across = look.text.places(step.rows), look.text.places(step.columns)
     rows, kept = len(places), len(across)
     if _is_stored(step):
-        blocks[name] = _cropped(value, step, keep, columns)
+        labels = first_outcome(look.run.model)
+        blocks[name] = _cropped(value, step, keep, [column - labels for column in columns])
     if _is_stored(step) or step.like:
         rows, kept = blocks[name].shape[-2:]
     layout = fields_of(

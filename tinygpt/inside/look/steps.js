@@ -28,15 +28,23 @@ const steps = [
     kind: "tokens",
   },
   ...facts.steps.map((step) => ({ ...step, kind: step.axes === "BT" ? "ids" : "array" })),
-  {
-    part: "Prediction",
-    title: "Next token",
-    words:
-      "One of the candidates is taken: the likeliest, or one drawn by chance. " +
-      "It joins the text, and the whole way begins anew.",
-    formula: "next ~ p",
-    kind: "next",
-  },
+  facts.labels
+    ? {
+        part: "Prediction",
+        title: "Label",
+        words: "The likeliest label at the last token is what the model says of the text.",
+        formula: "label = argmax p",
+        kind: "next",
+      }
+    : {
+        part: "Prediction",
+        title: "Next token",
+        words:
+          "One of the candidates is taken: the likeliest, or one drawn by chance. " +
+          "It joins the text, and the whole way begins anew.",
+        formula: "next ~ p",
+        kind: "next",
+      },
 ];
 
 function makeSteps() {

@@ -100,6 +100,7 @@ def _filled(where: str, config: ModelConfig, stack: Stack, block: int = 0) -> It
     """The steps at one where, as far as a model of this configuration takes them."""
     choices = asdict(config) | stack._asdict()
     values = choices | {
+        "classifies": bool(config.labels),
         "i": block,
         "path": f"{stack.path}.{block}",
         "group": stack.group.format(i=block),
@@ -111,7 +112,7 @@ def _filled(where: str, config: ModelConfig, stack: Stack, block: int = 0) -> It
         "function": config.activation.removesuffix("_erf"),
     }
     for step in SAID[where]:
-        if step.get("when", {}).items() <= choices.items():
+        if step.get("when", {}).items() <= values.items():
             texts = SAID["norm"] | step
             yield Step(*(texts[field].format_map(values) for field in Step._fields))
 

@@ -139,7 +139,7 @@ function largest(weight, many) {
 // -- what comes next --
 
 function showExpected() {
-  const follows = facts.ids[now.token + 1];
+  const follows = facts.labels ? undefined : facts.ids[now.token + 1];
   const candidates = expected(now.sight, now.token);
   const title = $("next-title");
   $("next").querySelector("table").hidden = !candidates.length;
@@ -148,7 +148,8 @@ function showExpected() {
     $("next-note").textContent = "Nothing is predicted after its tokens: choose one of the target.";
     return;
   }
-  title.replaceChildren("After ", element("bdi", { text: tail(now.token) }), " it expects");
+  const does = facts.labels ? " it says" : " it expects";
+  title.replaceChildren("After ", element("bdi", { text: tail(now.token) }), does);
   $("candidates").replaceChildren(
     ...candidates.map(({ id, p }) => candidate(id, p, candidates[0].p, id === follows)),
   );
@@ -182,6 +183,10 @@ function candidate(id, p, most, follows) {
 }
 
 function followsNote(follows, candidates) {
+  if (facts.labels)
+    return now.token === tokens - 1
+      ? "This token has seen all of the text: its likeliest label is that of the text."
+      : "The label of the text is read at its last token, which has seen all of the text.";
   if (follows === undefined) return "This is the last token here: nothing follows it yet.";
   const written = now.token + 1 >= facts.prompt;
   const rank = candidates.findIndex(({ id }) => id === follows);
