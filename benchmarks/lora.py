@@ -1,28 +1,38 @@
 """How many questions about stories a model answers exactly: after fine-tuning all of its weights,
 and after fine-tuning adapters of some rank (LoRA).
 
-    tinygpt train --text grammar --context 256 --width 256 --heads 8 --optimizer muon --steps 600 \\
-        --out runs/wide
+    tinygpt train --text grammar --tokenizer bpe --tokens 512 --context 128 --width 256 --heads 8 \\
+        --steps 800 --lr 2e-3 --out runs/wide
     python benchmarks/lora.py wide --ranks 8      # three seeds
 
-A training is that of `tinygpt finetune RUN --lora RANK`; rank 0 stands for all weights. The keys of
-the questions were kept back. "merged" is the largest difference of a logit between the model with
-its adapters and the merged model, as a share of the largest logit.
+A training is that of `tinygpt finetune RUN --data FILE --lora RANK`; rank 0 stands for all weights.
+The questions are those of `--data questions`, and the same ones are kept back. A space stands
+before each answer. Byte pairs have another token for a word after a space, and the stories have
+that token alone: the one without a space means nothing to the base model, and the table of tokens,
+which adapters leave as it is, never learns it. "merged" is the largest difference of a logit
+between the model with its adapters and the merged model, as a share of the largest logit.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tensor import no_grad
 from tinygpt.config import FinetuneConfig, GPTConfig, SampleConfig
+from tinygpt.data.questions import questions
 from tinygpt.generation.answers import continued
+from tinygpt.ids import CHAT_TOKENS
 from tinygpt.model.adapters import merged
 from tinygpt.model.freezing import learning
+from tinygpt.runs import run as runs
+from tinygpt.tokenizers import with_special
 from tinygpt.training.jobs import Job, Request
 from tinygpt.training.starting import fresh
 from tinygpt.training.step import arithmetic, train
@@ -39,6 +49,19 @@ class Result(NamedTuple):
     learning: float  # share of the parameters
     exact: float  # share of the answers
     merged: float
+
+
+def written(base: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Write the questions to a file, a space before each answer: the choices that read them."""
+    run, _, tokenizer = runs.load(runs.find(base))
+    learned, kept = questions(seed, run.model.context, with_special(tokenizer, CHAT_TOKENS))
+    path = folder / f"questions-{seed}.jsonl"
+    with path.open("w") as file:
+        for instruction, answer, input, later in (*learned, *kept):
+            turns = [(question, f" {right}") for question, right in later]
+            line = {"instruction": instruction, "answer": f" {answer}", "input": input}
+            file.write(json.dumps(line | {"later": turns}) + "\n")
+    return {"data": str(path), "validation": len(kept) / (len(kept) + len(learned))}
 
 
 def measure(base: str, config: FinetuneConfig) -> Result:
@@ -93,8 +116,10 @@ def main() -> None:
     for rank in options.ranks:
         found = []
         for seed in options.seeds:
-            config = FinetuneConfig(lora=rank or None, seed=seed, **chosen)
-            found.append(measure(options.base, config))
+            with TemporaryDirectory() as folder:
+                data = written(options.base, seed, Path(folder))
+                config = FinetuneConfig(lora=rank or None, seed=seed, **chosen, **data)
+                found.append(measure(options.base, config))
             print(row(rank, str(seed), found[-1]), flush=True)
         middle = Result(*(statistics.median(column) for column in zip(*found, strict=True)))
         print(row(rank, "median", middle), flush=True)
