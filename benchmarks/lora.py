@@ -2,8 +2,8 @@
 and after fine-tuning adapters of some rank (LoRA).
 
     tinygpt train --text grammar --tokenizer bpe --tokens 512 --context 128 --width 256 --heads 8 \\
-        --steps 800 --lr 2e-3 --out runs/wide
-    python benchmarks/lora.py wide --ranks 8      # three seeds
+        --steps 600 --optimizer muon --muon-lr 0.03 --out runs/wide
+    python benchmarks/lora.py wide --ranks 8 --device cuda      # three seeds
 
 A training is that of `tinygpt finetune RUN --data FILE --lora RANK`; rank 0 stands for all weights.
 The questions are those of `--data questions`, and the same ones are kept back. A space stands
@@ -107,11 +107,14 @@ def main() -> None:
     parser.add_argument("base", metavar="RUN", help="the run to start from")
     parser.add_argument("--ranks", nargs="+", type=int, default=[0, 8])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=1800)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=6e-3)
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    chosen = {"steps": options.steps, "batch": options.batch, "lr": options.lr, "weight_decay": 0.0}
+    names = "steps", "batch", "lr", "device"
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
+    chosen["weight_decay"] = 0.0
     print(COLUMNS.format("rank", "seed", "s", "learning", "exact", "merged"))
     for rank in options.ranks:
         found = []
