@@ -28,7 +28,7 @@ from tinygpt.training.aligning import assessed, unaligned
 from tinygpt.training.measure import better_p
 from tinygpt.training.objectives.preferences import reward_loss
 
-FINETUNE = "--data", "replies", "--steps", "4000", "--lr", "3e-3"
+FINETUNE = "--data", "replies", "--batch", "32", "--steps", "4000", "--lr", "3e-3"
 METHODS = {
     "PPO": (),
     "DPO": ("--method", "dpo"),

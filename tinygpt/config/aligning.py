@@ -48,9 +48,9 @@ class RewardConfig(PreferencesConfig):
     """How a reward model learns which of two replies is better."""
 
     stage: ClassVar[str] = "reward"
-    batch: int = changed(TrainConfig, "batch", 32)
+    batch: int = changed(TrainConfig, "batch", 64)
     steps: int = changed(TrainConfig, "steps", 2500)
-    lr: float = changed(TrainConfig, "lr", 1.5e-3)
+    lr: float = changed(TrainConfig, "lr", 8e-4)
 
     @property
     def kind(self) -> str:
