@@ -116,6 +116,8 @@ class Parser(argparse.ArgumentParser):
     def _place_of(self, word: str) -> str:
         """Where a word may belong that no flag is before: a text, a prompt, or nowhere."""
         name = self.prog.partition(" ")[2]
+        if name == "plan" and any(Path(folder, word).is_dir() for folder in ("runs", ".")):
+            return f"what starts from a run has a flag: {command('finetune', word, '--plan')}"
         if "--text" in self.flags and os.path.exists(word):
             return f"a text is named by a flag: {command(name, '--text', word)}"
         if "--prompt" in self.flags:

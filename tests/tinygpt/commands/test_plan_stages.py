@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.program import contents
+from tests.helpers.program import contents, refused
 from tinygpt.__main__ import main
 from tinygpt.config import AlignConfig, GPTClassifierConfig, GPTConfig, RewardConfig
 from tinygpt.model.aligned import Aligned
@@ -109,6 +109,7 @@ def test_plans_of_all_stages(
     assert "windows of up to 48\n" in planned(capsys, "finetune", run, *examples)
     assert "\nreward " in planned(capsys, "align", "--resume", str(preferring / "ppo"))
     assert "\nwindows " in planned(capsys, "train", "--steps", "3")
+    refused(capsys, "plan", run, says=f"has a flag: tinygpt finetune {run} --plan")
 
 
 def test_too_little_memory_for_the_models_beside(

@@ -306,3 +306,25 @@ def test_matplotlib_is_silent_without_a_home(run: Path) -> None:
     for command in ([*PROGRAM, "plot"], [sys.executable, "-c", draw]):
         assert subprocess.run(command, env=homeless, **options).stderr == ""
     assert Path("graph.png").exists()
+
+
+def test_runs_that_learned_from_replies(
+    preferring: Path,
+    answering: Path,
+    here: Path,
+    drawn: list[Axes],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Pairs have a unit of their own; of PPO the numbers of the replies are drawn."""
+    reward, ppo, dpo = (str(preferring / name) for name in ("reward", "ppo", "dpo"))
+    out = ["--out", "picture.png"]
+    assert main(["plot", reward, dpo, *out]) == 0
+    assert "does not" not in capsys.readouterr().out
+    assert drawn.pop().get_ylabel() == "loss (nats a pair)"
+    assert main(["plot", reward, str(answering), *out]) == 0
+    assert "is that of pairs of replies: it does not compare" in capsys.readouterr().out
+    assert drawn.pop().get_ylabel() == "loss (nats a token)"
+    assert main(["plot", ppo, *out]) == 0
+    assert "training" not in capsys.readouterr().out
+    assert "reward, of the reward model" in [axes.get_title() for axes in drawn]
+    refused(capsys, "plot", reward, ppo, *out, says="learned by PPO, whose loss does not compare")
