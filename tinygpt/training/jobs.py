@@ -16,6 +16,7 @@ from tensor.errors import DeviceError
 from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
 from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
+from tinygpt.config.aligning import PREFERENCES
 from tinygpt.config.finetuning import MADE
 from tinygpt.data.data import Data
 from tinygpt.data.prepare import BUILT_IN, prepare
@@ -35,6 +36,7 @@ from tinygpt.training.step import optimizer_of
 
 SMALLER = "take a smaller --batch, --context, --width or --layers"
 MODEL_FIELDS = ModelConfig.__dataclass_fields__
+BY_RULE = *MADE, PREFERENCES  # data that no file holds
 MOVED = "text", "pairs", "data"  # what may lie elsewhere when a run goes on
 
 
@@ -171,6 +173,9 @@ def own_text(run: Run, tokenizer: Tokenizer, missing: str = "", changed: str = "
         if data is not None:
             return data
         problem = f"{where} is not the text that {run.name} was trained on: its hash is another"
+        if run.training.learned_from in BY_RULE:
+            problem = f"this version of tinygpt makes other {where} than {run.name} learned from"
+            back = "take the version that trained it"
     except InputError as error:
         problem, other = f"{str(error).splitlines()[0]}: {run.name} was trained on it", missing
         if run.training.text == STANDARD_INPUT:
@@ -191,7 +196,7 @@ def _unchanged(run: Run, tokenizer: Tokenizer) -> Data | None:
 def _moved(run: Run, kind: str, path: str) -> Run:
     """The run, with its text or its pairs where they are now."""
     before = run.training
-    made = *BUILT_IN, *MADE
+    made = *BUILT_IN, *BY_RULE
     if getattr(before, kind, None) in made or path in made:
         why, fix = ", and only a file or a folder can have moved", "start a new run: --init"
         for other in MOVED:

@@ -111,3 +111,8 @@ def test_built_in_pairs_have_kinds_and_true_scores(
     out = said(capsys, "eval", "aligned")
     assert "\ntrue score      0.000     0.000\n" in out
     assert "true score 0\n" in out
+    monkeypatch.setattr(finetuning, "preferences", partial(preferences, learned=41, measured=20))
+    says = (
+        "makes other 'preferences' than reward learned from\ntake the version that trained it, or"
+    )
+    refused(capsys, "eval", "reward", says=says)
