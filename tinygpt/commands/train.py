@@ -26,6 +26,7 @@ from tinygpt.commands import classes, plan, sample
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, flag, reader
 from tinygpt.config import AlignConfig, ModelConfig, RewardConfig, SampleConfig, TrainConfig
+from tinygpt.config.aligning import PREFERENCES
 from tinygpt.config.presets import PLANNED
 from tinygpt.data.data import Data
 from tinygpt.data.masked import TARGETS
@@ -161,14 +162,19 @@ def _train(job: Job, owner: Owner, options: argparse.Namespace) -> int:
         say(f"saved in {run.name}{shows}")
         if code == 0:
             say()
-            _say_sample(run, plain_model(job.model), job.data.tokenizer)
+            _say_sample(run, plain_model(job.model), job.data.tokenizer, options.init)
     return code
 
 
-def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer) -> None:
-    """What the model makes of the opening of what it learned, and the next command."""
+def _say_sample(run: runs.Run, model: Any, tokenizer: Tokenizer, init: str | None) -> None:
+    """What the model makes of the opening of what it learned, and the next command. init: the run
+    that it started from, if that is known.
+    """
     if run.stage == "reward":
-        say(f"let a model learn from its scores: {command('align', '--reward', run.folder)}")
+        data = run.training.learned_from
+        own = [] if data == PREFERENCES else ["--data", data]
+        learn = command("align", init or "RUN", "--reward", run.folder, *own)
+        say(f"let a model learn from its scores: {learn}")
         say(f"which of two replies it prefers, and how surely: {command('eval', run.folder)}")
     elif run.model.labels:
         classes.say_classes(run, model, tokenizer, [run.opening], show=visible)

@@ -37,7 +37,7 @@ def test_a_reward_model_prefers_the_better_replies(
     said = capsys.readouterr().out
     assert "pairs     7 of at most 48 bytes, and 3 others to measure on" in said
     assert "loss      0.693 nats a pair is ln(2): a model that knows nothing" in said
-    assert "tinygpt align --reward judge" in said
+    assert f"tinygpt align {asked} --reward judge --data pairs.jsonl\n" in said
     after = {path.name: path.read_bytes() for path in Path(asked).iterdir() if path.is_file()}
     assert after == before
     run, model, _ = runs.load(Path("judge"), best=True)
@@ -53,10 +53,16 @@ def test_a_reward_model_prefers_the_better_replies(
 @pytest.mark.parametrize(
     "more", [["--accumulation", "3"], ["--dtype", "float16", "--optimizer", "muon"]]
 )
-def test_a_stopped_reward_model_goes_on_with_the_same_bits(more: list[str], asked: str) -> None:
+def test_a_stopped_reward_model_goes_on_with_the_same_bits(
+    more: list[str], asked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next command has a place for the run to align, which a resumed run does not know."""
     assert main(["reward", asked, *STEPS, *more, "--out", "whole"]) == 0
     assert main(["reward", asked, *STEPS, *more, "--out", "parts", "--until", "2"]) == 0
+    capsys.readouterr()
     assert main(["reward", "--resume", "parts"]) == 0
+    said = capsys.readouterr().out
+    assert "tinygpt align RUN --reward parts --data pairs.jsonl\n" in said
     for name in ("model.safetensors", "optimizer.safetensors", "best.safetensors"):
         assert Path("whole", name).read_bytes() == Path("parts", name).read_bytes(), name
 
