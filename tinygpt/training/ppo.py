@@ -52,9 +52,9 @@ class AlignRecord(StepRecord):
     def said(self) -> list[str]:
         numbers = self.numbers
         return [
-            f"reward {numbers['reward']:.2f}",
-            f"KL {numbers['kl']:.2f}",
-            f"entropy {numbers['entropy']:.2f}",
+            f"reward {numbers['reward']:z.2f}",
+            f"KL {numbers['kl']:z.2f}",
+            f"entropy {numbers['entropy']:z.2f}",
             f"clipped {numbers['clipped']:.0%}",
             f"length {numbers['length']:.1f}",
         ]

@@ -17,7 +17,7 @@ from tinygpt.config import AlignConfig
 from tinygpt.ids import IGNORED
 from tinygpt.training.objectives.ppo import PPOLoss, Replies, advantages_of, whitened
 from tinygpt.training.order import batch_rows
-from tinygpt.training.ppo import learned_from, parts_of, ppo, steered
+from tinygpt.training.ppo import AlignRecord, learned_from, parts_of, ppo, steered
 from tinygpt.training.rollouts import roll_out
 from tinygpt.training.step import learning_rate, optimizer_of, update
 
@@ -252,6 +252,13 @@ def test_a_step_is_a_rollout_and_its_updates() -> None:
         "seconds": 0,
         "lr": 0,
     }
+
+
+def test_numbers_near_zero_are_told_without_a_sign() -> None:
+    """At the first step the policy is the reference, and KL is 0 but for rounding."""
+    numbers = dict.fromkeys(("reward", "kl", "entropy", "clipped", "length"), -1e-8)
+    told = AlignRecord(numbers, 0.1, 1, 0.001, 4, None).said
+    assert told[:3] == ["reward 0.00", "KL 0.00", "entropy 0.00"]
 
 
 def test_recomputing_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
