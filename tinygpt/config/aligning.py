@@ -42,6 +42,11 @@ class PreferencesConfig(TrainConfig):
         """The name of what is made by rule, or of the file."""
         return self.data
 
+    @property
+    def conversations(self) -> bool:
+        """Whether one question may follow another: each prompt stands by itself."""
+        return False
+
 
 @dataclass(frozen=True)
 class RewardConfig(PreferencesConfig):

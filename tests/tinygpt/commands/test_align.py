@@ -4,8 +4,10 @@ training/aligning.py, training/starting.py
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +241,17 @@ def test_an_aligned_run_is_a_run_as_any_other(judged: Path) -> None:
     assert main(["align", "first", "--reward", "judge", *STEPS, "--out", "second"]) == 0
     staying = load_file("second/base.safetensors")
     assert all(np.array_equal(x, staying[f"reference.{name}"]) for name, x in policy.items())
+
+
+def test_an_aligned_run_chats(
+    asked: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has seen each prompt by itself, so each question is answered by itself."""
+    assert main([*DPO, "--out", "better"]) == 0
+    answers = []
+    for flags in [], ["--no-remember"]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"say one\nsay two\n")))
+        capsys.readouterr()
+        assert main(["chat", "better", *flags]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1] != ""
