@@ -282,7 +282,8 @@ def _content(folder: Path, name: str, state: State | None, most: int) -> bytes:
         if (data := _sealed(file, seal)) is not None:
             return data
     if not path.exists():
-        raise InputError(f"{shown(path)} is missing\n{EARLIER}")
+        advice = RESTORE if name in state.files else EARLIER
+        raise InputError(f"{shown(path)} is missing\n{advice}")
     raise InputError(
         f"{shown(path)} is not the file that its {STATE} was written for: it was changed or is "
         f'damaged\nrestore it from a copy; if you changed it yourself, take "files" out of {STATE}'

@@ -174,6 +174,13 @@ def test_missing_file(tmp_path: Path) -> None:
         read_json(tmp_path / "config.json", dict[str, Any])
 
 
+def test_a_saved_file_that_is_gone_is_restored(tmp_path: Path) -> None:
+    """The run had its first checkpoint, so the advice is not to look for one."""
+    write(tmp_path, {"x": np.zeros(1)}, step=3).unlink()
+    with pytest.raises(InputError, match="is missing\nrestore it from a copy"):
+        checkpoint.load(tmp_path, {"model.safetensors": {"x": np.empty(1, "float64")}})
+
+
 GARBAGE = {
     "empty": b"",
     "short": b"\x10",
