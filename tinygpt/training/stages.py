@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from tinygpt.config import (
     AlignConfig,
@@ -30,14 +30,14 @@ COPIES = 3  # float64 arrays of the logits of one reply
 NONE = -1  # a token that ends no reply
 
 
-def by_ppo(config: TrainConfig) -> bool:
+def by_ppo(config: TrainConfig) -> TypeGuard[AlignConfig]:
     """Whether a step begins with a rollout."""
     return isinstance(config, AlignConfig) and config.method == "ppo"
 
 
 def passed(config: TrainConfig) -> Any:
     """The configuration of a training whose batch is what goes through the model at a time."""
-    if isinstance(config, AlignConfig) and config.method == "ppo":
+    if by_ppo(config):
         return replace(config, batch=-(-config.batch // config.minibatches), minibatches=1)
     if isinstance(config, PreferencesConfig):
         return replace(config, batch=2 * config.batch)
@@ -69,7 +69,7 @@ def beside(
 
 def rollout_bytes(model: ModelConfig, config: TrainConfig) -> int:
     """Of the cache of keys and values, and of the logits that the tokens are drawn from."""
-    if not (isinstance(config, AlignConfig) and config.method == "ppo"):
+    if not by_ppo(config):
         return 0
     cache = 2 * 4 * model.layers * model.context * model.width  # of a reply, as its logits
     logits = min(config.length, model.context) * model.vocabulary
