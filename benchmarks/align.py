@@ -34,6 +34,14 @@ METHODS = {
     "DPO": ("--method", "dpo"),
     "PPO without KL": ("--kl", "0", "--lr", "1e-3", "--steps", "300"),
 }
+INTRO = """# Alignment
+
+Made by `python benchmarks/align.py RUN`. Median of the seeds, and each seed in brackets. The pairs
+and the prompts, 500 of each, were kept back from all stages. The true score of a reply is known by
+rule: 1 for a right and kind reply, 0.5 for a right and rude one, else 0. What is possible is 1.
+The reward has mean 0 and spread 1 over replies of the reference to other prompts.
+
+"""
 PANELS = {"reward": "reward", "true_score": "true score", "kl": "KL (nats a reply)"}
 
 
@@ -97,8 +105,10 @@ def _cells(found: Sequence[dict[str, Any]], name: str) -> Iterator[str]:
         if None in numbers:
             yield "-"
             continue
-        middle = form.format(statistics.median(numbers))
-        yield f"{middle} ({', '.join(form.format(number) for number in numbers)})"
+        # a mean of logarithms' differences may be -1e-7, and + 0.0 takes the sign of a rounded zero
+        rounded = [round(number, 3) + 0.0 for number in numbers]
+        middle = form.format(statistics.median(rounded))
+        yield f"{middle} ({', '.join(map(form.format, rounded))})"
 
 
 @drawing()
@@ -135,7 +145,7 @@ def main() -> None:
     found = [measure(options.base, options.runs, seed) for seed in options.seeds]
     lines = list(table(found))
     print(*lines, sep="\n")
-    (options.out / "align.md").write_text("\n".join(["# Alignment", "", *lines, ""]))
+    (options.out / "align.md").write_text(INTRO + "\n".join([*lines, ""]))
     draw(options.runs, options.seeds, options.out / "align.png")
 
 

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from tinygpt.data.pairs import held_back
-from tinygpt.data.reading import name_of, read_text
+from tinygpt.data.reading import fault_of, name_of, read_text
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
 from tinygpt.ids import ANSWERED, ASSISTANT, IGNORED, PAD, USER, Ids
@@ -183,7 +183,7 @@ def _example(line: str, where: str) -> Example:
     try:
         found = msgspec.json.decode(line, type=Line)
     except (ValueError, RecursionError) as error:
-        problem = str(error)
+        problem = fault_of(line, error)
     else:
         if found.instruction.strip() and found.answer.strip():
             return Example(found.instruction, found.answer, found.input, found.later)

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from tinygpt.data.pairs import held_back
-from tinygpt.data.reading import name_of, read_text
+from tinygpt.data.reading import fault_of, name_of, read_text
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
 from tinygpt.ids import CLS, IGNORED, Ids, padded
@@ -153,8 +153,9 @@ def _lines(content: str, name: str) -> Iterator[Example]:
         try:
             found = msgspec.json.decode(line, type=Line)
         except (ValueError, RecursionError) as error:
+            problem = brief(fault_of(line, error))
             raise CorpusError(
-                f"{name}, line {i} is no text with a label ({brief(str(error))}): '{brief(line)}'"
+                f"{name}, line {i} is no text with a label ({problem}): '{brief(line)}'"
                 '\nwrite each as a line of its own: {"text": "He ran.", "label": "cat"}'
             ) from None
         yield _example(found.text, str(found.label), f"{name}, line {i}")

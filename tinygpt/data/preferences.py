@@ -22,7 +22,7 @@ import numpy as np
 
 from tinygpt.data.instructions import end_of, prompt_of
 from tinygpt.data.pairs import held_back
-from tinygpt.data.reading import name_of, read_text
+from tinygpt.data.reading import fault_of, name_of, read_text
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
 from tinygpt.ids import IGNORED, Ids, padded
@@ -154,7 +154,7 @@ def _pair(line: str, where: str) -> Preference:
     try:
         found = msgspec.json.decode(line, type=Line)
     except (ValueError, RecursionError) as error:
-        problem = str(error)
+        problem = fault_of(line, error)
     else:
         problem = _fault(found)
         if not problem:

@@ -147,3 +147,8 @@ def opening(text: str, words: int = 5) -> str:
         text = next(filter(None, map(str.strip, start.split(END))), start)
     found = re.match(rf"\s*(\S+\s+){{0,{words - 1}}}\S+", text)
     return (found.group() if found else text)[:80]
+
+
+def fault_of(line: str, error: Exception) -> str:
+    """What is wrong with a line that is no JSON object of its kind."""
+    return str(error) if line.strip() else "the line is empty"

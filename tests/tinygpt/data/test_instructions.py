@@ -77,6 +77,7 @@ def test_examples_of_a_file(tmp_path: Path) -> None:
     assert len(learned) == 18
     for wrong, says in (
         ('{"instruction": "a"}', "line 1 is no example .*answer"),
+        ('{"instruction": "a", "answer": "b"}\n \n', "line 2 is no example .the line is empty"),
         ('{"instruction": "a", "answer": ""}', "is empty"),
         ('{"instruction": "a", "answer": "b", "output": "c"}', "output"),
         ("[1", "line 1"),

@@ -74,7 +74,7 @@ def test_the_last_questions_are_kept_back(here: Path) -> None:
 
 
 WRONG = {
-    "": "line 2 is no pair (Input data was truncated): ''",
+    "": "line 2 is no pair (the line is empty): ''",
     "Hello": "line 2 is no pair",
     "[1]": "line 2 is no pair",
     '{"prompt": "a", "better": "b"}': "missing required field `worse`",
