@@ -42,6 +42,7 @@ from tinygpt.model.sizes import least_bytes, parameter_count
 from tinygpt.model.transformer import Transformer
 from tinygpt.runs import checkpoint
 from tinygpt.runs.checkpoint import Count, Numbers, Progress, State
+from tinygpt.runs.fitting import unfit
 from tinygpt.runs.ownership import Owner
 from tinygpt.terminal import nearest, number_of, shown
 from tinygpt.tokenizers import Tokenizer
@@ -375,7 +376,7 @@ def resume(run: Run, model: Transformer, optimizer: Optimizer) -> Progress:
     """
     moments = optimizer.state_dict()["arrays"]
     state, arrays = checkpoint.load(run.folder, {**_parts(model), OPTIMIZER: moments})
-    problem = "it is missing" if state is None else _unfit(state, run, optimizer)
+    problem = "it is missing" if state is None else unfit(state, run.training, optimizer)
     if state is None or state.optimizer is None or problem:
         raise InputError(f"{STATE} in {run.name} does not fit this run ({problem})\n{RESTORE}")
     numbers = {"groups": [{"lr": state.optimizer.lr}], "taken": state.step * run.training.updates}
@@ -383,29 +384,3 @@ def resume(run: Run, model: Transformer, optimizer: Optimizer) -> Progress:
     model.load_state_dict(arrays[MODEL] | arrays.get(BASE, {}))
     optimizer.load_state_dict({**numbers, "arrays": arrays[OPTIMIZER]})
     return msgspec.convert(state, Progress, from_attributes=True)
-
-
-def _unfit(state: State, run: Run, optimizer: Optimizer) -> str | None:
-    """What in a state no training of these choices can have written."""
-    numbers, scale = state.optimizer, optimizer.loss_scale
-    if numbers is None:
-        return "it has no numbers of an optimiser"
-    if state.step > run.training.steps:
-        return f"step {state.step:,} of {run.training.steps:,}"
-    if state.best_step > state.step or state.worse > state.step:
-        return f"best_step {state.best_step:,} and worse {state.worse:,} at step {state.step:,}"
-    if (state.best is None) != (state.best_step == 0):
-        return f"best {state.best} at best_step {state.best_step:,}"
-    if set(numbers.counts) != set(optimizer.counts):
-        return "it counts the steps of other parameters"
-    updates = state.step * run.training.updates
-    if max(numbers.counts.values()) > updates:
-        return f"a parameter took {max(numbers.counts.values()):,} updates, the run {updates:,}"
-    by_ppo = not run.training.measures
-    if (state.price is not None) != (by_ppo and state.step > 0):
-        return f"price {state.price} of a nat of KL"
-    if (numbers.loss_scale is None) != (scale is None):
-        return f"loss_scale {numbers.loss_scale} with {run.training.dtype}"
-    if scale and numbers.loss_scale and numbers.loss_scale.good >= scale.patience:
-        return f"loss_scale with {numbers.loss_scale.good:,} good steps"
-    return None

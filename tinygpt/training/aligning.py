@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from tinygpt.errors import InputError
 from tinygpt.ids import Ids
 from tinygpt.model.aligned import Aligned
 from tinygpt.runs import panels
-from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say
 from tinygpt.training import calibration
 from tinygpt.training.loop import Training
@@ -56,6 +56,7 @@ class Aligning(Preferring):
         self.by_ppo = self.run.training.method == "ppo"
 
     def records(self, first: int) -> Iterator[StepRecord]:
+        """The steps of PPO from `first` on; with DPO those of any training on pairs."""
         if not self.by_ppo:
             return super().records(first)
         job, price = self.job, self.progress.price
@@ -72,18 +73,12 @@ class Aligning(Preferring):
         for line in compared(self.job.model, kept, self.run.training):
             say(line)
 
-    def draw(self) -> bool:
-        """The picture of the numbers so far: whether it was drawn."""
-        if not self.by_ppo:
-            return super().draw()
-        try:
-            panels.draw(self.run.folder / runs.METRICS, self.run.folder / runs.PICTURE)
-        except InputError as error:
-            if self.drawable:
-                self.live.note(str(error).splitlines()[0])
-            self.drawable = False
-            return False
-        return True
+    def draw_picture(self, metrics: Path, picture: Path) -> None:
+        """The numbers of the rollouts; of DPO the losses."""
+        if self.by_ppo:
+            panels.draw(metrics, picture)
+        else:
+            super().draw_picture(metrics, picture)
 
 
 def compared(model: Aligned, prompts: Preferences, config: AlignConfig) -> Iterator[str]:

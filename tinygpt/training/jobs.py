@@ -224,6 +224,9 @@ def frozen(model: Transformer, config: TrainConfig) -> None:
 
 
 def until_of(run: Run, request: Request) -> int:
+    """The step to stop after: as asked, else the last one. Raises InputError for one that the run
+    does not have.
+    """
     until = run.training.steps if request.until is None else request.until
     if not 1 <= until <= run.training.steps:
         raise InputError(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -299,25 +300,25 @@ class Training:
             self.next_picture = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
 
     def draw(self) -> bool:
-        """The curve of the metrics so far, with the floor where there is one: whether it was drawn.
+        """The picture of the metrics so far: whether it was drawn.
 
         A picture that cannot be written ends no training: the checkpoint could be. This is said
         once.
         """
         try:
-            curves.draw(
-                self.run.folder / runs.METRICS,
-                self.run.folder / runs.PICTURE,
-                unknowing=math.log(self.job.data.outcomes(self.run.model)),
-                floor=self.job.data.floor,
-                unit=self.job.data.target,
-            )
+            self.draw_picture(self.run.folder / runs.METRICS, self.run.folder / runs.PICTURE)
         except InputError as error:
             if self.drawable:
                 self.live.note(str(error).splitlines()[0])
             self.drawable = False
             return False
         return True
+
+    def draw_picture(self, metrics: Path, picture: Path) -> None:
+        """The losses as a curve."""
+        unknowing = math.log(self.job.data.outcomes(self.run.model))
+        floor, unit = self.job.data.floor, self.job.data.target
+        curves.draw(metrics, picture, unknowing=unknowing, floor=floor, unit=unit)
 
 
 def _skipped(record: StepRecord) -> str:

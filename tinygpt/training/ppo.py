@@ -46,10 +46,12 @@ class AlignRecord(StepRecord):
 
     @property
     def carried(self) -> dict[str, Any]:
+        """The price of a nat of KL in the next step."""
         return {"price": self.price}
 
     @property
     def said(self) -> list[str]:
+        """The rollout in numbers."""
         numbers = self.numbers
         return [
             f"reward {numbers['reward']:z.2f}",
