@@ -117,9 +117,9 @@ def draw(p: Any, name: str, path: Path) -> None:
         label=f"this model: off by {error_of(bins):.1%}",
     )
     above.set(ylabel="share of pairs that it orders rightly", xlim=(GUESS - 0.01, 1.01))
-    above.set_ylim(top=1.02)
+    above.set_ylim(-0.02, 1.02)
     above.set_title(f"{accuracy(p)}: right\n{name}", fontsize=10, parse_math=False)
-    above.legend(loc="upper left")
+    above.legend(loc="lower right")
     below.bar(
         [part.low for part in bins],
         [part.pairs for part in bins],
