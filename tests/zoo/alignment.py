@@ -155,8 +155,9 @@ ZOO = [
         "tests/tinygpt/data/test_replies.py::"
         "test_the_better_reply_has_the_higher_score_and_prompts_are_kept_back"),
     # what is measured on is learned from
-    Bug(97, PAIRS, "learned = [pair for pair in pairs if pair.question not in kept]",
-        "learned = pairs",
+    Bug(97, "tinygpt/data/instructions.py",
+        "learned = [item for item in items if item.question not in kept]",
+        "learned = list(items)",
         "tests/tinygpt/data/test_preferences.py::test_the_last_questions_are_kept_back"),
     # a choice that does nothing is taken
     Bug(97, "tinygpt/training/starting.py", "_refuse_of_other_method(request, config)\n    before",

@@ -4,7 +4,7 @@ of which one is better, without a reward model.
 
 The prompts, or the pairs, are those of `--data FILE`, in the form of `tinygpt reward`; without a
 file they are questions about stories. The run that is aligned stays as it is, and so does the
-reward run: the new folder holds all that going on needs.
+reward run. The new folder holds all that `--resume` needs.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 without a file replies to questions about stories, judged by rule.
 
 A line of the file is {"prompt": ..., "better": ..., "worse": ...}, with "input" where the prompt is
-about a text. The reward model gives a reply a score; e^score says how much more often it is
-preferred. `tinygpt align` makes use of such a run.
+about a text. The reward model gives each reply a score. A reply whose score is higher by d is
+preferred e^d times as often as the other. `tinygpt align` learns from the scores of such a run.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -153,6 +153,17 @@ def _check_lengths(examples: Sequence[Example], rows: Sequence[Row], context: in
 # -- examples of a file
 
 
+class Asked(Protocol):
+    """What has a question."""
+
+    @property
+    def question(self) -> str:
+        """The text that comes before the answer."""
+
+
+Q = TypeVar("Q", bound=Asked)
+
+
 class Line(msgspec.Struct, forbid_unknown_fields=True):
     """A line of a .jsonl file."""
 
@@ -173,9 +184,14 @@ def read_examples(path: str, validation: float) -> tuple[list[Example], list[Exa
     """
     lines = read_text(path).removesuffix("\n").split("\n")
     examples = [_example(line, f"{name_of(path)}, line {i}") for i, line in enumerate(lines, 1)]
-    kept = held_back([example.question for example in examples], validation, "question")
-    learned = [example for example in examples if example.question not in kept]
-    return learned, [example for example in examples if example.question in kept]
+    return learned_and_kept(examples, validation)
+
+
+def learned_and_kept(items: Sequence[Q], validation: float) -> tuple[list[Q], list[Q]]:
+    """Those to learn from, and those kept back: of the different questions the last, this share."""
+    kept = held_back([item.question for item in items], validation, "question")
+    learned = [item for item in items if item.question not in kept]
+    return learned, [item for item in items if item.question in kept]
 
 
 def _example(line: str, where: str) -> Example:

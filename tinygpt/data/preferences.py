@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from tinygpt.data.instructions import end_of, prompt_of
-from tinygpt.data.pairs import held_back
+from tinygpt.data.instructions import end_of, learned_and_kept, prompt_of
 from tinygpt.data.reading import fault_of, name_of, read_text
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
@@ -144,9 +143,7 @@ def read_preferences(path: str, validation: float) -> tuple[list[Preference], li
     """
     lines = read_text(path).removesuffix("\n").split("\n")
     pairs = [_pair(line, f"{name_of(path)}, line {i}") for i, line in enumerate(lines, 1)]
-    kept = held_back([pair.question for pair in pairs], validation, "question")
-    learned = [pair for pair in pairs if pair.question not in kept]
-    return learned, [pair for pair in pairs if pair.question in kept]
+    return learned_and_kept(pairs, validation)
 
 
 def _pair(line: str, where: str) -> Preference:

@@ -106,7 +106,7 @@ class Plan:
     @property
     def tokens(self) -> int:
         """A step."""
-        return stages.rows_of(self.training) * self.model.context
+        return stages.row_count(self.training) * self.model.context
 
     @property
     def speed(self) -> float:
@@ -181,8 +181,8 @@ def counted(
         again=again,
         activations=model.layers * layer + ends,
         logits=logits_bytes(model, passed, elsewhere),
-        windows=(3 if of_pairs else 2) * 8 * stages.rows_of(config) * model.context,
-        flops=flops(model, stages.rows_of(config), config.recompute) * stages.work(config),
+        windows=(3 if of_pairs else 2) * 8 * stages.row_count(config) * model.context,
+        flops=flops(model, stages.row_count(config), config.recompute) * stages.work(config),
         reference=reference * size,
         reward=judge * size,
         rollout=stages.rollout_bytes(model, config),

@@ -44,8 +44,8 @@ def passed(config: TrainConfig) -> Any:
     return config
 
 
-def rows_of(config: TrainConfig) -> int:
-    """The rows of tokens of a step."""
+def row_count(config: TrainConfig) -> int:
+    """The number of rows of tokens in a step."""
     pairs = isinstance(config, PreferencesConfig) and not by_ppo(config)
     return config.batch * config.accumulation * (2 if pairs else 1)
 
