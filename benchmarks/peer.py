@@ -16,9 +16,9 @@ from tinygpt import GPT, GPTConfig
 class Block(nn.Module):
     """Pre-norm attention and feed-forward, as nanoGPT writes them."""
 
-    def __init__(self, width: int, heads: int, bias: bool):
+    def __init__(self, width: int, heads: int, bias: bool, dropout: float):
         super().__init__()
-        self.heads = heads
+        self.heads, self.p, self.dropout = heads, dropout, nn.Dropout(dropout)
         self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.attention_projection = (
             nn.Linear(width, 3 * width, bias),
@@ -35,15 +35,17 @@ class Block(nn.Module):
             t.view(B, T, self.heads, -1).transpose(1, 2)
             for t in self.qkv(self.attention_norm(x)).split(C, dim=2)
         )
-        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.attention_projection(y.transpose(1, 2).contiguous().view(B, T, C))
-        return x + self.feed_forward_projection(
-            functional.gelu(self.expand(self.feed_forward_norm(x)), approximate="tanh")
+        y = functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.p if self.training else 0.0, is_causal=True
         )
+        y = self.attention_projection(y.transpose(1, 2).contiguous().view(B, T, C))
+        x = x + self.dropout(y)
+        y = functional.gelu(self.expand(self.feed_forward_norm(x)), approximate="tanh")
+        return x + self.dropout(self.feed_forward_projection(y))
 
 
 class Peer(nn.Module):
-    """nanoGPT's model with our weights; loss(ids, targets) is the mean cross-entropy."""
+    """nanoGPT's model with our weights; peer(ids, targets) is the mean cross-entropy."""
 
     def __init__(self, model: GPT):
         super().__init__()
@@ -51,20 +53,23 @@ class Peer(nn.Module):
         self.token_embedding = nn.Embedding(config.vocabulary, config.width)
         self.position_embedding = nn.Embedding(config.context, config.width)
         self.blocks = nn.ModuleList(
-            [Block(config.width, config.heads, config.bias) for _ in range(config.layers)]
+            [
+                Block(config.width, config.heads, config.bias, config.dropout)
+                for _ in range(config.layers)
+            ]
         )
-        self.final_norm = nn.LayerNorm(config.width)
+        self.final_norm, self.dropout = nn.LayerNorm(config.width), nn.Dropout(config.dropout)
         self.register_buffer("positions", torch.arange(config.context))
+        state = {key: value.numpy().copy() for key, value in model.state_dict().items()}
         with torch.no_grad():
             for name, parameter in self.named_parameters():
-                parameter.copy_(torch.from_numpy(self._ours(model, name)))
+                parameter.copy_(torch.from_numpy(self._ours(state, name)))
 
     @staticmethod
-    def _ours(model: GPT, name: str) -> np.ndarray[Any, Any]:
-        """The value of one of these parameters in our model, whose linear weights are (inputs,
-        outputs).
+    def _ours(state: dict[str, Any], name: str) -> np.ndarray[Any, Any]:
+        """The value of one of these parameters in the state of our model, whose linear weights are
+        (inputs, outputs).
         """
-        state = {key: value.numpy().copy() for key, value in model.state_dict().items()}
         path = name.replace("attention_projection", "attention.projection").replace(
             "feed_forward_projection", "feed_forward.projection"
         )
@@ -76,12 +81,17 @@ class Peer(nn.Module):
         value = state[path]
         return value.T.copy() if "embedding" not in path and value.ndim == 2 else value
 
-    def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, ids: torch.Tensor, targets: torch.Tensor, reduction: str = "mean"
+    ) -> torch.Tensor:
         x = self.token_embedding(ids) + self.position_embedding(self.positions[: ids.shape[1]])
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
         logits = self.final_norm(x) @ self.token_embedding.weight.T
-        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        return functional.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-1, reduction=reduction
+        )
 
 
 def peer_optimizer(

@@ -21,8 +21,8 @@ def add_preset(parser: argparse._ActionsContainer) -> None:
         default=argparse.SUPPRESS,
         help="a size of GPT-2, with its learning rate, 524,288 tokens a step, "
         f"{COMMON['steps']:,} steps, {COMMON['warmup']} of warm-up, beta2 {COMMON['beta2']}, no "
-        f"snapshots, and bfloat16 on a GPU; other flags change single ones; {PLANNED} is for "
-        "tinygpt plan alone",
+        f"snapshots, and bfloat16 on a GPU; {PLANNED} is for tinygpt plan alone; shakespeare is "
+        "nanoGPT's training on characters for a GPU; other flags change single ones",
     )
 
 

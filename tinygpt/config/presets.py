@@ -1,8 +1,11 @@
-"""Settings for known sizes: `tinygpt train --preset gpt2`. A flag that is given counts more.
+"""Settings for known trainings: `tinygpt train --preset gpt2`. A flag that is given counts more.
 
 The sizes are GPT-2's (Radford et al. 2019, table 2), the learning rates those of GPT-3 for such
 sizes (Brown et al. 2020, table 2.1). A step is 524,288 tokens, and a training 10.5 billion.
 GPT-3 itself is for `tinygpt plan` alone: a step is 3.2 million tokens, a training 300 billion.
+
+`shakespeare` is nanoGPT's training on the works of Shakespeare, character by character, for a GPU:
+its config/train_shakespeare_char.py. All validation windows are measured each time.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ PRESETS = {
     "gpt3": COMMON
     | {"context": 2048, "width": 12288, "heads": 96, "layers": 96, "lr": 6e-5}
     | {"batch": 1, "accumulation": 1562, "steps": 93_750, "warmup": 117},
+    "shakespeare": {"context": 256, "width": 384, "heads": 6, "layers": 6, "dropout": 0.2}
+    | {"bias": False, "batch": 64, "batches": "random", "steps": 5000, "lr": 1e-3, "warmup": 100}
+    | {"evaluate": 250, "evaluate_share": 1.0},
 }
 PLANNED = "gpt3"  # to plan for, not to train
 

@@ -271,17 +271,32 @@ def test_a_preset_is_gpt2_and_flags_count_more() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_sizes_of_presets(name: str) -> None:
-    """As published, in millions of parameters; 2^19 tokens a step, and of GPT-3 3.2 million."""
+    """As published, in millions of parameters; 2^19 tokens a step, of GPT-3 3.2 million, and of
+    nanoGPT's Shakespeare run 2^14.
+    """
     training, model = chosen("--preset", name)
     published = {"gpt2": 124, "gpt2-medium": 355, "gpt2-large": 774, "gpt2-xl": 1558}
-    assert round(parameter_count(model) / 1e6) == (published | {"gpt3": 174_604})[name]
+    published |= {"gpt3": 174_604, "shakespeare": 30}  # the last for 65 tokens: 11
+    assert round(parameter_count(model) / 1e6) == published[name]
     tokens = training.batch * training.accumulation * model.context
     if name == "gpt3":
         assert (model.layers, model.width, model.heads) == (96, 12288, 96)
         assert round(tokens * training.steps / 1e9) == 300
         assert round(tokens / 1e5) == 32
     else:
-        assert tokens == 2**19
+        assert tokens == (2**14 if name == "shakespeare" else 2**19)
+
+
+def test_the_preset_shakespeare_is_nanogpts() -> None:
+    """config/train_shakespeare_char.py there, and what train.py adds to it."""
+    training, model = chosen("--preset", "shakespeare", "--device", "cuda")
+    assert (model.layers, model.heads, model.width, model.context) == (6, 6, 384, 256)
+    assert (model.dropout, model.bias, model.tied) == (0.2, False, True)
+    assert (training.batch, training.batches, training.steps) == (64, "random", 5000)
+    assert (training.lr, training.lr * training.final_lr, training.warmup) == (1e-3, 1e-4, 100)
+    assert (training.beta1, training.beta2, training.weight_decay) == (0.9, 0.99, 0.1)
+    assert (training.clip, training.validation, training.dtype) == (1.0, 0.1, "bfloat16")
+    assert (training.evaluate, training.evaluate_share) == (250, 1.0)
 
 
 def test_gpt3_is_not_trained(capsys: pytest.CaptureFixture[str]) -> None:
