@@ -2,12 +2,15 @@
 left over is counted.
 
     python -m tests.faults.kills --kills 200 --finetune 10 --align 10 --full 50 --together 20
+    python -m tests.faults.kills --cuda 10
 
 kills       kill -9 at a random moment of a training that saves at every step, the best weights too;
             each next one goes on from there
 finetune    the same of a fine-tuning
 adapters    the same of a fine-tuning with adapters (LoRA), which saves its other weights once
 align       the same of PPO, which writes its own replies and steers its price of KL
+thread      the same where a thread saves while the next steps run, as on a GPU
+cuda        the same on a GPU
 full        on a disk with room for a part of a save: the training ends; then there is room again
 together    two trainings into one folder at once
 
@@ -33,6 +36,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.saving import ON_THREAD
 from tests.helpers.program import environment
 from tinygpt import story
 from tinygpt.errors import InputError
@@ -45,6 +49,7 @@ WIDTH = ["--width", "32", "--heads", "2", "--layers", "2", "--context", "16", "-
 LONG = ["--steps", "100000", "--validation", "0.3", "--lr", "1e-4", "--warmup", "0"]
 SAVING = [*LONG, "--evaluate", "1"]
 CHOICES = ["train", *WIDTH, "--text", "text.txt", *SAVING]
+ON_GPU = [*CHOICES, "--device", "cuda", "--dtype", "bfloat16", "--dropout", "0.1"]
 TUNING = ["finetune", "base", "--data", "examples.jsonl", "--batch", "2", *SAVING]
 ADAPTERS = [*TUNING, "--lora", "2"]
 PREFERRING = ["--data", "pairs.jsonl", "--batch", "4", *LONG]
@@ -277,6 +282,20 @@ def run_aligning(count: int, seed: int) -> Counter[str]:
     return run_kills(count, seed, ALIGNING)
 
 
+def run_thread(count: int, seed: int) -> Counter[str]:
+    """The kills of a training whose thread saves."""
+    os.environ[ON_THREAD] = "1"
+    try:
+        return run_kills(count, seed)
+    finally:
+        del os.environ[ON_THREAD]
+
+
+def run_cuda(count: int, seed: int) -> Counter[str]:
+    """The kills of a training on a GPU."""
+    return run_kills(count, seed, ON_GPU)
+
+
 def prepare(folder: Path, choices: Sequence[str]) -> None:
     """A text, examples, and the runs of one step that a training of these choices starts from."""
     (folder / "text.txt").write_text(story() * 5)
@@ -336,6 +355,8 @@ WORK: dict[str, Callable[[int, int], Counter[str]]] = {
     "finetune": run_tuning,
     "adapters": run_adapters,
     "align": run_aligning,
+    "thread": run_thread,
+    "cuda": run_cuda,
     "full": run_full,
     "together": run_together,
 }

@@ -15,6 +15,7 @@ from tests.faults.kills import (
     run_aligning,
     run_full,
     run_kills,
+    run_thread,
     run_together,
     run_tuning,
 )
@@ -28,8 +29,8 @@ def test_bug_80_ten_kills() -> None:
     assert found["steps"] > 10
 
 
-@pytest.mark.parametrize("work", [run_tuning, run_adapters, run_aligning])
-def test_kills_of_what_follows_pretraining(work: Callable[[int, int], Counter[str]]) -> None:
+@pytest.mark.parametrize("work", [run_thread, run_tuning, run_adapters, run_aligning])
+def test_kills_of_other_trainings(work: Callable[[int, int], Counter[str]]) -> None:
     found = work(3, 1)
     assert {kind: found[kind] for kind in KINDS} == dict.fromkeys(KINDS, 0)
     assert found["steps"] > 3

@@ -42,7 +42,7 @@ def save(run: Run, progress: Progress) -> None:
     for array in OPTIMIZER.state_dict()["arrays"].values():
         array[...] = progress.step
     OPTIMIZER.counts = dict.fromkeys(OPTIMIZER.counts, progress.step)
-    runs.save(run, MODEL, OPTIMIZER, progress)
+    runs.save(run, runs.gathered(MODEL, OPTIMIZER, progress))
 
 
 def following(progress: Progress, best: bool) -> Progress:

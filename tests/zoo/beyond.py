@@ -10,7 +10,7 @@ ZOO = [
     Bug(  # after a second Ctrl-C, a run with checkpoints is called lost
         row=97,
         file="tinygpt/training/loop.py",
-        old="                self.saved = self.progress.step\n",
+        old="                self.saved = content.state.step\n",
         new="",
         test="tests/tinygpt/test_terminal.py::test_a_second_ctrl_c_says_what_is_saved",
     ),

@@ -269,8 +269,8 @@ ZOO = [
     Bug(
         row=86,  # a picture that cannot be drawn ends a training
         file="tinygpt/training/loop.py",
-        old="        except InputError as error:\n            if self.drawable:\n",
-        new="        except FileNotFoundError as error:\n            if self.drawable:\n",
+        old="            except InputError as error:\n                if self.drawn:\n",
+        new="            except FileNotFoundError as error:\n                if self.drawn:\n",
         test="tests/tinygpt/runs/test_curves.py::"
         "test_bug_86_a_picture_that_cannot_be_drawn_ends_no_training",
     ),

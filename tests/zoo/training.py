@@ -116,11 +116,11 @@ ZOO = [
         row=44,  # measuring: the mean of the batches' means
         file="tinygpt/training/measure.py",
         old=(
-            '            total += float(objective(model, x, y, "sum"))\n'
+            '            losses.append(objective(model, x, y, "sum"))\n'
             "            targets += int(np.count_nonzero(y != IGNORED))\n"
         ),
         new=(
-            '            total += float(objective(model, x, y, "mean"))\n            targets += 1\n'
+            '            losses.append(objective(model, x, y, "mean"))\n            targets += 1\n'
         ),
         test=RESUME + "test_bug_44_measuring_counts_each_target_once",
     ),
@@ -321,8 +321,8 @@ ZOO = [
     Bug(
         row=51,  # a later checkpoint passes for the best one
         file="tinygpt/runs/run.py",
-        old="if progress.at_best:",
-        new="if progress.best is not None and progress.worse == 0:",
+        old="if content.state.at_best:",
+        new="if content.state.best is not None and content.state.worse == 0:",
         test=RESUME + "test_bug_51_the_best_weights_are_those_that_were_measured",
     ),
     Bug(

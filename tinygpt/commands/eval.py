@@ -137,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
     measured = _measured(options, run, tokenizer)
     check_device(options.device)
     model.to(device=options.device)
-    rows = batch_of(run.model, measured.windows.context)
+    rows = batch_of(run.model, measured.windows.context, options.device)
     step = replace(run.training, batch=rows, device=options.device)
     with arithmetic(run.model, step):
         objective = objective_of(run.training, measuring=True)

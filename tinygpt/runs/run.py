@@ -21,11 +21,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -350,22 +350,35 @@ def _parts(model: Transformer, file: str = MODEL) -> dict[str, dict[str, Any]]:
 # -- saving one
 
 
-def save(run: Run, model: Transformer, optimizer: Optimizer, progress: Progress) -> None:
+class Content(NamedTuple):
+    """What a checkpoint is made of."""
+
+    learning: Mapping[str, Any]  # weights
+    staying: Mapping[str, Any]  # weights that do not learn: they are written once
+    moments: Mapping[str, Any]
+    state: State
+
+
+def gathered(model: Transformer, optimizer: Optimizer, progress: Progress) -> Content:
+    """What a checkpoint of this moment is made of: the arrays themselves, which a step changes."""
+    numbers, (staying, learning) = optimizer.state_dict(), parted(model)
+    kept = msgspec.convert({**numbers, "lr": numbers["groups"][0]["lr"]}, Numbers)
+    state = State(**asdict(progress), optimizer=kept)
+    return Content(learning, staying, numbers["arrays"], state)
+
+
+def save(run: Run, content: Content) -> None:
     """Write a checkpoint; also as the best one, when its loss, measured at this very step, is the
     lowest so far.
     """
-    moments = optimizer.state_dict()
-    arrays = _parts(model)
-    if (run.folder / BASE).exists():
-        arrays.pop(BASE, None)
-    arrays[OPTIMIZER] = moments.pop("arrays")
-    numbers = {**moments, "lr": moments["groups"][0]["lr"]}
-    if progress.at_best:
-        arrays[BEST] = arrays[MODEL]
-    state = State(**asdict(progress), optimizer=msgspec.convert(numbers, Numbers))
+    arrays = {MODEL: content.learning, OPTIMIZER: content.moments}
+    if content.staying and not (run.folder / BASE).exists():
+        arrays[BASE] = content.staying
+    if content.state.at_best:
+        arrays[BEST] = content.learning
     advice = "free some space there; the checkpoint before this one, if any, is whole"
     with writing(run.folder, advice, "save"):
-        checkpoint.save(run.folder, arrays, state)
+        checkpoint.save(run.folder, arrays, content.state)
 
 
 def resume(run: Run, model: Transformer, optimizer: Optimizer) -> Progress:

@@ -7,9 +7,12 @@ goes on, and can be sampled from, as before.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from tensor.memory import devices
+from tensor.memory.devices import Array
 from tensor.recording import in_bytes
 from tinygpt.config import TrainConfig
 from tinygpt.errors import InputError
@@ -62,14 +65,14 @@ def described(model: Transformer, config: TrainConfig) -> str:
     return f"{len(steps)} in float16, {in_bytes(len(steps) * each)} together: for tinygpt look"
 
 
-def save(run: Run, model: Transformer, step: int) -> None:
-    """Write the weights as the snapshot of that step, in one move. Raises OSError, and where a
-    weight is beyond float16, OverflowError.
+def save(run: Run, step: int, weights: Mapping[str, Array]) -> None:
+    """Write these weights, which are plain, as the snapshot of that step, in one move. Raises
+    OSError, and where a weight is beyond float16, OverflowError.
     """
     state = {}
-    for name, weights in plain_weights(model).items():
+    for name, array in weights.items():
         with np.errstate(over="ignore"):
-            state[name] = np.asarray(devices.to_host(weights.array)).astype(np.float16)
+            state[name] = np.asarray(devices.to_host(array)).astype(np.float16)
         if not np.isfinite(state[name]).all():
             raise OverflowError(f"{name} holds numbers beyond float16")
     path = run.folder / FOLDER / f"{step}.safetensors"

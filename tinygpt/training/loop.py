@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +20,15 @@ from tinygpt.data.windows import Examples
 from tinygpt.errors import InputError
 from tinygpt.files import reason
 from tinygpt.ids import Ids
+from tinygpt.model.prepared import plain_weights
 from tinygpt.runs import curves, snapshots
 from tinygpt.runs import run as runs
 from tinygpt.runs.metrics import Metrics, finite
 from tinygpt.runs.ownership import Owner
+from tinygpt.runs.run import Content
 from tinygpt.terminal import command, duration, number_of, say, short
 from tinygpt.training.jobs import Job
+from tinygpt.training.meanwhile import Copied, Meanwhile
 from tinygpt.training.measure import mean_loss, measured_rows, rows_between
 from tinygpt.training.profile import Profile
 from tinygpt.training.progress import Interrupt, LiveLine
@@ -45,7 +49,7 @@ class Training:
         self.live = LiveLine(job.run.training.steps, job.run.model, job.run.training.device)
         self.kept = snapshots.chosen(job.model, job.run.training)
         self.next_picture = time.monotonic() + PICTURE_SECONDS
-        self.drawable = True  # until a drawing fails
+        self.drawn = True  # until a drawing fails
         self.saved = job.progress.step  # the step of the last checkpoint; 0 without one
         self.over = job.progress.step == job.run.training.steps  # the last step was taken
         validation = job.data.validation
@@ -55,6 +59,7 @@ class Training:
         self.tokens, self.seconds = 0, 0.0  # of the steps taken
         self.skipped = self.in_a_row = 0  # steps: all, and the last ones
         self.waiting: list[StepRecord] = []  # steps that are not noted yet
+        self.meanwhile = Meanwhile(job.run.training.device)
 
     def take_steps(self, profile: Profile | None = None) -> int:
         """Train to the end, or to a signal, or until nothing can be learned any more. Save a
@@ -62,7 +67,7 @@ class Training:
         """
         job, config, first = self.job, self.run.training, self.progress.step
         start = saved = time.monotonic()
-        with Interrupt() as stop, self.live, self.telling(), self.noting():
+        with Interrupt() as stop, self.live, self.telling(), self.meanwhile, self.noting():
             if first == 0:
                 self.keep(0)
             records = self.records(first)
@@ -81,9 +86,10 @@ class Training:
                 if stop.asked or self.over or ended:
                     break
                 if measured or time.monotonic() - saved > SAVE_SECONDS:
-                    self.save()
+                    self.begin_save()
                     self.refresh()
                     saved = time.monotonic()
+                self.meanwhile.look()
             self.save()  # while signals still wait
         return self.ended(self.progress.step - first, time.monotonic() - start, stop.asked)
 
@@ -168,17 +174,36 @@ class Training:
     # -- saving
 
     def save(self) -> None:
-        """Write the checkpoint where the folder is now."""
-        while True:
-            self.follow()
+        """Write the checkpoint."""
+        self.begin_save()
+        self.meanwhile.wait()
+
+    def begin_save(self) -> None:
+        """Write the checkpoint of this moment, on a GPU while it trains on."""
+        self.meanwhile.wait()  # one copy of the weights and moments at a time
+        content = runs.gathered(self.job.model, self.job.optimizer, self.progress)
+        self.write(content, self.meanwhile.copied(content.learning, content.moments))
+
+    def write(self, content: Content, copied: Copied) -> None:
+        """Write a checkpoint where the folder is now."""
+        self.follow()
+        run = self.run
+
+        def work() -> None:
+            learning, moments = copied.ready()
+            runs.save(run, content._replace(learning=learning, moments=moments))
+
+        def then(written: Future[None]) -> None:
             try:
-                runs.save(self.run, self.job.model, self.job.optimizer, self.progress)
-                self.saved = self.progress.step
-                return
+                written.result()
+                self.saved = content.state.step
             except InputError:
                 # else the folder was moved while it was written to
                 if self.owner.stays():
                     raise
+                self.write(content, copied)
+
+        self.meanwhile.do(work, then)
 
     def follow(self) -> None:
         """Go on in the folder where it is now, with all steps noted. One that was removed is made
@@ -198,12 +223,20 @@ class Training:
 
         One that cannot be written ends no training.
         """
-        if step in self.kept:
-            self.follow()
+        if step not in self.kept:
+            return
+        self.follow()
+        run = self.run
+        weights = {name: x.array for name, x in plain_weights(self.job.model).items()}
+        copied = self.meanwhile.copied(weights)
+
+        def then(written: Future[None]) -> None:
             try:
-                snapshots.save(self.run, self.job.model, step)
+                written.result()
             except (OSError, OverflowError) as error:
                 self.live.note(f"no snapshot of step {step:,}: {reason(error)}")
+
+        self.meanwhile.do(lambda: snapshots.save(run, step, *copied.ready()), then)
 
     # -- measuring
 
@@ -293,26 +326,37 @@ class Training:
 
     def refresh(self) -> None:
         """Draw the curve anew, if that is due: seldom, since this takes as long as many steps."""
-        start = time.monotonic()
-        if start >= self.next_picture:
-            self.draw()
-            now = time.monotonic()
-            self.next_picture = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
+        if time.monotonic() >= self.next_picture:
+            self.begin_picture()
 
     def draw(self) -> bool:
-        """The picture of the metrics so far: whether it was drawn.
+        """The picture of the metrics so far: whether it was drawn."""
+        self.begin_picture()
+        self.meanwhile.wait()
+        return self.drawn
+
+    def begin_picture(self) -> None:
+        """Draw it, on a GPU while it trains on.
 
         A picture that cannot be written ends no training: the checkpoint could be. This is said
         once.
         """
-        try:
-            self.draw_picture(self.run.folder / runs.METRICS, self.run.folder / runs.PICTURE)
-        except InputError as error:
-            if self.drawable:
-                self.live.note(str(error).splitlines()[0])
-            self.drawable = False
-            return False
-        return True
+        start, folder = time.monotonic(), self.run.folder
+
+        def then(drawn: Future[None]) -> None:
+            now = time.monotonic()
+            self.next_picture = now + max(PICTURE_SECONDS, PICTURE_SHARE * (now - start))
+            try:
+                drawn.result()
+                self.drawn = True
+            except InputError as error:
+                if self.drawn:
+                    self.live.note(str(error).splitlines()[0])
+                self.drawn = False
+
+        self.meanwhile.do(
+            lambda: self.draw_picture(folder / runs.METRICS, folder / runs.PICTURE), then
+        )
 
     def draw_picture(self, metrics: Path, picture: Path) -> None:
         """The losses as a curve."""

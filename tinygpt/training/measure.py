@@ -16,7 +16,9 @@ from tinygpt.data.windows import Examples
 from tinygpt.ids import IGNORED, MASK, Ids
 from tinygpt.training.step import Objective, own_loss
 
-LARGEST = 1 << 24  # numbers in the widest array of a batch that is measured on: 64 MB of logits
+# what is measured on together, at most: windows, and numbers in the widest array (64 MB of logits)
+MOST, LARGEST = 64, 1 << 24
+ON_GPU = 8  # times as much there: small batches would be done before the next one is queued
 
 
 def mean_loss(
@@ -32,12 +34,13 @@ def mean_loss(
     batch: how many windows go through the model at a time; by default as many as fit.
     rows: the numbers of the windows; all by default.
     """
-    total, targets = 0.0, 0
+    losses, targets = list[Any](), 0
     with no_grad(), evaluating():
         for x, y in batches(model, windows, batch, rows):
-            total += float(objective(model, x, y, "sum"))
+            losses.append(objective(model, x, y, "sum"))
             targets += int(np.count_nonzero(y != IGNORED))
-    return total / max(targets, 1)
+    # last: a GPU that is asked for a number has no work meanwhile
+    return sum(map(float, losses)) / max(targets, 1)
 
 
 def wrong_share(model: Any, windows: Examples, rows: Ids | None = None) -> tuple[float, int]:
@@ -94,14 +97,16 @@ def batches(
 ) -> Iterator[tuple[Any, Ids]]:
     """The windows with these numbers (all by default), `batch` at a time."""
     rows = np.arange(len(windows)) if rows is None else rows
-    batch = batch or batch_of(model.config, windows.context)
+    batch = batch or batch_of(model.config, windows.context, model.device)
     for start in range(0, len(rows), batch):
         yield windows[rows[start : start + batch]]
 
 
-def batch_of(model: ModelConfig, context: int) -> int:
+def batch_of(model: ModelConfig, context: int, device: str = "cpu") -> int:
     """How many windows to measure at a time: as many as keep each array below LARGEST."""
-    return max(1, min(64, LARGEST // (context * max(model.vocabulary, 4 * model.width))))
+    times = 1 if device == "cpu" else ON_GPU
+    widest = context * max(model.vocabulary, 4 * model.width)
+    return max(1, min(MOST * times, LARGEST * times // widest))
 
 
 def measured_rows(windows: Examples) -> Ids:

@@ -6,15 +6,13 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import TypeAlias
 
 from tensor import Tensor
+from tensor.memory import pinned
 from tensor.memory.devices import array_module
 
 Number: TypeAlias = "float | Tensor"  # a tensor: () of a GPU, which nobody has waited for
-SLOT = 8  # bytes of a number, at most
 
 
 class Moment:
@@ -49,10 +47,10 @@ class Reading:
 
     def __init__(self, start: Moment, *numbers: Number):
         self._start = start
-        # of each: its value, or the bytes that it will have in memory that a GPU can write
+        # of each: its value, or a copy that a GPU writes
         self._values = [number if isinstance(number, float) else None for number in numbers]
-        tensors = [number for number in numbers if isinstance(number, Tensor)]
-        self._bytes = _copied(tensors, start.device) if tensors else []
+        arrays = [number.array for number in numbers if isinstance(number, Tensor)]
+        self._copies = pinned.copies(arrays) if arrays else []
         self._end = Moment(start.device)
 
     @property
@@ -64,8 +62,8 @@ class Reading:
     def floats(self) -> list[float]:
         """The values. On a GPU, this waits for what makes them, and for no later work."""
         self._end.wait()
-        read, self._bytes = iter(self._bytes), []
-        return [float(next(read)[0]) if x is None else x for x in self._values]
+        read, self._copies = iter(self._copies), []
+        return [float(next(read)) if x is None else x for x in self._values]
 
     @cached_property
     def seconds(self) -> float:
@@ -75,20 +73,5 @@ class Reading:
 
     def __del__(self) -> None:
         # the memory goes to whoever asks next, and no copy may be under way to it
-        if self._bytes:
+        if self._copies:
             self._end.wait()
-
-
-def _copied(tensors: list[Tensor], device: str) -> list[Any]:
-    """Arrays of the one value of each tensor, which a GPU will have written at some later time."""
-    cuda = array_module(device).cuda
-    whole = np.frombuffer(
-        cuda.alloc_pinned_memory(SLOT * len(tensors)), np.uint8, SLOT * len(tensors)
-    )
-    stream, parts = cuda.get_current_stream(), []
-    for i, number in enumerate(tensors):
-        array = number.array
-        part = whole[SLOT * i : SLOT * i + array.nbytes]
-        array.data.copy_to_host_async(part.ctypes.data, array.nbytes, stream)
-        parts.append(part.view(array.dtype))
-    return parts

@@ -273,9 +273,9 @@ def test_checkpoints_are_written_on_the_way(monkeypatch: pytest.MonkeyPatch) -> 
     saved: list[int] = []
     save = runs.save
 
-    def counted(run: runs.Run, model: Any, optimizer: Any, progress: runs.Progress) -> None:
-        saved.append(progress.step)
-        save(run, model, optimizer, progress)
+    def counted(run: runs.Run, content: runs.Content) -> None:
+        saved.append(content.state.step)
+        save(run, content)
 
     monkeypatch.setattr("tinygpt.training.loop.SAVE_SECONDS", 0.0)
     monkeypatch.setattr(runs, "save", counted)

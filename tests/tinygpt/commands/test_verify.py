@@ -421,7 +421,7 @@ def test_both_copies_are_of_one_step(run: Path, monkeypatch: pytest.MonkeyPatch)
             optimizer = optimizer_of(model, loaded.training)
             for array in optimizer.state_dict()["arrays"].values():
                 array[...] = step
-            runs.save(loaded, model, optimizer, Progress(step))
+            runs.save(loaded, runs.gathered(model, optimizer, Progress(step)))
         return read(folder, name, *rest)
 
     seen: list[int] = []

@@ -18,6 +18,7 @@ from tinygpt.__main__ import main
 from tinygpt.runs import curves as plot
 from tinygpt.runs import run as runs
 from tinygpt.training import loop
+from tinygpt.training.meanwhile import Meanwhile
 
 pytestmark = pytest.mark.usefixtures("here")
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -63,11 +64,14 @@ def test_a_drawing_that_takes_long_comes_seldom(monkeypatch: pytest.MonkeyPatch)
     now, drawn = [0.0], []
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
 
-    def draw() -> None:
+    def draw(*_: Path) -> None:
         drawn.append(now[0])
         now[0] += 2.0
 
-    training = cast("loop.Training", SimpleNamespace(draw=draw, next_picture=loop.PICTURE_SECONDS))
+    run, meanwhile = SimpleNamespace(folder=Path()), Meanwhile("cpu")
+    parts = {"draw_picture": draw, "run": run, "meanwhile": meanwhile}
+    parts |= {"begin_picture": lambda: loop.Training.begin_picture(training)}
+    training = cast("loop.Training", SimpleNamespace(**parts, next_picture=loop.PICTURE_SECONDS))
     while now[0] < 1000:
         loop.Training.refresh(training)
         now[0] += 1.0

@@ -40,7 +40,7 @@ def new(folder: Path = runs.RUNS, text: str | None = None, **training: Any) -> R
 def saved(folder: Path = runs.RUNS, step: int = 1, **training: Any) -> tuple[Run, GPT]:
     run = new(folder, **training)
     model = GPT(run.model, generator=Generator(step), dtype=run.training.dtype)
-    runs.save(run, model, optimizer_of(model, run.training), runs.Progress(step))
+    runs.save(run, runs.gathered(model, optimizer_of(model, run.training), runs.Progress(step)))
     return run, model
 
 
@@ -53,7 +53,9 @@ def test_a_run_of_an_older_version_keeps_its_meaning() -> None:
     """Its model added sinusoids to token embeddings without a factor."""
     model = GPTConfig(TOKENIZER.size, context=4, width=8, heads=2, positions="sinusoidal")
     run = created(Run(model, TrainConfig(), "The cat"), TOKENIZER)
-    runs.save(run, GPT(model), optimizer_of(GPT(model), run.training), runs.Progress(1))
+    runs.save(
+        run, runs.gathered(GPT(model), optimizer_of(GPT(model), run.training), runs.Progress(1))
+    )
     assert runs.load(run.folder)[1].scale == 8**0.5
     path = run.folder / runs.CONFIG
     content = json.loads(path.read_text())
@@ -236,7 +238,7 @@ def test_the_saved_optimiser_goes_on_where_it_was() -> None:
     optimizer = optimizer_of(model, run.training)
     model.loss([1, 2, 3], [2, 3, 4]).backward()
     optimizer.step()
-    runs.save(run, model, optimizer, runs.Progress(2))
+    runs.save(run, runs.gathered(model, optimizer, runs.Progress(2)))
     arrays = optimizer.state_dict()["arrays"]
     back = checkpoint.load_arrays(run.folder / runs.OPTIMIZER, arrays)
     assert any(array.any() for array in back.values())
@@ -248,7 +250,7 @@ def test_bug_81_all_that_resumes_is_of_one_checkpoint() -> None:
     run, _ = saved()
     _, model, _ = runs.load(run.folder)
     later = GPT(run.model, generator=Generator(2))
-    runs.save(run, later, optimizer_of(later, run.training), runs.Progress(2))
+    runs.save(run, runs.gathered(later, optimizer_of(later, run.training), runs.Progress(2)))
     assert runs.resume(run, model, optimizer_of(model, run.training)).step == 2
     assert all(
         np.array_equal(weights.numpy(), later.state_dict()[name].numpy())
@@ -348,5 +350,5 @@ def test_a_save_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         InputError, match=r"cannot save to runs.story-1 \(No space left on device\)"
     ):
-        runs.save(run, model, optimizer_of(model, run.training), runs.Progress(2))
+        runs.save(run, runs.gathered(model, optimizer_of(model, run.training), runs.Progress(2)))
     runs.load(run.folder)

@@ -6,12 +6,13 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.helpers.program import TINY, losses
-from tinygpt import CharacterTokenizer, TrainConfig, floor, story
+from tinygpt import GPT, CharacterTokenizer, GPTConfig, TrainConfig, floor, story
 from tinygpt.__main__ import main
 from tinygpt.data.prepare import prepare
 from tinygpt.runs import metrics
@@ -64,6 +65,25 @@ def test_one_window_at_least_and_all_where_they_are_few_or_asked_for() -> None:
             assert data.validation is not None
             found.append((len(rows_between(data, config)), len(data.validation)))
     assert found == [(1, 75), (75, 75), (75, 75)]
+
+
+def test_no_loss_is_read_before_the_last_batch_was_asked_for() -> None:
+    """Between two of them, a GPU that must answer would have no work."""
+    order: list[str] = []
+
+    class Loss:
+        def __float__(self) -> float:
+            order.append("read")
+            return 2.0
+
+    def objective(*_: Any) -> Any:
+        order.append("asked")
+        return Loss()
+
+    data = prepare(TrainConfig(text="text.txt", validation=0.5), 8)
+    model = GPT(GPTConfig(data.tokenizer.size, 8, 8, 1, 1))
+    assert mean_loss(model, data.windows, 16, np.arange(48), objective) == 3 * 2 / (48 * 8)
+    assert order == ["asked"] * 3 + ["read"] * 3
 
 
 def test_what_was_measured_on_is_said(capsys: pytest.CaptureFixture[str]) -> None:

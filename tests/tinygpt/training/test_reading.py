@@ -108,9 +108,9 @@ def test_a_checkpoint_has_all_its_steps_in_the_metrics(
     complete: list[bool] = []
     save = loop.runs.save
 
-    def looked(run: Any, model: Any, optimizer: Any, progress: Any) -> None:
-        complete.append(noted(str(run.folder))[-1]["step"] == progress.step)
-        save(run, model, optimizer, progress)
+    def looked(run: Any, content: Any) -> None:
+        complete.append(noted(str(run.folder))[-1]["step"] == content.state.step)
+        save(run, content)
 
     monkeypatch.setattr(loop.runs, "save", looked)
     assert main(["train", *TINY, "--steps", "4"]) == 0

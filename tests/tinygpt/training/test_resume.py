@@ -363,7 +363,7 @@ for step in range(int(sys.argv[1]), 1 << 30):
         parameter.array[...] = step
     for array in optimizer.state_dict()["arrays"].values():
         array[...] = step
-    runs.save(run, model, optimizer, Progress(step))
+    runs.save(run, runs.gathered(model, optimizer, Progress(step)))
     print(step, flush=True)
 """
 
@@ -377,7 +377,7 @@ def test_bug_52_twenty_kills_while_saving(here: Path) -> None:
     config = GPTConfig(tokenizer.size, context=64, width=64, heads=2, layers=2)
     run = created(Run(config, TrainConfig(), "The cat", folder=Path("runs/one")), tokenizer)
     model = GPT(config, generator=Generator(0))
-    runs.save(run, model, optimizer_of(model, run.training), Progress(0))
+    runs.save(run, runs.gathered(model, optimizer_of(model, run.training), Progress(0)))
     chance, last = random.Random(0), 0
     for _ in range(20):
         process = subprocess.Popen(
@@ -443,7 +443,7 @@ def test_a_best_checkpoint_is_kept(here: Path) -> None:
     )
     for step, progress in enumerate((Progress(1, 2.0, 2.0, 1, 0), Progress(2, 2.5, 2.0, 1, 1))):
         model = GPT(run.model, generator=Generator(step))
-        runs.save(run, model, optimizer_of(model, run.training), progress)
+        runs.save(run, runs.gathered(model, optimizer_of(model, run.training), progress))
     last, best = (
         runs.load(run.folder, best=choice)[1].state_dict()["token_embedding.weight"].numpy()
         for choice in (False, True)
