@@ -4,6 +4,7 @@
     python benchmarks/gpu.py gpt2 --peers ""          # one size, without PyTorch
     python benchmarks/gpu.py gpt2 --peers "compile bfloat16 cudnn, eager autocast flash"
     python benchmarks/gpu.py gpt2 --peers "ours bfloat16 by-hand"    # beside attention by hand
+    python benchmarks/gpu.py baby --peers "ours bfloat16 queued"     # beside a step without a graph
     python benchmarks/gpu.py --losses                 # the losses of 200 steps in each precision
     python benchmarks/gpu.py --parts                  # each part of the gpt2 step and its floor
     python benchmarks/gpu.py --out benchmarks         # adds to gpu.md, gpu.json and gpu.png there
@@ -11,9 +12,11 @@
 
 A step is forward, backward, clipping to norm 1, and AdamW. PyTorch runs nanoGPT's model eager and
 compiled, with fused AdamW, with weights in bfloat16 or with autocast over float32 weights, and with
-flash attention or cuDNN's. All sides take turns of 10 steps, so that a change in the speed of the
-GPU meets all of them. Each side has taken 20 steps before. A step's time is that between two CUDA
-events, and nothing is read from the GPU before a turn has ended.
+flash attention or cuDNN's. Its sides "graph-eager" and "graph-compile" are the whole step in one
+CUDA graph; the mode reduce-overhead makes graphs of parts. All sides take turns of 10 steps, so
+that a change in the speed of the GPU meets all of them. Each side has taken 20 steps before. A
+step's time is that between two CUDA events, and nothing is read from the GPU before a turn has
+ended.
 
 MFU is the share of the FLOP/s that the data sheet promises for 16 bits, counted as in
 tinygpt/training/gpu.py.
@@ -47,8 +50,10 @@ TURN = 10  # steps
 # kind, precision and attention of PyTorch's
 NARROW = """eager bfloat16 cudnn, eager bfloat16 flash, eager autocast cudnn,
 compile bfloat16 cudnn, compile bfloat16 flash, compile autocast cudnn,
-reduce-overhead bfloat16 cudnn, max-autotune-no-cudagraphs bfloat16 cudnn"""
-WIDE = "eager tf32 any, compile tf32 any, reduce-overhead tf32 any"
+reduce-overhead bfloat16 cudnn, max-autotune-no-cudagraphs bfloat16 cudnn,
+graph-compile bfloat16 flash, graph-compile bfloat16 cudnn, graph-eager bfloat16 flash"""
+WIDE = """eager float32 any, compile float32 any, reduce-overhead float32 any,
+graph-compile float32 any, graph-eager float32 any, graph-compile tf32 any"""
 ON_CPU = "eager bfloat16 any, eager autocast any"
 COLUMNS = "size|side|ms|5 % - 95 %|tokens/s|MFU|peak GiB|held GiB|driver's GiB|time / ours"
 HEAD = f"| {COLUMNS.replace('|', ' | ')} |\n|{'---|' * 10}\n"

@@ -11,6 +11,8 @@ import numpy as np
 from gpu_sides import RECIPE, Ids, Size, new_model, random_batches
 
 from tensor.kernels import deterministic, latest
+from tensor.optim import Captured
+from tensor.random import Key
 from tinygpt.config import TrainConfig
 from tinygpt.training.step import optimizer_of, update
 
@@ -18,22 +20,38 @@ GIB = 2.0**30
 
 
 class Ours:
-    """tinygpt's own step: the model, AdamW over packed parameters, clipping.
+    """tinygpt's own step: the model, AdamW over packed parameters, clipping; on a GPU a CUDA graph.
 
     by_hand: attention is by hand, also where cuDNN would be faster
+    queued: the host queues each kernel of each step, without a graph
     """
 
-    def __init__(self, size: Size, device: str, seed: int = 0, by_hand: bool = False):
+    def __init__(
+        self,
+        size: Size,
+        device: str,
+        seed: int = 0,
+        by_hand: bool = False,
+        queued: bool = False,
+    ):
         (b1, b2), decay = RECIPE["betas"], RECIPE["weight_decay"]
         config = TrainConfig(dtype=size.dtype, beta1=b1, beta2=b2, weight_decay=decay)
         self.size, self.device, self.by_hand = size, device, by_hand
         self.model = new_model(size, seed, dtype=size.dtype, device=device).train()
         self.optimizer = optimizer_of(self.model, config)
+        self.take, self.taken = self._update, 0
+        if device != "cpu" and not queued:
+            chosen = self.model, self.optimizer, self.model.check_range
+            self.take = Captured(self._update, *chosen)
 
     def step(self, ids: Ids, targets: Ids, lr: float) -> Any:
         self.optimizer.lr = lr
+        self.taken += 1
         with deterministic() if self.by_hand else nullcontext():
-            return update(self.model, self.optimizer, ids, targets, RECIPE["clip"])[0]
+            return self.take(ids, targets, Key(0, self.taken))[0]
+
+    def _update(self, ids: Any, targets: Any, key: Key) -> Any:
+        return update(self.model, self.optimizer, ids, targets, RECIPE["clip"], key=key)
 
     def stamp(self) -> Any:
         return stamp(self.device)

@@ -22,7 +22,8 @@ BACKENDS = {
 
 
 class Theirs:
-    """PyTorch's step.   kind: eager, compile, or a mode of torch.compile.   precision: autocast
+    """PyTorch's step.   kind: eager, compile, or a mode of torch.compile. (Of InOneGraph:
+    graph-eager and graph-compile.)   precision: autocast
     (bfloat16 over float32 weights), bfloat16 (the weights too), float32, or tf32.
     """
 
@@ -39,8 +40,9 @@ class Theirs:
             self.peer.bfloat16()
         recipe = {name: value for name, value in RECIPE.items() if name != "clip"}
         self.optimizer = peer_optimizer(self.peer, **recipe)
-        mode = None if kind == "compile" else kind
-        self.loss_of: Any = self.peer if kind == "eager" else torch.compile(self.peer, mode=mode)
+        mode = None if kind.endswith("compile") else kind
+        eager = kind.endswith("eager")
+        self.loss_of: Any = self.peer if eager else torch.compile(self.peer, mode=mode)
 
     def step(self, ids: Ids, targets: Ids, lr: float) -> Any:
         for group in self.optimizer.param_groups:
@@ -97,3 +99,48 @@ class Theirs:
         if self.device != "cpu":
             known |= {"CUDA": str(torch.version.cuda), "GPU": torch.cuda.get_device_name()}
         return known
+
+
+class InOneGraph(Theirs):
+    """The whole step, AdamW too, in one CUDA graph."""
+
+    def __init__(self, size: Size, device: str, *choices: Any):
+        super().__init__(size, device, *choices)
+        shape, there = (size.batch, size.context), torch.device(device)
+        self.ids, self.targets = (torch.zeros(shape, dtype=torch.int64, device=there) for _ in "xy")
+        self.lr = torch.tensor(RECIPE["lr"], device=there)
+        for group in self.optimizer.param_groups:
+            group.update(lr=self.lr, capturable=True)
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.loss: Any = None
+
+    def step(self, ids: Ids, targets: Ids, lr: float) -> Any:
+        self.ids.copy_(self._moved(ids))
+        self.targets.copy_(self._moved(targets))
+        self.lr.fill_(lr)
+        if self.graph is None:
+            self._capture()
+        self.graph.replay()  # type: ignore[union-attr]
+        return self.loss.clone()
+
+    def _capture(self) -> None:
+        """Take some steps on the stream of the capture, and capture one."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._whole()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.loss = self._whole()
+        self.graph = graph
+
+    def _whole(self) -> Any:
+        self.optimizer.zero_grad(set_to_none=True)
+        with sdpa_kernel(BACKENDS[self.attention]), self._autocast():
+            loss = self.loss_of(self.ids, self.targets)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.peer.parameters(), RECIPE["clip"], foreach=True)
+        self.optimizer.step()
+        return loss.detach()

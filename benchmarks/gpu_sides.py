@@ -110,17 +110,19 @@ def text_batches(size: Size, count: int, seed: int) -> list[Batch]:
 
 
 def new_trainer(side: str, size: Size, device: str, seed: int = 0) -> Trainer:
-    """ "ours bfloat16"; "ours bfloat16 by-hand", with attention by hand; or PyTorch's "kind
-    precision attention", as "compile autocast flash".
+    """ "ours bfloat16"; "ours bfloat16 by-hand", with attention by hand; "ours bfloat16 queued",
+    without a CUDA graph; or PyTorch's "kind precision attention", as "compile autocast flash".
     """
     if side.startswith("ours"):
         from gpu_ours import Ours
 
-        _, dtype, *attention = side.split()
-        return Ours(size._replace(dtype=dtype), device, seed, by_hand=attention == ["by-hand"])
-    from gpu_peers import Theirs
+        _, dtype, *words = side.split()
+        size = size._replace(dtype=dtype)
+        return Ours(size, device, seed, by_hand="by-hand" in words, queued="queued" in words)
+    from gpu_peers import InOneGraph, Theirs
 
-    return Theirs(size, device, seed, *side.split())
+    kind = InOneGraph if side.startswith("graph") else Theirs
+    return kind(size, device, seed, *side.split())
 
 
 class Side:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from tensor.names import unknown
 from tensor.optim.adam import Adam
 from tensor.optim.adamw import AdamW
+from tensor.optim.captured import Captured
 from tensor.optim.clipping import clip_gradients, clipped_step, gradient_norm
 from tensor.optim.muon import Muon
 from tensor.optim.optimizer import Optimizer
@@ -21,6 +22,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Captured",
     "LossScale",
     "Muon",
     "Optimizer",

@@ -30,6 +30,12 @@ class AdamW(Optimizer):
     """
 
     state_names = ("m", "v")
+    # the stretches that the latest `clipped_on_device` updated, (number of the flat, parameters);
+    # and the rate, the decay and the number of the step of each
+    runs: tuple[tuple[int, list[Slot]], ...] = ()
+    latest: tuple[tuple[float, float, int], ...] = ()
+    # where a CUDA graph reads `latest`: (updates, 3) float64 on the GPU
+    later: Array | None = None
 
     @brief
     def __init__(
@@ -73,22 +79,33 @@ class AdamW(Optimizer):
         kernel = pick("clipped_adamw", *arrays) if known else None
         if kernel is None:
             return None
-        # before the runs, which parameters with equal counts make
-        self._leave_to(device, tuple(slot.name for here in slots for slot in here))
-        runs = [(i, run) for i in reached for run in self._runs(slots[i])]
         if scale is not None:
             scale.to(device)
-        updates = [self._update_of(i, run, numbers) for i, run in runs]
+        # before the runs, which parameters with equal counts make
+        self._leave_to(device, tuple(slot.name for here in slots for slot in here))
+        self.runs = tuple((i, run) for i in reached for run in self._runs(slots[i]))
+        updates = self._counted(numbers)
+        arrays = [self._arrays_of(i, run) for i, run in self.runs]
+        places = [None] * len(updates) if self.later is None else list(self.later)
         norm: Array = kernel(
-            *(update["g"] for update in updates),
-            updates=updates,
+            *(of_run["g"] for of_run in arrays),
+            updates=[
+                of_run | update | {"later": place}
+                for of_run, update, place in zip(arrays, updates, places, strict=True)
+            ],
             limit=limit,
             skipped=self._skipped,
             scale=None if scale is None else scale.numbers,
             patience=1 if scale is None else scale.patience,
         )
-        self._taken += 1
         return norm
+
+    def count_again(self) -> None:
+        """Count another step like the latest `clipped_on_device`, which a CUDA graph makes."""
+        numbers = self._numbers()
+        names = tuple(slot.name for _, run in self.runs for slot in run)
+        self._leave_to(self.flats[0].weights.device, names)
+        self._counted(numbers)
 
     def _known(self, i: int, numbers: list[dict[str, Any]], device: str) -> bool:
         """Whether a kernel on that GPU makes the update of a flat."""
@@ -97,26 +114,33 @@ class AdamW(Optimizer):
         arrays = flat.weights.array, flat.gradients.array
         return flat.weights.device == device and plain and pick("adamw", *arrays) is not None
 
-    def _update_of(self, i: int, run: list[Slot], numbers: list[dict[str, Any]]) -> dict[str, Any]:
-        """Count a step of a run. Returns its arrays and its numbers, for a kernel that knows how
-        many steps were skipped.
+    def _counted(self, numbers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Count a step of each run. Returns their numbers, for a kernel that knows how many steps
+        were skipped.
         """
+        updates = []
+        for i, run in self.runs:
+            options = numbers[self.group_numbers[i]]
+            self._see(i)
+            count = self._count(i, run)
+            keywords = self.rule(self.flats[i], options, count).keywords
+            chosen = {name: keywords[name] for name in ("b1", "b2", "eps", "decay")}
+            updates.append({"rate": options["lr"], "t": count, **chosen})
+        self.latest = tuple((of["rate"], of["decay"], of["t"]) for of in updates)
+        self._taken += 1
+        return updates
+
+    def _arrays_of(self, i: int, run: list[Slot]) -> dict[str, Any]:
+        """The arrays of a run, as the kernel takes them."""
         flat, state = self.flats[i], self.state[i]
-        options = numbers[self.group_numbers[i]]
-        self._see(i)
-        count = self._count(i, run)
         weights = _stretch(flat.weights.array, run)
         master = _stretch(state["master"], run) if "master" in state else None
-        keywords = self.rule(flat, options, count).keywords
         return {
             "g": _stretch(flat.gradients.array, run),
             "narrow": None if master is None else weights,
             "w": weights if master is None else master,
             "m": _stretch(state["m"], run),
             "v": _stretch(state["v"], run),
-            "rate": options["lr"],
-            "t": count,
-            **{name: keywords[name] for name in ("b1", "b2", "eps", "decay")},
         }
 
 

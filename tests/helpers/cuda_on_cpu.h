@@ -24,6 +24,8 @@ struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct dim3 { unsigned x, y, z; };
 
+template <class X> X __ldg(const X *at) { return *at; }
+
 // -- 16 bits
 
 inline float float_of(unsigned bits) { float x; std::memcpy(&x, &bits, 4); return x; }

@@ -127,7 +127,7 @@ class Transformer(nn.Module):
         IndexError, with the numbers.
         """
         ids = Tensor.wrap(ids)
-        vocabulary, context = self.config.vocabulary, self.config.context
+        context = self.config.context
         if ids.ndim not in (1, 2) or ids.size == 0:
             raise ShapeError(
                 f"ids of shape {ids.shape}: (T,) or (B, T) is needed, with at least one token"
@@ -142,15 +142,20 @@ class Transformer(nn.Module):
                 f"last {context} of them, or make a model with more"
             )
         if ids.device == "cpu":  # looking at a GPU's ids would wait for it
-            for wrong in (int(ids.array.min()), int(ids.array.max())):
-                if not 0 <= wrong < vocabulary:
-                    raise IndexError(
-                        f"token {wrong} is outside this model's vocabulary, 0 to {vocabulary - 1}: "
-                        "its text was encoded by another tokenizer"
-                    )
+            self.check_range(ids.array)
         if ids.ndim == 1:
             ids = Tensor.from_array(ids.array[None])
         return _there(ids, self.device)
+
+    def check_range(self, ids: Ids) -> None:
+        """Raise IndexError for an id that is no token of the model."""
+        vocabulary = self.config.vocabulary
+        for wrong in (int(ids.min()), int(ids.max())):
+            if not 0 <= wrong < vocabulary:
+                raise IndexError(
+                    f"token {wrong} is outside this model's vocabulary, 0 to {vocabulary - 1}: "
+                    "its text was encoded by another tokenizer"
+                )
 
     def mask(self, ids: Any) -> Tensor | None:
         """Where the ids are no padding: bools (B, 1, 1, T), None where nothing is padding."""

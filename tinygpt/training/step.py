@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from tensor import Tensor, kernels
 from tensor.optim import (
     AdamW,
+    Captured,
     LossScale,
     Muon,
     Optimizer,
@@ -154,6 +155,13 @@ def train(
     model.recompute = config.recompute
     model.train()
     device = optimizer.flats[0].weights.device
+    chosen = config.clip or math.inf, config.accumulation
+
+    def take(x: Any, y: Ids, key: Key) -> tuple[Number, Number]:
+        return update(model, optimizer, x, y, *chosen, key, objective)
+
+    if device != "cpu":
+        take = Captured(take, model, optimizer, model.check_range)
     for step in range(first, config.steps):
         start = Moment(device)
         x, y = windows[rows_of(step, config, len(windows))]
@@ -161,16 +169,7 @@ def train(
         # before the step adapts the scale
         scales = [] if optimizer.loss_scale is None else [_number(optimizer.loss_scale.tensor())]
 
-        numbers = update(
-            model,
-            optimizer,
-            x,
-            y,
-            config.clip or math.inf,
-            config.accumulation,
-            Key(config.seed, step),
-            objective,
-        )
+        numbers = take(x, y, Key(config.seed, step))
 
         yield StepRecord(step + 1, optimizer.lr, x.size, Reading(start, *numbers, *scales))
 

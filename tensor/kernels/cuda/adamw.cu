@@ -20,6 +20,7 @@
 constexpr int THREADS = 256;
 enum { NORM, FACTOR, SKIP, SKIPPED };  // in `decision`; SKIPPED: steps, so far
 enum { SCALE, GOOD };                  // in `scale`: its value, and the good steps since it changed
+enum { RATE, DECAY, STEP };            // in `later`
 constexpr double LEAST = 0x1p-126, MOST = 0x1p127;  // of the scale, as in scaling.py
 
 // V neighbours in the type of arithmetic
@@ -75,11 +76,17 @@ KERNEL control(const double *partial, double *decision, double *skipped, double 
 
 // t: the step from 1, skipped ones included. `decision` null: nothing is skipped, the factor is 1, and
 // the host has made rate / (1 - b1^t) of the rate, and 1 / sqrt(1 - b2^t) of `correction`.
-KERNEL adamw(const T *g, T *narrow, W *w, W *m, W *v, const double *decision, double rate,
-             double correction, double b1, double b2, double eps, double decay, int t,
+// later: where rate, decay and t lie instead, for the replays of a CUDA graph, or null
+KERNEL adamw(const T *g, T *narrow, W *w, W *m, W *v, const double *decision, const double *later,
+             double rate, double correction, double b1, double b2, double eps, double decay, int t,
              long long n) {
     __shared__ double corrected[2];
     if (decision && decision[SKIP]) return;
+    if (later) {
+        rate = later[RATE];
+        decay = later[DECAY];
+        t = later[STEP];
+    }
     if (decision && threadIdx.x == 0) {
         double taken = t - decision[SKIPPED];
         corrected[0] = rate / (1 - pow(b1, taken));

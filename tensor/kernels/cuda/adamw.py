@@ -30,6 +30,7 @@ class Run(NamedTuple):
     eps: float
     decay: float
     t: int  # its steps, with this one and with those that were skipped
+    later: Array | None = None  # where rate, decay and t lie instead: (3,) float64
 
 
 def _supports(*gradients: Array, **_: Any) -> str | None:
@@ -111,8 +112,8 @@ def clipped_adamw(
 
 
 def _update(run: Run, decision: Array | None, correction: float) -> None:
-    arrays = run.g, run.narrow, run.w, run.m, run.v
-    width = width_of(run.g.size, *(array for array in arrays if array is not None))
+    arrays = run.g, run.narrow, run.w, run.m, run.v, decision, run.later
+    width = width_of(run.g.size, *(array for array in arrays[:5] if array is not None))
     blocks = min(BLOCKS, -(-run.g.size // (THREADS * width)))
     numbers = run.rate, correction, run.b1, run.b2, run.eps, run.decay, run.t, run.g.size
-    UPDATES.launch("adamw", (blocks,), (THREADS,), *arrays, decision, *numbers, width=width)
+    UPDATES.launch("adamw", (blocks,), (THREADS,), *arrays, *numbers, width=width)

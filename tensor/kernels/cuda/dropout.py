@@ -6,19 +6,24 @@ from typing import Any
 
 from tensor.dtypes import float32
 from tensor.kernels import kernel_for
+from tensor.kernels.cuda.graphs import OnDevice
 from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, width_of
 from tensor.memory.devices import Array
 from tensor.random import MASK, Key, threshold_of
 
-DROPOUT = Source("dropout.cu", "philox.cuh")
+KEY = {"Key": "Q5I4x"}  # the struct in philox.cuh
+DROPOUT = Source("dropout.cu", "philox.cuh", structs=KEY)
 THREADS = 256
 MOST = 2**31  # elements: threads are counted in 32 bits
 
 
 def words_of(key: Key) -> tuple[int, ...]:
-    """A key as the kernels take it: step, module, sample, the low and the high word of the seed."""
-    words = key.step, key.module, key.sample, key.seed, key.seed >> 32
-    return tuple([word & MASK for word in words])
+    """The struct Key: where the step lies, if it is on the GPU, else 0 and the step; module,
+    sample, the low and the high word of the seed.
+    """
+    step, later = (0, key.step.address) if isinstance(key.step, OnDevice) else (key.step, 0)
+    words = step, key.module, key.sample, key.seed, key.seed >> 32
+    return later, *[word & MASK for word in words]
 
 
 def _supports(x: Array, p: float, *, key: Key | None) -> str | None:
@@ -42,7 +47,7 @@ def dropout_by_counters(x: Array, p: float, *, key: Key) -> Any:
     threshold = threshold_of(p)
     # p = 1 leaves out all, and its threshold is no word of 32 bits
     factor = 1 / (1 - p) if threshold <= MASK else 0.0
-    numbers = rows, columns, threshold & MASK, factor, *words_of(key)
+    numbers = rows, columns, threshold & MASK, factor, words_of(key)
 
     def masked(x: Array) -> Array:
         x = contiguous(x)
@@ -66,5 +71,4 @@ def random_bits_by_counters(bits: Array, key: Key) -> None:
     counters = rows * -(-columns // 4)
     if counters:
         grid, sizes = (-(-counters // THREADS),), (rows, columns)
-        numbers = *sizes, *words_of(key)
-        DROPOUT.launch("random_bits", grid, (THREADS,), bits, *numbers, dtype=float32)
+        DROPOUT.launch("random_bits", grid, (THREADS,), bits, *sizes, words_of(key), dtype=float32)

@@ -1,6 +1,16 @@
 // Philox4x32-10: four random words for each counter of four words, under a 64-bit seed.
 // Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; tensor/random.py has it too.
 
+// What a random op's numbers depend on.   later: where the step lies in memory, or null. A kernel of
+// a CUDA graph reads the step of each replay there.
+struct Key {
+    const unsigned *later;
+    unsigned step, module, sample, seed_low, seed_high;
+
+    // The words of counter `block` of a row.
+    __device__ uint4 words(unsigned block, unsigned row) const;
+};
+
 __device__ inline uint4 philox(uint4 counter, uint2 seed) {
 #pragma unroll
     for (int round = 0; round < 10; round++) {
@@ -12,6 +22,11 @@ __device__ inline uint4 philox(uint4 counter, uint2 seed) {
         seed.y += 0xBB67AE85u;
     }
     return counter;
+}
+
+__device__ inline uint4 Key::words(unsigned block, unsigned row) const {
+    unsigned now = later ? __ldg(later) : step;
+    return philox({block, now, module, sample + row}, {seed_low, seed_high});
 }
 
 __device__ inline unsigned word(uint4 words, int i) {

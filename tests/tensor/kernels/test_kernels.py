@@ -25,7 +25,10 @@ from tensor.memory.devices import Array, to_host
 from tensor.ops.op import OPS
 
 # functions on bare arrays, which kernels may stand in for too
-NO_OPS = {"adamw", "clipped_adamw", "squared_norm", "scale", "random_bits", "decode", "muon"}
+NO_OPS = {
+    "adamw", "clipped_adamw", "decode", "muon", "random_bits", "scale", "squared_norm",
+    "training_step",
+}  # fmt: skip
 
 
 def double(x: Array) -> Any:

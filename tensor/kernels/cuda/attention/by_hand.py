@@ -41,6 +41,7 @@ class Case(NamedTuple):
     keys: int
     causal: bool
     threshold: int = 0
+    later: int = 0
     step: int = 0
     module: int = 0
     sample: int = 0

@@ -30,7 +30,8 @@ struct Case {
     double scale;   // of the scores
     double factor;  // of the weights that dropout keeps: 1 / (1 - p)
     int heads, queries, keys, causal;
-    unsigned threshold, step, module, sample, seed_low, seed_high;  // of dropout
+    unsigned threshold;  // of dropout
+    Key key;
 };
 
 // What a block works on: a tile of rows of one head.
@@ -77,20 +78,16 @@ __device__ inline unsigned long long place_of(const Case &c, const Place &at, in
     return ((unsigned long long)at.h * c.queries + t) * c.keys + s;
 }
 
-__device__ inline uint4 words_of(const Case &c, const Place &at, unsigned counter) {
-    return philox({counter, c.step, c.module, c.sample + at.b}, {c.seed_low, c.seed_high});
-}
-
 // What dropout multiplies the weight of query t and key s by: 0 or 1 / (1 - p).
 __device__ inline W kept(const Case &c, const Place &at, int t, int s) {
     if (!DROPS) return 1;
     unsigned long long i = place_of(c, at, t, s);
-    return word(words_of(c, at, i / 4), i % 4) >= c.threshold ? (W)c.factor : (W)0;
+    return word(c.key.words(i / 4, at.b), i % 4) >= c.threshold ? (W)c.factor : (W)0;
 }
 
 // Whether dropout keeps four weights, those of a counter: a bit each.
 __device__ inline unsigned kept_bits(const Case &c, const Place &at, unsigned counter) {
-    uint4 words = words_of(c, at, counter);
+    uint4 words = c.key.words(counter, at.b);
     unsigned bits = words.x >= c.threshold;
     if (words.y >= c.threshold) bits |= 2;
     if (words.z >= c.threshold) bits |= 4;

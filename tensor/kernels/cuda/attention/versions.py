@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tensor.dtypes import DType, bfloat16, float16
+from tensor.kernels.cuda.dropout import KEY
 from tensor.kernels.cuda.launch import Source, wide
 from tensor.memory.devices import cupy
 from tensor.mode import MODE
 
 # what heads.cuh defines: the codes of the members, in `struct`
-STRUCTS = {"Heads": "Q3q", "Mask": "Q4q", "Case": "2d4i6I"}
+STRUCTS = {"Heads": "Q3q", "Mask": "Q4q", "Case": f"2d4iI{KEY['Key']}"}
 ALIGNED = 16  # bytes: what the rows for tensor cores start at multiples of
 # decoding.cu takes so many queries at most, and so many keys at least. A tile of the other versions
 # has 64 rows and goes along all keys: with fewer queries most of its work is for nothing, and few
