@@ -25,6 +25,7 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct dim3 { unsigned x, y, z; };
 
 template <class X> X __ldg(const X *at) { return *at; }
+inline float __fdividef(float a, float b) { return a / b; }
 
 // -- 16 bits
 

@@ -24,8 +24,7 @@ DATA_TYPES = {float32: 0, float64: 1, float16: 2, bfloat16: 14}  # cudaDataType
 FLOAT32, FLOAT64, TF32 = 68, 70, 77  # cublasComputeType_t: in which type a product is summed
 # cublasLtMatmulDescAttributes_t
 TRANSPOSED_A, TRANSPOSED_B, EPILOGUE, BIAS, BIAS_TYPE = 3, 4, 7, 8, 26
-# cublasLtEpilogue_t: nothing; D plus a vector; the rows of A summed into a vector
-PLAIN, ADD_BIAS, SUM_A = 1, 4, 256
+PLAIN, ADD_BIAS = 1, 4  # cublasLtEpilogue_t: nothing; D plus a vector
 BATCH_COUNT, BATCH_STRIDE = 5, 6  # cublasLtMatrixLayoutAttribute_t
 # cublasLtMatmulPreferenceAttributes_t
 MOST_WORKSPACE, ALIGNMENTS = 1, (5, 6, 7, 8)
@@ -69,7 +68,7 @@ class Plan(NamedTuple):
     handle: c_void_p
     description: c_void_p
     layouts: tuple[c_void_p, c_void_p, c_void_p]
-    algorithm: Any  # a pointer to a Heuristic; None where no algorithm sums A in passing
+    algorithm: Any  # a pointer to a Heuristic
     one: Any  # pointers to the numbers 1 and 0, in the type of the sums
     zero: Any
 
@@ -164,12 +163,11 @@ def plan(device: int, shape: Shape) -> Plan:
     a, b, d = layouts
     arguments = _handle(device), description, a, b, d, d, preference
     search(*arguments, 1, byref(found), byref(count))
-    if count.value == 0 and shape.epilogue != SUM_A:
+    if count.value == 0:
         raise RuntimeError(f"cuBLASLt has no algorithm for {shape}")
     number = ctypes.c_double if shape.compute == FLOAT64 else c_float
     numbers = byref(number(1)), byref(number(0))
-    algorithm = byref(found) if count.value else None
-    return Plan(device, _handle(device), description, layouts, algorithm, *numbers)
+    return Plan(device, _handle(device), description, layouts, byref(found), *numbers)
 
 
 def _layouts(shape: Shape) -> tuple[c_void_p, c_void_p, c_void_p]:
@@ -199,16 +197,16 @@ def _multiply() -> Callable[..., None]:
     return _function("Matmul", *[c_void_p] * 14, c_size_t, c_void_p)
 
 
-def multiply(plan: Plan, a: int, b: int, d: int, add: bool, vector: int = 0) -> None:
-    """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, vector: addresses."""
+def multiply(plan: Plan, a: int, b: int, d: int, add: bool, bias: int = 0) -> None:
+    """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, bias: addresses."""
     stream = cupy().cuda.get_current_stream().ptr
     a_layout, b_layout, d_layout = plan.layouts
     beta = plan.one if add else plan.zero
     operands = plan.one, a, a_layout, b, b_layout, beta, d, d_layout, d, d_layout
     scratch = _workspace(plan.device, stream).data.ptr
-    with _ONE_AT_A_TIME:  # a description holds the address of one vector
-        if vector:
-            _set("MatmulDesc", plan.description, BIAS, c_uint64(vector))
+    with _ONE_AT_A_TIME:  # a description holds the address of one bias
+        if bias:
+            _set("MatmulDesc", plan.description, BIAS, c_uint64(bias))
         _multiply()(
             plan.handle, plan.description, *operands, plan.algorithm, scratch, WORKSPACE, stream
         )

@@ -9,7 +9,7 @@ from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, width
 from tensor.kernels.cuda.sums import STACK, add_lines, stripes
 from tensor.memory.devices import Array
 
-GELU = Source("gelu.cu", "columns.cuh")
+GELU = Source("gelu.cu", "gelu.cuh", "columns.cuh")
 THREADS = 256
 BLOCKS = 528  # with sums, at once: four for each of an H200's 132 multiprocessors
 

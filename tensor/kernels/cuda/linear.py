@@ -1,5 +1,5 @@
-"""Products and linear layers on the GPU: what calls cuBLASLt, and the kernels of GELU and of column
-sums.
+"""Products and linear layers on the GPU: what calls cuBLASLt, small_products.cu, and the kernels of
+GELU and of column sums.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from tensor.kernels import kernel_for
 from tensor.kernels.cuda.cublaslt import unavailable
 from tensor.kernels.cuda.gelu import gelu_backward, gelu_backward_sums, gelu_of
 from tensor.kernels.cuda.launch import contiguous, empty
-from tensor.kernels.cuda.products import product, product_over_rows
+from tensor.kernels.cuda.products import product, product_over_rows, rows_of
+from tensor.kernels.cuda.small_products import Operand, Product, fits, multiply
 from tensor.kernels.cuda.sums import column_sums
 from tensor.memory.devices import Array
 
-SMALL = 2**34  # multiply-adds; the GPU takes about 50 us for so many
 TYPES = (bfloat16, float16, float32)  # the reference does float64
 
 
@@ -57,7 +57,7 @@ def _supports(
 
 
 @kernel_for("linear", device="cuda", supports=_supports)
-def linear_by_cublaslt(
+def linear_by_products(
     x: Array,
     weight: Array,
     bias: Array | None = None,
@@ -67,14 +67,14 @@ def linear_by_cublaslt(
 ) -> Any:
     """y = x weight + bias, the bias added before the sum is rounded.
 
-    wanted: which inputs want a gradient. Where all do and the product is small, the product for
-    dweight sums dy for dbias: cuBLASLt does this with a kernel of its own, which is slower than
-    `column_sums`, but the host makes one call in place of two.
+    wanted: which inputs want a gradient. Where all do and the product is small, one launch makes
+    all gradients.
     """
-    y = product(contiguous(x), weight.T if transposed else weight, bias=bias)
+    x, matrix = contiguous(x), weight.T if transposed else weight
+    y = product(x, matrix, bias=bias)
 
     def dx(dy: Array) -> Array:
-        return product(contiguous(dy), weight if transposed else weight.T)
+        return product(contiguous(dy), matrix.T)
 
     def dweight(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         left, right = (dy, x) if transposed else (x, dy)
@@ -85,32 +85,63 @@ def linear_by_cublaslt(
         return column_sums(dy, out, add)
 
     def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
-        dy = contiguous(dy)
-        dbias = empty(dy.shape[-1:], dy.dtype) if out[2] is None else out[2]
-        if add[2]:  # the sums of the product overwrite
-            column_sums(dy, dbias, True)
-        sums = None if add[2] else dbias
-        dweight = product_over_rows(contiguous(x), dy, out[1], add=add[1], sums=sums)
-        return product(dy, weight.T), dweight, dbias
+        return _gradients(x, weight, bias, dy, None, out, add)
 
-    small = x.size * weight.shape[1] < SMALL
-    if bias is not None and small and not transposed and all(wanted):
+    if not transposed and all(wanted) and fits(rows_of(x), weight, bias):
         return y, backward
     return y, (dx, dweight, None if bias is None else dbias)
 
 
 @kernel_for("linear_gelu", device="cuda", supports=_supports)
-def linear_gelu_by_cublaslt(x: Array, weight: Array, bias: Array | None = None) -> Any:
+def linear_gelu_by_products(x: Array, weight: Array, bias: Array | None = None) -> Any:
     """h = x weight + bias,  y = gelu(h). Kept: h, where the composition keeps more."""
-    h = product(contiguous(x), weight, bias=bias)
-    y = gelu_of(h)
+    x = contiguous(x)
+    small = fits(rows_of(x), weight, bias)
+    h = empty((*x.shape[:-1], weight.shape[1]), x.dtype)
+    if small:
+        y = empty(h.shape, h.dtype)
+        operands = Operand(rows_of(x)), Operand(weight)
+        multiply(Product(*operands, rows_of(h), _row(bias), rows_of(y)))
+    else:
+        y = gelu_of(product(x, weight, h, bias=bias))
 
     def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
+        if small:
+            return _gradients(x, weight, bias, dy, h, out, add)
         if bias is None:
             dh, dbias = gelu_backward(dy, h), None
         else:
             dh, dbias = gelu_backward_sums(dy, h, out[2], add[2])
-        dweight = product_over_rows(contiguous(x), dh, out[1], add=add[1])
+        dweight = product_over_rows(x, dh, out[1], add=add[1])
         return product(dh, weight.T), dweight, dbias
 
     return y, backward
+
+
+def _row(bias: Array | None) -> Array | None:
+    return None if bias is None else contiguous(bias)
+
+
+def _gradients(
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    dy: Array,
+    h: Array | None,
+    out: Sequence[Array | None],
+    add: Sequence[bool],
+) -> tuple[Array, Array, Array | None]:
+    """dx, dweight and dbias of small matrices in one launch.   h: with it, dy is the gradient of
+    gelu(h), not that of h
+    """
+    rows, dx = rows_of(x), empty(x.shape, x.dtype)
+    dweight = empty(weight.shape, weight.dtype) if out[1] is None else out[1]
+    dbias = None
+    if bias is not None:
+        dbias = empty(bias.shape, bias.dtype) if out[2] is None else out[2]
+    upstream = Operand(rows_of(contiguous(dy)), None if h is None else rows_of(h))
+    to_weight = Product(Operand(rows.T), upstream, dweight, add=add[1])
+    if bias is not None:
+        to_weight = to_weight._replace(sums=dbias, add_sums=add[2])
+    multiply(Product(upstream, Operand(weight.T), rows_of(dx)), to_weight)
+    return dx, dweight, dbias

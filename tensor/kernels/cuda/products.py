@@ -17,7 +17,6 @@ from tensor.kernels.cuda.cublaslt import (
     FLOAT32,
     FLOAT64,
     PLAIN,
-    SUM_A,
     TF32,
     Plan,
     Shape,
@@ -25,7 +24,8 @@ from tensor.kernels.cuda.cublaslt import (
     plan,
 )
 from tensor.kernels.cuda.launch import contiguous, empty
-from tensor.kernels.cuda.sums import column_sums
+from tensor.kernels.cuda.small_products import Operand, Product, fits
+from tensor.kernels.cuda.small_products import multiply as multiply_small
 from tensor.memory.devices import Array, cupy
 from tensor.mode import MODE
 
@@ -56,32 +56,41 @@ def product(
         return out
     if bias is not None:
         bias = contiguous(bias)
+    if a.dtype == float32 and b.ndim == 2:
+        rows, results = (x if x.ndim == 2 else rows_of(x) for x in (a, out))
+        if fits(rows, b, out, bias):
+            multiply_small(Product(Operand(rows), Operand(b), results, bias, add=add))
+            return out
     layouts = (a.shape, a.strides) if a.ndim == b.ndim else _flat(a), (b.shape, b.strides)
-    if not _queued(a, b, out, layouts, add, bias, ADD_BIAS):
+    if not _queued(a, b, out, layouts, add, bias):
         a, b = cupy().ascontiguousarray(a), cupy().ascontiguousarray(b)
         return product(a, b, out, add=add, bias=bias)
     return out
 
 
-def product_over_rows(
-    a: Array, b: Array, out: Array | None = None, *, add: bool = False, sums: Array | None = None
-) -> Array:
+def product_over_rows(a: Array, b: Array, out: Array | None = None, *, add: bool = False) -> Array:
     """out = a^T b, or out += a^T b with `add`: the sum over all rows.   a: (..., M)   b: (..., N),
-    both row-major   out: (M, N)   sums: (N,), of b's dtype, overwritten with the sums of b's rows
+    both row-major   out: (M, N)
     """
     if out is None:
         out = empty((a.shape[-1], b.shape[-1]), a.dtype)
     if out.size == 0 or a.size == 0:
         if not add:
             out[...] = 0
-        return out if sums is None else (column_sums(b, sums), out)[1]
+        return out
+    if a.dtype == float32:
+        left, right = rows_of(a).T, rows_of(b)
+        if fits(left, right, out):
+            multiply_small(Product(Operand(left), Operand(right), out, add=add))
+            return out
     (rows, columns), (down, across) = _flat(a)
-    layouts = ((columns, rows), (across, down)), _flat(b)
-    if not _queued(a, b, out, layouts, add, sums, SUM_A):
-        assert sums is not None  # this shape has no product that sums in passing
-        column_sums(b, sums)
-        return product_over_rows(a, b, out, add=add)
+    _queued(a, b, out, (((columns, rows), (across, down)), _flat(b)), add, None)
     return out
+
+
+def rows_of(x: Array) -> Array:
+    """A row-major array as a matrix of all its rows."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _queued(
@@ -90,29 +99,22 @@ def _queued(
     out: Array,
     layouts: tuple[Layout, Layout],
     add: bool,
-    vector: Array | None,
-    epilogue: int,
+    bias: Array | None,
 ) -> bool:
-    """Queue the product of arrays that lie so. False, and nothing done, where cuBLASLt cannot.
-
-    vector: the array of the epilogue, if there is one.
-    """
+    """Queue the product of arrays that lie so. False, and nothing done, where cuBLASLt cannot."""
     a_at, b_at, out_at = a.data.ptr, b.data.ptr, out.data.ptr
-    if vector is None:
-        vector_at, epilogue = 0, PLAIN
-    else:
-        vector_at = vector.data.ptr
+    bias_at, epilogue = (0, PLAIN) if bias is None else (bias.data.ptr, ADD_BIAS)
     dtype = a.dtype
     compute = FLOAT32 if dtype.itemsize == 2 else _compute(dtype)
     types = dtype, out.dtype, compute, epilogue
-    together = 256 | a_at | b_at | out_at | vector_at
+    together = 256 | a_at | b_at | out_at | bias_at
     # the largest power of two, at most 256, that divides all addresses
     alignment = together & -together
     planned = _planned(cupy().cuda.runtime.getDevice(), layouts, types, alignment)
-    if planned is None or planned.algorithm is None:
+    if planned is None:
         return False
     # a row-major array is its transpose in column-major order: D^T = B^T A^T
-    multiply(planned, b_at, a_at, out_at, add, vector_at)
+    multiply(planned, b_at, a_at, out_at, add, bias_at)
     return True
 
 

@@ -23,7 +23,7 @@ IDS = np.random.default_rng(0).integers(0, 30, 2000)
 
 def config(dtype: str, device: str, **options: Any) -> TrainConfig:
     return TrainConfig(
-        batch=6, steps=STEPS, lr=3e-3, warmup_steps=10, clip=0.5, dtype=dtype, device=device,
+        batch=6, steps=STEPS, lr=3e-3, warmup=10, clip=0.5, dtype=dtype, device=device,
         deterministic=True, **options,
     )  # fmt: skip
 
