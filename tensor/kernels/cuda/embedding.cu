@@ -22,10 +22,13 @@
 //                   into heads (of an id that began before) and tails (of an id that goes on)
 //   join_stretches  dtable[id] = tail + head + head + ... of the ids that cross an edge
 //
+// Of a small table and few ids, `add_few` makes dtable in one launch: one block an id.
+//
 // Bytes: dy is read once; the sort moves about 20 for each chunk and id.
 
 constexpr int TILE = 1024;
 constexpr int STRETCH = 32;
+constexpr int FEW = 1024;  // ids
 
 // The id at n, or -1 for one outside the table.
 __device__ inline int id_at(const long long *wide, const int *narrow, long long n, int size) {
@@ -203,6 +206,37 @@ KERNEL join_stretches(const long long *wide, const int *narrow, const int *order
             for (int j = 0; j < V; j++) sums.v[j] += more.v[j];
         }
         give(dtable, id, C, c, sums, scale, add);
+    }
+}
+
+// One block an id: which positions have the id, in their order, and the sum of their rows.
+KERNEL add_few(const long long *wide, const int *narrow, const T *__restrict__ dy, T *dtable,
+               int N, int size, int C, W scale, int add) {
+    __shared__ int ids[FEW], rows[FEW], count;
+    int own = blockIdx.x;
+    if (threadIdx.x == 0) count = 0;
+    for (int n = threadIdx.x; n < N; n += blockDim.x) ids[n] = id_at(wide, narrow, n, size);
+    __syncthreads();
+    for (int n = threadIdx.x; n < N; n += blockDim.x) {
+        if (ids[n] != own) continue;
+        int before = 0, all = 0;
+        for (int j = 0; j < N; j++) {
+            int equal = ids[j] == own;
+            all += equal;
+            before += equal & (j < n);
+        }
+        rows[before] = n;
+        if (before == all - 1) count = all;
+    }
+    __syncthreads();
+    for (int c = threadIdx.x * V; c < C; c += blockDim.x * V) {
+        Sums sums = {};
+        #pragma unroll 8
+        for (int i = 0; i < count; i++) {
+            Pack pack = load(dy + (long long)rows[i] * C + c);
+            for (int j = 0; j < V; j++) sums.v[j] += (W)pack.v[j];
+        }
+        give(dtable, own, C, c, sums, scale, add);
     }
 }
 

@@ -10,7 +10,7 @@ from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, integ
 from tensor.memory.devices import Array, cupy
 
 TABLES = Source("embedding.cu")
-TILE, STRETCH = 1024, 32  # as in embedding.cu
+TILE, STRETCH, FEW = 1024, 32, 1024  # as in embedding.cu
 THREADS = 256
 CHUNKS = 64  # at most, for each takes 4 bytes an id of the table
 
@@ -84,12 +84,16 @@ def _table_gradient(ids: Array, table: Array, scale: float) -> Any:
     def dtable(dy: Array, *, out: Array | None = None, add: bool = False) -> Array:
         if out is None:
             out, add = empty((size, columns), dtype), False
-        if not add:
-            out.data.memset_async(0, out.nbytes)
         dy = contiguous(dy)
         found, count = integers(ids), ids.size
         width = width_of(columns, dy, out)
         options: Any = {"dtype": dtype, "width": width}
+        if count <= FEW and size <= FEW:
+            given = *found, dy, out, count, size, columns, scale, add
+            TABLES.launch("add_few", (size,), (THREADS,), *given, **options)
+            return out
+        if not add:
+            out.data.memset_async(0, out.nbytes)
         grid = (-(-count // STRETCH),)
         block = (min(1024, -(-columns // (32 * width)) * 32),)
         heads, tails = (empty((grid[0], columns), wide(dtype)) for _ in range(2))

@@ -21,7 +21,10 @@ IDS = {
     "all equal": np.full((50, 100), 7),
     "each once": RANDOM.permutation(1000).reshape(10, 100),
     "as in texts": ZIPF.reshape(50, 100),
-    "a run over an edge": np.repeat(np.arange(9), [31, 1, 32, 33, 64, 5, 96, 1, 57]).reshape(4, 80),
+    "runs over edges": np.repeat(np.arange(36), [31, 1, 32, 33, 64, 5, 96, 1, 57] * 4).reshape(
+        16, 80
+    ),
+    "few runs": np.repeat(np.arange(9), [31, 1, 32, 33, 64, 5, 96, 1, 57]).reshape(4, 80),
 }
 
 
