@@ -44,7 +44,7 @@ def _refusal(weights: Array, *, x: Any, y: Any, optimizer: Optimizer) -> str | N
     if not all(isinstance(ids, np.ndarray) and ids.dtype.kind == "i" for ids in (x, y)):
         return "the batch is not two arrays of ids"
     if not isinstance(optimizer, AdamW):
-        return f"{type(optimizer).__name__} waits for the norm of the gradients"
+        return f"{type(optimizer).__name__} counts its steps on the host"
     if MODE.get().observed:
         return "each operation is looked at"
     parameters = [slot.parameter for flat in optimizer.flats for slot in flat.slots]
@@ -116,7 +116,7 @@ class Captured:
     def _capture(self, x: Array, y: Array, key: Key) -> Replay | str:
         """The graph of a step, or a sentence that says why there is none."""
         if not self.optimizer.runs:
-            return "the optimiser waits for the norm of the gradients"
+            return f"{type(self.optimizer).__name__} waits for the norm of the gradients"
         # what the steps so far have used, the graph needs again
         cupy().get_default_memory_pool().free_all_blocks()
         self._memory = self._memory or _graphs().Memory()

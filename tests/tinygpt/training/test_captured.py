@@ -11,7 +11,7 @@ import pytest
 
 from tensor import kernels
 from tensor.optim.captured import MOST, Captured
-from tensor.random import Key
+from tensor.random import Generator, Key
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import TrainConfig
 from tinygpt.data.windows import Windows
@@ -31,7 +31,7 @@ def config(dtype: str, device: str, **options: Any) -> TrainConfig:
 def new(config: TrainConfig) -> tuple[GPT, Any]:
     """A model with dropout, and its optimiser."""
     sizes = GPTConfig(vocabulary=30, context=24, width=32, heads=2, layers=2, dropout=0.1)
-    model = GPT(sizes, dtype=config.dtype, device=config.device)
+    model = GPT(sizes, dtype=config.dtype, device=config.device, generator=Generator(0))
     return model, optimizer_of(model, config)
 
 
