@@ -13,13 +13,14 @@
 // for dgain and dbias. Kept: s, mean and std. Bytes moved per element of bf16: forward 4 (x in, y
 // out), with a sum 8 (x, addend in; s, y out); backward 6 (dy, x in; dx out), with plus 8.
 //
-// The lanes of one row hold it in registers: one warp, or a whole block where C needs more.
+// The lanes of one row hold it in registers: one warp, or a whole block where C needs more. The
+// launcher defines HELD, the elements of a row that one thread holds.
 
-constexpr int HELD = sizeof(W) == 8 ? 12 : 24;  // elements of a row that one thread holds
-constexpr int K = HELD / V;                     // the same in packs
+constexpr int K = HELD / V;  // the same in packs
 using Held = W[K][V];
 // blocks at once on a multiprocessor: as many as the registers allow
-constexpr int FORWARD_BLOCKS = sizeof(T) == 2 ? 4 : 3, BACKWARD_BLOCKS = sizeof(T) == 2 ? 2 : 1;
+constexpr int FEW = HELD * sizeof(W) < 96, NARROW = sizeof(T) == 2;
+constexpr int FORWARD_BLOCKS = (3 + NARROW) * (1 + FEW), BACKWARD_BLOCKS = 1 + NARROW + FEW;
 
 __device__ inline int column(int k) { return (k * blockDim.x + threadIdx.x) * V; }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from tensor.dtypes import float64
@@ -10,14 +11,28 @@ from tensor.kernels.cuda.launch import C_TYPES, Source, contiguous, empty, wide,
 from tensor.kernels.cuda.sums import add_lines
 from tensor.memory.devices import Array
 
-NORMS = Source("layer_norm.cu")
 THREADS = 192  # of a block at most
 BLOCKS = 132  # of THREADS, in backward: one for each multiprocessor of an H200
 
 
 def _held(x: Array) -> int:
-    """The elements of a row that one thread holds: HELD in layer_norm.cu."""
-    return 12 if x.dtype == float64 else 24
+    """The elements of a row that one thread holds, HELD in layer_norm.cu: as few as a warp needs,
+    since fewer registers let more rows run at once.
+    """
+    most = 12 if x.dtype == float64 else 24
+    needed = -(-x.shape[-1] // 32)
+    return next((count for count in (4, 12) if needed <= count <= most), most)
+
+
+@functools.cache
+def _norms(held: int) -> Source:
+    return Source("layer_norm.cu", HELD=held)
+
+
+def _width(held: int, *arrays: Array) -> int:
+    """V for rows of the first array. Packs of 4 divide any HELD."""
+    width = width_of(arrays[0].shape[-1], *arrays)
+    return width if held % width == 0 else 4
 
 
 def _supports(x: Array, gain: Array, bias: Array, **_: float) -> str | None:
@@ -25,7 +40,7 @@ def _supports(x: Array, gain: Array, bias: Array, **_: float) -> str | None:
         return f"dtypes {x.dtype}, {gain.dtype}, {bias.dtype}: one float type is needed"
     if x.ndim == 0 or x.size == 0 or gain.shape != x.shape[-1:] or bias.shape != gain.shape:
         return f"shapes {x.shape}, {gain.shape}, {bias.shape}"
-    most = THREADS * _held(x)
+    most = THREADS * _held(x)  # of a row that needs more than a warp
     if x.shape[-1] > most:
         return f"rows of {x.shape[-1]} elements: a block holds {most} at most"
     return None if x.size // x.shape[-1] < 2**30 else "2^30 rows or more"
@@ -63,19 +78,20 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
     x, gain, bias = contiguous(x), contiguous(gain), contiguous(bias)
     shape, dtype, columns = x.shape, x.dtype, x.shape[-1]
     rows = x.size // columns
-    s, y = x, empty(shape, dtype)
+    s, y, held = x, empty(shape, dtype), _held(x)
     kept = empty((2, rows), wide(dtype))  # mean, std
     if addend is None:
-        width = width_of(columns, x, gain, bias)
+        width = _width(held, x, gain, bias)
     else:
         addend, s = contiguous(addend), empty(shape, dtype)
-        width = width_of(columns, x, gain, bias, addend)
+        width = _width(held, x, gain, bias, addend)
     # a row has whole warps; where one is enough for a row, several rows share a block
-    lanes = 32 * -(-columns // (32 * _held(x)))
+    lanes = 32 * -(-columns // (32 * held))
     block = lanes, THREADS // 32 if lanes == 32 else 1
     arrays = x, addend, s, gain, bias, y, kept
     grid = (-(-rows // block[1]),)
-    NORMS.launch("layer_norm_forward", grid, block, *arrays, eps, rows, columns, width=width)
+    norms = _norms(held)
+    norms.launch("layer_norm_forward", grid, block, *arrays, eps, rows, columns, width=width)
 
     def backward(
         dy: Array,
@@ -87,17 +103,16 @@ def _norm(x: Array, addend: Array | None, gain: Array, bias: Array, eps: float) 
         rows, columns = kept.shape[1], s.shape[-1]
         dy, dx = contiguous(dy), empty(s.shape, s.dtype)
         if plus is None:
-            width = width_of(columns, s, gain, dy)
+            width = _width(held, s, gain, dy)
         else:
             plus = contiguous(plus)
-            width = width_of(columns, s, gain, dy, plus)
+            width = _width(held, s, gain, dy, plus)
         blocks = BLOCKS * THREADS // (block[0] * block[1])
-        if s.dtype.itemsize == 2:  # half the registers
-            blocks *= 2
+        blocks *= 1 + (s.dtype.itemsize == 2) + (held * kept.itemsize < 96)  # BACKWARD_BLOCKS
         blocks = min(blocks, -(-rows // block[1]))
         lines = empty((2, blocks, columns), kept.dtype)
         arrays = dy, s, gain, kept, plus, dx, lines
-        NORMS.launch("layer_norm_backward", (blocks,), block, *arrays, rows, columns, width=width)
+        norms.launch("layer_norm_backward", (blocks,), block, *arrays, rows, columns, width=width)
         dgain, dbias = [empty((columns,), s.dtype) if to is None else to for to in out[1:]]
         add_lines(lines, (dgain, dbias), add[1:])
         return dx, dgain, dbias
