@@ -273,8 +273,8 @@ ZOO = [
     Bug(
         row=51,  # dropout's masks start anew
         file="tinygpt/training/step.py",
-        old="Key(config.seed, step),",
-        new="Key(config.seed, step - first),",
+        old="Key(config.seed, step))",
+        new="Key(config.seed, step - first))",
         test=SAME,
     ),
     Bug(

@@ -74,8 +74,8 @@ ZOO = [
         file=ADAMW,
         old="        # before the runs, which parameters with equal counts make\n"
         "        self._leave_to(device, tuple(slot.name for here in slots for slot in here))\n"
-        "        runs = [(i, run) for i in reached for run in self._runs(slots[i])]\n",
-        new="        runs = [(i, run) for i in reached for run in self._runs(slots[i])]\n"
+        "        self.runs = tuple((i, run) for i in reached for run in self._runs(slots[i]))\n",
+        new="        self.runs = tuple((i, run) for i in reached for run in self._runs(slots[i]))\n"
         "        self._leave_to(device, tuple(slot.name for here in slots for slot in here))\n",
         test=SKIPS,
     ),

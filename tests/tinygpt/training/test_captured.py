@@ -132,6 +132,22 @@ def test_what_cannot_be_captured_runs_as_written(gpu: str) -> None:
         assert reason in kernels.latest("training_step")[1]
 
 
+def test_what_cannot_be_captured_is_counted_once(gpu: str) -> None:
+    """A step that reads a value of the GPU after its update."""
+    model, optimizer = new(config("float32", gpu))
+
+    def step(x: Any, y: Any, key: Key) -> Any:
+        loss, norm = update(model, optimizer, x, y, 1.0, 1, key)
+        return float(loss), norm  # type: ignore[arg-type]
+
+    take = Captured(step, model.train(), optimizer, model.check_range)
+    x, y = Windows(IDS, 24)[np.arange(4)]
+    for number in range(5):
+        take(x, y, Key(0, number))
+    assert "cannot be captured" in kernels.latest("training_step")[1]
+    assert optimizer.taken == 5
+
+
 def test_a_frozen_parameter_needs_another_graph(gpu: str) -> None:
     """And ids that are no tokens raise, as they do without a graph."""
     captured, take = takes(gpu)
