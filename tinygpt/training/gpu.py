@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tensor.dtypes import NARROW, as_dtype
 from tensor.kernels.cuda.attention.by_cudnn import WIDTHS
 from tensor.kernels.cuda.cross_entropy import CHUNK
+from tensor.kernels.cuda.graphs import MEMORIES
 from tensor.memory.devices import array_module
 from tinygpt.config import EncoderDecoderConfig, ModelConfig, TrainConfig
 from tinygpt.errors import InputError
@@ -153,7 +154,10 @@ def logits_by_kernels(model: ModelConfig, config: TrainConfig) -> int:
 
 
 def pool_bytes(device: str) -> int:
-    """The bytes that CuPy's pool holds on a GPU: the most that this process has needed there."""
+    """The bytes that CuPy's pool and the graphs hold on a GPU: what this process has needed there
+    since its first graph.
+    """
     module = array_module(device)
     with module.cuda.Device(int(device[5:] or 0)):
-        return int(module.get_default_memory_pool().total_bytes())
+        held = int(module.get_default_memory_pool().total_bytes())
+    return held + sum(memory.bytes for memory in MEMORIES)

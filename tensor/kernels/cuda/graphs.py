@@ -19,6 +19,7 @@ import functools
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 from tensor.memory.devices import Array, cupy
 
@@ -48,6 +49,7 @@ class Memory:
 
     def __init__(self) -> None:
         self._pool = cupy().cuda.MemoryPool()
+        MEMORIES.add(self)
 
     def used(self) -> Any:
         """`with memory.used():` new arrays lie in this memory."""
@@ -57,6 +59,9 @@ class Memory:
     def bytes(self) -> int:
         """How much of the GPU this is."""
         return int(self._pool.total_bytes())
+
+
+MEMORIES: WeakSet[Memory] = WeakSet()  # all there are
 
 
 class Graph:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tensor.kernels.cuda.graphs import Memory
+from tensor.memory.devices import array_module
 from tinygpt.config import EncoderDecoderConfig, GPTConfig
 from tinygpt.model.sizes import parameter_count
 from tinygpt.training import gpu
@@ -56,7 +58,11 @@ def test_the_gpu_under_test_has_a_name_and_a_pool(device: str) -> None:
     if device == "cpu":
         pytest.skip("needs a GPU, --device cuda")
     assert gpu.peak(device) == gpu.peak_of(gpu.name(device))
-    assert gpu.pool_bytes(device) >= 0
+    before = gpu.pool_bytes(device)
+    memory = Memory()
+    with memory.used():
+        array = array_module(device).zeros(1 << 20, "uint8")
+    assert gpu.pool_bytes(device) - before == memory.bytes >= array.nbytes
 
 
 def test_flops_per_token_are_those_of_the_palm_paper() -> None:

@@ -125,15 +125,16 @@ def test_an_error_of_the_thread_ends_the_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Soon, not at the next checkpoint. It is said, and the checkpoint before is whole."""
-    bad = [6]
+    bad, failed = [6], threading.Event()
 
     def full(step: int) -> None:
         if step in bad:
             bad.remove(step)
+            failed.set()
             raise InputError("cannot save to one (No space left on device)\nfree some space there")
 
     saving(monkeypatch, full)
-    at_step(monkeypatch, 7, lambda: time.sleep(0.1))
+    at_step(monkeypatch, 7, lambda: failed.wait(10) and time.sleep(0.05))
     assert main(["train", *TINY, *STEPS, "--out", "one"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert step_of("one") == 3
