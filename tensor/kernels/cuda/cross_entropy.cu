@@ -12,7 +12,12 @@
 //
 // One block a row; sums are W. `cross_entropy_in_place` makes the loss of a row and, if `learning`,
 // writes p - q over its logits. The row stays in shared memory in between, if it fits (`kept`):
-// one read and one write of memory, 4 bytes an element of bf16.
+// one read and one write of memory, 4 bytes an element of bf16. From a row to the next are `pitch`
+// elements; those beyond the classes may be anything.
+
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
 
 constexpr W LOWEST = sizeof(W) == 8 ? -1.7976931348623157e308 : -3.4028234663852886e38;
 constexpr int BLOCKS = sizeof(T) < 8 ? 2 : 1;  // of 1024 threads, on one multiprocessor
@@ -65,11 +70,16 @@ __device__ inline Row row_of(const T *__restrict__ x, T *__restrict__ copy, int 
     for (int i = threadIdx.x * V; i < classes; i += blockDim.x * V) {
         Pack pack = load(x + i);
         if (copy) store(copy + i, pack);
+        if (i + V > classes) {  // beyond the row
+#pragma unroll
+            for (int j = 0; j < V; j++)
+                if (i + j >= classes) pack.v[j] = (T)-INFINITY;
+        }
         W before = peak;
         for (int j = 0; j < V; j++) peak = max(peak, (W)pack.v[j]);
         sum *= exponential(before - peak);
         for (int j = 0; j < V; j++) sum += exponential((W)pack.v[j] - peak);
-        if (smooth) for (int j = 0; j < V; j++) mean += (W)pack.v[j] * share;
+        if (smooth) for (int j = 0; j < V; j++) mean += i + j < classes ? (W)pack.v[j] * share : 0;
     }
     W all = block_max(peak);
     sum = block_sum(sum * exponential(peak - all));
@@ -107,10 +117,10 @@ __device__ inline void clear(T *x, int classes) {
 }
 
 KERNEL __launch_bounds__(1024, BLOCKS) cross_entropy_in_place(
-    T *logits, const long long *wide, const int *narrow, W *losses, int classes, W spread,
+    T *logits, const long long *wide, const int *narrow, W *losses, int pitch, int classes, W spread,
     int ignoring, long long ignored, int learning, int kept) {
     extern __shared__ uint4 memory[];
-    T *x = logits + (long long)blockIdx.x * classes;
+    T *x = logits + (long long)blockIdx.x * pitch;
     T *copy = kept ? reinterpret_cast<T *>(memory) : nullptr;
     Target target = target_of(wide, narrow, blockIdx.x, ignoring, ignored);
     if (!target.used) {

@@ -20,6 +20,7 @@ SHARED = 112 * 1024  # bytes of a row in shared memory, so that two blocks fit a
 # 4 bytes an element for each chunk; more would be the peak of a step's memory.
 CHUNK = 2**30
 TILE = 128  # rows that a product computes together
+PITCH = 8  # numbers of 16 bits in 16 bytes
 
 
 def _supports(
@@ -71,10 +72,10 @@ def cross_entropy_by_blocks(
 
 def _by_rows(kernel: str, x: Array, *arguments: Any, shared: int = 0) -> None:
     """Launch a kernel with one block for each row of x."""
-    classes = x.shape[-1]
-    width = width_of(classes, x)
-    threads = min(THREADS, -(-classes // (32 * width)) * 32)
-    grid, block = (x.size // classes,), (threads,)
+    columns = x.shape[-1]
+    width = width_of(columns, x)
+    threads = min(THREADS, -(-columns // (32 * width)) * 32)
+    grid, block = (x.size // columns,), (threads,)
     LOSSES.launch(kernel, grid, block, x, *arguments, width=width, shared=shared)
 
 
@@ -173,19 +174,23 @@ def _by_chunks(
 
     dlogits = p - q is in [-1, 1]. Divided by the count, it could vanish in 16 bits.
     """
-    count, row = len(rows), sizes[0] * rows.dtype.itemsize
+    count, classes = len(rows), sizes[0]
+    # with 16 bits, each row of logits begins on 16 bytes: products are then five times as fast
+    pitch = -(-classes // PITCH) * PITCH if rows.dtype.itemsize == 2 else classes
+    row = pitch * rows.dtype.itemsize
     matrix, inverse = (weight.T, weight) if transposed else (weight, weight.T)
     learning = dx is not None or dweight is not None
     shared = row if learning and row <= SHARED else 0
     size = _rows_of_chunk(count, row)
-    logits = empty((size, sizes[0]), rows.dtype)
+    logits = empty((size, pitch), rows.dtype)
     ids = [i if i is None else i.ravel() for i in ids]
     for start in range(0, count, size):
         stop = min(start + size, count)
         x, *own = (_part(array, start, stop) for array in (rows, *ids, losses))
-        chunk = product(x, matrix, _part(logits, 0, stop - start))
-        arguments = *own, *sizes, learning, shared > 0
-        _by_rows("cross_entropy_in_place", chunk, *arguments, shared=shared)
+        whole = _part(logits, 0, stop - start)
+        chunk = product(x, matrix, whole if pitch == classes else whole[:, :classes])
+        arguments = *own, pitch, *sizes, learning, shared > 0
+        _by_rows("cross_entropy_in_place", whole, *arguments, shared=shared)
         if dx is not None:
             product(chunk, inverse, _part(dx, start, stop))
         if dweight is not None:
