@@ -35,4 +35,25 @@ ZOO = [
         new="None",
         test="tests/tinygpt/commands/test_flags.py::test_a_preset_is_gpt2_and_flags_count_more",
     ),
+    Bug(  # a part of the validation windows is measured, and nanoGPT's losses do not compare
+        row=97,
+        file="tinygpt/config/presets.py",
+        old=' | {"evaluate": 250, "evaluate_share": 1.0}',
+        new=' | {"evaluate": 250}',
+        test="tests/tinygpt/commands/test_flags.py::test_the_preset_shakespeare_is_nanogpts",
+    ),
+    Bug(  # the start of a training compiles attention for heads that its model does not have
+        row=97,
+        file="tinygpt/training/planning.py",
+        old="    if head_width not in WIDTHS or ",
+        new="    if True or ",
+        test=PLAN + "test_the_head_that_is_traced",
+    ),
+    Bug(  # heads of 40 numbers are counted as heads of 8 numbers, and more of them
+        row=97,
+        file="tinygpt/training/planning.py",
+        old=" or head_width % HEADS == 0:",
+        new=":",
+        test=PLAN + "test_the_head_that_is_traced",
+    ),
 ]

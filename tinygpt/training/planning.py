@@ -43,8 +43,9 @@ SECONDS = 0.1  # for timing, at least
 WORK, WORK_ON_GPU = 1.5e9, 3e13
 FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 # The traced model: different primes, none of which divides anything else that makes up an array's
-# size. Attention goes by blocks beyond 128 tokens, and on a GPU by cuDNN for heads of 8, 16, ...,
-# 128 numbers: such a head is traced as PART times EIGHT.
+# size. Attention goes by blocks beyond 128 tokens, and on a GPU by kernels for heads of 8, 16, ...,
+# 128 numbers. Such a head is traced as it is, so that no kernel is compiled for the trace alone; as
+# PART times EIGHT where ROWS or HEADS divides it.
 ROWS, HEADS, PART = 11, 5, 7
 EIGHT = 8
 SHORT, LONG = 61, 131
@@ -256,15 +257,18 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     A size of the traced model is a prime. So the primes that divide an array's size say which
     sizes the array has, and the array of the real model follows:
 
-        rows x context x heads x head width x 4 bytes, of the traced model   11 x 131 x 5 x 56 x 4
+        rows x context x heads x head width x 4 bytes, of the traced model   11 x 131 x 5 x 64 x 4
         of GPT-2 with a batch of 16                                         16 x 1024 x 12 x 64 x 4
     """
     head_width = model.width // model.heads
-    unit = EIGHT if head_width in WIDTHS else 1
     context = LONG if model.context > 128 else SHORT
     sizes = {ROWS: config.batch, context: model.context, HEADS: model.heads}
-    sizes[PART] = head_width // unit
-    width = HEADS * PART * unit
+    traced = head_width
+    if head_width not in WIDTHS or head_width % ROWS == 0 or head_width % HEADS == 0:
+        unit = EIGHT if head_width in WIDTHS else 1
+        sizes[PART] = head_width // unit
+        traced = PART * unit
+    width = HEADS * traced
     small = replace(model, vocabulary=1, context=context, heads=HEADS, width=width, layers=1)
     if model.labels:
         one: Any = {"labels": model.labels[:1]}

@@ -226,6 +226,25 @@ def test_sizes_that_are_those_of_the_traced_model() -> None:
     assert 2 * layer + ends == batch * (three - two)
 
 
+@pytest.mark.parametrize(
+    ("width", "traced"), [(64, 64), (112, 112), (40, 56), (88, 56), (120, 56), (3, 7), (136, 7)]
+)
+def test_the_head_that_is_traced(width: int, traced: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real one where it can be told from the other sizes: its kernel is needed anyway."""
+    seen: list[int] = []
+
+    def sizes(model: GPTConfig, *rest: Any) -> list[int]:
+        seen.append(model.width // model.heads)
+        return kept_sizes(model, *rest)
+
+    monkeypatch.setattr(planning, "kept_sizes", sizes)
+    model, config = GPTConfig(1, 16, 2 * width, 2, 2), TrainConfig(batch=4)
+    layer, ends = planning.activations(model, config)
+    assert set(seen) == {traced}
+    three, two = (sum(kept_sizes(model, config, rows)) for rows in (3, 2))
+    assert 2 * layer + ends == 4 * (three - two)
+
+
 def test_bytes_are_shown_in_units() -> None:
     shown = [in_bytes(n) for n in (0, 1023, 1024, 1.5 * 2**20, 3 * 2**30)]
     assert shown == ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "3.0 GiB"]
