@@ -175,7 +175,7 @@ def _by_chunks(
     dlogits = p - q is in [-1, 1]. Divided by the count, it could vanish in 16 bits.
     """
     count, classes = len(rows), sizes[0]
-    # with 16 bits, each row of logits begins on 16 bytes: products are then five times as fast
+    # with 16 bits, each row of logits begins on 16 bytes: their product is then faster
     pitch = -(-classes // PITCH) * PITCH if rows.dtype.itemsize == 2 else classes
     row = pitch * rows.dtype.itemsize
     matrix, inverse = (weight.T, weight) if transposed else (weight, weight.T)

@@ -23,9 +23,8 @@ from tensor.memory.devices import cupy
 DATA_TYPES = {float32: 0, float64: 1, float16: 2, bfloat16: 14}  # cudaDataType
 FLOAT32, FLOAT64, TF32 = 68, 70, 77  # cublasComputeType_t: in which type a product is summed
 # cublasLtMatmulDescAttributes_t
-TRANSPOSED_A, TRANSPOSED_B, EPILOGUE, BIAS, KEPT, KEPT_LEADING, BIAS_TYPE = 3, 4, 7, 8, 11, 12, 26
-# cublasLtEpilogue_t: nothing; D plus a vector; gelu of D, and D too; gelu of D plus a vector
-PLAIN, ADD_BIAS, GELU, ADD_BIAS_GELU = 1, 4, 160, 164
+TRANSPOSED_A, TRANSPOSED_B, EPILOGUE, BIAS, BIAS_TYPE = 3, 4, 7, 8, 26
+PLAIN, ADD_BIAS = 1, 4  # cublasLtEpilogue_t: nothing; D plus a vector
 BATCH_COUNT, BATCH_STRIDE = 5, 6  # cublasLtMatrixLayoutAttribute_t
 # cublasLtMatmulPreferenceAttributes_t
 MOST_WORKSPACE, ALIGNMENTS = 1, (5, 6, 7, 8)
@@ -148,13 +147,10 @@ def plan(device: int, shape: Shape) -> Plan:
         (EPILOGUE, shape.epilogue),
     ):
         _set("MatmulDesc", description, attribute, c_int(value))
-    some = c_uint64(_workspace(device, 0).data.ptr)  # the search asks whether there is an address
-    if shape.epilogue in (ADD_BIAS, ADD_BIAS_GELU):
+    if shape.epilogue != PLAIN:
         _set("MatmulDesc", description, BIAS_TYPE, c_int(DATA_TYPES[shape.dtype]))
-        _set("MatmulDesc", description, BIAS, some)
-    if shape.epilogue in (GELU, ADD_BIAS_GELU):
-        _set("MatmulDesc", description, KEPT, some)
-        _set("MatmulDesc", description, KEPT_LEADING, c_int64(shape.leading[2]))
+        # some address: the search for an algorithm asks whether there is one
+        _set("MatmulDesc", description, BIAS, c_uint64(_workspace(device, 0).data.ptr))
     layouts = _layouts(shape)
     preference, found, count = c_void_p(), Heuristic(), c_int()
     _function("MatmulPreferenceCreate", POINTER(c_void_p))(byref(preference))
@@ -201,10 +197,8 @@ def _multiply() -> Callable[..., None]:
     return _function("Matmul", *[c_void_p] * 14, c_size_t, c_void_p)
 
 
-def multiply(plan: Plan, a: int, b: int, d: int, add: bool, bias: int = 0, kept: int = 0) -> None:
-    """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, bias, kept: addresses;
-    what gelu is taken of is written to `kept`.
-    """
+def multiply(plan: Plan, a: int, b: int, d: int, add: bool, bias: int = 0) -> None:
+    """Queue D = epilogue(A B), or D += A B, on the current stream. a, b, d, bias: addresses."""
     stream = cupy().cuda.get_current_stream().ptr
     a_layout, b_layout, d_layout = plan.layouts
     beta = plan.one if add else plan.zero
@@ -213,8 +207,6 @@ def multiply(plan: Plan, a: int, b: int, d: int, add: bool, bias: int = 0, kept:
     with _ONE_AT_A_TIME:  # a description holds the address of one bias
         if bias:
             _set("MatmulDesc", plan.description, BIAS, c_uint64(bias))
-        if kept:
-            _set("MatmulDesc", plan.description, KEPT, c_uint64(kept))
         _multiply()(
             plan.handle, plan.description, *operands, plan.algorithm, scratch, WORKSPACE, stream
         )

@@ -97,12 +97,13 @@ def linear_gelu_by_products(x: Array, weight: Array, bias: Array | None = None) 
     """h = x weight + bias,  y = gelu(h). Kept: h, where the composition keeps more."""
     x = contiguous(x)
     small = fits(rows_of(x), weight, bias)
-    h, y = (empty((*x.shape[:-1], weight.shape[1]), x.dtype) for _ in range(2))
-    # the kept sums of cuBLASLt's GELU are 16 bits wide, in rows of whole 16 bytes
-    fused = small or (x.size > 0 and x.dtype != float32 and weight.shape[1] % 8 == 0)
-    product(x, weight, h, bias=bias, activated=y if fused else None)
-    if not fused:
-        y = gelu_of(h)
+    h = empty((*x.shape[:-1], weight.shape[1]), x.dtype)
+    if small:
+        y = empty(h.shape, h.dtype)
+        row = None if bias is None else contiguous(bias)
+        multiply(Product(Operand(rows_of(x)), Operand(weight), rows_of(h), row, rows_of(y)))
+    else:
+        y = gelu_of(product(x, weight, h, bias=bias))
 
     def backward(dy: Array, *, out: Any = (None,) * 3, add: Any = (False,) * 3) -> Any:
         if small:

@@ -14,10 +14,8 @@ from typing import TypeAlias
 from tensor.dtypes import DType, float32, float64
 from tensor.kernels.cuda.cublaslt import (
     ADD_BIAS,
-    ADD_BIAS_GELU,
     FLOAT32,
     FLOAT64,
-    GELU,
     PLAIN,
     TF32,
     Plan,
@@ -42,10 +40,9 @@ def product(
     *,
     add: bool = False,
     bias: Array | None = None,
-    activated: Array | None = None,
 ) -> Array:
-    """out = a b + bias, or out += a b with `add`; activated = gelu(out).   a: (..., M, K)
-    b: (..., K, N)   out, activated: (..., M, N)   bias: (N,)
+    """out = a b + bias, or out += a b with `add`.   a: (..., M, K)   b: (..., K, N)   out:
+    (..., M, N)   bias: (N,)
 
     Leading axes are equal; or b is one matrix, and a, row-major, has rows (..., K). Each operand
     is row-major or a transposed view of a row-major array; other layouts are copied.   out:
@@ -63,13 +60,12 @@ def product(
     if a.dtype == float32 and b.ndim == 2:
         rows, results = (x if x.ndim == 2 else rows_of(x) for x in (a, out))
         if out._c_contiguous and fits(rows, b, out, bias):
-            to = None if activated is None else activated.reshape(results.shape)
-            multiply_small(Product(Operand(rows), Operand(b), results, bias, to, add=add))
+            multiply_small(Product(Operand(rows), Operand(b), results, bias, add=add))
             return out
     layouts = (a.shape, a.strides) if a.ndim == b.ndim else _flat(a), (b.shape, b.strides)
-    if not _queued(a, b, out, layouts, add, bias, activated):
+    if not _queued(a, b, out, layouts, add, bias):
         a, b = cupy().ascontiguousarray(a), cupy().ascontiguousarray(b)
-        return product(a, b, out, add=add, bias=bias, activated=activated)
+        return product(a, b, out, add=add, bias=bias)
     return out
 
 
@@ -105,18 +101,14 @@ def _queued(
     layouts: tuple[Layout, Layout],
     add: bool,
     bias: Array | None,
-    activated: Array | None = None,
 ) -> bool:
     """Queue the product of arrays that lie so. False, and nothing done, where cuBLASLt cannot."""
-    a_at, b_at, out_at, kept_at = a.data.ptr, b.data.ptr, out.data.ptr, 0
+    a_at, b_at, out_at = a.data.ptr, b.data.ptr, out.data.ptr
     bias_at, epilogue = (0, PLAIN) if bias is None else (bias.data.ptr, ADD_BIAS)
-    if activated is not None:
-        epilogue = GELU if bias is None else ADD_BIAS_GELU
-        out_at, kept_at = activated.data.ptr, out_at
     dtype = a.dtype
     compute = FLOAT32 if dtype.itemsize == 2 else _compute(dtype)
     types = dtype, out.dtype, compute, epilogue
-    together = 256 | a_at | b_at | out_at | bias_at | kept_at
+    together = 256 | a_at | b_at | out_at | bias_at
     # the largest power of two, at most 256, that divides all addresses
     alignment = together & -together
     leading = out.shape[-1] if out._c_contiguous else out.strides[0] // out.itemsize
@@ -124,7 +116,7 @@ def _queued(
     if planned is None:
         return False
     # a row-major array is its transpose in column-major order: D^T = B^T A^T
-    multiply(planned, b_at, a_at, out_at, add, bias_at, kept_at)
+    multiply(planned, b_at, a_at, out_at, add, bias_at)
     return True
 
 
