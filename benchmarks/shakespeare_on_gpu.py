@@ -9,9 +9,9 @@ import to the last file.
 Ours is one command, `tinygpt train --text FILE --preset shakespeare --device cuda`. PyTorch trains
 the same model by nanoGPT's recipe: torch.compile in its fastest mode for this size, which uses CUDA
 graphs; flash attention, bfloat16 by autocast over float32 weights, fused AdamW, and a file of
-weights and moments whenever the validation loss is the best so far. Both sides see the same batches, and measure all validation windows every 250 steps.
-PyTorch draws its own fresh weights, and measures with the model that is not compiled, which saves
-a second compilation.
+weights and moments whenever the validation loss is the best so far. Both sides see the same
+batches, and measure all validation windows every 250 steps. PyTorch draws its own fresh weights,
+and measures with the model that is not compiled, which saves a second compilation.
 
 Each training is a process of its own. The wall time holds imports, reading the text, compilation
 with empty caches of compiled code, measuring, and saving.
