@@ -18,11 +18,13 @@ def add_preset(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--preset",
         choices=PRESETS,
+        metavar="NAME",
         default=argparse.SUPPRESS,
-        help="a size of GPT-2, with its learning rate, 524,288 tokens a step, "
-        f"{COMMON['steps']:,} steps, {COMMON['warmup']} of warm-up, beta2 {COMMON['beta2']}, no "
-        f"snapshots, and bfloat16 on a GPU; {PLANNED} is for tinygpt plan alone; shakespeare is "
-        "nanoGPT's training on characters for a GPU; other flags change single ones",
+        help="gpt2, gpt2-medium, gpt2-large, gpt2-xl: a size of GPT-2, with its learning rate, "
+        f"524,288 tokens a step, {COMMON['steps']:,} steps, {COMMON['warmup']} of warm-up, beta2 "
+        f"{COMMON['beta2']}, no snapshots, and bfloat16 on a GPU; {PLANNED}: for tinygpt plan "
+        "alone; shakespeare: nanoGPT's training on characters, for a GPU; other flags change "
+        "single ones",
     )
 
 
