@@ -49,7 +49,7 @@ _last: dict[str, tuple[str, str]] = {}  # op -> what its latest call took, and w
 
 def load_cuda() -> None:
     """Register the kernels of the GPU. To load them takes 20 ms, which others need not wait for."""
-    importlib.import_module("tensor.kernels.cuda.attention")  # which loads tensor.kernels.cuda
+    importlib.import_module("tensor.kernels.cuda.generation")  # which loads all others
 
 
 WHEN_CUPY_IS_USED.append(load_cuda)

@@ -88,16 +88,24 @@ inline void wait_at(Barrier &barrier) {
 inline void __syncthreads() { wait_at(barriers.back()); }
 inline void __syncwarp() { wait_at(barriers[self->warp]); }
 
-inline int __syncthreads_or(int yes) {
-    static int any[2];
-    int *now = &any[barriers.back().turn % 2];
-    *now |= yes;
+inline int __syncthreads_count(int yes) {
+    static int count;
+    count += yes != 0;
     __syncthreads();
-    int result = *now != 0;
+    int result = count;
     __syncthreads();
-    *now = 0;
+    count = 0;
+    __syncthreads();
     return result;
 }
+
+inline int atomicAdd(int *at, int value) {
+    int before = *at;
+    *at += value;
+    return before;
+}
+
+inline int __syncthreads_or(int yes) { return __syncthreads_count(yes) != 0; }
 
 template <class X> void show_warp(const X &x) {
     static_assert(sizeof(X) <= 64);
@@ -166,9 +174,10 @@ template <class... A> void launch(void (*kernel)(A...), void **p, const unsigned
     gridDim = {sizes[0], sizes[1], sizes[2]};
     blockDim = {sizes[3], sizes[4], sizes[5]};
     body = [&] { call(kernel, p, std::index_sequence_for<A...>{}); };
-    for (unsigned y = 0; y < gridDim.y; y++)
-        for (unsigned x = 0; x < gridDim.x; x++) {
-            blockIdx = {x, y, 0};
-            run_block();
-        }
+    for (unsigned z = 0; z < gridDim.z; z++)
+        for (unsigned y = 0; y < gridDim.y; y++)
+            for (unsigned x = 0; x < gridDim.x; x++) {
+                blockIdx = {x, y, z};
+                run_block();
+            }
 }

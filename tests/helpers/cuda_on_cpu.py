@@ -46,7 +46,9 @@ def compiled(code: str) -> ctypes.CDLL:
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder, "module.cpp"), Path(folder, "module.so")
         source.write_text(f'#include "cuda_on_cpu.h"\n{shared}{code}\n{calls}')
-        flags = "-std=c++20", "-O1", "-w", "-shared", "-fPIC", f"-I{HERE}"
+        # variables of templates: two libraries would share them, whatever their sizes
+        own = "-fno-gnu-unique"
+        flags = "-std=c++20", "-O1", "-w", "-shared", "-fPIC", own, f"-I{HERE}"
         subprocess.run([COMPILER, *flags, str(source), "-o", str(library)], check=True)
         return ctypes.CDLL(str(library))
 

@@ -55,7 +55,7 @@ ZOO = [
     Bug(
         97,
         "tinygpt/commands/sample.py",
-        "max(1, TOGETHER // (config.beam or 1))",
+        "max(1, most // (config.beam or 1))",
         "TOGETHER",
         WIDE,
     ),

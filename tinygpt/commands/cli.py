@@ -195,6 +195,13 @@ def add_run(
     (which or parser).add_argument("--last", action="store_true", help=LAST)
 
 
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """--device, the CPU if not given."""
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)"
+    )
+
+
 def add_described(parser: argparse._ActionsContainer, flags: Mapping[str, str]) -> None:
     """Flags and their help. A flag with a word behind it takes a value."""
     for flag, text in flags.items():

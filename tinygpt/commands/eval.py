@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinygpt.commands import classes, replies
-from tinygpt.commands.cli import Parser, add_run, read_config, reader
+from tinygpt.commands.cli import Parser, add_device, add_run, read_config, reader
 from tinygpt.config import PreferencesConfig, SampleConfig
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
@@ -45,6 +45,7 @@ from tinygpt.data.masked import Masked, inner_context
 from tinygpt.data.pairs import Pairs, read_pairs
 from tinygpt.data.preferences import Preferences
 from tinygpt.data.windows import CorpusError, SideBySide, Windows
+from tinygpt.devices import check_device
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.generation.answers import answers, continued
@@ -55,7 +56,7 @@ from tinygpt.runs import run as runs
 from tinygpt.terminal import number_of, say, shown
 from tinygpt.tokenizers import CharacterTokenizer, SpecialTokenizer, Tokenizer, WordTokenizer
 from tinygpt.tokenizers.byte_pair import END
-from tinygpt.training.jobs import check_device, own_text
+from tinygpt.training.jobs import own_text
 from tinygpt.training.measure import (
     batch_of,
     confusion,
@@ -116,9 +117,7 @@ def arguments(parser: Parser) -> None:
         type=reader(int),
         help="answers of a beam search that follows K texts at once (default: of likeliest tokens)",
     )
-    parser.add_argument(
-        "--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (default: cpu)"
-    )
+    add_device(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,11 +20,11 @@ from tinygpt.config.presets import VOCABULARY
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.in_context import task_tokenizer
+from tinygpt.devices import check_device
 from tinygpt.errors import InputError
 from tinygpt.ids import MASK_TOKENS
 from tinygpt.terminal import nearest, say
 from tinygpt.training import gpu
-from tinygpt.training.jobs import check_device
 from tinygpt.training.planning import Plan, at_mfu, counted, predict, shortage
 from tinygpt.training.table import table
 

@@ -21,15 +21,25 @@ import numpy as np
 
 from tensor import Tensor
 from tinygpt.commands import classes
-from tinygpt.commands.cli import Parser, add_described, add_flags, add_run, read_config, reader
+from tinygpt.commands.cli import (
+    Parser,
+    add_described,
+    add_device,
+    add_flags,
+    add_run,
+    read_config,
+    reader,
+)
 from tinygpt.config import SampleConfig
+from tinygpt.config.options import DTYPES, one_of
 from tinygpt.data.reading import name_of, read_text
+from tinygpt.devices import check_device
 from tinygpt.errors import InputError
 from tinygpt.files import brief
 from tinygpt.generation.beam import beam_search
 from tinygpt.generation.fill import SIGN, fill, masked_ids
-from tinygpt.generation.generate import Decoder, Step, steps
-from tinygpt.generation.sampling import draws
+from tinygpt.generation.generate import Decoder, steps
+from tinygpt.generation.sampling import Step, draws
 from tinygpt.generation.text import Continuation
 from tinygpt.ids import EOS, MASK, SOS
 from tinygpt.runs import run as runs
@@ -40,6 +50,7 @@ from tinygpt.tokenizers import Tokenizer, end_tokens, word_of
 
 MOST = 1_000  # samples of a prompt
 TOGETHER = 16  # texts that are continued side by side
+TOGETHER_ON_GPU = 64
 BETWEEN = "---"  # the line between two samples of a prompt
 PROMPTS = "prompt", "prompts", "prompt_file", "fill"
 DRAWS = "temperature", "top_k", "top_p", "seed"
@@ -66,6 +77,12 @@ def arguments(parser: Parser) -> None:
         help="samples of each prompt, each with draws of its own, with a line of --- between two; "
         "with --beam, the N best texts (default: 1)",
     )
+    add_device(parser)
+    parser.add_argument(
+        "--dtype",
+        metavar="NAME",
+        help=f"what the model computes in: {one_of(DTYPES)} (default: as the run)",
+    )
     add_flags(parser, SampleConfig)
 
 
@@ -74,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
     config = read_config(SampleConfig, options)
     _check(options, config)
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
+    model.to(device=options.device, dtype=options.dtype or run.training.dtype)
     show: Callable[[str], str] = str if options.raw else visible
     if run.kind == "bert" or options.fill is not None:
         fill_in(run, model, tokenizer, options.fill, config.explain, show)
@@ -92,7 +110,8 @@ def run(options: argparse.Namespace) -> int:
     drawn = options.samples > 1 or any(hasattr(options, name) for name in DRAWS)
     if (run.kind == "encoder-decoder" or run.answers) and not drawn:
         config = replace(config, temperature=0)
-    together = 1 if config.explain else max(1, TOGETHER // (config.beam or 1))
+    most = TOGETHER if options.device == "cpu" else TOGETHER_ON_GPU
+    together = 1 if config.explain else max(1, most // (config.beam or 1))
     between = BETWEEN if options.samples > 1 else None
     copies = options.samples if config.beam is None else 1
     prompts = [prompt for prompt in given for _ in range(copies)]
@@ -110,6 +129,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, config: SampleConfig) -> None:
     """Raise InputError for flags that do not go together."""
+    check_device(options.device)
+    if options.dtype not in (None, *DTYPES):
+        raise InputError(f"--dtype {shown(options.dtype)!r}: choose {one_of(DTYPES)}")
     given = [f"--{flag.replace('_', '-')}" for flag in PROMPTS if getattr(options, flag, None)]
     if len(given) > 1:
         raise InputError(
@@ -247,7 +269,9 @@ def write(
 
     def follow() -> Iterator[tuple[int, Step, str]]:
         """Number of the prompt, step, and the text that is certain after it."""
-        for i, step in steps(begun.model, begun.ids, config, generators, ended):
+        for i, step in steps(
+            begun.model, begun.ids, config, generators, ended, with_logits=config.explain > 0
+        ):
             new = "" if step.token in begun.ends else texts[i].add(step.token)
             if step.token in begun.ends or texts[i].ended:
                 ended.add(i)

@@ -1,13 +1,14 @@
 """Writing, token after token: each new token joins the input for the next. A cache keeps the
 earlier tokens, and several prompts are continued together.
 
-Distributions are small. They are computed on the host in float64, whatever the model computes in.
+Distributions are small. They are computed on the host in float64, whatever the model computes in;
+or on a GPU, by the same rules, where the whole step is done there (on_device.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from tensor import Tensor, random
 from tensor.memory.devices import move, to_host
 from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
-from tinygpt.generation.sampling import draw
+from tinygpt.generation.on_device import written
+from tinygpt.generation.sampling import Step, draw
 
 
 class Decoder(Protocol):
@@ -45,35 +47,32 @@ class Decoder(Protocol):
         """The ids as integers, (B, T). Raises where the model does not know one."""
 
 
-class Step(NamedTuple):
-    """A token that was drawn, and the logits it was drawn from: (V,), on the host."""
-
-    token: int
-    logits: Any
-
-
 def steps(
     model: Decoder,
     prompts: Sequence[Any],
     config: SampleConfig,
     generators: Sequence[random.Generator],
     ended: Container[int] = (),
+    with_logits: bool = False,
 ) -> Iterator[tuple[int, Step]]:
     """Continue each prompt, (T,) ids of its own length, by `config.length` tokens, or as many as
     fit. Yields (number of the prompt, step): one token of each prompt, then the next of each.
 
     Prompt i draws from generator i. It stops when the caller adds i to `ended`. Wrong prompts raise
-    here, before the first step.
+    here, before the first step.   with_logits: each step has them; else a GPU may keep them
     """
     texts = [prompt_tokens(model, ids) for ids in prompts]
 
     def each() -> Iterator[tuple[int, Step]]:
-        cache = model.new_cache(len(texts))
         most = [room(model, text, config.length) for text in texts]
-        for number in range(config.length):
+        start, cache = 0, None
+        if not with_logits:
+            start = yield from written(model, texts, config, generators, most, ended)
+        for number in range(start, config.length):
             rows = [i for i in range(len(texts)) if number < most[i] and i not in ended]
             if not rows:
                 return
+            cache = cache or model.new_cache(len(texts))
             logits = next_logits(model, cache, texts, rows)
             tokens = draw(logits, config, [generators[i] for i in rows])
             for i, token, row in zip(rows, tokens, logits, strict=True):

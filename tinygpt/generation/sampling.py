@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,15 @@ BROKEN = (
     "the model's logits are not finite numbers: its weights are broken "
     f"(which: tinygpt step RUN --plain --break nan)\n{REPAIR}"
 )
+
+
+class Step(NamedTuple):
+    """A token that was drawn, and the logits it was drawn from: (V,), on the host, or None where
+    nobody asked for them.
+    """
+
+    token: int
+    logits: Any
 
 
 def distribution(logits: Any, config: SampleConfig) -> Floats:

@@ -75,16 +75,7 @@ class GPT(Transformer):
         if not cache.parameters or cache.parameters[0] is not self.token_embedding.weight.array:
             cache.parameters = self._in_order()
         arrays = [ids.array, cache.keys, cache.values, cache.seen, cache.rows, cache.parameters]
-        config = self.config
-        options: dict[str, Any] = {
-            "pre_norm": config.norm == "pre",
-            "activation": config.activation,
-            "biases": config.bias,
-            "tied": config.tied,
-            "last": last,
-            "eps": self.final_norm.eps,
-            "scale": self.scale,
-        }
+        options = {**self.choices(), "last": last}
         kernel = pick("decode", *arrays, **options)
         found = NotImplemented if kernel is None else kernel(*arrays, **options)
         if found is not NotImplemented:
@@ -96,6 +87,27 @@ class GPT(Transformer):
                 logits = self.logits(last_of(h) if last else h)
         cache.seen[cache.rows] += ids.shape[1]
         return logits
+
+    def writer(self, rows: int) -> Any:
+        """What writes so many texts on a GPU alone: a Writer (tensor/kernels/cuda/generation). None
+        where no kernel does so.
+        """
+        parameters = self._in_order()
+        options = {**self.choices(), "heads": self.config.heads, "rows": rows}
+        kernel = pick("generate", *parameters, **options)
+        return None if kernel is None else kernel(*parameters, **options)
+
+    def choices(self) -> dict[str, Any]:
+        """What a kernel for the whole pass is told beside the arrays."""
+        config = self.config
+        return {
+            "pre_norm": config.norm == "pre",
+            "activation": config.activation,
+            "biases": config.bias,
+            "tied": config.tied,
+            "eps": self.final_norm.eps,
+            "scale": self.scale,
+        }
 
     def _in_order(self) -> tuple[Array, ...]:
         """The arrays of all parameters in the order of their use, which is that of definition.

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from tensor.errors import DeviceError
-from tensor.memory.devices import array_module
 from tensor.optim import Optimizer
 from tinygpt.config import FinetuneConfig, ModelConfig, TrainConfig
 from tinygpt.config.aligning import PREFERENCES
@@ -22,6 +20,7 @@ from tinygpt.data.data import Data
 from tinygpt.data.prepare import BUILT_IN, prepare
 from tinygpt.data.reading import STANDARD_INPUT, name_of
 from tinygpt.data.windows import CorpusError
+from tinygpt.devices import check_device
 from tinygpt.errors import InputError
 from tinygpt.model.freezing import freeze
 from tinygpt.model.transformer import Transformer
@@ -240,11 +239,3 @@ def check(config: TrainConfig) -> None:
     if config.tensorboard:
         check_tensorboard()
     check_device(config.device)
-
-
-def check_device(name: str) -> None:
-    """Raise InputError where there is no such device."""
-    try:
-        array_module(name)
-    except DeviceError as error:
-        raise InputError(str(error)) from None

@@ -122,7 +122,7 @@ def written(
     replies: list[list[int]] = [[] for _ in prompts]
     logits: list[list[Any]] = [[] for _ in prompts]
     ended: set[int] = set()
-    for i, step in steps(policy, prompts, config, generators, ended):
+    for i, step in steps(policy, prompts, config, generators, ended, with_logits=True):
         replies[i].append(step.token)
         logits[i].append(step.logits)
         if step.token == end or len(prompts[i]) + len(replies[i]) == policy.context:

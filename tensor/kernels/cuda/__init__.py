@@ -1,5 +1,6 @@
 """Kernels in CUDA: `.cu` files and what calls them. Importing this registers them; CuPy is imported
-when one first runs. The package `attention` stands above this one, and registers its own.
+when one first runs. The packages `attention` and `generation` stand above this one, and
+register their own.
 """
 
 from tensor.kernels.cuda import (

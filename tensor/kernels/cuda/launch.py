@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from tensor.dtypes import DType, bfloat16, float16, float32, float64, int32, int64
+from tensor.errors import DeviceError
 from tensor.memory.devices import Array, cupy
 
 C_TYPES = {float32: "float", float64: "double", float16: "__half", bfloat16: "__nv_bfloat16"}
@@ -107,15 +108,56 @@ class Ready:
         """Let the kernel take so many bytes of shared memory."""
         self.function.max_dynamic_shared_size_bytes = self.most_shared = shared
 
-    def run(self, sizes: tuple[int, ...], shared: int, values: list[Any]) -> None:
+    def run(self, sizes: tuple[int, ...], shared: int, values: list[Any], early: bool) -> None:
         """Queue the kernel on the current stream.   sizes: three of the grid, three of a block
-        values: numbers, and addresses of arrays
+        values: numbers, and addresses of arrays   early: before the kernel before it ends
         """
         cuda = cupy().cuda
         stream, pointer = cuda.get_current_stream().ptr, self.function.kernel.ptr
+        start = launch_early if early else cuda.driver.launchKernel
         with self._one_at_a_time:
             self._layout.pack_into(self._memory, 0, *values)
-            cuda.driver.launchKernel(pointer, *sizes, shared, stream, self._parameters, 0)
+            start(pointer, *sizes, shared, stream, self._parameters, 0)
+
+
+class _Attribute(ctypes.Structure):
+    """CUlaunchAttribute of cuda.h: a number of an attribute, and its value."""
+
+    _fields_ = (("id", ctypes.c_int), ("padding", ctypes.c_int), ("value", ctypes.c_int * 16))
+
+
+class _Launch(ctypes.Structure):
+    """CUlaunchConfig of cuda.h."""
+
+    _fields_ = (
+        ("sizes", ctypes.c_uint * 6),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(_Attribute)),
+        ("count", ctypes.c_uint),
+    )
+
+
+PROGRAMMATIC = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+
+
+@functools.cache
+def _launch_kernel() -> Any:
+    return ctypes.CDLL("libcuda.so.1").cuLaunchKernelEx
+
+
+def launch_early(pointer: int, *rest: int) -> None:
+    """As CuPy's launchKernel, but the kernel may start while the one before still runs: the kernel
+    itself waits, as early.cuh says.
+    """
+    *sizes, shared, stream, parameters, extra = rest
+    attribute = _Attribute(PROGRAMMATIC, 0, (ctypes.c_int * 16)(1))
+    config = _Launch((ctypes.c_uint * 6)(*sizes), shared, stream, ctypes.pointer(attribute), 1)
+    status = _launch_kernel()(
+        ctypes.byref(config), *map(ctypes.c_void_p, (pointer, parameters, extra))
+    )
+    if status:
+        raise DeviceError(f"cuLaunchKernelEx failed with status {status}")
 
 
 class Source:
@@ -160,10 +202,12 @@ class Source:
         dtype: DType | None = None,
         width: int = 1,
         shared: int = 0,
+        early: bool = False,
     ) -> None:
         """Run a kernel. T is `dtype`, by default that of the first argument; V is `width`.
 
-        shared: bytes of dynamic shared memory. An argument None is a null pointer.
+        shared: bytes of dynamic shared memory. An argument None is a null pointer.   early: of a
+        kernel that waits for the one before by itself (early.cuh)
         Raises TypeError for an array of another dtype than the .cu file declares, and for an array
         that is not contiguous.
         """
@@ -186,7 +230,7 @@ class Source:
             values[i : i + 1] = arguments[i]
         if shared > ready.most_shared:
             ready.allow(shared)
-        ready.run((*grid, 1, 1)[:3] + (*block, 1, 1)[:3], shared, values)
+        ready.run((*grid, 1, 1)[:3] + (*block, 1, 1)[:3], shared, values, early)
 
     def _prepare(self, kernel: str, dtype: DType, width: int) -> Ready:
         own = {"T": dtype, "W": wide(dtype)}

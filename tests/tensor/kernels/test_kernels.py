@@ -26,8 +26,8 @@ from tensor.ops.op import OPS
 
 # functions on bare arrays, which kernels may stand in for too
 NO_OPS = {
-    "adamw", "clipped_adamw", "decode", "muon", "random_bits", "scale", "squared_norm",
-    "training_step",
+    "adamw", "clipped_adamw", "decode", "generate", "muon", "random_bits", "scale",
+    "squared_norm", "training_step",
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def test_with_a_broken_cupy(
         code, text = report("--device", "cuda:1")
         assert code == 1
         assert f"device 'cuda' needs CuPy, which fails to load ({said}): install" in text
-        for command in ("plan", "train"):
+        for command in ("plan", "train", "sample"):
             says = f"device 'cuda' needs CuPy, which fails to load ({said}): install"
             refused(capsys, command, "--device", "cuda", says=says)
         devices._is_of_cupy.cache_clear()

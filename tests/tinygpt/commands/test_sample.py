@@ -90,7 +90,7 @@ def test_stop_at_the_end_of_a_document(
     tokenizer = runs.load(runs.find("text-1"))[2]
     ids = tokenizer.encode("at.<|endoftext|>The dog")
 
-    def drawn(*arguments: Any) -> Iterator[tuple[int, Step]]:
+    def drawn(*arguments: Any, **_: Any) -> Iterator[tuple[int, Step]]:
         for token in ids:
             if 0 not in arguments[-1]:  # the prompts that have ended
                 yield 0, Step(token, None)
@@ -192,9 +192,9 @@ def test_a_story_of_the_grammar_is_told_from_its_beginning_to_its_end(
     shutil.copytree(stories / "runs", here / "runs")
     given: list[list[int]] = []
 
-    def watched(model: Any, prompts: list[list[int]], *rest: Any) -> Any:
+    def watched(model: Any, prompts: list[list[int]], *rest: Any, **options: Any) -> Any:
         given.extend(prompts)
-        return steps(model, prompts, *rest)
+        return steps(model, prompts, *rest, **options)
 
     monkeypatch.setattr(sample, "steps", watched)
     Path("prompts.txt").write_text("Tom was\nAnn\n")

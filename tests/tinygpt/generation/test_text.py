@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +81,9 @@ def test_bug_87_a_stop_across_bytes_ends_the_sample(
     capsys.readouterr()
     drawn = [0x61, 0xF0, 0x9F, *"ébc".encode()]
 
-    def told(model: object, prompts: object, config: object, generators: object, ended: set[int]):  # type: ignore[no-untyped-def]
+    def told(*arguments: Any, with_logits: bool) -> Iterator[tuple[int, Step]]:
+        ended = arguments[-1]
+        assert with_logits == bool(flags)
         for token in drawn:
             if 0 in ended:
                 return
