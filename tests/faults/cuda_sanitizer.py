@@ -6,12 +6,12 @@ that nothing wrote, threads that do not wait for all others.
     python -m tests.faults.cuda_sanitizer --attention         the kernels of attention alone
     python -m tests.faults.cuda_sanitizer --calls bfloat16    only the calls, without a sanitizer
 
-The calls are the gradient checks of the ops that have CUDA kernels, and steps of two small GPTs of
-odd sizes, in every float dtype. CuPy's pool would hide an overrun inside its own blocks, so every
-array here is an allocation of the driver. Each tool and dtype has a process of its own, and all run
-at once: a sanitizer makes calls ten times as slow. Exit code 1 where a sanitizer reported anything,
-or a kernel in a .cu file was never launched. Without a GPU or compute-sanitizer one line says so,
-and the exit code is 0.
+The calls are the gradient checks of the ops that have CUDA kernels, and steps and texts of small
+GPTs of odd sizes, in every float dtype. CuPy's pool would hide an overrun inside its own blocks, so
+every array here is an allocation of the driver. Each tool and dtype has a process of its own, and
+all run at once: a sanitizer makes calls ten times as slow. Exit code 1 where a sanitizer reported
+anything, or a kernel in a .cu file was never launched. Without a GPU or compute-sanitizer one line
+says so, and the exit code is 0.
 """
 
 from __future__ import annotations
@@ -166,6 +166,15 @@ def train(dtype: str, width: int, heads: int, vocabulary: int, context: int) -> 
         update(model, optimizer, ids[:, :-1], ids[:, 1:], 1.0)
 
 
+def write(dtype: str, width: int, heads: int) -> None:
+    """Texts of two small GPTs: one text, and more than a matrix-vector product is for."""
+    shape = GPTConfig(vocabulary=1003, context=40, width=width, heads=heads, layers=2)
+    model = GPT(shape, generator=Generator(0), dtype=dtype, device="cuda")
+    for rows in (1, 5):
+        ids = np.random.default_rng(rows).integers(0, 1003, (rows, 9))
+        model.generate(ids, 20, top_k=40, top_p=0.9, generator=Generator(1))
+
+
 def calls(dtype: str, attention: bool) -> Launched:
     """Call everything in one dtype, or attention alone; the kernels that were launched."""
     cupy().cuda.set_allocator(None)
@@ -176,6 +185,7 @@ def calls(dtype: str, attention: bool) -> Launched:
             call_larger(dtype)
             train(dtype, width=64, heads=1, vocabulary=1025, context=130)
             train(dtype, width=51, heads=3, vocabulary=77, context=37)
+            write(dtype, width=64, heads=2)
     cupy().cuda.Device().synchronize()
     return launched
 
