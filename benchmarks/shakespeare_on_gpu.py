@@ -122,6 +122,7 @@ def train_peer(mode: str, flags: list[str]) -> None:
         peer.train()
         return sum(map(float, losses)) / (len(windows.tokens) - 1)
 
+    learned = torch.zeros((), device=device)  # the sum of the losses since the last measuring
     with (out / METRICS).open("w", buffering=1) as metrics:
         for step in range(config.steps):
             x, y = data.windows[rows_of(step, config, len(data.windows))]
@@ -133,11 +134,14 @@ def train_peer(mode: str, flags: list[str]) -> None:
             torch.nn.utils.clip_grad_norm_(peer.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            learned += loss.detach()
             if step == 0:
                 metrics.write(json.dumps({"step": 1, "loss": loss.item()}) + "\n")
             if (step + 1) % config.evaluate_steps == 0 or step + 1 == config.steps:
                 validation = measured()
                 line = {"step": step + 1, "validation_loss": validation}
+                line["learned"] = learned.item() / config.evaluate_steps
+                learned.zero_()
                 metrics.write(json.dumps(line) + "\n")
                 if validation < best:
                     best = validation
