@@ -49,13 +49,13 @@ METRICS = "metrics.jsonl"
 NANOGPT = 1.4697  # the best loss that nanoGPT reports, on windows drawn at random
 PAGE = """# nanoGPT's Shakespeare run on a GPU
 
-Made by `python benchmarks/shakespeare_on_gpu.py tinyshakespeare.txt --save benchmarks` on an
-{gpu}.
-`ours` is `tinygpt train --text tinyshakespeare.txt --preset shakespeare --device cuda`; the other
-name is the mode of torch.compile in PyTorch {torch}. A wall time is that of a whole process, with
-imports, compilation, measuring and saving; no code had been compiled before. The validation loss is
-the mean over all of the last tenth of the text. nanoGPT reports {nanogpt}, on windows drawn at
-random.
+{gpu}, PyTorch {torch}. Made by
+`python benchmarks/shakespeare_on_gpu.py tinyshakespeare.txt --save benchmarks`.
+
+`ours` is `tinygpt train --text tinyshakespeare.txt --preset shakespeare --device cuda`. The other
+name is a mode of torch.compile. A wall time is that of a whole process, with imports, compilation,
+measuring and saving; no code had been compiled before. The validation loss is the mean over all of
+the last tenth of the text. nanoGPT reports {nanogpt}, on windows drawn at random.
 
 {table}
 ![the validation losses of all trainings](shakespeare_on_gpu.png)
