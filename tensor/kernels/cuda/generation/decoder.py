@@ -95,7 +95,8 @@ def refusal(
     """Why the kernels do not take this decoder; None where they do."""
     dtype, C = parameters[0].dtype, parameters[0].shape[1]
     if dtype not in TYPES or any(x.dtype != dtype for x in parameters):
-        return f"dtype {dtype}: one of bfloat16, float16, float32 is needed for all parameters"
+        found = ", ".join(sorted({str(x.dtype) for x in parameters}))
+        return f"dtype {found}: one of bfloat16, float16, float32 is needed for all parameters"
     if not pre_norm:
         return "norms that come after a layer"
     if activation not in ("gelu", "relu"):

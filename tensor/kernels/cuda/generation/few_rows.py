@@ -15,7 +15,7 @@ from tensor.kernels.cuda.generation.sampling import Rows
 from tensor.kernels.cuda.launch import Source, empty
 from tensor.memory.devices import Array
 
-FEW = (1, 2)  # texts: for more, cuBLASLt is faster
+FEW = 2  # texts: for more, cuBLASLt is faster
 MULTIPROCESSORS = 132  # of an H200
 LANES, THREADS = 4, 256  # as in few_rows.cu
 LEAST_INPUTS = 64  # of a part of a sum: each thread of a block reads one row of the weight

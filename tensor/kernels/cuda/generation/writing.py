@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor.dtypes import int32, int64
+from tensor.dtypes import int32
 from tensor.kernels import kernel_for
 from tensor.kernels.cuda.generation.decoder import Decoder, decoder_of, refusal
 from tensor.kernels.cuda.generation.few_rows import FEW, logits_of_few
@@ -31,8 +31,7 @@ def _memory(device: int) -> Memory:
 
 
 class Writer:
-    """Rows of text that go on together. Beside those of the texts there may be more rows, which
-    nobody reads.
+    """Texts that go on together, a row each.
 
     keys, values: (layers, rows, H, capacity, D)
     """
@@ -45,9 +44,8 @@ class Writer:
     chunk = CHUNK  # steps that are queued at once
 
     def __init__(self, decoder: Decoder, rows: int):
-        self.count = rows
-        self.rows = next((few for few in FEW if few >= rows), rows)
-        self.decoder = decoder if self.rows in FEW else decoder.padded()
+        self.rows = rows
+        self.decoder = decoder if rows <= FEW else decoder.padded()
         self.sent: deque[tuple[Any, Any]] = deque()  # tokens on their way, and when they are there
 
     def begin(
@@ -62,17 +60,15 @@ class Writer:
         draws: as `Rows.draws`   choice: as `Choice`   capacity: the tokens of a text that the cache
         holds
         """
-        decoder, spare, cp = self.decoder, self.rows - self.count, cupy()
+        decoder, cp = self.decoder, cupy()
         H = decoder.heads
         shape = len(decoder.blocks), self.rows, H, capacity, decoder.width // H
         self.keys, self.values = cp.empty(shape, decoder.dtype), cp.empty(shape, decoder.dtype)
-        texts = [*texts, *[[0]] * spare]
         lengths = np.array([len(text) for text in texts])
         ids = np.zeros((self.rows, lengths.max()), int32)  # (B, T); nothing looks beyond a text
         for row, text in zip(ids, texts, strict=True):
             row[: len(text)] = text
         token, count = cp.zeros((2, self.rows), int32)
-        draws = np.concatenate([draws, np.zeros((spare, 3), int64)])
         self.state = Rows(
             token,
             cp.asarray(lengths.astype(int32)),
@@ -101,7 +97,7 @@ class Writer:
         """
         tokens, there = self.sent.popleft()
         there.synchronize()
-        return tokens[:, : self.count]
+        return tokens
 
     def finish(self) -> None:
         """Wait for the tokens that nobody takes: their memory becomes that of others."""
@@ -119,7 +115,7 @@ class Writer:
 
     def _step(self) -> None:
         """Each row reads its token, which joins the cache, and draws the next one."""
-        logits_of = logits_of_few if self.rows in FEW else logits_of_many
+        logits_of = logits_of_few if self.rows <= FEW else logits_of_many
         self._draw(logits_of(self.decoder, self.keys, self.values, self.state), joined=1)
 
     def _draw(self, logits: Array, joined: int) -> None:
