@@ -14,7 +14,7 @@ import pytest
 from tensor import no_grad
 from tensor.dtypes import as_dtype, float32
 from tensor.kernels.cuda import launch
-from tensor.kernels.cuda.generation import attention, decoder, few_rows, many_rows
+from tensor.kernels.cuda.generation import attention, decoder, few_rows, many_rows, writing
 from tensor.kernels.cuda.generation.few_rows import logits_of_few
 from tensor.kernels.cuda.generation.many_rows import logits_of_many
 from tensor.kernels.cuda.generation.sampling import Rows
@@ -22,8 +22,11 @@ from tensor.memory.devices import move, to_host
 from tensor.ops.op import reference_of
 from tensor.random import Generator
 from tests.helpers.cuda_on_cpu import COMPILER, CUPY_ON_CPU, launch_kernel
-from tests.helpers.without_cudnn import empty, on_gpu
+from tests.helpers.without_cudnn import OnGPU, empty, on_gpu
 from tinygpt import GPT, GPTConfig
+from tinygpt.config import SampleConfig
+from tinygpt.generation.generate import steps
+from tinygpt.generation.sampling import draws
 
 UNITS = {"float32": 3e-6, "bfloat16": 0.03}
 Logits = Callable[..., Any]
@@ -75,9 +78,42 @@ def there(device: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     }.items():
         monkeypatch.setattr(many_rows, name, stand_in)
     monkeypatch.setattr(decoder, "product", product)
+    stand_in_for_a_writer(monkeypatch)
     for cache in (few_rows.sources, attention.attention_source):
         cache.cache_clear()
     return on_gpu
+
+
+class Again:
+    """What a graph is: the same work again."""
+
+    def __init__(self, work: Callable[[], None], memory: object):
+        self.replay = work
+
+
+def stand_in_for_a_writer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory of the CPU in the place of the GPU's and of pinned memory."""
+
+    class Array(OnGPU):
+        def get(self, out: Any, blocking: bool) -> None:
+            assert not blocking
+            out[...] = self
+
+    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    numpy = SimpleNamespace(
+        empty=lambda shape, dtype: empty(shape, dtype),
+        zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
+        asarray=lambda x: np.array(x).view(OnGPU),
+        cuda=SimpleNamespace(
+            alloc_pinned_memory=bytearray,
+            Event=lambda **_: event,
+            runtime=SimpleNamespace(getDevice=lambda: 0),
+        ),
+    )
+    monkeypatch.setattr(writing, "cupy", lambda: numpy)
+    monkeypatch.setattr(decoder, "cupy", lambda: numpy)
+    monkeypatch.setattr(writing, "Graph", Again)
+    monkeypatch.setattr(writing, "_memory", lambda _: None)
 
 
 class Case(NamedTuple):
@@ -181,3 +217,24 @@ def test_a_block_reads_more_of_a_weight_than_it_asks_for_ahead(
 def test_a_text_longer_than_the_keys_that_a_block_reads_at_once(there: Any) -> None:
     config = GPTConfig(vocabulary=9, context=40, width=32, heads=1, layers=1)
     assert errors(config, 2, "float32", there, logits_of_many).max() <= UNITS["float32"]
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_writer_writes_what_the_host_does(
+    rows: int, there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kernels for few rows, and by those for many, chunk after chunk."""
+    model = GPT(GPTConfig(**{**vars(SMALL), "context": 8}), generator=Generator(1))
+    model.token_embedding.weight.array[...] *= 20
+    prompts, config = [[5], [1, 2, 3], [7, 8]][:rows], SampleConfig(length=6, top_k=9)
+
+    def written() -> list[int]:
+        generators = [draws(4, i) for i in range(rows)]
+        return [step.token for _, step in steps(model, prompts, config, generators)]
+
+    by_host = written()
+    parameters = [there(x.copy()) for x in model._in_order()]
+    made = decoder.decoder_of(*parameters, heads=2, **model.choices())
+    monkeypatch.setattr(writing.Writer, "chunk", 2)
+    monkeypatch.setattr(GPT, "writer", lambda _, n: writing.Writer(made, n))
+    assert written() == by_host
