@@ -3,8 +3,9 @@ every op.
 
 glibc gives blocks above a threshold back at once, and the next op of that size takes them anew,
 page fault by page fault. That was a third of a training step at small sizes. Raising two thresholds
-keeps the blocks for reuse. The environment variable TENSOR_KEEP_MEMORY=off leaves the allocator
-alone, as do MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_ when set.
+keeps the blocks for reuse, until `give_back_freed_memory`. The environment variable
+TENSOR_KEEP_MEMORY=off leaves the allocator alone, as do MALLOC_MMAP_THRESHOLD_ and
+MALLOC_TRIM_THRESHOLD_ when set.
 """
 
 from __future__ import annotations
@@ -33,3 +34,10 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):  # musl and others have no mallopt
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _KEEP)) and bool(mallopt(_TRIM_THRESHOLD, _KEEP))
+
+
+def give_back_freed_memory() -> None:
+    """Give all freed memory back to the operating system, where glibc can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

@@ -30,6 +30,7 @@ TESTS = [
     *(f"tests/tensor/kernels/test_{name}.py" for name in ("cpu", "edges", "extremes", "memory")),
     "tests/tensor/autograd/test_buffers.py",
     "tests/tinygpt/model/test_cache.py",
+    "tests/tinygpt/model/test_int8.py",
 ]
 # what must be loaded before Python
 RUNTIMES = {"address,undefined": ("libasan.so", "libubsan.so"), "thread": ("libtsan.so",)}

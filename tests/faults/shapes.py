@@ -290,7 +290,9 @@ def random_bits(rng: Random) -> Case:
 
 
 def decode(rng: Random) -> Case:
-    """A model on new tokens with a cache, in random portions, for some of the cache's rows."""
+    """A model on new tokens with a cache, in random portions, for some of the cache's rows; half of
+    all models have weights of 8 bits.
+    """
     H, D, context, rows = (
         int(rng.integers(1, 4)),
         int(rng.integers(1, 10)),
@@ -309,6 +311,8 @@ def decode(rng: Random) -> Case:
         tied=bool(rng.integers(2)),
     )
     model = GPT(config, generator=random.Generator(int(rng.integers(99)))).eval()
+    if rng.integers(2):
+        model.to_int8()
     some = rng.permutation(rows)[: rng.integers(1, rows + 1)]
     ids, cuts, last = (
         rng.integers(0, config.vocabulary, (len(some), context)),

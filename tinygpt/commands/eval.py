@@ -4,7 +4,7 @@ FILE` on any other.
 Prints the loss in nats a token, the perplexity e^loss, and bits per byte, which texts cut into
 other tokens can be compared by. Each token but the first is a target once. A training that kept
 nothing back is measured on all windows it learned from, as `tinygpt train` does at its end. No
-weight is changed.
+weight of the run is changed.
 
 An encoder-decoder answers the sources of the pairs kept back, or of `--pairs FILE`, and a
 fine-tuned run the instructions kept back, or those of `--data FILE`. Printed is how many answers
@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinygpt.commands import classes, replies
+from tinygpt.commands import classes, int8, replies
 from tinygpt.commands.cli import Parser, add_device, add_run, read_config, reader
 from tinygpt.config import PreferencesConfig, SampleConfig
 from tinygpt.data import documents, grammar, token_files
@@ -117,6 +117,7 @@ def arguments(parser: Parser) -> None:
         type=reader(int),
         help="answers of a beam search that follows K texts at once (default: of likeliest tokens)",
     )
+    int8.add_flag(parser)
     add_device(parser)
 
 
@@ -126,6 +127,8 @@ def run(options: argparse.Namespace) -> int:
     run, model, tokenizer = runs.load(folder, best, plain=False)
     if not isinstance(run.training, PreferencesConfig):
         model = plain_model(model)
+    if options.int8:
+        int8.round_weights(run, model)
     best = not options.last and run.has_best
     if options.best and not best:
         raise InputError(
@@ -147,7 +150,8 @@ def run(options: argparse.Namespace) -> int:
             f"the loss of {run.name} is {loss}: what its weights give is no finite number\n"
             f"{other}, or train again"
         )
-    say(f"run         {run.name}, its {'best' if best else 'last'} weights")
+    weights = f"{'best' if best else 'last'} weights" + (", in 8 bits" if options.int8 else "")
+    say(f"run         {run.name}, its {weights}")
     if isinstance(measured.windows, Preferences):
         say(f"pairs       {measured.name}")
         for line in replies.report(run, model, measured.name, measured.windows, measured.rows):

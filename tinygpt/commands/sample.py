@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensor import Tensor
-from tinygpt.commands import classes
+from tinygpt.commands import classes, int8
 from tinygpt.commands.cli import (
     Parser,
     add_described,
@@ -69,6 +69,7 @@ def arguments(parser: Parser) -> None:
     """The run, and the fields of SampleConfig."""
     add_run(parser)
     add_described(parser, FLAGS)
+    int8.add_flag(parser)
     parser.add_argument(
         "--samples",
         metavar="N",
@@ -93,6 +94,8 @@ def run(options: argparse.Namespace) -> int:
     run, model, tokenizer = runs.load(runs.find(options.run), best=not options.last)
     model.to(device=options.device, dtype=options.dtype or run.training.dtype)
     show: Callable[[str], str] = str if options.raw else visible
+    if options.int8:
+        int8.round_weights(run, model)
     if run.kind == "bert" or options.fill is not None:
         fill_in(run, model, tokenizer, options.fill, config.explain, show)
         return 0

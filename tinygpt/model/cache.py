@@ -38,7 +38,9 @@ class Cache:
         self.keys, self.values = np.zeros_like(like, shape=shape), np.zeros_like(like, shape=shape)
         self.seen: Ids = np.zeros(rows, np.int64)
         self.rows: Ids = np.arange(rows)  # the rows of the new tokens, B of them
-        self.parameters: tuple[Array, ...] = ()  # the model's arrays, from the first use on
+        # the model's arrays, and the scales of those that are rounded, from the first use on
+        self.parameters: tuple[Array, ...] = ()
+        self.scales: tuple[Array, ...] = ()
         # of an encoder's memory: keys and values, one (sources, S, 2C) for each layer; where a
         # source is no <pad>, (sources, 1, 1, S); and the source that each row answers
         self.memory: tuple[Array, ...] = ()

@@ -17,10 +17,12 @@ import tensor
 from tensor import Tensor, nn, random
 from tensor.kernels import pick
 from tensor.memory.devices import Array
+from tensor.memory.freed import give_back_freed_memory
 from tinygpt.config import GPTConfig, SampleConfig
 from tinygpt.generation.generate import steps
 from tinygpt.model.block import Around, Block, through_blocks
 from tinygpt.model.cache import Cache
+from tinygpt.model.int8 import Int8Linear, round_layers
 from tinygpt.model.transformer import Transformer, head_loss, last_of
 
 
@@ -73,8 +75,9 @@ class GPT(Transformer):
         cache.check(*ids.shape)
         # packing and moving give the parameters new arrays
         if not cache.parameters or cache.parameters[0] is not self.token_embedding.weight.array:
-            cache.parameters = self._in_order()
-        arrays = [ids.array, cache.keys, cache.values, cache.seen, cache.rows, cache.parameters]
+            cache.parameters, cache.scales = self._in_order()
+        arrays = [ids.array, cache.keys, cache.values, cache.seen, cache.rows]
+        arrays += [cache.parameters, cache.scales]
         options = {**self.choices(), "last": last}
         kernel = pick("decode", *arrays, **options)
         found = NotImplemented if kernel is None else kernel(*arrays, **options)
@@ -92,7 +95,7 @@ class GPT(Transformer):
         """What writes so many texts on a GPU alone: a Writer (tensor/kernels/cuda/generation). None
         where no kernel does so.
         """
-        parameters = self._in_order()
+        parameters, _ = self._in_order()
         options = {**self.choices(), "heads": self.config.heads, "rows": rows}
         kernel = pick("generate", *parameters, **options)
         return None if kernel is None else kernel(*parameters, **options)
@@ -109,17 +112,38 @@ class GPT(Transformer):
             "scale": self.scale,
         }
 
-    def _in_order(self) -> tuple[Array, ...]:
-        """The arrays of all parameters in the order of their use, which is that of definition.
+    def to_int8(self) -> GPT:
+        """Round the weights of all products to 8 bits, for generation: see int8.py. The model keeps
+        no other weights of its layers, and cannot learn any more. Returns the model.
+
+        The tables stay. A tied head is a rounded copy of the token table. Raises InputError for a
+        weight that is not finite.
+        """
+        round_layers(self)
+        if self.head is None:
+            self.head = Int8Linear("head", self.token_embedding.weight.T)
+        give_back_freed_memory()
+        return self
+
+    def _in_order(self) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The arrays of all parameters in the order of their use, which is that of definition; and
+        for each its scales, or itself where it has none.
+
         Where a layer has no bias, its weight stands once more; a tied head is the token table.
         """
         parts: list[Tensor] = [self.token_embedding.weight, self.position_embedding]
+        scales: dict[int, Tensor] = {}  # by the place in `parts`
         for _, layer in self.named_modules():
             if isinstance(layer, nn.LayerNorm):
                 parts += layer.gain, layer.bias
             elif isinstance(layer, nn.Linear):
                 parts += layer.weight, layer.weight if layer.bias is None else layer.bias
-        return tuple(part.array for part in (*parts, self.token_embedding.weight))
+            elif isinstance(layer, Int8Linear):
+                scales[len(parts)] = layer.scale
+                parts += layer.q, layer.scale if layer.bias is None else layer.bias
+        parts.append(self.token_embedding.weight)
+        arrays = tuple(part.array for part in parts)
+        return arrays, tuple(scales.get(i, part).array for i, part in enumerate(parts))
 
     def loss(
         self, ids: Any, targets: Any, reduction: str = "mean", label_smoothing: float = 0.0

@@ -21,6 +21,7 @@ from tensor.kernels import pick
 from tensor.memory.devices import move
 from tinygpt.config import ModelConfig
 from tinygpt.ids import IGNORED, PAD, Ids
+from tinygpt.model.int8 import Int8Linear
 from tinygpt.model.positions import position_table
 
 SPREAD = 0.02  # standard deviation of fresh weights
@@ -69,7 +70,7 @@ class Transformer(nn.Module):
     def _add_head(self) -> None:
         """Set the layers that make logits of `hidden`."""
         config = self.config
-        self.head = None
+        self.head: nn.Linear | Int8Linear | None = None
         if not config.tied:
             self.head = nn.Linear(config.width, config.vocabulary, bias=False, role="head")
 

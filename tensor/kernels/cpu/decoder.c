@@ -9,7 +9,7 @@
 
    One call, since op by op Python takes longer between the ops of one small token than the ops do.
    For a single row each weight is read once, in the order in which it lies: 4 bytes a parameter and
-   token, and nothing else that counts. Where only the last token's logits are asked for, the last
+   token (1 where the weights are rounded to 8 bits), and nothing else that counts. Where only the last token's logits are asked for, the last
    block computes no more than that token needs.
 
    Rows may have seen different numbers of tokens: prompts of unequal length, side by side. */
@@ -73,6 +73,7 @@ static void with_cache(size item, void *data) {
 struct decoder {
     /* tokens, positions, PARTS of each block, last gain and bias, head */
     arrays parameters;
+    arrays scales;               /* of each parameter with 8 bits; else the parameter itself */
     float *x, *h;                /* (rows, C): residual stream; its norm, where norms come first */
     float *spare, *y;            /* (rows, C) */
     float *qkv;                  /* (rows, 3C) */
@@ -88,14 +89,26 @@ struct decoder {
 enum { NORM1, NORM1_BIAS, QKV, QKV_BIAS, OUT, OUT_BIAS,
        NORM2, NORM2_BIAS, EXPAND, EXPAND_BIAS, SHRINK, SHRINK_BIAS, PARTS };
 
+static size number_of(size layer, int part) { return 2 + layer * PARTS + part; }
+
 static const float *parameter(const struct decoder *d, size layer, int part) {
-    return floats(item_of(d->parameters, 2 + layer * PARTS + part));
+    return floats(item_of(d->parameters, number_of(layer, part)));
+}
+
+/* y = x weight + bias with the parameter of that number, in 8 bits or as floats. */
+static void apply(struct decoder *d, size number, const float *bias, const float *x, float *y,
+                  float *gelu, size inputs, size outputs, int turned) {
+    array weight = item_of(d->parameters, number), scale = item_of(d->scales, number);
+    if (scale == weight)
+        linear(x, floats(weight), bias, y, gelu, d->rows, inputs, outputs, turned);
+    else
+        int8_linear(x, bytes(weight), floats(scale), bias, y, gelu, d->rows, inputs, outputs);
 }
 
 static void layer_linear(struct decoder *d, size layer, int part, const float *x, float *y,
                          float *gelu, size inputs, size outputs) {
-    linear(x, parameter(d, layer, part), d->flags & BIASES ? parameter(d, layer, part + 1) : NULL,
-           y, gelu, d->rows, inputs, outputs, 0);
+    const float *bias = d->flags & BIASES ? parameter(d, layer, part + 1) : NULL;
+    apply(d, number_of(layer, part), bias, x, y, gelu, inputs, outputs, 0);
 }
 
 /* The norms of a model in their order: two of each block, then the last. x += y and the norm after
@@ -171,15 +184,16 @@ static void run_between(struct decoder *d, size layer) {
 /* ids (B, T), rows (B);   keys, values (R, layers, H, capacity, D): of row r seen[r] tokens are
    there, and the new ones are added, but not counted. logits (B, T, V), or with LAST (B, V).
    Returns 1 when one of them, or a variance, is not finite. */
-KERNEL decode(array ids, arrays parameters, array keys, array values, array seen, array rows,
-              array logits, size B, size T, size layers, size H, size D, size capacity, size V,
-              size flags, real eps, real scale) {
+KERNEL decode(array ids, arrays parameters, arrays scales, array keys, array values, array seen,
+              array rows, array logits, size B, size T, size layers, size H, size D, size capacity,
+              size V, size flags, real eps, real scale) {
     size C = H * D, N = B * T, fresh = T > 1;
     float *memory = malloc(sizeof(float) * N * (15 * C + 2 * H));
     int not_finite = 0;
-    struct decoder d = {parameters, memory, memory + N * C, memory + N * 2 * C, memory + N * 3 * C,
-                        memory + N * 4 * C, memory + N * 7 * C, memory + N * 11 * C,
-                        memory + N * 15 * C, N, C, layers, flags, (float)eps, &not_finite};
+    struct decoder d = {parameters, scales, memory, memory + N * C, memory + N * 2 * C,
+                        memory + N * 3 * C, memory + N * 4 * C, memory + N * 7 * C,
+                        memory + N * 11 * C, memory + N * 15 * C, N, C, layers, flags, (float)eps,
+                        &not_finite};
     const int64_t *id = integers(ids), *row = integers(rows);
     for (size b = 0; b < B; b++) {
         size old = integers(seen)[row[b]];
@@ -202,8 +216,8 @@ KERNEL decode(array ids, arrays parameters, array keys, array values, array seen
         run_between(&d, layer);
     }
     if (!(flags & NORM_FIRST)) add_and_normalise(&d, 2 * layers, NULL);
-    linear(d.h, floats(item_of(parameters, 2 + layers * PARTS + 2)), NULL, floats(logits), NULL,
-           d.rows, C, V, (flags & TURNED_HEAD) != 0);
+    apply(&d, number_of(layers, 2), NULL, d.h, floats(logits), NULL, C, V,
+          (flags & TURNED_HEAD) != 0);
     free(memory);
     return not_finite || !all_finite(floats(logits), d.rows * V);
 }

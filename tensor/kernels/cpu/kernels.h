@@ -4,7 +4,7 @@
    arrays  a Python tuple of them: floats(item_of(t, i)) is the i-th one's
    array   a NumPy array, as Python holds it; floats(a) is the address of its first element. The
            caller has made sure that it is contiguous, aligned and holds float32 (int64 for
-           integers(a)): nothing is checked here.
+           integers(a), int8 for bytes(a)): nothing is checked here.
    size    a whole number: rows, width, items
    real    a float
 
@@ -34,6 +34,7 @@ struct numpy_array { char head[OBJECT_HEAD]; void *data; int ndim; size *shape, 
 static inline void *data_of(array a) { return ((struct numpy_array *)a)->data; }
 static inline float *floats(array a) { return data_of(a); }
 static inline int64_t *integers(array a) { return data_of(a); }
+static inline int8_t *bytes(array a) { return data_of(a); }
 static inline size *shape_of(array a) { return ((struct numpy_array *)a)->shape; }
 static inline size *strides_of(array a) { return ((struct numpy_array *)a)->strides; }
 
@@ -77,6 +78,11 @@ void add_blocks(const float *sums, float *total, size blocks, size width);
    gelu = gelu(y).   bias and gelu may be NULL. */
 void linear(const float *x, const float *weight, const float *bias, float *y, float *gelu,
             size rows, size inputs, size outputs, int turned);
+
+/* int8.c: y = x weight + bias; weight (outputs, inputs) ~ scale q: the 8 bits of q, and a scale for
+   each output. gelu as above. */
+void int8_linear(const float *x, const int8_t *weight, const float *scale, const float *bias,
+                 float *y, float *gelu, size rows, size inputs, size outputs);
 
 /* product.c: c = keep c + a b, either of them turned; c (m, n), k summed over, rows lda, ldb, ldc
    apart. One thread, on which BLAS is held by come_or_go(+1) before any thread of a job calls it,

@@ -115,6 +115,16 @@ def test_loss_perplexity_and_bits(run: Path, capsys: pytest.CaptureFixture[str])
     assert told(capsys, "--text", "story")["loss"] == lines["loss"]
 
 
+def test_weights_in_8_bits(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, "--text", "story", "--int8")
+    _, model, tokenizer = runs.load(run, best=True)
+    whole = by_hand(model, tokenizer.encode(story()))
+    loss = by_hand(model.to_int8(), tokenizer.encode(story()))
+    assert loss != whole
+    assert lines["run"].endswith("weights, in 8 bits")
+    assert number(lines["loss"]) == pytest.approx(loss, abs=6e-5)
+
+
 def test_nothing_changes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, drawn = contents(), dict(random.default.state())
     told(capsys)

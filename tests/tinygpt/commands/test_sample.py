@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.helpers.program import PROGRAM, environment, put_weights, refused, sampled
+from tests.helpers.program import PROGRAM, TINY, environment, put_weights, refused, sampled
 from tinygpt.__main__ import main
 from tinygpt.commands import sample
 from tinygpt.data.grammar import grammar_tokenizer
@@ -240,3 +240,25 @@ def test_without_state_json_a_run_can_be_sampled(
     refused(capsys, "sample", *flags, says=says)
     (run / "state.json").unlink()
     assert sampled(capsys, *flags) == before
+
+
+def test_int8_writes_nearly_the_same(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of a run that has learned it; the run's own weights stay as they are."""
+    options = ["--prompt", "The cat", "--length", "15", "--temperature", "0"]
+    before = (run / "model.safetensors").read_bytes()
+    assert sampled(capsys, *options, "--int8") == sampled(capsys, *options)
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["sample", "eval"])
+def test_int8_is_for_a_gpt(command: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind, task in (("encoder-decoder", "reverse"), ("bert", "masked")):
+        options = ["--steps", "1", *TINY, "--context", "13", "--out", kind]
+        assert main(["train", "--task", task, *options]) == 0
+        capsys.readouterr()
+        refused(
+            capsys,
+            *(command, kind, "--int8"),
+            says=f"--int8 rounds the weights of a GPT, and {kind} is of another kind: {kind}\n"
+            "leave --int8 out",
+        )
