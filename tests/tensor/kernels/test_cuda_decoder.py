@@ -135,7 +135,7 @@ def case_of(config: GPTConfig, rows: int, dtype: str, there: Callable[[Any], Any
     with no_grad():
         right = model.to(dtype="float64")(ids).numpy()
     model.to(dtype=dtype)
-    parameters = [there(x.copy()) for x in model._in_order()]
+    parameters = [there(x.copy()) for x in model._in_order()[0]]
     made = decoder.decoder_of(*parameters, heads=config.heads, **model.choices())
     shape = config.layers, rows, config.heads, config.context, config.width // config.heads
     keys, values = (there(np.full(shape, np.nan, as_dtype(dtype))) for _ in range(2))
@@ -233,7 +233,7 @@ def test_a_writer_writes_what_the_host_does(
         return [step.token for _, step in steps(model, prompts, config, generators)]
 
     by_host = written()
-    parameters = [there(x.copy()) for x in model._in_order()]
+    parameters = [there(x.copy()) for x in model._in_order()[0]]
     made = decoder.decoder_of(*parameters, heads=2, **model.choices())
     monkeypatch.setattr(writing.Writer, "chunk", 2)
     monkeypatch.setattr(GPT, "writer", lambda _, n: writing.Writer(made, n))
