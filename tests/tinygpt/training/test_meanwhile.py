@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -125,16 +125,21 @@ def test_an_error_of_the_thread_ends_the_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Soon, not at the next checkpoint. It is said, and the checkpoint before is whole."""
-    bad, failed = [6], threading.Event()
+    bad, made = [6], list[OnThread]()
 
     def full(step: int) -> None:
         if step in bad:
             bad.remove(step)
-            failed.set()
             raise InputError("cannot save to one (No space left on device)\nfree some space there")
 
     saving(monkeypatch, full)
-    at_step(monkeypatch, 7, lambda: failed.wait(10) and time.sleep(0.05))
+
+    def make(device: str) -> OnThread:
+        made.append(OnThread(device))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "Meanwhile", make)
+    at_step(monkeypatch, 7, lambda: wait([work for work, _ in made[-1]._under_way], 10))
     assert main(["train", *TINY, *STEPS, "--out", "one"]) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert step_of("one") == 3
