@@ -4,6 +4,7 @@ tensors there.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -25,8 +26,9 @@ settings.load_profile("default")
 CORE_MINUTES = 20  # that all tests take
 
 
-# the products of tests are small: a second thread only waits
+# the products of tests are small: a second thread only waits, here and in the processes of tests
 threadpoolctl.threadpool_limits(1, user_api="blas")
+os.environ |= {"OPENBLAS_NUM_THREADS": "1", "TENSOR_THREADS": "1"}
 
 # nohup and a background job of a script hand down signals that are ignored; the tests send them
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -49,6 +51,12 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     cores = os.cpu_count() or 1
     minutes = max(1, round(CORE_MINUTES / cores))
     return f"all tests: about {minutes} minutes if each of {cores} cores is free (-n auto)"
+
+
+def pytest_collection_finish() -> None:
+    """The collector of garbage, `gc.get_objects` and `explain` pass over what pytest collected."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
