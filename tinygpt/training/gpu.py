@@ -82,7 +82,7 @@ def known(name: str) -> GPU | None:
     """
     for gpu in GPUS.values():
         words = gpu.name.replace(" ", "[ -]*")
-        if re.search(rf"{OTHERS}.*\b{words}\b", name, re.IGNORECASE):
+        if re.match(rf"{OTHERS}.*\b{words}\b", name, re.IGNORECASE):
             size = re.search(r"\b(\d+) ?GB\b", name, re.IGNORECASE)
             return gpu._replace(memory=min(gpu.memory, int(size[1]))) if size else gpu
     return None
