@@ -31,6 +31,7 @@ from tinygpt.training.step import StepRecord
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("NVIDIA GeForce RTX 4090 D", None),
         ("NVIDIA H200 MIG 1g.18gb", None),
+        ("NVIDIA MIG H200", None),
         ("NVIDIA GeForce GTX 1080", None),
     ],
 )
