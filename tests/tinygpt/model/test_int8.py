@@ -130,6 +130,7 @@ def test_numbers_that_are_not_finite(compiled_kernels: Any) -> None:
 
 
 def test_without_a_compiler_the_reference_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_DISABLED", False)
     monkeypatch.setattr(compiled, "unavailable", lambda: "no C compiler found")
     model = make("float32").to_int8()
     text = model.generate([1, 2], 5, temperature=0)
