@@ -71,6 +71,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str, says: str) -> N
 
 
 def contents() -> dict[str, bytes | None]:
+    """All files below this folder, which is the test's own."""
+    assert not Path("pyproject.toml").exists(), "a test that looks at all files needs `here`"
     return {str(path): path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
 
 

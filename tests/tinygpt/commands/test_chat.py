@@ -15,6 +15,8 @@ from tests.helpers.program import refused, sampled
 from tinygpt.__main__ import main
 from tinygpt.generation.chat import Conversation
 
+pytestmark = pytest.mark.usefixtures("here")  # `refused` reads all files of the working folder
+
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -17,6 +17,8 @@ from tinygpt.ids import EOS, SOS
 from tinygpt.model.cache import Cache
 from tinygpt.model.encoder_decoder import EncoderDecoder, Given
 
+pytestmark = pytest.mark.usefixtures("here")  # `refused` reads all files of the working folder
+
 __all__ = ["pairs_run"]
 
 

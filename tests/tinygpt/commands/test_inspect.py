@@ -30,6 +30,8 @@ from tinygpt.model.encoder_decoder import EncoderDecoder
 from tinygpt.model.sizes import parameter_count
 from tinygpt.runs.run import Run
 
+pytestmark = pytest.mark.usefixtures("here")  # `refused` reads all files of the working folder
+
 SMALL = GPTConfig(11, context=5, width=6, heads=2, layers=3)
 KINDS = [
     replace(SMALL, positions=positions, norm=norm, bias=bias, tied=tied)  # type: ignore[arg-type]

@@ -27,6 +27,8 @@ from tinygpt.model.gpt import GPT
 from tinygpt.terminal import MOST, brief
 from tinygpt.training import memory, planning, starting, step
 
+pytestmark = pytest.mark.usefixtures("here")  # `refused` reads all files of the working folder
+
 # -- flags
 
 NINES = "9" * 4000, "9" * 5000  # Python reads at most 4,300 digits

@@ -21,6 +21,8 @@ from tinygpt.inside import arrays
 from tinygpt.inside.step import screen
 from tinygpt.inside.step.screen import KEYS, StepApp, keys
 
+pytestmark = pytest.mark.usefixtures("here")  # `refused` reads all files of the working folder
+
 
 def test_control_c_and_control_q_leave(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupt(d: Driven) -> None:
