@@ -29,7 +29,7 @@ from tests.faults.watch import Verdict, apart, attempt
 from tests.faults.workplace import Workplace
 from tinygpt.errors import InputError
 
-EXAMPLES = 20  # of each reader, more and less by its share; `python -m tests.faults` tries more
+EXAMPLES = 80  # of each reader, more and less by its share
 # Python 3.12 warns where there are other threads
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
