@@ -29,6 +29,7 @@ from tensor.tensor import Tensor
 
 # (x, y, key) -> the loss and the norm of the gradients
 Step: TypeAlias = Callable[[Any, Any, Key], Any]
+FIRST = "the first step of these shapes"  # why it is no graph
 MOST = 4  # graphs: each keeps the results of its step
 RING = 2  # host memories for inputs: one is filled while the GPU reads the other
 ALIGNMENT = 256  # bytes
@@ -90,8 +91,8 @@ class Captured:
         if found is None and len(self.graphs) == MOST:
             found = f"{MOST} other shapes were met before"
         elif found is None:
-            found = self.graphs[case] = "the first step of these shapes"
-        elif found == "the first step of these shapes":
+            found = self.graphs[case] = FIRST
+        elif found == FIRST:
             found = self.graphs[case] = self._capture(x, y, key)
             if isinstance(found, Replay):
                 return found.run(x, y, key)

@@ -52,7 +52,7 @@ ZOO = [
     Bug(  # heads of 40 numbers are counted as heads of 8 numbers, and more of them
         row=97,
         file="tinygpt/training/planning.py",
-        old=" or head_width % HEADS == 0:",
+        old=" or not head_width % HEADS:",
         new=":",
         test=PLAN + "test_the_head_that_is_traced",
     ),

@@ -43,11 +43,9 @@ SECONDS = 0.1  # for timing, at least
 WORK, WORK_ON_GPU = 1.5e9, 3e13
 FEWEST = 64  # tokens in a row that is timed, if the model has no fewer
 # The traced model: different primes, none of which divides anything else that makes up an array's
-# size. Attention goes by blocks beyond 128 tokens, and on a GPU by kernels for heads of 8, 16, ...,
-# 128 numbers. Such a head is traced as it is, so that no kernel is compiled for the trace alone; as
-# PART times EIGHT where ROWS or HEADS divides it.
-ROWS, HEADS, PART = 11, 5, 7
-EIGHT = 8
+# size. Attention goes by blocks beyond 128 tokens. A GPU has kernels for heads of 8, 16, ..., 128
+# numbers: such a head is traced as it is, or as PART times EIGHT where ROWS or HEADS divides it.
+ROWS, HEADS, PART, EIGHT = 11, 5, 7, 8
 SHORT, LONG = 61, 131
 SCALED = "scaled from a smaller step timed here"
 # the parts of the memory of a step, as a plan names them; those of an alignment alone
@@ -263,12 +261,11 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
     head_width = model.width // model.heads
     context = LONG if model.context > 128 else SHORT
     sizes = {ROWS: config.batch, context: model.context, HEADS: model.heads}
-    traced = head_width
-    if head_width not in WIDTHS or head_width % ROWS == 0 or head_width % HEADS == 0:
+    width = HEADS * head_width
+    if head_width not in WIDTHS or not head_width % ROWS or not head_width % HEADS:
         unit = EIGHT if head_width in WIDTHS else 1
         sizes[PART] = head_width // unit
-        traced = PART * unit
-    width = HEADS * traced
+        width = HEADS * PART * unit
     small = replace(model, vocabulary=1, context=context, heads=HEADS, width=width, layers=1)
     if model.labels:
         one: Any = {"labels": model.labels[:1]}
@@ -283,8 +280,7 @@ def activations(model: ModelConfig, config: TrainConfig) -> tuple[int, int]:
         return size * factor
 
     one, two = (
-        sum(map(scaled, kept_sizes(replace(small, layers=layers), config, ROWS)))
-        for layers in (1, 2)
+        sum(map(scaled, kept_sizes(replace(small, layers=n), config, ROWS))) for n in (1, 2)
     )
     return two - one, 2 * one - two
 
