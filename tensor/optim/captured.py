@@ -13,6 +13,7 @@ and the step counts of the optimiser to the GPU, where the captured kernels read
 from __future__ import annotations
 
 import importlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -158,6 +159,9 @@ class Inputs:
     step: (1,) int64   later: (updates, 3) float64   x, y: the ids
     """
 
+    # memories of the host: the parts of each, the memory, when the GPU has read it
+    _ring: deque[tuple[list[Any], Any, Any]] = deque()
+
     def __init__(self, x: Array, y: Array, updates: int):
         self._like = (np.zeros(1, np.int64), np.zeros((updates, 3)), x, y)
         ends = np.cumsum([-(-part.nbytes // ALIGNMENT) * ALIGNMENT for part in self._like])
@@ -167,7 +171,7 @@ class Inputs:
         self.step, self.later, self.x, self.y = [
             cupy().ndarray(part.shape, part.dtype, self._memory + start) for part, start in parts
         ]
-        self._ring = [self._pinned() for _ in range(RING)]
+        self._ring = deque([self._pinned() for _ in range(RING)])
 
     def _pinned(self) -> tuple[list[Any], Any, Any]:
         """(the parts in memory that the GPU can read, that memory, an event)"""
@@ -181,10 +185,15 @@ class Inputs:
     def send(self, *values: Any) -> None:
         """Queue the copy of step, later, x and y."""
         parts, memory, read = self._ring[0]
-        self._ring.append(self._ring.pop(0))
+        self._ring.rotate(-1)
         read.synchronize()
         for part, value in zip(parts, values, strict=True):
             part[...] = value
         stream = cupy().cuda.get_current_stream()
         self._memory.copy_from_host_async(memory.ptr, self._size, stream)
         read.record(stream)
+
+    def __del__(self) -> None:
+        # the memory goes to whoever asks next, and the GPU may not have read it yet
+        for _, _, read in self._ring:
+            read.synchronize()

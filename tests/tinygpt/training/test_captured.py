@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tensor import kernels
-from tensor.optim.captured import MOST, Captured
+from tensor.optim.captured import MOST, RING, Captured
 from tensor.random import Generator, Key
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import TrainConfig
@@ -162,3 +163,24 @@ def test_a_frozen_parameter_needs_another_graph(gpu: str) -> None:
     wrong = np.full((4, 24), 30)
     with pytest.raises(IndexError, match="token 30"):
         captured(wrong, wrong, Key(0, 9))
+
+
+def test_inputs_stay_until_the_gpu_has_read_them(gpu: str) -> None:
+    """Here the GPU is late, and memory of the host has its next owner before the GPU reads it."""
+    import cupy
+
+    found = []
+    for late in (False, True):
+        captured, take = takes(gpu)
+        for step in range(3):
+            take(4, step)
+        model, batch = captured.model, Windows(IDS, 24)[np.arange(4)]
+        if late:
+            cupy.cuda.get_current_stream().launch_host_func(lambda _: time.sleep(0.3), None)
+        captured(*batch, Key(0, 3))
+        del captured, take
+        others = [cupy.asarray(np.full(9, -1)) for _ in range(2 * RING)]
+        found.append([value.numpy() for value in model.state_dict().values()])
+        assert len(others) == 2 * RING
+    for array, right in zip(*found, strict=True):
+        np.testing.assert_array_equal(array, right)

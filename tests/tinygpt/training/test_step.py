@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tensor
-from tensor import Tensor
+from tensor import Tensor, kernels
 from tensor.mode import MODE
 from tensor.optim import AdamW, gradient_norm
 from tensor.random import Generator, Key, keyed
@@ -243,7 +243,7 @@ def test_bug_43_non_finite_step_changes_nothing(
     device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The third of five losses is NaN: that step is reported as skipped, leaves weights, means and
-    counts alone, and training goes on.
+    counts alone, and training goes on. This loss differs from call to call, so no step is a graph.
     """
     model = small(device)
     config = TrainConfig(steps=5, batch=4, device=device)
@@ -259,7 +259,7 @@ def test_bug_43_non_finite_step_changes_nothing(
     monkeypatch.setattr(model, "loss", loss)
     records: list[StepRecord] = []
     states = []
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), kernels.off("training_step"):
         for record in train(model, WINDOWS, config, optimizer):
             records.append(record)
             moments = {
