@@ -7,6 +7,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import threadpoolctl
@@ -42,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="cpu",
         help="cpu (default), cuda or cuda:N: where the tests make their tensors",
     )
+    parser.addoption(
+        "--poison",
+        action="store_true",
+        help="fill all new memory of the GPU with NaN: a kernel must not read what nobody wrote",
+    )
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -57,6 +64,28 @@ def pytest_collection_finish() -> None:
     """The collector of garbage, `gc.get_objects` and `explain` pass over what pytest collected."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def poisoned(request: pytest.FixtureRequest) -> None:
+    """All bits of new memory of the GPU are 1, which is NaN in every float type and -1."""
+    if not request.config.getoption("--poison"):
+        return
+    import cupy
+
+    from tensor.kernels.cuda.graphs import Memory
+
+    def filling(malloc: Callable[[int], Any]) -> Callable[[int], Any]:
+        def filled(size: int) -> Any:
+            memory = malloc(size)
+            memory.memset_async(0xFF, size)
+            return memory
+
+        return filled
+
+    cuda = cupy.cuda
+    cuda.set_allocator(filling(cupy.get_default_memory_pool().malloc))
+    cast(Any, Memory).used = lambda own: cuda.using_allocator(filling(own._pool.malloc))
 
 
 @pytest.fixture(scope="session")
