@@ -74,14 +74,20 @@ WAYS = {"sums": sums, "efficient": efficient}
 
 
 class Torch(nn.Module):
-    """PyTorch's decoder with a static cache.   keys, values: (layers, B, H, S, D)"""
+    """PyTorch's decoder with a static cache: keys and values of each layer, (B, H, S, D).
+
+    Each tensor of the cache has memory of its own. The compiler would copy a larger tensor at each
+    write into a part.
+    """
 
     def __init__(self, peer: Peer, rows: int, way: str):
         super().__init__()
         self.peer, self.attend = peer, WAYS[way]
         H, S, D = CONFIG.heads, PROMPT + NEW, CONFIG.width // CONFIG.heads
-        cache = torch.zeros(2, CONFIG.layers, rows, H, S, D, dtype=torch.bfloat16, device="cuda")
-        self.keys, self.values = cache
+        self.cache = [
+            torch.zeros(rows, H, S, D, dtype=torch.bfloat16, device="cuda")
+            for _ in range(2 * CONFIG.layers)
+        ]
         self.places = torch.arange(S, device="cuda")
 
     def forward(self, ids: Tensor, at: Tensor) -> Tensor:
@@ -96,8 +102,9 @@ class Torch(nn.Module):
                 t.view(B, T, block.heads, -1).transpose(1, 2)
                 for t in block.qkv(block.attention_norm(x)).split(CONFIG.width, dim=2)
             )
-            keys, values = self.keys[layer], self.values[layer]
-            keys[:, :, at], values[:, :, at] = k, v
+            keys, values = self.cache[2 * layer : 2 * layer + 2]
+            keys.index_copy_(2, at, k)
+            values.index_copy_(2, at, v)
             if T == 1:
                 y = self.attend(q, keys, values, self.places <= at)
             else:

@@ -5,6 +5,8 @@ import to the last file.
     python benchmarks/shakespeare_on_gpu.py FILE --seeds 0 --steps 300    # flags of tinygpt train
     python benchmarks/shakespeare_on_gpu.py FILE --sides ours eager --seeds 0 --device cpu \
         --steps 40 --evaluate 20 --layers 1 --width 24 --context 16 --batch 4    # without a GPU
+    python benchmarks/shakespeare_on_gpu.py FILE --seeds 0 1 2 3 4 5 6 7 8 9 --until 2250 \
+        --together 5      # the losses of many seeds, and no wall times
 
 Ours is one command, `tinygpt train --text FILE --preset shakespeare --device cuda`. PyTorch trains
 the same model by nanoGPT's recipe: torch.compile in its fastest mode for this size, which uses CUDA
@@ -20,6 +22,7 @@ with empty caches of compiled code, measuring, and saving.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -29,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,7 +92,9 @@ def train_peer(mode: str, flags: list[str]) -> None:
     import torch
     from peer import Peer, peer_optimizer
 
-    config, model = read_choices(cli.parser_of("train").parse_args(flags))
+    chosen = cli.parser_of("train").parse_args(flags)
+    config, model = read_choices(chosen)
+    until = chosen.until or config.steps
     device, out = config.device, Path(str(config.out))
     data = prepare(config, model(1).context, None)
     torch.manual_seed(config.seed)
@@ -124,7 +130,7 @@ def train_peer(mode: str, flags: list[str]) -> None:
 
     learned = torch.zeros((), device=device)  # the sum of the losses since the last measuring
     with (out / METRICS).open("w", buffering=1) as metrics:
-        for step in range(config.steps):
+        for step in range(until):
             x, y = data.windows[rows_of(step, config, len(data.windows))]
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
@@ -137,7 +143,7 @@ def train_peer(mode: str, flags: list[str]) -> None:
             learned += loss.detach()
             if step == 0:
                 metrics.write(json.dumps({"step": 1, "loss": loss.item()}) + "\n")
-            if (step + 1) % config.evaluate_steps == 0 or step + 1 == config.steps:
+            if (step + 1) % config.evaluate_steps == 0 or step + 1 == until:
                 validation = measured()
                 line = {"step": step + 1, "validation_loss": validation}
                 line["learned"] = learned.item() / config.evaluate_steps
@@ -258,16 +264,21 @@ def main() -> None:
     parser.add_argument("--sides", nargs="*", default=["ours", "reduce-overhead"], metavar="SIDE")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--together", type=int, default=1, help="trainings at once; no true times")
     parser.add_argument("--save", type=Path, help="folder for the table and the picture")
     parser.add_argument("--keep", type=Path, help="folder for the runs (none, if not given)")
     options, flags = parser.parse_known_args()
     flags += ["--text", options.text, "--device", options.device]
     courses = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for seed in options.seeds:
-            for side in options.sides:
-                courses.append(run(side, seed, flags, options.keep or Path(temporary)))
-                print(table(courses[-1:]).splitlines()[2], flush=True)
+    pairs = itertools.product(options.seeds, options.sides)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        ThreadPoolExecutor(options.together) as pool,
+    ):
+        folder = options.keep or Path(temporary)
+        for course in pool.map(lambda pair: run(pair[1], pair[0], flags, folder), pairs):
+            courses.append(course)
+            print(table([course]).splitlines()[2], flush=True)
     print(table(courses))
     if options.save:
         save(courses, options.save / "shakespeare_on_gpu.json", gpu.name(options.device))
