@@ -3,7 +3,7 @@ that nothing wrote, threads that do not wait for all others.
 
     python -m tests.faults.cuda_sanitizer                     all four tools
     python -m tests.faults.cuda_sanitizer --tools memcheck    one of them
-    python -m tests.faults.cuda_sanitizer --attention         the kernels of attention alone
+    python -m tests.faults.cuda_sanitizer --part attention    the kernels of one folder
     python -m tests.faults.cuda_sanitizer --calls bfloat16    only the calls, without a sanitizer
 
 The calls are the gradient checks of the ops that have CUDA kernels, and steps and texts of small
@@ -17,13 +17,14 @@ says so, and the exit code is 0.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -175,17 +176,26 @@ def write(dtype: str, width: int, heads: int) -> None:
         model.generate(ids, 20, top_k=40, top_p=0.9, generator=Generator(1))
 
 
-def calls(dtype: str, attention: bool) -> Launched:
-    """Call everything in one dtype, or attention alone; the kernels that were launched."""
+# what calls the kernels of a folder, and what calls the others
+PARTS: dict[str, list[Callable[[str], None]]] = {
+    "attention": [call_attention],
+    "generation": [partial(write, width=64, heads=2)],
+    "": [
+        call_ops,
+        call_larger,
+        partial(train, width=64, heads=1, vocabulary=1025, context=130),
+        partial(train, width=51, heads=3, vocabulary=77, context=37),
+    ],
+}
+
+
+def calls(dtype: str, part: str | None) -> Launched:
+    """Call everything in one dtype, or one part; the kernels that were launched."""
     cupy().cuda.set_allocator(None)
+    chosen = PARTS.values() if part is None else [PARTS[part]]
     with launches() as launched, np.errstate(all="ignore"):
-        call_attention(dtype)
-        if not attention:
-            call_ops(dtype)
-            call_larger(dtype)
-            train(dtype, width=64, heads=1, vocabulary=1025, context=130)
-            train(dtype, width=51, heads=3, vocabulary=77, context=37)
-            write(dtype, width=64, heads=2)
+        for call in itertools.chain(*chosen):
+            call(dtype)
     cupy().cuda.Device().synchronize()
     return launched
 
@@ -199,11 +209,11 @@ def sanitizer() -> str | None:
     return next((path for path in found_there if os.access(path, os.X_OK)), None)
 
 
-def run(program: str, attention: bool, tool: str, dtype: str) -> tuple[int, Launched]:
+def run(program: str, part: str | None, tool: str, dtype: str) -> tuple[int, Launched]:
     """The calls in a dtype under a tool: (exit code, kernels that were launched)."""
     start = time.perf_counter()
     child = [sys.executable, "-m", "tests.faults.cuda_sanitizer", "--calls", dtype]
-    child += ["--attention"] if attention else []
+    child += ["--part", part] if part else []
     command = [program, "--tool", tool, "--error-exitcode", "1", "--print-limit", "20", *child]
     done = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -216,12 +226,12 @@ def run(program: str, attention: bool, tool: str, dtype: str) -> tuple[int, Laun
     return done.returncode, set(launched.removeprefix(LAUNCHED).split())
 
 
-def check(program: str, tools: list[str], attention: bool) -> int:
+def check(program: str, tools: list[str], part: str | None) -> int:
     """All tools and dtypes; 1 where one found something or a kernel was never launched."""
     pairs = [(tool, dtype) for tool in tools for dtype in DTYPES]
     with ThreadPoolExecutor(len(pairs)) as pool:
-        ended = list(pool.map(lambda pair: run(program, attention, *pair), pairs))
-    all_kernels = declared(FOLDER / "attention" if attention else FOLDER)
+        ended = list(pool.map(lambda pair: run(program, part, *pair), pairs))
+    all_kernels = declared(FOLDER / (part or ""))
     missed = all_kernels - set().union(*(launched for _, launched in ended))
     print(f"never launched: {', '.join(sorted(missed)) or 'none'} of {len(all_kernels)} kernels")
     return int(bool(missed) or any(code for code, _ in ended))
@@ -230,7 +240,7 @@ def check(program: str, tools: list[str], attention: bool) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS)
-    parser.add_argument("--attention", action="store_true", help="its kernels alone")
+    parser.add_argument("--part", choices=sorted(filter(None, PARTS)), help="one folder alone")
     parser.add_argument("--calls", choices=DTYPES, help="only the calls, in a dtype")
     options = parser.parse_args()
     try:
@@ -239,13 +249,13 @@ def main() -> int:
         print(f"skipped: {error}")
         return 0
     if options.calls:
-        print(LAUNCHED, *sorted(calls(options.calls, options.attention)))
+        print(LAUNCHED, *sorted(calls(options.calls, options.part)))
         return 0
     program = sanitizer()
     if program is None:
         print("skipped: no compute-sanitizer here; it comes with the CUDA toolkit")
         return 0
-    return check(program, options.tools, options.attention)
+    return check(program, options.tools, options.part)
 
 
 if __name__ == "__main__":

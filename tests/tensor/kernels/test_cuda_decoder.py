@@ -209,7 +209,7 @@ def test_prompts_of_unequal_length_are_read_at_once(by: Logits, there: Any) -> N
 def test_a_block_reads_more_of_a_weight_than_it_asks_for_ahead(
     there: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(few_rows, "MULTIPROCESSORS", 1)
+    monkeypatch.setattr(few_rows, "SUM_BLOCKS", 1)
     config = GPTConfig(vocabulary=9, context=2, width=160, heads=5, layers=1)
     assert errors(config, 1, "float32", there, logits_of_few).max() <= UNITS["float32"]
 

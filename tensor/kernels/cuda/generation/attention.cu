@@ -21,7 +21,6 @@ constexpr int LANES = PACKS > 16 ? 32 : PACKS > 8 ? 16 : PACKS > 4 ? 8 : PACKS >
 constexpr int WARPS = 4, THREADS = 32 * WARPS;
 constexpr int GROUPS = THREADS / LANES;  // keys at once
 constexpr int AHEAD = 2;                 // keys of a group, on their way
-constexpr int ROUNDS = 4;                // the L2 cache asks for keys so many rounds before
 
 // Over the lanes that differ in the bits from FROM on and below TO.
 template <int FROM, int TO> __device__ inline W lanes_sum(W value) {
@@ -54,18 +53,9 @@ attend(const W *qkv, const T *bias, const int *seen, T *keys, T *values, W *atte
             v[n] = load_early(value + (long long)at * D);
         }
     };
-    auto hint_at = [&](int s) {
-        for (int n = 0; n < AHEAD; n++) {
-            int at = s + n * GROUPS;
-            if (!reads || at >= old) continue;
-            hint(key + (long long)at * D);
-            hint(value + (long long)at * D);
-        }
-    };
     constexpr int ROUND = AHEAD * GROUPS;
     let_the_next_one_start();
     ask(first + group);
-    for (int n = 1; n < ROUNDS; n++) hint_at(first + group + n * ROUND);
     wait_for_the_one_before();
     for (int i = threadIdx.x; i < 3 * D; i += THREADS) {
         int which = i / D, d = i % D, at = which * C + head * D + d;
@@ -82,7 +72,6 @@ attend(const W *qkv, const T *bias, const int *seen, T *keys, T *values, W *atte
     if (reads)
         for (int i = 0; i < V; i++) q[i] = fresh[0][lane * V + i] * scale;
     for (int s = first + group; s - group < end; s += ROUND) {
-        hint_at(s + ROUNDS * ROUND);
         W scores[AHEAD], before = top;
 #pragma unroll
         for (int n = 0; n < AHEAD; n++) {
