@@ -21,6 +21,7 @@ import numpy as np
 
 from tensor.kernels import kernel_for, passed_over, pick
 from tensor.memory.devices import Array, cupy
+from tensor.memory.pinned import Pinned
 from tensor.mode import MODE
 from tensor.nn.module import Module
 from tensor.optim.adamw import AdamW
@@ -159,9 +160,6 @@ class Inputs:
     step: (1,) int64   later: (updates, 3) float64   x, y: the ids
     """
 
-    # memories of the host: the parts of each, the memory, when the GPU has read it
-    _ring: deque[tuple[list[Any], Any, Any]] = deque()
-
     def __init__(self, x: Array, y: Array, updates: int):
         self._like = (np.zeros(1, np.int64), np.zeros((updates, 3)), x, y)
         ends = np.cumsum([-(-part.nbytes // ALIGNMENT) * ALIGNMENT for part in self._like])
@@ -171,29 +169,15 @@ class Inputs:
         self.step, self.later, self.x, self.y = [
             cupy().ndarray(part.shape, part.dtype, self._memory + start) for part, start in parts
         ]
-        self._ring = deque([self._pinned() for _ in range(RING)])
-
-    def _pinned(self) -> tuple[list[Any], Any, Any]:
-        """(the parts in memory that the GPU can read, that memory, an event)"""
-        memory = cupy().cuda.alloc_pinned_memory(self._size)
-        parts = [
-            np.frombuffer(memory, part.dtype, part.size, start).reshape(part.shape)
-            for part, start in zip(self._like, self._starts, strict=True)
-        ]
-        return parts, memory, cupy().cuda.Event(disable_timing=True)
+        self._ring = deque([Pinned(self._size) for _ in range(RING)])
 
     def send(self, *values: Any) -> None:
         """Queue the copy of step, later, x and y."""
-        parts, memory, read = self._ring[0]
+        memory = self._ring[0]
         self._ring.rotate(-1)
-        read.synchronize()
-        for part, value in zip(parts, values, strict=True):
-            part[...] = value
-        stream = cupy().cuda.get_current_stream()
-        self._memory.copy_from_host_async(memory.ptr, self._size, stream)
-        read.record(stream)
-
-    def __del__(self) -> None:
-        # the memory goes to whoever asks next, and the GPU may not have read it yet
-        for _, _, read in self._ring:
-            read.synchronize()
+        memory.event.synchronize()  # the GPU has read what was there
+        there = np.asarray(memory)
+        for like, start, value in zip(self._like, self._starts, values, strict=True):
+            there[start : start + like.nbytes].view(like.dtype).reshape(like.shape)[...] = value
+        self._memory.copy_from_host_async(there.ctypes.data, self._size)
+        memory.event.record()

@@ -44,13 +44,6 @@ ZOO = [
         "",
         f"{STEPS}test_a_frozen_parameter_needs_another_graph",
     ),
-    # the memory of the inputs goes to the next owner before the GPU has read them
-    on_gpu(
-        CAPTURED,
-        "        for _, _, read in self._ring:\n            read.synchronize()\n",
-        "        pass\n",
-        f"{STEPS}test_inputs_stay_until_the_gpu_has_read_them",
-    ),
     # nobody looks at the ids of a replay
     on_gpu(
         CAPTURED,

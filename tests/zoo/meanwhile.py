@@ -60,6 +60,12 @@ ZOO = [
     # the memory under an array, not what the array shows
     Bug(97, "tensor/memory/pinned.py", "cupy().ascontiguousarray(array).data", "array.data", COPIES,
         "cuda"),
+    # memory goes to the next owner before the GPU has read it
+    Bug(97, "tensor/memory/pinned.py", "            self.event.synchronize()\n", "            pass\n",
+        "tests/tensor/memory/test_pinned.py::test_an_array_keeps_the_memory_and_the_last_one_waits"),
+    Bug(97, "tensor/memory/pinned.py", "            self.event.synchronize()\n", "            pass\n",
+        "tests/tinygpt/training/test_captured.py::test_inputs_stay_until_the_gpu_has_read_them",
+        "cuda"),
     # read before the GPU has written it
     Bug(97, THREAD, "        self.moment.wait()\n", "", TESTS + "copies_are_awaited"),
 ]  # fmt: skip

@@ -48,10 +48,7 @@ def written(
     capacity = min(model.context, longest + max(most))
     writer.begin(texts, origins(generators), choice, capacity)
     rooms = [min(n, model.context + 1 - len(text)) for n, text in zip(most, texts, strict=True)]
-    try:
-        return (yield from _taken(writer, texts, config, generators, most, rooms, ended))
-    finally:
-        writer.finish()
+    return (yield from _taken(writer, texts, config, generators, most, rooms, ended))
 
 
 def _taken(

@@ -70,8 +70,3 @@ class Reading:
         """From `start` to when the numbers were there."""
         self._end.wait()
         return self._end.since(self._start)
-
-    def __del__(self) -> None:
-        # the memory goes to whoever asks next, and no copy may be under way to it
-        if self._copies:
-            self._end.wait()

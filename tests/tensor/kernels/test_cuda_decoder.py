@@ -99,20 +99,23 @@ def stand_in_for_a_writer(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not blocking
             out[...] = self
 
-    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    class Memory:
+        event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+
+        def __init__(self, size: int):
+            self.bytes = np.zeros(size, np.uint8)
+            self.__array_interface__ = self.bytes.__array_interface__
+
     numpy = SimpleNamespace(
         empty=lambda shape, dtype: empty(shape, dtype),
         zeros=lambda shape, dtype: np.zeros(shape, dtype).view(Array),
         asarray=lambda x: np.array(x).view(OnGPU),
-        cuda=SimpleNamespace(
-            alloc_pinned_memory=bytearray,
-            Event=lambda **_: event,
-            runtime=SimpleNamespace(getDevice=lambda: 0),
-        ),
+        cuda=SimpleNamespace(runtime=SimpleNamespace(getDevice=lambda: 0)),
     )
     monkeypatch.setattr(writing, "cupy", lambda: numpy)
     monkeypatch.setattr(decoder, "cupy", lambda: numpy)
     monkeypatch.setattr(writing, "Graph", Again)
+    monkeypatch.setattr(writing, "Pinned", Memory)
     monkeypatch.setattr(writing, "_memory", lambda _: None)
 
 

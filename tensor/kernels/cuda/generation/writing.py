@@ -19,6 +19,7 @@ from tensor.kernels.cuda.generation.many_rows import logits_of_many, read
 from tensor.kernels.cuda.generation.sampling import Choice, Rows, draw
 from tensor.kernels.cuda.graphs import Graph, Memory
 from tensor.memory.devices import Array, cupy
+from tensor.memory.pinned import Pinned
 
 CHUNK = 16  # steps that are queued at once: 3 ms for one text of GPT-2
 RING = 2 * CHUNK  # the latest tokens that are kept of each row
@@ -99,19 +100,13 @@ class Writer:
         there.synchronize()
         return tokens
 
-    def finish(self) -> None:
-        """Wait for the tokens that nobody takes: their memory becomes that of others."""
-        for _, there in self.sent:
-            there.synchronize()
-
     def _send(self) -> None:
-        pinned = cupy().cuda.alloc_pinned_memory(self.state.written.nbytes)
-        shape = self.state.written.shape
-        tokens = np.frombuffer(pinned, int32, self.state.written.size).reshape(shape)
-        self.state.written.get(out=tokens, blocking=False)
-        there = cupy().cuda.Event(disable_timing=True)
-        there.record()
-        self.sent.append((tokens, there))
+        written = self.state.written
+        memory = Pinned(written.nbytes)
+        tokens = np.asarray(memory).view(int32).reshape(written.shape)
+        written.get(out=tokens, blocking=False)
+        memory.event.record()
+        self.sent.append((tokens, memory.event))
 
     def _step(self) -> None:
         """Each row reads its token, which joins the cache, and draws the next one."""
