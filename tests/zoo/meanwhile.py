@@ -61,9 +61,9 @@ ZOO = [
     Bug(97, "tensor/memory/pinned.py", "cupy().ascontiguousarray(array).data", "array.data", COPIES,
         "cuda"),
     # memory goes to the next owner before the GPU has read it
-    Bug(97, "tensor/memory/pinned.py", "            self.event.synchronize()\n", "            pass\n",
+    Bug(97, "tensor/memory/pinned.py", "self.event.synchronize()", "pass",
         "tests/tensor/memory/test_pinned.py::test_an_array_keeps_the_memory_and_the_last_one_waits"),
-    Bug(97, "tensor/memory/pinned.py", "            self.event.synchronize()\n", "            pass\n",
+    Bug(97, "tensor/memory/pinned.py", "self.event.synchronize()", "pass",
         "tests/tinygpt/training/test_captured.py::test_inputs_stay_until_the_gpu_has_read_them",
         "cuda"),
     # read before the GPU has written it
