@@ -66,6 +66,8 @@ class Captured:
     """step(x, y, key), which updates the model by the optimiser once.   x, y: arrays of ids, on the
     host
 
+    step: a replay calls no Python, so what a step does must follow from x, y, key and the options
+    of the optimiser alone.
     check(x): raises where an id is none of the model's; a graph does not look. The loss and the
     norm that a replay returns lie where the next replay writes.
     """
