@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tensor import ops
+from tensor import numpy_shapes, ops  # noqa: F401 (numpy_shapes registers its functions)
 from tensor.answers import HERE
 from tensor.base import TensorBase
 from tensor.errors import GraphError

@@ -54,7 +54,7 @@ ZOO = [
     ),
     Bug(  # a number of NumPy's class gives parts of unequal size
         row=97,
-        file="tensor/numpy_functions.py",
+        file="tensor/numpy_shapes.py",
         old="if np.ndim(indices_or_sections) == 0 and",
         new="if isinstance(indices_or_sections, int) and",
         test=REFUSED,
