@@ -23,7 +23,7 @@ from tensor.numpy_functions import FUNCTIONS, UFUNCS
 _OF_SHAPES = frozenset(["zeros_like", "ones_like", "empty_like", "full_like"])
 # these write into an array that they are given
 _WRITERS = frozenset(["copyto", "put", "putmask", "place", "put_along_axis"])
-_DEFAULTS = {"out": None, "dtype": None, "casting": "same_kind", "order": "C", "mode": "constant"}
+_DEFAULTS = {"out": None, "dtype": None, "casting": "same_kind", "order": "C"}
 # functions of other modules mean something else, but for these
 _MODULES = frozenset(("numpy", "numpy.linalg", "numpy.matrixlib", "numpy.lib"))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tensor import ops
 from tensor.base import TensorBase
-from tensor.errors import DTypeError, ShapeError, brief
+from tensor.errors import ArgumentError, DTypeError, OptionError, ShapeError, brief
 from tensor.memory.layout import normalise_axis
 from tensor.ops.inputs import REALS
 
@@ -57,20 +57,39 @@ _reduction("min", "amin")
 
 @numpys()
 def var(
-    a: Any, axis: Any = None, *, ddof: float = 0, correction: float = 0, keepdims: bool = False
+    a: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    correction: float | None = None,
+    keepdims: bool = False,
 ) -> Any:
     """y = sum (a - mean)^2 / (n - ddof), n the number of elements over the axes. `correction` is
     another name of `ddof`. Raises ShapeError unless n > ddof.
     """
-    return ops.var(a, axis, keepdims, correction or ddof)
+    return ops.var(a, axis, keepdims, _correction(ddof, correction))
 
 
 @numpys()
 def std(
-    a: Any, axis: Any = None, *, ddof: float = 0, correction: float = 0, keepdims: bool = False
+    a: Any,
+    axis: Any = None,
+    *,
+    ddof: float = 0,
+    correction: float | None = None,
+    keepdims: bool = False,
 ) -> Any:
     """y = sqrt(var), with the arguments of `var`."""
-    return ops.std(a, axis, keepdims, correction or ddof)
+    return ops.std(a, axis, keepdims, _correction(ddof, correction))
+
+
+def _correction(ddof: float, correction: float | None) -> float:
+    """The value of the name that was given. As in NumPy, ddof=0 counts as not given."""
+    if correction is None:
+        return ddof
+    if ddof:
+        raise ArgumentError(f"ddof={ddof} and correction={correction} mean the same: give one")
+    return correction
 
 
 @numpys()
@@ -92,9 +111,9 @@ def cumsum(a: Any, axis: int | None = None) -> Any:
 
 
 @numpys()
-def trace(a: Any) -> Any:
-    """The sum of the main diagonal of a matrix."""
-    return ops.sum(diagonal(a), -1)
+def trace(a: Any, offset: int = 0) -> Any:
+    """The sum of `diagonal`, with the arguments of `diagonal`."""
+    return ops.sum(diagonal(a, offset), -1)
 
 
 # -- choices
@@ -125,10 +144,13 @@ def where(condition: Any, *choices: Any) -> Any:
 
 
 @numpys()
-def take(a: Any, indices: Any, axis: int | None = None) -> Any:
+def take(a: Any, indices: Any, axis: int | None = None, *, mode: str = "raise") -> Any:
     """y = a[indices] along `axis`, or of the flattened tensor if `axis` is None. Raises DTypeError
-    if the indices are bools.
+    if the indices are bools. The modes "clip" and "wrap" are missing.
     """
+    if mode != "raise":
+        instead = "np.clip(indices, 0, n - 1) clips, np.mod(indices, n) wraps"
+        raise OptionError(f"np.take with mode={mode!r}: only 'raise' is here. {instead}")
     a = ops.flatten(a) if axis is None else _tensor(a)
     if _tensor(indices).dtype == bool:
         raise DTypeError("np.take takes positions: x[mask] takes what a mask of bools says")
@@ -145,7 +167,9 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
 
 @numpys()
 def diagonal(a: Any, offset: int = 0) -> Any:
-    """Of a matrix only."""
+    """Diagonal `offset` of a matrix: a copy, where NumPy returns a view. offset=1 is the diagonal
+    above the main one. axis1 and axis2 are missing: more than two axes are refused.
+    """
     a = _tensor(a)
     if a.ndim != 2:
         raise ShapeError(f"the diagonal of shape {a.shape}: two axes are needed")
@@ -159,19 +183,21 @@ def tril(m: Any, k: int = 0) -> Any:
     """m with 0 above diagonal k of the last two axes; k=1 is the diagonal above the main one.
     A vector counts as every row of a square matrix: (N,) -> (N, N).
     """
-    return ops.masked_fill(m, ~_triangle(m, k), 0)
+    return ops.masked_fill(m, ~_triangle(m, k), False)  # the zero of every dtype, bool too
 
 
 @numpys()
 def triu(m: Any, k: int = 0) -> Any:
     """m with 0 below diagonal k of the last two axes; k and a vector as in `tril`."""
-    return ops.masked_fill(m, _triangle(m, k - 1), 0)
+    return ops.masked_fill(m, _triangle(m, k - 1), False)
 
 
 def _triangle(m: Any, k: int) -> Any:
     """True on and below the k-th diagonal of the last two axes; a vector counts as every row."""
     shape = _tensor(m).shape
-    rows, columns = (shape * 2)[:2] if len(shape) == 1 else shape[-2:]
+    if not shape:
+        raise ShapeError(f"np.tril and np.triu of shape {shape}: at least one axis is needed")
+    rows, columns = (shape * 2)[-2:]
     return np.tri(rows, columns, k, bool)
 
 
@@ -180,7 +206,7 @@ def _triangle(m: Any, k: int) -> Any:
 
 @numpys()
 def dot(a: Any, b: Any) -> Any:
-    """a @ b, or a * b for a number; b has two axes at most."""
+    """y = a * b if a or b is a number, else y = a @ b, where b has two axes at most."""
     a, b = _tensor(a), _tensor(b)
     if a.ndim == 0 or b.ndim == 0:
         return a * b
@@ -191,8 +217,8 @@ def dot(a: Any, b: Any) -> Any:
 
 @numpys()
 def inner(a: Any, b: Any) -> Any:
-    """y = a @ b.T, which sums over both last axes; b has two axes at most. If a or b is a number,
-    y = a * b.
+    """y = a * b if a or b is a number, else y = a @ b.T, where b has two axes at most: the sum
+    over both last axes.
     """
     a, b = _tensor(a), _tensor(b)
     return dot(a, b.T if a.ndim else b)
@@ -210,8 +236,12 @@ def vdot(a: Any, b: Any) -> Any:
     return ops.flatten(a) @ ops.flatten(b)
 
 
-def _vecdot(a: Any, b: Any) -> Any:
-    a, b = _tensor(a), _tensor(b)
+@numpys()
+def vecdot(x1: Any, x2: Any) -> Any:
+    """y = sum x1 x2 over the last axis; the other axes broadcast. Raises ShapeError unless both
+    last axes have one size. axis= is missing.
+    """
+    a, b = _tensor(x1), _tensor(x2)
     if a.shape[-1:] != b.shape[-1:]:
         raise ShapeError(f"np.vecdot of {a.shape} and {b.shape}: the last axes differ")
     return ops.sum(a * b, -1)
@@ -240,5 +270,5 @@ UFUNCS: dict[str, Callable[..., Any]] = {
     "rad2deg": lambda x: x * (180 / np.pi),
     "radians": lambda x: x * (np.pi / 180),
     "deg2rad": lambda x: x * (np.pi / 180),
-    "vecdot": _vecdot,
+    "vecdot": vecdot,
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensor import ops
 from tensor.base import TensorBase
-from tensor.errors import ShapeError
+from tensor.errors import OptionError, ShapeError
 from tensor.memory.layout import Sizes, normalise_axes, normalise_axis
 from tensor.numpy_functions import FUNCTIONS, numpys
 
@@ -201,7 +201,10 @@ def split(ary: Any, indices_or_sections: Sizes, axis: int = 0) -> Any:
 
 @numpys()
 def vsplit(ary: Any, indices_or_sections: Sizes) -> Any:
-    """`split` along the first axis."""
+    """`split` along the first axis. Raises ShapeError for fewer than two axes."""
+    ary = TensorBase.wrap(ary)
+    if ary.ndim < 2:
+        raise ShapeError(f"np.vsplit of shape {ary.shape}: two axes are needed; use np.split")
     return split(ary, indices_or_sections, 0)
 
 
@@ -219,14 +222,16 @@ def dsplit(ary: Any, indices_or_sections: Sizes) -> Any:
 
 @numpys()
 def unstack(x: Any, *, axis: int = 0) -> Any:
-    """A tuple of the parts along `axis`, without that axis: (2, 3) -> (3,), (3,). Raises ShapeError
-    for an axis of size 0.
-    """
+    """A tuple of the parts along `axis`, without that axis: (2, 3) -> (3,), (3,)."""
     x = TensorBase.wrap(x)
-    return tuple(ops.squeeze(part, axis) for part in ops.split(x, 1, axis))
+    length = x.shape[normalise_axis(axis, x.ndim)]
+    return tuple(ops.squeeze(part, axis) for part in ops.split(x, [1] * length, axis))
 
 
 @numpys()
-def pad(array: Any, pad_width: Any, *, constant_values: float = 0) -> Any:
-    """With one constant on all sides."""
+def pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: float = 0) -> Any:
+    """With one constant on all sides: the other modes are missing."""
+    if mode != "constant":
+        instead = "Join the parts with np.concatenate"
+        raise OptionError(f"np.pad with mode={mode!r}: only 'constant' is here. {instead}")
     return ops.pad(array, pad_width, constant_values)

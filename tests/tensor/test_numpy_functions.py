@@ -10,7 +10,7 @@ import pytest
 
 import tensor
 from tensor import Tensor
-from tensor.errors import DTypeError, GraphError, ShapeError
+from tensor.errors import ArgumentError, DTypeError, GraphError, OptionError, ShapeError
 from tensor.memory.layout import Shape
 
 # these take no array, ask for no more than shape and dtype, show text, or set something
@@ -92,10 +92,12 @@ def test_numpys_functions_of_several_arguments() -> None:
         lambda a, b, v: np.clip(a, -0.5, 0.5),
         lambda a, b, v: np.clip(a, v, None),
         lambda a, b, v: np.take(a, [0, 5, 5]),
+        lambda a, b, v: np.take(a, [0, 5], mode="raise"),
         lambda a, b, v: np.take(a, [[0, 1], [1, 1]], axis=1),
         lambda a, b, v: np.take_along_axis(a, ids, 0),
         lambda a, b, v: np.dot(a, b),
         lambda a, b, v: np.dot(a, 2.0),
+        lambda a, b, v: np.dot(2.0, a[None]),
         lambda a, b, v: np.inner(v, v),
         lambda a, b, v: np.inner(a, a),
         lambda a, b, v: np.inner(2.0, a),
@@ -104,6 +106,7 @@ def test_numpys_functions_of_several_arguments() -> None:
         lambda a, b, v: np.vdot(a, b.T),
         lambda a, b, v: np.linalg.matmul(a, b),
         lambda a, b, v: np.vecdot(a, v),
+        lambda a, b, v: np.linalg.vecdot(a, v),
         lambda a, b, v: np.vstack([a, v]),
         lambda a, b, v: np.hstack([a, a]),
         lambda a, b, v: np.hstack([v, v]),
@@ -120,6 +123,7 @@ def test_numpys_functions_of_several_arguments() -> None:
         lambda a, b, v: np.hsplit(a, 2),
         lambda a, b, v: np.vsplit(a, [1]),
         lambda a, b, v: np.unstack(a, axis=1),
+        lambda a, b, v: np.unstack(a[:, :0], axis=-1),
         lambda a, b, v: np.cumsum(a),
         lambda a, b, v: np.cumsum(a, axis=1),
         lambda a, b, v: np.var(a, axis=0, ddof=1),
@@ -132,10 +136,12 @@ def test_numpys_functions_of_several_arguments() -> None:
         lambda a, b, v: np.expand_dims(a, 1),
         lambda a, b, v: np.flip(a, 1),
         lambda a, b, v: np.pad(a, ((1, 0), (0, 2)), constant_values=3.0),
+        lambda a, b, v: np.pad(a, 1, "constant"),
         lambda a, b, v: np.triu(a, 1),
         lambda a, b, v: np.tril(a, -1),
         lambda a, b, v: np.diagonal(a, 2),
         lambda a, b, v: np.diagonal(a, -1),
+        lambda a, b, v: np.trace(a, offset=2),
         lambda a, b, v: np.where(v > 0, a, 0),
     ]
     for number, call in enumerate(calls):
@@ -176,7 +182,31 @@ def test_what_numpy_refuses_is_refused() -> None:
         lambda: np.vecdot(x, Tensor(2.0)),
         lambda: np.vecdot(Tensor(2.0), v),
         lambda: np.take(v, [True, False, True, True]),  # NumPy's positions 1 and 0
+        lambda: np.vsplit(v, 2),
+        lambda: np.tril(Tensor(2.0)),
+        lambda: np.triu(Tensor(2.0)),
+        lambda: np.var(x, ddof=1, correction=1),
+        lambda: np.std(x, ddof=1, correction=0),
     ]
     for number, call in enumerate(refused):
-        with pytest.raises((ShapeError, DTypeError)):
+        with pytest.raises((ShapeError, DTypeError, ArgumentError)):
             pytest.fail(f"{number}: {call()}")
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "bfloat16"])
+def test_triangles_keep_the_dtype(dtype: str) -> None:
+    x = tensor.ones(3, 4, dtype=dtype)
+    for triangle in (np.tril, np.triu):
+        y: Any = triangle(x)
+        assert y.dtype == x.dtype
+        assert y.tolist() == triangle(np.ones((3, 4))).tolist()
+
+
+def test_other_modes_are_refused_in_words() -> None:
+    x = tensor.ones(3)
+    with pytest.raises(OptionError, match=r"np.take with mode='clip'.*np.clip\(indices"):
+        np.take(x, [0, 9], mode="clip")
+    with pytest.raises(OptionError, match=r"np.take with mode='constant'"):
+        np.take(x, [0, 1], mode="constant")  # type: ignore[call-overload]
+    with pytest.raises(OptionError, match=r"np.pad with mode='edge'.*np.concatenate"):
+        np.pad(x, 1, "edge")

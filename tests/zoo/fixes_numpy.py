@@ -73,4 +73,18 @@ ZOO = [
         new="if False:",
         test=REFUSED,
     ),
+    Bug(  # the triangle of bools is one of integers
+        row=97,
+        file="tensor/numpy_functions.py",
+        old="~_triangle(m, k), False)",
+        new="~_triangle(m, k), 0)",
+        test="tests/tensor/test_numpy_functions.py::test_triangles_keep_the_dtype",
+    ),
+    Bug(  # an axis of size 0 has one part, of size 0
+        row=97,
+        file="tensor/numpy_shapes.py",
+        old="ops.split(x, [1] * length, axis)",
+        new="ops.split(x, 1, axis)",
+        test="tests/tensor/test_numpy_functions.py::test_numpys_functions_of_several_arguments",
+    ),
 ]
