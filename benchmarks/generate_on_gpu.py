@@ -2,6 +2,8 @@
 
     python benchmarks/generate_on_gpu.py --out FOLDER
 
+With `--int8` tinygpt's weights have 8 bits, and PyTorch's stay in bfloat16.
+
 256 new tokens after prompts of 32, at temperature 1 from the 200 likeliest, for one prompt and for
 64 side by side. A turn begins with the prompts on the host, and ends with all new tokens on the
 host. The two sides take turns in one process, and the median counts.
@@ -192,13 +194,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tokens a second of GPT-2 on a GPU.")
     parser.add_argument("rows", nargs="*", type=int, default=[1, 64], help="prompts side by side")
     parser.add_argument("--out", type=Path, help="folder for generate_on_gpu.json")
+    parser.add_argument("--int8", action="store_true", help="tinygpt's weights in 8 bits")
     options = parser.parse_args()
     model = GPT(CONFIG, generator=Generator(0), dtype="bfloat16", device="cuda")
+    if options.int8:
+        model.to_int8()
     peer = Peer(GPT(CONFIG, generator=Generator(0))).cuda().bfloat16()
     results = []
     for way in WAYS:
         for rows in options.rows:
-            result = measure(model, peer, rows, way)
+            result = {"int8": options.int8, **measure(model, peer, rows, way)}
             ours, theirs = result["tinygpt"], result["PyTorch"]
             print(
                 f"{rows:3} prompts: tinygpt {ours:9,.0f} tokens/s, PyTorch ({way}) "

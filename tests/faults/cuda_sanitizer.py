@@ -168,10 +168,14 @@ def train(dtype: str, width: int, heads: int, vocabulary: int, context: int) -> 
 
 
 def write(dtype: str, width: int, heads: int) -> None:
-    """Texts of two small GPTs: one text, and more than a matrix-vector product is for."""
+    """Texts of a small GPT: one text, and more than a matrix-vector product is for; then one text
+    by weights of 8 bits.
+    """
     shape = GPTConfig(vocabulary=1003, context=40, width=width, heads=heads, layers=2)
     model = GPT(shape, generator=Generator(0), dtype=dtype, device="cuda")
-    for rows in (1, 5):
+    for rows, rounded in (1, False), (5, False), (1, True):
+        if rounded:
+            model.to_int8()
         ids = np.random.default_rng(rows).integers(0, 1003, (rows, 9))
         model.generate(ids, 20, top_k=40, top_p=0.9, generator=Generator(1))
 

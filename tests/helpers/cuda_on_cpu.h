@@ -26,6 +26,12 @@ struct dim3 { unsigned x, y, z; };
 
 template <class X> X __ldg(const X *at) { return *at; }
 inline float __fdividef(float a, float b) { return a / b; }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned which) {
+    uint64_t bytes = (uint64_t)b << 32 | a;
+    unsigned found = 0;
+    for (int i = 0; i < 4; i++) found |= (bytes >> (which >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+    return found;
+}
 
 // -- 16 bits
 

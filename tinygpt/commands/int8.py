@@ -15,8 +15,8 @@ def add_flag(parser: Parser) -> None:
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="weights rounded to 8 bits: a large GPT writes about three times as fast, with "
-        "nearly the same loss",
+        help="weights rounded to 8 bits: on a CPU a large GPT writes about three times as fast, "
+        "with nearly the same loss",
     )
 
 

@@ -95,8 +95,8 @@ class GPT(Transformer):
         """What writes so many texts on a GPU alone: a Writer (tensor/kernels/cuda/generation). None
         where no kernel does so.
         """
-        parameters, _ = self._in_order()
-        options = {**self.choices(), "heads": self.config.heads, "rows": rows}
+        parameters, scales = self._in_order()
+        options = {**self.choices(), "scales": scales, "heads": self.config.heads, "rows": rows}
         kernel = pick("generate", *parameters, **options)
         return None if kernel is None else kernel(*parameters, **options)
 
@@ -129,7 +129,8 @@ class GPT(Transformer):
         """The arrays of all parameters in the order of their use, which is that of definition; and
         for each its scales, or itself where it has none.
 
-        Where a layer has no bias, its weight stands once more; a tied head is the token table.
+        Where a layer has no bias, the array before its weight stands once more; a tied head is the
+        token table.
         """
         parts: list[Tensor] = [self.token_embedding.weight, self.position_embedding]
         scales: dict[int, Tensor] = {}  # by the place in `parts`
@@ -137,10 +138,10 @@ class GPT(Transformer):
             if isinstance(layer, nn.LayerNorm):
                 parts += layer.gain, layer.bias
             elif isinstance(layer, nn.Linear):
-                parts += layer.weight, layer.weight if layer.bias is None else layer.bias
+                parts += layer.weight, parts[-1] if layer.bias is None else layer.bias
             elif isinstance(layer, Int8Linear):
                 scales[len(parts)] = layer.scale
-                parts += layer.q, layer.scale if layer.bias is None else layer.bias
+                parts += layer.q, parts[-1] if layer.bias is None else layer.bias
         parts.append(self.token_embedding.weight)
         arrays = tuple(part.array for part in parts)
         return arrays, tuple(scales.get(i, part).array for i, part in enumerate(parts))

@@ -26,11 +26,17 @@ from typing import Any
 
 import numpy as np
 
-from tensor.dtypes import DType, bfloat16, float16, float32, float64, int32, int64
+from tensor.dtypes import DType, bfloat16, float16, float32, float64, int8, int32, int64
 from tensor.errors import DeviceError
 from tensor.memory.devices import Array, cupy
 
-C_TYPES = {float32: "float", float64: "double", float16: "__half", bfloat16: "__nv_bfloat16"}
+C_TYPES = {
+    float32: "float",
+    float64: "double",
+    float16: "__half",
+    bfloat16: "__nv_bfloat16",
+    int8: "signed char",
+}
 # a parameter's C type -> the dtype of its array, or the code of its number in `struct`; T and W are
 # per dtype
 NUMBERS = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}
@@ -164,15 +170,20 @@ class Source:
     """The kernels of one `.cu` file. The headers that it needs stand between common.cuh and it.
 
     structs: types of parameters that the headers define, and the codes of their members, in
-    `struct`. Such an argument is a tuple of numbers.
+    `struct`. Such an argument is a tuple of numbers.   types: names of further types of elements
     constants: whole numbers that stand before everything
     """
 
     def __init__(
-        self, file: str, *headers: str, structs: dict[str, str] | None = None, **constants: int
+        self,
+        file: str,
+        *headers: str,
+        structs: dict[str, str] | None = None,
+        types: dict[str, DType] | None = None,
+        **constants: int,
     ):
         self.files = "common.cuh", *headers, file
-        self.structs, self.constants = structs or {}, constants
+        self.structs, self.types, self.constants = structs or {}, types or {}, constants
         self._modules: dict[tuple[DType, int], Any] = {}
         self._ready: dict[tuple[str, DType, int], Ready] = {}
 
@@ -233,7 +244,7 @@ class Source:
         ready.run((*grid, 1, 1)[:3] + (*block, 1, 1)[:3], shared, values, early)
 
     def _prepare(self, kernel: str, dtype: DType, width: int) -> Ready:
-        own = {"T": dtype, "W": wide(dtype)}
+        own = self._types(dtype)
         kinds: list[Any] = []
         codes: list[str] = []
         for c_type, is_pointer, _ in self.parameters[kernel]:
@@ -248,11 +259,14 @@ class Source:
         self._ready[kernel, dtype, width] = ready
         return ready
 
+    def _types(self, dtype: DType) -> dict[str, DType]:
+        return {"T": dtype, "W": wide(dtype), **self.types}
+
     def _module(self, dtype: DType, width: int) -> Any:
         if (dtype, width) not in self._modules:
-            types = f"using T = {C_TYPES[dtype]}; using W = {C_TYPES[wide(dtype)]};"
+            types = [f"using {name} = {C_TYPES[of]};" for name, of in self._types(dtype).items()]
             numbers = {"V": width, **self.constants}
             lines = [f"constexpr int {name} = {int(value)};\n" for name, value in numbers.items()]
-            code = f"{INCLUDES}{types}\n{''.join(lines)}{self.text}"
+            code = f"{INCLUDES}{' '.join(types)}\n{''.join(lines)}{self.text}"
             self._modules[dtype, width] = cupy().RawModule(code=code, options=("--std=c++17",))
         return self._modules[dtype, width]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tensor import no_grad
+from tensor import kernels, nn, no_grad
 from tensor.dtypes import as_dtype, float32
 from tensor.kernels.cuda import launch
 from tensor.kernels.cuda.generation import attention, decoder, few_rows, many_rows, writing
@@ -129,17 +129,27 @@ class Case(NamedTuple):
     values: Any
 
 
-def case_of(config: GPTConfig, rows: int, dtype: str, there: Callable[[Any], Any]) -> Case:
+def decoder_there(model: GPT, there: Callable[[Any], Any]) -> decoder.Decoder:
+    """The model's decoder where the kernels run."""
+    parameters, scales = (tuple(there(x.copy()) for x in part) for part in model._in_order())
+    options = {**model.choices(), "scales": scales, "heads": model.config.heads}
+    return decoder.decoder_of(*parameters, **options)
+
+
+def case_of(
+    config: GPTConfig, rows: int, dtype: str, there: Callable[[Any], Any], int8: bool = False
+) -> Case:
+    """int8: with weights of 8 bits"""
     model = GPT(config, generator=Generator(1), dtype=dtype)
     for _, parameter in model.named_parameters():  # biases and gains that differ
         noise = Generator(parameter.size).normal(parameter.shape) * 0.1
         parameter.array[...] += noise.astype(as_dtype(dtype))
+    if int8:
+        model.to_int8()
+    made = decoder_there(model, there)
     ids = np.random.default_rng(0).integers(0, config.vocabulary, (rows, config.context))
     with no_grad():
         right = model.to(dtype="float64")(ids).numpy()
-    model.to(dtype=dtype)
-    parameters = [there(x.copy()) for x in model._in_order()[0]]
-    made = decoder.decoder_of(*parameters, heads=config.heads, **model.choices())
     shape = config.layers, rows, config.heads, config.context, config.width // config.heads
     keys, values = (there(np.full(shape, np.nan, as_dtype(dtype))) for _ in range(2))
     return Case(ids, right, made, keys, values)
@@ -153,12 +163,17 @@ def state_of(case: Case, t: Any, there: Callable[[Any], Any]) -> Rows:
 
 
 def errors(
-    config: GPTConfig, rows: int, dtype: str, there: Callable[[Any], Any], by: Logits
+    config: GPTConfig,
+    rows: int,
+    dtype: str,
+    there: Callable[[Any], Any],
+    by: Logits,
+    int8: bool = False,
 ) -> Any:
     """The largest error at each step, in shares of the largest logit. The last row is a step
     behind.
     """
-    case = case_of(config, rows, dtype, there)
+    case = case_of(config, rows, dtype, there, int8)
     found = []
     for step in range(config.context):
         t = np.maximum(step - (np.arange(rows) == rows - 1) * (rows > 1), 0)
@@ -169,15 +184,20 @@ def errors(
 
 
 SMALL = GPTConfig(vocabulary=37, context=5, width=32, heads=2, layers=2)
+BOTH = pytest.mark.parametrize("int8", [False, True], ids=["floats", "int8"])
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", UNITS)
 @pytest.mark.parametrize("by", [logits_of_few, logits_of_many])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_steps_are_the_whole_pass(by: Logits, rows: int, dtype: str, there: Any) -> None:
-    assert errors(SMALL, rows, dtype, there, by).max() <= UNITS[dtype]
+def test_steps_are_the_whole_pass(
+    by: Logits, rows: int, dtype: str, int8: bool, there: Any
+) -> None:
+    assert errors(SMALL, rows, dtype, there, by, int8).max() <= UNITS[dtype]
 
 
+@BOTH
 @pytest.mark.parametrize(
     "choice",
     [
@@ -188,14 +208,15 @@ def test_steps_are_the_whole_pass(by: Logits, rows: int, dtype: str, there: Any)
     ],
     ids=str,
 )
-def test_steps_of_other_decoders(choice: dict[str, Any], there: Any) -> None:
+def test_steps_of_other_decoders(choice: dict[str, Any], int8: bool, there: Any) -> None:
     config = GPTConfig(**{**vars(SMALL), **choice})
-    assert errors(config, 2, "float32", there, logits_of_few).max() <= UNITS["float32"]
+    assert errors(config, 2, "float32", there, logits_of_few, int8).max() <= UNITS["float32"]
 
 
+@BOTH
 @pytest.mark.parametrize("by", [logits_of_few, logits_of_many])
-def test_prompts_of_unequal_length_are_read_at_once(by: Logits, there: Any) -> None:
-    case = case_of(SMALL, 2, "float32", there)
+def test_prompts_of_unequal_length_are_read_at_once(by: Logits, int8: bool, there: Any) -> None:
+    case = case_of(SMALL, 2, "float32", there, int8)
     lengths = np.array([1, 3])
     padded = case.ids[:, :3].astype(np.int32).copy()
     padded[0, 1:] = 0
@@ -209,12 +230,28 @@ def test_prompts_of_unequal_length_are_read_at_once(by: Logits, there: Any) -> N
         logits = to_host(by(case.decoder, case.keys, case.values, at))[:, : SMALL.vocabulary]
 
 
+@BOTH
 def test_a_block_reads_more_of_a_weight_than_it_asks_for_ahead(
-    there: Any, monkeypatch: pytest.MonkeyPatch
+    int8: bool, there: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(few_rows, "SUM_BLOCKS", 1)
     config = GPTConfig(vocabulary=9, context=2, width=160, heads=5, layers=1)
-    assert errors(config, 1, "float32", there, logits_of_few).max() <= UNITS["float32"]
+    assert errors(config, 1, "float32", there, logits_of_few, int8).max() <= UNITS["float32"]
+
+
+def test_scales_are_float32_when_the_model_has_moved_to_16_bits(there: Any) -> None:
+    made = decoder_there(GPT(SMALL).to_int8().to("bfloat16"), there)
+    scales = made.head.scale, made.blocks[0].qkv.scale
+    assert [scale.dtype for scale in scales if scale is not None] == [float32, float32]
+
+
+def test_weights_of_8_bits_that_are_refused() -> None:
+    narrow = GPTConfig(**{**vars(SMALL), "width": 24})
+    some = GPT(SMALL).to_int8()
+    some.blocks[1].feed_forward.expand = nn.Linear(32, 128)
+    for model, reason in (GPT(narrow).to_int8(), "24 channels"), (some, "for all weights"):
+        parameters, _ = model._in_order()
+        assert reason in (decoder.refusal(*parameters, heads=2, **model.choices()) or "")
 
 
 def test_a_text_longer_than_the_keys_that_a_block_reads_at_once(there: Any) -> None:
@@ -222,22 +259,27 @@ def test_a_text_longer_than_the_keys_that_a_block_reads_at_once(there: Any) -> N
     assert errors(config, 2, "float32", there, logits_of_many).max() <= UNITS["float32"]
 
 
+@BOTH
 @pytest.mark.parametrize("rows", [2, 3])
 def test_a_writer_writes_what_the_host_does(
-    rows: int, there: Any, monkeypatch: pytest.MonkeyPatch
+    rows: int, int8: bool, there: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the kernels for few rows, and by those for many, chunk after chunk."""
+    """By the kernels for few rows, and by those for many, chunk after chunk. The reference of the
+    host: its kernel rounds what meets 8 bits.
+    """
     model = GPT(GPTConfig(**{**vars(SMALL), "context": 8}), generator=Generator(1))
     model.token_embedding.weight.array[...] *= 20
+    if int8:
+        model.to_int8()
     prompts, config = [[5], [1, 2, 3], [7, 8]][:rows], SampleConfig(length=6, top_k=9)
 
     def written() -> list[int]:
         generators = [draws(4, i) for i in range(rows)]
         return [step.token for _, step in steps(model, prompts, config, generators)]
 
-    by_host = written()
-    parameters = [there(x.copy()) for x in model._in_order()[0]]
-    made = decoder.decoder_of(*parameters, heads=2, **model.choices())
+    with kernels.off():
+        by_host = written()
+    made = decoder_there(model, there)
     monkeypatch.setattr(writing.Writer, "chunk", 2)
     monkeypatch.setattr(GPT, "writer", lambda _, n: writing.Writer(made, n))
     assert written() == by_host

@@ -171,16 +171,28 @@ CHOICES: list[dict[str, Any]] = [
 ]
 
 
+def tokens_of(model: GPT, count: int, config: SampleConfig) -> list[int]:
+    """Those that follow so many prompts."""
+    prompts = [PROMPTS[i % 3] for i in range(count)]
+    generators = [draws(3, i) for i in range(count)]
+    return [step.token for _, step in steps(model, prompts, config, generators)]
+
+
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_the_gpu_writes_what_the_cpu_does(choice: dict[str, Any], gpu: str) -> None:
     """One prompt, a few, and many; past the context too."""
     config = SampleConfig(**{"length": 12, **choice})
     cpu, there = new_model(), new_model(device=gpu)
     for count in (1, 3, 11):
-        prompts = [PROMPTS[i % 3] for i in range(count)]
-        found = []
-        for model in (cpu, there):
-            generators = [draws(3, i) for i in range(count)]
-            found.append([step.token for _, step in steps(model, prompts, config, generators)])
-        assert found[0] == found[1]
+        assert tokens_of(there, count, config) == tokens_of(cpu, count, config)
     assert kernels.latest("generate") == ("generate_by_graph", "cuda kernel")
+
+
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_the_gpu_writes_with_weights_of_8_bits(count: int, gpu: str) -> None:
+    """As the reference of the host does: its kernel rounds what meets 8 bits."""
+    config = SampleConfig(length=12)
+    found = tokens_of(new_model(device=gpu).to_int8(), count, config)
+    assert kernels.latest("generate") == ("generate_by_graph", "cuda kernel")
+    with kernels.off():
+        assert tokens_of(new_model().to_int8(), count, config) == found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tensor.dtypes import DType, bfloat16, float16
 from tensor.kernels.cuda.dropout import KEY
@@ -63,7 +63,7 @@ class Version(NamedTuple):
     split: Split | None = None
 
 
-def _source(file: str, *headers: str, **constants: int) -> Source:
+def _source(file: str, *headers: str, **constants: Any) -> Source:
     paths = (f"attention/{name}" for name in ("heads.cuh", *headers))
     return Source(f"attention/{file}", "philox.cuh", *paths, structs=STRUCTS, **constants)
 

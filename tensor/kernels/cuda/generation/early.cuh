@@ -17,30 +17,30 @@ __device__ inline void wait_for_the_one_before() {
 }
 
 // 16 bytes that no kernel of the chain writes. The compiler leaves the read where it stands.
-__device__ inline Pack load_early(const T *p) {
+template <class P = Pack, class E> __device__ inline P load_early(const E *p) {
 #ifdef __CUDA_ARCH__
-    static_assert(sizeof(Pack) == 16, "");
+    static_assert(sizeof(P) == 16, "");
     uint4 bits;
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
                  : "l"(p));
-    return *reinterpret_cast<Pack *>(&bits);
+    return *reinterpret_cast<P *>(&bits);
 #else
-    return load(p);
+    return *reinterpret_cast<const P *>(p);
 #endif
 }
 
 // The same for a single element.
-__device__ inline T load_one_early(const T *p) {
+template <class E> __device__ inline E load_one_early(const E *p) {
 #ifdef __CUDA_ARCH__
-    if constexpr (sizeof(T) == 4) {
+    if constexpr (sizeof(E) == 4) {
         unsigned bits;
         asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(bits) : "l"(p));
-        return *reinterpret_cast<T *>(&bits);
+        return *reinterpret_cast<E *>(&bits);
     } else {
         unsigned short bits;
         asm volatile("ld.global.nc.u16 %0, [%1];" : "=h"(bits) : "l"(p));
-        return *reinterpret_cast<T *>(&bits);
+        return *reinterpret_cast<E *>(&bits);
     }
 #else
     return *p;
@@ -48,7 +48,7 @@ __device__ inline T load_one_early(const T *p) {
 }
 
 // The line with this element comes into the L2 cache. Nothing waits for it.
-__device__ inline void hint(const T *p) {
+__device__ inline void hint(const void *p) {
 #ifdef __CUDA_ARCH__
     asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 #endif

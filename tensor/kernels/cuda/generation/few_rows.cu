@@ -4,7 +4,7 @@
 //   in each layer:  x += attention(norm(x)) W + b,   x += activation(norm(x) W1 + b1) W2 + b2
 //   logits = norm(x) head
 //
-// x: (ROWS, C)   weights: (inputs, outputs), T   keys, values: (ROWS, heads, capacity, D), T
+// x: (ROWS, C)   weights: (inputs, outputs), Q   keys, values: (ROWS, heads, capacity, D), T
 // token, seen: (ROWS), the id to read, and the tokens before it   logits: (ROWS, pitch), float
 //
 // Each weight is read once, 2 bytes a parameter in 16 bits, and nothing else counts: 249 MB for
@@ -22,8 +22,12 @@
 //   project            joins these parts
 //   contract           bias and activation
 //
+// Weights of 8 bits are whole numbers q: y = scale (x q). The scale of an output multiplies each
+// part of its sum once.   scales: (outputs), null for other weights
+//
 // The launcher defines:
 //
+//   Q      the type of the weights: T, or signed char
 //   ROWS   1 or 2
 //   C      the width
 //   D      the numbers of a head, a multiple of V
@@ -34,11 +38,34 @@
 #define INFINITY __int_as_float(0x7f800000)
 #endif
 
+constexpr bool ROUNDED = sizeof(Q) == 1;  // to 8 bits
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
 constexpr int LANES = 4;                 // of a weight's row, 16 bytes each
+constexpr int PACKED = 16 / sizeof(Q);   // weights in 16 bytes
 constexpr int GROUPS = THREADS / LANES;  // rows at once
 constexpr int AHEAD = 8;                 // rows on their way to each thread
 constexpr int BLOCKS = 3;                // at once: those that wait have their weights already
+
+// Neighbours in a row of a weight: one load of 16 bytes.
+template <class E> struct alignas(16) Neighbours {
+    E v[PACKED];
+
+    __device__ W operator[](int i) const { return (W)v[i]; }
+};
+
+// Bytes stay together, four in a register, until they are multiplied. The float with the bits
+// 0x4b000000 + n is 2^23 + n. So a subtraction takes the place of a conversion, which is slower.
+template <> struct alignas(16) Neighbours<signed char> {
+    unsigned v[4];
+
+    __device__ W operator[](int i) const {
+        unsigned four = v[i / 4] ^ 0x80808080;  // q + 128 of each
+        unsigned bits = __byte_perm(four, 0x4b000000, 0x7440 + i % 4);
+        return *reinterpret_cast<float *>(&bits) - ((1 << 23) + 128);
+    }
+};
+
+using Weights = Neighbours<Q>;
 
 extern __shared__ W shared[];
 
@@ -142,18 +169,25 @@ __device__ inline W activated(W x, int relu) {
 
 // -- products
 
-// y = x W, where a block has a share of the inputs, [first, end), and LANES V outputs.
+// The scale of an output, of so many, asked for early; 1 where the weight is not rounded.
+__device__ inline W scale_of(const W *scales, int output, int outputs) {
+    if constexpr (ROUNDED) return load_one_early(scales + min(output, outputs - 1));
+    return 1;
+}
+
+// y = x W, where a block has a share of the inputs, [first, end), and LANES PACKED outputs.
 template <int INPUTS, int OUTPUTS, int SPLIT> struct Product {
     static constexpr int STRIDE = (INPUTS + SPLIT - 1) / SPLIT;    // inputs of a block
     static constexpr int READS = (STRIDE + GROUPS - 1) / GROUPS;   // of a thread
     static constexpr int BATCH = READS < AHEAD ? READS : AHEAD;    // of them at once
+    static constexpr int COLUMNS = LANES * PACKED;                 // outputs of a block
     int first, end, lane, group, column;
-    Pack ahead[BATCH];
+    Weights ahead[BATCH];
 
     __device__ Product() {
         first = blockIdx.y * STRIDE, end = min(INPUTS, first + STRIDE);
         lane = threadIdx.x % LANES, group = threadIdx.x / LANES;
-        column = (blockIdx.x * LANES + lane) * V;
+        column = (blockIdx.x * LANES + lane) * PACKED;
     }
 
     __device__ bool has(int read) const {
@@ -161,17 +195,22 @@ template <int INPUTS, int OUTPUTS, int SPLIT> struct Product {
     }
 
     // Asks for the reads from this one on.
-    __device__ void ask(const T *weight, int from) {
-        const T *at = weight + (long long)(first + group + from * GROUPS) * OUTPUTS + column;
+    __device__ void ask(const Q *weight, int from) {
+        const Q *at = weight + (long long)(first + group + from * GROUPS) * OUTPUTS + column;
 #pragma unroll
         for (int n = 0; n < BATCH; n++)
-            if (has(from + n)) ahead[n] = load_early(at + n * GROUPS * OUTPUTS);
+            if (has(from + n)) ahead[n] = load_early<Weights>(at + n * GROUPS * OUTPUTS);
+    }
+
+    // The scale of the output whose sum the thread writes.
+    __device__ W own_scale(const W *scales) const {
+        return scale_of(scales, blockIdx.x * COLUMNS + threadIdx.x % COLUMNS, OUTPUTS);
     }
 
     // A part of the sums, parts (SPLIT, ROWS, OUTPUTS).   x: (ROWS, pitch), the inputs from `first`
     // on
-    __device__ void multiply(const W *x, int pitch, const T *weight, W *parts) {
-        W sums[ROWS][V] = {};
+    __device__ void multiply(const W *x, int pitch, const Q *weight, W scale, W *parts) {
+        W sums[ROWS][PACKED] = {};
 #pragma unroll 1
         for (int from = 0; from < READS; from += BATCH) {
             if (from) ask(weight, from);
@@ -182,49 +221,53 @@ template <int INPUTS, int OUTPUTS, int SPLIT> struct Product {
                 for (int r = 0; r < ROWS; r++) {
                     W factor = x[r * pitch + group + (from + n) * GROUPS];
 #pragma unroll
-                    for (int v = 0; v < V; v++) sums[r][v] += factor * (W)ahead[n].v[v];
+                    for (int v = 0; v < PACKED; v++) sums[r][v] += factor * ahead[n][v];
                 }
             }
         }
-        __shared__ W of_warps[WARPS][ROWS][LANES * V];
+        __shared__ W of_warps[WARPS][ROWS][COLUMNS];
 #pragma unroll
         for (int r = 0; r < ROWS; r++)
 #pragma unroll
-            for (int v = 0; v < V; v++) {
+            for (int v = 0; v < PACKED; v++) {
                 W sum = sums[r][v];
 #pragma unroll
                 for (int lanes = LANES; lanes < 32; lanes *= 2)
                     sum += __shfl_xor_sync(ALL, sum, lanes);
-                if (threadIdx.x % 32 < LANES) of_warps[threadIdx.x / 32][r][lane * V + v] = sum;
+                if (threadIdx.x % 32 < LANES)
+                    of_warps[threadIdx.x / 32][r][lane * PACKED + v] = sum;
             }
         __syncthreads();
-        for (int i = threadIdx.x; i < ROWS * LANES * V; i += THREADS) {
-            int r = i / (LANES * V), c = i % (LANES * V), to = blockIdx.x * LANES * V + c;
+        for (int i = threadIdx.x; i < ROWS * COLUMNS; i += THREADS) {
+            int r = i / COLUMNS, c = i % COLUMNS, to = blockIdx.x * COLUMNS + c;
             W sum = 0;
 #pragma unroll
             for (int warp = 0; warp < WARPS; warp++) sum += of_warps[warp][r][c];
-            if (to < OUTPUTS) parts[(blockIdx.y * ROWS + r) * OUTPUTS + to] = sum;
+            if (to < OUTPUTS) parts[(blockIdx.y * ROWS + r) * OUTPUTS + to] = scale * sum;
         }
     }
 };
 
 // The product of a norm of the stream, which has N parts.
 template <int N, int OUTPUTS, int SPLIT>
-__device__ inline void multiply_normed(const Stream &stream, const T *weight, W *parts) {
+__device__ inline void multiply_normed(const Stream &stream, const Q *weight, const W *scales,
+                                       W *parts) {
     Product<C, OUTPUTS, SPLIT> product;
     let_the_next_one_start();
     product.ask(weight, 0);
+    W scale = product.own_scale(scales);
     stream.normed<N>(product.first, product.end);
-    product.multiply(shared + product.first, C, weight, parts);
+    product.multiply(shared + product.first, C, weight, scale, parts);
 }
 
 // The product of inputs that fill(row, input) makes, each for one thread.
 template <int INPUTS, int OUTPUTS, int SPLIT, class F>
-__device__ inline void multiply_made(const T *weight, W *parts, F fill) {
+__device__ inline void multiply_made(const Q *weight, const W *scales, W *parts, F fill) {
     Product<INPUTS, OUTPUTS, SPLIT> product;
     constexpr int STRIDE = product.STRIDE, EACH = (ROWS * STRIDE + THREADS - 1) / THREADS;
     let_the_next_one_start();
     product.ask(weight, 0);
+    W scale = product.own_scale(scales);
     wait_for_the_one_before();
 #pragma unroll
     for (int n = 0; n < EACH; n++) {
@@ -232,38 +275,39 @@ __device__ inline void multiply_made(const T *weight, W *parts, F fill) {
         if (i < ROWS * STRIDE && k < product.end) shared[i] = fill(r, k);
     }
     __syncthreads();
-    product.multiply(shared, STRIDE, weight, parts);
+    product.multiply(shared, STRIDE, weight, scale, parts);
 }
 
 // The first of all: its x are the embeddings.
 KERNEL __launch_bounds__(256, BLOCKS)
 first_qkv(const int *token, const int *seen, const T *tokens, const T *positions, W scale,
-          const T *gain, const T *shift, W *next, W eps, const T *weight, W *qkv) {
+          const T *gain, const T *shift, W *next, W eps, const Q *weight, const W *scales,
+          W *qkv) {
     Stream stream = {token, seen, tokens, positions, scale, nullptr, nullptr, nullptr,
                      gain, shift, next, eps};
-    multiply_normed<0, 3 * C, QKV>(stream, weight, qkv);
+    multiply_normed<0, 3 * C, QKV>(stream, weight, scales, qkv);
 }
 
 KERNEL __launch_bounds__(256, BLOCKS)
 next_qkv(const W *x, const W *contracted, const T *bias, const T *gain, const T *shift, W *next,
-         W eps, const T *weight, W *qkv) {
+         W eps, const Q *weight, const W *scales, W *qkv) {
     Stream stream = {nullptr, nullptr, nullptr, nullptr, 0, x, contracted, bias,
                      gain, shift, next, eps};
-    multiply_normed<CONTRACTED, 3 * C, QKV>(stream, weight, qkv);
+    multiply_normed<CONTRACTED, 3 * C, QKV>(stream, weight, scales, qkv);
 }
 
 KERNEL __launch_bounds__(256, BLOCKS)
 expand(const W *x, const W *projected, const T *bias, const T *gain, const T *shift, W *next,
-       W eps, const T *weight, W *expanded) {
+       W eps, const Q *weight, const W *scales, W *expanded) {
     Stream stream = {nullptr, nullptr, nullptr, nullptr, 0, x, projected, bias,
                      gain, shift, next, eps};
-    multiply_normed<PROJECTED, 4 * C, EXPANDED>(stream, weight, expanded);
+    multiply_normed<PROJECTED, 4 * C, EXPANDED>(stream, weight, scales, expanded);
 }
 
 // attended: (ROWS, C / D, PARTS, D + 2)
 KERNEL __launch_bounds__(256, BLOCKS)
-project(const W *attended, const T *weight, W *projected) {
-    multiply_made<C, C, PROJECTED>(weight, projected, [&](int r, int k) {
+project(const W *attended, const Q *weight, const W *scales, W *projected) {
+    multiply_made<C, C, PROJECTED>(weight, scales, projected, [&](int r, int k) {
         const W *of_head = attended + (r * (C / D) + k / D) * PARTS * (D + 2);
         W top = -INFINITY, sum = 0, output = 0;
 #pragma unroll
@@ -280,8 +324,9 @@ project(const W *attended, const T *weight, W *projected) {
 }
 
 KERNEL __launch_bounds__(256, BLOCKS)
-contract(const W *expanded, const T *bias, int relu, const T *weight, W *contracted) {
-    multiply_made<4 * C, C, CONTRACTED>(weight, contracted, [&](int r, int k) {
+contract(const W *expanded, const T *bias, int relu, const Q *weight, const W *scales,
+         W *contracted) {
+    multiply_made<4 * C, C, CONTRACTED>(weight, scales, contracted, [&](int r, int k) {
         W sum = joined<EXPANDED>(expanded + r * 4 * C + k, ROWS * 4 * C);
         return activated(or_zero(bias, k) + sum, relu);
     });
@@ -291,32 +336,36 @@ contract(const W *expanded, const T *bias, int relu, const T *weight, W *contrac
 
 constexpr int TOKENS = 4;  // of a warp, at once
 
-// A head that is the token table, (vocabulary, C): a warp has a row of it.
+// A head like the token table, (vocabulary, C): a warp has a row of it.
 KERNEL __launch_bounds__(256)
 head(const W *x, const W *contracted, const T *bias, const T *gain, const T *shift, W eps,
-             const T *table, float *logits, int vocabulary, int pitch) {
+             const Q *table, const W *scales, float *logits, int vocabulary, int pitch) {
     int warp = blockIdx.x * WARPS + threadIdx.x / 32, lane = threadIdx.x % 32;
     let_the_next_one_start();
     for (int n = 0; n < TOKENS; n++)
-        for (int c = lane * V; c < C; c += 32 * V)
+        for (int c = lane * PACKED; c < C; c += 32 * PACKED)
             hint(table + (long long)min(warp * TOKENS + n, vocabulary - 1) * C + c);
     Stream stream = {nullptr, nullptr, nullptr, nullptr, 0, x, contracted, bias,
                      gain, shift, nullptr, eps};
     stream.normed<CONTRACTED>(0, C);
     for (int first = warp * TOKENS; first < vocabulary; first += gridDim.x * WARPS * TOKENS) {
-        W sums[TOKENS][ROWS] = {};
-        for (int c = lane * V; c < C; c += 32 * V) {
-            Pack packs[TOKENS];
+        W sums[TOKENS][ROWS] = {}, scale[TOKENS];
+#pragma unroll
+        for (int n = 0; n < TOKENS; n++)
+            scale[n] = scale_of(scales, first + n, vocabulary);
+        for (int c = lane * PACKED; c < C; c += 32 * PACKED) {
+            Weights packs[TOKENS];
 #pragma unroll
             for (int n = 0; n < TOKENS; n++)
-                packs[n] = load_early(table + (long long)min(first + n, vocabulary - 1) * C + c);
+                packs[n] = load_early<Weights>(
+                    table + (long long)min(first + n, vocabulary - 1) * C + c);
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
 #pragma unroll
-                for (int v = 0; v < V; v++) {
+                for (int v = 0; v < PACKED; v++) {
                     W factor = shared[r * C + c + v];
 #pragma unroll
-                    for (int n = 0; n < TOKENS; n++) sums[n][r] += factor * (W)packs[n].v[v];
+                    for (int n = 0; n < TOKENS; n++) sums[n][r] += factor * packs[n][v];
                 }
         }
 #pragma unroll
@@ -325,12 +374,12 @@ head(const W *x, const W *contracted, const T *bias, const T *gain, const T *shi
             for (int r = 0; r < ROWS; r++) {
                 W sum = warp_sum(sums[n][r]);
                 if (lane == 0 && first + n < vocabulary)
-                    logits[(long long)r * pitch + first + n] = (float)sum;
+                    logits[(long long)r * pitch + first + n] = (float)(scale[n] * sum);
             }
     }
 }
 
-// A head of its own, (C, vocabulary).
+// A head of its own, (C, vocabulary), which is not rounded.
 KERNEL __launch_bounds__(256)
 own_head(const W *x, const W *contracted, const T *bias, const T *gain, const T *shift,
                  W eps, const T *weight, float *logits, int vocabulary, int pitch) {

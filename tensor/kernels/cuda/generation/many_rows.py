@@ -1,4 +1,6 @@
-"""A decoder's pass over a new token of each of many texts, and over whole prompts, by cuBLASLt."""
+"""A decoder's pass over a new token of each of many texts, and over whole prompts, by cuBLASLt.
+A weight of 8 bits is widened for its product.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def logits_of_many(decoder: Decoder, keys: Array, values: Array, state: Rows) ->
 
     def attended(layer: int, block: Block, h: Array) -> Array:
         qkv, y = empty((1, R, 3 * C), float32), empty((R, C), decoder.dtype)
-        product(h, block.qkv, qkv[0])
+        product(h, block.qkv.widened(decoder.dtype), qkv[0])
         attend(source, qkv, block.qkv_bias, state.seen, keys[layer], values[layer], H, y)
         return y
 
@@ -45,7 +47,8 @@ def read(decoder: Decoder, keys: Array, values: Array, ids: Array) -> Array:
     places = cupy().tile(cupy().arange(T, dtype=ids.dtype), B)
 
     def attended(layer: int, block: Block, h: Array) -> Array:
-        qkv = product(h, block.qkv, bias=block.qkv_bias).reshape(B, T, 3 * C)
+        qkv = product(h, block.qkv.widened(decoder.dtype), bias=block.qkv_bias)
+        qkv = qkv.reshape(B, T, 3 * C)
         keep(qkv, keys[layer], values[layer])
         y, _ = attention_by_hand(qkv, heads=decoder.heads, causal=True)
         return y.reshape(B * T, C)
@@ -66,9 +69,11 @@ def _through(
     following = [(block.norm, block.norm_bias) for block in decoder.blocks[1:]]
     following.append((decoder.norm, decoder.norm_bias))
     for layer, (block, after) in enumerate(zip(decoder.blocks, following, strict=True)):
-        y = product(attended(layer, block, h), block.project, bias=block.project_bias)
+        y = attended(layer, block, h)
+        y = product(y, block.project.widened(decoder.dtype), bias=block.project_bias)
         x, h = _add_and_norm(x, y, block.norm2, block.norm2_bias, eps)
-        y = product(_wide(decoder, block, h), block.contract, bias=block.contract_bias)
+        y = _wide(decoder, block, h)
+        y = product(y, block.contract.widened(decoder.dtype), bias=block.contract_bias)
         x, h = _add_and_norm(x, y, *after, eps)
     return h
 
@@ -86,9 +91,10 @@ def _embedded(decoder: Decoder, ids: Array, places: Array) -> Array:
 
 def _wide(decoder: Decoder, block: Block, h: Array) -> Array:
     """activation(h W1 + b1)"""
+    expand = block.expand.widened(decoder.dtype)
     if decoder.relu:
-        return cupy().maximum(product(h, block.expand, bias=block.expand_bias), 0)
-    y, _ = linear_gelu_by_products(h, block.expand, block.expand_bias)
+        return cupy().maximum(product(h, expand, bias=block.expand_bias), 0)
+    y, _ = linear_gelu_by_products(h, expand, block.expand_bias)
     return y
 
 

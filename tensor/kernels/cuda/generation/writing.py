@@ -46,7 +46,7 @@ class Writer:
 
     def __init__(self, decoder: Decoder, rows: int):
         self.rows = rows
-        self.decoder = decoder if rows <= FEW else decoder.padded()
+        self.decoder = decoder if rows <= FEW else decoder.widened().padded()
         self.sent: deque[tuple[Any, Any]] = deque()  # tokens on their way, and when they are there
 
     def begin(
@@ -121,6 +121,6 @@ class Writer:
 @kernel_for("generate", device="cuda", supports=refusal)
 def generate_by_graph(*parameters: Array, rows: int, **options: Any) -> Writer:
     """A writer of so many texts.   parameters: as `decode_in_one_call` takes them   options: as
-    there, and the number of heads
+    there, the scales and the number of heads
     """
     return Writer(decoder_of(*parameters, **options), rows)
