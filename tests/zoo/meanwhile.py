@@ -36,6 +36,11 @@ ZOO = [
     # after a second Ctrl-C nobody knows of the checkpoint that is being written
     Bug(97, THREAD, "self.wait()\n        finally:", "pass\n        finally:",
         TESTS + "a_second_ctrl_c_waits_for_what_is_being_written"),
+    Bug(97, THREAD,
+        "            self._under_way[0][0].exception()\n            self.look()\n",
+        "            future, then = self._under_way.pop(0)\n"
+        "            future.exception()\n            then(future)\n",
+        TESTS + "a_second_ctrl_c_while_a_checkpoint_is_awaited"),
     # a full disk hides the error that ended the training
     Bug(97, THREAD, "suppress(*[Exception] * (kind is not None))", "suppress()",
         TESTS + "the_error_that_came_first_counts"),
@@ -44,10 +49,9 @@ ZOO = [
         TESTS + "the_error_that_came_first_counts"),
     # what an end begins is never ended
     Bug(97, THREAD,
-        "        while self._under_way:\n            future, then = self._under_way.pop(0)\n"
-        "            future.exception()\n            then(future)\n",
-        "        for future, then in self._under_way[:]:\n            future.exception()\n"
-        "            then(future)\n        self._under_way.clear()\n",
+        "            self._under_way[0][0].exception()\n            self.look()\n",
+        "            for future, then in self._under_way[:]:\n                future.exception()\n"
+        "                then(future)\n            self._under_way.clear()\n",
         TESTS + "work_is_done_in_order_and_ended_here"),
     # on a CPU a thread takes the cores that train
     Bug(97, THREAD, '        if self.device != "cpu":\n', "        if True:\n",

@@ -68,9 +68,9 @@ class Meanwhile:
     def wait(self) -> None:
         """End all work, also what `then` begins."""
         while self._under_way:
-            future, then = self._under_way.pop(0)
-            future.exception()
-            then(future)
+            # a Ctrl-C may end this wait: the work is still there, for the end of the `with`
+            self._under_way[0][0].exception()
+            self.look()
 
     def copied(self, *groups: Arrays) -> Copied:
         """These arrays as they are now."""

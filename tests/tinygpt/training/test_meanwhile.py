@@ -183,6 +183,36 @@ def test_a_second_ctrl_c_waits_for_what_is_being_written(
     assert step_of("one") == 3
 
 
+def test_a_second_ctrl_c_while_a_checkpoint_is_awaited(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The next one waits for it. What is written then is said to be saved."""
+    stopped, awaited = threading.Event(), threading.Event()
+
+    def stop() -> None:
+        stopped.set()
+        signal.raise_signal(signal.SIGINT)
+
+    def wait_for_all(self: OnThread) -> None:
+        if stopped.is_set():
+            awaited.set()
+        Meanwhile.wait(self)
+
+    def late(step: int) -> None:
+        assert awaited.wait(10)
+        time.sleep(0.05)
+        main_thread = threading.main_thread().ident
+        assert main_thread is not None
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    monkeypatch.setattr(OnThread, "wait", wait_for_all)
+    at_step(monkeypatch, 5, stop)
+    saving(monkeypatch, late)
+    assert main(["train", *TINY, *STEPS, "--out", "one"]) == 130
+    assert "the run is saved up to step 3;" in capsys.readouterr().err
+    assert step_of("one") == 3
+
+
 def test_a_folder_that_is_renamed_while_the_thread_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last checkpoint; it follows."""
     write, names = runs.checkpoint.write_arrays, iter(["", "", "", "elsewhere"])
