@@ -15,8 +15,7 @@ import argparse
 
 from tinygpt.commands.choices import add_preset, read_choices
 from tinygpt.commands.cli import Parser, add_flags, reader
-from tinygpt.config import GPTClassifierConfig, ModelConfig, TrainConfig
-from tinygpt.config.presets import VOCABULARY
+from tinygpt.config import GPTClassifierConfig, ModelConfig, TrainConfig, presets
 from tinygpt.data import documents, grammar, token_files
 from tinygpt.data import prepare as data
 from tinygpt.data.in_context import task_tokenizer
@@ -39,7 +38,7 @@ def arguments(parser: Parser) -> None:
         metavar="N",
         type=reader(int),
         help="number of different tokens, so that no text need be read (default: that of the text; "
-        f"with --preset and no text {VOCABULARY:,})",
+        f"with --preset and no text {presets.VOCABULARY:,}, of shakespeare {presets.CHARACTERS})",
     )
     parser.add_argument(
         "--gpu-name",
@@ -70,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     context = shape(1).context
     vocabulary = options.vocabulary
     if vocabulary is None and "preset" in options and config.text is None:
-        vocabulary = VOCABULARY
+        vocabulary = presets.vocabulary(options.preset)
     model = shape(vocabulary_of(config, context) if vocabulary is None else vocabulary)
     return say_plan(model, config, there=options.gpu_name, mfu=options.mfu)
 

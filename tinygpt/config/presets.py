@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 VOCABULARY = 50257  # of GPT-2's tokenizer
+CHARACTERS = 65  # of the works of Shakespeare, as nanoGPT learns from them
 COMMON: dict[str, Any] = {
     "context": 1024,
     "steps": 20_000,
@@ -40,6 +41,11 @@ PRESETS = {
     | {"evaluate": 250, "evaluate_share": 1.0},
 }
 PLANNED = "gpt3"  # to plan for, not to train
+
+
+def vocabulary(name: str) -> int:
+    """The different tokens of the text that a preset is for."""
+    return CHARACTERS if name == "shakespeare" else VOCABULARY
 
 
 def preset(name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -403,6 +403,19 @@ def test_the_parts_are_those_of_the_model(kind: str, choices: dict[str, Any]) ->
     assert parts(config) == found
 
 
+def test_the_preset_shakespeare_has_the_characters_of_its_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not GPT-2's tokens: with those the model would be three times as large."""
+    monkeypatch.setattr(planning.memory, "free", lambda device: 1 << 30)
+    assert main(["plan", "--preset", "shakespeare"]) == 0
+    out = capsys.readouterr().out
+    assert f"{65 * 384:,}" == re.split(" {2,}", out.partition("token table = head")[2])[1]
+    assert "10,750,080 parameters" in out
+    assert main(["plan", "--preset", "shakespeare", "--vocabulary", "66"]) == 0
+    assert "10,750,464 parameters" in capsys.readouterr().out
+
+
 # -- for a GPU
 
 
