@@ -114,7 +114,8 @@ class GPT(Transformer):
 
     def to_int8(self) -> GPT:
         """Round the weights of all products to 8 bits, for generation: see int8.py. The model keeps
-        no other weights of its layers, and cannot learn any more. Returns the model.
+        no other weights of its layers, and cannot learn any more: its parameters are frozen.
+        Returns the model.
 
         The tables stay. A tied head is a rounded copy of the token table. Raises InputError for a
         weight that is not finite.
@@ -122,6 +123,8 @@ class GPT(Transformer):
         round_layers(self)
         if self.head is None:
             self.head = Int8Linear("head", self.token_embedding.weight.T)
+        # a tied head would no longer be the table that learns
+        self.requires_grad_(False)
         give_back_freed_memory()
         return self
 

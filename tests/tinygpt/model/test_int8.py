@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tensor import kernels, no_grad, random
+from tensor.errors import GraphError, OptionError
 from tensor.kernels.cpu import compiled
+from tensor.optim import AdamW
 from tests.helpers.kernel_runs import compiled_kernels, taken
 from tests.tinygpt.model.test_cache import VARIANTS, ids_of, in_portions, make
 from tinygpt import GPT, GPTConfig, InputError
@@ -147,3 +149,12 @@ def test_a_rounded_model_keeps_only_tables_in_float32() -> None:
     }
     counts = [x.dtype.itemsize * x.size for x in model.state_dict().values() if x.dtype.kind == "i"]
     assert sum(counts) == 3 * 12 * 24 * 24 + 11 * 24
+
+
+def test_a_rounded_model_does_not_learn() -> None:
+    """Its table of tokens would, and a tied head would stay as it was."""
+    model, ids = make("float32").to_int8().train(), ids_of(1, 3)
+    with pytest.raises(OptionError, match="all frozen"):
+        AdamW(model, lr=0.1)
+    with pytest.raises(GraphError):
+        model.loss(ids, ids).backward()
