@@ -57,12 +57,14 @@ class Int8Linear(nn.Module):
 
 
 def round_layers(model: nn.Module) -> None:
-    """Put an Int8Linear in the place of every nn.Linear of the model."""
+    """Put an Int8Linear in the place of every nn.Linear of the model. A layer with an adapter
+    becomes its one matrix.
+    """
     places = [
         (path, module, name)
         for path, module in model.named_modules()
         for name, layer in vars(module).items()
-        if type(layer) is nn.Linear
+        if isinstance(layer, nn.Linear)
     ]
     for path, module, name in places:
         layer = getattr(module, name)

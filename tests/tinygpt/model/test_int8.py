@@ -16,6 +16,8 @@ from tensor.optim import AdamW
 from tests.helpers.kernel_runs import compiled_kernels, taken
 from tests.tinygpt.model.test_cache import VARIANTS, ids_of, in_portions, make
 from tinygpt import GPT, GPTConfig, InputError
+from tinygpt.config import FinetuneConfig
+from tinygpt.model.adapters import adapt, draw, merged_weights
 from tinygpt.model.int8 import to_int8
 
 __all__ = ["compiled_kernels"]
@@ -158,3 +160,20 @@ def test_a_rounded_model_does_not_learn() -> None:
         AdamW(model, lr=0.1)
     with pytest.raises(GraphError):
         model.loss(ids, ids).backward()
+
+
+def test_layers_with_adapters_are_rounded_too() -> None:
+    """As the one matrix that each of them is."""
+    model, plain = (make("float32", tied=False) for _ in range(2))
+    adapt(model, FinetuneConfig(lora=2), (3, 4))
+    with no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(".B"):
+                parameter[...] = 0.1
+    draw(model, random.Generator(0))
+    plain.load_state_dict(merged_weights(model))
+    model.to_int8()
+    plain.to_int8()
+    assert not [name for name, _ in model.named_parameters() if name.endswith((".A", ".B"))]
+    ids = ids_of(2, 5)
+    np.testing.assert_array_equal(model(ids).numpy(), plain(ids).numpy())
