@@ -122,7 +122,7 @@ class GPT(Transformer):
         """
         round_layers(self)
         if self.head is None:
-            self.head = Int8Linear("head", self.token_embedding.weight.T)
+            self.head = Int8Linear("token_embedding", self.token_embedding.weight.T)
         # a tied head would no longer be the table that learns
         self.requires_grad_(False)
         give_back_freed_memory()

@@ -68,4 +68,5 @@ def round_layers(model: nn.Module) -> None:
     ]
     for path, module, name in places:
         layer = getattr(module, name)
-        setattr(module, name, Int8Linear(f"{path}.{name}", layer.weight, layer.bias))
+        full = f"{path}.{name}".removeprefix(".")  # the model itself has no path
+        setattr(module, name, Int8Linear(full, layer.weight, layer.bias))

@@ -133,6 +133,15 @@ def test_numbers_that_are_not_finite(compiled_kernels: Any) -> None:
     assert np.isnan(in_portions(model, ids_of(1, 3), [3])).all()
 
 
+@pytest.mark.parametrize(("tied", "name"), [(True, "token_embedding"), (False, "head")])
+def test_the_error_of_a_head_has_the_name_of_its_weight(tied: bool, name: str) -> None:
+    model = make("float32", tied=tied)
+    with no_grad():
+        getattr(model, name).weight[0, 0] = np.inf
+    with pytest.raises(InputError, match=f"^the weight of {name} is not finite"):
+        model.to_int8()
+
+
 def test_without_a_compiler_the_reference_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "_DISABLED", False)
     monkeypatch.setattr(compiled, "unavailable", lambda: "no C compiler found")
