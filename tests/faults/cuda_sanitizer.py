@@ -168,16 +168,17 @@ def train(dtype: str, width: int, heads: int, vocabulary: int, context: int) -> 
 
 
 def write(dtype: str, width: int, heads: int) -> None:
-    """Texts of a small GPT: one text, and more than a matrix-vector product is for; then one text
-    by weights of 8 bits.
+    """Texts of small GPTs: one text, and more than a matrix-vector product is for; then one text
+    by weights of 8 bits. The head is the token table, or not.
     """
-    shape = GPTConfig(vocabulary=1003, context=40, width=width, heads=heads, layers=2)
-    model = GPT(shape, generator=Generator(0), dtype=dtype, device="cuda")
-    for rows, rounded in (1, False), (5, False), (1, True):
-        if rounded:
-            model.to_int8()
-        ids = np.random.default_rng(rows).integers(0, 1003, (rows, 9))
-        model.generate(ids, 20, top_k=40, top_p=0.9, generator=Generator(1))
+    for tied in (True, False):
+        shape = GPTConfig(1003, context=40, width=width, heads=heads, layers=2, tied=tied)
+        model = GPT(shape, generator=Generator(0), dtype=dtype, device="cuda")
+        for rows in (1, 5, 1):
+            ids = np.random.default_rng(rows).integers(0, 1003, (rows, 9))
+            model.generate(ids, 20, top_k=40, top_p=0.9, generator=Generator(1))
+            if rows > 1:
+                model.to_int8()
 
 
 # what calls the kernels of a folder, and what calls the others

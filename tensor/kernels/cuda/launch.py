@@ -30,13 +30,9 @@ from tensor.dtypes import DType, bfloat16, float16, float32, float64, int8, int3
 from tensor.errors import DeviceError
 from tensor.memory.devices import Array, cupy
 
-C_TYPES = {
-    float32: "float",
-    float64: "double",
-    float16: "__half",
-    bfloat16: "__nv_bfloat16",
-    int8: "signed char",
-}
+# of the dtypes that kernels take as T
+C_TYPES = {float32: "float", float64: "double", float16: "__half", bfloat16: "__nv_bfloat16"}
+FURTHER_TYPES = {**C_TYPES, int8: "signed char"}  # those that a Source may name beside T
 # a parameter's C type -> the dtype of its array, or the code of its number in `struct`; T and W are
 # per dtype
 NUMBERS = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}
@@ -264,7 +260,8 @@ class Source:
 
     def _module(self, dtype: DType, width: int) -> Any:
         if (dtype, width) not in self._modules:
-            types = [f"using {name} = {C_TYPES[of]};" for name, of in self._types(dtype).items()]
+            own = self._types(dtype).items()
+            types = [f"using {name} = {FURTHER_TYPES[of]};" for name, of in own]
             numbers = {"V": width, **self.constants}
             lines = [f"constexpr int {name} = {int(value)};\n" for name, value in numbers.items()]
             code = f"{INCLUDES}{' '.join(types)}\n{''.join(lines)}{self.text}"

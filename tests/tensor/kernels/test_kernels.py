@@ -23,6 +23,7 @@ from tensor.kernels import KERNELS, Kernel, cuda, kernel_for  # noqa: F401 (cuda
 from tensor.kernels.cpu import compiled
 from tensor.memory.devices import Array, to_host
 from tensor.ops.op import OPS
+from tensor.random import Key
 
 # functions on bare arrays, which kernels may stand in for too
 NO_OPS = {
@@ -308,6 +309,20 @@ tensor.kernels.off("clipped_adamw")
 assert "tensor.kernels.cuda" in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("op", ["gelu", "dropout", "embedding", "layer_norm", "cross_entropy"])
+def test_kernels_of_a_gpu_take_floats_alone(op: str) -> None:
+    x, ids, vector = np.ones((2, 4), np.int8), np.zeros(2, np.int64), np.ones(4, np.int8)
+    (kernel,) = [kernel for kernel in KERNELS[op] if kernel.device == "cuda"]
+    calls: dict[str, Any] = {
+        "gelu": lambda: kernel.supports(x),
+        "dropout": lambda: kernel.supports(x, 0.5, key=Key()),
+        "embedding": lambda: kernel.supports(ids, x),
+        "layer_norm": lambda: kernel.supports(x, vector, vector),
+        "cross_entropy": lambda: kernel.supports(x, ids),
+    }
+    assert "int8" in calls[op]()
 
 
 def test_every_kernel_stands_in_for_an_op_or_a_function_on_arrays() -> None:

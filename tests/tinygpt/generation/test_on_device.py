@@ -184,7 +184,7 @@ def test_the_gpu_writes_what_the_cpu_does(choice: dict[str, Any], gpu: str) -> N
     config = SampleConfig(**{"length": 12, **choice})
     cpu, there = new_model(), new_model(device=gpu)
     for count in (1, 3, 11):
-        assert tokens_of(there, count, config) == tokens_of(cpu, count, config)
+        assert tokens_of(cpu, count, config) == tokens_of(there, count, config)
     assert kernels.latest("generate") == ("generate_by_graph", "cuda kernel")
 
 
