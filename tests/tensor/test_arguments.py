@@ -25,8 +25,10 @@ SAYS = {
     "x.sum(dtype='float64')": "`sum` has no dtype=. Write .to(dtype) after the call",
     "x.add(other=x)": "`add` has no other=. Write b=. Here: add(a, b)",
     "x.add(x, alpha=2)": "`add` has no alpha=. Here: add(a, b)",
-    # the kernel, which takes no smoothing, would pass over the name
     "tensor.cross_entropy(x, [0, 1, 2], smoothing=0.1)": "`cross_entropy` has no smoothing=. Here:",
+    # the kernel of many queries would pass over the name
+    "tensor.attention(*[tensor.ones(600, 4, dtype='float64')] * 3, window=2)": "`attention` has no "
+    "window=. Here:",
     "x.add()": "`add` takes b as a tensor, an array, a list or a number, not None",
     "tensor.softmax(input=x, dim=0)": "`softmax` has no input=. Write x=",
     "x.cumsum(None)": "`cumsum` takes axis as an integer, not None",
