@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from tests.helpers.program import PROGRAM, TINY, environment, losses, refused, sampled, start
-from tinygpt import GPT
+from tinygpt import GPT, files
 from tinygpt.__main__ import main
 from tinygpt.terminal import _row, duration, short, stop_signals, visible
 from tinygpt.training.progress import STOPPING, Interrupt
@@ -144,6 +144,28 @@ def test_a_second_ctrl_c_says_what_is_saved(
         said = "the run is saved up to step 2; go on: tinygpt train --resume one"
     assert second == f"stopped at once: {said}"
     assert Path("one/state.json").exists() == bool(saved)
+
+
+def test_a_second_ctrl_c_in_a_save_says_what_is_saved(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From state.json.new on, the new files are the checkpoint."""
+    replace, signals = files.replace, iter([signal.SIGINT] * 2)
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        if target.name == "model.safetensors":
+            for number in signals:
+                signal.raise_signal(number)
+
+    monkeypatch.setattr(files, "replace", interrupted)
+    monkeypatch.setattr("tinygpt.training.loop.SAVE_SECONDS", 0.0)
+    assert main(["train", *TINY, "--steps", "5", "--out", "one"]) == 130
+    assert capfd.readouterr().err.splitlines()[1] == (
+        "stopped at once: the run is saved up to step 1; go on: tinygpt train --resume one"
+    )
+    assert main(["train", "--resume", "one"]) == 0
+    assert "goes on after step 1" in capfd.readouterr().out
 
 
 def test_only_the_main_thread_listens() -> None:

@@ -7,12 +7,12 @@ from __future__ import annotations
 from tests.zoo.bug import Bug
 
 ZOO = [
-    Bug(  # after a second Ctrl-C, a run with checkpoints is called lost
+    Bug(  # after a second Ctrl-C in a save, a run with checkpoints is called lost
         row=97,
         file="tinygpt/training/loop.py",
-        old="                self.saved = content.state.step\n",
-        new="",
-        test="tests/tinygpt/test_terminal.py::test_a_second_ctrl_c_says_what_is_saved",
+        old="state = folder and checkpoint.state_of(folder)",
+        new="state = (folder / checkpoint.STATE).exists() and checkpoint.state_of(folder)",
+        test="tests/tinygpt/test_terminal.py::test_a_second_ctrl_c_in_a_save_says_what_is_saved",
     ),
     Bug(  # of 2**64, C sees the last 64 bits: targets of 0 are left out
         row=97,

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tinygpt.errors import InputError
 from tinygpt.files import reason
 from tinygpt.ids import Ids
 from tinygpt.model.prepared import plain_weights
-from tinygpt.runs import curves, snapshots
+from tinygpt.runs import checkpoint, curves, snapshots
 from tinygpt.runs import run as runs
 from tinygpt.runs.metrics import Metrics, finite
 from tinygpt.runs.ownership import Owner
@@ -50,7 +50,6 @@ class Training:
         self.kept = snapshots.chosen(job.model, job.run.training)
         self.next_picture = time.monotonic() + PICTURE_SECONDS
         self.drawn = True  # until a drawing fails
-        self.saved = job.progress.step  # the step of the last checkpoint; 0 without one
         self.over = job.progress.step == job.run.training.steps  # the last step was taken
         validation = job.data.validation
         # the windows of a measuring on the way
@@ -122,10 +121,14 @@ class Training:
         try:
             yield
         except KeyboardInterrupt:
-            kept = "nothing is saved, for there was no checkpoint yet"
-            if self.saved:
-                more = command("train", "--resume", self.run.folder)
-                kept = f"the run is saved up to step {self.saved:,}; go on: {more}"
+            kept, folder, state = "nothing is saved, for there was no checkpoint yet", None, None
+            # what is there: it may have come in the middle of a save
+            with suppress(InputError):
+                folder = self.owner.follow()
+                state = folder and checkpoint.state_of(folder)
+            if state:
+                more = command("train", "--resume", folder)
+                kept = f"the run is saved up to step {state.step:,}; go on: {more}"
             self.live.note(f"stopped at once: {kept}")
             raise
 
@@ -196,7 +199,6 @@ class Training:
         def then(written: Future[None]) -> None:
             try:
                 written.result()
-                self.saved = content.state.step
             except InputError:
                 # else the folder was moved while it was written to
                 if self.owner.stays():

@@ -183,36 +183,6 @@ def test_a_second_ctrl_c_waits_for_what_is_being_written(
     assert step_of("one") == 3
 
 
-def test_a_second_ctrl_c_while_a_checkpoint_is_awaited(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The next one waits for it. What is written then is said to be saved."""
-    stopped, awaited = threading.Event(), threading.Event()
-
-    def stop() -> None:
-        stopped.set()
-        signal.raise_signal(signal.SIGINT)
-
-    def wait_for_all(self: OnThread) -> None:
-        if stopped.is_set():
-            awaited.set()
-        Meanwhile.wait(self)
-
-    def late(step: int) -> None:
-        assert awaited.wait(10)
-        time.sleep(0.05)
-        main_thread = threading.main_thread().ident
-        assert main_thread is not None
-        signal.pthread_kill(main_thread, signal.SIGINT)
-
-    monkeypatch.setattr(OnThread, "wait", wait_for_all)
-    at_step(monkeypatch, 5, stop)
-    saving(monkeypatch, late)
-    assert main(["train", *TINY, *STEPS, "--out", "one"]) == 130
-    assert "the run is saved up to step 3;" in capsys.readouterr().err
-    assert step_of("one") == 3
-
-
 def test_a_folder_that_is_renamed_while_the_thread_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last checkpoint; it follows."""
     write, names = runs.checkpoint.write_arrays, iter(["", "", "", "elsewhere"])
@@ -279,6 +249,27 @@ def test_the_error_that_came_first_counts() -> None:
         begun([ValueError("first")])
     with pytest.raises(InputError, match="second"):
         begun([])
+
+
+def test_a_wait_that_is_interrupted_forgets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a second Ctrl-C: what was awaited is ended by the end of the `with`."""
+    done, interrupts = list[int](), iter([KeyboardInterrupt])
+    exception = Future.exception
+
+    def interrupted(self: Future[Any]) -> BaseException | None:
+        for interrupt in interrupts:
+            raise interrupt
+        return exception(self)
+
+    def begun() -> None:
+        with OnThread("cpu") as meanwhile:
+            meanwhile.do(lambda: 1, lambda future: done.append(future.result()))
+            meanwhile.wait()
+
+    monkeypatch.setattr(Future, "exception", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begun()
+    assert done == [1]
 
 
 def test_a_cpu_copies_nothing_and_has_no_thread() -> None:
