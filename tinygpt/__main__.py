@@ -28,6 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         from contextlib import suppress
 
+        if argv is None:
+            import signal
+
+            # a second Ctrl-C while Python ends would print where in Python it came
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         with suppress(OSError):  # nobody reads it
             print("\ninterrupted", file=sys.stderr, flush=True)
         return 130

@@ -168,6 +168,23 @@ def test_a_second_ctrl_c_in_a_save_says_what_is_saved(
     assert "goes on after step 1" in capfd.readouterr().out
 
 
+def test_ctrl_c_while_python_ends_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It kills the program. Whoever calls `main` keeps their own handler."""
+
+    def interrupted(argv: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinygpt.commands.program.run", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert main([]) == 130
+        assert signal.getsignal(signal.SIGINT) == before
+        assert main() == 130
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_only_the_main_thread_listens() -> None:
     """Python lets no other set a handler: training there still works."""
     codes: list[int] = []
