@@ -36,9 +36,12 @@ class Int8Linear(nn.Module):
     """
 
     def __init__(self, name: str, weight: Tensor, bias: nn.Parameter | None = None):
-        w = weight.array.T.astype(np.float32, order="C", copy=False)
+        with np.errstate(over="ignore"):
+            w = weight.array.T.astype(np.float32, order="C", copy=False)
         if not np.isfinite(w).all():
-            raise InputError(f"the weight of {name} is not finite: it has no 8 bits\n{REPAIR}")
+            raise InputError(
+                f"the weight of {name} is not finite in float32: it has no 8 bits\n{REPAIR}"
+            )
         self.register_buffer("q", None)
         self.register_buffer("scale", None)
         self.q: Any

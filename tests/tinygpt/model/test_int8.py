@@ -4,6 +4,7 @@ dequantised weights in the ordinary layers.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_the_error_of_a_head_has_the_name_of_its_weight(tied: bool, name: str) -
     with no_grad():
         getattr(model, name).weight[0, 0] = np.inf
     with pytest.raises(InputError, match=f"^the weight of {name} is not finite"):
+        model.to_int8()
+
+
+def test_a_weight_beyond_float32_is_not_called_infinite() -> None:
+    """Nor does NumPy warn of it."""
+    model = make("float64")
+    with no_grad():
+        model.blocks[0].attention.qkv.weight[0, 0] = 1e39
+    with warnings.catch_warnings(action="error"), pytest.raises(InputError, match="in float32"):
         model.to_int8()
 
 
