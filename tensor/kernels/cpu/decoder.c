@@ -9,8 +9,8 @@
 
    One call, since op by op Python takes longer between the ops of one small token than the ops do.
    For a single row each weight is read once, in the order in which it lies: 4 bytes a parameter and
-   token (1 where the weights are rounded to 8 bits), and nothing else that counts. Where only the last token's logits are asked for, the last
-   block computes no more than that token needs.
+   token (1 where the weights are rounded to 8 bits), and nothing else that counts. Where only the
+   last token's logits are asked for, the last block computes no more than that token needs.
 
    Rows may have seen different numbers of tokens: prompts of unequal length, side by side. */
 
