@@ -75,7 +75,7 @@ def add_course(parser: Parser) -> None:
     parser.add_argument(
         "--until",
         metavar="N",
-        type=int,
+        type=reader(int),
         help="stop after step N of --steps, to go on later with --resume",
     )
     parser.add_argument(

@@ -144,6 +144,7 @@ def test_help_loads_neither_matplotlib_nor_rich() -> None:
         (["--stride", "0"], "--stride 0: "),
         (["--layers", "two"], "--layers: 'two' is not a whole number"),
         (["--layers", "2.5"], "--layers: '2.5' is not a whole number"),
+        (["--until", "1.5"], "--until: '1.5' is not a whole number"),
         (["--lr", "fast"], "--lr: 'fast' is not a number"),
         (["--lr", "0"], "--lr 0.0: "),
         (["--lr", "nan"], "--lr nan: "),
