@@ -207,6 +207,13 @@ def test_a_key_that_does_nothing_says_so(run: Path) -> None:
         assert d.text("status") == ""
         await d.press("g", "s")
         assert d.app.screen.query_one(Input).value == "s"
+        await d.press("escape", "8")
+        for key in ("a", "A"):
+            await d.press(key)
+            assert d.text("status") == ""
+        for key in ("question_mark", "slash", "g", "x", "w"):
+            await d.press(key, "escape")
+            assert d.text("status") == ""
 
     drive(script)
 

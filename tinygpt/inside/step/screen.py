@@ -185,6 +185,7 @@ class StepApp(App[None]):
         """Another array of the stop."""
         found, _ = self.walk.seen()
         self.view.array = (self.view.array + step) % max(len(found), 1)
+        self.status = ""
         self.show()
 
     def action_plane(self, step: int) -> None:
@@ -205,7 +206,7 @@ class StepApp(App[None]):
 
     def on_key(self, event: Key) -> None:
         """A key that does nothing says so: `s` steps in Python's debugger."""
-        if event.is_printable:
+        if event.is_printable and event.key not in self.active_bindings:
             known = "n goes on, i into the op; ? lists the keys"
             self.status = f"{shown(event.character)} is no key here: {known}"
             self.show()
