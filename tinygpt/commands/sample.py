@@ -363,7 +363,7 @@ def _checked_ids(run: Run, tokenizer: Tokenizer, text: str | None) -> list[int]:
     if run.kind != "bert":
         raise InputError(
             f"--fill: {run.name} is a run of {run.kind}, which writes what comes next\n"
-            "leave it out, or train one that fills in: tinygpt train --task masked"
+            "leave --fill out, or train a model that fills in: tinygpt train --task masked"
         )
     if text is None:
         raise InputError(

@@ -16,7 +16,7 @@ from tinygpt.data.replies import REPLIES, preferences, replies
 from tinygpt.data.windows import CorpusError
 from tinygpt.files import brief
 from tinygpt.terminal import number_of
-from tinygpt.tokenizers import SpecialTokenizer, Tokenizer
+from tinygpt.tokenizers import SpecialTokenizer, Tokenizer, TokenizerError
 
 # what is made by rule, for people
 MADE = {
@@ -30,12 +30,19 @@ def instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | No
     """The instructions of a file, or questions about stories."""
     assert isinstance(tokenizer, SpecialTokenizer)
     name = MADE.get(config.learned_from, config.learned_from)
-    if config.data == QUESTIONS:
-        learned, others = questions(config.seed, context, tokenizer)
-    elif config.data == REPLIES:
-        learned, others = replies(config.seed, context, tokenizer)
-    else:
-        learned, others = read_examples(config.learned_from, config.validation)
+    try:
+        if config.data == QUESTIONS:
+            learned, others = questions(config.seed, context, tokenizer)
+        elif config.data == REPLIES:
+            learned, others = replies(config.seed, context, tokenizer)
+        else:
+            learned, others = read_examples(config.learned_from, config.validation)
+    except TokenizerError as error:
+        problem = str(error).partition("\n")[0]  # the rest is advice for a training
+        raise CorpusError(
+            f"the {name} that come with tinygpt: {problem}\n"
+            "start from a run whose --tokenizer is byte or bpe, or give examples: --data FILE"
+        ) from None
     check_known(tokenizer, [example.text for example in (*learned, *others)])
     return Data(
         name,

@@ -218,6 +218,14 @@ def test_what_cannot_be(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(capsys, "sample", "base", says="no stage of training is named 'teach'")
 
 
+@pytest.mark.parametrize("flags", [(), ("--data", "replies")])
+def test_a_base_run_that_lacks_characters_of_the_made_examples(
+    run: Path, flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    says = "that come with tinygpt: character "
+    refused(capsys, "finetune", "story-1", *flags, says=says)
+
+
 def test_rows_of_new_tokens_stand_in_between() -> None:
     """The ids before keep their rows, those after move up; a head of its own grows too."""
     from tensor import Tensor

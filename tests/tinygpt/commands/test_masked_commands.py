@@ -113,7 +113,7 @@ def test_what_a_bert_cannot_do(here: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_what_needs_a_bert(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown(capsys, "train", *SMALL, "--steps", "2", "--out", "r")
-    refused(capsys, "sample", "r", "--fill", "[MASK]", says="train one that fills in")
+    refused(capsys, "sample", "r", "--fill", "[MASK]", says="train a model that fills in")
     refused(
         capsys,
         "embed",
