@@ -3,13 +3,13 @@
 #
 #     J(p) = E_p[proxy] - beta KL(p, q)     proxy: a reward model's score, in place of the truth
 #
-# A reward model learned from replies of the reference q. About such replies it is right. About
-# others nobody told it anything. A policy that only raises the proxy goes just there: this is
-# reward hacking. "When a measure becomes a target, it ceases to be a good measure" (Goodhart's law,
-# in the words of Strathern 1997). The price beta of the KL keeps the policy where the proxy is
-# right (Ziegler et al. 2019; for large models Gao et al. 2022). In this lesson a reply has five
-# words of six, so all 7,776 replies are counted, and each number of a policy is exact. At the end
-# there is a picture.
+# A reward model learned from replies of the reference q. The reward model judges such replies
+# rightly, and knows nothing about other replies. A policy that only raises the proxy ends at these
+# other replies. This is reward hacking. "When a measure becomes a target, it ceases to be a good
+# measure" (Goodhart's law, in the words of Strathern 1997). The price beta of the KL keeps the
+# policy where the proxy is right (Ziegler et al. 2019; for large models Gao et al. 2022). In this
+# lesson a reply has five words of six, so all 7,776 replies are counted, and each number of a
+# policy is exact. At the end there is a picture.
 
 # %%
 import matplotlib.pyplot as plt
@@ -18,9 +18,9 @@ import numpy as np
 # %% [markdown]
 # ## 1. The truth, and the reference
 #
-# The question is: Who slept? A good reply says Tom, and thanks. A word that comes again is silly.
-# So the true score is 1 for Tom, 1 for thanks, and less 1 for each word that was there before. A
-# dot is a word that says nothing, and may come again.
+# The question is: Who slept? A good reply says Tom, and thanks. A repeated word is silly. So the
+# true score gives 1 for Tom and 1 for thanks, and takes away 1 each time a word comes again. A dot
+# is a word that says nothing, and may be repeated.
 #
 # The reference draws each of the five words by itself: a name first, thanks last, and often dots.
 # Each other word has a probability of 0.005 at each place.
@@ -146,11 +146,11 @@ assert priced[-1, 1] > priced[:, 1].max() - 0.1, "what was won is kept"
 assert priced[-1, 2] < 2
 
 # %% [markdown]
-# Without KL the proxy rises at each step, and nothing in its curve tells where the truth turned.
-# (To stop at step 50 would have helped. But whoever sees the proxy alone does not know this step.)
-# The policy found what the reward model does not know: Tom again and again. With the price it stays
-# near replies that the reward model has seen. About the replies of the other policy the reward
-# model is worse than a coin:
+# Without KL the proxy rises at each step. The curve of the proxy does not show where the true score
+# begins to fall. (To stop at step 50 would have helped. But a person who sees the proxy alone does
+# not know this step.) The policy found a gap of the reward model: Tom again and again. With the
+# price, the policy stays near replies that the reward model has seen. Without the price, the
+# reward model judges the replies of the policy worse than a coin:
 
 # %%
 print("\nthe reward model is right about pairs of")

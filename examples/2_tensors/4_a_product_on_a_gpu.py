@@ -191,10 +191,10 @@ assert for_each == (R + R) / (R * R)
 # ## 4. Tensor cores
 #
 # A tensor core multiplies whole matrices: the instruction `mma.sync` of a warp multiplies 16 x 16
-# by 16 x 8 numbers of 16 bits, and adds to 16 x 8 floats. That are 2048 products. The 32 lanes hold
-# the three matrices together, in their registers: each lane has 8 numbers of the left matrix, two
-# in a register, 4 of the right one, and 4 sums. The hardware says who holds which element (PTX ISA,
-# section "Matrix Fragments for mma.m16n8k16").
+# by 16 x 8 numbers of 16 bits, and adds to 16 x 8 floats. These are 2048 products. The 32 lanes
+# hold the three matrices together, in their registers: each lane has 8 numbers of the left matrix,
+# two in a register, 4 of the right one, and 4 sums. The hardware says who holds which element (PTX
+# ISA, section "Matrix Fragments for mma.m16n8k16").
 
 # %%
 lane = np.arange(32)

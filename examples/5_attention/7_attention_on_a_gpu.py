@@ -323,12 +323,12 @@ def tensor_cores(k, v):
 check("tensor cores", tensor_cores, 128, 0.02)
 
 # %% [markdown]
-# The result differs more, because the weights are rounded to 8 bits, and so is y. From shared
-# memory, a warp reads a row of k and a row of v for its 32 queries: 4 D / 32 = 8 bytes for a pair.
-# With 128 bytes in a cycle this allows 16 pairs, and that are 4096 operations: just what the tensor
-# cores can do. And 16 pairs need 16 exponentials, which take one cycle too. So four limits are near
-# each other: tensor cores, shared memory, exponentials and memory. A kernel reaches a limit only if
-# all the others run at the same time.
+# The result differs more, because the weights and y are rounded to bfloat16: to 8 bits of
+# precision. From shared memory, a warp reads a row of k and a row of v for its 32 queries: 4 D / 32
+# = 8 bytes for a pair. The 128 bytes of a cycle are enough for 16 pairs. The 16 pairs take 4096
+# operations, as many as the tensor cores do in a cycle. The 16 pairs also need 16 exponentials,
+# which take one cycle too. So four limits are near each other: tensor cores, shared memory,
+# exponentials and memory. A kernel reaches a limit only if all the others run at the same time.
 
 # %%
 in_a_cycle = 128 / (4 * D / 32)
