@@ -394,7 +394,7 @@ def test_a_map_shows_sign_size_and_what_is_not_finite() -> None:
         (["--prompt", "T"], "has no next token to predict"),
         (["--prompt", ""], "the prompt is empty"),
         (["--break", "op=sofmax"], "that is no op"),
-        (["--break", "op=softmax"], "a line inside attention, which makes its variable weights"),
+        (["--break", "op=softmax"], "here a line inside attention computes softmax"),
         (["--break", "op=relu"], "is an op, but not of this walk"),
         (["--break", "module=blocks.0.atention"], "did you mean blocks.0.attention?"),
         (["--break", "shape=a,b"], "whole numbers with commas"),

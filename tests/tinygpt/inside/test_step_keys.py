@@ -4,6 +4,7 @@ and a terminal without blocks.
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,3 +231,12 @@ def test_pictures_go_where_they_are_asked(run: Path, capsys: pytest.CaptureFixtu
     assert set(Path().iterdir()) - before == {Path("pictures")}
     refused(capsys, "step", "--out", "nowhere", says="--out nowhere: there is no such folder")
     refused(capsys, "step", "--plain", "--out", "pictures", says="--out is for pictures of the")
+
+
+def test_the_way_to_softmax_fits_the_screen(run: Path) -> None:
+    async def script(d: Driven) -> None:
+        await d.answer("x", "op=softmax")
+        lines = textwrap.wrap(d.text("status"), d.app.screen.query_one("#status").size.width)
+        assert "go there: g blocks.0.attention.weights on the screen" in " ".join(lines[:2])
+
+    drive(script, session("The cat"))

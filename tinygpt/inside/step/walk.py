@@ -301,8 +301,8 @@ def _no_op(what: str, stops: Sequence[Stop]) -> str:
     if around is not None:
         name = f"{around.module}.{variable}"
         return (
-            f"here that is a line inside {op}, which makes its variable {variable}\n"
-            f"go there: --plain --show {name}; in the full-screen program g {name}"
+            f"here a line inside {op} computes {what}, as the variable {variable}\n"
+            f"go there: g {name} on the screen; --plain --show {name} in text"
         )
     known = list(dict.fromkeys(stop.op for stop in stops))
     exists = "is an op, but not of this walk" if what in OPS else "is no op"
