@@ -25,7 +25,8 @@ from tensor.memory.layout import Layout, Shape, contiguous_strides
 Array: TypeAlias = Annotated[Any, "Array"]
 
 INSTALL = (
-    "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the clone"
+    "install the extra that fits your driver: pip install -e '.[cuda13]' (or cuda12) in the top "
+    "folder of the repository"
 )
 OLDEST = 14  # version of CuPy, as in pyproject.toml
 # functions that are called when CuPy is first used

@@ -99,7 +99,7 @@ def resumed(request: Request) -> Job:
     if step == run.training.steps:
         if runs.drawn(run):
             more = command("train", "--resume", run.folder, "--steps", 2 * step)
-            raise InputError(f"{run.name} has taken all its {step:,} steps\ntrain on: {more}")
+            raise InputError(f"{run.name} has taken all its {step:,} steps\ntrain further: {more}")
     elif job.until <= step:
         raise InputError(
             f"--until {job.until}: {run.name} has taken {step:,} steps already\n"

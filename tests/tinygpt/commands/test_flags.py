@@ -141,7 +141,7 @@ def test_a_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
     assert losses(Path(out))[-1]["step"] == 3
     capsys.readouterr()
     assert main(["train", "--resume", out]) == 2
-    said = capsys.readouterr().err.partition("train on: ")[2].strip()
+    said = capsys.readouterr().err.partition("train further: ")[2].strip()
     assert shlex.split(said) == ["tinygpt", "train", "--resume", out, "--steps", "6"]
     Path("text.txt").write_text("The cat sat. " * 9)
     assert main(["tokenize", "text.txt", "--out", "the tokens"]) == 0

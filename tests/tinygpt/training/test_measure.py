@@ -149,7 +149,7 @@ def test_a_run_goes_on_after_its_end(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["train", "--resume", "text-1"]) == 2
     out, err = capsys.readouterr()
     assert "--steps 10: runs/text-1 has taken 10 steps already\n" in err
-    assert "train on: tinygpt train --resume runs/text-1 --steps 20" in err
+    assert "train further: tinygpt train --resume runs/text-1 --steps 20" in err
     assert main(["train", "--resume", "text-1", "--steps", "30", "--until", "20"]) == 0
     out = capsys.readouterr().out
     before = learning_rate(9, TrainConfig(steps=10))

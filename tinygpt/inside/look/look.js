@@ -19,9 +19,9 @@ function makeHead() {
     `a context of ${count(facts.context)} of them`,
     `${count(facts.parameters)} parameters`,
   ];
-  const underlined = facts.written ? " What is underlined, it wrote." : "";
+  const underlined = facts.written ? " The model wrote the underlined text." : "";
   $("about").textContent =
-    `${parts.join(", ")}.${underlined} All that you see here, this model computed.`;
+    `${parts.join(", ")}.${underlined} The model computed every number on this page.`;
   $("sees").textContent = facts.sees;
   $("example").textContent = facts.example;
   $("loss-on").textContent = facts.lossOn;
