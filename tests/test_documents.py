@@ -40,6 +40,16 @@ def test_code_in_documents(document: Path) -> None:
     assert runner.tries > 5 or name not in ("README.md", "using.md", "looking-inside.md")
 
 
+WRITTEN = [*ROOT.glob("*.md"), *PAGES, ROOT / "examples" / "README.md"]
+
+
+@pytest.mark.parametrize("document", WRITTEN, ids=lambda path: path.name)
+def test_lines_of_prose_have_100_characters_at_most(document: Path) -> None:
+    prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    long = [line for line in prose.splitlines() if len(line) > 100 and line[0] not in "|!"]
+    assert long == []
+
+
 @pytest.mark.parametrize("document", [*ROOT.glob("*.md"), *PAGES], ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
