@@ -17,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
+from tensor.kernels.cuda import launch
 from tests.helpers.without_cudnn import CUPY, OnGPU
 
 HERE = Path(__file__).parent
@@ -82,3 +84,11 @@ CUPY_ON_CPU = SimpleNamespace(
         driver=SimpleNamespace(launchKernel=launch_kernel),
     ),
 )
+
+
+def run_kernels_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources compile and launch their kernels here; without g++ the test is skipped."""
+    if COMPILER is None:
+        pytest.skip("g++ is not installed")
+    monkeypatch.setattr(launch, "cupy", lambda: CUPY_ON_CPU)
+    monkeypatch.setattr(launch, "launch_early", launch_kernel)

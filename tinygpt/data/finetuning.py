@@ -30,13 +30,12 @@ def instructions(config: FinetuneConfig, context: int, tokenizer: Tokenizer | No
     """The instructions of a file, or questions about stories."""
     assert isinstance(tokenizer, SpecialTokenizer)
     name = MADE.get(config.learned_from, config.learned_from)
+    made = {QUESTIONS: questions, REPLIES: replies}.get(config.data or "")
     try:
-        if config.data == QUESTIONS:
-            learned, others = questions(config.seed, context, tokenizer)
-        elif config.data == REPLIES:
-            learned, others = replies(config.seed, context, tokenizer)
-        else:
+        if made is None:
             learned, others = read_examples(config.learned_from, config.validation)
+        else:
+            learned, others = made(config.seed, context, tokenizer)
     except TokenizerError as error:
         problem = str(error).partition("\n")[0]  # the rest is advice for a training
         raise CorpusError(

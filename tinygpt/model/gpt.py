@@ -123,7 +123,7 @@ class GPT(Transformer):
         round_layers(self)
         if self.head is None:
             self.head = Int8Linear("token_embedding", self.token_embedding.weight.T)
-        # a tied head would no longer be the table that learns
+        # else a tied table would learn, and its rounded copy in the head would not
         self.requires_grad_(False)
         give_back_freed_memory()
         return self

@@ -1,5 +1,5 @@
-"""Weights of 8 bits for generation: a token reads every weight once, so its time is that of reading
-the weights.
+"""Weights of 8 bits for generation. The model reads every weight once for a token, and on a CPU the
+reading takes most of the time of the token.
 
     w ~ scale q,   scale = max |w| / 127 of the output channel,   q = round(w / scale)
 

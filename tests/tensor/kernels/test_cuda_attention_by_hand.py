@@ -14,14 +14,13 @@ import tensor
 from tensor import Tensor, kernels
 from tensor.dtypes import as_dtype
 from tensor.kept_inputs import KEPT_INPUTS
-from tensor.kernels.cuda import launch
 from tensor.kernels.cuda.attention import BY_HAND, by_hand, versions
 from tensor.kernels.cuda.attention.versions import decoding, plain, tensor_cores, tiles
 from tensor.memory.devices import move, to_host
 from tensor.ops.op import reference_of
 from tensor.random import Key
 from tests.helpers.attention_cases import UNITS, Example, errors, random_example
-from tests.helpers.cuda_on_cpu import COMPILER, CUPY_ON_CPU
+from tests.helpers.cuda_on_cpu import CUPY_ON_CPU, run_kernels_on_cpu
 from tests.helpers.without_cudnn import on_gpu
 
 Array = Any
@@ -37,10 +36,9 @@ def choose(monkeypatch: pytest.MonkeyPatch, version: Choice) -> None:
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    if COMPILER is None:
-        pytest.skip("g++ is not installed")
+    run_kernels_on_cpu(monkeypatch)
     caches = plain, tiles, tensor_cores, decoding, versions._has_instructions
-    for module in (launch, by_hand, versions):
+    for module in (by_hand, versions):
         monkeypatch.setattr(module, "cupy", lambda: CUPY_ON_CPU)
     monkeypatch.setattr(by_hand, "is_cuda", lambda _: True)
     for cache in caches:

@@ -13,7 +13,6 @@ import pytest
 
 from tensor import kernels, nn, no_grad
 from tensor.dtypes import as_dtype, float32
-from tensor.kernels.cuda import launch
 from tensor.kernels.cuda.generation import attention, decoder, few_rows, many_rows, writing
 from tensor.kernels.cuda.generation.few_rows import logits_of_few
 from tensor.kernels.cuda.generation.many_rows import logits_of_many
@@ -21,7 +20,7 @@ from tensor.kernels.cuda.generation.sampling import Rows
 from tensor.memory.devices import move, to_host
 from tensor.ops.op import reference_of
 from tensor.random import Generator
-from tests.helpers.cuda_on_cpu import COMPILER, CUPY_ON_CPU, launch_kernel
+from tests.helpers.cuda_on_cpu import run_kernels_on_cpu
 from tests.helpers.without_cudnn import OnGPU, empty, on_gpu
 from tinygpt import GPT, GPTConfig
 from tinygpt.config import SampleConfig
@@ -37,8 +36,7 @@ def there(device: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """What moves an array to where the kernels run."""
     if device != "cpu":
         return lambda x: move(x, device)
-    if COMPILER is None:
-        pytest.skip("g++ is not installed")
+    run_kernels_on_cpu(monkeypatch)
 
     def product(a: Any, b: Any, out: Any = None, *, bias: Any = None) -> Any:
         wide = a.astype(float32) @ b.astype(float32) + (0 if bias is None else bias)
@@ -63,8 +61,6 @@ def there(device: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
         y, _ = reference_of("attention")(q, k, v, causal=causal)  # (B, H, T, D)
         return on_gpu(np.ascontiguousarray(y.swapaxes(1, 2)).reshape(B, T, C3 // 3)), None
 
-    monkeypatch.setattr(launch, "cupy", lambda: CUPY_ON_CPU)
-    monkeypatch.setattr(launch, "launch_early", launch_kernel)
     numpy = SimpleNamespace(
         tile=lambda x, n: on_gpu(np.tile(x, n)), arange=np.arange, maximum=np.maximum
     )

@@ -15,7 +15,7 @@ from tensor.kernels.cuda.generation import sampling
 from tensor.kernels.cuda.generation.sampling import Choice, Rows
 from tensor.memory.devices import move, to_host
 from tensor.random import Generator
-from tests.helpers.cuda_on_cpu import COMPILER, CUPY_ON_CPU, launch_kernel
+from tests.helpers.cuda_on_cpu import run_kernels_on_cpu
 from tests.helpers.without_cudnn import on_gpu
 from tinygpt.config import SampleConfig
 from tinygpt.errors import InputError
@@ -29,10 +29,7 @@ def there(device: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     """What moves an array to where the kernel runs."""
     if device != "cpu":
         return lambda x: move(x, device)
-    if COMPILER is None:
-        pytest.skip("g++ is not installed")
-    monkeypatch.setattr(launch, "cupy", lambda: CUPY_ON_CPU)
-    monkeypatch.setattr(launch, "launch_early", launch_kernel)
+    run_kernels_on_cpu(monkeypatch)
     monkeypatch.setattr(sampling, "SAMPLING", launch.Source(*SOURCE))
     return on_gpu
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tensor.kernels.cuda import launch, small_products
+from tensor.kernels.cuda import small_products
 from tensor.kernels.cuda.small_products import MOST, Operand, Product, fits, multiply
 from tensor.memory.devices import array_module, to_host
 from tensor.ops.op import reference_of
-from tests.helpers.cuda_on_cpu import COMPILER, CUPY_ON_CPU
+from tests.helpers.cuda_on_cpu import run_kernels_on_cpu
 from tests.helpers.without_cudnn import on_gpu
 
 Array = Any
@@ -26,9 +26,7 @@ def moved(device: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What brings an array to where the kernel runs."""
     if device != "cpu":
         return array_module(device).asarray
-    if COMPILER is None:
-        pytest.skip("g++ is not installed")
-    monkeypatch.setattr(launch, "cupy", lambda: CUPY_ON_CPU)
+    run_kernels_on_cpu(monkeypatch)
     # modules of a GPU that this process does not have
     monkeypatch.setattr(small_products.PRODUCTS, "_modules", {})
     monkeypatch.setattr(small_products.PRODUCTS, "_ready", {})
